@@ -1,0 +1,98 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What this package raises.
+
+Everything raised on purpose derives from `SAMPError`::
+
+    SAMPError
+    +-- SAMPHubError          no hub is running, a hub cannot start, the hub is gone
+    +-- SAMPClientError       misuse on the client side: not registered, no such name
+    +-- SAMPProxyError        the other side answered with an XML-RPC fault
+    |                         (also an ``xmlrpc.client.Fault``)
+    +-- SAMPTransportError    a socket or HTTP failed below XML-RPC
+    +-- SAMPTypeError         not a SAMP value (also a ``TypeError``)
+    +-- SAMPValueError        not a valid SAMP value (also a ``ValueError``)
+
+    SAMPWarning               something works less well than it should
+"""
+
+from __future__ import annotations
+
+from xmlrpc.client import Fault
+
+from astropy.utils.exceptions import AstropyUserWarning
+
+__all__ = [
+    "SAMPClientError",
+    "SAMPError",
+    "SAMPHubError",
+    "SAMPProxyError",
+    "SAMPTransportError",
+    "SAMPTypeError",
+    "SAMPValueError",
+    "SAMPWarning",
+]
+
+
+class SAMPWarning(AstropyUserWarning):
+    """Something works, but less well than it should."""
+
+
+class SAMPError(Exception):
+    """Base of every exception that this package raises on purpose."""
+
+
+class SAMPHubError(SAMPError):
+    """No hub is running, a hub cannot start, or the hub that was there is gone."""
+
+
+class SAMPClientError(SAMPError):
+    """A client was used in a way that cannot work, such as before it is registered."""
+
+
+class SAMPProxyError(SAMPError, Fault):
+    """
+    The other side answered with an XML-RPC fault.
+
+    Parameters
+    ----------
+    faultCode : int
+        Number of the fault.
+    faultString : str
+        What went wrong, in words meant for a person.
+    """
+
+    def __init__(self, faultCode: int, faultString: str) -> None:  # noqa: N803 - names of xmlrpc.client.Fault
+        Fault.__init__(self, faultCode, faultString)
+
+    def __str__(self) -> str:
+        return str(self.faultString)
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return type(self), (self.faultCode, self.faultString)
+
+
+class SAMPTransportError(SAMPError):
+    """
+    A socket or HTTP failed.
+
+    Parameters
+    ----------
+    text : str
+        What happened, and to whom.
+    sent : bool
+        Whether the request may have reached its addressee. When it may, it must not be sent again: the
+        message could be delivered twice.
+    """
+
+    def __init__(self, text: str, *, sent: bool = False) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class SAMPTypeError(SAMPError, TypeError):
+    """An object cannot be written as a SAMP value (rule R1: string, list or map)."""
+
+
+class SAMPValueError(SAMPError, ValueError):
+    """A value has the right type but not a valid content."""
