@@ -83,11 +83,14 @@ class SAMPTransportError(SAMPError):
     sent : bool
         Whether the request may have reached its addressee. When it may, it must not be sent again: the
         message could be delivered twice.
+    refused : bool
+        Whether nobody listens at the address: the program that did is gone.
     """
 
-    def __init__(self, text: str, *, sent: bool = False) -> None:
+    def __init__(self, text: str, *, sent: bool = False, refused: bool = False) -> None:
         super().__init__(text)
         self.sent = sent
+        self.refused = refused
 
 
 class SAMPTypeError(SAMPError, TypeError):

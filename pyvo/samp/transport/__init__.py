@@ -1,0 +1,1 @@
+"""XML-RPC over HTTP: readers, writers, the threaded server and the connections."""
