@@ -1,0 +1,46 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What SAMP says about values, MTypes, messages and responses: no I/O, no threads, no clock.
+"""
+
+from __future__ import annotations
+
+from pyvo.samp.protocol.messages import (
+    NO_RESPONSE,
+    check_message,
+    check_response,
+    error_response,
+    ok_response,
+    warning_response,
+)
+from pyvo.samp.protocol.mtypes import best_match, check_mtype, check_pattern, matches, subtypes
+from pyvo.samp.protocol.values import (
+    MAX_DEPTH,
+    SAMPValue,
+    encode,
+    format_float,
+    parse_bool,
+    parse_float,
+    parse_int,
+)
+
+__all__ = [
+    "MAX_DEPTH",
+    "NO_RESPONSE",
+    "SAMPValue",
+    "best_match",
+    "check_message",
+    "check_mtype",
+    "check_pattern",
+    "check_response",
+    "encode",
+    "error_response",
+    "format_float",
+    "matches",
+    "ok_response",
+    "parse_bool",
+    "parse_float",
+    "parse_int",
+    "subtypes",
+    "warning_response",
+]

@@ -1,0 +1,249 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+SAMP values: strings, lists and maps, and how Python objects become them (rules R1 to R4).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from pyvo.samp.errors import SAMPTypeError, SAMPValueError, SAMPWarning
+
+__all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int"]
+
+SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
+
+#: Lists and maps may be nested this deep, when they are written as when they are read.
+MAX_DEPTH = 64
+
+# Where a value stands inside the object being encoded: (its parent's place, its own key), None for the
+# outermost. Only an error needs the text of a path, so it is put together then and not before.
+_Place: TypeAlias = "tuple[_Place, str | int] | None"
+
+_INT = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+# No XML 1.0 document can hold these characters, not even as references.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+# Longer than any number that means something, and short enough for int() and float() to be quick.
+_MAX_DIGITS = 400
+
+
+def encode(value: object, path: str = "") -> SAMPValue:
+    """
+    Turn a Python object into a SAMP value (rule R4).
+
+    Numbers become strings by rule R3, tuples and one-dimensional numpy arrays become lists, at any depth. What
+    is passed in is not modified; the lists and maps in the result are new.
+
+    Parameters
+    ----------
+    value : object
+        A `str`, `bool`, `int`, `float`, numpy scalar, or a list, tuple, one-dimensional array or mapping of
+        such.
+    path : str
+        Name of the value in error messages, for example ``samp.params``; the keys below are put after it.
+
+    Returns
+    -------
+    str, list or dict
+        The SAMP value.
+
+    Raises
+    ------
+    SAMPTypeError
+        For an object of a kind that SAMP cannot carry, such as `None`, `bytes` or a path, and for a key
+        that is no string. The text names the place, for example ``samp.params/rows/3``.
+    SAMPValueError
+        For NaN, infinities, control characters and values nested too deep.
+
+    Warns
+    -----
+    SAMPWarning
+        Once, when some text is not plain ASCII: hubs based on JSAMP refuse it.
+    """
+    return _Encoder(path).encode(value)
+
+
+class _Encoder:
+    """One run of `encode`: remembers the name of the outermost value and the first text beyond ASCII."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._ascii = True
+        self._beyond_ascii: _Place = None
+
+    def encode(self, value: object) -> SAMPValue:
+        encoded = self._value(value, None, 0)
+        if not self._ascii:
+            warnings.warn(
+                f"{self._name(self._beyond_ascii)} has characters beyond ASCII: hubs based on JSAMP (such as those "
+                "of TOPCAT and Aladin) refuse the whole message",
+                SAMPWarning,
+                stacklevel=3,
+            )
+        return encoded
+
+    def _value(self, value: object, place: _Place, depth: int) -> SAMPValue:
+        # By frequency, except that a bool must be seen before the int that it also is.
+        if isinstance(value, str):
+            return self._text(value, place)
+        if isinstance(value, Mapping):
+            return self._map(value, place, depth + 1)
+        if isinstance(value, list | tuple):
+            return self._list(value, place, depth + 1)
+        if isinstance(value, bool):
+            return "1" if value else "0"
+        if isinstance(value, int):
+            return self._int(value, place)
+        if isinstance(value, float):
+            return self._float(value, place)
+        # Without numpy in memory nothing can be an object of its; it need not be loaded to ask.
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
+            return self._from_numpy(value, place, depth)
+        raise SAMPTypeError(f"{self._name(place)} {_reproach(value)}")
+
+    def _text(self, value: str, place: _Place) -> str:
+        if found := _FORBIDDEN.search(value):
+            raise SAMPValueError(
+                f"{self._name(place)} has the character {found.group()!r} in it, which SAMP cannot carry"
+            )
+        if self._ascii and not value.isascii():
+            self._ascii = False
+            self._beyond_ascii = place
+        # Not str(value): an enumeration of strings has a __str__ of its own.
+        return value if type(value) is str else str.__str__(value)
+
+    def _map(self, value: Mapping[Any, object], place: _Place, depth: int) -> dict[str, SAMPValue]:
+        self._check_depth(depth)
+        encoded = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SAMPTypeError(
+                    f"{self._name(place)} has the key {key!r}, a {type(key).__name__}: the keys of a SAMP map "
+                    "are strings"
+                )
+            here = (place, key)
+            encoded[self._text(key, here)] = self._value(item, here, depth)
+        return encoded
+
+    def _list(self, value: list[object] | tuple[object, ...], place: _Place, depth: int) -> list[SAMPValue]:
+        self._check_depth(depth)
+        return [self._value(item, (place, index), depth) for index, item in enumerate(value)]
+
+    def _int(self, value: int, place: _Place) -> str:
+        try:
+            return int.__repr__(value)
+        except ValueError:  # the interpreter refuses to print numbers of thousands of digits
+            raise SAMPValueError(f"{self._name(place)} is an integer of too many digits") from None
+
+    def _float(self, value: float, place: _Place) -> str:
+        if not math.isfinite(value):
+            raise SAMPValueError(f"{self._name(place)} is {float(value)}, and a SAMP float must be finite")
+        return format_float(value)
+
+    def _from_numpy(self, value: Any, place: _Place, depth: int) -> SAMPValue:
+        if getattr(value, "unit", None) is not None:
+            raise SAMPTypeError(
+                f"{self._name(place)} has a unit ({value.unit}), and a SAMP number has none: send the plain "
+                "number in the unit that the MType asks for"
+            )
+        if value.ndim > 1:
+            raise SAMPTypeError(f"{self._name(place)} is an array of {value.ndim} dimensions, not of one")
+        kind = value.dtype.kind
+        if kind not in "biufUO":  # tolist() would make bare integers of dates
+            raise SAMPTypeError(f"{self._name(place)} holds {value.dtype.name}, not strings or numbers")
+        if kind == "f":  # tolist() would leave a long double as it is
+            value = value.astype(float)
+        return self._value(value.tolist(), place, depth)
+
+    def _check_depth(self, depth: int) -> None:
+        # Also what stops a list that contains itself. A path of 64 keys would help nobody.
+        if depth > MAX_DEPTH:
+            raise SAMPValueError(f"{self._name(None)} is nested more than {MAX_DEPTH} levels deep")
+
+    def _name(self, place: _Place) -> str:
+        keys: list[str] = []
+        while place is not None:
+            place, key = place
+            keys.append(str(key))
+        keys.append(self._root)
+        return "/".join(reversed(keys)).lstrip("/") or "the value"
+
+
+def _reproach(value: object) -> str:
+    """Say why an object of a kind that SAMP does not know cannot be sent, and what to do."""
+    if value is None:
+        return "is None (or a masked value): leave the key out, or send an empty string"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "is bytes: SAMP carries text, so decode it first"
+    if isinstance(value, os.PathLike):
+        return "is a path: other programs need a URL, so send path.absolute().as_uri()"
+    return f"is a {type(value).__name__}, not a string, number, list or map"
+
+
+def format_float(x: float) -> str:
+    """
+    Write a float as a SAMP float (rule R3).
+
+    Parameters
+    ----------
+    x : float
+        Any finite number.
+
+    Returns
+    -------
+    str
+        The shortest decimal that reads back equal, without an exponent between 1e-9 and 1e16.
+
+    Raises
+    ------
+    SAMPValueError
+        When the number is not finite.
+    """
+    if not math.isfinite(x):
+        raise SAMPValueError(f"{x} is not finite, as a SAMP float must be")
+    x = float(x)
+    shortest = repr(x)
+    mantissa, _, exponent = shortest.partition("e")
+    if not exponent or not 1e-9 <= abs(x) <= 1e16:
+        return shortest
+    # DS9 does not understand an exponent. As many decimals as the shortest form has are enough.
+    decimals = len(mantissa.partition(".")[2]) - int(exponent)
+    return f"{x:.{max(decimals, 1)}f}"
+
+
+def parse_int(text: str) -> int:
+    """Read a SAMP int, ``[+-]?digits`` (rule R3); raise `SAMPValueError` for anything else."""
+    if len(text) > _MAX_DIGITS or not _INT.fullmatch(text):
+        raise SAMPValueError(f"{_shown(text)} is not a SAMP int")
+    return int(text)
+
+
+def parse_float(text: str) -> float:
+    """Read a SAMP float, a decimal with an optional exponent (rule R3); raise `SAMPValueError` otherwise."""
+    if len(text) <= _MAX_DIGITS and _FLOAT.fullmatch(text):
+        number = float(text)
+        if math.isfinite(number):
+            return number
+    raise SAMPValueError(f"{_shown(text)} is not a SAMP float")
+
+
+def parse_bool(text: str) -> bool:
+    """Read a SAMP boolean, ``"1"`` or ``"0"`` (rule R3); raise `SAMPValueError` for anything else."""
+    if text not in ("0", "1"):
+        raise SAMPValueError(f"{_shown(text)} is not a SAMP boolean")
+    return text == "1"
+
+
+def _shown(text: str) -> str:
+    """The text as an error message shows it: quoted, and not at any length."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
