@@ -2,9 +2,9 @@
 """
 XML-RPC calls that wait for their answer, over connections that are kept.
 
-This is what a client asks its hub with. Any number of threads may call at once: each takes an idle connection or opens one, so a
-call that waits never holds up another. A request is written once and never again: when the connection breaks
-behind it, nobody can tell whether it was received, and the caller is told just that.
+This is what a client asks its hub with. Any number of threads may call at once: each takes an idle connection or
+opens one, so a call that waits never holds up another. A request is written once and never again: when the
+connection breaks behind it, nobody can tell whether it was received, and the caller is told just that.
 """
 
 from __future__ import annotations

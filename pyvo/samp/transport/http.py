@@ -6,43 +6,27 @@ HTTP/1.x without sockets: bytes go in, requests or answers come out.
 arrived and give back whole messages; both hold to limits, since what they read may come from anybody.
 
 The real programs at the other end are not strict: DS9 ends its header lines with a bare line feed, sends no
-``Host`` and closes a byte before the announced length of its faults; JSAMP closes after each answer. The reading of header lines is
-deliberately short: the standard library's goes through its e-mail parser, which would be the larger part of
-what a message costs.
+``Host`` and closes a byte before the announced length of its faults; JSAMP closes after each answer. The reading of
+header lines is deliberately short: the standard library's goes through its e-mail parser, which would be the
+larger part of what a message costs.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
+
+from .http_body import Body, HTTPError
 
 __all__ = ["Answer", "AnswerReader", "HTTPError", "Request", "RequestReader", "Response"]
 
 MAX_HEAD = 32 * 1024
 MAX_LINES = 100
 MAX_BODY = 64 * 1024 * 1024
-#: Headers that decide how long a message is or whom it may come from: two of them would be read differently by two readers.
+#: Headers that decide how long a message is, or whom it may come from: of two, two readers would take different ones.
 _SINGLE = frozenset({"content-length", "host", "origin", "transfer-encoding", "content-encoding"})
-
-
-class HTTPError(Exception):
-    """
-    A request or an answer that breaks HTTP or a limit.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status that says so.
-    text : str
-        What is wrong with it.
-    """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Request(NamedTuple):
@@ -117,7 +101,7 @@ class _Reader:
         self._scanned = 0
         self._last_head = b""
         self._last_parsed: tuple[list[str], dict[str, str]] = ([], {})
-        self._body: _Body | None = None
+        self._body: Body | None = None
 
     @property
     def pending(self) -> bool:
@@ -224,118 +208,6 @@ def _content_length(headers: dict[str, str], limit: int) -> int | None:
     return int(text)
 
 
-class _Body:
-    """A body that is arriving: of known length, in chunks, or until the connection closes."""
-
-    def __init__(self, headers: dict[str, str], limit: int, length: int | None, *, until_close: bool = False) -> None:
-        coding = headers.get("transfer-encoding", "").lower()
-        if coding and coding != "chunked":
-            raise HTTPError(501, "The transfer encoding is not known here")
-        if coding and length is not None:
-            raise HTTPError(400, "Both a length and chunks are announced")
-        packing = headers.get("content-encoding", "identity").lower()
-        if packing not in ("identity", "gzip", "x-gzip"):
-            raise HTTPError(415, "The content encoding is not known here")
-        self._packed = packing != "identity"
-        self._limit = limit
-        self._remaining = length
-        self._chunked = bool(coding)
-        self._until_close = until_close and not coding and length is None
-        self._chunk_left = 0
-        self._after_chunk = False
-        self._in_trailer = False
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    @property
-    def expected(self) -> int:
-        """How many bytes are known to be still to come."""
-        return self._remaining or 0
-
-    def take(self, buffer: bytearray) -> bool:
-        """Move what belongs to the body out of ``buffer``; True when the body is complete."""
-        if self._chunked:
-            return self._take_chunks(buffer)
-        if self._until_close:
-            self._add(bytes(buffer))
-            buffer.clear()
-            return False
-        remaining = self._remaining or 0
-        if buffer and remaining:
-            part = bytes(buffer[:remaining])
-            del buffer[:remaining]
-            self._add(part)
-            self._remaining = remaining = remaining - len(part)
-        return not remaining
-
-    def bytes(self) -> bytes:
-        """The body, unpacked."""
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        return _unzip(data, self._limit) if self._packed else data
-
-    def _add(self, part: bytes) -> None:
-        if part:
-            self.size += len(part)
-            if self.size > self._limit:
-                raise HTTPError(413, f"The body is longer than {self._limit} bytes")
-            self._parts.append(part)
-
-    def _take_chunks(self, buffer: bytearray) -> bool:
-        while True:
-            if self._chunk_left:
-                part = bytes(buffer[: self._chunk_left])
-                if not part:
-                    return False
-                del buffer[: len(part)]
-                self._chunk_left -= len(part)
-                self._add(part)
-                self._after_chunk = not self._chunk_left
-                continue
-            line = self._take_line(buffer)
-            if line is None:
-                return False
-            if self._after_chunk:
-                if line:
-                    raise HTTPError(400, "A chunk is longer than announced")
-                self._after_chunk = False
-            elif self._in_trailer:
-                if not line:
-                    return True
-            else:
-                self._begin_chunk(line)
-
-    def _begin_chunk(self, line: bytes) -> None:
-        digits = line.partition(b";")[0].strip()
-        if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
-            raise HTTPError(400, "The length of a chunk is malformed")
-        self._chunk_left = int(digits, 16)
-        self._in_trailer = not self._chunk_left
-
-    def _take_line(self, buffer: bytearray) -> bytes | None:
-        end = buffer.find(b"\n")
-        if end < 0:
-            if len(buffer) > 1024:
-                raise HTTPError(400, "The length of a chunk is malformed")
-            return None
-        line = bytes(buffer[:end]).rstrip(b"\r")
-        del buffer[: end + 1]
-        return line
-
-
-def _unzip(data: bytes, limit: int) -> bytes:
-    """Unpack gzip, but never to more than ``limit`` bytes (a few kB can unpack to gigabytes)."""
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise HTTPError(400, "The body is not valid gzip") from error
-    if len(plain) > limit:
-        raise HTTPError(413, f"The unpacked body is longer than {limit} bytes")
-    if not unpacker.eof:
-        raise HTTPError(400, "The body is not complete gzip")
-    return plain
-
-
 class RequestReader(_Reader):
     """
     Reads requests from the bytes of one connection.
@@ -379,7 +251,7 @@ class RequestReader(_Reader):
         self._body = None
         self.wants_continue = False
         method, target, headers, keep_alive = self._head
-        return Request(method, target, headers, body.bytes(), keep_alive)
+        return Request(method, target, headers, body.value(), keep_alive)
 
     def _begin(self) -> bool:
         buffer = self._buffer
@@ -398,7 +270,7 @@ class RequestReader(_Reader):
         length = _content_length(headers, self.max_body)
         if length is None and method == "POST" and "transfer-encoding" not in headers:
             raise HTTPError(411, "A POST needs a Content-Length")
-        self._body = _Body(headers, self.max_body, length)
+        self._body = Body(headers, self.max_body, length)
         self.wants_continue = headers.get("expect", "").lower() == "100-continue" and not buffer
         self._head = (method, target, headers, _keeps_alive(version, headers))
         return True
@@ -425,8 +297,8 @@ class AnswerReader(_Reader):
         Parameters
         ----------
         closed : bool
-            Whether the other side has closed the connection. What has arrived of the body is then taken as the body: DS9
-            closes a byte early, and whether the XML in it is whole shows when it is read.
+            Whether the other side has closed the connection. What has arrived of the body is then taken as the
+            body: DS9 closes a byte early, and whether the XML in it is whole shows when it is read.
 
         Returns
         -------
@@ -449,7 +321,7 @@ class AnswerReader(_Reader):
         body = self._body
         self._body = None
         status, reason, headers, keep_alive = self._head
-        return Answer(status, reason, headers, body.bytes(), keep_alive and done and not closed and not self._buffer)
+        return Answer(status, reason, headers, body.value(), keep_alive and done and not closed and not self._buffer)
 
     def _begin(self) -> bool:
         while True:
@@ -466,7 +338,7 @@ class AnswerReader(_Reader):
         keep_alive = _keeps_alive(first[0], headers)
         if status in (204, 304):
             length = 0
-        self._body = _Body(headers, self.max_body, length, until_close=True)
+        self._body = Body(headers, self.max_body, length, until_close=True)
         if length is None and "transfer-encoding" not in headers:
             keep_alive = False
         self._head = (status, first[2] if len(first) > 2 else "", headers, keep_alive)

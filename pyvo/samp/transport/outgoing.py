@@ -232,7 +232,7 @@ def check_acknowledged(body: bytes) -> None:
     """
     Raise unless ``body`` is an XML-RPC answer that is no fault.
 
-    What an acknowledgement holds beyond that is nobody's business (rule R30), so that an answer without a fault is not parsed.
+    What an acknowledgement holds beyond that is nobody's business (rule R30): one without a fault is not parsed.
 
     Raises
     ------

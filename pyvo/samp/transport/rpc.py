@@ -29,7 +29,7 @@ FAULT = 1
 INTERNAL = 2
 
 _KINDS: dict[str, type] = {"str": str, "list": list, "dict": dict}
-_KIND_NAMES = {str: "string", list: "list", dict: "map"}
+_KIND_NAMES: dict[type, str] = {str: "string", list: "list", dict: "map"}
 
 
 class Call(NamedTuple):
@@ -87,8 +87,8 @@ class XMLRPCHandler:
     Parameters
     ----------
     operations : mapping of str to callable
-        The functions, by XML-RPC method name. They run in the loop's thread and must not block. Annotations ``str``, ``list``
-        and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a ``Raw``, or a
+        The functions, by XML-RPC method name. They run in the loop's thread and must not block. Annotations ``str``,
+        ``list`` and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a ``Raw``, or a
         `Deferred` that is to be resolved with one; an `SAMPError` that they raise becomes a fault.
     """
 
