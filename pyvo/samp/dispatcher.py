@@ -1,0 +1,197 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+In order, but never behind one that is stuck (rule R24).
+
+The hub uses this towards a client, where starting an item means to send it; a client uses it towards the
+user's handlers, where it means to run one.
+
+Theory of operation
+-------------------
+Items are started in the order in which they were put. The one that was started last is the *head*; while it is
+at work nothing else is started, so that in the usual case items are worked on one after the other. A head that is
+not done after a grace time steps *aside*: it goes on, and the next item is started beside it and becomes the
+head. So a handler that waits for a nested call meets the message it waits for, and one that never
+ends delays the rest by no more than the grace time, once.
+
+When too many have stepped aside, the head stays where it is until one of them is done: each may hold a thread or
+a connection.
+
+Nearly always the head is done at once and nothing waits. A timer is therefore set only when something waits
+behind a head, and it is not moved when the head changes: when it goes off it looks how long the present
+head has been at work and is set again for the rest. Ten thousand quick items cost one timer, not ten thousand.
+
+Starting happens outside of the lock, in whichever thread found that something can be started, and in one
+thread at a time: `_pump` is a loop with a flag, not a recursion, so that a ``start`` which is done
+before it returns, or which puts another item, costs no stack.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _Timer(Protocol):
+    def cancel(self) -> object: ...
+
+
+class _Run:
+    """One item at work. Calling it says that the item is done."""
+
+    __slots__ = ("_dispatcher", "over")
+
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
+        self.over = False
+
+    def __call__(self) -> None:
+        self._dispatcher._finished(self)
+
+
+class Dispatcher(Generic[T]):
+    """
+    Starts items in order, each when the one before is done or has had its grace time.
+
+    Parameters
+    ----------
+    start : callable
+        Called with an item and with a function that is to be called, from any thread and at any time, even
+        before ``start`` returns, when the item is done. It must not block. If it raises, the item
+        counts as done.
+    call_later : callable
+        Called with seconds and a function; returns an object with a ``cancel()``. `Loop.call_later` is one.
+    grace : float
+        Seconds after which the next item is started beside one that is not done.
+    beside : int
+        How many items may be at work beside the head.
+    clock : callable
+        Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[T, Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], _Timer],
+        *,
+        grace: float = 2.0,
+        beside: int = 16,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = start
+        self._call_later = call_later
+        self._grace = grace
+        self._beside = beside
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._items: deque[T] = deque()
+        self._head: _Run | None = None
+        self._head_since = 0.0
+        self._aside = 0
+        self._timer: _Timer | None = None
+        self._pumping = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many items wait to be started."""
+        return len(self._items)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is at work."""
+        return self._head is None and not self._aside and not self._items
+
+    def put(self, item: T) -> None:
+        """Have an item started in its turn; forgotten if the dispatcher is closed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._items.append(item)
+        self._pump()
+
+    def close(self) -> list[T]:
+        """
+        Start nothing any more. What is at work goes on.
+
+        Returns
+        -------
+        list
+            The items that were waiting.
+        """
+        with self._lock:
+            self._closed = True
+            waiting = list(self._items)
+            self._items.clear()
+            self._cancel_timer()
+        return waiting
+
+    # Within
+
+    def _pump(self) -> None:
+        """Start what can be started."""
+        with self._lock:
+            if self._pumping:
+                return  # whoever does will look again
+            self._pumping = True
+        while (ready := self._next()) is not None:
+            item, run = ready
+            try:
+                self._start(item, run)
+            except Exception:
+                log.exception("An item could not be started")
+                run()
+
+    def _next(self) -> tuple[T, _Run] | None:
+        """Take the next item if it may be started; otherwise end the pumping, in one step with that look."""
+        with self._lock:
+            if self._items and self._head is None:
+                self._head = run = _Run(self)
+                self._head_since = self._clock()
+                return self._items.popleft(), run
+            self._pumping = False
+            self._watch_head()
+            return None
+
+    def _watch_head(self) -> None:
+        if self._items and self._head is not None and self._aside < self._beside and self._timer is None:
+            left = self._head_since + self._grace - self._clock()
+            self._timer = self._call_later(max(0.0, left), self._on_timer)
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._closed:
+                return
+            overdue = self._head is not None and self._clock() - self._head_since >= self._grace
+            if overdue and self._aside < self._beside:
+                self._head = None
+                self._aside += 1
+        self._pump()
+
+    def _finished(self, run: _Run) -> None:
+        with self._lock:
+            if run.over:
+                return
+            run.over = True
+            if run is self._head:
+                self._head = None
+            else:
+                self._aside -= 1
+            if not self._items:
+                self._cancel_timer()
+                return
+        self._pump()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
