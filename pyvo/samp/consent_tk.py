@@ -1,0 +1,119 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A window that asks whether a web page may join; runs in a process of its own.
+
+Reads one line of JSON from standard input, ``{"name", "origin", "meaning", "always"}``, and writes the answer to
+standard output: ``once``, ``always`` or ``deny``, or a line that says what went wrong. When standard input is
+closed, the hub has gone or needs no answer any more, and the window goes too.
+
+Uses the standard library alone, so that it can be run by its path, without the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import tkinter as tk
+from collections.abc import Callable
+from tkinter import ttk
+from typing import Any
+
+__all__ = ["ConsentWindow", "main"]
+
+#: Milliseconds for which the buttons are dead: a window that pops up under somebody's typing must not be
+#: answered by it.
+DEAD_TIME = 800
+
+
+class ConsentWindow:
+    """
+    The window.
+
+    Parameters
+    ----------
+    root : tk.Tk
+        The window to fill.
+    question : dict
+        ``name``, ``origin`` and ``meaning`` to be shown; ``always``, whether that can be chosen.
+    answer : callable
+        Called with ``"once"``, ``"always"`` or ``"deny"``.
+    """
+
+    def __init__(self, root: tk.Tk, question: dict[str, Any], answer: Callable[[str], object]) -> None:
+        self._root = root
+        self._answer = answer
+        self._buttons: list[ttk.Button] = []
+        root.title("A web page asks to join SAMP")
+        root.resizable(width=False, height=False)
+        frame = ttk.Frame(root, padding=18)
+        frame.grid()
+        self._add_texts(frame, question)
+        self._add_buttons(frame, always=bool(question["always"]))
+        root.protocol("WM_DELETE_WINDOW", lambda: answer("deny"))
+        root.bind("<Escape>", lambda _event: answer("deny"))
+        root.after(DEAD_TIME, self._enable)
+        self._to_front()
+
+    def _add_texts(self, frame: ttk.Frame, question: dict[str, Any]) -> None:
+        heading = ttk.Label(frame, text="A web page asks to join SAMP", font=("TkDefaultFont", 13, "bold"))
+        heading.grid(columnspan=2, sticky="w")
+        about = "SAMP is how the astronomy programs on this computer talk to each other."
+        ttk.Label(frame, text=about, wraplength=520).grid(columnspan=2, sticky="w", pady=(2, 12))
+        for row, (title, key) in enumerate((("Name", "name"), ("Origin", "origin")), start=2):
+            ttk.Label(frame, text=title).grid(row=row, column=0, sticky="nw", padx=(0, 12), pady=2)
+            value = ttk.Label(frame, text=question[key], wraplength=450, font=("TkDefaultFont", 11, "bold"))
+            value.grid(row=row, column=1, sticky="w", pady=2)
+        meaning = f"{question['meaning']} Allow it only if you have just asked this page to connect."
+        ttk.Label(frame, text=meaning, wraplength=520).grid(columnspan=2, sticky="w", pady=(12, 16))
+
+    def _add_buttons(self, frame: ttk.Frame, *, always: bool) -> None:
+        row = ttk.Frame(frame)
+        row.grid(columnspan=2, sticky="e")
+        choices = [("Deny", "deny"), ("Allow once", "once")]
+        if always:
+            choices.insert(1, ("Always for this origin, while the hub runs", "always"))
+        for column, (text, said) in enumerate(choices):
+            button = ttk.Button(row, text=text, command=lambda said=said: self._answer(said))  # type: ignore[misc]
+            button.state(["disabled"])
+            button.bind("<Return>", lambda event: event.widget.invoke())
+            button.grid(row=0, column=column, padx=(8, 0))
+            self._buttons.append(button)
+
+    def _enable(self) -> None:
+        for button in self._buttons:
+            button.state(["!disabled"])
+        self._buttons[0].focus_set()  # "Deny" is what a stray Return or blank says
+
+    def _to_front(self) -> None:
+        root = self._root
+        root.update_idletasks()
+        left = (root.winfo_screenwidth() - root.winfo_reqwidth()) // 2
+        top = (root.winfo_screenheight() - root.winfo_reqheight()) // 3
+        root.geometry(f"+{left}+{top}")
+        root.attributes("-topmost", True)
+        root.lift()
+
+
+def main() -> int:
+    """Show the window and print the answer."""
+    line = sys.stdin.readline()
+    if not line:
+        return 1
+
+    def leave(said: str, status: int = 0) -> None:
+        print(said, flush=True)  # noqa: T201 - this is the answer
+        os._exit(status)  # no tidying up: a thread of this process waits for its input
+
+    try:
+        ConsentWindow(root := tk.Tk(), json.loads(line), leave)
+    except tk.TclError as error:
+        leave(f"no window: {error}".splitlines()[0], 1)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+    root.mainloop()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
