@@ -1,0 +1,1 @@
+"""Our hub and client against programs that others wrote."""

@@ -1,0 +1,161 @@
+"""A real browser, driven from Python: pages of `node/member.html`, which talk to the hub by sampjs."""
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO, Any
+
+NODE = Path(__file__).with_name("node")
+TIMEOUT = 40.0
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, browser: Browser, number: int) -> None:
+        self._browser = browser
+        self._number = number
+        self._closed = False
+
+    def start(self, method: str, *args: Any) -> Future[Any]:
+        """Call a method of the page's `member`; the answer comes later."""
+        return self._browser.submit("run", page=self._number, method=method, args=args)
+
+    def run(self, method: str, *args: Any) -> Any:
+        """Call a method of the page's `member` and wait for what its promise brings."""
+        return self.start(method, *args).result(TIMEOUT)
+
+    def reload(self) -> None:
+        """Load the page anew; what it knew is forgotten."""
+        self._browser.submit("reload", page=self._number).result(TIMEOUT)
+
+    def close(self) -> None:
+        """Close the tab, as a user does: no word of farewell to the hub. A closed one stays closed."""
+        if self._closed:
+            return
+        self._closed = True
+        self._browser.submit("close", page=self._number).result(TIMEOUT)
+
+    def screenshot(self, path: Path) -> None:
+        """Write what the tab shows to a PNG file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._browser.submit("screenshot", page=self._number, path=str(path)).result(TIMEOUT)
+
+
+class Browser:
+    """A headless Chromium with a profile of its own.
+
+    Parameters
+    ----------
+    directory : Path
+        An empty directory for the profile and for what the browser says.
+    env : mapping
+        The environment of the browser.
+    """
+
+    def __init__(self, executable: str, directory: Path, env: Mapping[str, str]) -> None:
+        self._numbers = itertools.count(1)
+        self._pages = itertools.count(1)
+        self._open: dict[int, Future[Any]] = {0: Future()}
+        self._lock = threading.Lock()
+        self.log = directory / "browser.log"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                ["node", str(NODE / "driver.mjs"), executable, str(directory / "profile")], env=dict(env), text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+            )
+        hello = self._open[0]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        self._reader = threading.Thread(target=self._read, args=(self._from,), name="browser", daemon=True)
+        self._reader.start()
+        hello.result(TIMEOUT)
+
+    def _read(self, lines: IO[str]) -> None:
+        for line in lines:
+            answer = json.loads(line)
+            with self._lock:
+                future = self._open.pop(answer["id"])
+            if "error" in answer:
+                future.set_exception(RuntimeError(answer["error"]))
+            else:
+                future.set_result(answer["result"])
+        with self._lock:
+            left, self._open = self._open, {}
+        for future in left.values():
+            future.set_exception(RuntimeError(f"the browser has ended: {self.log.read_text()}"))
+
+    def submit(self, command: str, **details: Any) -> Future[Any]:
+        """Send a command to the driver; the future brings its answer."""
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._open[number] = future
+            self._to.write(json.dumps({"id": number, "do": command, **details}) + "\n")
+            self._to.flush()
+        return future
+
+    def open(self, url: str) -> Page:
+        """Open a tab with that address."""
+        number = next(self._pages)
+        self.submit("open", page=number, url=url).result(TIMEOUT)
+        return Page(self, number)
+
+    def stop(self) -> None:
+        """Close the browser with all its tabs."""
+        self._to.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+        self._reader.join(10)
+        self._from.close()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Serves a directory, without a word about other origins and without a log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Site:
+    """A web server on a port of its own, that is: an origin of its own.
+
+    Parameters
+    ----------
+    directory : Path
+        What it serves.
+    host : str
+        The name by which pages call it; ``localhost`` and ``127.0.0.1`` are two origins even on one port.
+    """
+
+    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(directory)))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="site", daemon=True)
+        self._thread.start()
+        self.origin = f"http://{host}:{self._server.server_address[1]}"
+
+    def url(self, path: str) -> str:
+        """The address of a file in the directory."""
+        return f"{self.origin}/{path}"
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,97 @@
+"""Fixtures: a home of the test's own, a hub of ours, clients of ours, a screen, and programs that end with the test."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from .programs import Program, Screen, environment, need
+
+
+class Run(Protocol):
+    """Starts a program; extra keywords are environment variables."""
+
+    def __call__(self, *command: str, **variables: str) -> Program: ...
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home directory of this process and of the programs: no lockfile in it yet."""
+    path = tmp_path / "home"
+    path.mkdir()
+    monkeypatch.setenv("HOME", str(path))
+    monkeypatch.delenv("SAMP_HUB", raising=False)
+    return path
+
+
+@pytest.fixture
+def run(home: Path) -> Iterator[Run]:
+    """Start programs without a screen; they are ended after the test."""
+    with ExitStack() as stack:
+        def start(*command: str, **variables: str) -> Program:
+            need(command[0])
+            return stack.enter_context(Program(*command, env=environment(home, **variables)))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
+    """One screen for all programs; a test ends its programs, so the next one finds it empty."""
+    one = Screen(environment(tmp_path_factory.mktemp("screen")))
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def show(home: Path, screen: Screen) -> Iterator[Run]:
+    """Start programs on the screen; they are ended after the test."""
+    with ExitStack() as stack:
+        def start(*command: str, **variables: str) -> Program:
+            need(command[0])
+            return stack.enter_context(Program(*command, env=environment(home, screen.display, **variables)))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where pictures for people are kept: ``INTEROP_ARTEFACTS``, or ``build/interop`` of the project."""
+    chosen = os.environ.get("INTEROP_ARTEFACTS")
+    return Path(chosen) if chosen else Path(__file__).parents[2] / "build" / "interop"
+
+
+@pytest.fixture
+def hub(home: Path) -> Iterator[SAMPHubServer]:
+    """Our hub, with the Standard Profile alone."""
+    server = SAMPHubServer(web_profile=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def jsamp_hub(run: Run) -> Program:
+    """JSAMP's hub, with the Standard Profile alone."""
+    program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std", "-verbose")
+    program.wait_for("Started 1/1 SAMP profiles")
+    return program
+
+
+@pytest.fixture
+def connect(home: Path) -> Iterator[Callable[..., SAMPIntegratedClient]]:
+    """Connect clients of ours to the hub that runs in this home; they are disconnected after the test."""
+    with ExitStack() as stack:
+        def start(name: str, **metadata: str) -> SAMPIntegratedClient:
+            client = SAMPIntegratedClient(name=name, description="a test", metadata=metadata)
+            client.connect()
+            stack.callback(client.disconnect)
+            return client
+
+        yield start

@@ -1,0 +1,53 @@
+// Drives a headless Chromium for the tests: one command per line of standard input, one answer per line of output.
+//
+// A command is {id, do, ...}; its answer is {id, result} or {id, error}. Commands run beside each other, so that a
+// question that waits for the user's consent does not stop the others.
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const [, , executablePath, userDataDir] = process.argv;
+const flags = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+];
+const context = await chromium.launchPersistentContext(userDataDir, {
+    executablePath, headless: true, chromiumSandbox: false, args: flags, viewport: { width: 900, height: 600 },
+});
+const pages = new Map();
+
+const commands = {
+    async open({ page, url }) {
+        const opened = await context.newPage();
+        opened.on("console", (message) => process.stderr.write(`[page ${page}] ${message.text()}\n`));
+        opened.on("pageerror", (error) => process.stderr.write(`[page ${page}] ${error}\n`));
+        pages.set(page, opened);
+        await opened.goto(url);
+    },
+    // Calls a method of the page's `member` (see member.js) and waits for its promise.
+    run({ page, method, args }) {
+        return pages.get(page).evaluate(([name, list]) => globalThis.member[name](...list), [method, args]);
+    },
+    async reload({ page }) {
+        await pages.get(page).reload();
+    },
+    async close({ page }) {
+        await pages.get(page).close();
+    },
+    async screenshot({ page, path }) {
+        await pages.get(page).screenshot({ path });
+    },
+};
+
+function say(answer) {
+    process.stdout.write(JSON.stringify(answer) + "\n");
+}
+
+say({ id: 0, result: context.browser()?.version() ?? "" });
+for await (const line of createInterface({ input: process.stdin })) {
+    const command = JSON.parse(line);
+    commands[command.do](command).then(
+        (result) => say({ id: command.id, result: result ?? null }),
+        (error) => say({ id: command.id, error: String(error) }),
+    );
+}
+await context.close();

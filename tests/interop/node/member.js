@@ -1,0 +1,133 @@
+// A page that does with sampjs what a page can do; the tests call the methods of `member`.
+"use strict";
+
+globalThis.member = {
+    connection: null,
+    closed: false,       // whether sampjs has given the connection up
+    received: [],        // all that came: {kind, sender, name, content}
+    waiting: [],         // [{enough, resolve}]: who waits for what is to come
+    held: null,          // replies that are kept back, when they are
+
+    // Asks the hub to register; the promise waits for the user's consent.
+    register(name, subscriptions) {
+        return new Promise((resolve, reject) => {
+            samp.register(name, (connection) => {
+                this.connection = connection;
+                this.closed = false;
+                connection.onclose = () => { this.closed = true; this.look(); };
+                this.enter(name, subscriptions, resolve, reject);
+            }, (error) => reject(new Error(error.toString())));
+        });
+    },
+
+    enter(name, subscriptions, resolve, reject) {
+        const tracker = new samp.ClientTracker();
+        tracker.onchange = () => this.draw(tracker);
+        // sampjs looks a message's handler up by its full MType, so a wildcard needs a handler that has any name.
+        tracker.callHandler = new Proxy(tracker.callHandler, {
+            has: () => true,
+            get: (own, mtype) => (sender, message, isCall) => {
+                own[mtype]?.(sender, message, isCall);
+                return this.take(isCall ? "call" : "notification", sender, mtype, message["samp.params"]);
+            },
+        });
+        tracker.replyHandler = new Proxy({}, {
+            has: () => true,
+            get: () => (sender, tag, response) => this.take("response", sender, tag, response),
+        });
+        tracker.init(this.connection);
+        this.connection.declareMetadata([{ "samp.name": name, "samp.description.text": "a page" }]);
+        this.connection.setCallable(tracker, () => {
+            const all = { "samp.hub.event.*": {}, "samp.hub.disconnect": {}, ...subscriptions };
+            this.connection.declareSubscriptions([all], () => resolve(this.connection.regInfo["samp.self-id"]), reject);
+        });
+    },
+
+    // Keeps what sampjs would reply from now on back, or lets all that was kept go.
+    holdReplies(hold) {
+        if (hold) {
+            this.held = [];
+            this.connection.reply = (args) => this.held.push(args);
+        } else {
+            delete this.connection.reply;
+            this.held.forEach((args) => this.connection.reply(args));
+        }
+    },
+
+    take(kind, sender, name, content) {
+        this.received.push({ kind, sender, name, content });
+        document.getElementById("count").textContent = String(this.received.length);
+        this.look();
+        return { echo: content };
+    },
+
+    look() {
+        this.waiting = this.waiting.filter(({ enough, resolve }) => {
+            const result = enough();
+            if (result) {
+                resolve(result);
+            }
+            return !result;
+        });
+    },
+
+    until(enough) {
+        return new Promise((resolve) => {
+            this.waiting.push({ enough, resolve });
+            this.look();
+        });
+    },
+
+    // Waits for `count` messages or responses of that name, and returns them.
+    wait(name, count) {
+        return this.until(() => {
+            const found = this.received.filter((one) => one.name === name);
+            return found.length >= count ? found : null;
+        });
+    },
+
+    waitClosed() {
+        return this.until(() => this.closed);
+    },
+
+    // Any method of the hub's: member.ask("notify", recipient, message)
+    ask(method, ...args) {
+        return new Promise((resolve, reject) => {
+            this.connection[method](args, resolve, (error) => reject(new Error(error.toString())));
+        });
+    },
+
+    unregister() {
+        this.connection.unregister();
+    },
+
+    ping() {
+        return new Promise((resolve) => samp.ping(resolve));
+    },
+
+    // Reads an URL; through the hub when `translated`. The answer has a checksum of the bytes.
+    async read(url, translated) {
+        const response = await fetch(translated ? this.connection.translateUrl(url) : url);
+        const bytes = await response.arrayBuffer();
+        const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+        return {
+            status: response.status,
+            type: response.headers.get("Content-Type"),
+            size: bytes.byteLength,
+            sha256: Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""),
+        };
+    },
+
+    draw(tracker) {
+        const rows = Object.keys(tracker.ids).sort().map((id) => {
+            const row = document.createElement("tr");
+            for (const text of [id, tracker.getName(id), tracker.metas[id]?.["samp.description.text"] ?? ""]) {
+                row.appendChild(document.createElement("td")).textContent = text;
+            }
+            return row;
+        });
+        document.getElementById("clients").replaceChildren(...rows);
+        document.getElementById("self").textContent = this.connection?.regInfo?.["samp.self-id"] ?? "nobody";
+        document.getElementById("origin").textContent = location.origin;
+    },
+};

@@ -1,0 +1,182 @@
+"""Programs that others wrote: started, listened to, and ended together with all that they started.
+
+A test never waits for a time, it waits for something: a line of output, an exit status, an event of the hub.
+Every wait has a deadline, and a wait that failed shows what the program has said so far.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def need(*names: str) -> None:
+    """Skip the test, saying why, unless all these programs are installed."""
+    for name in names:
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed (tests/interop/install does it)")
+
+
+def environment(home: Path, display: str | None = None, **more: str) -> dict[str, str]:
+    """The environment for a program that must take `home` for the user's home directory.
+
+    Java asks the password file for the home directory, not ``HOME``: it has to be told.
+    """
+    keep = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    if display is not None:
+        keep["DISPLAY"] = display
+    java = f"-Duser.home={home} -Djava.util.prefs.userRoot={home}"
+    return {**keep, "HOME": str(home), "LANG": "C.UTF-8", "JAVA_TOOL_OPTIONS": java, **more}
+
+
+class Program:
+    """One running program, in a process group of its own.
+
+    Parameters
+    ----------
+    *command : str
+        The program and its arguments.
+    env : mapping
+        Its whole environment (see `environment`).
+    pass_fds : sequence of int
+        File descriptors that it inherits.
+    """
+
+    def __init__(self, *command: str, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
+        self.name = Path(command[0]).name
+        self._text = ""
+        self._ended = False
+        self._news = threading.Condition()
+        self._process = subprocess.Popen(
+            command, env=dict(env), pass_fds=pass_fds, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        self._reader = threading.Thread(target=self._read, name=f"output of {self.name}", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        # os.read, not readline: a prompt is news too, and it has no end of line.
+        while chunk := os.read(pipe.fileno(), 65536):
+            with self._news:
+                self._text += chunk.decode(errors="replace")
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        """All that the program has printed so far."""
+        with self._news:
+            return self._text
+
+    def wait_for(self, text: str, timeout: float = 30.0) -> None:
+        """Wait until the program has printed `text`."""
+        with self._news:
+            self._news.wait_for(lambda: text in self._text or self._ended, timeout)
+            if text not in self._text:
+                pytest.fail(f"{self.name} did not print {text!r} within {timeout} s but:\n{self._text}")
+
+    def finish(self, timeout: float = 60.0) -> int:
+        """Wait for the program's own end and return its exit status."""
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} did not end within {timeout} s; it printed:\n{self.output}")
+        self.stop()
+        return status
+
+    def stop(self) -> None:
+        """End the program and everything it started."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            self.signal(sign)
+            try:
+                self._process.wait(5.0)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        # Its children may have outlived it; they hold the pipe that the reader reads.
+        self.signal(signal.SIGKILL)
+        self._reader.join(10.0)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def signal(self, sign: signal.Signals) -> None:
+        """Send a signal to the program and everything it started."""
+        try:
+            os.killpg(self._process.pid, sign)
+        except ProcessLookupError:
+            return  # nobody of the group is left, which is what a signal is for here
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Screen:
+    """A screen that nobody sees (Xvfb), on a display number that was free."""
+
+    def __init__(self, env: Mapping[str, str], size: str = "1280x1024x24") -> None:
+        need("Xvfb", "import")
+        ours, its = os.pipe()
+        try:
+            # The server itself picks a free display and tells which, so two runs cannot race for one.
+            self._server = Program(
+                "Xvfb", "-displayfd", str(its), "-screen", "0", size, "-nolisten", "tcp", "-noreset",
+                env=env, pass_fds=(its,),
+            )
+            os.close(its)
+            with os.fdopen(ours) as answer:
+                self.display = ":" + answer.readline().strip()
+        except BaseException:
+            os.close(ours)
+            raise
+        self._env = {**env, "DISPLAY": self.display}
+
+    def screenshot(self, path: Path) -> Path:
+        """Write what the screen shows to a PNG file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["import", "-window", "root", str(path)], env=self._env, check=True, timeout=30)
+        return path
+
+    def click(self, x: int, y: int) -> None:
+        """Press and release the left mouse button there."""
+        need("xdotool")
+        command = ["xdotool", "mousemove", str(x), str(y), "click", "1"]
+        subprocess.run(command, env=self._env, check=True, timeout=30)
+
+    def stop(self) -> None:
+        """Switch it off."""
+        self._server.stop()
+
+
+def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
+    """Ask a foreign program again and again until its answer is good; return that answer.
+
+    Only for what no event tells of. Each question is a message that the program has to answer, and that
+    paces the loop; the short wait keeps it from crowding out the program's own work.
+    """
+    pause = threading.Event()
+    deadline = time.monotonic() + timeout
+    while not good(answer := probe()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"no good answer within {timeout} s; the last one was {answer!r}")
+        pause.wait(0.05)
+    return answer

@@ -1,0 +1,71 @@
+"""What a client of ours was sent, kept in order, and a way to wait for it."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from pyvo.samp import SAMPIntegratedClient
+
+
+class Received(NamedTuple):
+    """One delivery: a notification or call (its MType and params), or a response (its tag and the response map)."""
+
+    kind: str
+    sender: str
+    name: str
+    content: Mapping[str, Any]
+
+
+class Recorder:
+    """Notes what arrives at a client and answers each call with what it was called with.
+
+    Parameters
+    ----------
+    client : SAMPIntegratedClient
+        A connected client; gets bindings for `mtype` and for responses with `tag`.
+    mtype : str
+        What to subscribe to, possibly a wildcard.
+    tag : str
+        The msg-tag whose responses are noted.
+    """
+
+    def __init__(self, client: SAMPIntegratedClient, mtype: str, tag: str = "tag") -> None:
+        self._client = client
+        self._all: list[Received] = []
+        self._news = threading.Condition()
+        client.bind_receive_notification(mtype, self._notification)
+        client.bind_receive_call(mtype, self._call)
+        client.bind_receive_response(tag, self._response)
+
+    def _note(self, *what: Any) -> None:
+        with self._news:
+            self._all.append(Received(*what))
+            self._news.notify_all()
+
+    def _notification(
+        self, key: str, sender: str, msg_id: None, mtype: str, params: Mapping[str, Any], extra: Mapping[str, Any]
+    ) -> None:
+        self._note("notification", sender, mtype, params)
+
+    def _call(
+        self, key: str, sender: str, msg_id: str, mtype: str, params: Mapping[str, Any], extra: Mapping[str, Any]
+    ) -> None:
+        self._note("call", sender, mtype, params)
+        self._client.ereply(msg_id, "samp.ok", result={"echo": params})
+
+    def _response(self, key: str, sender: str, tag: str, response: Mapping[str, Any]) -> None:
+        self._note("response", sender, tag, response)
+
+    def wait(self, count: int, accept: Callable[[Received], bool] = lambda _: True, timeout: float = 30.0) -> list[Received]:
+        """Wait until `count` of the deliveries are acceptable; return those."""
+
+        def found() -> list[Received]:
+            return [one for one in self._all if accept(one)]
+
+        with self._news:
+            if not self._news.wait_for(lambda: len(found()) >= count, timeout):
+                pytest.fail(f"{len(found())} deliveries instead of {count} within {timeout} s: {self._all}")
+            return found()

@@ -1,0 +1,92 @@
+"""Aladin as a member of our hub, and as the hub of our client."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from .conftest import Run
+from .programs import Program, Screen, until
+from .recorder import Recorder
+from .samples import DEC, HEIGHT, RA, ROWS, WIDTH, write_image, write_table
+from .witness import Witness
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def start(show: Run) -> Program:
+    """Start Aladin and wait until it can be talked to: it registers before that, and then drops what it is told."""
+    aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
+    aladin.wait_for("Command>", 60)
+    return aladin
+
+
+def status(client: SAMPIntegratedClient, aladin: str) -> str:
+    """Ask Aladin what it shows, by its own script language."""
+    response = client.ecall_and_wait(aladin, "script.aladin.send", 20, script="status")
+    assert response["samp.status"] == "samp.ok", response
+    return str(response["samp.result"]["script.result"])
+
+
+def exercise(client: SAMPIntegratedClient, aladin: str, directory: Path) -> None:
+    """Let Aladin show an image and a table, and ask it for both and for the position."""
+    response = client.ecall_and_wait(aladin, "image.load.fits", 60, url=write_image(directory), name="crab")
+    assert response["samp.status"] == "samp.ok", response
+    position = client.ecall_and_wait(aladin, "coord.get.sky", 20)["samp.result"]
+    assert [float(position["ra"]), float(position["dec"])] == pytest.approx([RA, DEC], abs=0.001)
+
+    table, url = write_table(directory)
+    response = client.ecall_and_wait(aladin, "table.load.votable", 60, url=url, name="stars", **{"table-id": "stars"})
+    assert response["samp.status"] == "samp.ok", response
+    seen = until(lambda: status(client, aladin), lambda text: "stars" in text)
+    assert len(table) == ROWS
+    assert re.search(rf"NbObj\s+{ROWS}\b", seen), seen
+    assert re.search(rf"Width\s+{WIDTH}\s+Height\s+{HEIGHT}\b", seen), seen
+
+    response = client.ecall_and_wait(aladin, "coord.pointAt.sky", 20, ra=RA + 0.01, dec=DEC)
+    assert response["samp.status"] == "samp.ok", response
+    position = client.ecall_and_wait(aladin, "coord.get.sky", 20)["samp.result"]
+    assert [float(position["ra"]), float(position["dec"])] == pytest.approx([RA + 0.01, DEC], abs=1e-6)
+
+
+def test_aladin_shows_what_our_client_sends(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """Aladin on our hub loads an image and a table and answers where it looks."""
+    client = connect("sender")
+    start(show)
+    aladin = Witness(client).arrival("Aladin", "image.load.fits")
+    exercise(client, aladin, tmp_path)
+    screen.screenshot(artefacts / "aladin.png")
+
+
+def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
+    """Aladin registers before it is ready. What it refuses then comes back as its error, nothing waits for ever (R23)."""
+    client = connect("sender")
+    show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
+    aladin = Witness(client).arrival("Aladin", "image.load.fits")
+    response = client.ecall_and_wait(aladin, "image.load.fits", 60, url=write_image(tmp_path), name="crab")
+    assert response["samp.status"] in ("samp.ok", "samp.error"), response
+
+
+def test_our_client_works_with_aladins_own_hub(
+    home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """The same code, with Aladin for the hub, and messages between clients of ours."""
+    start(show)
+    until((home / ".samp").exists, bool)
+    sender, receiver = connect("sender"), connect("receiver")
+    aladin = Witness(sender).arrival("Aladin", "image.load.fits")
+    exercise(sender, aladin, tmp_path)
+    screen.screenshot(artefacts / "aladin-hub.png")
+
+    received = Recorder(receiver, "x-test.*")
+    response = sender.ecall_and_wait(receiver.get_public_id(), "x-test.number", 20, value=1.5)
+    assert response["samp.result"] == {"echo": {"value": "1.5"}}
+    assert received.wait(1)[0].content == {"value": "1.5"}

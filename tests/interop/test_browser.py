@@ -1,0 +1,363 @@
+"""Chromium with sampjs: pages of two origins as members of our hub."""
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+
+from .browser import NODE, Browser, Page, Site
+from .network import WEB_PORT, own_network
+from .programs import environment, need
+from .recorder import Recorder
+from .witness import Witness
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+pytestmark = pytest.mark.timeout(120)
+
+#: What the pages of these tests subscribe to.
+ANY = {"table.*": {}, "coord.*": {}, "image.*": {}}
+#: Text that an XML document has to be careful with; web pages do send such text (R5).
+AWKWARD = "<a href='x'>&amp; \"é\" \N{GREEK SMALL LETTER ALPHA}</a>\r\n\ttab"
+
+
+class User:
+    """Who is asked whether a page may come in.
+
+    Notes the questions; agrees at once unless `hold` was cleared, and never to a page whose name says ``refuse``.
+    """
+
+    def __init__(self) -> None:
+        self.questions: list[Any] = []
+        self.asked = threading.Semaphore(0)
+        self.answer_now = threading.Event()
+        self.answer_now.set()
+
+    def __call__(self, question: Any) -> bool:
+        self.questions.append(question)
+        self.asked.release()
+        assert self.answer_now.wait(60)
+        return "refuse" not in question.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network() -> Iterator[None]:
+    """One network for the hub, the sites, the browser and the clients of all tests here."""
+    need("chromium", "node")
+    if not (NODE / "node_modules" / "sampjs").is_dir():
+        pytest.skip("sampjs and playwright-core are not installed (tests/interop/install does it)")
+    with own_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the sites serve: the page, and data."""
+    directory = tmp_path_factory.mktemp("www")
+    for name in ("member.html", "member.js", "node_modules/sampjs/samp.js"):
+        shutil.copy(NODE / name, directory)
+    (directory / "data.bin").write_bytes(bytes(range(256)) * 4096)
+    (directory / "secret.bin").write_bytes(b"nobody spoke of this")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sites(network: None, www: Path) -> Iterator[tuple[Site, Site]]:
+    """Two origins."""
+    pair = Site(www, "127.0.0.1"), Site(www, "localhost")
+    yield pair
+    for site in pair:
+        site.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser; each test opens tabs of its own."""
+    directory = tmp_path_factory.mktemp("browser")
+    executable = shutil.which("chromium")
+    assert executable is not None
+    one = Browser(executable, directory, environment(directory))
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def user() -> User:
+    """The user who is asked."""
+    return User()
+
+
+@pytest.fixture
+def hub(home: Path, user: User) -> Iterator[SAMPHubServer]:
+    """Our hub with both profiles, its restrictions in force."""
+    server = SAMPHubServer(web_profile=True, web_port=WEB_PORT, web_profile_dialog=user)
+    server.start()
+    assert server.web_profile_running
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def page(hub: SAMPHubServer, browser: Browser, sites: tuple[Site, Site]) -> Iterator[Callable[..., Page]]:
+    """Open pages, from the first or the second origin; they are closed after the test."""
+    opened: list[Page] = []
+
+    def start(site: int = 0) -> Page:
+        opened.append(browser.open(sites[site].url("member.html")))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def message(mtype: str, **params: Any) -> dict[str, Any]:
+    """A message for sampjs to send."""
+    return {"samp.mtype": mtype, "samp.params": params}
+
+
+def test_pages_of_two_origins_and_a_program_meet(
+    user: User, page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], artefacts: Path
+) -> None:
+    """Registration with consent; who was asked about is who made the request (R40); all see each other."""
+    client = connect("program")
+    witness = Witness(client)
+    first, second = page(0), page(1)
+    first_id, second_id = first.run("register", "first page", ANY), second.run("register", "second page", ANY)
+    assert [(one.name, one.origin) for one in user.questions] == [
+        ("first page", sites[0].origin), ("second page", sites[1].origin),
+    ]
+    assert witness.arrival("first page", "table.load.votable") == first_id
+    assert witness.arrival("second page", "table.load.votable") == second_id
+    others = set(client.get_registered_clients()) - {first_id} | {client.get_public_id()}
+    assert set(first.run("ask", "getRegisteredClients")) == others
+    assert second_id in others
+    assert first.run("ask", "getMetadata", client.get_public_id())["samp.name"] == "program"
+    assert client.get_metadata(second_id)["samp.description.text"] == "a page"
+    first.run("wait", "samp.hub.event.subscriptions", 1)
+    first.screenshot(artefacts / "page.png")
+
+    second.run("unregister")
+    witness.departure(second_id)
+
+
+def test_a_refused_page_stays_outside(page: Callable[..., Page], connect: Connect) -> None:
+    """Refusal is a fault (R40), and the page can ask again (R48)."""
+    client = connect("program")
+    before = client.get_registered_clients()
+    one = page()
+    with pytest.raises(RuntimeError, match="Fault"):
+        one.run("register", "please refuse", ANY)
+    assert client.get_registered_clients() == before
+    assert one.run("ping") is True
+    assert one.run("register", "please agree", ANY) in client.get_registered_clients()
+
+
+def test_an_open_question_holds_nobody_up(user: User, page: Callable[..., Page], connect: Connect) -> None:
+    """While the user thinks, other clients of both profiles go on, and a further question waits in line (R41)."""
+    client = connect("program")
+    first, second, third = page(0), page(0), page(1)
+    first_id = first.run("register", "first", ANY)
+    assert user.asked.acquire(timeout=10)
+    user.answer_now.clear()
+    open_second: Future[Any] = second.start("register", "second", ANY)
+    open_third: Future[Any] = third.start("register", "third", ANY)
+    assert user.asked.acquire(timeout=10)
+    response = client.ecall_and_wait(first_id, "table.load.votable", 20, url="http://127.0.0.1/t")
+    assert response["samp.result"] == {"echo": {"url": "http://127.0.0.1/t"}}
+    assert not open_second.done()
+    assert not open_third.done()
+    user.answer_now.set()
+    assert {open_second.result(30), open_third.result(30)} <= set(client.get_registered_clients())
+
+
+def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> None:
+    """A page sends to a program and to a page of another origin (R18), text of all kinds in it (R5)."""
+    client = connect("program")
+    received = Recorder(client, "coord.*")
+    first, second = page(0), page(1)
+    me, you = first.run("register", "first", ANY), second.run("register", "second", ANY)
+    program = client.get_public_id()
+    params = {"ra": "83.6", "text": AWKWARD, "list": ["", ["a", {}]], "empty": {}}
+
+    for recipient in (program, you):
+        first.run("ask", "notify", recipient, message("coord.notify", **params))
+        first.run("ask", "call", recipient, "one", message("coord.call", **params))
+        response = first.run("ask", "callAndWait", recipient, message("coord.call-and-wait", **params), "20")
+        assert response == {"samp.status": "samp.ok", "samp.result": {"echo": params}}
+    assert set(first.run("ask", "notifyAll", message("coord.notify-all", **params))) == {program, you}
+    assert set(first.run("ask", "callAll", "all", message("coord.call-all", **params))) == {program, you}
+
+    # `reply`, the sixth way, is what the second page and the program answer all those calls by.
+    for tag in ("one", "all"):
+        answers = first.run("wait", tag, 2)
+        assert {one["sender"] for one in answers} == {program, you}
+        assert all(one["content"] == {"samp.status": "samp.ok", "samp.result": {"echo": params}} for one in answers)
+
+    expected = [
+        ("notification", "coord.notify"), ("call", "coord.call"), ("call", "coord.call-and-wait"),
+        ("notification", "coord.notify-all"), ("call", "coord.call-all"),
+    ]
+    deliveries = received.wait(5)
+    assert [(one.kind, one.name) for one in deliveries] == expected
+    assert all((one.sender, one.content) == (me, params) for one in deliveries)
+    for kind, name in expected:
+        (delivery,) = second.run("wait", name, 1)
+        assert delivery == {"kind": kind, "sender": me, "name": name, "content": params}
+
+
+@pytest.mark.filterwarnings("ignore:.*ASCII.*")
+def test_six_ways_to_a_page(page: Callable[..., Page], connect: Connect) -> None:
+    """A program sends to a page (R18), numbers and text of all kinds in it (R4, R5)."""
+    client = connect("program")
+    answers = Recorder(client, "x-answer")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    me = client.get_public_id()
+    sent = {"ra": 83.6, "row": 3, "text": AWKWARD, "list": ["", ["a", {}]]}
+    arrived = {**sent, "ra": "83.6", "row": "3"}
+
+    client.enotify(page_id, "coord.notify", **sent)
+    assert client.enotify_all("coord.notify-all", **sent) == [page_id]
+    client.ecall(page_id, "tag", "coord.call", **sent)
+    assert set(client.ecall_all("tag", "coord.call-all", **sent)) == {page_id}
+    response = client.ecall_and_wait(page_id, "coord.call-and-wait", 20, **sent)
+    assert response == {"samp.status": "samp.ok", "samp.result": {"echo": arrived}}
+    for delivery in answers.wait(2):
+        assert (delivery.sender, delivery.content) == (page_id, response)
+    for kind, way in (
+        ("notification", "notify"), ("notification", "notify-all"), ("call", "call"), ("call", "call-all"),
+        ("call", "call-and-wait"),
+    ):
+        (delivery,) = one.run("wait", f"coord.{way}", 1)
+        assert delivery == {"kind": kind, "sender": me, "name": f"coord.{way}", "content": arrived}
+
+
+def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: Connect) -> None:
+    """None is lost, none comes twice, none overtakes another (R24, R42), both ways."""
+    client = connect("program")
+    received = Recorder(client, "coord.*")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    for number in range(200):
+        client.enotify(page_id, "coord.pointAt.sky", ra=number, dec=0)
+    numbers = [int(each["content"]["ra"]) for each in one.run("wait", "coord.pointAt.sky", 200)]
+    assert numbers == list(range(200))
+
+    for number in range(200):
+        one.run("ask", "notify", client.get_public_id(), message("coord.pointAt.sky", ra=str(number), dec="0"))
+    assert [int(each.content["ra"]) for each in received.wait(200)] == list(range(200))
+
+
+def test_a_page_may_send_harmless_messages_only(page: Callable[..., Page], connect: Connect) -> None:
+    """R47: what is not on the list is refused, unless the recipient has said that it is harmless, or is not."""
+    client = connect("program")
+    received = Recorder(client, "*")
+    client.bind_receive_call("x-mine.open", lambda *_: None, metadata={"x-samp.mostly-harmless": "1"})
+    client.bind_receive_call("table.shut", lambda *_: None, metadata={"x-samp.mostly-harmless": "0"})
+    program = client.get_public_id()
+    one = page()
+    one.run("register", "page", ANY)
+    for mtype in ("client.env.get", "script.aladin.send", "ds9.set", "table.shut"):
+        with pytest.raises(RuntimeError, match="Fault"):
+            one.run("ask", "notify", program, message(mtype))
+    one.run("ask", "call", program, "tag", message("x-mine.open"))
+    one.run("ask", "notify", program, message("table.load.votable", url="http://127.0.0.1/t"))
+    assert [each.name for each in received.wait(1)] == ["table.load.votable"]
+
+
+def test_the_hub_reads_for_a_page_what_its_browser_refuses(
+    page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], www: Path
+) -> None:
+    """URL translation (R46): a server without a word about other origins, a file; and nothing that nobody spoke of."""
+    client = connect("program")
+    elsewhere, path = sites[1].url("data.bin?a=%41&b=c%20d"), www / "data.bin"
+    one = page(0)
+    page_id = one.run("register", "page", ANY)
+    with pytest.raises(RuntimeError, match="Failed to fetch"):
+        one.run("read", elsewhere, False)
+
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    for url in (elsewhere, path.as_uri()):
+        assert one.run("read", url, True)["status"] == 403
+        client.enotify(page_id, "table.load.votable", url=url)
+        one.run("wait", "table.load.votable", 1)
+        answer = one.run("read", url, True)
+        assert (answer["status"], answer["size"], answer["sha256"]) == (200, len(content), digest), answer
+        assert answer["type"] == "application/octet-stream"
+    for url in ("file:///etc/passwd", (www / "secret.bin").as_uri(), sites[1].url("secret.bin")):
+        assert one.run("read", url, True)["status"] == 403
+
+
+def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) -> None:
+    """A page that went without a word is unregistered (R43) and its pending call answered (R23); others stay."""
+    client = connect("program")
+    witness = Witness(client)
+    closed, reloaded, stays = page(0), page(0), page(1)
+    closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
+    stays_id = stays.run("register", "stays", ANY)
+    closed.run("holdReplies", True)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(client.ecall_and_wait, closed_id, "table.slow", 60)
+        closed.run("wait", "table.slow", 1)
+        closed.close()
+        reloaded.reload()
+        witness.departure(closed_id, 15)
+        witness.departure(reloaded_id, 15)
+        response = waiting.result(10)
+    assert response["samp.status"] == "samp.error"
+    assert response["samp.error"]["samp.code"] == "samp.noresponse"
+
+    again = reloaded.run("register", "reloaded", ANY)
+    assert again not in (closed_id, reloaded_id, stays_id)
+    assert {again, stays_id} <= set(client.get_registered_clients())
+    with pytest.raises(SAMPProxyError):
+        client.enotify(closed_id, "table.load.votable", url="http://127.0.0.1/t")
+
+
+def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect: Connect) -> None:
+    """R22: sampjs gives its connection up when a reply is answered by a fault, so a late reply must not be."""
+    client = connect("program")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    one.run("holdReplies", True)
+    with pytest.raises(SAMPProxyError):
+        client.ecall_and_wait(page_id, "table.slow", 1)
+    one.run("holdReplies", False)
+    response = client.ecall_and_wait(page_id, "table.quick", 20)
+    assert response["samp.status"] == "samp.ok"
+
+
+def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
+    """A page is told that the hub stops (R26), sees that there is none, and comes back when there is one again."""
+    one = page()
+    one.run("register", "page", ANY)
+    hub.stop()
+    assert one.run("waitClosed") is True
+    assert [each["kind"] for each in one.run("wait", "samp.hub.event.shutdown", 1)] == ["notification"]
+    assert one.run("ping") is False
+    hub.start()
+    assert one.run("ping") is True
+    page_id = one.run("register", "page", ANY)
+    client = connect("program")
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+def test_eight_tabs_of_one_browser_all_work(page: Callable[..., Page], connect: Connect) -> None:
+    """R49: a browser opens six connections to a host at most, and each tab's pull would hold one."""
+    client = connect("program")
+    tabs = [page(0) for _ in range(8)]
+    ids = [tab.run("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
+    for round_number in range(2):
+        for page_id in ids:
+            assert client.ecall_and_wait(page_id, "table.ping", 20, n=round_number)["samp.status"] == "samp.ok"
+    assert set(ids) <= set(client.get_registered_clients())

@@ -1,0 +1,122 @@
+"""JSAMP, the reference implementation: its testers against our hub, its hub with our clients."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+
+from .conftest import Run
+from .programs import Program
+from .recorder import Recorder
+from .witness import Witness
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+#: What goes out as numbers has to arrive as the strings of R3.
+NUMBERS = {"count": 3, "ratio": 0.25, "tiny": 1e-5, "flag": True, "row": np.int64(7), "rows": (1, 2.5), "deep": {"a": [False]}}
+STRINGS = {
+    "count": "3", "ratio": "0.25", "tiny": "0.00001", "flag": "1", "row": "7", "rows": ["1", "2.5"], "deep": {"a": ["0"]},
+}
+
+
+@pytest.mark.timeout(120)
+def test_hubtester_finds_nothing_wrong_with_our_hub(hub: SAMPHubServer, run: Run) -> None:
+    """Rules R6 to R32, as the reference implementation understands them."""
+    tester = run("jsamp", "hubtester")
+    assert tester.finish(100) == 0, tester.output
+    assert "Exception" not in tester.output, tester.output
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", ["sync", "async", "notify", "random"])
+def test_calcstorm_loses_nothing_in_our_hub(hub: SAMPHubServer, run: Run, mode: str) -> None:
+    """Twenty clients that ask each other a hundred questions each (R18, R20, R24)."""
+    storm = run("jsamp", "calcstorm", "-nclient", "20", "-nquery", "100", "-mode", mode)
+    assert storm.finish(100) == 0, storm.output
+    assert "Exception" not in storm.output, storm.output
+
+
+@pytest.mark.timeout(60)
+def test_our_clients_introduce_themselves_to_jsamps_hub(jsamp_hub: Program, connect: Connect) -> None:
+    """Registration, metadata and subscriptions (R6, R11, R12, R14)."""
+    one, two = connect("one", **{"author.name": "A. Tester"}), connect("two")
+    one_id, two_id = one.get_public_id(), two.get_public_id()
+
+    assert one.ping() is not None
+    assert {two_id, "hub"} <= set(one.get_registered_clients())
+    metadata = two.get_metadata(one_id)
+    assert metadata["samp.name"] == "one"
+    assert metadata["samp.description.text"] == "a test"
+    assert metadata["author.name"] == "A. Tester"
+
+    two.bind_receive_call("x-test.*", lambda *_: None, metadata={"x-test.note": "yes"})
+    assert one.get_subscriptions(two_id)["x-test.*"] == {"x-test.note": "yes"}
+    assert one.get_subscribed_clients("x-test.any") == {two_id: {"x-test.note": "yes"}}
+    two.unbind_receive_call("x-test.*")
+    assert one.get_subscribed_clients("x-test.any") == {}
+
+    two.disconnect()
+    assert two_id not in one.get_registered_clients()
+
+
+@pytest.mark.timeout(60)
+def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Connect, run: Run) -> None:
+    """All of R18 between clients of ours, with numbers in the parameters (R4), while JSAMP's snooper looks on."""
+    snooper = run("jsamp", "snooper")
+    sender, receiver = connect("sender"), connect("receiver")
+    me, you = sender.get_public_id(), receiver.get_public_id()
+    third = Witness(sender).arrival("Snooper", "x-test.any")
+    received = Recorder(receiver, "x-test.*")
+    answers = Recorder(sender, "x-answer")
+
+    sender.enotify(you, "x-test.notify", **NUMBERS)
+    assert sorted(sender.enotify_all("x-test.notify-all", **NUMBERS)) == sorted([you, third])
+    sender.ecall(you, "tag", "x-test.call", **NUMBERS)
+    assert set(sender.ecall_all("tag", "x-test.call-all", **NUMBERS)) == {you, third}
+    response = sender.ecall_and_wait(you, "x-test.call-and-wait", 20, **NUMBERS)
+    assert response == {"samp.status": "samp.ok", "samp.result": {"echo": STRINGS}}
+
+    deliveries = received.wait(5)
+    assert [(one.kind, one.name) for one in deliveries] == [
+        ("notification", "x-test.notify"), ("notification", "x-test.notify-all"), ("call", "x-test.call"),
+        ("call", "x-test.call-all"), ("call", "x-test.call-and-wait"),
+    ]
+    assert all(one.sender == me and one.content == STRINGS for one in deliveries)
+
+    # Two answers from the receiver, by `reply`, the sixth way; one from the snooper.
+    replies = answers.wait(3)
+    assert [one.sender for one in replies].count(you) == 2
+    assert all(one.content["samp.result"] == {"echo": STRINGS} for one in replies if one.sender == you)
+    assert {one.content["samp.status"] for one in replies if one.sender == third} <= {"samp.ok", "samp.warning"}
+
+    snooper.wait_for("x-test.call-all")
+    assert '"ratio": "0.25"' in snooper.output
+
+
+@pytest.mark.timeout(60)
+def test_what_jsamps_hub_refuses_is_told(jsamp_hub: Program, connect: Connect) -> None:
+    """A fault of a foreign hub arrives as `SAMPProxyError` with its text (R19)."""
+    sender, receiver = connect("sender"), connect("receiver")
+    with pytest.raises(SAMPProxyError, match="subscribed|subscription"):
+        sender.enotify(receiver.get_public_id(), "x-nobody.wants")
+    with pytest.raises(SAMPProxyError):
+        sender.get_metadata("nobody")
+
+
+@pytest.mark.timeout(60)
+def test_jsamps_message_sender_reaches_our_client(hub: SAMPHubServer, connect: Connect, run: Run) -> None:
+    """A foreign client sends by our hub to our client, in each of its three modes."""
+    receiver = connect("receiver")
+    received = Recorder(receiver, "x-test.*")
+    for mode in ("sync", "async", "notify"):
+        sender = run(
+            "jsamp", "messagesender", "-mtype", f"x-test.{mode}", "-param", "ra", "83.6", "-mode", mode, "-targetname", "receiver"
+        )
+        assert sender.finish(30) == 0, sender.output
+        delivery = received.wait(1, lambda one, mode=mode: one.name == f"x-test.{mode}")[0]  # type: ignore[misc]
+        assert (delivery.kind, delivery.content) == ("notification" if mode == "notify" else "call", {"ra": "83.6"})
+        if mode != "notify":
+            assert "samp.ok" in sender.output

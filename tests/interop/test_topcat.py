@@ -1,0 +1,131 @@
+"""TOPCAT, both ways round: a member of our hub, and the hub of our client."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from .conftest import Run
+from .programs import Screen, until
+from .recorder import Recorder
+from .samples import ROWS, write_table
+from .witness import Witness
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+#: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
+BROADCAST = (115, 39)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def load(client: SAMPIntegratedClient, topcat: str, url: str) -> None:
+    """Let TOPCAT load the table, and wait until it knows it by its table-id.
+
+    It answers ``samp.ok`` when it has read the table, a moment before it has taken the name into its books.
+    """
+    response = client.ecall_and_wait(
+        topcat, "table.load.votable", 60, url=url, name="Stars of a test", **{"table-id": "stars"}
+    )
+    assert response["samp.status"] == "samp.ok", response
+    until(lambda: highlight(client, topcat, ROWS - 1), is_ok)
+
+
+def highlight(client: SAMPIntegratedClient, topcat: str, row: int) -> Mapping[str, Any]:
+    """Point TOPCAT at a row, whose number is sent as the int that it is."""
+    return client.ecall_and_wait(topcat, "table.highlight.row", 20, row=row, **{"table-id": "stars"})
+
+
+def is_ok(response: Mapping[str, Any]) -> bool:
+    """Tell a success from a warning or an error."""
+    return bool(response["samp.status"] == "samp.ok")
+
+
+def assert_same(back: Table, table: Table) -> None:
+    """Check that a table survived its journey."""
+    assert back.colnames == table.colnames
+    assert len(back) == len(table)
+    for name in table.colnames:
+        assert back[name].unit == table[name].unit
+        assert np.array_equal(np.ma.getmaskarray(back[name]), np.ma.getmaskarray(table[name]))
+        assert np.ma.allequal(np.ma.asarray(back[name]), np.ma.asarray(table[name]))
+
+
+def test_topcat_loads_what_our_client_sends(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """TOPCAT on our hub loads a table, knows its rows, hands it back equal, and broadcasts it when told to by its user."""
+    client = connect("sender")
+    show("topcat", "-samp")
+    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    table, url = write_table(tmp_path)
+
+    load(client, topcat, url)
+    beyond = highlight(client, topcat, ROWS)
+    assert beyond["samp.status"] == "samp.error"
+    assert "out of range" in beyond["samp.error"]["samp.errortxt"]
+    assert is_ok(client.ecall_and_wait(topcat, "table.select.rowList", 20, **{"table-id": "stars", "row-list": [0, 7]}))
+    screen.screenshot(artefacts / "topcat.png")
+
+    given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+
+    received = Recorder(client, "table.load.*")
+    screen.click(*BROADCAST)
+    delivery = received.wait(1)[0]
+    assert (delivery.kind, delivery.sender) == ("call", topcat)
+    assert_same(Table.read(delivery.content["url"], format="votable"), table)
+
+
+def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
+    """The error of a foreign client reaches the caller in its own words (R17)."""
+    client = connect("sender")
+    show("topcat", "-samp")
+    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    response = client.ecall_and_wait(topcat, "table.load.votable", 20, url=(tmp_path / "none.vot").as_uri())
+    assert response["samp.status"] == "samp.error"
+    assert "No such file" in response["samp.error"]["samp.errortxt"]
+
+
+def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
+    """TOPCAT registers again by itself when our hub was restarted, and unregisters when it is ended."""
+    client = connect("one")
+    topcat = show("topcat", "-samp")
+    Witness(client).arrival("topcat")
+    client.disconnect()
+    hub.stop()
+    hub.start()
+
+    client = connect("two")
+    witness = Witness(client)
+    again = witness.arrival("topcat")
+    topcat.stop()
+    witness.departure(again)
+
+
+def test_our_client_works_with_topcats_own_hub(
+    home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """The same code, with TOPCAT for the hub: a table there, a selection, and messages between clients of ours."""
+    show("topcat", "-hub")
+    until((home / ".samp").exists, bool)
+    sender, receiver = connect("sender"), connect("receiver")
+    topcat_id = Witness(sender).arrival("topcat", "table.load.votable")
+    table, url = write_table(tmp_path)
+
+    load(sender, topcat_id, url)
+    assert is_ok(sender.ecall_and_wait(topcat_id, "table.select.rowList", 20, **{"table-id": "stars", "row-list": [0, 7]}))
+    given = sender.ecall_and_wait(topcat_id, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    screen.screenshot(artefacts / "topcat-hub.png")
+
+    received = Recorder(receiver, "x-test.*")
+    response = sender.ecall_and_wait(receiver.get_public_id(), "x-test.number", 20, value=1.5)
+    assert response["samp.result"] == {"echo": {"value": "1.5"}}
+    assert received.wait(1)[0].content == {"value": "1.5"}
