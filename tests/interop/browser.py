@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A real browser, driven from Python: pages of `node/member.html`, which talk to the hub by sampjs."""
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class Browser:
         self.log = directory / "browser.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                ["node", str(NODE / "driver.mjs"), executable, str(directory / "profile")], env=dict(env), text=True,
+                ["node", str(NODE / "driver.mjs"), executable, str(directory / "profile")],
+                env=dict(env), text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )
         hello = self._open[0]
@@ -128,7 +130,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 

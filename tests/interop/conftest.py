@@ -1,4 +1,5 @@
-"""Fixtures: a home of the test's own, a hub of ours, clients of ours, a screen, and programs that end with the test."""
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Fixtures: a home of the test's own, our hub, clients of ours, a screen, and programs that end with the test."""
 from __future__ import annotations
 
 import os
@@ -18,6 +19,13 @@ class Run(Protocol):
     """Starts a program; extra keywords are environment variables."""
 
     def __call__(self, *command: str, **variables: str) -> Program: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this directory, so that ``-m "not interop"`` leaves it out."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker("interop")
 
 
 @pytest.fixture

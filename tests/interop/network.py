@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A network of one's own, in which even the fixed port 21012 is free.
 
 The Web Profile has one port for the whole machine, so that two test runs (or a TOPCAT on the same screen) would be in

@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Programs that others wrote: started, listened to, and ended together with all that they started.
 
 A test never waits for a time, it waits for something: a line of output, an exit status, an event of the hub.

@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a client of ours was sent, kept in order, and a way to wait for it."""
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ class Received(NamedTuple):
     sender: str
     name: str
     content: Mapping[str, Any]
+
+
+Accept = Callable[[Received], bool]
 
 
 class Recorder:
@@ -59,7 +63,7 @@ class Recorder:
     def _response(self, key: str, sender: str, tag: str, response: Mapping[str, Any]) -> None:
         self._note("response", sender, tag, response)
 
-    def wait(self, count: int, accept: Callable[[Received], bool] = lambda _: True, timeout: float = 30.0) -> list[Received]:
+    def wait(self, count: int, accept: Accept = lambda _: True, timeout: float = 30.0) -> list[Received]:
         """Wait until `count` of the deliveries are acceptable; return those."""
 
         def found() -> list[Received]:

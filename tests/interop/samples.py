@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A table and an image to send, made up but of the kind that astronomers send."""
 from __future__ import annotations
 

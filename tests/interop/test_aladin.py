@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Aladin as a member of our hub, and as the hub of our client."""
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def test_aladin_shows_what_our_client_sends(
 
 
 def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
-    """Aladin registers before it is ready. What it refuses then comes back as its error, nothing waits for ever (R23)."""
+    """Aladin registers before it is ready. What it refuses then comes back as its error; nothing waits (R23)."""
     client = connect("sender")
     show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     aladin = Witness(client).arrival("Aladin", "image.load.fits")

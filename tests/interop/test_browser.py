@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Chromium with sampjs: pages of two origins as members of our hub."""
 from __future__ import annotations
 
@@ -338,7 +339,7 @@ def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect
 
 
 def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
-    """A page is told that the hub stops (R26), sees that there is none, and comes back when there is one again."""
+    """A page is told that the hub stops (R26), sees that there is none, and comes back when there is one."""
     one = page()
     one.run("register", "page", ANY)
     hub.stop()

@@ -1,4 +1,5 @@
-"""DS9 as a member of our hub. Its HTTP is its own: no Host header, lines ended by LF alone, a connection per request."""
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""DS9 as a member of our hub. Its HTTP is its own: no Host header, lines ended by LF, a connection per request."""
 from __future__ import annotations
 
 from collections.abc import Callable

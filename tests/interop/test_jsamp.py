@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """JSAMP, the reference implementation: its testers against our hub, its hub with our clients."""
 from __future__ import annotations
 
@@ -16,10 +17,8 @@ from .witness import Witness
 Connect = Callable[..., SAMPIntegratedClient]
 
 #: What goes out as numbers has to arrive as the strings of R3.
-NUMBERS = {"count": 3, "ratio": 0.25, "tiny": 1e-5, "flag": True, "row": np.int64(7), "rows": (1, 2.5), "deep": {"a": [False]}}
-STRINGS = {
-    "count": "3", "ratio": "0.25", "tiny": "0.00001", "flag": "1", "row": "7", "rows": ["1", "2.5"], "deep": {"a": ["0"]},
-}
+NUMBERS = {"count": 3, "ratio": 0.25, "tiny": 1e-5, "flag": True, "row": np.int64(7), "rows": (1, {"a": [False]})}
+STRINGS = {"count": "3", "ratio": "0.25", "tiny": "0.00001", "flag": "1", "row": "7", "rows": ["1", {"a": ["0"]}]}
 
 
 @pytest.mark.timeout(120)
@@ -100,7 +99,7 @@ def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Con
 def test_what_jsamps_hub_refuses_is_told(jsamp_hub: Program, connect: Connect) -> None:
     """A fault of a foreign hub arrives as `SAMPProxyError` with its text (R19)."""
     sender, receiver = connect("sender"), connect("receiver")
-    with pytest.raises(SAMPProxyError, match="subscribed|subscription"):
+    with pytest.raises(SAMPProxyError, match=r"subscri"):
         sender.enotify(receiver.get_public_id(), "x-nobody.wants")
     with pytest.raises(SAMPProxyError):
         sender.get_metadata("nobody")
@@ -111,12 +110,13 @@ def test_jsamps_message_sender_reaches_our_client(hub: SAMPHubServer, connect: C
     """A foreign client sends by our hub to our client, in each of its three modes."""
     receiver = connect("receiver")
     received = Recorder(receiver, "x-test.*")
-    for mode in ("sync", "async", "notify"):
-        sender = run(
-            "jsamp", "messagesender", "-mtype", f"x-test.{mode}", "-param", "ra", "83.6", "-mode", mode, "-targetname", "receiver"
-        )
+    target = ("-targetname", "receiver")
+    for already, mode in enumerate(("sync", "async", "notify")):
+        mtype = f"x-test.{mode}"
+        sender = run("jsamp", "messagesender", "-mtype", mtype, "-mode", mode, "-param", "ra", "83.6", *target)
         assert sender.finish(30) == 0, sender.output
-        delivery = received.wait(1, lambda one, mode=mode: one.name == f"x-test.{mode}")[0]  # type: ignore[misc]
+        delivery = received.wait(already + 1)[-1]
+        assert delivery.name == mtype
         assert (delivery.kind, delivery.content) == ("notification" if mode == "notify" else "call", {"ra": "83.6"})
         if mode != "notify":
             assert "samp.ok" in sender.output

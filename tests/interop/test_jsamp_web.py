@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """JSAMP's testers as members of our hub by the Web Profile."""
 from __future__ import annotations
 

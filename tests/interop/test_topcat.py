@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """TOPCAT, both ways round: a member of our hub, and the hub of our client."""
 from __future__ import annotations
 
@@ -42,6 +43,11 @@ def highlight(client: SAMPIntegratedClient, topcat: str, row: int) -> Mapping[st
     return client.ecall_and_wait(topcat, "table.highlight.row", 20, row=row, **{"table-id": "stars"})
 
 
+def select(client: SAMPIntegratedClient, topcat: str, rows: list[int]) -> Mapping[str, Any]:
+    """Let TOPCAT select some rows."""
+    return client.ecall_and_wait(topcat, "table.select.rowList", 20, **{"table-id": "stars", "row-list": rows})
+
+
 def is_ok(response: Mapping[str, Any]) -> bool:
     """Tell a success from a warning or an error."""
     return bool(response["samp.status"] == "samp.ok")
@@ -60,7 +66,7 @@ def assert_same(back: Table, table: Table) -> None:
 def test_topcat_loads_what_our_client_sends(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """TOPCAT on our hub loads a table, knows its rows, hands it back equal, and broadcasts it when told to by its user."""
+    """TOPCAT on our hub loads a table, knows its rows, hands it back equal, and broadcasts it when its user says so."""
     client = connect("sender")
     show("topcat", "-samp")
     topcat = Witness(client).arrival("topcat", "table.load.votable")
@@ -70,7 +76,7 @@ def test_topcat_loads_what_our_client_sends(
     beyond = highlight(client, topcat, ROWS)
     assert beyond["samp.status"] == "samp.error"
     assert "out of range" in beyond["samp.error"]["samp.errortxt"]
-    assert is_ok(client.ecall_and_wait(topcat, "table.select.rowList", 20, **{"table-id": "stars", "row-list": [0, 7]}))
+    assert is_ok(select(client, topcat, [0, 7]))
     screen.screenshot(artefacts / "topcat.png")
 
     given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
@@ -120,7 +126,7 @@ def test_our_client_works_with_topcats_own_hub(
     table, url = write_table(tmp_path)
 
     load(sender, topcat_id, url)
-    assert is_ok(sender.ecall_and_wait(topcat_id, "table.select.rowList", 20, **{"table-id": "stars", "row-list": [0, 7]}))
+    assert is_ok(select(sender, topcat_id, [0, 7]))
     given = sender.ecall_and_wait(topcat_id, "table.get.stil", 20, format="votable")
     assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
     screen.screenshot(artefacts / "topcat-hub.png")

@@ -1,3 +1,4 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A client of ours that watches who comes and goes, so that a test can wait for a program by events."""
 from __future__ import annotations
 
@@ -62,6 +63,9 @@ class Witness:
             if (found := look()) is not None:
                 return found
             # The hub is asked without the lock held; an event that came meanwhile ends this wait at once.
-            with self._news:
-                if not self._news.wait_for(lambda: self._events != seen, deadline - time.monotonic()):
-                    pytest.fail(f"{complaint} within {timeout} s")
+            if not self._event_after(seen, deadline - time.monotonic()):
+                pytest.fail(f"{complaint} within {timeout} s")
+
+    def _event_after(self, seen: int, timeout: float) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: self._events != seen, timeout)
