@@ -1,0 +1,136 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+SAMP, the IVOA's Simple Application Messaging Protocol: a hub and clients.
+
+Importing this package is cheap: each name is loaded from its module when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .client import SAMPClient
+    from .configuration import Conf, conf
+    from .constants import SAFE_MTYPES, SAMP_ICON, SAMP_STATUS_ERROR, SAMP_STATUS_OK, SAMP_STATUS_WARNING
+    from .errors import (
+        SAMPClientError,
+        SAMPError,
+        SAMPHubError,
+        SAMPProxyError,
+        SAMPTransportError,
+        SAMPTypeError,
+        SAMPValueError,
+        SAMPWarning,
+    )
+    from .hub import SAMPHubServer
+    from .hub_proxy import SAMPHubProxy
+    from .integrated_client import SAMPIntegratedClient
+    from .utils import SAMPMsgReplierWrapper
+    from .vo_helpers import (
+        accessible_table,
+        connection,
+        find_client_id,
+        send_image_to,
+        send_product_to,
+        send_spectrum_to,
+        send_table_to,
+    )
+    from .web_profile import WebProfileDialog
+
+    __version__: str
+
+__all__ = [
+    "SAFE_MTYPES",
+    "SAMP_ICON",
+    "SAMP_STATUS_ERROR",
+    "SAMP_STATUS_OK",
+    "SAMP_STATUS_WARNING",
+    "Conf",
+    "SAMPClient",
+    "SAMPClientError",
+    "SAMPError",
+    "SAMPHubError",
+    "SAMPHubProxy",
+    "SAMPHubServer",
+    "SAMPIntegratedClient",
+    "SAMPMsgReplierWrapper",
+    "SAMPProxyError",
+    "SAMPTransportError",
+    "SAMPTypeError",
+    "SAMPValueError",
+    "SAMPWarning",
+    "WebProfileDialog",
+    "__version__",
+    "accessible_table",
+    "conf",
+    "connection",
+    "find_client_id",
+    "send_image_to",
+    "send_product_to",
+    "send_spectrum_to",
+    "send_table_to",
+]
+
+#: Where each name lives.
+_HOMES = {
+    "client": ["SAMPClient"],
+    "configuration": ["Conf", "conf"],
+    "constants": ["SAFE_MTYPES", "SAMP_ICON", "SAMP_STATUS_ERROR", "SAMP_STATUS_OK", "SAMP_STATUS_WARNING"],
+    "errors": [
+        "SAMPClientError",
+        "SAMPError",
+        "SAMPHubError",
+        "SAMPProxyError",
+        "SAMPTransportError",
+        "SAMPTypeError",
+        "SAMPValueError",
+        "SAMPWarning",
+    ],
+    "hub": ["SAMPHubServer"],
+    "hub_proxy": ["SAMPHubProxy"],
+    "integrated_client": ["SAMPIntegratedClient"],
+    "utils": ["SAMPMsgReplierWrapper"],
+    "vo_helpers": [
+        "accessible_table",
+        "connection",
+        "find_client_id",
+        "send_image_to",
+        "send_product_to",
+        "send_spectrum_to",
+        "send_table_to",
+    ],
+    "web_profile": ["WebProfileDialog"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+#: Modules that programs reach as attributes, `pyvo.samp.hub` for one, without importing them.
+_MODULES = {*_HOMES, "lockfile_helpers", "standard_profile"}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, or a module, when it is first asked for."""
+    value: object
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    elif name == "__version__":
+        value = _find_version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
+
+def _find_version() -> str:
+    """The version that the build wrote down; a checkout that was never built has none."""
+    try:
+        return str(import_module(f"{__name__}._version").__version__)
+    except ImportError:
+        return "0.1.dev0"

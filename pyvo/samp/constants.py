@@ -1,0 +1,48 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The words of the standard that appear in more than one place.
+
+`SAMP_ICON` is read from its file when it is asked for, not when this module is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "SAFE_MTYPES",
+    "SAMP_ICON",
+    "SAMP_STATUS_ERROR",
+    "SAMP_STATUS_OK",
+    "SAMP_STATUS_WARNING",
+]
+
+#: Values of ``samp.status`` in a response (R17).
+SAMP_STATUS_OK = "samp.ok"
+SAMP_STATUS_WARNING = "samp.warning"
+SAMP_STATUS_ERROR = "samp.error"
+
+#: What a web page may send unless the recipient says otherwise (R47).
+SAFE_MTYPES = [
+    "samp.app.*",
+    "samp.msg.progress",
+    "table.*",
+    "image.*",
+    "coord.*",
+    "spectrum.*",
+    "bibcode.*",
+    "voresource.*",
+    "coverage.*",
+]
+
+#: Icon of clients and hubs that bring none of their own, a PNG file's bytes.
+SAMP_ICON: bytes
+
+
+def __getattr__(name: str) -> object:
+    """Read the icon on first use, so that importing the package reads no file."""
+    if name != "SAMP_ICON":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    icon = (Path(__file__).parent / "data" / "icon.png").read_bytes()
+    globals()[name] = icon
+    return icon

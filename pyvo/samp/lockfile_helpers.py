@@ -1,0 +1,87 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Functions about lockfiles under the names that programs know; the work is done in `pyvo.samp.lockfile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import SAMPHubError
+from .lockfile import (
+    default_lockfile,
+    get_main_running_hub,
+    is_alive,
+    private_lockfile,
+    read_lockfile,
+    write_lockfile,
+)
+
+__all__ = [
+    "check_running_hub",
+    "create_lock_file",
+    "get_main_running_hub",
+    "read_lockfile",
+]
+
+
+def create_lock_file(
+    lockfilename: str | Path | None = None,
+    mode: str | None = None,
+    hub_id: str | None = None,
+    hub_params: Mapping[str, str] | None = None,
+) -> str:
+    """
+    Write the lockfile of a hub (R35, R36).
+
+    Parameters
+    ----------
+    lockfilename : str or path, optional
+        The file; without it ``mode`` decides.
+    mode : {"single", "multiple"}, optional
+        ``"multiple"`` makes a file under ``~/.samp-1``, anything else the one where clients look (R33).
+    hub_id : str, optional
+        Tells the hub from others in ``"multiple"`` mode.
+    hub_params : mapping of str to str
+        What is written.
+
+    Returns
+    -------
+    str
+        The path of the file.
+
+    Raises
+    ------
+    SAMPHubError
+        Another hub is running, or the file cannot be written.
+    """
+    if lockfilename is not None:
+        path = Path(lockfilename)
+    elif mode == "multiple":
+        path = private_lockfile(hub_id or "unnamed")
+    else:
+        path = default_lockfile()
+    write_lockfile(path, hub_params or {})
+    return str(path)
+
+
+def check_running_hub(lockfilename: str | Path) -> tuple[bool, dict[str, str]]:
+    """
+    Look whether the hub of a lockfile is alive.
+
+    Parameters
+    ----------
+    lockfilename : str or path
+        The lockfile, or its URL.
+
+    Returns
+    -------
+    is_running : bool
+        Whether it answers.
+    hub_params : dict of str to str
+        What is in the lockfile; empty if there is none.
+    """
+    try:
+        params = read_lockfile(lockfilename)
+    except SAMPHubError:
+        return False, {}
+    return is_alive(params), params

@@ -1,0 +1,125 @@
+"""
+What holds for every test: a home of its own, and nothing left behind.
+
+A test never meets the user's hub or files: ``HOME`` is an empty directory of its own, ``SAMP_HUB`` is not set,
+temporary files go to a directory of its own. When it ends, the threads, descriptors and temporary files that it made
+must be gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyvo.samp import SAMPHubServer
+
+ROOT = Path(__file__).parents[1]
+
+#: Seconds that threads which were told to end may take.
+PATIENCE = 3.0
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory, which is returned, and a directory for temporary files."""
+    home = tmp_path_factory.mktemp("home")
+    temporary = tmp_path_factory.mktemp("temporary")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name in ("SAMP_HUB", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def open_descriptors() -> dict[int, str]:
+    """What this process has open: a name for each descriptor, unique while it is open."""
+    found = {}
+    for entry in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(entry))
+            found[int(entry)] = f"{_name(entry)} ({status.st_dev}:{status.st_ino})"
+        except OSError:
+            continue  # the one that listed the directory
+    return found
+
+
+def _name(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return f"descriptor {descriptor}"
+
+
+def leaked_threads(before: set[threading.Thread]) -> list[str]:
+    """The threads that are there beyond those of ``before``, after some patience."""
+    deadline = time.monotonic() + PATIENCE
+    new = set(threading.enumerate()) - before - {threading.current_thread()}
+    for thread in new:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return sorted(thread.name for thread in new if thread.is_alive())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(isolated: Path) -> Iterator[None]:
+    """Fail a test that leaves a thread, a descriptor or a temporary file."""
+    threads = set(threading.enumerate())
+    descriptors = open_descriptors()
+    yield
+    problems = [f"thread {name}" for name in leaked_threads(threads)]
+    left = open_descriptors().items() - descriptors.items()
+    if left:
+        gc.collect()
+        left = open_descriptors().items() - descriptors.items()
+    problems += [f"descriptor {number}: {name}" for number, name in sorted(left)]
+    problems += [f"file {path.name}" for path in Path(tempfile.gettempdir()).iterdir()]
+    if problems:
+        pytest.fail("left behind: " + ", ".join(problems))
+
+
+@pytest.fixture
+def python_environment(isolated: Path) -> dict[str, str]:
+    """Environment variables with which another Python finds this package and this test's home."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+@pytest.fixture
+def make_hub() -> Iterator[Callable[..., SAMPHubServer]]:
+    """
+    Start hubs, which are stopped after the test.
+
+    Without ``web_profile=True`` they have no Web Profile; with it they listen on a free port instead of 21012.
+    """
+    from pyvo.samp import SAMPHubServer
+
+    hubs = []
+
+    def start(**options: Any) -> SAMPHubServer:
+        hub = SAMPHubServer(**{"web_profile": False, "web_port": 0, **options})
+        hubs.append(hub)
+        hub.start()
+        return hub
+
+    yield start
+    for hub in reversed(hubs):
+        hub.stop()
+
+
+@pytest.fixture
+def hub(make_hub: Callable[..., SAMPHubServer]) -> SAMPHubServer:
+    """A running hub with the Standard Profile, in the lockfile of this test's home."""
+    return make_hub()
