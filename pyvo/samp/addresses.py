@@ -1,0 +1,78 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+By which names a server may be called, and by which address a client is called back. Nothing is looked up (R37).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from pyvo.samp.transport.connection import http_address
+
+__all__ = ["OwnNames", "callback_url"]
+
+
+class OwnNames:
+    """
+    What a request may name as its host (R38).
+
+    A page whose host name was made to resolve to this machine names that host. It cannot name an address.
+
+    Parameters
+    ----------
+    host : str
+        The address that is listened on; for all addresses of the machine, those and its name are good.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
+        self._everywhere = host in {"", "0.0.0.0", "::"}
+        if self._everywhere:
+            self._names.add(socket.gethostname().lower())
+
+    def __contains__(self, host: str) -> bool:
+        name, colon, port = host.lower().rpartition(":")
+        if not (colon and port.isdigit()):
+            name = host.lower()
+        return name in self._names or (self._everywhere and _is_address(name.strip("[]")))
+
+
+def callback_url(url: str, peer: str) -> str:
+    """
+    Check a client's callback URL, and put an address in the place of a host name.
+
+    A name is never looked up (R37): it is that of the machine which the request came from, whose address is known.
+    DS9 names its machine's host name, which may well resolve to another address than the one it can be
+    reached at.
+
+    Parameters
+    ----------
+    url : str
+        As the client gave it.
+    peer : str
+        The address that the client's request came from.
+
+    Returns
+    -------
+    str
+        The URL to call.
+
+    Raises
+    ------
+    SAMPTransportError
+        It is no ``http`` URL.
+    """
+    host, port, path = http_address(url)
+    if urlsplit(url).hostname == "localhost" or not _is_address(host) or ipaddress.ip_address(host).is_unspecified:
+        host = peer
+    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,245 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The Standard Profile's side of the hub: its operations, for programs that can read the lockfile (R31).
+
+An adapter between XML-RPC over HTTP and the broker: it names the operations, finds the client of a private
+key, and checks what only this profile checks. Deliveries go the other way, through each client's
+`PushMailbox`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+
+from pyvo.samp.addresses import OwnNames, callback_url
+from pyvo.samp.broker import Broker, Client, Payload
+from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.liveness import Liveness
+from pyvo.samp.protocol import SAMPValue
+from pyvo.samp.push_mailbox import PushMailbox
+from pyvo.samp.transport.http import Request, Response
+from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.rpc import XMLRPCHandler
+from pyvo.samp.transport.server import Connection, Deferred, XMLRPCServer
+from pyvo.samp.waiting_call import response_of_call, wait_time
+
+__all__ = ["PROFILE", "StandardProfile"]
+
+PROFILE = "standard"
+
+
+class StandardProfile:
+    """
+    The server of the Standard Profile.
+
+    Parameters
+    ----------
+    broker : Broker
+        What the operations operate.
+    loop : Loop
+        What watches the sockets.
+    secret : str
+        What a client must know to register (R7).
+    address : tuple of (str, int)
+        Where to listen; port 0 takes a free one.
+
+    Raises
+    ------
+    OSError
+        The address cannot be listened on.
+    """
+
+    def __init__(self, broker: Broker, loop: Loop, secret: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self._broker = broker
+        self._loop = loop
+        self._secret = secret
+        self._liveness = Liveness(loop)
+        self._mailboxes: set[PushMailbox] = set()
+        self._all_delivered: threading.Event | None = None
+        self._host = "127.0.0.1" if address[0] == "0.0.0.0" else "::1" if address[0] == "::" else address[0]
+        self.server = XMLRPCServer(address, loop, _Operations(self, broker, loop, OwnNames(address[0])))
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self.server.port
+
+    @property
+    def url(self) -> str:
+        """Where clients call (the lockfile's ``samp.hub.xmlrpc.url``)."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}/"
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.server.start()
+
+    def wait_delivered(self, timeout: float) -> bool:
+        """
+        Wait until nothing is left to be delivered. Not to be called in the loop's thread.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether all has been delivered, or has failed.
+        """
+        self._all_delivered = event = threading.Event()
+        self._loop.call_soon(self._check_delivered)
+        return event.wait(timeout)
+
+    def stop(self) -> None:
+        """Close the server and all connections to clients. In the loop's thread."""
+        self.server.stop()
+        self._liveness.close()
+        for mailbox in list(self._mailboxes):
+            mailbox.abort()
+        self._mailboxes.clear()
+
+    # What the operations need; in the loop's thread
+
+    def knows(self, secret: str) -> bool:
+        """Tell whether this is the secret, in a time that says nothing about how far it is right."""
+        return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret.encode("utf-8"))
+
+    def set_callback(self, client: Client, url: str) -> None:
+        """Make a client callable at a URL (R13)."""
+        if isinstance(client.mailbox, PushMailbox):
+            client.mailbox.set_url(url)
+            return
+        mailbox = PushMailbox(self._loop, self._broker, self._liveness, client, url, self._on_idle)
+        self._mailboxes.add(mailbox)
+        self._broker.set_callable(client, True, mailbox)
+
+    def _on_idle(self, mailbox: PushMailbox) -> None:
+        if mailbox.is_closed:
+            self._mailboxes.discard(mailbox)
+        self._check_delivered()
+
+    def _check_delivered(self) -> None:
+        if self._all_delivered is not None and all(mailbox.is_idle for mailbox in self._mailboxes):
+            self._all_delivered.set()
+
+
+class _Operations(XMLRPCHandler):
+    """The table of operations, and who may use it at all."""
+
+    def __init__(self, profile: StandardProfile, broker: Broker, loop: Loop, names: OwnNames) -> None:
+        super().__init__(
+            {
+                "samp.hub.ping": self.ping,
+                "samp.hub.register": self.register,
+                "samp.hub.unregister": self.unregister,
+                "samp.hub.setXmlrpcCallback": self.set_xmlrpc_callback,
+                "samp.hub.declareMetadata": self.declare_metadata,
+                "samp.hub.getMetadata": self.get_metadata,
+                "samp.hub.declareSubscriptions": self.declare_subscriptions,
+                "samp.hub.getSubscriptions": self.get_subscriptions,
+                "samp.hub.getRegisteredClients": self.get_registered_clients,
+                "samp.hub.getSubscribedClients": self.get_subscribed_clients,
+                "samp.hub.notify": self.notify,
+                "samp.hub.notifyAll": self.notify_all,
+                "samp.hub.call": self.call,
+                "samp.hub.callAll": self.call_all,
+                "samp.hub.callAndWait": self.call_and_wait,
+                "samp.hub.reply": self.reply,
+            }
+        )
+        self._profile = profile
+        self._broker = broker
+        self._loop = loop
+        self._names = names
+
+    def check(self, request: Request, connection: Connection) -> Response | None:
+        """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
+        headers = request.headers
+        if "origin" in headers:
+            return self.plain(403, "Web pages are not served here, but by the hub's Web Profile", request)
+        host = headers.get("host")  # DS9 sends none
+        if host is not None and host not in self._names:
+            return self.plain(403, "This server goes by another name", request)
+        return None
+
+    # The operations, named as in R31. Those without a result answer "" (R30)
+
+    def ping(self, *_: SAMPValue) -> str:
+        return ""
+
+    def register(self, secret: str) -> dict[str, SAMPValue]:
+        if not self._profile.knows(secret):
+            raise SAMPProxyError(1, "This is not the hub's secret; it is in the lockfile")
+        client = self._broker.register(PROFILE)
+        return {
+            "samp.hub-id": self._broker.hub_id,
+            "samp.self-id": client.client_id,
+            "samp.private-key": client.private_key,
+        }
+
+    def unregister(self, key: str) -> str:
+        self._broker.unregister(self._client(key))
+        return ""
+
+    def set_xmlrpc_callback(self, key: str, url: str) -> str:
+        client = self._client(key)
+        assert self.current is not None
+        self._profile.set_callback(client, callback_url(url, self.current.connection.peer[0]))
+        return ""
+
+    def declare_metadata(self, key: str, metadata: dict[str, SAMPValue]) -> str:
+        self._broker.declare_metadata(self._client(key), metadata)
+        return ""
+
+    def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
+        return self._broker.get_metadata(self._client(key), client_id)
+
+    def declare_subscriptions(self, key: str, subscriptions: dict[str, SAMPValue]) -> str:
+        self._broker.declare_subscriptions(self._client(key), subscriptions)
+        return ""
+
+    def get_subscriptions(self, key: str, client_id: str) -> dict[str, SAMPValue]:
+        return self._broker.get_subscriptions(self._client(key), client_id)
+
+    def get_registered_clients(self, key: str) -> list[SAMPValue]:
+        return self._broker.get_registered_clients(self._client(key))
+
+    def get_subscribed_clients(self, key: str, mtype: str) -> dict[str, SAMPValue]:
+        return self._broker.get_subscribed_clients(self._client(key), mtype)
+
+    def notify(self, key: str, recipient_id: str, message: dict[str, SAMPValue]) -> str:
+        client = self._client(key)
+        self._broker.notify(client, recipient_id, Payload.message(message, self._raw(2), PROFILE))
+        return ""
+
+    def notify_all(self, key: str, message: dict[str, SAMPValue]) -> list[SAMPValue]:
+        client = self._client(key)
+        return self._broker.notify_all(client, Payload.message(message, self._raw(1), PROFILE))
+
+    def call(self, key: str, recipient_id: str, tag: str, message: dict[str, SAMPValue]) -> str:
+        client = self._client(key)
+        return self._broker.call(client, recipient_id, tag, Payload.message(message, self._raw(3), PROFILE))
+
+    def call_all(self, key: str, tag: str, message: dict[str, SAMPValue]) -> dict[str, SAMPValue]:
+        client = self._client(key)
+        return self._broker.call_all(client, tag, Payload.message(message, self._raw(2), PROFILE))
+
+    def call_and_wait(self, key: str, recipient_id: str, message: dict[str, SAMPValue], timeout: str) -> Deferred:
+        client = self._client(key)
+        payload = Payload.message(message, self._raw(2), PROFILE)
+        return response_of_call(self._broker, self._loop, client, recipient_id, payload, wait_time(timeout))
+
+    def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
+        self._broker.reply(self._client(key), msg_id, Payload.response(response, self._raw(2), PROFILE))
+        return ""
+
+    def _client(self, key: str) -> Client:
+        return self._broker.authenticate(PROFILE, key)
+
+    def _raw(self, index: int) -> bytes | None:
+        """The bytes of a parameter as they came in, where they may go out again like that."""
+        assert self.current is not None
+        return self.current.method_call.raw[index]
