@@ -138,7 +138,7 @@ class XMLRPCClient:
         self._keep = keep
         self._who = f"{who} at {self._host}:{self._port}"
         self._max_body = max_body
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in between
         self._idle: list[_Wire] = []
         self._busy: set[_Wire] = set()
         self._closed = False
@@ -219,6 +219,12 @@ class XMLRPCClient:
         for wire in busy:
             with suppress(OSError):  # it may be closing by itself just now
                 wire.sock.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """Close this process's copies of the sockets, in the child of a fork; the connections are the parent's."""
+        self._closed = True
+        for wire in (*self._idle, *self._busy):
+            wire.sock.close()
 
     # Connections
 

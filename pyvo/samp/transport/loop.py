@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -38,27 +39,30 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 EventCallback = Callable[[int], None]
+Job = tuple[Callable[..., object], tuple[Any, ...]]
+
+#: Rounds that are still made for callbacks which call `Loop.call_soon` while the loop ends.
+LAST_ROUNDS = 100
 
 
 class Timer:
     """A call that is due later; made by `Loop.call_later`."""
 
-    __slots__ = ("args", "function", "when")
+    __slots__ = ("call", "when")
 
-    def __init__(self, when: float, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def __init__(self, when: float, call: Job) -> None:
         self.when = when
-        self.function: Callable[..., object] | None = function
-        self.args = args
+        #: Function and arguments in one object: another thread's `cancel` leaves either both or none of them.
+        self.call: Job | None = call
 
     def cancel(self) -> None:
-        """Forget the call. Has no effect on one that has begun."""
-        self.function = None
-        self.args = ()
+        """Forget the call. Has no effect on one that has begun. Any thread may do so."""
+        self.call = None
 
     @property
     def active(self) -> bool:
         """Whether the call is still to come."""
-        return self.function is not None
+        return self.call is not None
 
 
 class Workers:
@@ -76,25 +80,38 @@ class Workers:
     def __init__(self, name: str, idle: float = 5.0) -> None:
         self._name = name
         self._idle_time = idle
-        self._jobs: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = 0
+        self._idle = 0  # threads that wait and are not claimed by a job
+        self._unserved = 0  # jobs for which no thread could be started
         self._threads: set[threading.Thread] = set()
         self._serial = count(1)
         self._stopped = False
 
+    @property
+    def size(self) -> int:
+        """How many threads there are, busy or idle."""
+        return len(self._threads)
+
     def submit(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function(*args)`` in a worker; returns at once."""
+        """Run ``function(*args)`` in a worker; returns at once. Nothing is done any more after `stop`."""
         with self._lock:
             if self._stopped:
+                log.debug("A task came after the end of the workers")
                 return
             self._jobs.put((function, args))
             if self._idle:
-                self._idle -= 1  # claimed: that thread is about to take this very job
+                self._idle -= 1  # claimed: that thread is about to take this job, or one that came just before
                 return
             thread = threading.Thread(target=self._run, name=f"{self._name}-{next(self._serial)}", daemon=True)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left, or the interpreter is ending
+            with self._lock:
+                self._threads.discard(thread)
+                self._unserved += 1  # the next thread that has finished something takes it
+            log.error("A task has to wait until another one has ended: %s", error)
 
     def stop(self, timeout: float = 1.0) -> None:
         """Let idle workers end, and wait up to ``timeout`` seconds for busy ones."""
@@ -105,8 +122,14 @@ class Workers:
             self._jobs.put(None)
         deadline = time.monotonic() + timeout
         for thread in threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def abandon(self) -> None:
+        """Forget the threads, in the child of a fork: they are the parent's."""
+        self._lock = threading.Lock()
+        self._stopped = True
+        self._threads = set()
 
     def _run(self) -> None:
         try:
@@ -114,19 +137,18 @@ class Workers:
                 job = self._next_job()
                 if job is None:
                     return
-                function, args = job
-                try:
-                    function(*args)
-                except Exception:
-                    log.exception("A worker's task failed")
-                del job, function, args  # a thread that waits must not keep the last task's objects alive
+                _call(*job)
+                del job  # a thread that waits must not keep the last task's objects alive
                 with self._lock:
-                    self._idle += 1
+                    if self._unserved:
+                        self._unserved -= 1
+                    else:
+                        self._idle += 1
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _next_job(self) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+    def _next_job(self) -> Job | None:
         try:
             return self._jobs.get(timeout=self._idle_time)
         except queue.Empty:
@@ -135,6 +157,14 @@ class Workers:
                     self._idle -= 1
                     return None
         return self._jobs.get()
+
+
+def _call(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Call a function that must not end the thread for the others, whatever it raises (`sys.exit` included)."""
+    try:
+        function(*args)
+    except BaseException:
+        log.exception("A callback or a task failed")
 
 
 class Loop:
@@ -152,9 +182,10 @@ class Loop:
         self.workers = Workers(f"{name}-worker")
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._purge_at = 64
         self._serial = count()
-        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._lock = threading.Lock()
+        self._ready: deque[Job] = deque()
+        self._lock = threading.RLock()  # a signal handler may come in between
         self._asleep = False
         self._stopping = False
         self._ident: int | None = None
@@ -189,10 +220,37 @@ class Loop:
                 self._close()
             return
         self._wake()
-        if not self.in_loop():
+        deadline = time.monotonic() + timeout
+        if self.in_loop():  # it ends after this callback; a worker may be waiting for just that
+            deadline = 0.0
+        else:
             self._thread.join(timeout)
         if first:
-            self.workers.stop(timeout)
+            self.workers.stop(deadline - time.monotonic())
+
+    def abandon(self) -> None:
+        """Close the child's copies of the descriptors after a fork; the thread is the parent's."""
+        self._stopping = True
+        self._ident = None
+        self._lock = threading.Lock()
+        self.workers.abandon()
+        # Nothing is unregistered: on Linux the child shares the parent's table of watched descriptors.
+        with suppress(OSError):  # on macOS the child has no such descriptor
+            self._selector.close()
+        self._waker.close()
+        self._wake_end.close()
+
+    def abandon(self) -> None:
+        """
+        Close this process's copies of all sockets that are watched, in the child of a fork.
+
+        The loop's thread is in the parent only, and so is the right to take sockets out of the selector, which
+        both processes share.
+        """
+        self._stopping = True
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._close()
 
     @property
     def stopped(self) -> bool:
@@ -207,6 +265,7 @@ class Loop:
         """Run ``function(*args)`` in the loop's thread as soon as it can."""
         self._ready.append((function, args))
         if self._asleep:
+            self._asleep = False  # before the wake-up, or a later call could find it unset with the loop asleep again
             self._wake()
 
     def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> Timer:
@@ -227,8 +286,10 @@ class Loop:
         Timer
             Its ``cancel`` forgets the call.
         """
-        timer = Timer(time.monotonic() + delay, function, args)
+        timer = Timer(time.monotonic() + delay, (function, args))
         with self._lock:
+            if len(self._timers) >= self._purge_at:
+                self._purge_timers()
             heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
             first = self._timers[0][2] is timer
         if first and self._asleep:
@@ -281,11 +342,14 @@ class Loop:
                 for key, mask in events:
                     # an earlier callback of this round may have closed this one's socket
                     if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
-                        self._call(key.data, mask)
+                        _call(key.data, (mask,))
                 if self._timers:
                     self._run_timers()
                 self._run_ready()
-            self._run_ready()
+            for _ in range(LAST_ROUNDS):
+                if not self._ready:
+                    break
+                self._run_ready()
         finally:
             self._close()
 
@@ -306,23 +370,20 @@ class Loop:
             while self._timers and (self._timers[0][0] <= now or not self._timers[0][2].active):
                 due.append(heapq.heappop(self._timers)[2])
         for timer in due:
-            function, args = timer.function, timer.args
-            if function is not None:
-                timer.cancel()
-                self._call(function, *args)
+            call, timer.call = timer.call, None
+            if call is not None:
+                _call(*call)
+
+    def _purge_timers(self) -> None:
+        """Drop cancelled timers: a hub makes one for each message and cancels it a millisecond later."""
+        self._timers = [entry for entry in self._timers if entry[2].active]
+        heapq.heapify(self._timers)
+        self._purge_at = max(64, 2 * len(self._timers))
 
     def _run_ready(self) -> None:
         ready = self._ready
         for _ in range(len(ready)):  # what these calls add waits for the sockets to be looked at
-            function, args = ready.popleft()
-            self._call(function, *args)
-
-    @staticmethod
-    def _call(function: Callable[..., object], *args: Any) -> None:
-        try:
-            function(*args)
-        except Exception:  # one faulty callback must not end the service for everybody
-            log.exception("A callback of the loop failed")
+            _call(*ready.popleft())
 
     def _close(self) -> None:
         self._selector.close()

@@ -1,0 +1,121 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Where a client of the Standard Profile is called back by its hub (rule R32).
+
+The server only takes what comes and puts it into the client's inbox; handlers run elsewhere, so that the hub is never
+kept waiting. It refers to the client weakly: a client that its program has forgotten can be collected.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Protocol
+
+from .errors import SAMPProxyError
+from .inbox import Inbox
+from .transport.http import Request, Response
+from .transport.loop import Loop
+from .transport.rpc import XMLRPCHandler
+from .transport.server import Connection, XMLRPCServer
+
+__all__ = ["CallbackServer"]
+
+
+class CallbackHub(Protocol):
+    """What is asked of a hub."""
+
+    def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
+        """Tell the hub where the client is called back."""
+
+
+class Keeper(Protocol):
+    """Whoever knows the client's private key at the moment."""
+
+    def get_private_key(self) -> str | None:
+        """Tell the private key; None while there is none."""
+
+
+class _CallbackHandler(XMLRPCHandler):
+    """The operations that a hub calls, and who may call them."""
+
+    def __init__(self, inbox: Inbox, hosts: frozenset[str]) -> None:
+        super().__init__(
+            {
+                "samp.client.receiveNotification": self.receive_notification,
+                "samp.client.receiveCall": self.receive_call,
+                "samp.client.receiveResponse": self.receive_response,
+            }
+        )
+        self._inbox = inbox
+        self._hosts = hosts
+
+    def check(self, request: Request, connection: Connection) -> Response | None:
+        """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
+        headers = request.headers
+        if "origin" in headers:
+            return self.plain(403, "Web pages are not answered here", request)
+        host = headers.get("host")
+        if host is not None and _without_port(host) not in self._hosts:
+            return self.plain(403, "This server goes by another name", request)
+        return None
+
+    def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
+        self._check_key(private_key)
+        self._inbox.put("receive_notification", private_key, sender_id, message)
+        return ""
+
+    def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: dict[str, Any]) -> str:
+        self._check_key(private_key)
+        self._inbox.put("receive_call", private_key, sender_id, msg_id, message)
+        return ""
+
+    def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: dict[str, Any]) -> str:
+        self._check_key(private_key)
+        self._inbox.put("receive_response", private_key, responder_id, msg_tag, response)
+        return ""
+
+    def _check_key(self, private_key: str) -> None:
+        keeper: Keeper | None = self._inbox.client()
+        own = keeper.get_private_key() if keeper is not None else None
+        if own is None or not hmac.compare_digest(own.encode(), private_key.encode()):
+            raise SAMPProxyError(1, "This is not the private key of the client")
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()
+
+
+class CallbackServer:
+    """
+    A client's server for its hub's calls.
+
+    Parameters
+    ----------
+    loop : Loop
+        What watches its sockets.
+    inbox : Inbox
+        Where deliveries go.
+    address : tuple of (str, int)
+        Address and port to listen on; port 0 takes a free one.
+    hub : CallbackHub
+        The hub, which is told where to call.
+    """
+
+    def __init__(self, loop: Loop, inbox: Inbox, address: tuple[str, int], hub: CallbackHub) -> None:
+        addr = f"[{address[0]}]" if ":" in address[0] else address[0]
+        names = {"localhost", "127.0.0.1", "[::1]", addr.lower()}
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, frozenset(names)))
+        self._loop = loop
+        self._hub = hub
+        #: URL at which the hub calls.
+        self.url = f"http://{addr}:{self._server.port}/"
+        self._server.start()
+
+    def announce(self, private_key: str) -> None:
+        """Tell the hub where to call (R31)."""
+        self._hub.set_xmlrpc_callback(private_key, self.url)
+
+    def stop(self) -> None:
+        """Close it; returns at once."""
+        self._loop.call_soon(self._server.stop)

@@ -1,0 +1,428 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A client of a hub: its registration, what it declares, and how what it receives reaches the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .bindings import BindingMethods
+from .errors import SAMPClientError, SAMPError, SAMPHubError
+from .farewell import Remains, weakly
+from .handlers import Handlers, as_result, error_text
+from .hub_proxy import SAMPHubProxy
+from .inbox import Inbox
+from .protocol import SAMPValue, error_response, ok_response
+from .transport.loop import Loop
+
+__all__ = ["SAMPClient"]
+
+log = logging.getLogger(__name__)
+
+#: What every callable client subscribes to, to hear that its registration has ended (R26).
+_HUB_MTYPES = ("samp.hub.event.shutdown", "samp.hub.disconnect")
+
+
+class SAMPClient(BindingMethods):
+    """
+    A client that registers with a hub, by a connection that it is given.
+
+    `SAMPIntegratedClient` is made of this and the connection, and is what most programs want.
+
+    Parameters
+    ----------
+    hub : SAMPHubProxy
+        The connection to the hub.
+    name : str, optional
+        ``samp.name`` of the client.
+    description : str, optional
+        ``samp.description.text`` of the client.
+    metadata : mapping, optional
+        Its metadata (R11); ``name`` and ``description`` are added. What is passed in is not modified.
+    addr : str, optional
+        Address on which the client listens for the hub; the loopback address unless given (R37).
+    port : int
+        Port on which it listens; 0 takes a free one.
+    callable : bool
+        Whether the client can receive messages and responses (R13).
+    """
+
+    def __init__(
+        self,
+        hub: SAMPHubProxy,
+        name: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        addr: str | None = None,
+        port: int = 0,
+        callable: bool = True,  # noqa: A002 - the name that programs use
+    ) -> None:
+        self._metadata: dict[str, Any] = dict(metadata or {})
+        if name is not None:
+            self._metadata["samp.name"] = name
+        if description is not None:
+            self._metadata["samp.description.text"] = description
+        self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), int(port))
+        self._callable = bool(callable)
+        self._handlers = Handlers()
+        self._handlers.bind_call("samp.app.ping", _ping)
+        self._subscriptions: dict[str, Any] = {}
+        self._declaring = threading.RLock()
+        self._public_id: str | None = None
+        self._hub_id: str | None = None
+        self._ended = ""  # why the registration has ended, if that was not the program's doing
+        #: What the hub said at registration.
+        self.registration: dict[str, Any] = {}
+        #: Called with the reason when the registration has ended without the client's doing.
+        self.on_end: Callable[[str], object] | None = None
+        #: Whether that was because the hub wanted to be rid of this client.
+        self.thrown_out = False
+        self._finalizer: weakref.finalize[..., SAMPClient] | None = None
+        self.use_hub(hub)
+
+    def use_hub(self, hub: SAMPHubProxy) -> None:
+        """
+        Exchange the connection of a client that is not running.
+
+        Parameters
+        ----------
+        hub : SAMPHubProxy
+            The connection to the hub.
+        """
+        self.hub = hub
+        hub.on_lost = weakly(self._on_hub_lost)
+        self._remains = Remains(hub)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, self._remains.leave_aside)
+        self._finalizer.atexit = False
+
+    # Running
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the client's threads run."""
+        return self._remains.loop is not None
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the client is registered with the hub."""
+        return self._remains.private_key is not None
+
+    @property
+    def loop(self) -> Loop:
+        """What runs the client's sockets, timers and handlers while it is running."""
+        loop = self._remains.loop
+        if loop is None:
+            raise SAMPClientError("The client is not running: call start() first.")
+        return loop
+
+    def start(self) -> None:
+        """
+        Start the client's threads, and its server if it is callable. Does nothing when they run.
+
+        Raises
+        ------
+        SAMPClientError
+            It cannot listen on the address and port that it was given.
+        """
+        if self.is_running:
+            return
+        loop = Loop("samp-client")
+        loop.start()
+        try:
+            if self._callable:
+                self._remains.receiver = self.hub.receiver(loop, Inbox(loop, self), self._address)
+        except OSError as error:
+            loop.stop()
+            raise SAMPClientError(
+                f"The client cannot listen on {self._address[0]}:{self._address[1]}: {error.strerror or error}"
+            ) from error
+        self._remains.loop = loop
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """
+        Unregister if need be, close the server and end the threads. It may be repeated, and called from a handler.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait for handlers that are at work.
+        """
+        self._remains.unregister()
+        self._forget_registration()
+        self._ended = ""
+        self._remains.stop(timeout)
+
+    # Registration
+
+    def register(self) -> None:
+        """
+        Register with the hub and declare metadata and subscriptions.
+
+        Raises
+        ------
+        SAMPClientError
+            There is no connection, or the client is registered already.
+        SAMPHubError
+            The hub is gone, or gave no valid answer.
+        """
+        if not self.hub.is_connected:
+            raise SAMPClientError(f"The client cannot register. {self.hub.trouble}")
+        if self.is_registered:
+            raise SAMPClientError("The client is registered already")
+        self.start()
+        answer = self.hub.register_as(self._metadata)
+        key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
+        if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
+            raise SAMPHubError("The hub gave no valid answer to the registration: a key or an id is missing.")
+        self.registration = answer
+        self._public_id = own_id
+        self._hub_id = hub_id if isinstance(hub_id, str) else None
+        self._ended = ""
+        self.thrown_out = False
+        self._remains.private_key = key
+        try:
+            if self._remains.receiver is not None:
+                self._remains.receiver.announce(key)
+            if self._metadata:
+                self.declare_metadata()
+            if self._callable:
+                self.declare_subscriptions()
+        except BaseException:
+            self._remains.unregister()
+            self._forget_registration()
+            raise
+
+    def unregister(self) -> None:
+        """
+        Unregister from the hub. Does nothing if the client is not registered.
+
+        Raises
+        ------
+        SAMPHubError
+            The hub is gone; the client is not registered afterwards, all the same.
+        """
+        key = self._remains.private_key
+        self._forget_registration()
+        if key is not None:
+            self.hub.unregister(key)
+
+    def get_private_key(self) -> str | None:
+        """Tell the client's private key; None when it is not registered."""
+        return self._remains.private_key
+
+    def get_public_id(self) -> str | None:
+        """Tell the client's public id; None when it is not registered."""
+        return self._public_id
+
+    def require_key(self) -> str:
+        """
+        Tell the client's private key.
+
+        Raises
+        ------
+        SAMPClientError
+            The client is not registered.
+        SAMPHubError
+            It was, but the hub is gone.
+        """
+        key = self._remains.private_key
+        if key is None:
+            if self._ended or self.hub.is_lost:
+                raise SAMPHubError(self._ended or self.hub.trouble)
+            raise SAMPClientError(self.hub.trouble or "The client is not registered: call register() first.")
+        return key
+
+    def _forget_registration(self) -> None:
+        self._remains.private_key = None
+        self._public_id = None
+        self._hub_id = None
+
+    def _on_hub_lost(self, reason: str) -> None:
+        self._forget_registration()
+        self._ended = reason
+        if self.on_end is not None:
+            self.on_end(reason)
+
+    # Declarations
+
+    def declare_metadata(self, metadata: Mapping[str, Any] | None = None) -> None:
+        """
+        Tell the hub about the client (R11).
+
+        Parameters
+        ----------
+        metadata : mapping, optional
+            What is added to what was declared before.
+        """
+        key = self.require_key()
+        with self._declaring:
+            merged = {**self._metadata, **(metadata or {})}
+            self.hub.declare_metadata(key, merged)
+            self._metadata = merged
+
+    def declare_subscriptions(self, subscriptions: Mapping[str, Any] | None = None) -> None:
+        """
+        Tell the hub what the client wants to receive: what handlers are bound to, and more (R12).
+
+        Parameters
+        ----------
+        subscriptions : mapping, optional
+            From MTypes or wildcards to maps of annotations. It replaces what was given here before; without it that
+            stays as it was.
+        """
+        bound = self._bound
+        key = self.require_key()
+        with self._declaring:
+            given = self._subscriptions if subscriptions is None else dict(subscriptions)
+            wanted: dict[str, Any] = dict.fromkeys(_HUB_MTYPES, {})
+            self.hub.declare_subscriptions(key, {**wanted, **bound.subscriptions(), **given})
+            self._subscriptions = given
+
+    @property
+    def _bound(self) -> Handlers:
+        if not self._callable:
+            raise SAMPClientError("The client is not callable: it was made with callable=False, and receives nothing.")
+        return self._handlers
+
+    def _redeclare(self, declare: bool) -> None:
+        if declare and self.is_registered:
+            self.declare_subscriptions()
+
+    # Receiving
+
+    def heed(self, method: str, params: tuple[Any, ...]) -> None:
+        """
+        Notice that the hub ends the client's registration, at once and whatever its handlers are doing (R26).
+
+        Parameters
+        ----------
+        method : str
+            Name of the method that is about to be called.
+        params : tuple
+            What it is to be called with.
+        """
+        if method != "receive_notification" or params[1] != self._hub_id:
+            return
+        message = params[2]
+        if message["samp.mtype"] == "samp.hub.event.shutdown":
+            self.hub.lose("The hub has shut down. Call connect() when a hub is running again.")
+        elif message["samp.mtype"] == "samp.hub.disconnect":
+            reason = message["samp.params"].get("reason") or "no reason was given"
+            self.thrown_out = True
+            self.hub.lose(f"The hub has disconnected this client: {reason}. Call connect() to come back.")
+
+    def receive_notification(self, private_key: str, sender_id: str, message: Mapping[str, Any]) -> str:
+        """
+        Handle a notification; runs in a thread of its own, and may be overridden.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        sender_id : str
+            Public id of the sender.
+        message : mapping
+            The message.
+        """
+        binding = self._handlers.for_notification(message["samp.mtype"])
+        if binding is not None:
+            try:
+                binding.run(private_key, sender_id, None, message)
+            except Exception:
+                log.exception("The handler of the notification %s failed", message["samp.mtype"])
+        return ""
+
+    def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: Mapping[str, Any]) -> str:
+        """
+        Handle a call; runs in a thread of its own, and may be overridden.
+
+        A handler that raises makes an error response of its exception's message, unless it has replied before.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        sender_id : str
+            Public id of the sender.
+        msg_id : str
+            The hub's id of the message, which the reply bears.
+        message : mapping
+            The message.
+        """
+        mtype = message["samp.mtype"]
+        binding = self._handlers.for_call(mtype)
+        if binding is None:
+            self._answer(private_key, msg_id, error_response(f"This client has no handler for calls of {mtype}"))
+            return ""
+        try:
+            result = binding.run(private_key, sender_id, msg_id, message)
+            if not binding.takes_id:  # it could not reply
+                self._answer(private_key, msg_id, ok_response(as_result(result)))
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is an error of that handler
+            log.exception("The handler of the call %s failed", mtype)
+            self._answer(private_key, msg_id, error_response(error_text(error)))
+        return ""
+
+    def receive_response(
+        self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]
+    ) -> str:
+        """
+        Handle the response to a call; runs in a thread of its own, and may be overridden.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        responder_id : str
+            Public id of the client that responds.
+        msg_tag : str
+            The tag of the call.
+        response : mapping
+            The response.
+        """
+        handler = self._handlers.responses.get(msg_tag)
+        if handler is None:
+            log.debug("Nothing is bound to responses to %r", msg_tag)
+            return ""
+        try:
+            handler(private_key, responder_id, msg_tag, response)
+        except Exception:
+            log.exception("The handler of responses to %r failed", msg_tag)
+        return ""
+
+    def client_env_get(
+        self, private_key: str, sender_id: str, msg_id: str, mtype: str, params: Mapping[str, Any], extra: Any
+    ) -> None:
+        """
+        Handle ``client.env.get``. Nobody is answered unless the program binds this (R29).
+
+        Environment variables may hold passwords and tokens, and any client could ask for them.
+
+        Parameters
+        ----------
+        private_key, sender_id, msg_id, mtype, params, extra
+            As for any handler; ``params["name"]`` is the name of the variable.
+        """
+        value = os.environ.get(str(params.get("name", "")), "")
+        self.hub.reply(private_key, msg_id, ok_response({"value": value}))
+
+    def _answer(self, private_key: str, msg_id: str, response: dict[str, SAMPValue]) -> None:
+        """Reply in the place of a handler, if it has not."""
+        if msg_id in self.hub.replied:
+            return
+        try:
+            self.hub.reply(private_key, msg_id, response)
+        except SAMPError as error:
+            log.debug("A reply was not taken: %s", error)
+
+
+def _ping(private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:
+    """Answer ``samp.app.ping`` (R28): to be called is enough."""

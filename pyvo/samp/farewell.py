@@ -1,0 +1,130 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+How a client leaves when its program does not say so: at the end of the interpreter, and when it is collected.
+
+What is needed to leave (`Remains`) is kept apart from the client, and refers to it weakly at the most: so a client that nobody
+refers to any more is collected although its threads run on, and its remains still unregister it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakMethod, WeakSet
+
+from .forking import forget_in_child
+
+if TYPE_CHECKING:
+    from .hub_link import HubLink
+    from .transport.loop import Loop
+
+__all__ = ["Receiver", "Remains", "weakly"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds that leaving may take at the end of the interpreter, for all clients together.
+EXIT_TIME = 2.0
+#: Seconds that a hub has to answer to an unregister.
+UNREGISTER_TIME = 2.0
+
+
+class Receiver(Protocol):
+    """How a client receives: a server that is called, or a thread that asks."""
+
+    def announce(self, private_key: str) -> None:
+        """Tell the hub how to reach the client."""
+
+    def stop(self) -> None:
+        """Receive no more; returns at once."""
+
+
+class Remains:
+    """
+    What is left to do for a client that leaves.
+
+    Parameters
+    ----------
+    hub : HubLink
+        The client's connection.
+    """
+
+    def __init__(self, hub: HubLink) -> None:
+        self.hub = hub
+        self.private_key: str | None = None
+        self.loop: Loop | None = None
+        self.receiver: Receiver | None = None
+        _all.add(self)
+        forget_in_child(self)
+
+    def unregister(self, timeout: float = UNREGISTER_TIME) -> None:
+        """Take leave of the hub; never fails, for whom should it tell."""
+        key, self.private_key = self.private_key, None
+        if key is not None:
+            self.hub.take_leave(key, timeout)
+
+    def stop(self, timeout: float) -> None:
+        """Close the client's server and end its threads."""
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.stop()
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.stop(timeout)
+
+    def leave(self, timeout: float = UNREGISTER_TIME) -> None:
+        """Do all of it."""
+        self.unregister(timeout)
+        self.hub.disconnect()
+        self.stop(timeout)
+
+    def leave_aside(self) -> None:
+        """Do all of it in another thread. A client may be collected anywhere, where its hub must not be waited for."""
+        if self.private_key is not None or self.loop is not None:
+            threading.Thread(target=self.leave, name="samp-farewell", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Forget it, in the child of a fork: the parent still is registered."""
+        self.private_key = None
+        self.receiver = None
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.abandon()
+
+
+_all: WeakSet[Remains] = WeakSet()
+
+
+@atexit.register
+def _leave_at_exit() -> None:
+    deadline = time.monotonic() + EXIT_TIME
+    for remains in list(_all):
+        left = deadline - time.monotonic()
+        if left > 0:
+            remains.leave(min(left, UNREGISTER_TIME))
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Refer to a bound method without keeping its object alive.
+
+    Parameters
+    ----------
+    method : callable
+        A bound method.
+
+    Returns
+    -------
+    callable
+        Calls it as long as its object lives, and does nothing afterwards.
+    """
+    reference = WeakMethod(method)
+
+    def call(*args: Any) -> Any:
+        alive = reference()
+        return alive(*args) if alive is not None else None
+
+    return call

@@ -1,0 +1,162 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The functions that a program bound to MTypes and msg-tags, and how they are called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import SAMPClientError
+from .protocol import SAMPValue, best_match, check_pattern, encode
+
+__all__ = ["Binding", "Handlers", "error_text"]
+
+Handler = Callable[..., Any]
+Map = dict[str, Any]
+
+
+class Binding(NamedTuple):
+    """A handler of messages, what it takes, and the annotations of its subscription."""
+
+    function: Handler
+    takes_id: bool
+    annotations: Map
+
+    @classmethod
+    def of(cls, function: Handler, annotations: Mapping[str, Any] | None) -> Binding:
+        """
+        Look at a handler once, when it is bound.
+
+        Parameters
+        ----------
+        function : callable
+            Takes ``(private_key, sender_id, msg_id, mtype, params, extra)``, or the same without ``msg_id``.
+        annotations : mapping, optional
+            Annotations of the subscription.
+
+        Raises
+        ------
+        SAMPClientError
+            It cannot be called like that.
+        """
+        copied = encode(annotations or {}, "metadata")
+        assert isinstance(copied, dict)
+        if not callable(function):
+            raise SAMPClientError(f"A handler is something to call, not {function!r}")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some functions written in C do not tell; the usual is assumed
+            return cls(function, True, copied)
+        for count in (6, 5):
+            try:
+                signature.bind(*range(count))
+            except TypeError:
+                continue
+            return cls(function, count == 6, copied)
+        raise SAMPClientError(
+            f"The handler {function!r} takes {signature}. It must take (private_key, sender_id, msg_id, mtype, "
+            "params, extra), or the same without msg_id."
+        )
+
+    def run(self, private_key: str, sender_id: str, msg_id: str | None, message: Mapping[str, Any]) -> Any:
+        """Call the handler with the parts of a message."""
+        extra = dict(message)
+        mtype = extra.pop("samp.mtype")
+        params = extra.pop("samp.params")
+        if self.takes_id:
+            return self.function(private_key, sender_id, msg_id, mtype, params, extra)
+        return self.function(private_key, sender_id, mtype, params, extra)
+
+
+class Handlers:
+    """
+    Which function handles what.
+
+    The tables are replaced, never changed, so that a thread that looks something up needs no lock.
+    """
+
+    def __init__(self) -> None:
+        self.notifications: dict[str, Binding] = {}
+        self.calls: dict[str, Binding] = {}
+        self.responses: dict[str, Handler] = {}
+
+    def bind_notification(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
+        """Have notifications of an MType, or of all that a wildcard covers, handled by a function (R12)."""
+        check_pattern(mtype)
+        self.notifications = {**self.notifications, mtype: Binding.of(function, annotations)}
+
+    def bind_call(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
+        """Have calls of an MType, or of all that a wildcard covers, handled by a function (R12)."""
+        check_pattern(mtype)
+        self.calls = {**self.calls, mtype: Binding.of(function, annotations)}
+
+    def bind_response(self, msg_tag: str, function: Handler) -> None:
+        """Have the responses to calls with a tag handled by a function (R20)."""
+        if not callable(function):
+            raise SAMPClientError(f"A handler is something to call, not {function!r}")
+        self.responses = {**self.responses, msg_tag: function}
+
+    def unbind_notification(self, mtype: str) -> None:
+        """Undo `bind_notification`."""
+        self.notifications = _without(self.notifications, mtype, "notifications of")
+
+    def unbind_call(self, mtype: str) -> None:
+        """Undo `bind_call`."""
+        self.calls = _without(self.calls, mtype, "calls of")
+
+    def unbind_response(self, msg_tag: str) -> None:
+        """Undo `bind_response`."""
+        self.responses = _without(self.responses, msg_tag, "responses to")
+
+    def for_notification(self, mtype: str) -> Binding | None:
+        """The most specific binding for a notification."""
+        return best_match(self.notifications, mtype)
+
+    def for_call(self, mtype: str) -> Binding | None:
+        """The most specific binding for a call."""
+        return best_match(self.calls, mtype)
+
+    def subscriptions(self) -> dict[str, Map]:
+        """The subscriptions that all these bindings need, with their annotations."""
+        wanted: dict[str, Map] = {}
+        for table in (self.notifications, self.calls):
+            for mtype, binding in table.items():
+                wanted[mtype] = {**wanted.get(mtype, {}), **binding.annotations}
+        return wanted
+
+
+def _without(table: dict[str, Any], key: str, what: str) -> dict[str, Any]:
+    if key not in table:
+        raise SAMPClientError(f"Nothing is bound to {what} {key!r}")
+    return {other: value for other, value in table.items() if other != key}
+
+
+def error_text(error: BaseException) -> str:
+    """
+    What the sender of a call is told of an exception in its handler.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the handler raised.
+
+    Returns
+    -------
+    str
+        Its message without the traceback, in characters that every hub takes (R2).
+    """
+    text = str(error) or type(error).__name__
+    return "".join(
+        c if " " <= c <= "~" or c in "\n\t" else " " if c == "\r" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def as_result(value: object) -> dict[str, SAMPValue]:
+    """What a handler returned, as the ``samp.result`` of a response: nothing is an empty map."""
+    result = encode(value if value is not None else {}, "samp.result")
+    if not isinstance(result, dict):
+        raise SAMPClientError(f"The result of a call is a map, not {value!r}")
+    return result

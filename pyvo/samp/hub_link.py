@@ -1,0 +1,331 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The connection of a client to a hub: how it is made, used, found broken and given up.
+
+Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during a long wait the hub is asked now and
+then, on another connection, whether it is still alive. When an exchange fails the hub is asked once more, to tell a
+hub that is gone from one answer that went wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+from xmlrpc.client import Error as XMLRPCError
+from xmlrpc.client import Fault
+
+from .errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
+from .forking import FORKED, forget_in_child
+from .lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
+from .protocol import SAMPValue, encode
+from .transport.connection import XMLRPCClient
+
+if TYPE_CHECKING:
+    from .hub import SAMPHubServer
+
+__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "RemoteMethod"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds that an operation may take which has nothing to wait for.
+ANSWER_TIME = 10.0
+#: Seconds in which a hub answers a ping if it is alive.
+PING_TIME = 3.0
+#: Seconds by which the hub may end a wait later than it was asked to.
+MARGIN = 10.0
+#: Each so many seconds during a long wait the hub is asked whether it is still alive.
+LOOK_EVERY = 20.0
+
+NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
+CONNECT_AGAIN = "Call connect() when a hub is running again."
+
+
+class RemoteMethod:
+    """
+    A method of an XML-RPC server, or the beginning of the name of one: ``RemoteMethod(client, "samp").hub.ping()``.
+
+    Parameters
+    ----------
+    client : XMLRPCClient
+        How the server is called.
+    name : str
+        Name so far; empty for the server itself.
+    """
+
+    def __init__(self, client: XMLRPCClient, name: str = "") -> None:
+        self._client = client
+        self._name = name
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
+            raise AttributeError(name)
+        return RemoteMethod(self._client, f"{self._name}.{name}" if self._name else name)
+
+    def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
+        return self._client.call(self._name, *params, **waiting)
+
+
+class Recent:
+    """The last strings that were added, a thousand of them at least. Any thread may add some."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self._size = size
+        self._new: set[str] = set()
+        self._old: set[str] = set()
+
+    def add(self, item: str) -> None:
+        """Remember a string."""
+        if len(self._new) >= self._size:
+            self._old, self._new = self._new, set()
+        self._new.add(item)
+
+    def __contains__(self, item: str) -> bool:
+        return item in self._new or item in self._old
+
+
+class HubLink:
+    """
+    What `SAMPHubProxy` is besides the operations of the hub.
+
+    Any number of threads may use it at once: a call that waits holds up no other.
+    """
+
+    def __init__(self) -> None:
+        #: What the hub's methods are looked up in; None before the first connection.
+        self.proxy: Any = None
+        #: The contents of the lockfile that was used; empty without a connection.
+        self.lockfile: dict[str, str] = {}
+        #: Ids of the calls that were replied to of late.
+        self.replied = Recent()
+        #: Called with the reason when the connection is found to be lost; perhaps by several threads at once.
+        self.on_lost: Callable[[str], object] | None = None
+        self._connected = False
+        self._trouble = NOT_CONNECTED
+        self._client: XMLRPCClient | None = None
+        forget_in_child(self)
+
+    # Connecting
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection and the hub was there when it was last used."""
+        return self._connected
+
+    @property
+    def _samp_hub(self) -> Any:
+        """The object that has the hub's operations as methods; subclasses speak other profiles by giving another one."""
+        return self.proxy.samp.hub
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection; empty while there is one."""
+        return self._trouble
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there was a connection that ended without the program's doing."""
+        return bool(self._trouble) and self._trouble != NOT_CONNECTED
+
+    @property
+    def url(self) -> str:
+        """Where the hub is; empty without a connection."""
+        client = self._client
+        return client.url if client is not None else ""
+
+    def connect(
+        self,
+        hub: SAMPHubServer | None = None,
+        hub_params: Mapping[str, str] | None = None,
+        pool_size: int = 20,
+    ) -> None:
+        """
+        Connect to a hub; it must be running.
+
+        Parameters
+        ----------
+        hub : SAMPHubServer, optional
+            A hub of this process.
+        hub_params : mapping, optional
+            The contents of a lockfile. Without either the hub is looked for by its lockfile (R33).
+        pool_size : int
+            How many idle connections are kept. It does not limit how many calls may be under way.
+
+        Raises
+        ------
+        SAMPHubError
+            No hub is running.
+        """
+        if hub is not None and hub_params is not None:
+            raise ValueError("Give either a hub or its parameters, not both")
+        if hub is not None and not hub.is_running:
+            raise SAMPHubError("The hub is not running: start() it first.")
+        if hub is not None or hub_params is not None:
+            self._connect_with(hub.params if hub is not None else hub_params or {}, pool_size)
+            return
+        source = lockfile_source()
+        params = read_lockfile(source)
+        try:
+            self._connect_with(params, pool_size)
+        except SAMPHubError as error:
+            url = params["samp.hub.xmlrpc.url"]
+            raise SAMPHubError(
+                f"No SAMP hub is running (the one that {shown(source)} names does not answer at {url}). {WHAT_TO_DO}"
+            ) from error
+
+    def _connect_with(self, params: Mapping[str, str], pool_size: int) -> None:
+        url = params.get("samp.hub.xmlrpc.url")
+        if not url:
+            raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
+        self._open(url, pool_size)
+        self.lockfile = dict(params)
+
+    def _open(self, url: str, pool_size: int) -> None:
+        """Connect to the hub at ``url`` if it answers."""
+        self.disconnect()
+        try:
+            client = XMLRPCClient(url, timeout=ANSWER_TIME, keep=pool_size)
+        except SAMPTransportError as error:
+            raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
+        self._client = client
+        self.proxy = RemoteMethod(client)
+        self._trouble = ""
+        try:
+            self._ask("ping", timeout=PING_TIME)
+        except BaseException:
+            self.disconnect()
+            raise
+        self._connected = True
+
+    def disconnect(self) -> None:
+        """Close the connection; calls that wait end with an error. It may be repeated and never fails."""
+        self._close(NOT_CONNECTED)
+
+    def _close(self, trouble: str) -> None:
+        self._connected = False
+        self._trouble = trouble
+        client, self._client = self._client, None
+        self.lockfile = {}
+        if client is not None:
+            client.close()
+
+    def take_leave(self, private_key: str, timeout: float) -> None:
+        """
+        Unregister a client in a hurry. Never fails: a hub that does not listen any more need not be told.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        timeout : float
+            Seconds that the hub has.
+        """
+        if not self._connected:
+            return
+        try:
+            unregister = self._samp_hub.unregister
+            if isinstance(unregister, RemoteMethod):
+                unregister(private_key, timeout=timeout)
+            else:
+                unregister(private_key)
+        except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
+            log.debug("The hub did not take notice of an unregister: %s", error)
+
+    def lose(self, reason: str) -> None:
+        """
+        Give the connection up because the hub is gone.
+
+        Parameters
+        ----------
+        reason : str
+            What later calls are told.
+        """
+        if self._connected:
+            self._close(reason)
+            if self.on_lost is not None:
+                self.on_lost(reason)
+
+    def abandon(self) -> None:
+        """Forget the connection, in the child of a fork: it is the parent's."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.abandon()
+            self.proxy = None
+            self._connected = False
+            self._trouble = FORKED
+            self.lockfile = {}
+
+    # Asking
+
+    def _ask(self, operation: str, /, *, timeout: float = ANSWER_TIME, patient: bool = False, **params: Any) -> Any:
+        """
+        Call an operation of the hub.
+
+        Parameters
+        ----------
+        operation : str
+            Name of the operation, such as ``notifyAll``.
+        timeout : float
+            Seconds that it may take; 0 for no limit.
+        patient : bool
+            Whether it may take long: the hub is then looked after meanwhile.
+        **params
+            Its parameters in order. The names serve error messages.
+
+        Returns
+        -------
+        str, list or dict
+            What the hub answered.
+        """
+        values = [encode(value, "" if isinstance(value, Mapping) else name) for name, value in params.items()]
+        proxy = self.proxy
+        if proxy is None:
+            raise SAMPHubError(self._trouble)
+        method = getattr(self._samp_hub, operation)
+        try:
+            if not isinstance(method, RemoteMethod):  # a subclass brought a proxy of its own
+                return method(*values)
+            if patient:
+                return method(*values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
+            return method(*values, timeout=timeout)
+        except SAMPProxyError:
+            raise
+        except Fault as fault:
+            raise SAMPProxyError(fault.faultCode, fault.faultString) from None
+        except (SAMPTransportError, OSError, HTTPException, XMLRPCError) as error:
+            raise self._diagnose(error, proxy) from error
+
+    def _ask_for(self, kind: type, operation: str, /, **params: Any) -> Any:
+        """Like `_ask`, for an operation whose answer is used: it must be of the right kind."""
+        answer = self._ask(operation, **params)
+        if not isinstance(answer, kind):
+            raise SAMPHubError(f"The hub answered {operation} with a {type(answer).__name__}, not a {kind.__name__}.")
+        return answer
+
+    def _look(self) -> None:
+        """See whether the hub is alive, on another connection than the one that waits."""
+        ping = self._samp_hub.ping
+        if isinstance(ping, RemoteMethod):
+            ping(timeout=PING_TIME)
+        else:
+            ping()
+
+    def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
+        """Find out whether the hub is gone or one exchange went wrong, and say so."""
+        if self._trouble and isinstance(proxy, RemoteMethod):  # another thread has found out, or has disconnected
+            return SAMPHubError(self._trouble)
+        if self.proxy is not proxy:  # there is another connection by now, with which nothing is wrong
+            return SAMPHubError(f"{error}.")
+        if self._connected and not getattr(error, "refused", False):
+            try:
+                self._look()
+            except SAMPProxyError:
+                return SAMPHubError(f"{error}.")
+            except Exception as second:  # noqa: BLE001 - whatever it is, the hub has not answered a second time
+                log.debug("The hub does not answer a ping: %s", second)
+            else:
+                return SAMPHubError(f"{error}.")
+        reason = f"{error}. {CONNECT_AGAIN}" if self._connected else f"{error}."
+        self.lose(reason)
+        return SAMPHubError(reason)

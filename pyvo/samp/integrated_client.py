@@ -1,0 +1,427 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The client that most programs want: connection, registration, messages and handlers in one object.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from .bindings import BindingMethods
+from .errors import SAMPWarning
+from .handlers import Handlers
+from .membership import Membership
+from .names import addressed
+
+__all__ = ["SAMPIntegratedClient"]
+
+Map = Mapping[str, Any]
+
+
+class SAMPIntegratedClient(Membership, BindingMethods):
+    """
+    A SAMP client.
+
+    Where a method takes the id of a client it also takes its name, in upper or lower case: ``"topcat"``.
+
+    The methods that ask the hub raise `SAMPClientError` when the client is not connected, `SAMPHubError` when the hub is
+    gone or does not answer, `SAMPProxyError` when it answers with a fault, and `TypeError` or `ValueError`, before
+    anything is sent, for what is no SAMP value (R4).
+
+    Parameters
+    ----------
+    name : str, optional
+        ``samp.name`` of the client.
+    description : str, optional
+        ``samp.description.text`` of the client.
+    metadata : mapping, optional
+        Its metadata (R11); ``name`` and ``description`` are added. What is passed in is not modified.
+    addr : str, optional
+        Address on which the client listens for the hub; the loopback address unless given (R37).
+    port : int
+        Port on which it listens; 0 takes a free one.
+    callable : bool
+        Whether the client can receive messages and responses (R13).
+
+    Examples
+    --------
+    ::
+
+        with SAMPIntegratedClient(name="My script") as client:
+            client.enotify_all("coord.pointAt.sky", ra=83.63, dec=22.01)
+    """
+
+    # Who is there
+
+    def ping(self) -> Any:
+        """Ask the hub for a sign of life."""
+        self.client.require_key()
+        return self.hub.ping()
+
+    def get_private_key(self) -> str | None:
+        """Tell the client's private key; None when it is not connected."""
+        return self.client.get_private_key()
+
+    def get_public_id(self) -> str | None:
+        """Tell the client's public id; None when it is not connected."""
+        return self.client.get_public_id()
+
+    def declare_metadata(self, metadata: Map) -> None:
+        """
+        Tell the hub about the client (R11).
+
+        Parameters
+        ----------
+        metadata : mapping
+            What is added to what was declared before.
+        """
+        self.client.declare_metadata(metadata)
+
+    def declare_subscriptions(self, subscriptions: Map | None = None) -> None:
+        """
+        Tell the hub what the client wants to receive (R12).
+
+        Parameters
+        ----------
+        subscriptions : mapping, optional
+            From MTypes or wildcards to maps of annotations, besides what handlers are bound to.
+        """
+        self.client.declare_subscriptions(subscriptions)
+
+    def get_metadata(self, client_id: str) -> dict[str, Any]:
+        """
+        Ask for a client's metadata (R11).
+
+        Parameters
+        ----------
+        client_id : str
+            Id or name of the client.
+
+        Returns
+        -------
+        dict
+            Empty when that client declared nothing.
+        """
+        key = self.client.require_key()
+        return addressed(self, client_id, lambda to: self.hub.get_metadata(key, to))
+
+    def get_subscriptions(self, client_id: str) -> dict[str, Any]:
+        """
+        Ask for a client's subscriptions.
+
+        Parameters
+        ----------
+        client_id : str
+            Id or name of the client.
+
+        Returns
+        -------
+        dict
+            From MTypes or wildcards to maps of annotations.
+        """
+        key = self.client.require_key()
+        return addressed(self, client_id, lambda to: self.hub.get_subscriptions(key, to))
+
+    def get_registered_clients(self) -> list[str]:
+        """List the ids of all other clients, the hub included (R14)."""
+        return self.hub.get_registered_clients(self.client.require_key())
+
+    def get_subscribed_clients(self, mtype: str) -> dict[str, Any]:
+        """
+        Ask which other clients would receive an MType (R14).
+
+        Parameters
+        ----------
+        mtype : str
+            An MType.
+
+        Returns
+        -------
+        dict
+            From public ids to the annotations of the subscription.
+        """
+        return self.hub.get_subscribed_clients(self.client.require_key(), mtype)
+
+    # The six ways to send (R18)
+
+    def notify(self, recipient_id: str, message: Map) -> Any:
+        """
+        Send a message that needs no answer to one client.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+        """
+        key = self.client.require_key()
+        return addressed(self, recipient_id, lambda to: self.hub.notify(key, to, message))
+
+    def notify_all(self, message: Map) -> list[str]:
+        """
+        Send a message that needs no answer to all that subscribed to its MType.
+
+        Parameters
+        ----------
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        list of str
+            Ids of the recipients.
+
+        Warns
+        -----
+        SAMPWarning
+            There was nobody to send it to.
+        """
+        recipients = self.hub.notify_all(self.client.require_key(), message)
+        if not recipients:
+            mtype = message.get("samp.mtype")
+            warnings.warn(f"No client is subscribed to {mtype}: nobody was notified", SAMPWarning, stacklevel=2)
+        return recipients
+
+    def call(self, recipient_id: str, msg_tag: str, message: Map) -> str:
+        """
+        Send a message whose answer comes later, to what `bind_receive_response` bound to its tag (R20).
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        msg_tag : str
+            Any string; the response bears it.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        str
+            The hub's id of the message.
+        """
+        key = self.client.require_key()
+        return addressed(self, recipient_id, lambda to: self.hub.call(key, to, msg_tag, message))
+
+    def call_all(self, msg_tag: str, message: Map) -> dict[str, str]:
+        """
+        Send a message to all that subscribed to its MType; the answers come later.
+
+        Parameters
+        ----------
+        msg_tag : str
+            Any string; the responses bear it.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        dict
+            From the recipients' ids to the hub's ids of the messages.
+        """
+        return self.hub.call_all(self.client.require_key(), msg_tag, message)
+
+    def call_and_wait(self, recipient_id: str, message: Map, timeout: str | float) -> dict[str, Any]:
+        """
+        Send a message and wait for its answer (R22).
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, until the recipient answers, or it or the hub is gone.
+
+        Returns
+        -------
+        dict
+            The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
+        """
+        key = self.client.require_key()
+        return addressed(self, recipient_id, lambda to: self.hub.call_and_wait(key, to, message, timeout))
+
+    def reply(self, msg_id: str, response: Map) -> Any:
+        """
+        Answer a call that was received.
+
+        Parameters
+        ----------
+        msg_id : str
+            The hub's id of the message, as the handler got it.
+        response : mapping
+            With ``samp.status``, and ``samp.result`` or ``samp.error`` (R17).
+        """
+        return self.hub.reply(self.client.require_key(), msg_id, response)
+
+    # The same, from keywords
+
+    def enotify(self, recipient_id: str, mtype: str, **params: Any) -> Any:
+        """
+        Send a notification to one client.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        mtype : str
+            The MType.
+        **params
+            Its parameters. ``extra_kws``, a mapping, adds keys beside ``samp.mtype``.
+        """
+        return self.notify(recipient_id, _message(mtype, params))
+
+    def enotify_all(self, mtype: str, **params: Any) -> list[str]:
+        """
+        Send a notification to all that subscribed to its MType; warns if that is nobody.
+
+        Parameters
+        ----------
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        list of str
+            Ids of the recipients.
+        """
+        return self.notify_all(_message(mtype, params))
+
+    def ecall(self, recipient_id: str, msg_tag: str, mtype: str, **params: Any) -> str:
+        """
+        Send a call to one client.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        msg_tag : str
+            Any string; the response bears it.
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        str
+            The hub's id of the message.
+        """
+        return self.call(recipient_id, msg_tag, _message(mtype, params))
+
+    def ecall_all(self, msg_tag: str, mtype: str, **params: Any) -> dict[str, str]:
+        """
+        Send a call to all that subscribed to its MType.
+
+        Parameters
+        ----------
+        msg_tag : str
+            Any string; the responses bear it.
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        dict
+            From the recipients' ids to the hub's ids of the messages.
+        """
+        return self.call_all(msg_tag, _message(mtype, params))
+
+    def ecall_and_wait(self, recipient_id: str, mtype: str, timeout: str | float, **params: Any) -> dict[str, Any]:
+        """
+        Send a call and wait for its answer.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        mtype : str
+            The MType.
+        timeout : str, int or float
+            Seconds; 0 waits without limit.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        dict
+            The response.
+        """
+        return self.call_and_wait(recipient_id, _message(mtype, params), timeout)
+
+    def ereply(self, msg_id: str, status: str, result: Map | None = None, error: Map | None = None) -> Any:
+        """
+        Answer a call that was received.
+
+        Parameters
+        ----------
+        msg_id : str
+            The hub's id of the message, as the handler got it.
+        status : str
+            ``SAMP_STATUS_OK``, ``SAMP_STATUS_WARNING`` or ``SAMP_STATUS_ERROR``.
+        result : mapping, optional
+            With the first two, the values that were asked for.
+        error : mapping, optional
+            With the last two, what is amiss, in ``samp.errortxt``.
+        """
+        response: dict[str, Any] = {"samp.status": status}
+        if result is not None:
+            response["samp.result"] = result
+        if error is not None:
+            response["samp.error"] = error
+        return self.reply(msg_id, response)
+
+    # Receiving; what is bound is called by these
+
+    def receive_notification(self, private_key: str, sender_id: str, message: Map) -> Any:
+        """
+        Handle a notification as if it had just arrived; see `SAMPClient.receive_notification`.
+
+        Parameters
+        ----------
+        private_key, sender_id, message
+            As there.
+        """
+        return self.client.receive_notification(private_key, sender_id, message)
+
+    def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: Map) -> Any:
+        """
+        Handle a call as if it had just arrived; see `SAMPClient.receive_call`.
+
+        Parameters
+        ----------
+        private_key, sender_id, msg_id, message
+            As there.
+        """
+        return self.client.receive_call(private_key, sender_id, msg_id, message)
+
+    def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: Map) -> Any:
+        """
+        Handle a response as if it had just arrived; see `SAMPClient.receive_response`.
+
+        Parameters
+        ----------
+        private_key, responder_id, msg_tag, response
+            As there.
+        """
+        return self.client.receive_response(private_key, responder_id, msg_tag, response)
+
+    @property
+    def _bound(self) -> Handlers:
+        return self.client._bound  # noqa: SLF001 - what is bound here is bound there
+
+    def _redeclare(self, declare: bool) -> None:
+        self.client._redeclare(declare)  # noqa: SLF001
+
+
+def _message(mtype: str, params: dict[str, Any]) -> dict[str, Any]:
+    extra = params.pop("extra_kws", None) or {}
+    return {"samp.mtype": mtype, "samp.params": params, **extra}

@@ -1,0 +1,253 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+How a client comes, stays, comes back and goes.
+
+Theory of operation
+-------------------
+`connect` and `disconnect` say what is wanted; what is so changes by itself, too, when the hub goes away. The loss is noticed
+by whoever meets it first: a call that fails, the hub's own farewell, or the watch on an idle connection. All of
+them come to `_on_end`, which may run in any thread, even in the loop's, and therefore does nothing but to hand the rest to a
+worker. There the program's callback is told, and, if the program asked for it, a timer is set to look for the
+next hub once a second, which is no more than to read a small file.
+
+One lock is held while the state changes. A `disconnect` that finds it taken closes the connection first, so that whatever
+holds the lock comes to an end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .client import SAMPClient
+from .errors import SAMPClientError, SAMPError
+from .farewell import weakly
+from .forking import forget_in_child
+from .hub_proxy import SAMPHubProxy
+from .hub_watch import HubWatch
+from .web_client import SAMPWebHubProxy
+
+if TYPE_CHECKING:
+    from .hub import SAMPHubServer
+    from .transport.loop import Timer
+
+__all__ = ["Membership"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for a hub.
+LOOK_EVERY = 1.0
+#: Seconds for which `disconnect` waits for handlers that are at work.
+HANDLER_TIME = 1.0
+
+
+class Membership:
+    """
+    The connection of a client, from `connect` to `disconnect`.
+
+    Parameters
+    ----------
+    name, description, metadata, addr, port, callable
+        As of `SAMPClient`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        addr: str | None = None,
+        port: int = 0,
+        callable: bool = True,  # noqa: A002 - the name that programs use
+    ) -> None:
+        #: The connection to the hub.
+        self.hub = SAMPHubProxy()
+        #: The client without the connection.
+        self.client = SAMPClient(self.hub, name, description, metadata, addr, port, callable)
+        self.client.on_end = weakly(self._on_end)
+        self._lock = threading.RLock()
+        self._how: dict[str, Any] = {}
+        self._wanted = False
+        self._reconnect = False
+        self._on_state: Callable[[str], object] | None = None
+        self._watch: HubWatch | None = None
+        self._timer: Timer | None = None
+        forget_in_child(self)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client is registered with a hub."""
+        return self.hub.is_connected and self.client.is_registered
+
+    def connect(
+        self,
+        hub: SAMPHubServer | None = None,
+        hub_params: Mapping[str, str] | None = None,
+        pool_size: int = 20,
+        *,
+        reconnect: bool = False,
+        on_state: Callable[[str], object] | None = None,
+        web: bool | str = False,
+    ) -> None:
+        """
+        Connect to a hub and register. Does nothing if the client is connected.
+
+        Parameters
+        ----------
+        hub : SAMPHubServer, optional
+            A hub of this process.
+        hub_params : mapping, optional
+            The contents of a lockfile. Without either the hub is looked for by its lockfile (R33).
+        pool_size : int
+            How many idle connections to the hub are kept.
+        reconnect : bool
+            Whether to wait for the next hub when this one is gone, and to join it with the same metadata, subscriptions
+            and bindings. A client that was thrown out by its hub does not come back by itself.
+        on_state : callable, optional
+            Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client has joined the next. It
+            runs in a thread of the client's.
+        web : bool or str
+            Whether to use the Web Profile, by which a hub can be reached whose lockfile cannot be read (R39); or the URL
+            where that is offered. The user is asked for consent then.
+
+        Raises
+        ------
+        SAMPHubError
+            No hub is running.
+        SAMPClientError
+            The client is connected to another hub than the given one.
+        """
+        with self._lock:
+            if self.is_connected:
+                self._check_same(hub, hub_params)
+                return
+            self._end()
+            self._how = {"hub": hub, "hub_params": hub_params, "pool_size": pool_size}
+            self._reconnect = reconnect
+            self._on_state = on_state
+            self._use_profile(web)
+            self._wanted = True
+            try:
+                self._join()
+            except BaseException:
+                self._end()
+                raise
+
+    def disconnect(self) -> None:
+        """
+        Unregister and end the connection.
+
+        It may be called from any thread, from a handler, and again; it does not fail, and takes seconds at the most, even
+        when the hub does not answer.
+        """
+        self._wanted = False
+        if not self._lock.acquire(blocking=False):
+            self.hub.disconnect()  # somebody is just connecting: that ends now
+            self._lock.acquire()
+        try:
+            self._end()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+    # Joining and leaving; with the lock
+
+    def _use_profile(self, web: bool | str) -> None:
+        kind = SAMPWebHubProxy if web else SAMPHubProxy
+        if type(self.hub) is not kind:
+            self.hub = kind()
+            self.client.use_hub(self.hub)
+        if isinstance(web, str):
+            self._how["url"] = web
+
+    def _join(self) -> None:
+        self.hub.connect(**self._how)
+        try:
+            self.client.register()
+        except BaseException:
+            self.hub.disconnect()
+            raise
+        self._watch = HubWatch(self.client.loop, self.hub.url, self.hub.ping_method, weakly(self._on_silence))
+
+    def _end(self) -> None:
+        self._wanted = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._end_watch()
+        self.client.stop(HANDLER_TIME)
+        self.hub.disconnect()
+
+    def _end_watch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
+
+    def _check_same(self, hub: SAMPHubServer | None, hub_params: Mapping[str, str] | None) -> None:
+        params = hub.params if hub is not None else hub_params
+        if params is not None and params.get("samp.hub.xmlrpc.url") != self.hub.lockfile.get("samp.hub.xmlrpc.url"):
+            raise SAMPClientError("The client is connected to another hub: call disconnect() first.")
+
+    # The hub is gone
+
+    def _on_silence(self, what: str) -> None:
+        self.hub.lose(f"{what}. Call connect() when a hub is running again.")
+
+    def _on_end(self, reason: str) -> None:
+        log.debug("The connection to the hub has ended: %s", reason)
+        if self._wanted and self.client.is_running:
+            self.client.loop.run_in_worker(weakly(self._after_end))
+
+    def _after_end(self) -> None:
+        with self._lock:
+            if not self._wanted or self.is_connected:
+                return
+            self._end_watch()
+        self._report("lost")
+        with self._lock:
+            if self._wanted and self._reconnect and not self.client.thrown_out and not self.is_connected:
+                self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._wanted:
+            return
+        loop = self.client.loop
+        self._timer = loop.call_later(LOOK_EVERY, loop.run_in_worker, weakly(self._look_for_hub))
+
+    def _look_for_hub(self) -> None:
+        with self._lock:
+            if not self._wanted or self.is_connected:
+                return
+            try:
+                self._join()
+            except (SAMPError, OSError) as error:
+                log.debug("There is no other hub yet: %s", error)
+                self._look_later()
+                return
+        self._report("connected")
+
+    def _report(self, state: str) -> None:
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(state)
+        except Exception:
+            log.exception("The callback for %r failed", state)
+
+    def abandon(self) -> None:
+        """Forget what the parent's threads were doing, in the child of a fork."""
+        self._lock = threading.RLock()
+        self._wanted = False
+        self._watch = None
+        self._timer = None

@@ -1,0 +1,206 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Helpers that programs written for `astropy.samp` import from here.
+"""
+
+from __future__ import annotations
+
+import functools
+import xml.parsers.expat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from xmlrpc import client as xmlrpc
+
+from .constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
+from .errors import SAMPValueError
+from .handlers import Binding, as_result, error_text
+
+if TYPE_CHECKING:
+    from .client import SAMPClient
+    from .integrated_client import SAMPIntegratedClient
+
+__all__ = ["SAMPMsgReplierWrapper", "SAMPXXEServerProxy", "ServerProxyPool", "safe_xmlrpc_loads"]
+
+
+class SAMPMsgReplierWrapper:
+    """
+    Decorator that makes a handler reply to calls.
+
+    What the function returns, a map or None, becomes the result of the call; an exception that it raises becomes the
+    error (its message, not its traceback). A function that has replied by itself is left at that.
+
+    Parameters
+    ----------
+    cli : SAMPIntegratedClient or SAMPClient
+        The client whose calls are handled.
+    """
+
+    def __init__(self, cli: SAMPIntegratedClient | SAMPClient) -> None:
+        self.cli = cli
+
+    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        binding = Binding.of(f, None)
+
+        @functools.wraps(f)
+        def handler(
+            private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any
+        ) -> Any:
+            given = (private_key, sender_id, msg_id, mtype, params, extra)
+            arguments = given if binding.takes_id else (*given[:2], *given[3:])
+            if msg_id is None:
+                return f(*arguments)
+            try:
+                response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}
+            except Exception as error:  # noqa: BLE001 - the sender of the call is told
+                response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
+            if msg_id not in self.cli.hub.replied:
+                self.cli.hub.reply(private_key, msg_id, response)
+            return None
+
+        # `wraps` makes the signature look like that of `f`, which may lack the msg_id
+        del handler.__wrapped__
+        return handler
+
+
+def _refuse_entities(*_declaration: object) -> None:
+    raise SAMPValueError("XML with a document type is refused: it could read files or grow without limit")
+
+
+class _SafeParser:
+    """Feeds an unmarshaller of the standard library from a parser that refuses document types (R38)."""
+
+    def __init__(self, target: xmlrpc.Unmarshaller) -> None:
+        self._parser = parser = xml.parsers.expat.ParserCreate(None, None)
+        parser.StartDoctypeDeclHandler = _refuse_entities
+        parser.EntityDeclHandler = _refuse_entities
+        parser.StartElementHandler = target.start
+        parser.EndElementHandler = target.end
+        parser.CharacterDataHandler = target.data
+        target.xml("utf-8", None)
+
+    def feed(self, data: str | bytes) -> None:
+        self._parser.Parse(data, False)
+
+    def close(self) -> None:
+        self._parser.Parse(b"", True)
+
+
+def safe_xmlrpc_loads(
+    data: str | bytes, use_datetime: bool = False, use_builtin_types: bool = False
+) -> tuple[tuple[Any, ...], str | None]:
+    """
+    Read an XML-RPC document as `xmlrpc.client.loads` does, but refuse document types and entities.
+
+    Parameters
+    ----------
+    data : str or bytes
+        The document.
+    use_datetime, use_builtin_types : bool
+        As in `xmlrpc.client.loads`.
+
+    Returns
+    -------
+    params : tuple
+        The values.
+    method : str or None
+        The name of the method if it is a call.
+
+    Raises
+    ------
+    SAMPValueError
+        It declares a document type.
+    xmlrpc.client.Fault
+        It is a fault.
+    """
+    target = xmlrpc.Unmarshaller(use_datetime=use_datetime, use_builtin_types=use_builtin_types)
+    parser = _SafeParser(target)
+    parser.feed(data)
+    parser.close()
+    return target.close(), target.getmethodname()
+
+
+class _SafeTransport(xmlrpc.Transport):
+    def getparser(self) -> tuple[Any, xmlrpc.Unmarshaller]:
+        target = xmlrpc.Unmarshaller(use_datetime=self._use_datetime, use_builtin_types=self._use_builtin_types)
+        return _SafeParser(target), target
+
+
+class SAMPXXEServerProxy(xmlrpc.ServerProxy):
+    """
+    A `xmlrpc.client.ServerProxy` that refuses answers with document types or entities.
+
+    Parameters
+    ----------
+    uri : str
+        URL of the server.
+    transport : xmlrpc.client.Transport, optional
+        Another transport; it has to read its answers safely by itself.
+    **options
+        As of `xmlrpc.client.ServerProxy`.
+    """
+
+    def __init__(self, uri: str, transport: xmlrpc.Transport | None = None, **options: Any) -> None:
+        super().__init__(uri, transport=transport or _SafeTransport(), **options)
+
+
+class ServerProxyPool:
+    """
+    Several proxies of one server behind one name, for use by several threads.
+
+    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. There is always one: beyond ``size`` they are made
+    for the one call.
+
+    Parameters
+    ----------
+    size : int
+        How many idle proxies are kept.
+    proxy_class : callable
+        Makes a proxy.
+    *args, **keywords
+        What it is called with.
+    """
+
+    def __init__(self, size: int, proxy_class: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+        self._size = int(size)
+        self._make = functools.partial(proxy_class, *args, **keywords)
+        self._idle: list[Any] = []
+
+    def __getattr__(self, name: str) -> _PooledMethod:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _PooledMethod(self, (name,))
+
+    def _run(self, names: tuple[str, ...], args: tuple[Any, ...]) -> Any:
+        try:
+            proxy = self._idle.pop()
+        except IndexError:
+            proxy = self._make()
+        try:
+            return functools.reduce(getattr, names, proxy)(*args)
+        finally:
+            if len(self._idle) < self._size:
+                self._idle.append(proxy)
+            else:
+                _close(proxy)
+
+    def shutdown(self) -> None:
+        """Close the idle proxies."""
+        while self._idle:
+            _close(self._idle.pop())
+
+
+class _PooledMethod:
+    def __init__(self, pool: ServerProxyPool, names: tuple[str, ...]) -> None:
+        self._pool = pool
+        self._names = names
+
+    def __getattr__(self, name: str) -> _PooledMethod:
+        return _PooledMethod(self._pool, (*self._names, name))
+
+    def __call__(self, *args: Any) -> Any:
+        return self._pool._run(self._names, args)
+
+
+def _close(proxy: Any) -> None:
+    if isinstance(proxy, xmlrpc.ServerProxy):
+        proxy("close")()

@@ -1,0 +1,197 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Sending tables and other products with one call.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import SAMPProxyError, SAMPWarning
+from .integrated_client import SAMPIntegratedClient
+from .names import clients_named, names_of_clients
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = [
+    "accessible_table",
+    "connection",
+    "find_client_id",
+    "send_image_to",
+    "send_product_to",
+    "send_spectrum_to",
+    "send_table_to",
+]
+
+#: Seconds that a recipient has to load a table.
+LOAD_TIME = 60
+
+
+@contextmanager
+def connection(
+    client_name: str = "pyvo client", description: str = "A generic PyVO client", **kwargs: Any
+) -> Iterator[SAMPIntegratedClient]:
+    """
+    Connect to the running hub for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    client_name : str
+        Name of the client.
+    description : str
+        What other programs may show of it.
+    **kwargs
+        As of `SAMPIntegratedClient`.
+
+    Yields
+    ------
+    SAMPIntegratedClient
+        The connected client.
+    """
+    with SAMPIntegratedClient(name=client_name, description=description, **kwargs) as client:
+        yield client
+
+
+def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
+    """
+    Find a client by its name.
+
+    Parameters
+    ----------
+    conn : SAMPIntegratedClient
+        A connected client.
+    name : str
+        Name of the client that is looked for, in upper or lower case.
+
+    Returns
+    -------
+    str
+        Its id; of several of that name, the first one's.
+
+    Raises
+    ------
+    KeyError
+        No client has that name.
+    """
+    names = names_of_clients(conn)
+    found = clients_named(names, name)
+    if not found:
+        present = ", ".join(sorted(filter(None, names.values())))
+        raise KeyError(f"No client is called {name!r}. Connected are: {present or 'none'}")
+    return found[0]
+
+
+@contextmanager
+def accessible_table(table: Table) -> Iterator[str]:
+    """
+    Write a table where other programs can read it, for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+
+    Yields
+    ------
+    str
+        URL of a VOTable.
+    """
+    with tempfile.TemporaryDirectory(prefix="pyvo-samp-") as directory:
+        path = Path(directory) / "table.vot"
+        table.write(path, format="votable")
+        yield path.as_uri()
+
+
+def send_table_to(
+    conn: SAMPIntegratedClient, table: Table, client_name: str | None = None, name: str = "data"
+) -> None:
+    """
+    Send a table, and wait until it is loaded.
+
+    Parameters
+    ----------
+    conn : SAMPIntegratedClient
+        A connected client.
+    table : astropy.table.Table
+        The table.
+    client_name : str, optional
+        Name of the recipient; without it, all that load VOTables get the table.
+    name : str
+        What the recipient shall call it.
+    """
+    mtype = "table.load.votable"
+    recipients = [find_client_id(conn, client_name)] if client_name else list(conn.get_subscribed_clients(mtype))
+    if not recipients:
+        warnings.warn(f"No client is subscribed to {mtype}: nobody got the table", SAMPWarning, stacklevel=2)
+        return
+    with accessible_table(table) as url:
+        for recipient in recipients:
+            try:
+                response = conn.ecall_and_wait(recipient, mtype, LOAD_TIME, url=url, name=name)
+            except SAMPProxyError as fault:
+                if client_name:
+                    raise
+                warnings.warn(f"{recipient} did not load the table: {fault}", SAMPWarning, stacklevel=2)
+                continue
+            if response.get("samp.status") == "samp.error":
+                text = response.get("samp.error", {}).get("samp.errortxt", "it gave no reason")
+                warnings.warn(f"{recipient} did not load the table: {text}", SAMPWarning, stacklevel=2)
+
+
+def send_product_to(
+    conn: SAMPIntegratedClient, url: str, mtype: str, client_name: str | None = None, name: str = "data", **params: Any
+) -> None:
+    """
+    Tell others to load what is at a URL.
+
+    Parameters
+    ----------
+    conn : SAMPIntegratedClient
+        A connected client.
+    url : str
+        URL of the product; it must stay readable.
+    mtype : str
+        MType of the message, such as ``image.load.fits``.
+    client_name : str, optional
+        Name of the recipient; without it, all that are subscribed to the MType.
+    name : str
+        What the recipient shall call it.
+    **params
+        Further parameters of the message.
+    """
+    if client_name:
+        conn.enotify(find_client_id(conn, client_name), mtype, url=url, name=name, **params)
+    else:
+        conn.enotify_all(mtype, url=url, name=name, **params)
+
+
+def send_spectrum_to(
+    conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data"
+) -> None:
+    """
+    Tell others to load a spectrum.
+
+    Parameters
+    ----------
+    conn, url, client_name, name
+        As of `send_product_to`.
+    """
+    send_product_to(conn, url, "spectrum.load.ssa-generic", client_name, name, meta={})
+
+
+def send_image_to(conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data") -> None:
+    """
+    Tell others to load an image.
+
+    Parameters
+    ----------
+    conn, url, client_name, name
+        As of `send_product_to`.
+    """
+    send_product_to(conn, url, "image.load.fits", client_name, name)
