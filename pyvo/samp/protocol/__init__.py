@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-What SAMP says about values, MTypes, messages and responses: no I/O, no threads, no clock.
-"""
+"""What SAMP says about values, MTypes, messages and responses: no I/O, no threads, no clock."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-Messages and responses: the two maps that travel between clients (rules R16 and R17).
-"""
+"""Messages and responses: the two maps that travel between clients (rules R16 and R17)."""
 
 from __future__ import annotations
 
@@ -110,10 +108,9 @@ def error_response(
     code : str, optional
         A short identifier of this kind of error.
     """
+    optional = {"samp.usertxt": usertxt, "samp.debugtxt": debugtxt, "samp.code": code}
     details: dict[str, SAMPValue] = {"samp.errortxt": errortxt}
-    for key, text in (("samp.usertxt", usertxt), ("samp.debugtxt", debugtxt), ("samp.code", code)):
-        if text is not None:
-            details[key] = text
+    details |= {key: text for key, text in optional.items() if text is not None}
     return {"samp.status": "samp.error", "samp.error": details}
 
 

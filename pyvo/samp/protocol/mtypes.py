@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-MTypes, and the patterns by which clients subscribe to them (rule R12).
-"""
+"""MTypes, and the patterns by which clients subscribe to them (rule R12)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-SAMP values: strings, lists and maps, and how Python objects become them (rules R1 to R4).
-"""
+"""SAMP values: strings, lists and maps, and how Python objects become them (rules R1 to R4)."""
 
 from __future__ import annotations
 
@@ -92,19 +90,14 @@ class _Encoder:
         return encoded
 
     def _value(self, value: object, place: _Place, depth: int) -> SAMPValue:
-        # By frequency, except that a bool must be seen before the int that it also is.
         if isinstance(value, str):
             return self._text(value, place)
         if isinstance(value, Mapping):
             return self._map(value, place, depth + 1)
         if isinstance(value, list | tuple):
             return self._list(value, place, depth + 1)
-        if isinstance(value, bool):
-            return "1" if value else "0"
-        if isinstance(value, int):
-            return self._int(value, place)
-        if isinstance(value, float):
-            return self._float(value, place)
+        if isinstance(value, int | float):
+            return self._number(value, place)
         # Without numpy in memory nothing can be an object of its; it need not be loaded to ask.
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
@@ -139,16 +132,15 @@ class _Encoder:
         self._check_depth(depth)
         return [self._value(item, (place, index), depth) for index, item in enumerate(value)]
 
-    def _int(self, value: int, place: _Place) -> str:
+    def _number(self, value: float, place: _Place) -> str:
+        if isinstance(value, bool):  # which is an int too
+            return "1" if value else "0"
         try:
-            return int.__repr__(value)
+            return int.__repr__(value) if isinstance(value, int) else format_float(value)
+        except SAMPValueError as exc:
+            raise SAMPValueError(f"{self._name(place)}: {exc}") from None
         except ValueError:  # the interpreter refuses to print numbers of thousands of digits
             raise SAMPValueError(f"{self._name(place)} is an integer of too many digits") from None
-
-    def _float(self, value: float, place: _Place) -> str:
-        if not math.isfinite(value):
-            raise SAMPValueError(f"{self._name(place)} is {float(value)}, and a SAMP float must be finite")
-        return format_float(value)
 
     def _from_numpy(self, value: Any, place: _Place, depth: int) -> SAMPValue:
         if getattr(value, "unit", None) is not None:
@@ -210,7 +202,7 @@ def format_float(x: float) -> str:
         When the number is not finite.
     """
     if not math.isfinite(x):
-        raise SAMPValueError(f"{x} is not finite, as a SAMP float must be")
+        raise SAMPValueError(f"{float(x)} is not finite, as a SAMP float must be")
     x = float(x)
     shortest = repr(x)
     mantissa, _, exponent = shortest.partition("e")

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from pyvo.samp.errors import SAMPProxyError, SAMPValueError
 from pyvo.samp.protocol import SAMPValue, parse_int
-from pyvo.samp.transport.xml_expat import BLANKS, Document, XMLError, parse
+from pyvo.samp.transport.xml_expat import BLANKS, XMLError, parse
+from pyvo.samp.transport.xml_quick import RawParams, quick_parse
 
 __all__ = ["MethodCall", "XMLError", "read_answer", "read_call", "read_document"]
 
@@ -62,10 +63,14 @@ def read_call(body: bytes) -> MethodCall:
     XMLError
         When the document is no call, or one with a parameter that is no SAMP value.
     """
-    document = _parse(body)
+    document = quick_parse(body)
+    plain = document is not None
+    if document is None:
+        document = parse(_decode(body))
     if document.method is None:
         raise XMLError("this is not a method call")
-    return MethodCall(document.method, document.params, [None] * len(document.params))
+    count = len(document.params)
+    return MethodCall(document.method, document.params, RawParams(body, count) if plain else [None] * count)
 
 
 def read_answer(body: bytes) -> SAMPValue:
@@ -120,7 +125,7 @@ def read_document(body: bytes) -> tuple[list[SAMPValue], str | None]:
     XMLError
         When it is not XML-RPC, or holds what is no SAMP value.
     """
-    document = _parse(body)
+    document = quick_parse(body) or parse(_decode(body))
     if document.fault is not None:
         raise _proxy_error(document.fault)
     return document.params, document.method
@@ -136,10 +141,6 @@ def _proxy_error(fault: SAMPValue) -> SAMPProxyError:
     except SAMPValueError:
         number = 0
     return SAMPProxyError(number, text if isinstance(text, str) else "")
-
-
-def _parse(body: bytes) -> Document:
-    return parse(_decode(body))
 
 
 def _decode(body: bytes) -> str:

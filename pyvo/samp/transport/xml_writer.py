@@ -10,7 +10,7 @@ else.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyvo.samp.errors import SAMPTypeError, SAMPValueError
 from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
@@ -51,7 +51,9 @@ def write_value(value: SAMPValue) -> bytes:
     SAMPValueError
         When it holds a character that XML cannot, or is nested too deep.
     """
-    text = _value(value, MAX_DEPTH)
+    pieces: list[str] = []
+    _put(value, MAX_DEPTH, pieces.append)
+    text = "".join(pieces)
     if text.isascii():
         written = text.encode("ascii")
     else:
@@ -108,27 +110,28 @@ def _written(param: SAMPValue | Raw) -> bytes:
     return param if isinstance(param, Raw) else write_value(param)
 
 
-def _value(value: SAMPValue, levels: int) -> str:
+def _put(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
+    """Hand the pieces of a value to ``add``, so that a long string is not copied again at every level."""
     if isinstance(value, str):
-        return f"<value><string>{_escape(value)}</string></value>"
-    if not levels:
+        add(f"<value><string>{_escape(value)}</string></value>")
+    elif not levels:
         raise SAMPValueError(f"a value is nested more than {MAX_DEPTH} levels deep")
-    levels -= 1
-    if isinstance(value, dict):
-        members = [
-            f"<member><name>{_name(key)}</name>{_value(item, levels)}</member>" for key, item in value.items()
-        ]
-        return f"<value><struct>{''.join(members)}</struct></value>"
-    if isinstance(value, list):
-        items = [_value(item, levels) for item in value]
-        return f"<value><array><data>{''.join(items)}</data></array></value>"
-    raise SAMPTypeError(f"a {type(value).__name__} is not a SAMP value")
-
-
-def _name(key: object) -> str:
-    if not isinstance(key, str):
-        raise SAMPTypeError(f"a map has the key {key!r}, which is not a string")
-    return _escape(key)
+    elif isinstance(value, dict):
+        add("<value><struct>")
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SAMPTypeError(f"a map has the key {key!r}, which is not a string")
+            add(f"<member><name>{_escape(key)}</name>")
+            _put(item, levels - 1, add)
+            add("</member>")
+        add("</struct></value>")
+    elif isinstance(value, list):
+        add("<value><array><data>")
+        for item in value:
+            _put(item, levels - 1, add)
+        add("</data></array></value>")
+    else:
+        raise SAMPTypeError(f"a {type(value).__name__} is not a SAMP value")
 
 
 def _escape(text: str) -> str:
