@@ -13,16 +13,15 @@ import hmac
 import threading
 
 from pyvo.samp.addresses import OwnNames, callback_url
-from pyvo.samp.broker import Broker, Client, Payload
+from pyvo.samp.broker import Broker, Client
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.liveness import Liveness
+from pyvo.samp.operations import HubOperations
 from pyvo.samp.protocol import SAMPValue
 from pyvo.samp.push_mailbox import PushMailbox
 from pyvo.samp.transport.http import Request, Response
 from pyvo.samp.transport.loop import Loop
-from pyvo.samp.transport.rpc import XMLRPCHandler
-from pyvo.samp.transport.server import Connection, Deferred, XMLRPCServer
-from pyvo.samp.waiting_call import response_of_call, wait_time
+from pyvo.samp.transport.server import Connection, XMLRPCServer
 
 __all__ = ["PROFILE", "StandardProfile"]
 
@@ -126,33 +125,18 @@ class StandardProfile:
             self._all_delivered.set()
 
 
-class _Operations(XMLRPCHandler):
-    """The table of operations, and who may use it at all."""
+class _Operations(HubOperations):
+    """The operations, and who may use them at all."""
 
     def __init__(self, profile: StandardProfile, broker: Broker, loop: Loop, names: OwnNames) -> None:
         super().__init__(
-            {
-                "samp.hub.ping": self.ping,
-                "samp.hub.register": self.register,
-                "samp.hub.unregister": self.unregister,
-                "samp.hub.setXmlrpcCallback": self.set_xmlrpc_callback,
-                "samp.hub.declareMetadata": self.declare_metadata,
-                "samp.hub.getMetadata": self.get_metadata,
-                "samp.hub.declareSubscriptions": self.declare_subscriptions,
-                "samp.hub.getSubscriptions": self.get_subscriptions,
-                "samp.hub.getRegisteredClients": self.get_registered_clients,
-                "samp.hub.getSubscribedClients": self.get_subscribed_clients,
-                "samp.hub.notify": self.notify,
-                "samp.hub.notifyAll": self.notify_all,
-                "samp.hub.call": self.call,
-                "samp.hub.callAll": self.call_all,
-                "samp.hub.callAndWait": self.call_and_wait,
-                "samp.hub.reply": self.reply,
-            }
+            PROFILE,
+            "samp.hub",
+            broker,
+            loop,
+            {"register": self.register, "setXmlrpcCallback": self.set_xmlrpc_callback},
         )
         self._profile = profile
-        self._broker = broker
-        self._loop = loop
         self._names = names
 
     def check(self, request: Request, connection: Connection) -> Response | None:
@@ -165,81 +149,15 @@ class _Operations(XMLRPCHandler):
             return self.plain(403, "This server goes by another name", request)
         return None
 
-    # The operations, named as in R31. Those without a result answer "" (R30)
-
-    def ping(self, *_: SAMPValue) -> str:
-        return ""
+    # What only this profile has
 
     def register(self, secret: str) -> dict[str, SAMPValue]:
         if not self._profile.knows(secret):
             raise SAMPProxyError(1, "This is not the hub's secret; it is in the lockfile")
-        client = self._broker.register(PROFILE)
-        return {
-            "samp.hub-id": self._broker.hub_id,
-            "samp.self-id": client.client_id,
-            "samp.private-key": client.private_key,
-        }
-
-    def unregister(self, key: str) -> str:
-        self._broker.unregister(self._client(key))
-        return ""
+        return self._identity(self._broker.register(PROFILE))
 
     def set_xmlrpc_callback(self, key: str, url: str) -> str:
         client = self._client(key)
         assert self.current is not None
         self._profile.set_callback(client, callback_url(url, self.current.connection.peer[0]))
         return ""
-
-    def declare_metadata(self, key: str, metadata: dict[str, SAMPValue]) -> str:
-        self._broker.declare_metadata(self._client(key), metadata)
-        return ""
-
-    def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
-        return self._broker.get_metadata(self._client(key), client_id)
-
-    def declare_subscriptions(self, key: str, subscriptions: dict[str, SAMPValue]) -> str:
-        self._broker.declare_subscriptions(self._client(key), subscriptions)
-        return ""
-
-    def get_subscriptions(self, key: str, client_id: str) -> dict[str, SAMPValue]:
-        return self._broker.get_subscriptions(self._client(key), client_id)
-
-    def get_registered_clients(self, key: str) -> list[SAMPValue]:
-        return self._broker.get_registered_clients(self._client(key))
-
-    def get_subscribed_clients(self, key: str, mtype: str) -> dict[str, SAMPValue]:
-        return self._broker.get_subscribed_clients(self._client(key), mtype)
-
-    def notify(self, key: str, recipient_id: str, message: dict[str, SAMPValue]) -> str:
-        client = self._client(key)
-        self._broker.notify(client, recipient_id, Payload.message(message, self._raw(2), PROFILE))
-        return ""
-
-    def notify_all(self, key: str, message: dict[str, SAMPValue]) -> list[SAMPValue]:
-        client = self._client(key)
-        return self._broker.notify_all(client, Payload.message(message, self._raw(1), PROFILE))
-
-    def call(self, key: str, recipient_id: str, tag: str, message: dict[str, SAMPValue]) -> str:
-        client = self._client(key)
-        return self._broker.call(client, recipient_id, tag, Payload.message(message, self._raw(3), PROFILE))
-
-    def call_all(self, key: str, tag: str, message: dict[str, SAMPValue]) -> dict[str, SAMPValue]:
-        client = self._client(key)
-        return self._broker.call_all(client, tag, Payload.message(message, self._raw(2), PROFILE))
-
-    def call_and_wait(self, key: str, recipient_id: str, message: dict[str, SAMPValue], timeout: str) -> Deferred:
-        client = self._client(key)
-        payload = Payload.message(message, self._raw(2), PROFILE)
-        return response_of_call(self._broker, self._loop, client, recipient_id, payload, wait_time(timeout))
-
-    def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
-        self._broker.reply(self._client(key), msg_id, Payload.response(response, self._raw(2), PROFILE))
-        return ""
-
-    def _client(self, key: str) -> Client:
-        return self._broker.authenticate(PROFILE, key)
-
-    def _raw(self, index: int) -> bytes | None:
-        """The bytes of a parameter as they came in, where they may go out again like that."""
-        assert self.current is not None
-        return self.current.method_call.raw[index]

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-A request that is answered when somebody else has answered a call (R22): the same in both profiles.
-"""
+"""A request that is answered when somebody else has answered a call (R22): the same in both profiles."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from pyvo.samp.broker import Broker, Client, Payload
 from pyvo.samp.errors import SAMPProxyError
@@ -18,7 +18,13 @@ LONGEST_WAIT = 1e6
 
 
 def response_of_call(
-    broker: Broker, loop: Loop, client: Client, recipient_id: str, message: Payload, seconds: float | None
+    broker: Broker,
+    loop: Loop,
+    client: Client,
+    recipient_id: str,
+    message: Payload,
+    seconds: float | None,
+    seen: Callable[[Payload], object] = lambda _response: None,
 ) -> Deferred:
     """
     Call, and answer with the response, a fault when time is up, or nothing when the caller hangs up (R22).
@@ -37,6 +43,8 @@ def response_of_call(
         The message.
     seconds : float or None
         How long to wait; None waits without limit.
+    seen : callable
+        Called with the response before the client gets it, in any thread.
 
     Returns
     -------
@@ -49,6 +57,7 @@ def response_of_call(
     def on_response(response: Payload) -> None:
         if timer is not None:
             timer.cancel()
+        seen(response)
         answer.resolve(response.encoded())
 
     def give_up() -> None:

@@ -63,7 +63,23 @@ class Connection:
         self._handling = False
         self._events = READ
         self.closed = False
+        #: Whether the other side broke the connection with something unread that was sent to it.
+        self.was_reset = False
+        #: Called in the loop's thread when the connection has been closed, by whichever side.
+        self.on_closed: Callable[[], object] | None = None
         self._loop.watch(sock, READ, self._on_event)
+
+    def is_there(self) -> bool:
+        """Whether the other side has not closed the connection: asked of the kernel, which knows it before the loop."""
+        if self.closed:
+            return False
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            self.was_reset = True
+            return False
 
     def detach(self) -> socket.socket:
         """
@@ -96,6 +112,9 @@ class Connection:
         if waiting is not None:
             waiting.cancel()
         self._report_sent(ok=False)
+        on_closed, self.on_closed = self.on_closed, None
+        if on_closed is not None:
+            on_closed()
 
     # Reading
 
@@ -108,6 +127,7 @@ class Connection:
         except BlockingIOError:
             log.debug("A socket was not ready after all")
         except OSError:  # reset by the other side
+            self.was_reset = True
             self.close()
 
     def _read(self) -> None:

@@ -1,0 +1,374 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The mailbox of a web client: callbacks wait in it until the page pulls them (R42).
+
+A browser can't be called, so a page asks: its *pull* is answered at once when callbacks wait, and otherwise
+waits here, without a thread, until one comes or its time is over.
+
+What must not be lost
+---------------------
+The connection of a pull may break at any moment: a tab is closed, a page reloaded. Callbacks leave the mailbox only
+with an answer that went out. Before a pull is answered its connection is looked at; callbacks of an
+answer that could not be written go back to the front; and so do those of an answer that the other side has
+thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them.
+
+Who is gone
+-----------
+A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after a
+pull's connection closed, or for a longer time when that connection stayed open (a page that is busy with a large table
+pulls late) or when callbacks wait for a page that has never pulled (R43). A page that sends and does not want to be
+called is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pyvo.samp.broker import Delivery
+from pyvo.samp.transport.deferred import Deferred
+from pyvo.samp.transport.xml_writer import Raw, write_value
+
+if TYPE_CHECKING:
+    from pyvo.samp.transport.accepted import Connection
+    from pyvo.samp.transport.loop import Loop, Timer
+
+__all__ = ["Pull", "PullLimit", "WebMailbox"]
+
+log = logging.getLogger(__name__)
+
+#: What may wait for one client; beyond it the client is disconnected (R50).
+MAX_DELIVERIES = 10_000
+MAX_BYTES = 64 * 1024 * 1024
+#: Bytes after which an answer takes no further callback: a browser parses it in one go.
+MAX_ANSWER = 4 * 1024 * 1024
+#: Seconds that a pull may wait, whatever it asks for.
+MAX_WAIT = 3600.0
+#: Seconds without a pull after which a client is gone: when its connection has closed, and when not.
+GRACE = 10.0
+IDLE_GRACE = 60.0
+#: Pulls of one browser that may wait at a time: it opens six connections to a host, and some must be left (R49).
+MAX_PULLS = 4
+#: Seconds between two releases. Eight tabs that pull again at once would otherwise go round in circles.
+RELEASE_EVERY = 0.25
+
+
+class Pull:
+    """
+    One ``pullCallbacks`` that waits or has been answered.
+
+    Parameters
+    ----------
+    connection : Connection
+        What it came by.
+    browser : str
+        Whose connections it shares (R49).
+    """
+
+    def __init__(self, connection: Connection, browser: str = "") -> None:
+        self.connection = connection
+        self.browser = browser
+        self.answer = Deferred()
+        self.batch: list[Delivery] = []
+        self.timer: Timer | None = None
+
+
+class PullLimit:
+    """
+    Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
+
+    Parameters
+    ----------
+    loop : Loop
+        Whose clock is used.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
+        self._paused: set[str] = set()
+
+    def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
+        """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
+        self._waiting.setdefault(pull.browser, {})[pull] = release
+        self._release(pull.browser)
+
+    def discard(self, pull: Pull) -> None:
+        """Count a pull out."""
+        waiting = self._waiting.get(pull.browser)
+        if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
+            del self._waiting[pull.browser]
+
+    def _release(self, browser: str) -> None:
+        waiting = self._waiting.get(browser, {})
+        if len(waiting) <= MAX_PULLS or browser in self._paused:
+            return
+        self._paused.add(browser)
+        self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
+        oldest = next(iter(waiting))
+        waiting[oldest](oldest)
+
+    def _go_on(self, browser: str) -> None:
+        self._paused.discard(browser)
+        self._release(browser)
+
+
+class WebMailbox:
+    """
+    The callbacks of one web client. All but `put` and `close` belongs to the loop's thread.
+
+    Parameters
+    ----------
+    loop : Loop
+        Whose thread and clock are used.
+    limit : PullLimit
+        The pulls of all clients.
+    on_overflow : callable
+        Called with a reason, once, when more would wait than may.
+    on_gone : callable
+        Called with a reason, once, when the page seems to be gone.
+    on_delivery : callable
+        Called with each delivery that the client can see.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        limit: PullLimit,
+        *,
+        on_overflow: Callable[[str], object],
+        on_gone: Callable[[str], object],
+        on_delivery: Callable[[Delivery], object] = lambda _delivery: None,
+    ) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._on_overflow = on_overflow
+        self._on_gone = on_gone
+        self._on_delivery = on_delivery
+        self._queue: deque[Delivery] = deque()
+        self._bytes = 0
+        self._waiting: deque[Pull] = deque()
+        self._last: Pull | None = None
+        self._flush_is_due = False
+        self._closed = False
+        self._grace: Timer | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    # What the broker calls, in any thread
+
+    def put(self, delivery: Delivery) -> None:
+        """Take a delivery."""
+        self._loop.call_soon(self._take, delivery)
+
+    def close(self, farewell: Delivery | None) -> None:
+        """Forget what waits; a pull that waits is answered, with the farewell if there is one (R26)."""
+        self._loop.call_soon(self._close, farewell)
+
+    # What the profile calls
+
+    def pull(self, pull: Pull, timeout: float) -> Deferred:
+        """
+        Answer a pull as soon as there is something, or when its time is over (R42).
+
+        Parameters
+        ----------
+        pull : Pull
+            The pull.
+        timeout : float
+            Seconds to wait; none or less does not wait at all.
+
+        Returns
+        -------
+        Deferred
+            Resolved with the list of callbacks.
+        """
+        answer = pull.answer
+        self._cancel_grace()
+        self._check_last_answer()
+        if self._closed:
+            answer.resolve([])
+            return answer
+        answer.on_cancel(lambda: self._on_broken(pull))
+        answer.on_sent = lambda sent: self._on_sent(pull, sent=sent)
+        self._waiting.append(pull)
+        if self._queue:
+            self._flush()
+        elif timeout <= 0:
+            self._release(pull)
+        else:
+            pull.timer = self._loop.call_later(min(timeout, MAX_WAIT), self._release, pull)
+            self._limit.add(pull, self._release)
+        return answer
+
+    def clear(self) -> list[Delivery]:
+        """Empty the mailbox, and answer the pulls that wait: the client takes no callbacks any more (R39)."""
+        dropped = list(self._queue)
+        self._queue.clear()
+        self._bytes = 0
+        for pull in list(self._waiting):
+            self._release(pull)
+        self._cancel_grace()
+        self._last = None
+        return dropped
+
+    def was_heard(self) -> None:
+        """Note that the client has made a request: it is not gone yet."""
+        if self._grace is not None and self._grace.active:
+            self._start_grace(IDLE_GRACE)
+
+    # Taking and handing out
+
+    def _take(self, delivery: Delivery) -> None:
+        if self._closed:
+            return
+        size = delivery.size
+        # One message always has room, however large: its size is bounded where messages are read
+        if self._queue and (len(self._queue) >= MAX_DELIVERIES or self._bytes + size > MAX_BYTES):
+            reason = f"{len(self._queue)} messages were waiting to be pulled"
+            self._end()
+            self._on_overflow(reason)
+            return
+        self._queue.append(delivery)
+        self._bytes += size
+        self._on_delivery(delivery)
+        if not self._waiting:
+            if self._grace is None:
+                self._start_grace(IDLE_GRACE)
+        elif not self._flush_is_due:
+            self._flush_is_due = True  # what was put in the same moment comes along
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Give what waits to the pull that has waited longest."""
+        self._flush_is_due = False
+        while self._queue and self._waiting:
+            pull = self._waiting[0]
+            self._leave(pull)
+            if not pull.connection.is_there():
+                pull.answer.cancel()  # the loop has yet to come to it
+                continue
+            pull.batch = self._next_batch()
+            self._last = pull
+            if pull.answer.resolve(_write_callbacks(pull.batch)):
+                self._await_next(pull)
+            else:
+                self._put_back(pull)
+
+    def _next_batch(self) -> list[Delivery]:
+        batch: list[Delivery] = []
+        size = 0
+        while self._queue and (not batch or size + self._queue[0].size <= MAX_ANSWER):
+            delivery = self._queue.popleft()
+            batch.append(delivery)
+            size += delivery.size
+        self._bytes -= size
+        return batch
+
+    def _put_back(self, pull: Pull) -> None:
+        batch, pull.batch = pull.batch, []
+        if self._closed or not batch:
+            return
+        self._queue.extendleft(reversed(batch))
+        self._bytes += sum(delivery.size for delivery in batch)
+        if self._waiting:
+            self._flush()
+
+    def _release(self, pull: Pull) -> None:
+        """Answer a pull with nothing."""
+        if pull in self._waiting:
+            self._leave(pull)
+            self._last = pull
+            pull.answer.resolve([])
+            self._await_next(pull)
+
+    def _leave(self, pull: Pull) -> None:
+        self._waiting.remove(pull)
+        self._limit.discard(pull)
+        if pull.timer is not None:
+            pull.timer.cancel()
+
+    # How an answer fared
+
+    def _on_sent(self, pull: Pull, *, sent: bool) -> None:
+        if not sent:
+            self._put_back(pull)
+            self._await_next(pull)
+
+    def _check_last_answer(self) -> None:
+        """Take back the callbacks of an answer that was reset: the one who pulls now has not read them."""
+        last, self._last = self._last, None
+        if last is not None and last.batch and not last.connection.is_there() and last.connection.was_reset:
+            self._put_back(last)
+
+    # Who is gone
+
+    def _on_broken(self, pull: Pull) -> None:
+        """A pull's connection closed while it waited."""
+        if pull in self._waiting:
+            self._leave(pull)
+        self._await_next(pull)
+
+    def _await_next(self, pull: Pull) -> None:
+        """Give the page time for its next pull."""
+        if self._closed or self._waiting:
+            return
+        connection = pull.connection
+        if connection.closed:
+            self._start_grace(GRACE)
+        else:
+            connection.on_closed = lambda: self._on_connection_closed(pull)
+            self._start_grace(IDLE_GRACE)
+
+    def _on_connection_closed(self, pull: Pull) -> None:
+        if not self._closed and not self._waiting and pull is self._last:
+            self._start_grace(GRACE)
+
+    def _start_grace(self, delay: float) -> None:
+        self._cancel_grace()
+        self._grace = self._loop.call_later(delay, self._on_silence)
+
+    def _cancel_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def _on_silence(self) -> None:
+        if not self._closed and not self._waiting:
+            self._end()
+            self._on_gone("has gone: the page pulls its callbacks no longer")
+
+    # The end
+
+    def _close(self, farewell: Delivery | None) -> None:
+        if farewell is not None and self._waiting and not self._queue:
+            self._queue.append(farewell)
+            self._flush()
+        self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._queue.clear()
+        self._bytes = 0
+        self._cancel_grace()
+        self._last = None
+        for pull in list(self._waiting):
+            self._leave(pull)
+            pull.answer.resolve([])
+
+
+def _write_callbacks(batch: list[Delivery]) -> Raw:
+    """Write callbacks as R42 has them; the payloads' own bytes are not written again."""
+    return Raw(b"<value><array><data>%b</data></array></value>" % b"".join(map(_write_callback, batch)))
+
+
+def _write_callback(delivery: Delivery) -> bytes:
+    envelope = [delivery.sender_id] if delivery.tag is None else [delivery.sender_id, delivery.tag]
+    params = b"".join([*map(write_value, envelope), delivery.body.encoded()])
+    return (
+        b"<value><struct><member><name>samp.methodName</name><value><string>%b</string></value></member>"
+        b"<member><name>samp.params</name><value><array><data>%b</data></array></value></member></struct></value>"
+    ) % (delivery.kind.encode("ascii"), params)
