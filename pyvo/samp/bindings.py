@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-Binding functions to what a client receives.
-"""
+"""Binding functions to what a client receives."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 """
 How a client leaves when its program does not say so: at the end of the interpreter, and when it is collected.
 
-What is needed to leave (`Remains`) is kept apart from the client, and refers to it weakly at the most: so a client that nobody
-refers to any more is collected although its threads run on, and its remains still unregister it.
+What is needed to leave (`Remains`) is kept apart from the client, and refers to it weakly at the most: so a
+client that nobody refers to any more is collected although its threads run on, and its remains still unregister
+it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 """
 What becomes of connections in a process that was forked.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at that
-moment. It must neither use these connections nor end them in the parent's name: it forgets them, and is told to connect anew.
+The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were
+at that moment. It must neither use these connections nor end them in the parent's name: it forgets them, and is
+told to connect anew.
 """
 
 from __future__ import annotations

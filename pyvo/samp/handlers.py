@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-The functions that a program bound to MTypes and msg-tags, and how they are called.
-"""
+"""The functions that a program bound to MTypes and msg-tags, and how they are called."""
 
 from __future__ import annotations
 

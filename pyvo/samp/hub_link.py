@@ -2,9 +2,9 @@
 """
 The connection of a client to a hub: how it is made, used, found broken and given up.
 
-Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during a long wait the hub is asked now and
-then, on another connection, whether it is still alive. When an exchange fails the hub is asked once more, to tell a
-hub that is gone from one answer that went wrong.
+Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during a long wait the
+hub is asked now and then, on another connection, whether it is still alive. When an exchange fails the hub is
+asked once more, to tell a hub that is gone from one answer that went wrong.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class HubLink:
 
     @property
     def _samp_hub(self) -> Any:
-        """The object that has the hub's operations as methods; subclasses speak other profiles by giving another one."""
+        """What has the hub's operations as methods; subclasses give another one to speak another profile."""
         return self.proxy.samp.hub
 
     @property
@@ -322,7 +322,7 @@ class HubLink:
                 self._look()
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
-            except Exception as second:  # noqa: BLE001 - whatever it is, the hub has not answered a second time
+            except Exception as second:  # whatever it is, the hub has not answered a second time
                 log.debug("The hub does not answer a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-The hub as its clients see it: one method for each of its operations (rule R31).
-"""
+"""The hub as its clients see it: one method for each of its operations (rule R31)."""
 
 from __future__ import annotations
 
@@ -49,11 +47,12 @@ class SAMPHubProxy(HubLink):
     """
     The hub, seen from a client.
 
-    Any number of threads may use it at once: a call that waits holds up no other. Values are written as the standard wants
-    them (R4): numbers become strings, and what SAMP cannot carry is refused before anything is sent.
+    Any number of threads may use it at once: a call that waits holds up no other. Values are written as the
+    standard wants them (R4): numbers become strings, and what SAMP cannot carry is refused before anything is
+    sent.
 
-    Every method that asks the hub raises `SAMPProxyError` when the hub answers with a fault, and `SAMPHubError` when it is
-    gone or does not answer.
+    Every method that asks the hub raises `SAMPProxyError` when the hub answers with a fault, and `SAMPHubError`
+    when it is gone or does not answer.
     """
 
     #: The XML-RPC name of `ping`.
@@ -320,8 +319,8 @@ class SAMPHubProxy(HubLink):
         message : mapping
             With ``samp.mtype`` and ``samp.params``.
         timeout : str, int or float
-            Seconds; 0 or less waits without limit. The hub is looked after during the wait, and the hub looks after the
-            recipient, so that a wait ends when either of them is gone.
+            Seconds; 0 or less waits without limit. The hub is looked after during the wait, and the hub looks
+            after the recipient, so that a wait ends when either of them is gone.
 
         Returns
         -------

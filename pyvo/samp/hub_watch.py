@@ -2,10 +2,10 @@
 """
 How a client that is doing nothing notices that its hub is gone.
 
-It holds one connection on which it has asked for a sign of life, and which the hub keeps open: when the hub's process ends,
-however it ends, the operating system closes the connection. The client then asks again on a new one: a hub that only
-tidied its idle connections up answers, a dead one refuses. Nothing is asked at regular times, unless the hub keeps no
-connection at all.
+It holds one connection on which it has asked for a sign of life, and which the hub keeps open: when the hub's
+process ends, however it ends, the operating system closes the connection. The client then asks again on a new
+one: a hub that only tidied its idle connections up answers, a dead one refuses. Nothing is asked at regular
+times, unless the hub keeps no connection at all.
 """
 
 from __future__ import annotations

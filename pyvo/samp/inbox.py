@@ -2,9 +2,9 @@
 """
 What lies between the arrival of a message at a client and its handler.
 
-The thread that receives a message must be back at once, and a handler may take for ever. So what has arrived is queued here,
-and handled by worker threads in the order of arrival, one after the other, unless one takes longer than
-the grace time or waits for a call of its own (R24).
+The thread that receives a message must be back at once, and a handler may take for ever. So what has arrived is
+queued here, and handled by worker threads in the order of arrival, one after the other, unless one takes longer
+than the grace time or waits for a call of its own (R24).
 """
 
 from __future__ import annotations

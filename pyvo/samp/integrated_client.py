@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-The client that most programs want: connection, registration, messages and handlers in one object.
-"""
+"""The client that most programs want: connection, registration, messages and handlers in one object."""
 
 from __future__ import annotations
 
@@ -26,9 +24,9 @@ class SAMPIntegratedClient(Membership, BindingMethods):
 
     Where a method takes the id of a client it also takes its name, in upper or lower case: ``"topcat"``.
 
-    The methods that ask the hub raise `SAMPClientError` when the client is not connected, `SAMPHubError` when the hub is
-    gone or does not answer, `SAMPProxyError` when it answers with a fault, and `TypeError` or `ValueError`, before
-    anything is sent, for what is no SAMP value (R4).
+    The methods that ask the hub raise `SAMPClientError` when the client is not connected, `SAMPHubError` when
+    the hub is gone or does not answer, `SAMPProxyError` when it answers with a fault, and `TypeError` or
+    `ValueError`, before anything is sent, for what is no SAMP value (R4).
 
     Parameters
     ----------
@@ -416,10 +414,10 @@ class SAMPIntegratedClient(Membership, BindingMethods):
 
     @property
     def _bound(self) -> Handlers:
-        return self.client._bound  # noqa: SLF001 - what is bound here is bound there
+        return self.client._bound  # what is bound here is bound there
 
     def _redeclare(self, declare: bool) -> None:
-        self.client._redeclare(declare)  # noqa: SLF001
+        self.client._redeclare(declare)
 
 
 def _message(mtype: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ How a client comes, stays, comes back and goes.
 
 Theory of operation
 -------------------
-`connect` and `disconnect` say what is wanted; what is so changes by itself, too, when the hub goes away. The loss is noticed
-by whoever meets it first: a call that fails, the hub's own farewell, or the watch on an idle connection. All of
-them come to `_on_end`, which may run in any thread, even in the loop's, and therefore does nothing but to hand the rest to a
-worker. There the program's callback is told, and, if the program asked for it, a timer is set to look for the
-next hub once a second, which is no more than to read a small file.
+`connect` and `disconnect` say what is wanted; what is so changes by itself, too, when the hub goes away. The
+loss is noticed by whoever meets it first: a call that fails, the hub's own farewell, or the watch on an idle
+connection. All of them come to `_on_end`, which may run in any thread, even in the loop's, and therefore does
+nothing but to hand the rest to a worker. There the program's callback is told, and, if the program asked for
+it, a timer is set to look for the next hub once a second, which is no more than to read a small file.
 
-One lock is held while the state changes. A `disconnect` that finds it taken closes the connection first, so that whatever
-holds the lock comes to an end.
+One lock is held while the state changes. A `disconnect` that finds it taken closes the connection first, so
+that whatever holds the lock comes to an end.
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ class Membership:
         pool_size : int
             How many idle connections to the hub are kept.
         reconnect : bool
-            Whether to wait for the next hub when this one is gone, and to join it with the same metadata, subscriptions
-            and bindings. A client that was thrown out by its hub does not come back by itself.
+            Whether to wait for the next hub when this one is gone, and to join it with the same metadata,
+            subscriptions and bindings. A client that was thrown out by its hub does not come back by itself.
         on_state : callable, optional
-            Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client has joined the next. It
-            runs in a thread of the client's.
+            Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client has joined the
+            next. It runs in a thread of the client's.
         web : bool or str
-            Whether to use the Web Profile, by which a hub can be reached whose lockfile cannot be read (R39); or the URL
-            where that is offered. The user is asked for consent then.
+            Whether to use the Web Profile, by which a hub can be reached whose lockfile cannot be read (R39);
+            or the URL where that is offered. The user is asked for consent then.
 
         Raises
         ------
@@ -140,8 +140,8 @@ class Membership:
         """
         Unregister and end the connection.
 
-        It may be called from any thread, from a handler, and again; it does not fail, and takes seconds at the most, even
-        when the hub does not answer.
+        It may be called from any thread, from a handler, and again; it does not fail, and takes seconds at the
+        most, even when the hub does not answer.
         """
         self._wanted = False
         if not self._lock.acquire(blocking=False):
@@ -216,7 +216,7 @@ class Membership:
             self._end_watch()
         self._report("lost")
         with self._lock:
-            if self._wanted and self._reconnect and not self.client.thrown_out and not self.is_connected:
+            if self._reconnect and not self.client.thrown_out and not self.is_connected:
                 self._look_later()
 
     def _look_later(self) -> None:

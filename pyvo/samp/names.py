@@ -2,8 +2,8 @@
 """
 Finding clients by their names.
 
-An id is tried first, so that who knows the id pays nothing. Nothing is remembered: names may be changed, and a second client
-of the same name may come at any time.
+An id is tried first, so that who knows the id pays nothing. Nothing is remembered: names may be changed, and a
+second client of the same name may come at any time.
 """
 
 from __future__ import annotations

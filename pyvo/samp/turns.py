@@ -2,9 +2,9 @@
 """
 Whose turn it is: how a handler that has to wait lets the next message go ahead.
 
-A client's handlers run one after the other (R24). One that makes a call and waits for the answer would hold up the very
-message that brings the answer about, until the grace time of the dispatcher has passed. It gives its turn up
-as it begins to wait, so that nested calls cost no grace time.
+A client's handlers run one after the other (R24). One that makes a call and waits for the answer would hold up
+the very message that brings the answer about, until the grace time of the dispatcher has passed. It gives its
+turn up as it begins to wait, so that nested calls cost no grace time.
 """
 
 from __future__ import annotations

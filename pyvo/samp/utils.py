@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-Helpers that programs written for `astropy.samp` import from here.
-"""
+"""Helpers that programs written for `astropy.samp` import from here."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class SAMPMsgReplierWrapper:
                 return f(*arguments)
             try:
                 response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}
-            except Exception as error:  # noqa: BLE001 - the sender of the call is told
+            except Exception as error:  # the sender of the call is told
                 response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
             if msg_id not in self.cli.hub.replied:
                 self.cli.hub.reply(private_key, msg_id, response)
@@ -147,8 +145,8 @@ class ServerProxyPool:
     """
     Several proxies of one server behind one name, for use by several threads.
 
-    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. There is always one: beyond ``size`` they are made
-    for the one call.
+    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. There is always one: beyond ``size``
+    they are made for the one call.
 
     Parameters
     ----------

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-Sending tables and other products with one call.
-"""
+"""Sending tables and other products with one call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-The client's side of the Web Profile (R39 to R43), for where the lockfile cannot be read: in a container, for another user.
-"""
+"""The client's side of the Web Profile (R39 to R43), for where no lockfile can be read: in a container, for instance."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from .errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPValueError
+from .errors import SAMPError, SAMPHubError, SAMPProxyError
 from .farewell import Receiver
 from .hub_link import MARGIN
 from .hub_proxy import SAMPHubProxy, whole_seconds

@@ -1,0 +1,157 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""How what a client receives reaches the functions that are bound to it, and what the sender of a call is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from .bindings import BindingMethods
+from .errors import SAMPError
+from .handlers import Handlers, as_result, error_text
+from .hub_proxy import SAMPHubProxy
+from .protocol import SAMPValue, error_response, ok_response
+
+__all__ = ["Receiving", "answer_ping"]
+
+log = logging.getLogger(__name__)
+
+
+class Receiving(BindingMethods):
+    """What a client does with messages and responses. Its methods run in the client's worker threads."""
+
+    hub: SAMPHubProxy
+    thrown_out: bool
+    _handlers: Handlers
+    _hub_id: str | None
+
+    def heed(self, method: str, params: tuple[Any, ...]) -> None:
+        """
+        Notice that the hub ends the client's registration, at once and whatever its handlers are doing (R26).
+
+        Parameters
+        ----------
+        method : str
+            Name of the method that is about to be called.
+        params : tuple
+            What it is to be called with.
+        """
+        if method != "receive_notification" or params[1] != self._hub_id:
+            return
+        message = params[2]
+        if message["samp.mtype"] == "samp.hub.event.shutdown":
+            self.hub.lose("The hub has shut down. Call connect() when a hub is running again.")
+        elif message["samp.mtype"] == "samp.hub.disconnect":
+            reason = message["samp.params"].get("reason") or "no reason was given"
+            self.thrown_out = True
+            self.hub.lose(f"The hub has disconnected this client: {reason}. Call connect() to come back.")
+
+    def receive_notification(self, private_key: str, sender_id: str, message: Mapping[str, Any]) -> str:
+        """
+        Handle a notification; runs in a thread of its own, and may be overridden.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        sender_id : str
+            Public id of the sender.
+        message : mapping
+            The message.
+        """
+        binding = self._handlers.for_notification(message["samp.mtype"])
+        if binding is not None:
+            try:
+                binding.run(private_key, sender_id, None, message)
+            except Exception:
+                log.exception("The handler of the notification %s failed", message["samp.mtype"])
+        return ""
+
+    def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: Mapping[str, Any]) -> str:
+        """
+        Handle a call; runs in a thread of its own, and may be overridden.
+
+        A handler that raises makes an error response of its exception's message, unless it has replied before.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        sender_id : str
+            Public id of the sender.
+        msg_id : str
+            The hub's id of the message, which the reply bears.
+        message : mapping
+            The message.
+        """
+        mtype = message["samp.mtype"]
+        binding = self._handlers.for_call(mtype)
+        if binding is None:
+            self._answer(private_key, msg_id, error_response(f"This client has no handler for calls of {mtype}"))
+            return ""
+        try:
+            result = binding.run(private_key, sender_id, msg_id, message)
+            if not binding.takes_id:  # it could not reply
+                self._answer(private_key, msg_id, ok_response(as_result(result)))
+        except BaseException as error:  # sys.exit() in a handler is an error of that handler
+            log.exception("The handler of the call %s failed", mtype)
+            self._answer(private_key, msg_id, error_response(error_text(error)))
+        return ""
+
+    def receive_response(
+        self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]
+    ) -> str:
+        """
+        Handle the response to a call; runs in a thread of its own, and may be overridden.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        responder_id : str
+            Public id of the client that responds.
+        msg_tag : str
+            The tag of the call.
+        response : mapping
+            The response.
+        """
+        handler = self._handlers.responses.get(msg_tag)
+        if handler is None:
+            log.debug("Nothing is bound to responses to %r", msg_tag)
+            return ""
+        try:
+            handler(private_key, responder_id, msg_tag, response)
+        except Exception:
+            log.exception("The handler of responses to %r failed", msg_tag)
+        return ""
+
+    def client_env_get(
+        self, private_key: str, sender_id: str, msg_id: str, mtype: str, params: Mapping[str, Any], extra: Any
+    ) -> None:
+        """
+        Handle ``client.env.get``. Nobody is answered unless the program binds this (R29).
+
+        Environment variables may hold passwords and tokens, and any client could ask for them.
+
+        Parameters
+        ----------
+        private_key, sender_id, msg_id, mtype, params, extra
+            As for any handler; ``params["name"]`` is the name of the variable.
+        """
+        value = os.environ.get(str(params.get("name", "")), "")
+        self.hub.reply(private_key, msg_id, ok_response({"value": value}))
+
+    def _answer(self, private_key: str, msg_id: str, response: dict[str, SAMPValue]) -> None:
+        """Reply in the place of a handler, if it has not."""
+        if msg_id in self.hub.replied:
+            return
+        try:
+            self.hub.reply(private_key, msg_id, response)
+        except SAMPError as error:
+            log.debug("A reply was not taken: %s", error)
+
+
+def answer_ping(private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:
+    """Answer ``samp.app.ping`` (R28): to be called is enough."""
