@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-By which names a server may be called, and by which address a client is called back. Nothing is looked up (R37).
-"""
+"""By which names a server may be called, and where a client is called back. Nothing is looked up (R37)."""
 
 from __future__ import annotations
 

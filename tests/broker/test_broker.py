@@ -1,0 +1,719 @@
+"""The operations of the hub, without sockets, threads or a running clock."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import pytest
+
+from pyvo.samp.broker import Broker, Client, Delivery, Payload
+from pyvo.samp.errors import SAMPProxyError, SAMPValueError
+from pyvo.samp.protocol import NO_RESPONSE, SAMPValue
+
+from .clockwork import Clock, ListMailbox
+
+LOAD = "table.load.votable"
+OK: dict[str, SAMPValue] = {"samp.status": "samp.ok", "samp.result": {"x": "1"}}
+
+
+def message(mtype: str = LOAD, **params: SAMPValue) -> Payload:
+    return Payload.message({"samp.mtype": mtype, "samp.params": dict(params)}, origin="standard")
+
+
+def response() -> Payload:
+    return Payload.response(dict(OK), origin="standard")
+
+
+class Hub:
+    """A broker, and what the tests do with it over and over."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.broker = Broker(self.clock)
+
+    def join(
+        self, *patterns: str, name: str = "", profile: str = "standard", **more: object
+    ) -> tuple[Client, ListMailbox]:
+        client = self.broker.register(profile, **more)  # type: ignore[arg-type]
+        mailbox = ListMailbox()
+        self.broker.set_callable(client, True, mailbox)
+        if name:
+            self.broker.declare_metadata(client, {"samp.name": name})
+        self.broker.declare_subscriptions(client, {pattern: {} for pattern in patterns})
+        mailbox.take()
+        return client, mailbox
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
+    """Text and code of a response that says error."""
+    assert delivery.kind == "receiveResponse"
+    assert delivery.body.value["samp.status"] == "samp.error"
+    error = delivery.body.value["samp.error"]
+    assert isinstance(error, dict)
+    return error["samp.errortxt"], error.get("samp.code")
+
+
+# Identities
+
+
+def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
+    """R6, R7: neither ids nor keys come twice, and keys hold 128 bits."""
+    clients = []
+    for _ in range(50):
+        client = hub.broker.register("standard")
+        clients.append(client)
+        if len(clients) % 2:
+            hub.broker.unregister(client)
+    assert len({client.client_id for client in clients}) == 50
+    assert len({client.private_key for client in clients}) == 50
+    for client in clients:
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", client.client_id)
+        assert len(bytes.fromhex(client.private_key)) >= 16
+
+
+def test_the_factories_are_those_handed_in() -> None:
+    """No clock and no source of keys but those given."""
+    clock = Clock()
+    keys = iter(f"key{number}" for number in range(10))
+    broker = Broker(clock, lambda: next(keys))
+    client = broker.register("standard")
+    assert client.private_key == "key1"
+    assert client.last_active == clock.now
+
+
+def test_a_dead_or_foreign_key_is_a_fault(hub: Hub) -> None:
+    """R9, R10, R38."""
+    client, _ = hub.join()
+    assert hub.broker.authenticate("standard", client.private_key) is client
+    for profile, key in (
+        ("web", client.private_key),
+        ("hub", client.private_key),
+        ("standard", client.client_id),
+        ("standard", ""),
+        ("standard", ["x"]),
+        ("standard", secrets.token_hex(16)),
+    ):
+        with pytest.raises(SAMPProxyError, match="private key") as fault:
+            hub.broker.authenticate(profile, key)
+        assert client.private_key not in str(fault.value)
+    hub.broker.unregister(client)
+    with pytest.raises(SAMPProxyError):
+        hub.broker.authenticate("standard", client.private_key)
+
+
+def test_nothing_can_be_done_for_one_who_has_gone(hub: Hub) -> None:
+    """R9: even if its key was found a moment ago."""
+    gone, _ = hub.join()
+    other, _ = hub.join("*")
+    hub.broker.unregister(gone)
+    broker = hub.broker
+    for attempt in (
+        lambda: broker.notify(gone, other.client_id, message()),
+        lambda: broker.notify_all(gone, message()),
+        lambda: broker.call(gone, other.client_id, "tag", message()),
+        lambda: broker.call_all(gone, "tag", message()),
+        lambda: broker.call_and_wait(gone, other.client_id, message(), print),
+        lambda: broker.declare_metadata(gone, {}),
+        lambda: broker.declare_subscriptions(gone, {}),
+        lambda: broker.get_metadata(gone, other.client_id),
+        lambda: broker.get_subscriptions(gone, other.client_id),
+        lambda: broker.get_subscribed_clients(gone, LOAD),
+        lambda: broker.set_callable(gone),
+    ):
+        with pytest.raises(SAMPProxyError, match="no longer registered"):
+            attempt()
+
+
+def test_a_client_never_shows_its_key(hub: Hub) -> None:
+    """R38: whoever logs a client does not log its key."""
+    client, _ = hub.join(name="topcat")
+    assert client.private_key not in repr(client)
+    assert "topcat" in repr(client)
+
+
+def test_unregister_twice_is_one_event(hub: Hub) -> None:
+    client, _ = hub.join()
+    _, listener = hub.join("samp.hub.event.unregister")
+    hub.broker.unregister(client)
+    hub.broker.unregister(client)
+    hub.broker.disconnect(client, "too late")
+    assert len(listener.got) == 1
+
+
+def test_activity_is_noted(hub: Hub) -> None:
+    client, _ = hub.join()
+    hub.clock.now += 5
+    hub.broker.authenticate("standard", client.private_key)
+    assert client.last_active == hub.broker.last_active == hub.clock.now
+
+
+# The hub as a client
+
+
+def test_the_hub_is_a_client(hub: Hub) -> None:
+    """R8, R14: it is listed, has metadata, and is subscribed."""
+    client, _ = hub.join()
+    other, _ = hub.join()
+    hub_id = hub.broker.hub_id
+    assert set(hub.broker.get_registered_clients(client)) == {hub_id, other.client_id}
+    metadata = hub.broker.get_metadata(client, hub_id)
+    assert metadata["samp.name"] == "Hub"
+    assert "samp.app.ping" in hub.broker.get_subscriptions(client, hub_id)
+    assert hub.broker.profile_of(hub_id) == "hub"
+    assert client in hub.broker.clients()
+    assert hub_id not in [each.client_id for each in hub.broker.clients()]
+
+
+def test_the_hub_answers_a_ping_in_all_ways(hub: Hub) -> None:
+    """R8, R18."""
+    client, mailbox = hub.join()
+    hub.broker.notify(client, "hub", message("samp.app.ping"))
+    assert not mailbox.got
+    hub.broker.call(client, "hub", "tag", message("samp.app.ping"))
+    [answer] = mailbox.take()
+    assert (answer.kind, answer.sender_id, answer.tag) == ("receiveResponse", "hub", "tag")
+    assert answer.body.value == {"samp.status": "samp.ok", "samp.result": {}}
+    assert list(hub.broker.call_all(client, "all", message("samp.app.ping"))) == ["hub"]
+    assert mailbox.take()[0].tag == "all"
+    answers: list[Payload] = []
+    hub.broker.call_and_wait(client, "hub", message("samp.app.ping"), answers.append)
+    assert answers[0].value["samp.status"] == "samp.ok"
+    assert not client.awaited
+
+
+@pytest.mark.parametrize("mtype", ["samp.query.by-meta", "x-samp.query.by-meta"])
+def test_query_by_meta(hub: Hub, mtype: str) -> None:
+    """R27."""
+    client, _ = hub.join(name="me")
+    first, _ = hub.join(name="topcat")
+    second, _ = hub.join(name="topcat")
+
+    def ask(**params: SAMPValue) -> dict[str, SAMPValue]:
+        answers: list[Payload] = []
+        hub.broker.call_and_wait(client, "hub", message(mtype, **params), answers.append)
+        return answers[0].value
+
+    found = ask(key="samp.name", value="topcat")
+    assert found == {"samp.status": "samp.ok", "samp.result": {"ids": [first.client_id, second.client_id]}}
+    assert ask(key="samp.name", value="Hub")["samp.result"] == {"ids": ["hub"]}
+    assert ask(key="no.such", value="x")["samp.result"] == {"ids": []}
+    assert ask(key="samp.name")["samp.status"] == "samp.error"
+    assert ask(value="x")["samp.status"] == "samp.error"
+    assert ask(key=["x"], value="x")["samp.status"] == "samp.error"
+
+
+# Metadata and subscriptions
+
+
+def test_metadata_are_replaced_as_a_whole(hub: Hub) -> None:
+    """R11."""
+    client, _ = hub.join()
+    other, _ = hub.join()
+    assert hub.broker.get_metadata(other, client.client_id) == {}
+    hub.broker.declare_metadata(client, {"samp.name": "a", "home.page": "b"})
+    hub.broker.declare_metadata(client, {"samp.name": "c"})
+    assert hub.broker.get_metadata(other, client.client_id) == {"samp.name": "c"}
+    for lookup in (hub.broker.get_metadata, hub.broker.get_subscriptions):
+        with pytest.raises(SAMPProxyError, match="nobody"):
+            lookup(other, "nobody")
+
+
+def test_subscriptions_are_replaced_as_a_whole(hub: Hub) -> None:
+    """R12."""
+    client, _ = hub.join("a.b", "c.*")
+    other, _ = hub.join()
+    hub.broker.declare_subscriptions(client, {"d": {"x": "1"}, "e": ""})
+    assert hub.broker.get_subscriptions(other, client.client_id) == {"d": {"x": "1"}, "e": {}}
+    assert hub.broker.get_subscribed_clients(other, "a.b") == {}
+    assert hub.broker.get_subscribed_clients(other, "d") == {client.client_id: {"x": "1"}}
+
+
+@pytest.mark.parametrize("pattern", ["a*", "*.a", "a.*.b", "**", "", "a..b"])
+def test_a_bad_pattern_changes_nothing(hub: Hub, pattern: str) -> None:
+    """R12."""
+    client, _ = hub.join("a.b")
+    with pytest.raises((SAMPProxyError, SAMPValueError)):
+        hub.broker.declare_subscriptions(client, {"good": {}, pattern: {}})
+    assert list(client.subscriptions) == ["a.b"]
+
+
+def test_annotations_are_maps(hub: Hub) -> None:
+    """R12."""
+    client, _ = hub.join()
+    with pytest.raises(SAMPProxyError, match=r"annotations.*a\.b"):
+        hub.broker.declare_subscriptions(client, {"a.b": "yes"})
+
+
+def test_only_the_callable_subscribe(hub: Hub) -> None:
+    """R13: an empty map is tolerated."""
+    client = hub.broker.register("standard")
+    with pytest.raises(SAMPProxyError, match="not callable"):
+        hub.broker.declare_subscriptions(client, {"a": {}})
+    hub.broker.declare_subscriptions(client, {})
+    assert client.subscriptions == {}
+
+
+def test_one_who_is_callable_no_longer_gets_nothing(hub: Hub) -> None:
+    """R13."""
+    client, mailbox = hub.join("a")
+    other, _ = hub.join()
+    hub.broker.set_callable(client, False)
+    assert hub.broker.get_subscribed_clients(other, "a") == {}
+    with pytest.raises(SAMPProxyError, match="not subscribed"):
+        hub.broker.notify(other, client.client_id, message("a"))
+    hub.broker.set_callable(client)  # its mailbox is still there
+    hub.broker.declare_subscriptions(client, {"a": {}})
+    hub.broker.notify(other, client.client_id, message("a"))
+    assert len(mailbox.got) == 1
+
+
+def test_the_most_specific_subscription_counts(hub: Hub) -> None:
+    """R14."""
+    client, _ = hub.join()
+    other, _ = hub.join()
+    declared: dict[str, SAMPValue] = {"*": {"n": "0"}, "a.*": {"n": "1"}, "a.b.*": {"n": "2"}, "a.b.c": {"n": "3"}}
+    hub.broker.declare_subscriptions(client, declared)
+    for mtype, n in (
+        ("x", "0"),
+        ("a", "0"),
+        ("a.x", "1"),
+        ("a.b", "1"),
+        ("a.b.x", "2"),
+        ("a.b.c", "3"),
+        ("a.b.c.d", "2"),
+    ):
+        assert hub.broker.get_subscribed_clients(other, mtype) == {client.client_id: {"n": n}}
+    assert hub.broker.get_subscribed_clients(client, "a.b.c") == {}
+
+
+def test_a_hostile_question_is_refused(hub: Hub) -> None:
+    """What is no MType is not taken apart."""
+    client, _ = hub.join()
+    with pytest.raises(SAMPValueError):
+        hub.broker.get_subscribed_clients(client, "a." * 500_000)
+
+
+# Events
+
+
+def test_events_reach_all_who_listen_their_subject_too(hub: Hub) -> None:
+    """R15, R26."""
+    listener, mailbox = hub.join("samp.hub.event.*")
+    assert listener
+    client = hub.broker.register("standard")
+    own = ListMailbox()
+    hub.broker.set_callable(client, True, own)
+    hub.broker.declare_subscriptions(client, {"samp.hub.event.*": {"x": "1"}})
+    hub.broker.declare_metadata(client, {"samp.name": "new"})
+    seen = [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in mailbox.take()]
+    client_id = client.client_id
+    subscriptions = (
+        "samp.hub.event.subscriptions",
+        {"id": client_id, "subscriptions": {"samp.hub.event.*": {"x": "1"}}},
+    )
+    metadata = ("samp.hub.event.metadata", {"id": client_id, "metadata": {"samp.name": "new"}})
+    assert seen == [("samp.hub.event.register", {"id": client_id}), subscriptions, metadata]
+    assert [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in own.got] == [subscriptions, metadata]
+    assert all((d.kind, d.sender_id, d.tag) == ("receiveNotification", "hub", None) for d in own.got)
+    hub.broker.unregister(client)
+    [event] = mailbox.take()
+    assert event.body.value == {"samp.mtype": "samp.hub.event.unregister", "samp.params": {"id": client_id}}
+
+
+def test_an_event_is_one_payload_for_all(hub: Hub) -> None:
+    """One encoding, however many listen."""
+    boxes = [hub.join("samp.hub.event.*")[1] for _ in range(5)]
+    for box in boxes:
+        box.take()
+    hub.broker.register("standard")
+    assert len({id(box.got[0].body) for box in boxes}) == 1
+    assert len({id(box.got[0].body.encoded()) for box in boxes}) == 1
+
+
+@pytest.mark.parametrize(
+    "mtype", ["samp.hub.event.register", "samp.hub.event.shutdown", "samp.hub.disconnect", "samp.hub.x"]
+)
+def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
+    """R25."""
+    client, _ = hub.join()
+    other, mailbox = hub.join("*")
+    for attempt in (
+        lambda: hub.broker.notify(client, other.client_id, message(mtype)),
+        lambda: hub.broker.notify_all(client, message(mtype)),
+        lambda: hub.broker.call(client, other.client_id, "tag", message(mtype)),
+        lambda: hub.broker.call_all(client, "tag", message(mtype)),
+        lambda: hub.broker.call_and_wait(client, other.client_id, message(mtype), print),
+    ):
+        with pytest.raises(SAMPProxyError, match="Only the hub"):
+            attempt()
+    assert not mailbox.got
+
+
+def test_disconnect_tells_the_one_and_the_others(hub: Hub) -> None:
+    """R26."""
+    client, mailbox = hub.join("samp.hub.disconnect")
+    deaf, deaf_mailbox = hub.join()
+    _, listener = hub.join("samp.hub.event.*", "samp.hub.disconnect")
+    hub.broker.disconnect(client, "too slow")
+    assert mailbox.closed
+    assert mailbox.farewell is not None
+    assert mailbox.farewell.body.value == {"samp.mtype": "samp.hub.disconnect", "samp.params": {"reason": "too slow"}}
+    assert mailbox.farewell.recipient_key == client.private_key
+    assert [d.body.mtype for d in listener.take()] == ["samp.hub.event.unregister"]
+    hub.broker.disconnect(deaf, "too slow")
+    assert deaf_mailbox.closed
+    assert deaf_mailbox.farewell is None
+
+
+def test_shutdown(hub: Hub) -> None:
+    """R23, R26: everybody is told, nobody comes in any more, and no call stays open."""
+    client, mailbox = hub.join("*", "samp.hub.event.shutdown")
+    caller, _ = hub.join()
+    answers: list[Payload] = []
+    hub.broker.call_and_wait(caller, client.client_id, message(), answers.append)
+    mailbox.take()
+    hub.broker.announce_shutdown()
+    hub.broker.announce_shutdown()
+    assert [d.body.mtype for d in mailbox.got] == ["samp.hub.event.shutdown"]
+    with pytest.raises(SAMPProxyError, match="shutting down"):
+        hub.broker.register("standard")
+    assert hub.broker.authenticate("standard", client.private_key) is client  # messages still pass
+    hub.broker.close()
+    hub.broker.close()
+    assert mailbox.closed
+    assert len(answers) == 1
+    with pytest.raises(SAMPProxyError):
+        hub.broker.authenticate("standard", client.private_key)
+
+
+# Messages
+
+
+def test_notify(hub: Hub) -> None:
+    """R18."""
+    client, own = hub.join("table.*")
+    other, mailbox = hub.join("table.*")
+    payload = message(url="x")
+    hub.broker.notify(client, other.client_id, payload)
+    assert mailbox.got == [
+        Delivery("receiveNotification", other.client_id, other.private_key, client.client_id, None, payload)
+    ]
+    assert mailbox.got[0].arguments() == [client.client_id, payload.value]
+    assert not own.got
+
+
+def test_broadcasts_do_not_come_back(hub: Hub) -> None:
+    """R18: and each recipient gets the same payload."""
+    client, own = hub.join("table.*")
+    first, first_box = hub.join("table.*")
+    second, second_box = hub.join("table.*", "table.load.votable", "table.load.*")
+    hub.join("image.*")
+    payload = message()
+    assert set(hub.broker.notify_all(client, payload)) == {first.client_id, second.client_id}
+    assert [d.body for d in first_box.got] == [d.body for d in second_box.got] == [payload]
+    assert not own.got
+    assert hub.broker.notify_all(client, message("nobody.wants.this")) == []
+
+
+def test_wrong_recipients_are_faults(hub: Hub) -> None:
+    """R19."""
+    client, _ = hub.join("*")
+    other, mailbox = hub.join("image.*")
+    for recipient, text in ((other.client_id, "not subscribed"), ("nobody", "nobody"), ("hub", "not subscribed")):
+        for attempt in (
+            lambda to=recipient: hub.broker.notify(client, to, message()),
+            lambda to=recipient: hub.broker.call(client, to, "tag", message()),
+            lambda to=recipient: hub.broker.call_and_wait(client, to, message(), print),
+        ):
+            with pytest.raises(SAMPProxyError, match=text):
+                attempt()
+    assert not mailbox.got
+    assert not client.awaited
+
+
+def test_call_and_reply(hub: Hub) -> None:
+    """R18, R20: the tag comes back, the recipient sees a msg-id."""
+    client, own = hub.join()
+    other, mailbox = hub.join("*")
+    msg_id = hub.broker.call(client, other.client_id, "my tag", message())
+    [delivery] = mailbox.take()
+    assert (delivery.kind, delivery.sender_id, delivery.tag) == ("receiveCall", client.client_id, msg_id)
+    assert msg_id != "my tag"
+    answer = response()
+    hub.broker.reply(other, msg_id, answer)
+    assert own.take() == [
+        Delivery("receiveResponse", client.client_id, client.private_key, other.client_id, "my tag", answer)
+    ]
+
+
+def test_a_tag_may_be_reused(hub: Hub) -> None:
+    """R20: even while it is in use, and whatever it is."""
+    client, own = hub.join()
+    other, _ = hub.join("*")
+    ids = [hub.broker.call(client, other.client_id, "", message()) for _ in range(3)]
+    assert len(set(ids)) == 3
+    for msg_id in ids:
+        hub.broker.reply(other, msg_id, response())
+    assert [d.tag for d in own.got] == ["", "", ""]
+
+
+def test_call_all_gives_each_its_own_msg_id(hub: Hub) -> None:
+    """R21."""
+    client, own = hub.join("table.*")
+    others = [hub.join("table.*") for _ in range(3)]
+    ids = hub.broker.call_all(client, "tag", message())
+    assert set(ids) == {other.client_id for other, _ in others}
+    assert len(set(map(str, ids.values()))) == 3
+    for other, mailbox in others:
+        assert mailbox.got[0].tag == ids[other.client_id]
+        hub.broker.reply(other, str(ids[other.client_id]), response())
+    assert {(d.sender_id, d.tag) for d in own.got} == {(other.client_id, "tag") for other, _ in others}
+
+
+def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
+    """R21: each is a fault, and changes nothing."""
+    client, own = hub.join()
+    other, _ = hub.join("*")
+    third, _ = hub.join("*")
+    msg_id = hub.broker.call(client, other.client_id, "tag", message())
+    for who, which in ((third, msg_id), (client, msg_id), (other, "guess"), (other, ""), (other, "tag")):
+        with pytest.raises(SAMPProxyError, match="msg-id"):
+            hub.broker.reply(who, which, response())
+    assert not own.got
+    hub.broker.reply(other, msg_id, response())
+    with pytest.raises(SAMPProxyError, match="msg-id"):
+        hub.broker.reply(other, msg_id, response())
+    assert len(own.got) == 1
+
+
+def test_call_needs_a_way_back(hub: Hub) -> None:
+    """R13, R23: one who cannot receive the response is told so at once; callAndWait needs no way back."""
+    client = hub.broker.register("standard")
+    other, _ = hub.join("*")
+    with pytest.raises(SAMPProxyError, match="callAndWait"):
+        hub.broker.call(client, other.client_id, "tag", message())
+    with pytest.raises(SAMPProxyError, match="callAndWait"):
+        hub.broker.call_all(client, "tag", message())
+    answers: list[Payload] = []
+    call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    payload = response()
+    hub.broker.reply(other, call.msg_id, payload)
+    assert answers == [payload]
+
+
+def test_a_very_quick_reply_is_not_lost(hub: Hub) -> None:
+    """One that comes while the message is being handed over finds the call open."""
+    client, own = hub.join()
+    other, _ = hub.join("*")
+
+    class Eager(ListMailbox):
+        def put(self, delivery: Delivery) -> None:
+            assert delivery.tag is not None
+            hub.broker.reply(other, delivery.tag, response())
+
+    hub.broker.set_callable(other, True, Eager())
+    hub.broker.declare_subscriptions(other, {"*": {}})
+    answers: list[Payload] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    hub.broker.call(client, other.client_id, "tag", message())
+    assert len(answers) == 1
+    assert [d.tag for d in own.got] == ["tag"]
+
+
+def test_a_cancelled_call_takes_no_reply(hub: Hub) -> None:
+    """R22."""
+    client, _ = hub.join()
+    other, _ = hub.join("*")
+    answers: list[Payload] = []
+    call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    assert call.cancel()
+    assert not call.cancel()
+    with pytest.raises(SAMPProxyError, match="msg-id"):
+        hub.broker.reply(other, call.msg_id, response())
+    assert not answers
+    assert not client.awaited
+    assert not other.owed
+
+
+@pytest.mark.parametrize("end", ["unregister", "disconnect", "fail"])
+def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
+    """R23: recipient gone, thrown out, or not to be reached."""
+    client, own = hub.join()
+    other, mailbox = hub.join("*", name="topcat")
+    hub.broker.call(client, other.client_id, "tag", message())
+    answers: list[Payload] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    if end == "unregister":
+        hub.broker.unregister(other)
+    elif end == "disconnect":
+        hub.broker.disconnect(other, "topcat is slow")
+    else:
+        for delivery in mailbox.take():
+            hub.broker.delivery_failed(delivery, "topcat cannot be reached")
+            hub.broker.delivery_failed(delivery, "once is enough")
+    [delivery] = own.take()
+    assert (delivery.sender_id, delivery.tag) == (other.client_id, "tag")
+    text, code = errors_of(delivery)
+    assert "topcat" in str(text)
+    assert code == NO_RESPONSE
+    assert len(answers) == 1
+    assert not client.awaited
+    assert not other.owed
+
+
+def test_failed_notifications_and_responses_end_there(hub: Hub) -> None:
+    """Nobody waits for them."""
+    client, own = hub.join("*")
+    other, mailbox = hub.join("*")
+    hub.broker.notify(client, other.client_id, message())
+    hub.broker.delivery_failed(mailbox.take()[0], "gone")
+    msg_id = hub.broker.call(client, other.client_id, "tag", message())
+    hub.broker.reply(other, msg_id, response())
+    hub.broker.delivery_failed(own.take()[0], "gone")
+    assert not own.got
+
+
+def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
+    """R23: its calls end; a request of its that still waits is answered."""
+    client, own = hub.join()
+    other, _ = hub.join("*")
+    msg_id = hub.broker.call(client, other.client_id, "tag", message())
+    answers: list[Payload] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    hub.broker.unregister(client)
+    assert not own.got
+    assert len(answers) == 1
+    assert not other.owed
+    with pytest.raises(SAMPProxyError, match="msg-id"):
+        hub.broker.reply(other, msg_id, response())
+
+
+def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender who is never answered cannot fill the hub's memory; others are not affected."""
+    monkeypatch.setattr("pyvo.samp.broker.calls.MAX_OPEN_CALLS", 3)
+    client, _ = hub.join()
+    other, _ = hub.join("*")
+    third, _ = hub.join("*")
+    hub.broker.call_all(client, "tag", message())
+    with pytest.raises(SAMPProxyError, match="2 calls"):
+        hub.broker.call_all(client, "tag", message())
+    msg_id = hub.broker.call(client, other.client_id, "tag", message())
+    with pytest.raises(SAMPProxyError, match="3 calls"):
+        hub.broker.call_and_wait(client, other.client_id, message(), print)
+    hub.broker.call(third, other.client_id, "tag", message())
+    hub.broker.reply(other, msg_id, response())
+    hub.broker.call(client, other.client_id, "tag", message())
+
+
+def test_a_full_mailbox_throws_its_client_out_in_the_middle_of_a_broadcast(hub: Hub) -> None:
+    """R26, R50: nobody else is the worse for it, and the caller is told."""
+    client, own = hub.join()
+    full, _ = hub.join("*")
+    other, mailbox = hub.join("*")
+
+    class Full(ListMailbox):
+        def put(self, delivery: Delivery) -> None:
+            hub.broker.disconnect(full, "its queue is full")
+
+    hub.broker.set_callable(full, True, Full())
+    ids = hub.broker.call_all(client, "tag", message())
+    assert set(ids) == {full.client_id, other.client_id}
+    assert len([d for d in mailbox.got if d.kind == "receiveCall"]) == 1
+    [delivery] = own.got
+    assert delivery.sender_id == full.client_id
+    assert "its queue is full" in str(errors_of(delivery)[0])
+
+
+def test_a_mailbox_that_raises_harms_nobody_else(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    client, _ = hub.join()
+    bad, _ = hub.join("*")
+    _, mailbox = hub.join("*")
+
+    class Bad(ListMailbox):
+        def put(self, delivery: Delivery) -> None:
+            raise ZeroDivisionError
+
+    hub.broker.set_callable(bad, True, Bad())
+    hub.broker.notify_all(client, message())
+    assert len(mailbox.got) == 1
+    assert "could not hand over" in caplog.text
+
+
+# Restrictions on what a client may send (R47)
+
+
+def test_a_restricted_sender_reaches_only_whom_it_may(hub: Hub) -> None:
+    """R47: as if the others were not subscribed, in listings, broadcasts and messages to one."""
+
+    def may_reach(mtype: str, annotations: object) -> bool:
+        assert isinstance(annotations, dict)
+        return mtype.startswith("table.") or annotations.get("ok") == "1"
+
+    page, _ = hub.join(profile="web", may_reach=may_reach)
+    strict, _ = hub.join("*")
+    willing, willing_box = hub.join()
+    hub.broker.declare_subscriptions(willing, {"*": {"ok": "1"}})
+    willing_box.take()
+    assert set(hub.broker.get_subscribed_clients(page, "x.y")) == {willing.client_id}
+    assert set(hub.broker.get_subscribed_clients(page, LOAD)) == {willing.client_id, strict.client_id}
+    assert hub.broker.notify_all(page, message("x.y")) == [willing.client_id]
+    assert list(hub.broker.call_all(page, "tag", message("x.y"))) == [willing.client_id]
+    with pytest.raises(SAMPProxyError, match="may not send"):
+        hub.broker.notify(page, strict.client_id, message("x.y"))
+    hub.broker.notify(page, strict.client_id, message())
+    assert len(willing_box.got) == 2
+
+
+def test_the_origin_of_what_was_said(hub: Hub) -> None:
+    """R46: an event about a page's metadata is not the word of a standard client, though the hub sends it."""
+    _, mailbox = hub.join("samp.hub.event.metadata")
+    page, _ = hub.join(profile="web")
+    hub.broker.declare_metadata(page, {"samp.icon.url": "file:///etc/passwd"})
+    other, _ = hub.join()
+    hub.broker.declare_metadata(other, {"samp.icon.url": "file:///icon"})
+    assert [d.body.origin for d in mailbox.got] == ["web", "standard"]
+    assert hub.broker.profile_of(page.client_id) == "web"
+
+
+# Payloads
+
+
+def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
+    """R16."""
+    whole = {"samp.mtype": "a", "samp.params": {}}
+    assert Payload.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
+    part: SAMPValue = {"samp.mtype": "a", "extra": "kept"}
+    payload = Payload.message(part, b"<value>raw</value>")
+    assert payload.value == {"samp.mtype": "a", "extra": "kept", "samp.params": {}}
+    assert b"samp.params" in payload.encoded()
+    assert part == {"samp.mtype": "a", "extra": "kept"}
+
+
+@pytest.mark.parametrize(
+    "value", ["text", [], {}, {"samp.mtype": ["a"]}, {"samp.mtype": "a", "samp.params": "x"}, {"samp.mtype": "a.*"}]
+)
+def test_what_is_no_message(value: SAMPValue) -> None:
+    """R16."""
+    with pytest.raises(SAMPValueError):
+        Payload.message(value)
+
+
+@pytest.mark.parametrize("value", ["text", {}, {"samp.status": "fine"}, {"samp.status": "samp.ok", "samp.result": "x"}])
+def test_what_is_no_response(value: SAMPValue) -> None:
+    """R17."""
+    with pytest.raises(SAMPValueError):
+        Payload.response(value)
+
+
+def test_size_is_about_that_of_the_bytes() -> None:
+    payload = message(data="x" * 1000)
+    delivery = Delivery("receiveCall", "c1", "key", "c2", "id", payload)
+    assert 1000 < delivery.size < 2500
+    assert delivery.arguments() == ["c2", "id", payload.value]
+    assert payload.encoded() is payload.encoded()

@@ -1,0 +1,175 @@
+"""Whatever happens in whatever order: each call ends once, and nothing is left behind (R21, R23)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from pyvo.samp.broker import Broker, Client, Delivery, Payload, PendingCall
+from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.protocol import ok_response
+
+from .clockwork import Clock, ListMailbox
+
+MTYPES = ["a.b", "a.c", "d"]
+PATTERNS = ["*", "a.*", "a.b", "d"]
+
+
+class Calls(RuleBasedStateMachine):
+    """Clients come, subscribe, call, answer, fail and go."""
+
+    clients: Bundle[tuple[Client, ListMailbox]] = Bundle("clients")
+    deliveries: Bundle[tuple[Client, Delivery]] = Bundle("deliveries")
+    waiting: Bundle[tuple[PendingCall, list[Payload]]] = Bundle("waiting")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = Broker(Clock())
+        self.alive: dict[str, tuple[Client, ListMailbox]] = {}
+        self.ended: Counter[str] = Counter()  # how often each msg-id was answered
+        self.open: set[str] = set()
+        self.waits: list[tuple[str, list[Payload]]] = []
+        self.tags: dict[str, str] = {}  # tag -> msg-id: each tag is used once here
+
+    @rule(target=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
+    def join(self, patterns: set[str]) -> tuple[Client, ListMailbox]:
+        client = self.broker.register("standard")
+        mailbox = ListMailbox()
+        self.broker.set_callable(client, True, mailbox)
+        self.broker.declare_subscriptions(client, dict.fromkeys(patterns, {}))
+        self.alive[client.client_id] = client, mailbox
+        return client, mailbox
+
+    @rule(who=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
+    def subscribe(self, who: tuple[Client, ListMailbox], patterns: set[str]) -> None:
+        if who[0].is_active:
+            self.broker.declare_subscriptions(who[0], dict.fromkeys(patterns, {}))
+
+    @rule(who=consumes(clients), thrown_out=st.booleans())
+    def leave(self, who: tuple[Client, ListMailbox], thrown_out: bool) -> None:
+        client, mailbox = who
+        self.gather()
+        for msg_id in list(client.owed):
+            self.open.discard(msg_id)
+        for msg_id in list(client.awaited):
+            self.open.discard(msg_id)
+        del self.alive[client.client_id]
+        if thrown_out:
+            self.broker.disconnect(client, "out")
+        else:
+            self.broker.unregister(client)
+        assert mailbox.closed
+
+    @rule(target=deliveries, sender=clients, mtype=st.sampled_from(MTYPES))
+    def call_all(self, sender: tuple[Client, ListMailbox], mtype: str) -> object:
+        message = Payload.message({"samp.mtype": mtype})
+        tag = f"tag{len(self.tags)}"
+        wanted = set(self.broker.get_subscribed_clients(sender[0], mtype))
+        ids = self.broker.call_all(sender[0], tag, message)
+        assert set(ids) == wanted
+        made = []
+        for client_id, msg_id in ids.items():
+            assert isinstance(msg_id, str)
+            client, mailbox = self.alive[client_id]
+            delivery = mailbox.got[-1]
+            assert (delivery.kind, delivery.tag, delivery.body) == ("receiveCall", msg_id, message)
+            made.append((client, delivery))
+            self.open.add(msg_id)
+            self.tags[f"{tag}/{client_id}"] = msg_id
+        return multiple(*made)
+
+    @rule(target=waiting, sender=clients, recipient=clients, mtype=st.sampled_from(MTYPES))
+    def call_and_wait(
+        self, sender: tuple[Client, ListMailbox], recipient: tuple[Client, ListMailbox], mtype: str
+    ) -> object:
+        answers: list[Payload] = []
+        message = Payload.message({"samp.mtype": mtype})
+        try:
+            call = self.broker.call_and_wait(sender[0], recipient[0].client_id, message, answers.append)
+        except SAMPProxyError:
+            return multiple()
+        self.open.add(call.msg_id)
+        self.waits.append((call.msg_id, answers))
+        return call, answers
+
+    @rule(what=deliveries, fails=st.booleans())
+    def answer(self, what: tuple[Client, Delivery], fails: bool) -> None:
+        client, delivery = what
+        assert delivery.tag is not None
+        was_open = delivery.tag in self.open
+        self.open.discard(delivery.tag)
+        if fails:
+            self.broker.delivery_failed(delivery, "failed")
+            return
+        try:
+            self.broker.reply(client, delivery.tag, Payload.response(ok_response()))
+            assert was_open
+        except SAMPProxyError:
+            assert not was_open
+
+    @rule(what=deliveries, who=clients)
+    def forge(self, what: tuple[Client, Delivery], who: tuple[Client, ListMailbox]) -> None:
+        if who[0] is not what[0]:
+            try:
+                self.broker.reply(who[0], str(what[1].tag), Payload.response(ok_response()))
+            except SAMPProxyError:
+                return
+            raise AssertionError("a third party may not answer")
+
+    @rule(what=waiting)
+    def cancel(self, what: tuple[PendingCall, list[Payload]]) -> None:
+        call, answers = what
+        assert call.cancel() == (call.msg_id in self.open)
+        self.open.discard(call.msg_id)
+
+    @rule(what=waiting)
+    def answer_waiting(self, what: tuple[PendingCall, list[Payload]]) -> None:
+        call, answers = what
+        before = len(answers)
+        try:
+            self.broker.reply(call.recipient, call.msg_id, Payload.response(ok_response()))
+            assert call.msg_id in self.open
+            assert len(answers) == before + 1 == 1
+        except SAMPProxyError:
+            assert call.msg_id not in self.open
+        self.open.discard(call.msg_id)
+
+    def gather(self) -> None:
+        """Count the responses that have come."""
+        for client_id, (_, mailbox) in self.alive.items():
+            for delivery in mailbox.take():
+                assert delivery.recipient_id == client_id
+                if delivery.kind == "receiveResponse":
+                    self.ended[self.tags[f"{delivery.tag}/{delivery.sender_id}"]] += 1
+
+    @invariant()
+    def nothing_twice_and_nothing_left(self) -> None:
+        self.gather()
+        assert all(number == 1 for number in self.ended.values())
+        assert not self.open & set(self.ended)
+        assert all(len(answers) <= 1 for _, answers in self.waits)
+        owed = [msg_id for client, _ in self.alive.values() for msg_id in client.owed]
+        awaited = [msg_id for client, _ in self.alive.values() for msg_id in client.awaited]
+        assert sorted(owed) == sorted(awaited) == sorted(self.open)
+
+    @invariant()
+    def listings_agree(self) -> None:
+        if not self.alive:
+            return
+        client, _ = next(iter(self.alive.values()))
+        others = set(self.alive) - {client.client_id}
+        assert set(map(str, self.broker.get_registered_clients(client))) == others | {"hub"}
+        for mtype in MTYPES:
+            expected = {
+                each for each in others if set(self.alive[each][0].subscriptions) & {"*", mtype, f"{mtype[0]}.*"}
+            }
+            if "." not in mtype:
+                expected = {each for each in others if set(self.alive[each][0].subscriptions) & {"*", mtype}}
+            assert set(self.broker.get_subscribed_clients(client, mtype)) == expected
+
+
+TestCalls = Calls.TestCase
+TestCalls.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
