@@ -126,16 +126,11 @@ class StandardProfile:
 
 
 class _Operations(HubOperations):
-    """The operations, and who may use them at all."""
+    """The operations that only this profile has, and who may use any of them."""
 
     def __init__(self, profile: StandardProfile, broker: Broker, loop: Loop, names: OwnNames) -> None:
-        super().__init__(
-            PROFILE,
-            "samp.hub",
-            broker,
-            loop,
-            {"register": self.register, "setXmlrpcCallback": self.set_xmlrpc_callback},
-        )
+        own = {"register": self.register, "setXmlrpcCallback": self.set_xmlrpc_callback}
+        super().__init__(PROFILE, "samp.hub", broker, loop, own)
         self._profile = profile
         self._names = names
 
@@ -149,14 +144,14 @@ class _Operations(HubOperations):
             return self.plain(403, "This server goes by another name", request)
         return None
 
-    # What only this profile has
-
     def register(self, secret: str) -> dict[str, SAMPValue]:
+        """Let a client in that knows the secret (R6)."""
         if not self._profile.knows(secret):
             raise SAMPProxyError(1, "This is not the hub's secret; it is in the lockfile")
         return self._identity(self._broker.register(PROFILE))
 
     def set_xmlrpc_callback(self, key: str, url: str) -> str:
+        """Note where the caller can be called back (R13)."""
         client = self._client(key)
         assert self.current is not None
         self._profile.set_callback(client, callback_url(url, self.current.connection.peer[0]))
