@@ -342,7 +342,7 @@ def _refuse_if_running(path: Path) -> None:
         return
     if is_alive(params):
         raise SAMPHubError(
-            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {shown(path)}). Use that one, "
+            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {shown(path)}). Use that, "
             "or stop it first; a hub with mode='multiple' runs beside it."
         )
 
