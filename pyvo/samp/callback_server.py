@@ -9,10 +9,13 @@ kept waiting. It refers to the client weakly: a client that its program has forg
 from __future__ import annotations
 
 import hmac
+import socket
 from typing import Any, Protocol
 
+from .addresses import OwnNames
 from .errors import SAMPProxyError
 from .inbox import Inbox
+from .transport.connection import http_address
 from .transport.http import Request, Response
 from .transport.loop import Loop
 from .transport.rpc import XMLRPCHandler
@@ -23,6 +26,10 @@ __all__ = ["CallbackServer"]
 
 class CallbackHub(Protocol):
     """What is asked of a hub."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
 
     def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
         """Tell the hub where the client is called back."""
@@ -38,7 +45,7 @@ class Keeper(Protocol):
 class _CallbackHandler(XMLRPCHandler):
     """The operations that a hub calls, and who may call them."""
 
-    def __init__(self, inbox: Inbox, hosts: frozenset[str]) -> None:
+    def __init__(self, inbox: Inbox, names: OwnNames) -> None:
         super().__init__(
             {
                 "samp.client.receiveNotification": self.receive_notification,
@@ -47,7 +54,7 @@ class _CallbackHandler(XMLRPCHandler):
             }
         )
         self._inbox = inbox
-        self._hosts = hosts
+        self._names = names
 
     def check(self, request: Request, connection: Connection) -> Response | None:
         """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
@@ -55,7 +62,7 @@ class _CallbackHandler(XMLRPCHandler):
         if "origin" in headers:
             return self.plain(403, "Web pages are not answered here", request)
         host = headers.get("host")
-        if host is not None and _without_port(host) not in self._hosts:
+        if host is not None and host not in self._names:
             return self.plain(403, "This server goes by another name", request)
         return None
 
@@ -81,11 +88,6 @@ class _CallbackHandler(XMLRPCHandler):
             raise SAMPProxyError(1, "This is not the private key of the client")
 
 
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
-
-
 class CallbackServer:
     """
     A client's server for its hub's calls.
@@ -103,19 +105,27 @@ class CallbackServer:
     """
 
     def __init__(self, loop: Loop, inbox: Inbox, address: tuple[str, int], hub: CallbackHub) -> None:
-        addr = f"[{address[0]}]" if ":" in address[0] else address[0]
-        names = {"localhost", "127.0.0.1", "[::1]", addr.lower()}
-        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, frozenset(names)))
+        self._address = address[0]
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, OwnNames(address[0])))
         self._loop = loop
         self._hub = hub
-        #: URL at which the hub calls.
-        self.url = f"http://{addr}:{self._server.port}/"
         self._server.start()
 
     def announce(self, private_key: str) -> None:
         """Tell the hub where to call (R31)."""
-        self._hub.set_xmlrpc_callback(private_key, self.url)
+        everywhere = self._address in {"", "0.0.0.0", "::"}
+        address = _way_to(self._hub.url) if everywhere else self._address
+        host = f"[{address}]" if ":" in address else address
+        self._hub.set_xmlrpc_callback(private_key, f"http://{host}:{self._server.port}/")
 
     def stop(self) -> None:
         """Close it; returns at once."""
         self._loop.call_soon(self._server.stop)
+
+
+def _way_to(url: str) -> str:
+    """The address of this machine that the hub sees. Nothing is sent: a datagram socket only picks its route."""
+    host, port, _ = http_address(url)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, port))
+        return str(sock.getsockname()[0])
