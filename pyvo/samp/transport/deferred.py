@@ -20,13 +20,14 @@ class Deferred:
     __slots__ = ("_lock", "_on_cancel", "_on_done", "_outcome", "on_sent", "state")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in between
         self._on_cancel: Callable[[], object] | None = None
         self._on_done: Callable[[Deferred], object] | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
         #: Called in the loop's thread with True when the answer has been handed to the kernel, or with False when
-        #: the connection broke before that.
+        #: the connection broke before that. It must be set before the answer is given.
         self.on_sent: Callable[[bool], object] | None = None
+        #: ``"waiting"``, then ``"done"`` or ``"cancelled"``.
         self.state = "waiting"
 
     def resolve(self, value: object) -> bool:
@@ -39,15 +40,16 @@ class Deferred:
 
     def cancel(self) -> bool:
         """The one who asked is gone; False if the answer was given before."""
-        cancelled = self._settle("cancelled", (None, None))
-        callback, self._on_cancel = self._on_cancel, None
-        if cancelled and callback is not None:
-            callback()
-        return cancelled
+        return self._settle("cancelled", (None, None))
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
-        """Have ``callback()`` called if the one who asked goes away first."""
-        self._on_cancel = callback
+        """Have ``callback()`` called if the one who asked goes away first; at once when that has happened."""
+        with self._lock:
+            if self.state == "waiting":
+                self._on_cancel = callback
+            cancelled = self.state == "cancelled"
+        if cancelled:
+            callback()
 
     def result(self) -> Any:
         """The value, or raise the error, that was given."""
@@ -59,10 +61,11 @@ class Deferred:
     def when_done(self, callback: Callable[[Deferred], object]) -> None:
         """Have ``callback(self)`` called once there is an answer; at once when there is."""
         with self._lock:
-            self._on_done = callback
-            if self.state != "done":
-                return
-        callback(self)
+            if self.state == "waiting":
+                self._on_done = callback
+            done = self.state == "done"
+        if done:
+            callback(self)
 
     def _settle(self, state: str, outcome: tuple[Any, BaseException | None]) -> bool:
         with self._lock:
@@ -70,7 +73,11 @@ class Deferred:
                 return False
             self.state = state
             self._outcome = outcome
-            callback = self._on_done
-        if state == "done" and callback is not None:
-            callback(self)
+            on_done, on_cancel = self._on_done, self._on_cancel
+            self._on_done = self._on_cancel = None  # they hold on to the connection and to whoever prepares the answer
+        if state == "done":
+            if on_done is not None:
+                on_done(self)
+        elif on_cancel is not None:
+            on_cancel()
         return True

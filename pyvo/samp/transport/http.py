@@ -6,9 +6,7 @@ HTTP/1.x without sockets: bytes go in, requests or answers come out.
 arrived and give back whole messages; both hold to limits, since what they read may come from anybody.
 
 The real programs at the other end are not strict: DS9 ends its header lines with a bare line feed, sends no
-``Host`` and closes a byte before the announced length of its faults; JSAMP closes after each answer. The reading of
-header lines is deliberately short: the standard library's goes through its e-mail parser, which would be the
-larger part of what a message costs.
+``Host`` and closes a byte before the announced length of its faults; JSAMP closes after each answer.
 """
 
 from __future__ import annotations
@@ -19,18 +17,18 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from .http_body import Body, HTTPError
+from .http_head import content_length, keeps_alive, parse_headers
 
 __all__ = ["Answer", "AnswerReader", "HTTPError", "Request", "RequestReader", "Response"]
 
 MAX_HEAD = 32 * 1024
-MAX_LINES = 100
 MAX_BODY = 64 * 1024 * 1024
-#: Headers that decide how long a message is, or whom it may come from: of two, two readers would take different ones.
-_SINGLE = frozenset({"content-length", "host", "origin", "transfer-encoding", "content-encoding"})
+#: How many times an answer may announce itself (status 100 to 199) before it comes.
+MAX_ANNOUNCEMENTS = 10
 
 
 class Request(NamedTuple):
-    """One request as it was read. Names of headers are in lower case."""
+    """One request as it was read. Names of headers are in lower case; requests share them, so leave them unchanged."""
 
     method: str
     target: str
@@ -88,19 +86,23 @@ class Response(NamedTuple):
         return data + self.body if with_body else data
 
 
-_STATUS = re.compile(r"[1-9][0-9][0-9]", re.ASCII).fullmatch
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
 
 
 class _Reader:
     """What requests and answers have in common: a head of lines, then a body."""
 
+    #: What the first line looks like, without its end.
+    first_line: re.Pattern[str]
+    #: What the first byte may be: a peer that speaks another protocol (TLS, say) is told at once.
+    first_byte: bytes
+    what: str
+
     def __init__(self, max_body: int = MAX_BODY) -> None:
         self.max_body = max_body
         self._buffer = bytearray()
         self._scanned = 0
-        self._last_head = b""
-        self._last_parsed: tuple[list[str], dict[str, str]] = ([], {})
+        self._begun = False
         self._body: Body | None = None
 
     @property
@@ -113,29 +115,30 @@ class _Reader:
         """How many bytes are held."""
         return len(self._buffer) + (self._body.size if self._body else 0)
 
+    @property
+    def expected(self) -> int:
+        """How many bytes of the present body are known to be still to come."""
+        return self._body.expected if self._body else 0
+
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
         self._buffer += data
 
-    def _read_head(self) -> tuple[list[str], dict[str, str]] | None:
-        """First line, split in three, and the headers; None until the head is complete."""
+    def _take_head(self) -> bytes | None:
+        """All lines up to the blank one; None until they are there."""
         buffer = self._buffer
         end = self._find_end_of_head()
-        if end < 0:
-            if len(buffer) > MAX_HEAD:
+        if end < 0 or end > MAX_HEAD:
+            self._check_beginning()
+            if end > MAX_HEAD or len(buffer) > MAX_HEAD:
                 raise HTTPError(431, "The header lines are too long")
             self._scanned = max(0, len(buffer) - 2)
             return None
-        if end > MAX_HEAD:
-            raise HTTPError(431, "The header lines are too long")
         head = bytes(buffer[:end])
         del buffer[:end]
         self._scanned = 0
-        # A client that keeps its connection sends the same head over and over.
-        if head != self._last_head:
-            self._last_parsed = parse_head(head)
-            self._last_head = head
-        return self._last_parsed
+        self._begun = False
+        return head
 
     def _find_end_of_head(self) -> int:
         """Index behind the blank line, which ends in LF or CR LF; -1 when it is yet to come."""
@@ -147,65 +150,37 @@ class _Reader:
             return lf + 2
         return crlf + 3 if crlf >= 0 else -1
 
+    def _check_beginning(self) -> None:
+        """Refuse at once what isn't HTTP/1: TLS, or HTTP/0.9, whose peer would wait for its answer in vain."""
+        buffer = self._buffer
+        if self._begun or not buffer:
+            return
+        if buffer[0] not in self.first_byte:
+            raise HTTPError(400, f"This is not an HTTP/1 {self.what}")
+        end = buffer.find(b"\n", 0, MAX_HEAD)
+        if end >= 0:
+            self._match_first_line(buffer[:end].decode("latin-1"))
+            self._begun = True
 
-def parse_head(head: bytes) -> tuple[list[str], dict[str, str]]:
-    """
-    Read the lines above a body.
-
-    Parameters
-    ----------
-    head : bytes
-        From the first line to the blank line.
-
-    Returns
-    -------
-    first_line : list of str
-        The first line, split at blanks into three at the most.
-    headers : dict of str to str
-        By name in lower case; a repeated header's values are joined with commas.
-
-    Raises
-    ------
-    HTTPError
-        Where the lines are no header lines.
-    """
-    lines = head.decode("latin-1").rstrip("\r\n").split("\n")
-    if len(lines) > MAX_LINES:
-        raise HTTPError(431, "There are too many header lines")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name[-1] in " \t" or name[0] in " \t":
-            raise HTTPError(400, "A header line is malformed")
-        name = name.lower()
-        value = value.strip()
-        if name in headers:
-            if name in _SINGLE:
-                raise HTTPError(400, f"There are two {name} headers")
-            value = f"{headers[name]}, {value}"
-        headers[name] = value
-    return lines[0].strip().split(" ", 2), headers
+    def _match_first_line(self, line: str) -> re.Match[str]:
+        match = self.first_line.fullmatch(line.rstrip(" \t\r"))
+        if match is None:
+            raise HTTPError(400, f"This is not an HTTP/1 {self.what}")
+        return match
 
 
-def _keeps_alive(version: str, headers: dict[str, str]) -> bool:
-    connection = headers.get("connection")
-    if connection is None:
-        return version != "HTTP/1.0"
-    connection = connection.lower()
-    if version == "HTTP/1.0":
-        return "keep-alive" in connection
-    return "close" not in connection
+class _RequestHead(NamedTuple):
+    """What the lines above a request's body say."""
 
-
-def _content_length(headers: dict[str, str], limit: int) -> int | None:
-    text = headers.get("content-length")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise HTTPError(400, "Content-Length is not a number")
-    if len(text) > 15 or int(text) > limit:
-        raise HTTPError(413, f"The body is longer than {limit} bytes")
-    return int(text)
+    method: str
+    target: str
+    headers: dict[str, str]
+    keep_alive: bool
+    length: int | None
+    plain: bool
+    """Whether the body comes as it is, neither in chunks nor packed."""
+    expects: bool
+    """Whether the sender waits to be asked for the body."""
 
 
 class RequestReader(_Reader):
@@ -218,15 +193,16 @@ class RequestReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
+    first_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
+    first_byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    what = "request"
+
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._head: tuple[str, str, dict[str, str], bool] = ("", "", {}, False)
+        self._last_bytes = b""
+        self._head = _RequestHead("", "", {}, False, None, False, False)
+        #: Whether the sender is to be told that it may send the body.
         self.wants_continue = False
-
-    @property
-    def expected(self) -> int:
-        """How many bytes of the present body are known to be still to come."""
-        return self._body.expected if self._body else 0
 
     def next(self) -> Request | None:
         """
@@ -242,43 +218,54 @@ class RequestReader(_Reader):
         HTTPError
             The bytes are no HTTP request, or go beyond a limit. The connection is of no use afterwards.
         """
-        if self._body is None and not self._begin():
-            return None
         body = self._body
-        assert body is not None
+        if body is None:
+            if not self._begin():
+                return None
+            head = self._head
+            size = head.length or 0
+            if head.plain and len(self._buffer) >= size:  # most requests are short and come in one piece
+                content = bytes(self._buffer[:size])
+                del self._buffer[:size]
+                return Request(head.method, head.target, head.headers, content, head.keep_alive)
+            body = self._body = Body(head.headers, self.max_body, head.length)
+            self.wants_continue = head.expects and not self._buffer
         if not body.take(self._buffer):
             return None
         self._body = None
         self.wants_continue = False
-        method, target, headers, keep_alive = self._head
-        return Request(method, target, headers, body.value(), keep_alive)
+        head = self._head
+        return Request(head.method, head.target, head.headers, body.value(), head.keep_alive)
 
     def _begin(self) -> bool:
         buffer = self._buffer
         if buffer and buffer[0] in b"\r\n":  # blank lines ahead of a request are to be ignored (RFC 9112)
-            stripped = bytes(buffer[:64]).lstrip(b"\r\n")
-            del buffer[: min(len(buffer), 64) - len(stripped)]
+            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
         if not buffer:
             return False
-        read = self._read_head()
-        if read is None:
+        data = self._take_head()
+        if data is None:
             return False
-        first, headers = read
-        if len(first) != 3 or not first[2].startswith("HTTP/1."):
-            raise HTTPError(400, "This is not an HTTP/1 request")
-        method, target, version = first
-        length = _content_length(headers, self.max_body)
+        if data != self._last_bytes:  # a client that keeps its connection sends the same head over and over
+            self._head = self._parse(data)
+            self._last_bytes = data
+        return True
+
+    def _parse(self, data: bytes) -> _RequestHead:
+        line, _, lines = data.decode("latin-1").partition("\n")
+        method, target, version = self._match_first_line(line).groups()
+        headers = parse_headers(lines)
+        length = content_length(headers, self.max_body)
+        plain = "transfer-encoding" not in headers and "content-encoding" not in headers
         if length is None and method == "POST" and "transfer-encoding" not in headers:
             raise HTTPError(411, "A POST needs a Content-Length")
-        self._body = Body(headers, self.max_body, length)
-        self.wants_continue = headers.get("expect", "").lower() == "100-continue" and not buffer
-        self._head = (method, target, headers, _keeps_alive(version, headers))
-        return True
+        expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
+        return _RequestHead(method, target, headers, keeps_alive(version, headers), length, plain, expects)
 
 
 class AnswerReader(_Reader):
     """
-    Reads the one answer to a request.
+    Reads the answers on one connection.
 
     Parameters
     ----------
@@ -286,9 +273,14 @@ class AnswerReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
+    first_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
+    first_byte = b"H"
+    what = "answer"
+
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
         self._head: tuple[int, str, dict[str, str], bool] = (0, "", {}, False)
+        self._announcements = 0
 
     def next(self, *, closed: bool = False) -> Answer | None:
         """
@@ -310,36 +302,40 @@ class AnswerReader(_Reader):
         HTTPError
             The bytes are no HTTP answer, go beyond a limit, or end before the body began.
         """
-        while self._body is None:
-            if not self._begin():
-                if closed:
-                    raise HTTPError(400, "The connection was closed without an answer")
-                return None
-        done = self._body.take(self._buffer)
-        if not done and not closed:
+        if self._body is None and not self._begin():
+            if closed:
+                raise HTTPError(400, "The connection was closed without an answer")
             return None
         body = self._body
+        assert body is not None
+        done = body.take(self._buffer)
+        if not done and not closed:
+            return None
         self._body = None
+        self._announcements = 0
         status, reason, headers, keep_alive = self._head
         return Answer(status, reason, headers, body.value(), keep_alive and done and not closed and not self._buffer)
 
     def _begin(self) -> bool:
         while True:
-            read = self._read_head()
-            if read is None:
+            data = self._take_head()
+            if data is None:
                 return False
-            first, headers = read
-            if len(first) < 2 or not first[0].startswith("HTTP/1.") or not _STATUS(first[1]):
-                raise HTTPError(400, "This is not an HTTP/1 answer")
-            status = int(first[1])
+            line, _, lines = data.decode("latin-1").partition("\n")
+            version, digits, reason = self._match_first_line(line).groups()
+            headers = parse_headers(lines)
+            status = int(digits)
             if status >= 200:  # the ones below only announce the answer
                 break
-        length = _content_length(headers, self.max_body)
-        keep_alive = _keeps_alive(first[0], headers)
+            self._announcements += 1
+            if self._announcements > MAX_ANNOUNCEMENTS:
+                raise HTTPError(400, "The answer is announced again and again")
+        length = content_length(headers, self.max_body)
+        keep_alive = keeps_alive(version, headers)
         if status in (204, 304):
             length = 0
         self._body = Body(headers, self.max_body, length, until_close=True)
         if length is None and "transfer-encoding" not in headers:
             keep_alive = False
-        self._head = (status, first[2] if len(first) > 2 else "", headers, keep_alive)
+        self._head = (status, reason or "", headers, keep_alive)
         return True

@@ -25,71 +25,96 @@ class HTTPError(Exception):
         self.status = status
 
 
+#: Bytes that chunked coding may add to a body, besides eight for each byte of the body.
+MAX_FRAMING = 64 * 1024
+MAX_LINE = 1024
+
+
 class Body:
-    """A body that is arriving: of known length, in chunks, or until the connection closes."""
+    """
+    A body that is arriving: of known length, in chunks, or until the connection closes.
+
+    Parameters
+    ----------
+    headers : dict of str to str
+        The headers above it, names in lower case.
+    limit : int
+        Bytes that it may have, packed or unpacked.
+    length : int, optional
+        Its announced length.
+    until_close : bool
+        Whether a body without a length and without chunks goes on until the connection closes, as an answer's does.
+
+    Raises
+    ------
+    HTTPError
+        The headers contradict each other, or name a coding that is not known here.
+    """
 
     def __init__(self, headers: dict[str, str], limit: int, length: int | None, *, until_close: bool = False) -> None:
-        coding = headers.get("transfer-encoding", "").lower()
-        if coding and coding != "chunked":
+        coding = headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
             raise HTTPError(501, "The transfer encoding is not known here")
-        if coding and length is not None:
+        if coding is not None and length is not None:
             raise HTTPError(400, "Both a length and chunks are announced")
         packing = headers.get("content-encoding", "identity").lower()
         if packing not in ("identity", "gzip", "x-gzip"):
             raise HTTPError(415, "The content encoding is not known here")
         self._packed = packing != "identity"
         self._limit = limit
-        self._remaining = length
-        self._chunked = bool(coding)
-        self._until_close = until_close and not coding and length is None
+        self._remaining = length or 0
+        self._chunked = coding is not None
+        self._until_close = until_close and coding is None and length is None
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
-        self._parts: list[bytes] = []
-        self.size = 0
+        self._framing = 0
+        self._data = bytearray()  # one object: a list of chunks of one byte would take fifty times their size
+
+    @property
+    def size(self) -> int:
+        """How many bytes have arrived."""
+        return len(self._data)
 
     @property
     def expected(self) -> int:
         """How many bytes are known to be still to come."""
-        return self._remaining or 0
+        return self._remaining
 
     def take(self, buffer: bytearray) -> bool:
         """Move what belongs to the body out of ``buffer``; True when the body is complete."""
         if self._chunked:
             return self._take_chunks(buffer)
         if self._until_close:
-            self._add(bytes(buffer))
-            buffer.clear()
+            self._move(buffer, len(buffer))
             return False
-        remaining = self._remaining or 0
-        if buffer and remaining:
-            part = bytes(buffer[:remaining])
-            del buffer[:remaining]
-            self._add(part)
-            self._remaining = remaining = remaining - len(part)
-        return not remaining
+        self._remaining -= self._move(buffer, self._remaining)
+        return not self._remaining
 
     def value(self) -> bytes:
         """The body, unpacked."""
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        data = bytes(self._data)
         return _unzip(data, self._limit) if self._packed else data
 
-    def _add(self, part: bytes) -> None:
-        if part:
-            self.size += len(part)
-            if self.size > self._limit:
-                raise HTTPError(413, f"The body is longer than {self._limit} bytes")
-            self._parts.append(part)
+    def _move(self, buffer: bytearray, most: int) -> int:
+        """Move up to ``most`` bytes from ``buffer`` to the body; how many it were."""
+        size = min(len(buffer), most)
+        if len(self._data) + size > self._limit:
+            raise HTTPError(413, f"The body is longer than {self._limit} bytes")
+        if size == len(buffer):
+            self._data += buffer
+            buffer.clear()
+        else:
+            self._data += buffer[:size]
+            del buffer[:size]
+        return size
 
     def _take_chunks(self, buffer: bytearray) -> bool:
         while True:
             if self._chunk_left:
-                part = bytes(buffer[: self._chunk_left])
-                if not part:
+                if not buffer:
                     return False
-                del buffer[: len(part)]
-                self._chunk_left -= len(part)
-                self._add(part)
+                self._chunk_left -= self._move(buffer, self._chunk_left)
                 self._after_chunk = not self._chunk_left
                 continue
             line = self._take_line(buffer)
@@ -106,21 +131,26 @@ class Body:
                 self._begin_chunk(line)
 
     def _begin_chunk(self, line: bytes) -> None:
-        digits = line.partition(b";")[0].strip()
+        digits = line.partition(b";")[0].strip(b" \t")
         if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
             raise HTTPError(400, "The length of a chunk is malformed")
         self._chunk_left = int(digits, 16)
         self._in_trailer = not self._chunk_left
+        if len(self._data) + self._chunk_left > self._limit:
+            raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
     def _take_line(self, buffer: bytearray) -> bytes | None:
-        end = buffer.find(b"\n")
+        end = buffer.find(b"\n", 0, MAX_LINE)
         if end < 0:
-            if len(buffer) > 1024:
-                raise HTTPError(400, "The length of a chunk is malformed")
+            if len(buffer) >= MAX_LINE:
+                raise HTTPError(400, "A line between chunks is too long")
             return None
-        line = bytes(buffer[:end]).rstrip(b"\r")
+        line = bytes(buffer[:end])
         del buffer[: end + 1]
-        return line
+        self._framing += end + 1
+        if self._framing > MAX_FRAMING + 8 * len(self._data):
+            raise HTTPError(400, "The chunks bear more description than content")
+        return line.removesuffix(b"\r")
 
 
 def _unzip(data: bytes, limit: int) -> bytes:
@@ -132,6 +162,6 @@ def _unzip(data: bytes, limit: int) -> bytes:
         raise HTTPError(400, "The body is not valid gzip") from error
     if len(plain) > limit:
         raise HTTPError(413, f"The unpacked body is longer than {limit} bytes")
-    if not unpacker.eof:
-        raise HTTPError(400, "The body is not complete gzip")
+    if not unpacker.eof or unpacker.unused_data:
+        raise HTTPError(400, "The body is not one complete gzip file")
     return plain

@@ -81,7 +81,7 @@ class Workers:
         self._name = name
         self._idle_time = idle
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # not a plain one: a signal handler may come in between
         self._idle = 0  # threads that wait and are not claimed by a job
         self._unserved = 0  # jobs for which no thread could be started
         self._threads: set[threading.Thread] = set()
@@ -127,7 +127,7 @@ class Workers:
 
     def abandon(self) -> None:
         """Forget the threads, in the child of a fork: they are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopped = True
         self._threads = set()
 
@@ -221,7 +221,7 @@ class Loop:
             return
         self._wake()
         deadline = time.monotonic() + timeout
-        if self.in_loop():  # it ends after this callback; a worker may be waiting for just that
+        if self._thread is threading.current_thread():  # it ends after this callback; workers may wait for that
             deadline = 0.0
         else:
             self._thread.join(timeout)
@@ -229,28 +229,18 @@ class Loop:
             self.workers.stop(deadline - time.monotonic())
 
     def abandon(self) -> None:
-        """Close the child's copies of the descriptors after a fork; the thread is the parent's."""
+        """Close the child's copies of all sockets, those that are watched included, after a fork."""
         self._stopping = True
         self._ident = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.workers.abandon()
         # Nothing is unregistered: on Linux the child shares the parent's table of watched descriptors.
         with suppress(OSError):  # on macOS the child has no such descriptor
+            for key in list((self._selector.get_map() or {}).values()):
+                key.fileobj.close()  # type: ignore[union-attr]
             self._selector.close()
         self._waker.close()
         self._wake_end.close()
-
-    def abandon(self) -> None:
-        """
-        Close this process's copies of all sockets that are watched, in the child of a fork.
-
-        The loop's thread is in the parent only, and so is the right to take sockets out of the selector, which
-        both processes share.
-        """
-        self._stopping = True
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._close()
 
     @property
     def stopped(self) -> bool:
@@ -386,6 +376,7 @@ class Loop:
             _call(*ready.popleft())
 
     def _close(self) -> None:
+        self._ident = None  # the system may give it to another thread
         self._selector.close()
         self._waker.close()
         self._wake_end.close()
