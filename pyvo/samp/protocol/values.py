@@ -203,14 +203,14 @@ def format_float(x: float) -> str:
     """
     if not math.isfinite(x):
         raise SAMPValueError(f"{float(x)} is not finite, as a SAMP float must be")
-    x = float(x)
-    shortest = repr(x)
+    shortest = repr(float(x))
     mantissa, _, exponent = shortest.partition("e")
     if not exponent or not 1e-9 <= abs(x) <= 1e16:
         return shortest
-    # DS9 does not understand an exponent. As many decimals as the shortest form has are enough.
-    decimals = len(mantissa.partition(".")[2]) - int(exponent)
-    return f"{x:.{max(decimals, 1)}f}"
+    # DS9 does not understand an exponent. The point is moved by hand, because "%.17f" would round once more, and
+    # next to a power of two the result is another number.
+    sign, digits, shift = "-" if x < 0 else "", mantissa.lstrip("-").replace(".", ""), int(exponent)
+    return f"{sign}0.{'0' * (-shift - 1)}{digits}" if shift < 0 else f"{sign}{digits:0<{shift + 1}}.0"
 
 
 def parse_int(text: str) -> int:

@@ -1,0 +1,110 @@
+"""MTypes and wildcards (R12, R14)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyvo.samp.errors import SAMPValueError
+from pyvo.samp.protocol import best_match, check_mtype, check_pattern, matches, subtypes
+
+from .strategies import mtypes, patterns
+
+
+@pytest.mark.parametrize(
+    ("mtype", "expected"),
+    [
+        ("a.b.c", ["a.b.c", "a.b.*", "a.*", "*"]),
+        ("samp.app.ping", ["samp.app.ping", "samp.app.*", "samp.*", "*"]),
+        ("a", ["a", "*"]),
+    ],
+)
+def test_subtypes(mtype: str, expected: list[str]) -> None:
+    """R12: what a client may have subscribed to in order to receive an MType."""
+    assert subtypes(mtype) == expected
+
+
+@pytest.mark.parametrize("mtype", ["a", "table.load.votable", "spectrum.load.ssa-generic", "x_y.Z9", "ds9.get", "a.é"])
+def test_mtypes_are_accepted(mtype: str) -> None:
+    check_mtype(mtype)
+    check_pattern(mtype)
+
+
+@pytest.mark.parametrize("pattern", ["*", "a.*", "samp.hub.event.*"])
+def test_wildcards_are_patterns_but_no_mtypes(pattern: str) -> None:
+    """R12: ``*`` and ``a.b.*`` are for subscriptions alone."""
+    check_pattern(pattern)
+    with pytest.raises(SAMPValueError, match="is not an MType"):
+        check_mtype(pattern)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", ".", "a.", ".a", "a..b", "*.a", "a*", "a.*.b", "a.b*", "**", "*.*", ".*", "a.**"],
+        *["a b", "a\n", "\x00", "a." * 200_000 + "a", "a" * 256],
+    ],
+    ids=lambda text: repr(text[:9]),
+)
+def test_nonsense_is_neither(text: str) -> None:
+    """R12: a ``*`` anywhere but at the end is refused, and so is anything else."""
+    with pytest.raises(SAMPValueError) as refused:
+        check_mtype(text)
+    assert len(str(refused.value)) < 2000
+    with pytest.raises(SAMPValueError) as refused:
+        check_pattern(text)
+    assert len(str(refused.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mtype", "expected"),
+    [
+        ("*", "a", True),
+        ("*", "a.b", True),
+        ("a.*", "a.b", True),
+        ("a.*", "a.b.c", True),
+        ("a.*", "a", False),
+        ("a.*", "ab.c", False),
+        ("a.b", "a.b", True),
+        ("a.b", "a.b.c", False),
+        ("a.b.c", "a.b", False),
+    ],
+)
+def test_matches(pattern: str, mtype: str, expected: bool) -> None:
+    """R12: ``a.*`` matches ``a.b`` and ``a.b.c``, not ``a`` itself."""
+    assert matches(pattern, mtype) is expected
+
+
+@given(patterns, mtypes)
+def test_a_pattern_matches_what_lists_it_among_its_subtypes(pattern: str, mtype: str) -> None:
+    """R12: the two ways to tell agree."""
+    check_pattern(pattern)
+    check_mtype(mtype)
+    assert matches(pattern, mtype) == (pattern in subtypes(mtype))
+
+
+@given(st.lists(patterns, unique=True), mtypes)
+def test_the_most_specific_subscription_wins(subscribed: list[str], mtype: str) -> None:
+    """R14: of all subscriptions that match, the longest says how."""
+    covering = [pattern for pattern in subscribed if matches(pattern, mtype)]
+    expected = max(covering, key=len, default=None)
+    if expected == "*" or mtype in covering:  # "*" is as long as a part of one character
+        expected = mtype if mtype in covering else "*"
+    assert best_match({pattern: pattern for pattern in subscribed}, mtype) == expected
+
+
+def test_an_empty_annotation_is_a_match() -> None:
+    """R14: the usual annotation is an empty map, which is not the same as no subscription."""
+    assert best_match({"a.*": {}}, "a.b") == {}
+    assert best_match({"a.*": {}}, "b") is None
+
+
+def test_a_million_dots_cost_nothing() -> None:
+    """R12: the subtypes of a hostile MType are never listed."""
+    started = time.monotonic()
+    with pytest.raises(SAMPValueError):
+        best_match({"*": {}}, "a." * 1_000_000 + "a")
+    assert time.monotonic() - started < 1
