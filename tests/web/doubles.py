@@ -1,0 +1,71 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A loop whose time the test decides, and connections that break when told to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class FakeTimer:
+    def __init__(self, when: float, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.when, self.function, self.args = when, function, args
+        self.active = True
+
+    def cancel(self) -> None:
+        self.active = False
+
+
+class FakeLoop:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.timers: list[FakeTimer] = []
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        self.ready.append((function, args))
+
+    def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> FakeTimer:
+        timer = FakeTimer(self.now + delay, function, args)
+        self.timers.append(timer)
+        return timer
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Do what is ready, and let time pass."""
+        end = self.now + seconds
+        self.run_ready()
+        while due := [timer for timer in self.timers if timer.active and timer.when <= end]:
+            timer = min(due, key=lambda timer: timer.when)
+            self.now = timer.when
+            function, args = timer.function, timer.args
+            timer.cancel()
+            function(*args)
+            self.run_ready()
+        self.now = end
+
+    def run_ready(self) -> None:
+        while self.ready:
+            function, args = self.ready.popleft()
+            function(*args)
+
+    @property
+    def active(self) -> int:
+        return sum(timer.active for timer in self.timers)
+
+
+class FakeConnection:
+    def __init__(self) -> None:
+        self.closed = False
+        self.was_reset = False
+        self.left = False
+        self.on_closed: Callable[[], object] | None = None
+
+    def is_there(self) -> bool:
+        return not (self.closed or self.left)
+
+    def close(self) -> None:
+        """What the transport does when the other side has closed."""
+        self.closed = True
+        if self.on_closed is not None:
+            self.on_closed()

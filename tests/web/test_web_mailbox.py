@@ -1,0 +1,375 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The mailbox that is pulled, without sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyvo.samp import web_mailbox
+from pyvo.samp.broker import Delivery, Payload
+from pyvo.samp.transport.xml_reader import read_answer
+from pyvo.samp.transport.xml_writer import write_answer
+from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, Pull, PullLimit, WebMailbox
+
+from .doubles import FakeConnection, FakeLoop
+
+
+def notification(number: int, size: int = 0) -> Delivery:
+    payload = Payload({"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}, origin="standard")
+    return Delivery("receiveNotification", "c1", "key", "c2", None, payload)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.loop = FakeLoop()
+        self.limit = PullLimit(self.loop)
+        self.gone: list[str] = []
+        self.overflow: list[str] = []
+        self.seen: list[Delivery] = []
+        self.mailbox = WebMailbox(
+            self.loop, self.limit,
+            on_overflow=self.overflow.append, on_gone=self.gone.append, on_delivery=self.seen.append,
+        )  # fmt: skip
+
+    def pull(self, timeout: float = 600, *, sent: bool = True, browser: str = "") -> Pull:
+        """Pull as the transport does it."""
+        pull = Pull(FakeConnection(), browser)
+        answer = self.mailbox.pull(pull, timeout)
+
+        def write(_answer):
+            if not sent:
+                pull.connection.closed = True
+            if answer.on_sent is not None:
+                answer.on_sent(sent)
+
+        answer.when_done(write)
+        return pull
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            self.mailbox.put(notification(number))
+        self.loop.run()
+
+    def lose(self, pull: Pull) -> None:
+        """What the transport does when the connection of a waiting pull breaks."""
+        pull.connection.closed = True
+        pull.answer.cancel()
+
+
+def numbers(pull: Pull) -> list[int] | str:
+    """What a pull was answered with; its state if it was not."""
+    if pull.answer.state != "done":
+        return pull.answer.state
+    result = pull.answer.result()
+    callbacks = read_answer(write_answer(result))
+    return [int(callback["samp.params"][-1]["samp.params"]["n"]) for callback in callbacks]
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def test_what_waits_is_handed_over_at_once(bench):
+    """R42."""
+    bench.put(1, 2, 3)
+    assert numbers(bench.pull()) == [1, 2, 3]
+    assert len(bench.mailbox) == 0
+
+
+def test_a_pull_waits_until_something_comes(bench):
+    """R42."""
+    pull = bench.pull()
+    bench.loop.run(300)
+    assert numbers(pull) == "waiting"
+    bench.put(1)
+    assert numbers(pull) == [1]
+
+
+def test_what_comes_in_one_moment_comes_in_one_answer(bench):
+    pull = bench.pull()
+    bench.put(*range(200))
+    assert numbers(pull) == list(range(200))
+
+
+def test_a_pull_ends_with_an_empty_list(bench):
+    """R42."""
+    pull = bench.pull(5)
+    bench.loop.run(4.9)
+    assert numbers(pull) == "waiting"
+    bench.loop.run(0.2)
+    assert numbers(pull) == []
+
+
+@pytest.mark.parametrize("timeout", [0, -3])
+def test_a_pull_without_time_does_not_wait(bench, timeout):
+    assert numbers(bench.pull(timeout)) == []
+
+
+def test_an_idle_pull_costs_nothing(bench):
+    """R42: one timer, and nothing that runs."""
+    bench.pull()
+    assert bench.loop.active == 1
+    assert not bench.loop.ready
+
+
+def test_the_form_of_callbacks(bench):
+    """R42: method names without a prefix; parameters without the key."""
+    message = {"samp.mtype": "x.y", "samp.params": {"a": "\u00e9<&"}}
+    response = {"samp.status": "samp.ok", "samp.result": {}}
+    bench.mailbox.put(Delivery("receiveNotification", "c1", "key", "c2", None, Payload(message)))
+    bench.mailbox.put(Delivery("receiveCall", "c1", "key", "c2", "id&1", Payload(message)))
+    bench.mailbox.put(Delivery("receiveResponse", "c1", "key", "c2", "tag", Payload(response)))
+    bench.loop.run()
+    written = write_answer(bench.pull().answer.result())
+    assert read_answer(written) == [
+        {"samp.methodName": "receiveNotification", "samp.params": ["c2", message]},
+        {"samp.methodName": "receiveCall", "samp.params": ["c2", "id&1", message]},
+        {"samp.methodName": "receiveResponse", "samp.params": ["c2", "tag", response]},
+    ]
+    assert b"key" not in written
+
+
+def test_several_pulls_share_without_doubling(bench):
+    first, second = bench.pull(), bench.pull()
+    bench.put(1)
+    bench.put(2)
+    assert (numbers(first), numbers(second)) == ([1], [2])
+    bench.put(3)
+    assert numbers(bench.pull()) == [3]
+
+
+def test_a_pull_whose_connection_broke_loses_nothing(bench):
+    bench.lose(bench.pull())
+    bench.put(1, 2)
+    assert numbers(bench.pull()) == [1, 2]
+
+
+def test_a_connection_that_broke_unnoticed_loses_nothing(bench):
+    """The kernel knows, the loop has yet to come to it."""
+    pull = bench.pull()
+    pull.connection.left = True
+    bench.put(1)
+    assert numbers(pull) == "cancelled"
+    assert numbers(bench.pull()) == [1]
+
+
+def test_another_pull_takes_over_from_one_that_broke(bench):
+    broken, good = bench.pull(), bench.pull()
+    broken.connection.left = True
+    bench.put(1)
+    assert numbers(good) == [1]
+
+
+def test_an_answer_that_could_not_be_written_goes_back_to_the_front(bench):
+    bench.pull(sent=False)
+    bench.put(1, 2)
+    bench.put(3)
+    assert numbers(bench.pull()) == [1, 2, 3]
+
+
+def test_an_answer_that_was_thrown_away_unread_goes_back_to_the_front(bench):
+    pull = bench.pull()
+    bench.put(1, 2)
+    bench.put(3)
+    pull.connection.closed = pull.connection.was_reset = True
+    assert numbers(bench.pull()) == [1, 2, 3]
+
+
+def test_an_answer_that_was_read_is_not_given_again(bench):
+    """JSAMP closes its connection after each answer."""
+    pull = bench.pull()
+    bench.put(1)
+    pull.connection.close()
+    assert numbers(bench.pull(0)) == []
+
+
+def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
+    monkeypatch.setattr(web_mailbox, "MAX_ANSWER", 10_000)
+    for number in range(5):
+        bench.mailbox.put(notification(number, 6000))
+    bench.loop.run()
+    got = [numbers(bench.pull()) for _ in range(5)]
+    assert got == [[0], [1], [2], [3], [4]]
+
+
+def test_too_many_callbacks_are_an_overflow(bench, monkeypatch):
+    """R50."""
+    monkeypatch.setattr(web_mailbox, "MAX_DELIVERIES", 10)
+    bench.put(*range(12))
+    assert bench.overflow == ["10 messages were waiting to be pulled"]
+    assert len(bench.mailbox) == 0
+
+
+def test_too_many_bytes_are_an_overflow(bench, monkeypatch):
+    """R50."""
+    monkeypatch.setattr(web_mailbox, "MAX_BYTES", 50_000)
+    bench.mailbox.put(notification(0, 60_000))  # a single one always has room
+    bench.loop.run()
+    assert bench.overflow == []
+    bench.put(1)
+    assert len(bench.overflow) == 1
+
+
+def test_all_that_is_taken_is_seen(bench):
+    """R46: by whoever keeps account of the URLs in it."""
+    bench.put(1, 2)
+    assert len(bench.seen) == 2
+
+
+# Gone pages (R43)
+
+
+def test_a_page_whose_pull_broke_is_gone_after_the_grace_time(bench):
+    """R43."""
+    bench.lose(bench.pull())
+    bench.loop.run(GRACE - 0.1)
+    assert bench.gone == []
+    bench.loop.run(0.2)
+    assert len(bench.gone) == 1
+
+
+def test_a_page_that_pulls_again_in_time_is_not_gone(bench):
+    """R43."""
+    bench.lose(bench.pull())
+    bench.loop.run(GRACE - 1)
+    bench.pull()
+    bench.loop.run(500)
+    assert bench.gone == []
+
+
+def test_a_page_with_another_pull_is_not_gone(bench):
+    lost, _kept = bench.pull(), bench.pull()
+    bench.lose(lost)
+    bench.loop.run(300)
+    assert bench.gone == []
+
+
+def test_a_page_whose_connection_closes_after_an_answer_is_gone_after_the_grace_time(bench):
+    """R43: the tab was closed between two pulls."""
+    pull = bench.pull()
+    bench.put(1)
+    bench.loop.run(5)
+    pull.connection.close()
+    bench.loop.run(GRACE + 0.1)
+    assert len(bench.gone) == 1
+
+
+def test_a_page_that_is_busy_with_what_it_got_is_not_gone_so_soon(bench):
+    bench.pull()
+    bench.put(1)
+    bench.loop.run(IDLE_GRACE - 1)
+    assert bench.gone == []
+    bench.loop.run(2)
+    assert len(bench.gone) == 1
+
+
+def test_an_answer_that_failed_starts_the_grace_time(bench):
+    bench.pull(sent=False)
+    bench.put(1)
+    bench.loop.run(GRACE + 0.1)
+    assert len(bench.gone) == 1
+
+
+def test_a_page_that_makes_other_requests_is_not_gone(bench):
+    bench.lose(bench.pull())
+    bench.loop.run(GRACE - 1)
+    bench.mailbox.was_heard()
+    bench.loop.run(GRACE)
+    assert bench.gone == []
+
+
+def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(bench):
+    """R43: a page that only sends is a client as good as any."""
+    bench.loop.run(100_000)
+    assert bench.gone == []
+    bench.put(1)
+    bench.loop.run(IDLE_GRACE + 1)
+    assert len(bench.gone) == 1
+
+
+def test_an_old_connection_that_closes_says_nothing_of_a_page_that_has_pulled_since(bench):
+    old = bench.pull()
+    bench.put(1)
+    bench.pull()
+    bench.put(2)
+    old.connection.close()
+    bench.loop.run(GRACE + 1)
+    assert bench.gone == []
+
+
+# The end
+
+
+def test_a_waiting_pull_gets_the_farewell(bench):
+    """R26."""
+    pull = bench.pull()
+    bench.mailbox.close(notification(9))
+    bench.loop.run()
+    assert numbers(pull) == [9]
+    assert bench.loop.active == 0
+
+
+def test_closing_answers_all_pulls_and_drops_what_comes_later(bench):
+    first, second = bench.pull(), bench.pull()
+    bench.mailbox.close(None)
+    bench.put(1)
+    assert (numbers(first), numbers(second)) == ([], [])
+    assert numbers(bench.pull()) == []
+    assert bench.loop.active == 0
+    assert bench.gone == []
+
+
+def test_clearing_answers_pulls_and_tells_what_is_dropped(bench):
+    """R39: a client that allows callbacks no longer."""
+    bench.put(1, 2)
+    assert [delivery.body.value["samp.params"]["n"] for delivery in bench.mailbox.clear()] == ["1", "2"]
+    pull = bench.pull()
+    assert bench.mailbox.clear() == []
+    assert numbers(pull) == []
+    bench.loop.run(1000)
+    assert bench.gone == []
+
+
+# Eight tabs (R49)
+
+
+def test_the_fifth_pull_of_a_browser_releases_the_oldest():
+    """R49."""
+    loop = FakeLoop()
+    limit = PullLimit(loop)
+    benches = [Bench() for _ in range(5)]
+    for bench in benches:
+        bench.mailbox._limit, bench.mailbox._loop = limit, loop
+    pulls = [bench.pull(browser="one") for bench in benches]
+    assert [numbers(pull) for pull in pulls] == [[], "waiting", "waiting", "waiting", "waiting"]
+    other = benches[0].pull(browser="another")
+    assert numbers(other) == "waiting"
+
+
+def test_pulls_that_are_over_do_not_count():
+    """R49."""
+    bench = Bench()
+    for _ in range(20):
+        bench.lose(bench.pull())
+    first = bench.pull()
+    for _ in range(3):
+        bench.pull()
+    assert numbers(first) == "waiting"
+
+
+def test_tabs_that_pull_again_at_once_go_round_slowly():
+    """R49: one connection gets free every quarter of a second, and nothing spins."""
+    bench = Bench()
+    answered = 0
+
+    def pull_again(_answer=None):
+        nonlocal answered
+        answered += 1
+        if answered < 1000:
+            bench.loop.call_soon(lambda: bench.pull(browser="b").answer.when_done(pull_again))
+
+    for _ in range(8):
+        bench.pull(browser="b").answer.when_done(pull_again)
+    bench.loop.run(10)
+    assert 35 <= answered <= 45
