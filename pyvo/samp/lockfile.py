@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from .errors import SAMPError, SAMPHubError
+from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.connection import XMLRPCClient, http_address
 
 try:
@@ -363,7 +363,27 @@ def _replace(path: Path, params: Mapping[str, str]) -> None:
 
 
 def format_lockfile(params: Mapping[str, str]) -> bytes:
-    """Write the lines of a lockfile (R34)."""
+    """
+    Write the lines of a lockfile (R34).
+
+    Parameters
+    ----------
+    params : mapping of str to str
+        Keys and values.
+
+    Returns
+    -------
+    bytes
+        The content of the file.
+
+    Raises
+    ------
+    SAMPValueError
+        A value would not end where its line ends.
+    """
+    for key, value in params.items():
+        if "\n" in value or "\r" in value:
+            raise SAMPValueError(f"{key} must be one line to stand in the lockfile")
     lines = ["# SAMP lockfile, see https://www.ivoa.net/documents/SAMP/"]
     lines += [f"{key}={value}" for key, value in params.items()]
     return ("\n".join(lines) + "\n").encode("utf-8")

@@ -1,0 +1,438 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Lockfiles: grammar, where they are looked for, and everything that may lie there instead (R33 to R36)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyvo.samp import lockfile, lockfile_helpers
+from pyvo.samp.errors import SAMPHubError, SAMPValueError
+from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile, remove_lockfile, write_lockfile
+
+GOOD = {"samp.secret": "s3cret", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp.profile.version": "1.3"}
+
+keys = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters=".-_"), min_size=1)
+values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
+
+
+@pytest.fixture
+def home(isolated: Path) -> Path:
+    return isolated
+
+
+def put(path: Path, **changes: str | None) -> Path:
+    """Write a lockfile by hand."""
+    params = {**GOOD, **{f"samp.{key.replace('_', '.')}": value for key, value in changes.items()}}
+    path.write_bytes("".join(f"{key}={value}\n" for key, value in params.items() if value is not None).encode())
+    return path
+
+
+# Grammar
+
+
+@given(st.dictionaries(keys, values), st.sampled_from([b"\n", b"\r", b"\r\n"]))
+def test_what_is_written_is_read(params: dict[str, str], end: bytes) -> None:
+    """R34: whatever ends a line."""
+    params.pop("samp.hub.xmlrpc.url", None)
+    assert parse_lockfile(format_lockfile(params).replace(b"\n", end)) == params
+
+
+@given(st.binary())
+def test_any_bytes_can_be_parsed(content: bytes) -> None:
+    """R34: garbage has no keys, or strange ones, but never raises."""
+    assert all("=" not in key for key in parse_lockfile(content))
+
+
+def test_comments_and_unknown_keys() -> None:
+    """R34: comments are left out, keys nobody knows are kept; a value may contain an equals sign."""
+    content = b"# a comment=1\r\nsamp.secret=a=b\rx.y=z\n\nno equals sign\n"
+    assert parse_lockfile(content) == {"samp.secret": "a=b", "x.y": "z"}
+
+
+def test_escaped_colons_in_the_url() -> None:
+    r"""R34: some hubs write ``http\:``; nothing else is unescaped."""
+    params = parse_lockfile(b"samp.hub.xmlrpc.url=http\\://127.0.0.1\\:21/xmlrpc\nsamp.secret=a\\:b\n")
+    assert params == {"samp.hub.xmlrpc.url": "http://127.0.0.1:21/xmlrpc", "samp.secret": "a\\:b"}
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb"])
+def test_a_value_cannot_begin_a_line(text: str) -> None:
+    """R34: a label of two lines would become a line of its own."""
+    with pytest.raises(SAMPValueError, match="hub.label"):
+        format_lockfile({**GOOD, "hub.label": text})
+
+
+# Reading
+
+
+def test_no_lockfile_says_what_to_do(home: Path) -> None:
+    """R33: the error names the place and the way out."""
+    with pytest.raises(SAMPHubError) as caught:
+        lockfile.get_main_running_hub()
+    assert str(caught.value) == (
+        "No SAMP hub is running (no lockfile at ~/.samp). Start TOPCAT or Aladin, or run `samp hub`."
+    )
+
+
+def test_dead_hub_is_told_apart(home: Path) -> None:
+    """R35: there is a lockfile but nobody answers; found out at once."""
+    put(home / ".samp")
+    begin = time.monotonic()
+    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not answer at http://127.0.0.1:9/"):
+        lockfile.get_main_running_hub()
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("key", ["secret", "hub_xmlrpc_url", "profile_version"])
+def test_required_keys(home: Path, key: str) -> None:
+    """R34: what is missing is named."""
+    path = put(home / ".samp", **{key: None})
+    with pytest.raises(SAMPHubError, match=f"does not say samp.{key.replace('_', '.')}. Remove it"):
+        read_lockfile(path)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http://", "nonsense", "http://127.0.0.1:99999/", "http://a b/"])
+def test_a_url_that_is_none(home: Path, url: str) -> None:
+    with pytest.raises(SAMPHubError, match="names no address of a hub"):
+        read_lockfile(put(home / ".samp", hub_xmlrpc_url=url))
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(100 * 2**20)
+
+
+def make_garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 10)
+
+
+def make_empty(path: Path) -> None:
+    path.touch()
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def make_dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+OBSTACLES = [make_directory, make_fifo, make_huge, make_garbage, make_empty, make_loop, make_dangling, make_socket]
+
+
+@pytest.mark.parametrize("make", OBSTACLES)
+def test_obstacles_are_refused_at_once(home: Path, make: Callable[[Path], None]) -> None:
+    """R35: whatever lies there, reading it ends, with an error that names it."""
+    make(home / ".samp")
+    begin = time.monotonic()
+    with pytest.raises(SAMPHubError, match=r"~/\.samp"):
+        lockfile.get_main_running_hub()
+    assert time.monotonic() - begin < 1
+
+
+def test_link_to_a_lockfile_is_read(home: Path) -> None:
+    put(home / "elsewhere")
+    (home / ".samp").symlink_to(home / "elsewhere")
+    assert read_lockfile(home / ".samp") == GOOD
+
+
+# SAMP_HUB
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file:{}", "file://localhost{}", "file://localhost/{}", "FILE://{}"])
+def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """R33: every form of file URL that is about, percent-escapes included."""
+    path = put(home / "a b%ü#?.lock")
+    quoted = path.as_uri().removeprefix("file://")
+    monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + form.format(quoted))
+    assert lockfile.lockfile_source() == str(path)
+    assert read_lockfile(lockfile.lockfile_source()) == GOOD
+    assert lockfile.default_lockfile() == path
+
+
+@pytest.mark.parametrize("value", ["web-appname:tester", "/some/path", "http://127.0.0.1/"])
+def test_samp_hub_without_lockurl(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """R33: a value that does not lead to a lockfile is told, not passed over."""
+    monkeypatch.setenv("SAMP_HUB", value)
+    with pytest.raises(SAMPHubError, match="SAMP_HUB is .* but must begin with 'std-lockurl:'"):
+        lockfile.get_main_running_hub()
+
+
+def test_samp_hub_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMP_HUB", "std-lockurl:file://elsewhere/x")
+    with pytest.raises(SAMPHubError, match="on another machine, elsewhere"):
+        lockfile.get_main_running_hub()
+
+
+def test_empty_samp_hub_counts_as_unset(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMP_HUB", "")
+    assert lockfile.default_lockfile() == home / ".samp"
+
+
+@contextmanager
+def web_server(*pieces: bytes, gap: float = 0.0) -> Iterator[str]:
+    """A server that answers one request with these pieces, a while apart."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                for piece in pieces:
+                    try:
+                        connection.sendall(piece)
+                    except OSError:
+                        return
+                    if stop.wait(gap):
+                        return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/some/lock?x=1"
+        finally:
+            stop.set()
+            thread.join()
+
+
+def page(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.0 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R33: the lockfile may be had by HTTP; a hub cannot write it there."""
+    with web_server(page(format_lockfile(GOOD))) as url:
+        monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + url)
+        assert read_lockfile(lockfile.lockfile_source()) == GOOD
+        with pytest.raises(SAMPHubError, match="a hub cannot write"):
+            lockfile.default_lockfile()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (page(b"", b"302 Found\r\nLocation: http://127.0.0.1:1/"), "HTTP status 302"),
+        (page(b"gone", b"404 Not Found"), "HTTP status 404"),
+        (page(b"x" * 70000), "no valid answer"),
+        (b"220 ftp.example.org\r\n", "no valid answer"),
+        (b"", "no valid answer"),
+    ],
+)
+def test_web_page_that_is_no_lockfile(answer: bytes, reason: str) -> None:
+    """R33: redirects are not followed, what is too large is not read."""
+    with web_server(answer) as url, pytest.raises(SAMPHubError, match=f"which SAMP_HUB names, cannot be read: .*{reason}"):
+        read_lockfile(url)
+
+
+def test_web_server_that_dribbles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R33: the time is limited for all of it, not for each byte."""
+    monkeypatch.setattr(lockfile, "FETCH_TIME", 0.5)
+    begin = time.monotonic()
+    pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
+    with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not answer within 0.5 s"):
+        read_lockfile(url)
+    assert time.monotonic() - begin < 2
+
+
+def test_no_web_server() -> None:
+    with pytest.raises(SAMPHubError, match="127.0.0.1:9 cannot be reached"):
+        read_lockfile("http://127.0.0.1:9/")
+
+
+# Writing and removing
+
+
+@pytest.mark.parametrize("make", [m for m in OBSTACLES if m is not make_directory])
+def test_obstacles_are_replaced(home: Path, make: Callable[[Path], None]) -> None:
+    """R35, R36: what names no living hub is replaced, by a file of the user's alone; nothing else stays behind."""
+    make(home / ".samp")
+    write_lockfile(home / ".samp", GOOD)
+    status = (home / ".samp").lstat()
+    assert stat.S_ISREG(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert read_lockfile(home / ".samp") == GOOD
+    assert [path.name for path in home.iterdir()] == [".samp"]
+
+
+def test_directory_is_not_replaced(home: Path) -> None:
+    make_directory(home / ".samp")
+    with pytest.raises(SAMPHubError, match=r"The lockfile ~/\.samp cannot be written: Is a directory"):
+        write_lockfile(home / ".samp", GOOD)
+    assert [path.name for path in home.iterdir()] == [".samp"]
+
+
+@pytest.mark.parametrize("name", [".samp", ".samp.new", ".samp.lock"])
+def test_links_are_never_written_through(home: Path, name: str) -> None:
+    """R36: neither at the lockfile's place nor at those that are used on the way."""
+    precious = home / "precious"
+    precious.write_text("data")
+    (home / name).symlink_to(precious)
+    try:
+        write_lockfile(home / ".samp", GOOD)
+    except SAMPHubError as error:
+        assert name == ".samp.lock"
+        assert "cannot be written" in str(error)
+    assert precious.read_text() == "data"
+
+
+def test_remains_of_a_crash_do_not_matter(home: Path) -> None:
+    """R36: a hub that died while it was starting has left both of its files."""
+    for name in (".samp.lock", ".samp.new"):
+        (home / name).write_text("rubbish")
+    write_lockfile(home / ".samp", GOOD)
+    assert [path.name for path in home.iterdir()] == [".samp"]
+
+
+def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home that cannot be written in; the superuser can, so the system's answer is put in its place."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lockfile.os, "open", refuse)
+    with pytest.raises(SAMPHubError, match=r"cannot be written: Permission denied\. Without it no program finds the hub"):
+        write_lockfile(home / ".samp", GOOD)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room leaves no half a file, and an old lockfile as it was."""
+    put(home / ".samp", secret="old")
+    really_open = os.open
+
+    def open_full(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = really_open(path, flags, mode)
+        if str(path).endswith(".new"):
+            full = really_open("/dev/full", os.O_WRONLY)
+            os.dup2(full, descriptor)
+            os.close(full)
+        return descriptor
+
+    monkeypatch.setattr(lockfile.os, "open", open_full)
+    with pytest.raises(SAMPHubError, match="cannot be written: No space left on device"):
+        write_lockfile(home / ".samp", GOOD)
+    assert [path.name for path in home.iterdir()] == [".samp"]
+    assert read_lockfile(home / ".samp")["samp.secret"] == "old"
+
+
+def test_another_hub_that_is_starting(home: Path) -> None:
+    """R36: who comes second does not wait for the first."""
+    with (
+        lockfile._exclusive(home / ".samp"),
+        pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
+    ):
+        write_lockfile(home / ".samp", GOOD)
+    write_lockfile(home / ".samp", GOOD)
+
+
+def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R36: a lock got in the moment in which its holder removes the file is not worth anything, and is taken anew."""
+    guard = home / ".samp.lock"
+    really_lock = lockfile.fcntl.flock
+    taken = []
+
+    def lock(descriptor: int, operation: int) -> None:
+        if not taken:
+            guard.unlink()
+        taken.append(os.fstat(descriptor).st_ino)
+        really_lock(descriptor, operation)
+
+    monkeypatch.setattr(lockfile.fcntl, "flock", lock)
+    with lockfile._exclusive(home / ".samp"):
+        assert len(taken) == 2
+        assert guard.stat().st_ino == taken[-1]
+
+
+def test_only_the_own_lockfile_is_removed(home: Path) -> None:
+    """R35: another hub's is left alone, and so is a directory; a file that is gone is no failure."""
+    write_lockfile(home / ".samp", GOOD)
+    remove_lockfile(home / ".samp", {**GOOD, "samp.secret": "another"})
+    assert (home / ".samp").exists()
+    remove_lockfile(home / ".samp", GOOD)
+    assert not (home / ".samp").exists()
+    remove_lockfile(home / ".samp", GOOD)
+
+
+def test_private_lockfiles(home: Path) -> None:
+    """A directory that nobody else can look into; an obstacle at its place is told."""
+    path = lockfile.private_lockfile("x")
+    assert path.parent == home / ".samp-1"
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.parent.rmdir()
+    (home / ".samp-1").touch()
+    with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be made"):
+        lockfile.private_lockfile("x")
+
+
+# A port that is in use, but not by a hub
+
+
+@contextmanager
+def listener(answer: bytes | None) -> Iterator[str]:
+    """A program that answers each request with the same, or accepts and is silent."""
+    if answer is None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        return
+    with web_server(page(answer)) as url:
+        yield url
+
+
+FAULT = b"""<?xml version="1.0"?><methodResponse><fault><value><struct>
+<member><name>faultCode</name><value><int>1</int></value></member>
+<member><name>faultString</name><value><string>no such method</string></value></member>
+</struct></value></fault></methodResponse>"""
+
+
+@pytest.mark.parametrize("answer", [None, FAULT, b"<html>hello</html>", b""])
+def test_somebody_else_has_the_port(home: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> None:
+    """R35: a program that is no hub, or one that hangs, does not keep a hub from starting."""
+    monkeypatch.setattr(lockfile.is_alive, "__defaults__", (0.3,))
+    with listener(answer) as url:
+        put(home / ".samp", hub_xmlrpc_url=url)
+        write_lockfile(home / ".samp", GOOD)
+    assert read_lockfile(home / ".samp") == GOOD
+
+
+# The old names
+
+
+def test_old_names(home: Path, make_hub: Callable[..., object]) -> None:
+    path = lockfile_helpers.create_lock_file(hub_params=GOOD)
+    assert path == str(home / ".samp")
+    assert lockfile_helpers.read_lockfile(path) == GOOD
+    assert lockfile_helpers.check_running_hub(path) == (False, GOOD)
+    assert lockfile_helpers.check_running_hub(home / "nothing") == (False, {})
+    beside = lockfile_helpers.create_lock_file(mode="multiple", hub_id="h1", hub_params=GOOD)
+    assert beside == str(home / ".samp-1" / "samp-hub-h1")
+    named = lockfile_helpers.create_lock_file(home / "named", hub_params=GOOD)
+    assert named == str(home / "named")
+    hub = make_hub()
+    assert lockfile_helpers.get_main_running_hub() == hub.params
+    assert lockfile_helpers.check_running_hub(home / ".samp") == (True, hub.params)
