@@ -29,13 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home directory of this process and of the programs: no lockfile in it yet."""
-    path = tmp_path / "home"
-    path.mkdir()
-    monkeypatch.setenv("HOME", str(path))
-    monkeypatch.delenv("SAMP_HUB", raising=False)
-    return path
+def home(isolated: Path) -> Path:
+    """The home directory of this process, and of the programs too: no lockfile in it yet."""
+    return isolated
 
 
 @pytest.fixture

@@ -32,13 +32,14 @@ def need(*names: str) -> None:
 def environment(home: Path, display: str | None = None, **more: str) -> dict[str, str]:
     """The environment for a program that must take `home` for the user's home directory.
 
-    Java asks the password file for the home directory, not ``HOME``: it has to be told.
+    Java asks the password file for the home directory, not ``HOME``: it has to be told. What the programs leave
+    among the temporary files goes with the home.
     """
-    keep = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    common = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"}
     if display is not None:
-        keep["DISPLAY"] = display
-    java = f"-Duser.home={home} -Djava.util.prefs.userRoot={home}"
-    return {**keep, "HOME": str(home), "LANG": "C.UTF-8", "JAVA_TOOL_OPTIONS": java, **more}
+        common["DISPLAY"] = display
+    java = f"-Duser.home={home} -Djava.util.prefs.userRoot={home} -Djava.io.tmpdir={home}"
+    return {**common, "JAVA_TOOL_OPTIONS": java, **more}
 
 
 class Program:

@@ -322,7 +322,7 @@ class AnswerReader(_Reader):
             if data is None:
                 return False
             line, _, lines = data.decode("latin-1").partition("\n")
-            version, digits, reason = self._match_first_line(line).groups()
+            _, digits, reason = self._match_first_line(line).groups()
             headers = parse_headers(lines)
             status = int(digits)
             if status >= 200:  # the ones below only announce the answer
@@ -331,7 +331,9 @@ class AnswerReader(_Reader):
             if self._announcements > MAX_ANNOUNCEMENTS:
                 raise HTTPError(400, "The answer is announced again and again")
         length = content_length(headers, self.max_body)
-        keep_alive = keeps_alive(version, headers)
+        # Only a server that says so is believed to keep the connection: DS9 says nothing and closes behind each answer,
+        # and a message that is sent to it in that moment would be lost.
+        keep_alive = "keep-alive" in headers.get("connection", "").lower()
         if status in (204, 304):
             length = 0
         self._body = Body(headers, self.max_body, length, until_close=True)
