@@ -118,6 +118,6 @@ def _nobody(fault: SAMPProxyError, recipient: str, names: dict[str, str]) -> SAM
     present = ", ".join(f"{name or '(no name)'} ({client_id})" for client_id, name in names.items())
     return SAMPProxyError(
         fault.faultCode,
-        f"{str(fault).rstrip('. ')}. No client has the id or name {recipient!r}. "
+        f"No client has the id or name {recipient!r}. "
         + (f"Connected are: {present}" if present else "No other client is connected"),
     )

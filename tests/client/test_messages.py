@@ -1,0 +1,385 @@
+"""The six ways of sending and what handlers see, by both profiles."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPProxyError, SAMPWarning
+from pyvo.samp.utils import SAMPMsgReplierWrapper
+
+from .conftest import Connect, Record
+
+
+def test_notify(join: Connect) -> None:
+    """R18: a notification reaches its recipient as it was sent, numbers as strings (R4)."""
+    alice, bob = join("Alice"), join("Bob")
+    record = Record(bob)
+    bob.bind_receive_notification("test.note", record)
+    alice.enotify(bob.get_public_id(), "test.note", n=1.5, ok=True, rows=np.arange(3), extra_kws={"my.key": "v"})
+    received = record.next()
+    assert received == (
+        bob.get_private_key(),
+        alice.get_public_id(),
+        None,
+        "test.note",
+        {"n": "1.5", "ok": "1", "rows": ["0", "1", "2"]},
+        {"my.key": "v"},
+    )
+
+
+def test_notify_all(join: Connect) -> None:
+    """R18: a broadcast reaches all subscribers but its sender, and tells who they are."""
+    alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
+    records = [Record(client) for client in (alice, bob, carol)]
+    for client, record in zip((alice, bob, carol), records, strict=True):
+        client.bind_receive_notification("test.*", record)
+    recipients = alice.enotify_all("test.note")
+    assert sorted(recipients) == sorted([bob.get_public_id(), carol.get_public_id()])
+    assert records[1].next().sender_id == records[2].next().sender_id == alice.get_public_id()
+    assert records[0].empty()
+
+
+def test_call(join: Connect) -> None:
+    """R20: the response to a call comes to what is bound to its tag."""
+    alice, bob = join("Alice"), join("Bob")
+    record = Record(bob, {"answer": 42})
+    bob.bind_receive_call("test.call", record)
+    responses: queue.Queue[Any] = queue.Queue()
+    alice.bind_receive_response("tag", lambda *args: responses.put(args))
+    msg_id = alice.ecall(bob.get_public_id(), "tag", "test.call", x="1")
+    assert isinstance(msg_id, str)
+    assert record.next().msg_id == msg_id
+    assert responses.get(timeout=10) == (
+        alice.get_private_key(),
+        bob.get_public_id(),
+        "tag",
+        {"samp.status": "samp.ok", "samp.result": {"answer": "42"}},
+    )
+
+
+def test_call_all(join: Connect) -> None:
+    """R20, R21: each recipient of a broadcast call has a message id of its own and answers by itself."""
+    alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
+    for client in (bob, carol):
+        client.bind_receive_call("test.call", Record(client, {"id": client.get_public_id()}))
+    responses: queue.Queue[Any] = queue.Queue()
+    alice.bind_receive_response("tag", lambda *args: responses.put(args))
+    msg_ids = alice.ecall_all("tag", "test.call")
+    assert sorted(msg_ids) == sorted([bob.get_public_id(), carol.get_public_id()])
+    assert len(set(msg_ids.values())) == 2
+    answers = [responses.get(timeout=10) for _ in range(2)]
+    assert {answer[1]: answer[3]["samp.result"]["id"] for answer in answers} == {key: key for key in msg_ids}
+
+
+@pytest.mark.parametrize("timeout", ["10", 10, 9.5, np.float32(10), "0", 0])
+def test_call_and_wait(join: Connect, timeout: Any) -> None:
+    """R22: time-outs are taken as text or number; the answer is a plain dictionary."""
+    alice, bob = join("Alice"), join("Bob")
+    bob.bind_receive_call("test.call", Record(bob, {"answer": 1e-5}))
+    response = alice.ecall_and_wait(bob.get_public_id(), "test.call", timeout, x=1)
+    assert type(response) is dict
+    assert response == {"samp.status": "samp.ok", "samp.result": {"answer": "0.00001"}}
+
+
+def test_call_and_wait_too_long(join: Connect) -> None:
+    """R22: a fault when the time is over; the late reply is refused and does no harm."""
+    alice, bob = join("Alice"), join("Bob")
+    release = threading.Event()
+    refused: queue.Queue[BaseException] = queue.Queue()
+
+    def slow(private_key: str, sender_id: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        release.wait(10)
+        try:
+            bob.ereply(msg_id, "samp.ok", result={})
+        except SAMPProxyError as error:
+            refused.put(error)
+
+    bob.bind_receive_call("test.slow", slow)
+    with pytest.raises(SAMPProxyError):
+        alice.ecall_and_wait("bob", "test.slow", 0.3)
+    release.set()
+    assert refused.get(timeout=10)
+    assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+
+
+def test_the_long_way(join: Connect) -> None:
+    """The methods that take a whole message, and `reply` with a whole response."""
+    alice, bob = join("Alice"), join("Bob")
+    seen: queue.Queue[Any] = queue.Queue()
+
+    def handler(private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
+        seen.put((msg_id is None, mtype, params))
+        if msg_id is not None:
+            bob.reply(msg_id, {"samp.status": "samp.warning", "samp.result": {}, "samp.error": {"samp.errortxt": "hm"}})
+
+    bob.bind_receive_message("test.x", handler)
+    message = {"samp.mtype": "test.x", "samp.params": {"a": 1}}
+    untouched = {"samp.mtype": "test.x", "samp.params": {"a": 1}}
+    bob_id = bob.get_public_id()
+    alice.notify(bob_id, message)
+    assert seen.get(timeout=10) == (True, "test.x", {"a": "1"})
+    assert alice.notify_all(message) == [bob_id]
+    assert seen.get(timeout=10)[0] is True
+    alice.call(bob_id, "tag", message)
+    assert seen.get(timeout=10)[0] is False
+    assert list(alice.call_all("tag", message)) == [bob_id]
+    assert seen.get(timeout=10)[0] is False
+    assert alice.call_and_wait(bob_id, message, "10")["samp.error"] == {"samp.errortxt": "hm"}
+    assert message == untouched
+
+
+def test_nobody_is_notified(join: Connect) -> None:
+    """A notification that reaches nobody is worth a warning."""
+    alice = join("Alice")
+    with pytest.warns(SAMPWarning, match=r"test\.nobody"):
+        assert alice.enotify_all("test.nobody") == []
+
+
+def test_not_subscribed(join: Connect) -> None:
+    """R19: what the recipient did not subscribe to is a fault at once, though it exists."""
+    alice, bob = join("Alice"), join("Bob")
+    for recipient in (bob.get_public_id(), "bob"):
+        with pytest.raises(SAMPProxyError):
+            alice.enotify(recipient, "test.unknown")
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "path"),
+    [
+        ({"name": None}, TypeError, "samp.params/name"),
+        ({"name": b"x"}, TypeError, "samp.params/name"),
+        ({"name": float("nan")}, ValueError, "samp.params/name"),
+        ({"rows": [1, {"a": "\0"}]}, ValueError, "samp.params/rows/1/a"),
+        ({"map": {1: "x"}}, TypeError, "samp.params/map"),
+    ],
+)
+def test_no_samp_value(
+    pair: tuple[Any, Any], params: dict[str, Any], error: type[Exception], path: str
+) -> None:
+    """R4: what SAMP cannot carry is refused with its place, and nothing is sent."""
+    alice, bob = pair
+    record = Record(bob)
+    bob.bind_receive_message("test.x", record)
+    message = {"samp.mtype": "test.x", "samp.params": params}
+    for send in (
+        lambda: alice.notify("bob", message),
+        lambda: alice.notify_all(message),
+        lambda: alice.call("bob", "tag", message),
+        lambda: alice.call_all("tag", message),
+        lambda: alice.call_and_wait("bob", message, 5),
+    ):
+        with pytest.raises(error, match=path):
+            send()
+    alice.enotify("bob", "test.x", last="1")
+    assert record.next().params == {"last": "1"}
+    assert record.empty()
+
+
+def test_order(join: Connect) -> None:
+    """R24: messages of one sender are handled in the order in which they were sent."""
+    alice, bob = join("Alice"), join("Bob")
+    record = Record(bob)
+    bob.bind_receive_notification("test.n", record)
+    for number in range(300):
+        alice.enotify("bob" if number == 0 else bob.get_public_id(), "test.n", n=number)
+    assert [record.next().params["n"] for _ in range(300)] == [str(number) for number in range(300)]
+
+
+class Handlers:
+    """Callables of all kinds."""
+
+    def __init__(self, seen: queue.Queue[Any]) -> None:
+        self.seen = seen
+
+    def six(self, private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
+        self.seen.put((msg_id, mtype, params))
+
+    def five(self, private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:
+        self.seen.put((None, mtype, params))
+
+    def __call__(self, *args: Any) -> None:
+        self.seen.put(args[2:5])
+
+    def seven(self, prefix: Any, *args: Any) -> None:
+        self.seen.put(args[2:5])
+
+
+@pytest.mark.parametrize("kind", ["method", "five", "object", "partial", "lambda5", "default"])
+def test_kinds_of_handlers(pair: tuple[Any, Any], kind: str) -> None:
+    """Any callable of six or five arguments handles notifications."""
+    alice, bob = pair
+    seen: queue.Queue[Any] = queue.Queue()
+    handlers = Handlers(seen)
+    handler: Any = {
+        "method": handlers.six,
+        "five": handlers.five,
+        "object": handlers,
+        "partial": functools.partial(handlers.seven, "prefix"),
+        "lambda5": lambda key, sender, mtype, params, extra: seen.put((None, mtype, params)),
+        "default": lambda key, sender, mid, mtype, params, extra=None: seen.put((mid, mtype, params)),
+    }[kind]
+    bob.bind_receive_message("test.*", handler)
+    alice.enotify("bob", "test.x", a="b")
+    assert seen.get(timeout=10) == (None, "test.x", {"a": "b"})
+
+
+def test_five_arguments_answer_calls(pair: tuple[Any, Any]) -> None:
+    """A handler that is not told the message's id answers with what it returns."""
+    alice, bob = pair
+    bob.bind_receive_message("test.x", lambda key, sender, mtype, params, extra: {"twice": 2 * int(params["n"])})
+    response = alice.ecall_and_wait("bob", "test.x", 10, n=4)
+    assert response == {"samp.status": "samp.ok", "samp.result": {"twice": "8"}}
+
+
+def test_wrong_number_of_arguments(pair: tuple[Any, Any]) -> None:
+    """What cannot be called like a handler is refused when it is bound, not when the message comes."""
+    _, bob = pair
+    with pytest.raises(SAMPClientError, match="must take"):
+        bob.bind_receive_call("test.x", lambda a, b: None)
+    with pytest.raises(SAMPClientError, match="something to call"):
+        bob.bind_receive_call("test.x", "no function")
+
+
+def test_most_specific_binding(pair: tuple[Any, Any]) -> None:
+    """R12: of several bindings that match, the most specific one is called, and only that."""
+    alice, bob = pair
+    records = {pattern: Record(bob) for pattern in ("*", "test.*", "test.a.*", "test.a.b")}
+    for pattern, record in records.items():
+        bob.bind_receive_notification(pattern, record)
+    bob.bind_receive_notification("samp.hub.*", lambda *args: None)  # the bindings themselves are events, too (R15)
+    for mtype, pattern in (("other", "*"), ("test.x", "test.*"), ("test.a.x", "test.a.*"), ("test.a.b", "test.a.b")):
+        alice.enotify("bob", mtype)
+        received = records[pattern].next()
+        while received.mtype.startswith("samp.hub.event."):
+            received = records[pattern].next()
+        assert received.mtype == mtype
+    assert all(record.empty() for record in records.values())
+
+
+def test_exception_in_a_handler(join: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller is told what a handler raised, not where; the traceback stays in the local log."""
+    alice, bob = join("Alice"), join("Bob")
+
+    def broken(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
+        raise RuntimeError("the dog ate it: \N{GREEK SMALL LETTER ALPHA}\0")
+
+    bob.bind_receive_message("test.x", broken)
+    response = alice.ecall_and_wait("bob", "test.x", 10)
+    assert response == {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "the dog ate it: \\u03b1\\x00"}}
+    assert "Traceback" in caplog.text
+    assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError(), SystemExit(3), KeyboardInterrupt()])
+def test_any_exception_is_an_answer(pair: tuple[Any, Any], error: BaseException) -> None:
+    """R23: whatever a handler raises, the caller gets one error response."""
+    alice, bob = pair
+
+    def broken(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
+        raise error
+
+    bob.bind_receive_call("test.x", broken)
+    response = alice.ecall_and_wait("bob", "test.x", 10)
+    assert response["samp.status"] == "samp.error"
+    assert response["samp.error"]["samp.errortxt"]
+
+
+def test_exception_after_the_reply(pair: tuple[Any, Any]) -> None:
+    """A handler that has replied and then fails is answered for once."""
+    alice, bob = pair
+    responses: queue.Queue[Any] = queue.Queue()
+
+    def broken(private_key: str, sender_id: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        bob.ereply(msg_id, "samp.ok", result={"n": 1})
+        raise RuntimeError("too late")
+
+    bob.bind_receive_call("test.x", broken)
+    alice.bind_receive_response("tag", lambda *args: responses.put(args[3]))
+    alice.ecall("bob", "tag", "test.x")
+    assert responses.get(timeout=10)["samp.status"] == "samp.ok"
+    assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    assert responses.empty()
+
+
+def test_reply_that_is_no_response(pair: tuple[Any, Any]) -> None:
+    """R4: a handler that answers with NaN has failed, and the caller is told."""
+    alice, bob = pair
+    bob.bind_receive_call("test.x", lambda key, sender, mid, *rest: bob.ereply(mid, "samp.ok", {"x": float("nan")}))
+    response = alice.ecall_and_wait("bob", "test.x", 10)
+    assert response["samp.status"] == "samp.error"
+    assert "samp.result/x" in response["samp.error"]["samp.errortxt"]
+
+
+def test_call_without_a_handler(pair: tuple[Any, Any]) -> None:
+    """R23: a call of something that only notifications are bound to is answered with an error."""
+    alice, bob = pair
+    bob.bind_receive_notification("test.x", Record(bob))
+    response = alice.ecall_and_wait("bob", "test.x", 10)
+    assert response["samp.status"] == "samp.error"
+    assert "no handler" in response["samp.error"]["samp.errortxt"]
+
+
+def test_replier(join: Connect) -> None:
+    """`SAMPMsgReplierWrapper` makes results and errors out of what a function returns and raises."""
+    alice, bob = join("Alice"), join("Bob")
+    seen: queue.Queue[Any] = queue.Queue()
+
+    @SAMPMsgReplierWrapper(bob)
+    def half(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> Any:
+        seen.put(msg_id)
+        if params["n"] == "0":
+            return None
+        if params["n"] == "1":
+            return bob.ereply(msg_id, "samp.warning", {}, {"samp.errortxt": "by itself"}) and None
+        if int(params["n"]) % 2:
+            raise ValueError("odd")
+        return {"half": int(params["n"]) // 2}
+
+    bob.bind_receive_message("test.half", half)
+    answers = {n: alice.ecall_and_wait("bob", "test.half", 10, n=n) for n in (0, 1, 3, 8)}
+    assert answers[0] == {"samp.status": "samp.ok", "samp.result": {}}
+    assert answers[1]["samp.status"] == "samp.warning"
+    assert answers[3] == {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "odd"}}
+    assert answers[8] == {"samp.status": "samp.ok", "samp.result": {"half": "4"}}
+    alice.enotify("bob", "test.half", n=8)
+    assert [seen.get(timeout=10) for _ in range(5)][-1] is None
+
+
+def test_nested_calls(join: Connect) -> None:
+    """R24: a handler may call its caller, whose handler may call back: no deadlock, and no grace time either."""
+    alice, bob = join("Alice"), join("Bob")
+
+    def countdown(own: Any, other: str) -> Any:
+        def handler(private_key: str, sender_id: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+            depth = int(params["n"])
+            if depth:
+                response = own.ecall_and_wait(other, "test.nest", 20, n=depth - 1)
+                assert response["samp.status"] == "samp.ok", response
+                depth += int(response["samp.result"]["sum"])
+            own.ereply(msg_id, "samp.ok", {"sum": depth})
+
+        return handler
+
+    alice.bind_receive_call("test.nest", countdown(alice, "bob"))
+    bob.bind_receive_call("test.nest", countdown(bob, "alice"))
+    response = alice.ecall_and_wait("bob", "test.nest", 5, n=6)
+    assert response["samp.result"] == {"sum": "21"}
+
+
+def test_blocking_handler(pair: tuple[Any, Any]) -> None:
+    """R24: a handler that blocks does not stall the messages behind it for ever."""
+    alice, bob = pair
+    release = threading.Event()
+    record = Record(bob)
+    bob.bind_receive_notification("test.block", lambda *args: release.wait(30))
+    bob.bind_receive_notification("test.after", record)
+    alice.enotify("bob", "test.block")
+    alice.enotify("bob", "test.after")
+    assert record.next(timeout=5).mtype == "test.after"
+    release.set()
