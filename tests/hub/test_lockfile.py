@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -246,7 +246,8 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_web_page_that_is_no_lockfile(answer: bytes, reason: str) -> None:
     """R33: redirects are not followed, what is too large is not read."""
-    with web_server(answer) as url, pytest.raises(SAMPHubError, match=f"which SAMP_HUB names, cannot be read: .*{reason}"):
+    message = f"which SAMP_HUB names, cannot be read: .*{reason}"
+    with web_server(answer) as url, pytest.raises(SAMPHubError, match=message):
         read_lockfile(url)
 
 
@@ -293,11 +294,9 @@ def test_links_are_never_written_through(home: Path, name: str) -> None:
     precious = home / "precious"
     precious.write_text("data")
     (home / name).symlink_to(precious)
-    try:
+    refused = pytest.raises(SAMPHubError, match="cannot be written") if name == ".samp.lock" else nullcontext()
+    with refused:
         write_lockfile(home / ".samp", GOOD)
-    except SAMPHubError as error:
-        assert name == ".samp.lock"
-        assert "cannot be written" in str(error)
     assert precious.read_text() == "data"
 
 
@@ -316,7 +315,7 @@ def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(lockfile.os, "open", refuse)
-    with pytest.raises(SAMPHubError, match=r"cannot be written: Permission denied\. Without it no program finds the hub"):
+    with pytest.raises(SAMPHubError, match="cannot be written: Permission denied. Without it no"):
         write_lockfile(home / ".samp", GOOD)
 
 
