@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hmac
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from pyvo.samp.addresses import OwnNames, callback_url
 from pyvo.samp.broker import Broker, Client
@@ -129,7 +131,10 @@ class _Operations(HubOperations):
     """The operations that only this profile has, and who may use any of them."""
 
     def __init__(self, profile: StandardProfile, broker: Broker, loop: Loop, names: OwnNames) -> None:
-        own = {"register": self.register, "setXmlrpcCallback": self.set_xmlrpc_callback}
+        own: dict[str, Callable[..., Any]] = {
+            "register": self.register,
+            "setXmlrpcCallback": self.set_xmlrpc_callback,
+        }
         super().__init__(PROFILE, "samp.hub", broker, loop, own)
         self._profile = profile
         self._names = names

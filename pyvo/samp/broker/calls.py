@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from pyvo.samp.broker.deliveries import Payload
@@ -80,8 +80,8 @@ class CallTable:
     def __init__(self) -> None:
         self._open: dict[str, PendingCall] = {}
 
-    def __len__(self) -> int:
-        return len(self._open)
+    def __iter__(self) -> Iterator[PendingCall]:
+        return iter(self._open.values())
 
     @staticmethod
     def check_room(sender: Client, more: int) -> None:

@@ -164,9 +164,11 @@ class Broker:
         """End all open calls and all clients, without further events."""
         with self._turn:
             self._closed = True
+            for call in list(self._calls):
+                self._finish(call, no_response("The hub is shutting down"))
             for client in list(self._roster):
                 if client is not self._hub:
-                    self._drop(client, "cannot answer: the hub is shutting down", None)
+                    self._drop(client, "", None)
 
     # Who is there
 

@@ -1,0 +1,133 @@
+"""Callback servers that behave in all the ways that programs were seen to behave, good and bad."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+OK_XML = xmlrpc.client.dumps(("",), methodresponse=True).encode()
+
+#: What a recipient does with a call: the bytes of its answer, or None to close without a word.
+Behaviour = Callable[[str, tuple[Any, ...]], "bytes | None"]
+
+
+def answer(body: bytes = OK_XML, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
+    """An HTTP answer, which keeps the connection unless ``headers`` say otherwise; its length may be a lie."""
+    headers = headers or "Connection: keep-alive\r\n"
+    length = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
+
+
+def fault(text: str) -> bytes:
+    return answer(xmlrpc.client.dumps(xmlrpc.client.Fault(7, text)).encode())
+
+
+def well_behaved(_method: str, _params: tuple[Any, ...]) -> bytes:
+    return answer()
+
+
+class Recipient:
+    """
+    A server that a hub calls back, on threads and plain sockets of its own.
+
+    ``calls`` holds what it was called with, as method and parameters, ``bodies`` the bytes, ``connections`` how many there were.
+    """
+
+    def __init__(self, behave: Behaviour = well_behaved) -> None:
+        self.behave = behave
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.bodies: list[bytes] = []
+        self.connections = 0
+        self.closing = threading.Event()
+        self._news = threading.Condition()
+        self._socks: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def __enter__(self) -> Recipient:
+        return self
+
+    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.crash()
+
+    def crash(self) -> None:
+        """Go away as a killed process does: all its sockets are closed at once."""
+        self.closing.set()
+        for sock in [self._listener, *self._socks]:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+            sock.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def wait_for(self, number: int, timeout: float = 10.0) -> list[tuple[str, tuple[Any, ...]]]:
+        """Wait for so many calls."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.calls) >= number, timeout), self.calls
+            return list(self.calls)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._socks.add(sock)
+            thread = threading.Thread(target=self._serve, args=(sock,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            with sock, sock.makefile("rb") as stream:
+                while self._serve_one(sock, stream):
+                    pass
+        except OSError:
+            pass  # the connection was closed by either side
+        finally:
+            self._socks.discard(sock)
+
+    def _serve_one(self, sock: socket.socket, stream: Any) -> bool:
+        length = 0
+        first = line = stream.readline()
+        while line not in (b"\r\n", b""):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+            line = stream.readline()
+        if not first:
+            return False  # a look at whether this is alive
+        body = stream.read(length)
+        params, method = xmlrpc.client.loads(body)
+        assert method is not None
+        with self._news:
+            self.connections = len(self._threads) - 1
+            self.bodies.append(body)
+            self.calls.append((method.removeprefix("samp.client."), params))
+            self._news.notify_all()
+        data = self.behave(method, params)
+        if data is None:
+            return False
+        sock.sendall(data)
+        return b"Connection: keep-alive" in data
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """Look until something holds; for what cannot be waited on because another process or thread does it."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "this did not come about"
+        time.sleep(0.01)
+    return result
