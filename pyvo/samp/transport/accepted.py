@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from .deferred import Deferred
@@ -19,15 +20,18 @@ __all__ = ["Connection", "Handler"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds from the first byte of a request to the end of its head, and for each MiB of its body.
+#: Seconds in which a request must arrive, unless `PROGRESS` bytes of it do: then it has as long again.
 REQUEST_TIME = 15.0
-#: Seconds in which a reader must take something of what is written to it.
+#: The same for an answer and its reader.
 WRITE_TIME = 30.0
+PROGRESS = 1024 * 1024
 #: Seconds for which a refused request is still read, so that its sender sees the refusal and not a reset.
 LINGER_TIME = 2.0
 RECEIVE_SIZE = 64 * 1024
 #: Bytes that may arrive behind a request that is still being answered.
 MAX_AHEAD = 64 * 1024
+#: Bytes of an unfinished request or answer that are held without asking the server whether there is room for them.
+FREE_SIZE = 64 * 1024
 
 
 class Handler(Protocol):
@@ -53,6 +57,9 @@ class Connection:
         self._loop = server.loop
         self._sock = sock
         self._reader = RequestReader(server.max_body)
+        self._received = 0
+        self._held = 0
+        self._serving = False
         self._waiting_for: Deferred | None = None
         self._keep_alive = True
         self._with_body = True
@@ -60,7 +67,7 @@ class Connection:
         self._sent: Callable[[bool], object] | None = None
         self._deadline: Timer | None = None
         self._lingering = 0
-        self._handling = False
+        self._ended = False
         self._events = READ
         self.closed = False
         #: Whether the other side broke the connection with something unread that was sent to it.
@@ -71,12 +78,20 @@ class Connection:
 
     def is_there(self) -> bool:
         """Whether the other side has not closed the connection: asked of the kernel, which knows it before the loop."""
+        return self._peek() is not False
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has arrived, neither a request nor the end of the connection."""
+        return self._peek() is None
+
+    def _peek(self) -> bool | None:
+        """What the next read would find: something (True), the end (False) or nothing as yet (None)."""
         if self.closed:
             return False
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
-            return True
+            return None
         except OSError:
             self.was_reset = True
             return False
@@ -88,12 +103,10 @@ class Connection:
         Returns
         -------
         socket.socket
-            The socket, blocking, with a time-out.
+            The socket, blocking, with a time-out. `XMLRPCServer.take_back` closes it.
         """
         self._loop.unwatch(self._sock)
-        self.closed = True
-        self._cancel_deadline()
-        self._server.forget(self)
+        self._let_go()
         self._sock.settimeout(WRITE_TIME)
         self._server.lend(self._sock)
         return self._sock
@@ -102,110 +115,160 @@ class Connection:
         """Close the connection; whoever prepares an answer for it is told."""
         if self.closed:
             return
-        self.closed = True
         self._loop.unwatch(self._sock)
-        self._cancel_deadline()
         self._sock.close()
-        self._server.forget(self)
+        self._let_go()
         self._out = None
         waiting, self._waiting_for = self._waiting_for, None
         if waiting is not None:
-            waiting.cancel()
+            _tell(waiting.cancel)
         self._report_sent(ok=False)
         on_closed, self.on_closed = self.on_closed, None
         if on_closed is not None:
-            on_closed()
+            _tell(on_closed)
+
+    def _let_go(self) -> None:
+        self.closed = True
+        self._cancel_deadline()
+        self._release()
+        self._server.forget(self)
+
+    def _run(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step; one that fails ends the connection and nothing else."""
+        if self.closed:
+            return
+        try:
+            step(*args)
+        except OSError:  # reset by the other side
+            self.was_reset = True
+            self.close()
+        except Exception:
+            log.exception("A connection is closed because of an error")
+            self.close()
 
     # Reading
 
     def _on_event(self, events: int) -> None:
-        try:
-            if events & WRITE:
-                self._write()
-            if events & READ and not self.closed:
-                self._read()
-        except BlockingIOError:
-            log.debug("A socket was not ready after all")
-        except OSError:  # reset by the other side
-            self.was_reset = True
-            self.close()
+        if events & WRITE:
+            self._run(self._write)
+        if events & READ:
+            self._run(self._read)
 
     def _read(self) -> None:
         expected = self._reader.expected
-        data = self._sock.recv(RECEIVE_SIZE if expected < RECEIVE_SIZE else min(expected, 1 << 20))
+        try:
+            data = self._sock.recv(RECEIVE_SIZE if expected < RECEIVE_SIZE else min(expected, 1 << 20))
+        except BlockingIOError:
+            log.debug("A socket was not ready after all")
+            return
         if not data:
-            self.close()
+            self._on_end()
         elif self._lingering:
             self._lingering -= len(data)
             if self._lingering <= 0:
                 self.close()
         else:
             self._reader.feed(data)
+            self._received += len(data)
             if self._waiting_for is None and self._out is None:
                 self._serve()
             elif self._reader.buffered > MAX_AHEAD:
                 self.close()
 
+    def _on_end(self) -> None:
+        """The other side writes no more. It may still read what is being written; but it would not wait any longer."""
+        if self._out is None:
+            self.close()
+        else:
+            self._ended = True
+            self._watch(WRITE)
+
     def _serve(self) -> None:
         """Answer the requests that have arrived, one after the other."""
+        if self._serving:  # one was answered at once: the loop below goes on with the next
+            return
         reader = self._reader
-        while not self.closed and self._waiting_for is None and self._out is None and not self._lingering:
-            try:
+        self._serving = True
+        try:
+            while not (self.closed or self._lingering or self._waiting_for is not None or self._out is not None):
                 request = reader.next()
-            except HTTPError as error:
-                self._refuse(error)
-                return
-            if request is None:
-                self._await_more()
-                return
-            self._server.mark_busy(self)
-            self._cancel_deadline()
-            self._keep_alive = request.keep_alive and not self._server.stopping
-            self._with_body = request.method != "HEAD"
-            self._answer(request)
+                if request is None:
+                    self._await_more()
+                    return
+                self._cancel_deadline()
+                self._release()
+                self._answer(request)
+                if not (reader.pending or self._ended):
+                    return
+        except HTTPError as error:
+            self._refuse(error)
+        finally:
+            self._serving = False
 
     def _answer(self, request: Request) -> None:
+        self._keep_alive = request.keep_alive and not self._server.stopping
+        self._with_body = request.method != "HEAD"
         try:
             answer = self._server.handler.handle(request, self)
+            if answer is None and not self.closed:
+                raise TypeError("the handler gave no answer")
         except Exception:
             log.exception("A request handler failed")
             answer = self._server.handler.refuse(HTTPError(500, "Internal error"))
-        if isinstance(answer, Response):
+            if self.closed:  # and perhaps detached
+                self._server.take_back(self._sock)
+        if isinstance(answer, Deferred):
+            self._await_answer(answer)
+        elif answer is not None and not self.closed:
             self._send(answer)
-        elif isinstance(answer, Deferred):
-            self._waiting_for = answer
-            answer.when_done(self._on_deferred)
 
     def _await_more(self) -> None:
         reader = self._reader
+        if self._ended:
+            self.close()
+            return
         if not reader.pending:
             self._cancel_deadline()
             self._server.mark_idle(self)
             return
+        if not self._hold(reader.buffered):
+            self._refuse(HTTPError(503, "Too much is arriving at once"))
+            return
         if reader.wants_continue:
             reader.wants_continue = False
-            self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # One deadline for the whole request: a sender of one byte a second never gets there.
+            with suppress(BlockingIOError):  # there are answers enough on their way: it will send without being asked
+                self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._deadline is None:
             self._server.mark_busy(self)
-            self._deadline = self._loop.call_later(REQUEST_TIME, self._on_slow_request, False)
+            self._set_deadline(REQUEST_TIME, self._on_slow_request, self._received)
 
-    def _on_slow_request(self, extended: bool) -> None:
-        expected = self._reader.expected
-        if expected and not extended:
-            more = REQUEST_TIME * (1 + expected / (1 << 20))
-            self._deadline = self._loop.call_later(more, self._on_slow_request, True)
+    def _on_slow_request(self, before: int) -> None:
+        if self._received - before >= PROGRESS:
+            self._set_deadline(REQUEST_TIME, self._on_slow_request, self._received)
         else:
             self._refuse(HTTPError(408, "The request took too long"))
 
     def _refuse(self, error: HTTPError) -> None:
         self._keep_alive = False
+        self._with_body = True
         self._cancel_deadline()
-        self._lingering = 4 * RECEIVE_SIZE
-        self._deadline = self._loop.call_later(LINGER_TIME, self.close)
+        self._release()
+        self._lingering = self._server.max_body
+        self._server.mark_busy(self)
         self._send(self._server.handler.refuse(error))
 
-    # Writing
+    # Answers that come later
+
+    def _await_answer(self, deferred: Deferred) -> None:
+        if self.closed:
+            _tell(deferred.cancel)
+            return
+        self._waiting_for = deferred
+        deferred.when_done(self._on_deferred)
+        if self._waiting_for is not None:
+            self._server.mark_busy(self)
+            if self._ended:
+                self.close()
 
     def _on_deferred(self, deferred: Deferred) -> None:
         if self._loop.in_loop():
@@ -224,12 +287,13 @@ class Connection:
         except Exception:
             log.exception("A request handler failed")
             response = self._server.handler.refuse(HTTPError(500, "Internal error"))
-        try:
-            self._send(response)
-            if self._reader.pending:
-                self._serve()
-        except OSError:
-            self.close()
+        self._run(self._send, response)
+        if self._reader.pending and not self._serving:
+            # Not here: the answer was given amid the handling of somebody else's request, whose answer may be of
+            # that kind, too, and so on.
+            self._loop.call_soon(self._run, self._serve)
+
+    # Writing
 
     def _send(self, response: Response) -> None:
         data = response.encode(keep_alive=self._keep_alive, with_body=self._with_body)
@@ -240,30 +304,47 @@ class Connection:
             log.debug("The reader of an answer is slow")
         if sent == len(data):
             self._after_write()
-            return
-        self._out = memoryview(data)[sent:]
-        self._watch(READ | WRITE)
-        self._extend_deadline()
+        elif self._hold(len(data) - sent):
+            self._out = memoryview(data)[sent:]
+            self._server.mark_busy(self)
+            self._watch(WRITE if self._ended else READ | WRITE)
+            self._set_deadline(WRITE_TIME, self._on_slow_reader, len(self._out))
+        else:
+            log.warning("Too many answers wait for their readers; one of %d bytes is dropped", len(data))
+            self.close()
 
     def _write(self) -> None:
-        assert self._out is not None
-        self._out = self._out[self._sock.send(self._out) :]
+        if self._out is None:
+            return
+        try:
+            self._out = self._out[self._sock.send(self._out) :]
+        except BlockingIOError:
+            return
         if self._out:
-            self._extend_deadline()
             return
         self._out = None
-        self._watch(READ)
-        if not self._lingering:
-            self._cancel_deadline()
+        self._cancel_deadline()
+        self._release()
+        if not self._ended:
+            self._watch(READ)
         self._after_write()
-        if not self.closed and not self._lingering:
-            self._serve()
+        self._serve()
+
+    def _on_slow_reader(self, before: int) -> None:
+        left = len(self._out) if self._out is not None else 0
+        if before - left >= PROGRESS:
+            self._set_deadline(WRITE_TIME, self._on_slow_reader, left)
+        else:
+            self.close()
 
     def _after_write(self) -> None:
         self._report_sent(ok=True)
-        if self._lingering:
+        if self.closed:
+            return
+        if self._lingering and not self._ended:
             self._sock.shutdown(socket.SHUT_WR)
-        elif not self._keep_alive:
+            self._set_deadline(LINGER_TIME, self.close)
+        elif self._lingering or not self._keep_alive:
             self.close()
         elif not self._reader.pending:
             self._server.mark_idle(self)
@@ -271,18 +352,41 @@ class Connection:
     def _report_sent(self, *, ok: bool) -> None:
         report, self._sent = self._sent, None
         if report is not None:
-            report(ok)
+            _tell(report, ok)
+
+    # Watching, waiting and holding
 
     def _watch(self, events: int) -> None:
         if events != self._events:
             self._events = events
             self._loop.rewatch(self._sock, events, self._on_event)
 
-    def _extend_deadline(self) -> None:
+    def _set_deadline(self, delay: float, step: Callable[..., object], *args: object) -> None:
         self._cancel_deadline()
-        self._deadline = self._loop.call_later(WRITE_TIME, self.close)
+        self._deadline = self._loop.call_later(delay, self._run, step, *args)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _hold(self, size: int) -> bool:
+        """Ask for room for ``size`` bytes in all, unless it is next to nothing."""
+        if size > max(FREE_SIZE, self._held):
+            if not self._server.hold(size - self._held):
+                return False
+            self._held = size
+        return True
+
+    def _release(self) -> None:
+        if self._held:
+            self._server.hold(-self._held)
+            self._held = 0
+
+
+def _tell(listener: Callable[..., object], *args: object) -> None:
+    """Call somebody who wants to know; whatever goes wrong there is not the connection's business."""
+    try:
+        listener(*args)
+    except Exception:
+        log.exception("A listener of a connection failed")

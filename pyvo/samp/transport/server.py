@@ -25,6 +25,7 @@ import os
 import socket
 import threading
 import time
+from itertools import islice
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
 from .accepted import Connection, Handler
@@ -39,14 +40,20 @@ log = logging.getLogger(__name__)
 #: Seconds an idle connection is kept. Our own clients give theirs up sooner (see `connection`), so that no request ever
 #: crosses with the closing of its connection.
 IDLE_TIME = 90.0
+#: Seconds for which no connection is accepted when there is no descriptor left to do so.
+ACCEPT_PAUSE = 0.5
+#: Seconds between two warnings of that.
+WARN_EVERY = 60.0
+#: What is wrong with the one connection that was about to be accepted, and not with accepting.
+_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ETIMEDOUT, errno.EHOSTUNREACH}
 
 
 def descriptor_budget() -> int:
-    """How many sockets one server may hold: a third of what the process may open."""
+    """How many sockets one server may hold: under half of what the process may open, as there may be two."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
-        return 500
+        return 200  # there, 512 sockets are all that can be watched at once
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 20_000 if soft < 0 else min(20_000, max(64, (soft - 64) * 45 // 100))
 
@@ -67,6 +74,9 @@ class XMLRPCServer(SimpleXMLRPCServer):
         Bytes that a request's body may have.
     max_connections : int, optional
         How many connections may be open.
+    max_buffered : int, optional
+        Bytes that may be held for all connections together, besides 64 kB for each: of requests that arrive and of
+        answers that are being read. Four times ``max_body`` unless given.
 
     Raises
     ------
@@ -85,6 +95,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
         *,
         max_body: int = MAX_BODY,
         max_connections: int | None = None,
+        max_buffered: int | None = None,
     ) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -93,13 +104,16 @@ class XMLRPCServer(SimpleXMLRPCServer):
         self.handler = handler
         self.max_body = max_body
         self.max_connections = max_connections or descriptor_budget()
+        self.max_buffered = max_buffered or 4 * max_body
         self.stopping = False
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, float] = {}  # in the order in which they became idle
         self._lent: set[socket.socket] = set()
         self._lent_lock = threading.Lock()
         self._sweep: Timer | None = None
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._pause: Timer | None = None
+        self._warned = -WARN_EVERY
+        self._held = 0
         self.socket.setblocking(False)
 
     @property
@@ -114,7 +128,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
 
     def start(self) -> None:
         """Begin to serve."""
-        self.loop.call_soon(self.loop.watch, self.socket, READ, self._on_arrival)
+        self.loop.call_soon(self._listen)
 
     def stop_listening(self) -> None:
         """Take no more connections; those that are open are still served (loop's thread only)."""
@@ -122,7 +136,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
             self.stopping = True
             self.loop.unwatch(self.socket)
             self.server_close()
-            os.close(self._spare)
+            if self._pause is not None:
+                self._pause.cancel()
 
     def stop(self) -> None:
         """Close everything (loop's thread only)."""
@@ -153,44 +168,60 @@ class XMLRPCServer(SimpleXMLRPCServer):
 
     # Arriving and leaving
 
+    def _listen(self) -> None:
+        self._pause = None
+        if not self.stopping:
+            self.loop.watch(self.socket, READ, self._on_arrival)
+
     def _on_arrival(self, _events: int) -> None:
-        for _ in range(128):  # then other sockets have their turn
-            try:
-                sock, peer = self.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._on_accept_error(error)
-                return
+        # One at a time: asking for a second one, which mostly isn't there, costs more than being called again.
+        try:
+            sock, peer = self.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._on_accept_error(error)
+            return
+        try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(self, sock, (peer[0], peer[1]))
-            self._connections.add(connection)
+        except OSError as error:  # on macOS, if it was reset meanwhile
+            log.debug("A connection was gone before it could be used: %s", error)
+            sock.close()
+            return
+        self._connections.add(connection)
+        if len(self._connections) > self.max_connections and not self._close_longest_idle():
+            connection.close()
+        else:
             self.mark_idle(connection)
-            if len(self._connections) > self.max_connections:
-                self._close_longest_idle()
 
     def _on_accept_error(self, error: OSError) -> None:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        if error.errno in _GONE:
             log.debug("A connection was gone before it was accepted: %s", error)
             return
-        # Nothing is left to accept with, and the arrival would be reported for ever. Make room; where there is none,
-        # turn the newcomer away with the descriptor kept for that.
-        log.warning("Out of file descriptors: %d connections are open", len(self._connections))
-        if self._close_longest_idle():
-            return
-        os.close(self._spare)
-        try:
-            self.socket.accept()[0].close()
-        except OSError:
-            log.debug("The newcomer has gone by itself")
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        now = time.monotonic()
+        if now >= self._warned + WARN_EVERY:
+            self._warned = now
+            log.warning("A connection cannot be accepted: %s; %d are open", error, len(self._connections))
+        # There is nothing to accept with, and the arrival would be reported for ever. Make room, or wait for some.
+        if not self._close_longest_idle():
+            self.loop.unwatch(self.socket)
+            self._pause = self.loop.call_later(ACCEPT_PAUSE, self._listen)
 
     def _close_longest_idle(self) -> bool:
-        for connection in self._idle:
-            connection.close()
-            return True
+        for connection in list(islice(self._idle, 16)):
+            if connection.is_quiet():  # or its request would be lost
+                connection.close()
+                return True
         return False
+
+    def hold(self, size: int) -> bool:
+        """Count bytes that are held for a connection, or no longer held if negative; False if there is no room."""
+        if size > 0 and self._held + size > self.max_buffered:
+            return False
+        self._held += size
+        return True
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
