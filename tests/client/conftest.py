@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -77,3 +79,73 @@ def join(
 def pair(hub: SAMPHubServer, connect: Connect) -> tuple[SAMPIntegratedClient, SAMPIntegratedClient]:
     """Two connected clients, called Alice and Bob."""
     return connect("Alice"), connect("Bob")
+
+
+HUB = """
+import sys
+from pyvo.samp import SAMPHubServer
+hub = SAMPHubServer(web_profile=False)
+hub.start()
+print("running", flush=True)
+sys.stdin.readline()
+hub.stop()
+"""
+
+Script = Callable[..., "subprocess.Popen[bytes]"]
+HubProcess = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def script(python_environment: dict[str, str]) -> Iterator[Script]:
+    """Run Python code in processes of their own; what still runs after the test is killed."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str, *options: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, *options, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=python_environment,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def first_line(process: subprocess.Popen[bytes]) -> str:
+    """What a process prints first; what it complains about if that is nothing."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read().decode()
+    return line.decode().strip()
+
+
+@pytest.fixture
+def hub_process(script: Script) -> HubProcess:
+    """Start hubs in processes of their own, to be killed; they end by themselves after a line of input."""
+
+    def start() -> subprocess.Popen[bytes]:
+        process = script(HUB)
+        assert first_line(process) == "running"
+        return process
+
+    return start
+
+
+def states() -> tuple[queue.Queue[str], Callable[[str], None]]:
+    """What `on_state` was told."""
+    seen: queue.Queue[str] = queue.Queue()
+    return seen, seen.put
+
+
+def other_ids(client: SAMPIntegratedClient) -> list[str]:
+    return [client_id for client_id in client.get_registered_clients() if client_id != "hub"]

@@ -1,0 +1,222 @@
+"""What becomes of a client when its hub stops, is killed, hangs, and comes back."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
+
+from .conftest import Connect, HubProcess, Record, states
+
+
+def _collect(errors: queue.Queue[BaseException], function: Callable[..., Any], *args: Any) -> None:
+    try:
+        function(*args)
+    except Exception as error:
+        errors.put(error)
+
+
+def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
+    """R26: a hub that stops tells its clients, which know at once; what they ask afterwards fails at once."""
+    seen, on_state = states()
+    alice = connect("Alice", how={"on_state": on_state})
+    record = Record(alice)
+    alice.bind_receive_notification("samp.hub.event.shutdown", record)
+    hub.stop()
+    assert seen.get(timeout=5) == "lost"
+    assert record.next().mtype == "samp.hub.event.shutdown"
+    assert not alice.is_connected
+    assert alice.get_private_key() is None
+    begin = time.monotonic()
+    for use in (alice.ping, lambda: alice.enotify("x", "test.x"), lambda: alice.ecall_and_wait("x", "test.x", 0)):
+        with pytest.raises(SAMPHubError, match="shut down"):
+            use()
+    alice.disconnect()
+    alice.disconnect()
+    assert time.monotonic() - begin < 1
+    with pytest.raises(SAMPClientError):
+        alice.ping()
+    assert seen.empty()
+    hub.start()
+    alice.connect()
+    assert alice.is_connected
+
+
+def test_hub_killed(hub_process: HubProcess, connect: Connect) -> None:
+    """A hub that is killed is missed by a client that does nothing; a call that waits ends."""
+    process = hub_process()
+    seen, on_state = states()
+    alice = connect("Alice", how={"on_state": on_state})
+    bob = connect("Bob")
+    bob.bind_receive_call("test.never", lambda *args: None)
+    errors: queue.Queue[BaseException] = queue.Queue()
+    waiting = threading.Thread(target=lambda: _collect(errors, alice.ecall_and_wait, "bob", "test.never", 0))
+    waiting.start()
+    time.sleep(1.5)  # the watch has made its connection by now
+    process.kill()
+    assert seen.get(timeout=5) == "lost"
+    assert not alice.is_connected
+    waiting.join(5)
+    assert isinstance(errors.get(timeout=1), SAMPHubError)
+    begin = time.monotonic()
+    with pytest.raises(SAMPHubError, match=r"connect\(\)"):
+        alice.enotify_all("test.x")
+    with pytest.raises(SAMPHubError):
+        bob.enotify_all("test.x")
+    assert not bob.is_connected
+    alice.disconnect()
+    bob.disconnect()
+    assert time.monotonic() - begin < 2
+
+
+def test_killed_hub_is_missed_by_a_call(
+    hub_process: HubProcess, connect: Connect
+) -> None:
+    """The first call after the hub was killed says so, and `is_connected` knows from then on."""
+    process = hub_process()
+    alice = connect("Alice")
+    process.kill()
+    process.wait()
+    with pytest.raises(SAMPHubError, match=r"Connect|connect"):
+        alice.ping()
+    assert not alice.is_connected
+    with pytest.raises(SAMPHubError):
+        alice.ping()
+
+
+def test_hub_hangs(hub_process: HubProcess, connect: Connect) -> None:
+    """A hub that is frozen with its port open does not hang its client."""
+    process = hub_process()
+    alice = connect("Alice")
+    process.send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    alice.disconnect()
+    assert time.monotonic() - begin < 4
+
+
+def test_frozen_hub_and_a_waiting_call(
+    hub_process: HubProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call without limit ends when the hub stops answering pings."""
+    monkeypatch.setattr("pyvo.samp.hub_link.LOOK_EVERY", 0.5)
+    monkeypatch.setattr("pyvo.samp.hub_link.PING_TIME", 0.5)
+    process = hub_process()
+    alice, bob = connect("Alice"), connect("Bob")
+    called = threading.Event()
+    bob.bind_receive_call("test.never", lambda *args: called.set())
+    errors: queue.Queue[BaseException] = queue.Queue()
+    waiting = threading.Thread(target=lambda: _collect(errors, alice.ecall_and_wait, "bob", "test.never", "0"))
+    waiting.start()
+    assert called.wait(5)
+    process.send_signal(signal.SIGSTOP)
+    assert isinstance(errors.get(timeout=10), SAMPHubError)
+    waiting.join(5)
+    assert not alice.is_connected
+
+
+def test_thrown_out(hub: SAMPHubServer, connect: Connect) -> None:
+    """R26: a client that its hub disconnects knows why, and does not come back by itself."""
+    seen, on_state = states()
+    alice = connect("Alice", how={"on_state": on_state, "reconnect": True})
+    alice.client.heed(
+        "receive_notification",
+        ("key", "hub", {"samp.mtype": "samp.hub.disconnect", "samp.params": {"reason": "too loud"}}),
+    )
+    assert seen.get(timeout=5) == "lost"
+    with pytest.raises(SAMPHubError, match="too loud"):
+        alice.ping()
+    with pytest.raises(queue.Empty):
+        seen.get(timeout=1.5)
+    alice.connect()
+    assert alice.is_connected
+
+
+def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """R25: what another client says about the hub is no news of the hub."""
+    alice, bob = pair
+    message = {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}}
+    alice.client.heed("receive_notification", ("key", bob.get_public_id(), message))
+    assert alice.is_connected
+
+
+# Coming back
+
+
+def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
+    """`reconnect` joins the next hub with the same metadata, subscriptions and bindings."""
+    seen, on_state = states()
+    bob = connect("Bob", description="comes back", how={"reconnect": True, "on_state": on_state})
+    record = Record(bob)
+    bob.bind_receive_message("test.x", record, metadata={"a": "b"})
+    bob.declare_subscriptions({"test.free": {}})
+    bob.declare_metadata({"author.name": "B"})
+    for _ in range(2):
+        hub.stop()
+        assert seen.get(timeout=5) == "lost"
+        with pytest.raises(SAMPHubError):
+            bob.ping()
+        hub.start()
+        assert seen.get(timeout=10) == "connected"
+        alice = connect("Alice")
+        assert alice.get_metadata("bob") == {
+            "samp.name": "Bob",
+            "samp.description.text": "comes back",
+            "author.name": "B",
+        }
+        assert alice.get_subscriptions("bob")["test.x"] == {"a": "b"}
+        assert "test.free" in alice.get_subscriptions("bob")
+        assert alice.ecall_and_wait("bob", "test.x", 10)["samp.status"] == "samp.ok"
+        alice.disconnect()
+    bob.disconnect()
+    assert seen.empty()
+
+
+def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> None:
+    """The same when the hub was killed."""
+    seen, on_state = states()
+    first = hub_process()
+    bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
+    first.kill()
+    first.wait()
+    second = hub_process()
+    assert seen.get(timeout=10) == "lost"
+    assert seen.get(timeout=10) == "connected"
+    assert bob.ping() == ""
+    second.communicate(b"\n", timeout=10)
+    assert seen.get(timeout=10) == "lost"
+
+
+def test_disconnect_while_waiting_for_a_hub(hub: SAMPHubServer, connect: Connect) -> None:
+    """`disconnect` ends the waiting, too."""
+    seen, on_state = states()
+    bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
+    hub.stop()
+    assert seen.get(timeout=5) == "lost"
+    bob.disconnect()
+    hub.start()
+    with pytest.raises(queue.Empty):
+        seen.get(timeout=1.5)
+    assert not bob.is_connected
+
+
+def test_callback_that_raises(hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """A callback that raises does not keep the client from coming back."""
+
+    def on_state(state: str) -> None:
+        seen.put(state)
+        raise RuntimeError("no interest")
+
+    seen: queue.Queue[str] = queue.Queue()
+    connect("Bob", how={"reconnect": True, "on_state": on_state})
+    hub.stop()
+    assert seen.get(timeout=5) == "lost"
+    hub.start()
+    assert seen.get(timeout=10) == "connected"
+    assert "no interest" in caplog.text

@@ -1,0 +1,231 @@
+"""A client in many threads, in a forked process, and at its end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+
+from .conftest import Connect, HubProcess, Record, Script, first_line, other_ids
+
+
+def wait_until_gone(witness: SAMPIntegratedClient, client_id: str | None, timeout: float = 10.0) -> None:
+    """Wait until the hub has told that a client has unregistered."""
+    gone = Record(witness)
+    witness.bind_receive_notification("samp.hub.event.unregister", gone)
+    if client_id in witness.get_registered_clients():
+        deadline = time.monotonic() + timeout
+        while gone.next(deadline - time.monotonic()).params["id"] != client_id:
+            continue
+
+
+def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """A handler may disconnect its client; the caller is told that it is gone (R23)."""
+    alice, bob = pair
+    done = threading.Event()
+
+    def leave(*args: Any) -> None:
+        bob.disconnect()
+        done.set()
+
+    bob.bind_receive_call("test.leave", leave)
+    response = alice.ecall_and_wait("bob", "test.leave", 10)
+    assert response["samp.status"] == "samp.error"
+    assert done.wait(5)
+    assert not bob.is_connected
+    bob.connect()
+    assert bob.is_connected
+
+
+def test_disconnect_with_a_blocked_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """A handler that never ends does not hold `disconnect` up for long."""
+    alice, bob = pair
+    begun, release = threading.Event(), threading.Event()
+
+    def block(*args: Any) -> None:
+        begun.set()
+        release.wait(30)
+
+    bob.bind_receive_notification("test.block", block)
+    alice.enotify("bob", "test.block")
+    assert begun.wait(5)
+    begin = time.monotonic()
+    bob.disconnect()
+    assert time.monotonic() - begin < 3
+    release.set()
+
+
+def test_fifty_threads(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """Fifty threads use one client; each gets its own answers."""
+    alice, bob = pair
+    bob.bind_receive_call("test.echo", lambda key, sender, mid, mtype, params, extra: bob.ereply(mid, "samp.ok", params))
+    bob_id = str(bob.get_public_id())
+    wrong: list[Any] = []
+
+    def ask(number: int) -> None:
+        for count in range(10):
+            response = alice.ecall_and_wait(bob_id, "test.echo", 30, n=number, count=count)
+            if response.get("samp.result") != {"n": str(number), "count": str(count)}:
+                wrong.append(response)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+def test_waiting_calls_starve_nobody(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """Twenty-five calls that wait keep neither `notify` nor `reply` of the same client from going out."""
+    alice, bob = pair
+    arrived: queue.Queue[str] = queue.Queue()
+    bob.bind_receive_call("test.later", lambda key, sender, mid, *rest: arrived.put(mid))
+    alice.bind_receive_call("test.back", lambda key, sender, mid, *rest: alice.ereply(mid, "samp.ok", {}))
+    record = Record(bob)
+    bob.bind_receive_notification("test.note", record)
+    answers: queue.Queue[str] = queue.Queue()
+
+    def wait() -> None:
+        answers.put(alice.ecall_and_wait("bob", "test.later", 40)["samp.status"])
+
+    threads = [threading.Thread(target=wait) for _ in range(25)]
+    for thread in threads:
+        thread.start()
+    msg_ids = [arrived.get(timeout=20) for _ in threads]
+    begin = time.monotonic()
+    alice.enotify("bob", "test.note")
+    record.next()
+    assert bob.ecall_and_wait("alice", "test.back", 10)["samp.status"] == "samp.ok"
+    assert time.monotonic() - begin < 2
+    for msg_id in msg_ids:
+        bob.ereply(msg_id, "samp.ok", {})
+    assert [answers.get(timeout=20) for _ in threads] == ["samp.ok"] * 25
+    for thread in threads:
+        thread.join(5)
+
+
+def test_garbage_collection(hub: SAMPHubServer, connect: Connect) -> None:
+    """A client that its program forgets unregisters and ends its threads."""
+    witness = connect("Witness")
+    forgotten = SAMPIntegratedClient(name="Forgotten")
+    forgotten.connect()
+    forgotten.bind_receive_call("test.x", lambda *args: None)
+    assert witness.ecall_and_wait("forgotten", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    own_id = forgotten.get_public_id()
+    del forgotten
+    gc.collect()
+    wait_until_gone(witness, own_id)
+
+
+EXITING = """
+import sys
+from pyvo.samp import SAMPIntegratedClient
+client = SAMPIntegratedClient(name="Script")
+client.connect()
+client.bind_receive_call("test.x", lambda *args: None)
+print(client.get_public_id(), flush=True)
+sys.stdin.readline()
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(3)", 3), ("1/0", 1)])
+def test_exit(hub: SAMPHubServer, connect: Connect, script: Script, end: str, code: int) -> None:
+    """A script that ends without disconnecting is not kept alive, and unregisters."""
+    witness = connect("Witness")
+    process = script(EXITING.format(end=end))
+    client_id = first_line(process)
+    assert client_id in witness.get_registered_clients()
+    begin = time.monotonic()
+    _, errors = process.communicate(b"\n", timeout=10)
+    assert time.monotonic() - begin < 3
+    assert process.returncode == code
+    assert errors.count(b"Traceback") == (end == "1/0")
+    assert client_id not in witness.get_registered_clients()
+
+
+def test_exit_with_a_frozen_hub(hub_process: HubProcess, script: Script) -> None:
+    """A hub that does not answer holds up the end of a script by seconds, not for ever."""
+    frozen = hub_process()
+    process = script(EXITING.format(end=""))
+    first_line(process)
+    frozen.send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    process.communicate(b"\n", timeout=20)
+    assert time.monotonic() - begin < 6
+    assert process.returncode == 0
+
+
+FORKING = """
+import os, sys
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPIntegratedClient
+client = SAMPIntegratedClient(name="Parent")
+client.connect()
+own_id = client.get_public_id()
+child = os.fork()
+if not child:
+    try:
+        assert not client.is_connected
+        try:
+            client.ping()
+        except SAMPHubError as error:
+            assert "forked" in str(error) and "connect()" in str(error), error
+        else:
+            raise AssertionError("no error")
+        client.connect()
+        assert client.get_public_id() != own_id
+        assert own_id in client.get_registered_clients()
+        assert client.ecall_and_wait(own_id, "samp.app.ping", 5)["samp.status"] == "samp.ok"
+        client.disconnect()
+        child = os.fork()
+        if not child:
+            sys.exit(0)  # leaves nothing, unregisters nobody
+        assert os.waitpid(child, 0)[1] == 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert client.is_connected
+assert client.ping() == ""
+assert client.ecall_and_wait(own_id, "samp.app.ping", 5)["samp.status"] == "samp.ok"
+print("done", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_fork(hub: SAMPHubServer, connect: Connect, script: Script) -> None:
+    """The child of a fork is told to connect anew, can, and its parent is not disturbed."""
+    process = script(FORKING, "-W", "error")
+    assert process.communicate(timeout=40) == (b"done\n", b"")
+    assert other_ids(connect("Witness")) == []
+
+
+def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
+    """`disconnect` may be called from a signal handler, whatever the main thread was doing."""
+    alice = connect("Alice")
+    previous = signal.signal(signal.SIGALRM, lambda *_: alice.disconnect())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises((SAMPClientError, SAMPHubError, SAMPProxyError)):
+            while True:
+                alice.ping()
+                alice.get_registered_clients()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not alice.is_connected
+    alice.connect()
+    assert alice.is_connected
