@@ -1,0 +1,167 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The hubs that are compared, each in a process and with a home directory of its own.
+
+Their CPU seconds, threads and memory are read from outside, the same way for all, the Java ones too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from .swarm import BenchmarkError
+from .wire import Address
+
+__all__ = ["FLOOR", "JSAMP", "OURS", "UPSTREAM", "Hub", "jsamp_command", "python_of", "start_hub", "upstream_python"]
+
+OURS, JSAMP, UPSTREAM, FLOOR = "ours", "jsamp", "upstream", "floor"
+
+HERE = Path(__file__).resolve().parent
+#: The release that is compared with.
+UPSTREAM_RELEASE = "pyvo==1.9.1"
+
+
+class Hub:
+    """A hub that runs."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], home: Path, params: dict[str, str]) -> None:
+        self.name, self.process, self.home, self.params = name, process, home, params
+        self.address = Address.of(params["samp.hub.xmlrpc.url"])
+        self.secret = params["samp.secret"]
+        self.web = Address("127.0.0.1", int(params.get("web-port", 21012)), "/")
+        self._process = psutil.Process(process.pid)
+
+    def cpu(self) -> float:
+        """Tell the CPU seconds that all its threads have used, those that ended too."""
+        try:
+            # The process's CPU clock counts nanoseconds; /proc counts ticks of 10 ms.
+            return time.clock_gettime(((~self.process.pid) << 3) | 2)
+        except (AttributeError, OSError):
+            times = self._process.cpu_times()
+            return times.user + times.system
+
+    def threads(self) -> int:
+        return self._process.num_threads()
+
+    def memory(self) -> int:
+        """Tell the resident bytes."""
+        return self._process.memory_info().rss
+
+    def descriptors(self) -> int:
+        return self._process.num_fds()
+
+    def nudge(self) -> None:
+        """Have a hub of Python look at its queue of consent questions."""
+        if self.name != JSAMP and self.process.stdin is not None:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the process and remove its home."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        if self.name == JSAMP:
+            self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def environment(home: Path, name: str = OURS) -> dict[str, str]:
+    """Make the environment of a process: a home of its own, and the package only for those who measure it."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SAMP", "XDG_"))}
+    env["HOME"] = env["USERPROFILE"] = str(home)
+    env["JAVA_TOOL_OPTIONS"] = f"-Duser.home={home}"
+    if name == OURS:
+        env["PYTHONPATH"] = str(HERE.parent)
+    return env
+
+
+def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
+    """Start a hub and wait until it runs."""
+    home = Path(tempfile.mkdtemp(prefix=f"hub-{name}-"))
+    if name == JSAMP:
+        command = [*jsamp_command(), "hub", "-mode", "no-gui", "-profiles", "std,web" if web else "std"]
+        if web:
+            command += ["-web:auth", "true"]
+    elif name == FLOOR:
+        command = [sys.executable, str(HERE / "floor_server.py")]
+    else:
+        command = [python_of(name, cache), str(HERE / "launch_hub.py"), *(["web"] if web else [])]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment(home, name), cwd=home, stdin=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE if name != JSAMP else log, stderr=log,
+        )
+    try:
+        return Hub(name, process, home, _lockfile(home, process) if name == JSAMP else _printed(process, home))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _printed(process: subprocess.Popen[str], home: Path) -> dict[str, str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            params: dict[str, str] = json.loads(line)
+            return params
+    raise BenchmarkError(f"The hub did not start: {(home / 'log').read_text()[-1000:]}")
+
+
+def _lockfile(home: Path, process: subprocess.Popen[str]) -> dict[str, str]:
+    """Wait for a lockfile; there is nothing else by which JSAMP's hub tells that it runs."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            text = (home / ".samp").read_text()
+            params = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#")
+            if "samp.profile.version" in params:
+                return params
+        time.sleep(0.05)
+    raise BenchmarkError(f"JSAMP's hub did not start: {(home / 'log').read_text()[-1000:]}")
+
+
+def jsamp_command() -> list[str]:
+    """Tell how JSAMP is run."""
+    found = shutil.which("jsamp")
+    if found is None:
+        raise BenchmarkError("JSAMP is not installed (Debian: apt install jsamp)")
+    return [found]
+
+
+def python_of(name: str, cache: Path) -> str:
+    """Tell the interpreter that has a library."""
+    return sys.executable if name == OURS else str(upstream_python(cache))
+
+
+def upstream_python(cache: Path) -> Path:
+    """Tell the interpreter of the environment with the upstream release, which is made when it is not there yet."""
+    place = cache / UPSTREAM_RELEASE.replace("==", "-")
+    python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
+    done = place / "complete"
+    if not done.exists():
+        print(f"Making an environment with {UPSTREAM_RELEASE} in {place} ...", file=sys.stderr)
+        venv.create(place, with_pip=True, clear=True)
+        # The same astropy and numpy on both sides, or their import times would be compared.
+        same = [f"{package}=={version(package)}" for package in ("astropy", "numpy")]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", UPSTREAM_RELEASE, *same], check=True)
+        done.touch()
+    return python

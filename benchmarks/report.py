@@ -1,0 +1,76 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What was measured, for people: a table of goals and a table of figures, in reStructuredText.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .hubs import FLOOR, JSAMP, OURS, UPSTREAM
+from .measure import Row, spread
+
+__all__ = ["figures", "goals", "table"]
+
+LIMIT = "limit"
+SUBJECTS = (OURS, JSAMP, UPSTREAM, FLOOR)
+
+
+def goals(rows: list[Row]) -> list[list[str]]:
+    """Write what was to be reached and what was."""
+    lines = [["measurement", "quantity", "ratio to", "goal", "measured", "quartiles", ""]]
+    for row in rows:
+        for goal in row.goals:
+            if goal.against == LIMIT:
+                values = row.subjects[OURS].values(goal.quantity) if OURS in row.subjects else []
+                against = "(itself)"
+            else:
+                values, against = row.ratios(goal.quantity, goal.against), goal.against
+            if not values:
+                why = row.failures.get(goal.against) or row.failures.get(OURS) or "not measured"
+                lines.append([row.title, goal.quantity, against, f"{goal.limit:.3g}", "", "", why[:60]])
+                continue
+            found = spread(values)
+            reached = "yes" if found["median"] <= goal.limit else "**no**"
+            quartiles = f"{found['lower']:.3g} - {found['upper']:.3g}"
+            lines.append(
+                [row.title, goal.quantity, against, f"{goal.limit:.3g}", f"{found['median']:.3g}", quartiles, reached]
+            )
+    return lines
+
+
+def figures(rows: list[Row]) -> list[list[str]]:
+    """Write the medians themselves."""
+    lines = [["measurement", "quantity", *SUBJECTS]]
+    for row in rows:
+        quantities = {q for m in row.subjects.values() for q in ("wall", "cpu", *m.other) if any(m.values(q))}
+        for quantity in sorted(quantities):
+            cells = []
+            for name in SUBJECTS:
+                values = row.subjects[name].values(quantity) if name in row.subjects else []
+                if values:
+                    cells.append(_number(spread(values)["median"], row.units.get(quantity)))
+                else:
+                    cells.append("failed" if name in row.failures else "")
+            lines.append([row.title, quantity, *cells])
+    return lines
+
+
+def _number(value: float, unit: str | None) -> str:
+    if unit is not None:
+        return f"{value:.3g} {unit}".strip()
+    return f"{value * 1e3:.3g} ms" if value >= 0.001 else f"{value * 1e6:.3g} µs"
+
+
+def table(lines: list[list[str]]) -> str:
+    """Write a simple table."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    rule = "  ".join("=" * max(width, 1) for width in widths)
+    written = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return "\n".join([rule, written[0], rule, *written[1:], rule])
+
+
+def point(row: dict[str, Any], subject: str, quantity: str) -> float | None:
+    """Take the median of a figure of a row that was written as JSON."""
+    values = row["subjects"].get(subject, {}).get(quantity)
+    return spread(values)["median"] if values else None

@@ -1,0 +1,198 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Rows: the client library, its import, and JSAMP's own load test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from typing import Any
+
+from .hubs import HERE, JSAMP, OURS, UPSTREAM, Hub, environment, jsamp_command, python_of, start_hub
+from .measure import Bench, Goal, Measured, Row
+from .rows_messages import MESSAGE, MTYPE
+from .swarm import BenchmarkError, Client, Swarm
+
+__all__ = ["calcstorm", "client_library", "import_time"]
+
+
+class Probe:
+    """A client of one of the libraries, in a process of its own, that does as it is told."""
+
+    def __init__(self, bench: Bench, name: str, hub: Hub) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [python_of(name, bench.cache), str(HERE / "client_probe.py")],
+            env=environment(hub.home, name), cwd=hub.home, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+
+    def begin(self, *command: object) -> None:
+        """Give an order."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, command)) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the outcome."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                result: dict[str, Any] = json.loads(line)
+                return result
+        raise BenchmarkError(f"The {self.name} client ended with exit code {self._process.wait()}")
+
+    def do(self, *command: object) -> dict[str, Any]:
+        """Give an order and wait for the outcome."""
+        self.begin(*command)
+        return self.end()
+
+    def stop(self) -> None:
+        """Let the process end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+QUANTITIES = ("connect", "disconnect", "send cpu", "receive cpu", "call cpu", "call wall")
+
+
+def client_library(bench: Bench, through: str = OURS) -> Row:
+    """Both libraries' clients at the same hub, with partners of the generator's."""
+    goals = [
+        Goal("connect", UPSTREAM, 0.15), Goal("disconnect", UPSTREAM, 0.1),
+        Goal("send cpu", UPSTREAM, 0.5), Goal("receive cpu", UPSTREAM, 0.5),
+    ]
+    row = Row(f"client-{through}", f"client library, at the {through} hub", goals)
+    hub = start_hub(through, bench.cache)
+    probes = {name: Probe(bench, name, hub) for name in (OURS, UPSTREAM) if name not in bench.without}
+    try:
+        with Swarm() as swarm:
+            sender, partner = swarm.join(hub.address, hub.secret, [MTYPE], count=2)
+            ids = {name: probe.do("join")["id"] for name, probe in probes.items()}
+            row.subjects = {name: Measured(other={q: [] for q in QUANTITIES}) for name in probes}
+            for turn in range(bench.rounds + 1):
+                order = list(probes.values())
+                for probe in order[:: 1 if turn % 2 else -1]:
+                    figures = _exercise(bench, swarm, probe, sender, partner, ids[probe.name])
+                    if turn:  # the first round is the warm-up
+                        for quantity, value in figures.items():
+                            row.subjects[probe.name].other[quantity].append(value)
+    finally:
+        for probe in probes.values():
+            probe.stop()
+        hub.stop()
+    return row
+
+
+def _exercise(
+    bench: Bench, swarm: Swarm, probe: Probe, sender: Client, partner: Client, probe_id: str
+) -> dict[str, float]:
+    count = 20 if bench.quick else 200
+    cycle = probe.do("cycle", 2 if bench.quick else 5)
+    sent = _watch(swarm, probe, "send", count, partner.client_id)
+    called = _watch(swarm, probe, "call", count // 10, partner.client_id)
+    before = probe.do("cpu")
+    request = sender.prepare("notify", probe_id, MESSAGE)
+    for _ in range(count):
+        sender.send(request, lambda _: None)
+    swarm.run(lambda: sender.idle, "notifications to be sent")
+    end = time.monotonic() + 20
+    while (after := probe.do("cpu"))["received"] < before["received"] + count:
+        if time.monotonic() > end:
+            got = after["received"] - before["received"]
+            raise BenchmarkError(f"The {probe.name} client received {got} of {count}")
+        time.sleep(0.05)
+    swarm.check()
+    return {
+        "connect": cycle["connect"], "disconnect": cycle["disconnect"],
+        "send cpu": sent["cpu"], "receive cpu": (after["cpu"] - before["cpu"]) / count,
+        "call cpu": called["cpu"], "call wall": called["wall"],
+    }
+
+
+def _watch(swarm: Swarm, probe: Probe, *command: object) -> dict[str, Any]:
+    """Let a probe act while the generator's clients answer it."""
+    probe.begin(*command)
+    done: list[bool] = []
+    out = probe._process.stdout
+
+    class Line:
+        def event(self, mask: int) -> None:
+            done.append(True)
+
+    assert out is not None
+    swarm.selector.register(out, 1, Line())
+    try:
+        swarm.run(lambda: bool(done), "a probe to finish")
+    finally:
+        swarm.selector.unregister(out)
+    swarm.settle(0.05)
+    return probe.end()
+
+
+IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+
+
+def import_time(bench: Bench) -> Row:
+    """The import as a program sees it, in a new process each time, with the names that a program takes from it."""
+    floor = "floor"
+    row = Row("import", "from pyvo.samp import SAMPIntegratedClient, SAMPHubServer", [Goal("wall", UPSTREAM, 0.5), Goal("wall", floor, 1.25)])
+    names = "import pyvo.samp; from pyvo.samp import SAMPHubServer, SAMPIntegratedClient"
+    what = {
+        OURS: (OURS, names),
+        UPSTREAM: (UPSTREAM, names),
+        floor: (OURS, "import astropy.config, xmlrpc.server, xmlrpc.client"),
+    }
+    what = {name: way for name, way in what.items() if way[0] not in bench.without}
+    row.subjects = {name: Measured() for name in what}
+    for turn in range(bench.rounds + 1):
+        order = list(what)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            library, modules = what[name]
+            command = [python_of(library, bench.cache), "-c", IMPORT.format(modules)]
+            done = subprocess.run(command, env=environment(bench.cache, library), cwd=bench.cache, text=True,
+                                  capture_output=True, check=True)
+            if turn:  # the first writes the byte code
+                row.subjects[name].wall.append(float(done.stdout.split()[-1]))
+    return row
+
+
+def calcstorm(bench: Bench, mode: str) -> Row:
+    """JSAMP's load test with JSAMP's clients, at both hubs in turn."""
+    row = Row(f"calcstorm-{mode}", f"jsamp calcstorm, {mode}", [Goal("wall", JSAMP, 1.0), Goal("cpu", JSAMP, 1.0)])
+    clients, queries = (4, 10) if bench.quick else (20, 100)
+    storm = [*jsamp_command(), "calcstorm", "-nclient", str(clients), "-nquery", str(queries), "-mode", mode]
+    hubs = {name: start_hub(name, bench.cache) for name in (OURS, JSAMP) if name not in bench.without}
+    row.subjects = {name: Measured() for name in hubs}
+    try:
+        for turn in range(max(2, bench.rounds // 2)):
+            order = list(hubs)
+            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+                if name in row.failures:
+                    continue
+                hub = hubs[name]
+                cpu = hub.cpu()
+                try:
+                    done = subprocess.run(storm, env=environment(hub.home, JSAMP), cwd=hub.home, text=True,
+                                          capture_output=True, timeout=120, check=False)
+                except subprocess.TimeoutExpired:
+                    row.failures[name] = "did not end within 120 s"
+                    continue
+                found = re.search(r"Elapsed time: (\d+) ms", done.stdout + done.stderr)
+                if done.returncode or found is None:
+                    row.failures[name] = f"exit code {done.returncode}: {done.stderr[-300:]}"
+                    continue
+                row.subjects[name].wall.append(int(found[1]) / 1000)
+                row.subjects[name].cpu.append(hub.cpu() - cpu)
+    finally:
+        for hub in hubs.values():
+            hub.stop()
+    return row

@@ -1,0 +1,102 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The bytes that the load generator sends and the little it must understand of what it gets.
+
+The same bytes go to every hub, written once and sent many times, so that the generator costs next to nothing and the
+hub is what is measured.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from xmlrpc.client import loads
+
+__all__ = ["Address", "Request", "answer", "call_body", "params_of", "post", "receive_body", "result_of", "xml"]
+
+#: The leading string parameters of a call, with or without a type.
+STRING_PARAM = re.compile(rb"<param>\s*<value>(?:\s*<string>)?([^<]*)(?:</string>\s*)?</value>")
+METHOD = re.compile(rb"<methodName>\s*([^<\s]+)")
+
+ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+
+
+class Address(NamedTuple):
+    """Where a hub is, taken from its URL."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        parts = urlsplit(url.replace("\\", ""))
+        return cls(parts.hostname or "127.0.0.1", parts.port or 80, parts.path or "/")
+
+
+class Request(NamedTuple):
+    """What came to a callback server."""
+
+    method: bytes
+    params: list[bytes]
+    size: int
+
+
+def xml(value: str | list[Any] | dict[str, Any]) -> str:
+    """Write a SAMP value as a client would."""
+    if isinstance(value, str):
+        return f"<value><string>{value.translate(ESCAPES)}</string></value>"
+    if isinstance(value, list):
+        return f"<value><array><data>{''.join(map(xml, value))}</data></array></value>"
+    members = "".join(f"<member><name>{k.translate(ESCAPES)}</name>{xml(v)}</member>" for k, v in value.items())
+    return f"<value><struct>{members}</struct></value>"
+
+
+def call_body(method: str, *params: Any) -> bytes:
+    """Write a method call."""
+    written = "".join(f"<param>{xml(param)}</param>" for param in params)
+    document = f"<methodCall><methodName>{method}</methodName><params>{written}</params></methodCall>"
+    return f'<?xml version="1.0"?>\n{document}'.encode()
+
+
+def post(address: Address, body: bytes, keep: bool, extra: str = "") -> bytes:
+    """Write an HTTP request; a client that does not keep its connections speaks HTTP/1.0, as the real ones do."""
+    version = "HTTP/1.1" if keep else "HTTP/1.0"
+    head = (
+        f"POST {address.path} {version}\r\nHost: {address.host}:{address.port}\r\n{extra}"
+        f"Content-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def answer(body: bytes, keep: bool) -> bytes:
+    """Write an HTTP answer."""
+    closing = "" if keep else "Connection: close\r\n"
+    return f"HTTP/1.1 200 OK\r\n{closing}Content-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def answer_body(value: Any = "") -> bytes:
+    """Write the answer to a method call."""
+    document = f"<methodResponse><params><param>{xml(value)}</param></params></methodResponse>"
+    return f'<?xml version="1.0"?>\n{document}'.encode()
+
+
+def params_of(body: bytes, count: int) -> list[bytes]:
+    """Find the first ``count`` parameters of a call, which are strings."""
+    return [match[1] for match, _ in zip(STRING_PARAM.finditer(body), range(count), strict=False)]
+
+
+def receive_body(body: bytes) -> Request:
+    """Read as much of a hub's call as the generator needs: the method, and the parameters before the message."""
+    match = METHOD.search(body)
+    if match is None:
+        raise ValueError(f"This is no method call: {body[:80]!r}")
+    method = match[1]
+    return Request(method, params_of(body[:2000], 2 if method.endswith(b"Notification") else 3), len(body))
+
+
+def result_of(body: bytes) -> Any:
+    """Read an answer in full; a fault is raised. For the preparations, which are not measured."""
+    (value,), _ = loads(body.decode())
+    return value
