@@ -92,6 +92,8 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._doctype
+        if "\0" in text:  # expat would take it for UTF-16, whatever it is told
+            raise XMLError("the document is not XML (it has a NUL character)")
         try:
             parser.Parse(text, True)
         except expat.ExpatError as exc:

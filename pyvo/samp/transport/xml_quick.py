@@ -33,8 +33,8 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(r"</params>\s*+</method(Call|Response)>\s*+", re.ASCII)
 
-# One of: a string, with what it is wrapped in on both sides; the beginning of a struct or an array; the end of one; and,
-# when nothing else fits, everything up to the end of the document.
+# One of: a string, with what it is wrapped in on both sides; the beginning of a struct or an array; the end of one;
+# and, when nothing else fits, everything up to the end of the document.
 _TOKEN = re.compile(
     r"""
     (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?+

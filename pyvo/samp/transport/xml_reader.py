@@ -148,7 +148,7 @@ def _decode(body: bytes) -> str:
     name = declared.group(1).lower() if declared else b"utf-8"
     codec = _CODECS.get(name)
     if codec is None:
-        raise XMLError(f"the encoding {name.decode('ascii')} is not supported, send UTF-8")
+        raise XMLError(f"the encoding {name[:40].decode('ascii')} is not supported, send UTF-8")
     try:
         return body.decode(codec)
     except UnicodeDecodeError:
