@@ -7,8 +7,8 @@ could see them: in a message, a response, or metadata. Nothing else, or a page c
 intranet.
 
 A page must not be able to get a URL into the book by having a program repeat it ("cannot open
-``file:///home/me/.ssh/id_rsa``"). So a URL that a web client was the first to mention stays out of the book for good; and a
-URL counts as mentioned only where it is the whole of a string.
+``file:///home/me/.ssh/id_rsa``"). So a URL that a web client was the first to mention stays out of the book for
+good; and a URL counts as mentioned only where it is the whole of a string.
 
 URLs are compared by what they name: a browser may percent-encode what a program left plain, and there are
 several ways to write a local file.
@@ -38,7 +38,7 @@ _URL = re.compile(r"(?:https?|file):[^\x00-\x20\x7f]", re.IGNORECASE)
 _LOCAL_HOSTS = ("", "localhost", "127.0.0.1")
 _PORTS = {"http": 80, "https": 443}
 #: What may stand in a URL as it is; all else is compared percent-encoded.
-_PLAIN = "!#$%&'()*+,/:;=?@[]~-._"
+PLAIN = "!#$%&'()*+,/:;=?@[]~-._"
 
 
 def urls_in(value: SAMPValue) -> Iterator[str]:
@@ -116,7 +116,7 @@ def url_key(url: str) -> str | None:
     if not parts.hostname:
         return None
     rest = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return f"{parts.scheme}://{parts.hostname}:{port}{quote(rest, safe=_PLAIN)}"
+    return f"{parts.scheme}://{parts.hostname}:{port}{quote(rest, safe=PLAIN)}"
 
 
 class UrlBook:
@@ -188,9 +188,9 @@ class UrlBook:
             key = url_key(text)
             if key is not None:
                 with self._lock:
-                    url = self._allowed.get(client, {}).get(key)
-                if url is not None:
-                    return url
+                    allowed = self._allowed.get(client)
+                    if allowed is not None and key in allowed:
+                        return allowed[key]
         return None
 
     def _allow(self, client: str, key: str, url: str) -> None:

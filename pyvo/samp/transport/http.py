@@ -12,7 +12,8 @@ The real programs at the other end are not strict: DS9 ends its header lines wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -228,14 +229,17 @@ class RequestReader(_Reader):
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
                 return Request(head.method, head.target, head.headers, content, head.keep_alive)
-            body = self._body = Body(head.headers, self.max_body, head.length)
+            with _tell_head(head.method, head.headers):
+                body = self._body = Body(head.headers, self.max_body, head.length)
             self.wants_continue = head.expects and not self._buffer
-        if not body.take(self._buffer):
-            return None
+        head = self._head
+        with _tell_head(head.method, head.headers):
+            if not body.take(self._buffer):
+                return None
+            content = body.value()
         self._body = None
         self.wants_continue = False
-        head = self._head
-        return Request(head.method, head.target, head.headers, body.value(), head.keep_alive)
+        return Request(head.method, head.target, head.headers, content, head.keep_alive)
 
     def _begin(self) -> bool:
         buffer = self._buffer
@@ -255,12 +259,23 @@ class RequestReader(_Reader):
         line, _, lines = data.decode("latin-1").partition("\n")
         method, target, version = self._match_first_line(line).groups()
         headers = parse_headers(lines)
-        length = content_length(headers, self.max_body)
         plain = "transfer-encoding" not in headers and "content-encoding" not in headers
-        if length is None and method == "POST" and "transfer-encoding" not in headers:
-            raise HTTPError(411, "A POST needs a Content-Length")
+        with _tell_head(method, headers):
+            length = content_length(headers, self.max_body)
+            if length is None and method == "POST" and "transfer-encoding" not in headers:
+                raise HTTPError(411, "A POST needs a Content-Length")
         expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
         return _RequestHead(method, target, headers, keeps_alive(version, headers), length, plain, expects)
+
+
+@contextmanager
+def _tell_head(method: str, headers: dict[str, str]) -> Iterator[None]:
+    """Add to an error what the request's head said, for whoever answers it."""
+    try:
+        yield
+    except HTTPError as error:
+        error.head = (method, headers)
+        raise
 
 
 class AnswerReader(_Reader):

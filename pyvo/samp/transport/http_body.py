@@ -23,6 +23,8 @@ class HTTPError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+        #: Method and headers of the request, where they could be read.
+        self.head: tuple[str, dict[str, str]] | None = None
 
 
 #: Bytes that chunked coding may add to a body, besides eight for each byte of the body.
