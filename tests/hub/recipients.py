@@ -7,8 +7,8 @@ import threading
 import time
 import xmlrpc.client
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 OK_XML = xmlrpc.client.dumps(("",), methodresponse=True).encode()
 
@@ -35,7 +35,8 @@ class Recipient:
     """
     A server that a hub calls back, on threads and plain sockets of its own.
 
-    ``calls`` holds what it was called with, as method and parameters, ``bodies`` the bytes, ``connections`` how many there were.
+    ``calls`` holds what it was called with, as method and parameters, ``bodies`` the bytes; ``connections`` is how
+    many there were.
     """
 
     def __init__(self, behave: Behaviour = well_behaved) -> None:
@@ -55,20 +56,18 @@ class Recipient:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def __enter__(self) -> Recipient:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         self.crash()
 
     def crash(self) -> None:
         """Go away as a killed process does: all its sockets are closed at once."""
         self.closing.set()
         for sock in [self._listener, *self._socks]:
-            try:
+            with suppress(OSError):  # where it is closed already
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is closed already
             sock.close()
         for thread in self._threads:
             thread.join(5)

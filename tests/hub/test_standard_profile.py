@@ -171,9 +171,7 @@ def test_no_web_page_gets_in(bench: Bench, origin: str) -> None:
     assert post(bench, b"", {"Origin": origin}, "OPTIONS")[0] == 403
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.1:80:x", "8.8.8.8"]
-)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.net", "127.0.0.1:80:x", "8.8.8.8"])
 def test_no_other_name(bench: Bench, host: str) -> None:
     """R38: nor one that had its own name resolved to this machine."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
@@ -564,7 +562,7 @@ def test_a_tidy_client_is_not_taken_for_a_dead_one(
     assert set(sender.hub.getRegisteredClients(sender.key)) == {"hub", other.id}
 
 
-# Order and bounds (R24, R26)
+# Order, and bounds
 
 
 def test_messages_arrive_in_order_over_one_connection(bench: Bench, sender: Member) -> None:
@@ -584,7 +582,7 @@ def test_messages_arrive_in_order_over_one_connection(bench: Bench, sender: Memb
 def test_a_slow_recipient_delays_neither_sender_nor_others(bench: Bench, sender: Member) -> None:
     """R24."""
     slow = bench.join()
-    slow.recipient.behave = lambda *_: slow.recipient.closing.wait(0.5) and None or answer()
+    slow.recipient.behave = lambda *_: None if slow.recipient.closing.wait(0.5) else answer()
     quick = bench.join()
     begin = time.monotonic()
     for _ in range(3):
@@ -634,9 +632,9 @@ def test_a_client_that_takes_nothing_is_disconnected(
     for _ in range(19 if limit == "MAX_DELIVERIES" else 17):
         sender.hub.notify(sender.key, other.id, message)
     sender.hub.call(sender.key, other.id, "tag", message)
-    with pytest.raises(xmlrpc.client.Fault):
-        for _ in range(3):
-            sender.hub.notify(sender.key, other.id, message)
+    wait_until(lambda: other.id not in sender.hub.getRegisteredClients(sender.key))
+    with pytest.raises(xmlrpc.client.Fault, match=other.id):
+        sender.hub.notify(sender.key, other.id, message)
     calls = other.recipient.wait_for(2)
     assert calls[1][1][2]["samp.mtype"] == "samp.hub.disconnect"
     assert "waiting" in calls[1][1][2]["samp.params"]["reason"]
@@ -681,7 +679,7 @@ def test_a_host_name_is_never_looked_up(bench: Bench, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "url", ["", "file:///etc/passwd", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "x"]
+    "url", ["", "x", "file:///etc/passwd", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/"]
 )
 def test_a_bad_callback_url_is_a_fault(bench: Bench, url: str) -> None:
     """R31: and the client stays not callable."""
