@@ -192,7 +192,7 @@ if not child:
         if not child:
             sys.exit(0)  # leaves nothing, unregisters nobody
         assert os.waitpid(child, 0)[1] == 0
-    except BaseException:
+    except Exception:
         import traceback
         traceback.print_exc()
         os._exit(1)
