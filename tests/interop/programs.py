@@ -102,17 +102,15 @@ class Program:
         return status
 
     def stop(self) -> None:
-        """End the program and everything it started."""
+        """End the program and everything it started, which is given a moment to say goodbye."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             self.signal(sign)
-            try:
-                self._process.wait(5.0)
+            # Not the program's own end counts (it may be a script that has started the real one), but that of all
+            # who could still write.
+            self._reader.join(5.0)
+            if not self._reader.is_alive():
                 break
-            except subprocess.TimeoutExpired:
-                continue
-        # Its children may have outlived it; they hold the pipe that the reader reads.
-        self.signal(signal.SIGKILL)
-        self._reader.join(10.0)
+        self._process.wait(5.0)
         assert self._process.stdout is not None
         self._process.stdout.close()
 

@@ -68,6 +68,7 @@ def test_topcat_loads_what_our_client_sends(
 ) -> None:
     """TOPCAT on our hub loads a table, knows its rows, hands it back equal, and broadcasts it when its user says so."""
     client = connect("sender")
+    received = Recorder(client, "table.load.*")  # now, so that TOPCAT knows of somebody to broadcast to when asked
     show("topcat", "-samp")
     topcat = Witness(client).arrival("topcat", "table.load.votable")
     table, url = write_table(tmp_path)
@@ -82,7 +83,6 @@ def test_topcat_loads_what_our_client_sends(
     given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
     assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
 
-    received = Recorder(client, "table.load.*")
     screen.click(*BROADCAST)
     delivery = received.wait(1)[0]
     assert (delivery.kind, delivery.sender) == ("call", topcat)
