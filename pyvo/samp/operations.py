@@ -154,8 +154,8 @@ class HubOperations(XMLRPCHandler):
     def _on_response(self, client: Client, response: Payload) -> None:
         """For a profile that keeps account of what its clients have seen; called in any thread."""
 
-    def _identity(self, client: Client) -> dict[str, SAMPValue]:
-        """What a client is told when it registers (R6)."""
+    def identity(self, client: Client) -> dict[str, SAMPValue]:
+        """Tell what a client is told when it registers (R6)."""
         return {
             "samp.hub-id": self._broker.hub_id,
             "samp.self-id": client.client_id,

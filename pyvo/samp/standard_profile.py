@@ -153,7 +153,7 @@ class _Operations(HubOperations):
         """Let a client in that knows the secret (R6)."""
         if not self._profile.knows(secret):
             raise SAMPProxyError(1, "This is not the hub's secret; it is in the lockfile")
-        return self._identity(self._broker.register(PROFILE))
+        return self.identity(self._broker.register(PROFILE))
 
     def set_xmlrpc_callback(self, key: str, url: str) -> str:
         """Note where the caller can be called back (R13)."""

@@ -131,6 +131,8 @@ class WebMailbox:
         Called with a reason, once, when the page seems to be gone.
     on_delivery : callable
         Called with each delivery that the client can see.
+    on_closed : callable
+        Called when the broker has closed the mailbox: the client is out.
     """
 
     def __init__(
@@ -141,12 +143,14 @@ class WebMailbox:
         on_overflow: Callable[[str], object],
         on_gone: Callable[[str], object],
         on_delivery: Callable[[Delivery], object] = lambda _delivery: None,
+        on_closed: Callable[[], object] = lambda: None,
     ) -> None:
         self._loop = loop
         self._limit = limit
         self._on_overflow = on_overflow
         self._on_gone = on_gone
         self._on_delivery = on_delivery
+        self._on_closed = on_closed
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
@@ -214,6 +218,11 @@ class WebMailbox:
         self._cancel_grace()
         self._last = None
         return dropped
+
+    def finish(self) -> None:
+        """Hand over what can be handed over now, and end: the hub stops."""
+        self._flush()
+        self._end()
 
     def was_heard(self) -> None:
         """Note that the client has made a request: it is not gone yet."""
@@ -348,6 +357,7 @@ class WebMailbox:
             self._queue.append(farewell)
             self._flush()
         self._end()
+        self._on_closed()
 
     def _end(self) -> None:
         self._closed = True

@@ -1,0 +1,397 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The Web Profile's side of the hub: its operations, for pages in a browser (R39 to R50).
+
+An adapter between a browser and the broker, as `standard_profile` is between programs and the broker. What is
+particular to pages has rooms of its own:
+
+=================== ========================================================================
+``web_access``      who may use the server, what browsers must be told, what pages may send
+``consent``         the questions to the user, one after the other (``consent_askers``: how)
+``web_mailbox``     callbacks, which wait to be pulled
+``url_book``        which URLs a page may have fetched for it
+``url_translation`` fetching them
+=================== ========================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pyvo.samp.broker import Broker, Client, Delivery, Payload
+from pyvo.samp.consent import REFUSED, Answer, ConsentDesk, Question, make_question
+from pyvo.samp.consent_askers import WebProfileDialog, make_asker
+from pyvo.samp.constants import SAFE_MTYPES
+from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.operations import HubOperations
+from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
+from pyvo.samp.transport.deferred import Deferred
+from pyvo.samp.transport.http import HTTPError, Request, Response
+from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.server import Connection, XMLRPCServer
+from pyvo.samp.url_book import UrlBook
+from pyvo.samp.url_translation import Translator
+from pyvo.samp.web_access import METHODS, cors_headers, is_loopback, is_own_host, preflight_headers, sending_rule
+from pyvo.samp.web_mailbox import Pull, PullLimit, WebMailbox
+
+__all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
+
+log = logging.getLogger(__name__)
+
+PROFILE = "web"
+STANDARD = "standard"
+#: Where pages look for the hub (R39).
+PORT = 21012
+#: Web clients that may be registered at a time: a page that is allowed always could register for ever.
+MAX_CLIENTS = 500
+
+#: What Flash reads before it lets a page talk to this server (R44).
+CROSS_DOMAIN = """<?xml version="1.0"?>
+<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">
+<cross-domain-policy>
+  <site-control permitted-cross-domain-policies="all"/>
+  <allow-access-from domain="*" secure="false"/>
+  <allow-http-request-headers-from domain="*" headers="*" secure="false"/>
+</cross-domain-policy>
+"""
+
+#: What Silverlight reads before it lets a page talk to this server (R44).
+CLIENT_ACCESS_POLICY = """<?xml version="1.0" encoding="utf-8"?>
+<access-policy>
+  <cross-domain-access>
+    <policy>
+      <allow-from http-methods="GET,POST" http-request-headers="*">
+        <domain uri="*"/>
+      </allow-from>
+      <grant-to>
+        <resource path="/" include-subpaths="true"/>
+      </grant-to>
+    </policy>
+  </cross-domain-access>
+</access-policy>
+"""
+
+_POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
+_TRANSLATOR = "/translator/"
+#: What was fetched for a page is data: it runs no script as this server's, and its address, which has a token in it,
+#: goes nowhere.
+_DATA_ONLY = (
+    ("Content-Security-Policy", "sandbox; default-src 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+
+
+class _Member:
+    """A registered page: its client and mailbox, and the token in its translator's URL."""
+
+    def __init__(self, client: Client, mailbox: WebMailbox, token: str) -> None:
+        self.client = client
+        self.mailbox = mailbox
+        self.token = token
+
+
+class _Joining:
+    """A page on its way in."""
+
+    def __init__(self, question: Question, connection: Connection) -> None:
+        self.question = question
+        self.connection = connection
+        self.answer = Deferred()
+        self.client: Client | None = None
+
+
+class WebProfile:
+    """
+    The server of the Web Profile. It serves from the moment it is made.
+
+    Parameters
+    ----------
+    broker : Broker
+        What the operations operate.
+    loop : Loop
+        What watches the sockets.
+    port : int
+        Where to listen; 0 takes a free port.
+    dialog : None, str, callable or WebProfileDialog
+        How the user is asked for consent, see `make_asker`.
+    mtypes : iterable of str, optional
+        What pages may send (R47); by default `SAFE_MTYPES`. ``["*"]`` lifts the restriction.
+
+    Raises
+    ------
+    OSError
+        The port cannot be listened on.
+    TypeError, ValueError
+        The dialog or the MTypes are none.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        loop: Loop,
+        *,
+        port: int = PORT,
+        dialog: Any = None,
+        mtypes: Iterable[str] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._loop = loop
+        self._may_reach = sending_rule(SAFE_MTYPES if mtypes is None else mtypes)
+        self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
+        self._members: dict[str, _Member] = {}  # by public id
+        self._limit = PullLimit(loop)
+        self.book = UrlBook()
+        self._operations = operations = _Operations(self, broker, loop)
+        self._servers = [XMLRPCServer(("127.0.0.1", port), loop, operations)]
+        self.port = self._servers[0].port
+        try:  # a browser that looks for "localhost" tries both, and nobody else should be found there
+            self._servers.append(XMLRPCServer(("::1", self.port), loop, operations))
+        except OSError as error:
+            log.debug("The Web Profile is not served by IPv6: %s", error)
+        self.translator = Translator(loop.run_in_worker, self._take_back)
+        for server in self._servers:
+            server.start()
+        log.info("The hub serves the Web Profile on port %d", self.port)
+
+    @property
+    def url(self) -> str:
+        """Where pages call."""
+        return f"http://localhost:{self.port}/"
+
+    def stop(self) -> None:
+        """Give out what waits, and close the server. In the loop's thread."""
+        self._desk.close()
+        for member in list(self._members.values()):
+            member.mailbox.finish()
+        self.translator.stop()
+        for server in self._servers:
+            server.stop()
+
+    # What the operations need; in the loop's thread
+
+    def ask(self, question: Question, connection: Connection) -> Deferred:
+        """Register a page when the user agrees (R40)."""
+        if len(self._members) >= MAX_CLIENTS:
+            raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
+        joining = _Joining(question, connection)
+        ticket = self._desk.submit(question, lambda verdict: self._loop.call_soon(self._on_verdict, joining, verdict))
+        joining.answer.on_cancel(lambda: self._desk.withdraw(ticket))
+        joining.answer.on_sent = lambda sent: None if sent else self._undo(joining)
+        return joining.answer
+
+    def member(self, client: Client) -> _Member:
+        """Find a registered page."""
+        try:
+            return self._members[client.client_id]
+        except KeyError:  # it was disconnected between two calls
+            raise SAMPProxyError(1, "This client is no longer registered with the hub") from None
+
+    def allow_callbacks(self, client: Client, *, allow: bool) -> None:
+        """Make a client callable, or no longer (R13)."""
+        mailbox = self.member(client).mailbox
+        if allow != client.callable:
+            self._broker.set_callable(client, allow)
+            if not allow:
+                # what was put before is taken before
+                self._loop.call_soon(self._drop_callbacks, client, mailbox)
+
+    def pull(self, client: Client, connection: Connection, browser: str, seconds: float) -> Deferred:
+        """Hand over a client's callbacks (R42)."""
+        return self.member(client).mailbox.pull(Pull(connection, browser), seconds)
+
+    def was_heard(self, client: Client) -> None:
+        """Note that a page has made a request (R43)."""
+        member = self._members.get(client.client_id)
+        if member is not None:
+            member.mailbox.was_heard()
+
+    def has_seen(self, client: Client, value: SAMPValue) -> None:
+        """Note what a program of the Standard Profile said where a page could see it (R46). In any thread."""
+        member = self._members.get(client.client_id)
+        if member is not None:
+            self.book.note_program(member.token, value)
+
+    def find_url(self, target: str) -> str | None:
+        """Find what a translator's URL asks for: the token, ``?``, and the URL (R46); None if that may not be had."""
+        token, _, url = target.removeprefix(_TRANSLATOR).partition("?")
+        return self.book.find(token, url)
+
+    # Joining and leaving
+
+    def _on_verdict(self, joining: _Joining, verdict: Answer) -> None:
+        answer = joining.answer
+        if not joining.connection.is_there():
+            answer.cancel()  # which the loop has yet to come to
+        elif verdict is Answer.DENY:
+            answer.fail(SAMPProxyError(REFUSED, f"The user did not allow {joining.question.name} to register"))
+        elif answer.state == "waiting":
+            self._enter(joining)
+
+    def _enter(self, joining: _Joining) -> None:
+        mailbox = WebMailbox(
+            self._loop,
+            self._limit,
+            on_overflow=lambda reason: self._broker.disconnect(member.client, reason),
+            on_gone=lambda reason: self._broker.unregister(member.client, reason),
+            on_delivery=lambda delivery: self._on_delivery(member, delivery),
+            on_closed=lambda: self._forget(member),
+        )
+        try:
+            client = self._broker.register(PROFILE, mailbox, may_reach=self._may_reach)
+        except SAMPProxyError as fault:  # the hub is shutting down
+            joining.answer.fail(fault)
+            return
+        member = _Member(client, mailbox, secrets.token_urlsafe(18))
+        self._members[client.client_id] = member
+        self.book.open(member.token)
+        joining.client = client
+        joining.answer.resolve(
+            {
+                **self._operations.identity(client),
+                "samp.url-translator": f"{self.url.rstrip('/')}{_TRANSLATOR}{member.token}?",
+            }
+        )
+
+    def _undo(self, joining: _Joining) -> None:
+        """Unregister a page that went away before it got its key."""
+        if joining.client is not None:
+            self._broker.unregister(joining.client)
+
+    def _forget(self, member: _Member) -> None:
+        self._members.pop(member.client.client_id, None)
+        self.book.close(member.token)
+
+    def _drop_callbacks(self, client: Client, mailbox: WebMailbox) -> None:
+        for delivery in mailbox.clear():
+            self._broker.delivery_failed(delivery, f"{client.title} takes no callbacks any more")
+
+    def _on_delivery(self, member: _Member, delivery: Delivery) -> None:
+        if delivery.body.origin == STANDARD:
+            self.book.note_program(member.token, delivery.body.value)
+
+    def _take_back(self, sock: socket.socket) -> None:
+        for server in self._servers:  # one of which it is from
+            server.take_back(sock)
+
+
+class _Operations(HubOperations):
+    """The operations that only this profile has, and its way of answering browsers."""
+
+    paths = frozenset({"/", ""})
+
+    def __init__(self, profile: WebProfile, broker: Broker, loop: Loop) -> None:
+        own: dict[str, Callable[..., Any]] = {
+            "register": self.register,
+            "allowReverseCallbacks": self.allow_reverse_callbacks,
+            "pullCallbacks": self.pull_callbacks,
+        }
+        super().__init__(PROFILE, "samp.webhub", broker, loop, own)
+        self._web = profile
+
+    # How requests are answered
+
+    def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
+        """What each answer bears (R44)."""
+        return () if request is None else cors_headers(request.headers)
+
+    def check(self, request: Request, connection: Connection) -> Response | None:
+        """Refuse what does not come from a browser of this machine, or means another server (R45)."""
+        if not is_loopback(connection.peer[0]):
+            text = "The Web Profile serves this computer alone"
+        elif not is_own_host(request.headers.get("host"), self._web.port):
+            text = "This server goes by another name"
+        elif request.method == "POST" and request.target.partition("?")[0] not in self.paths:
+            text = "There is nothing at this path"
+        else:
+            return None
+        # To sampjs anything but 200 is the end of the world: it calls back nobody and polls no more (R48)
+        return self.fault(text, request) if request.method == "POST" else self.plain(403, text, request)
+
+    def refuse(self, error: HTTPError) -> Response:
+        """Answer what is no request or goes beyond a limit; a POST in the way of `check` (R48)."""
+        method, headers = error.head or ("", {})
+        request = Request(method, "", headers, b"", keep_alive=False)
+        return self.fault(str(error), request) if method == "POST" else self.plain(error.status, str(error), request)
+
+    def handle_other(self, request: Request, connection: Connection) -> Response | None:
+        """Answer what is no POST: preflights, the policies of Flash and Silverlight, URLs to be translated."""
+        if request.method == "OPTIONS":
+            return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
+        if request.method not in {"GET", "HEAD"}:
+            return self.plain(405, "This method is not answered here", request, (("Allow", METHODS),))
+        path = request.target.partition("?")[0]
+        if path in _POLICIES:
+            return Response(200, _POLICIES[path].encode("ascii"), "text/xml", self.headers(request))
+        if path.startswith(_TRANSLATOR):
+            return self._translate(request, connection)
+        return self.plain(404, "This is a SAMP hub, for web pages that can talk to one", request)
+
+    def _translate(self, request: Request, connection: Connection) -> Response | None:
+        """Hand out what is at a URL, if the page that asks may have it (R46)."""
+        url = self._web.find_url(request.target)
+        if url is None:
+            return self.plain(403, "No program has mentioned this URL to the page", request)
+        if self._web.translator.is_busy:
+            return self.plain(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
+        headers = (*self.headers(request), *_DATA_ONLY)
+        self._web.translator.start(connection.detach(), url, request.method, request.headers, headers)
+        return None
+
+    # What only this profile has
+
+    def register(self, identity: SAMPValue) -> Deferred:
+        """Register a page, with the user's consent (R40)."""
+        assert self.current is not None
+        request, connection, _call = self.current
+        question = make_question(identity, request.headers.get("origin", ""), connection.peer)
+        return self._web.ask(question, connection)
+
+    def allow_reverse_callbacks(self, key: str, allow: str) -> str:
+        """Say whether the caller is going to pull callbacks (R39)."""
+        self._web.allow_callbacks(self._client(key), allow=parse_bool(allow.strip()))
+        return ""
+
+    def pull_callbacks(self, key: str, timeout: str) -> Deferred:
+        """Hand over the callbacks that wait, or wait for one (R42)."""
+        assert self.current is not None
+        request, connection, _call = self.current
+        browser = request.headers.get("user-agent", "")
+        return self._web.pull(self._client(key), connection, browser, parse_float(timeout.strip()))
+
+    # What is noted beside what both profiles do: who mentions which URLs (R46), and that a page is alive (R43)
+
+    def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
+        """Look up somebody's metadata (R11)."""
+        metadata = super().get_metadata(key, client_id)
+        if self._broker.profile_of(client_id) == STANDARD:
+            self._web.has_seen(self._client(key), metadata)
+        return metadata
+
+    def declare_metadata(self, key: str, metadata: dict[str, SAMPValue]) -> str:
+        """Replace the caller's metadata (R11)."""
+        done = super().declare_metadata(key, metadata)
+        self._web.book.note_page(metadata)
+        return done
+
+    def _message(self, message: dict[str, SAMPValue], index: int) -> Payload:
+        self._web.book.note_page(message)
+        return super()._message(message, index)
+
+    def _response(self, response: dict[str, SAMPValue], index: int) -> Payload:
+        self._web.book.note_page(response)
+        return super()._response(response, index)
+
+    def _on_response(self, client: Client, response: Payload) -> None:
+        if response.origin == STANDARD:
+            self._web.has_seen(client, response.value)
+
+    def _client(self, key: str) -> Client:
+        client = super()._client(key)
+        self._web.was_heard(client)
+        return client
