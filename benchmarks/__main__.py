@@ -48,14 +48,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     names = [*ROWS, "growth"]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="one of " + ", ".join(names))
     subjects = [OURS, JSAMP, UPSTREAM, FLOOR]
-    parser.add_argument("--without", action="append", choices=subjects, default=[], help="leave out one of the subjects")
+    parser.add_argument("--without", action="append", choices=subjects, default=[], help="leave one out")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--rst", type=Path, help="write the tables to this file")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--many", type=int, default=500, help="how many clients a crowd has")
     cache = Path.home() / ".cache" / "samp-benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where the environment with upstream's release is kept")
+    parser.add_argument("--cache", type=Path, default=cache, help="where upstream's release is kept")
     return parser.parse_args(arguments)
 
 

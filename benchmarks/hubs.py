@@ -62,12 +62,6 @@ class Hub:
     def descriptors(self) -> int:
         return self._process.num_fds()
 
-    def nudge(self) -> None:
-        """Have a hub of Python look at its queue of consent questions."""
-        if self.name != JSAMP and self.process.stdin is not None:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-
     def stop(self) -> None:
         """End the process and remove its home."""
         if self.process.stdin is not None:

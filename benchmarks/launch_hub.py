@@ -10,33 +10,22 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from pyvo.samp import SAMPHubServer
 
 
-def make_doorman():
-    """Make a dialog that lets everybody in."""
-    from pyvo.samp.hub import WebProfileDialog  # noqa: PLC0415 - whoever has no door needs no doorman
-
-    class Doorman(WebProfileDialog):
-        def show_dialog(self, *_):
-            self.consent()
-
-    return Doorman()
-
-
 def main() -> None:
-    web = "web" in sys.argv
-    door = make_doorman() if web else None
-    hub = SAMPHubServer(web_profile=web, web_profile_dialog=door, **({"web_port": 0} if web else {}))
+    options: dict[str, Any] = {"web_profile": False}
+    if "web" in sys.argv:
+        options = {"web_profile_dialog": lambda *_: True, "web_port": 0}
+    hub = SAMPHubServer(**options)
     hub.start(wait=False)
     params = dict(hub.params)
-    if web:
+    if "web" in sys.argv:
         params["web-port"] = str(hub._web_port)
     print(json.dumps(params), flush=True)
-    for _ in sys.stdin:  # each line asks to look at the door
-        if door is not None:
-            door.handle_queue()
+    sys.stdin.read()
     hub.stop()
 
 

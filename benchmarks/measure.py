@@ -3,7 +3,7 @@
 Measuring side by side.
 
 Machines are noisy and change while one measures. So all subjects are measured in turn, in short batches, many rounds;
-what is compared is the ratio within each round, and what is reported is the median of these ratios with their quartiles.
+what is compared is the ratio within each round, and reported is the median of these ratios with their quartiles.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import Any
 
-from .hubs import HERE, JSAMP, OURS, UPSTREAM, Hub, environment, jsamp_command, python_of, start_hub
+from .hubs import FLOOR, HERE, JSAMP, OURS, UPSTREAM, Hub, environment, jsamp_command, python_of, start_hub
 from .measure import Bench, Goal, Measured, Row
 from .rows_messages import MESSAGE, MTYPE
 from .swarm import BenchmarkError, Client, Swarm
@@ -143,13 +143,13 @@ IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - 
 
 def import_time(bench: Bench) -> Row:
     """The import as a program sees it, in a new process each time, with the names that a program takes from it."""
-    floor = "floor"
-    row = Row("import", "from pyvo.samp import SAMPIntegratedClient, SAMPHubServer", [Goal("wall", UPSTREAM, 0.5), Goal("wall", floor, 1.25)])
+    goals = [Goal("wall", UPSTREAM, 0.5), Goal("wall", FLOOR, 1.25)]
+    row = Row("import", "from pyvo.samp import SAMPIntegratedClient, SAMPHubServer", goals)
     names = "import pyvo.samp; from pyvo.samp import SAMPHubServer, SAMPIntegratedClient"
     what = {
         OURS: (OURS, names),
         UPSTREAM: (UPSTREAM, names),
-        floor: (OURS, "import astropy.config, xmlrpc.server, xmlrpc.client"),
+        FLOOR: (OURS, "import astropy.config, xmlrpc.server, xmlrpc.client"),
     }
     what = {name: way for name, way in what.items() if way[0] not in bench.without}
     row.subjects = {name: Measured() for name in what}

@@ -191,8 +191,6 @@ def join_page(hub: Hub, swarm: Swarm, name: str) -> Client:
     """Register a web page."""
     page = swarm.client(hub.web, keep=True, namespace="samp.webhub", extra="Origin: http://example.org\r\n")
     page.send(page.prepare("register", {"samp.name": name}), page.identify)
-    swarm.settle(0.5)
-    hub.nudge()
     swarm.run(lambda: bool(page.client_id), "the page to be let in")
     page.ask("allowReverseCallbacks", "1")
     page.ask("declareSubscriptions", {MTYPE: {}})

@@ -3,7 +3,7 @@
 The load generator: any number of SAMP clients in one thread.
 
 Each client has a callback server of its own (a real port) and one connection for what it asks the hub. There is no
-thread, no lock and no XML parser in the way, so that 500 clients cost the machine little and all hubs see the same load.
+thread, no lock and no XML parser in the way: 500 clients cost the machine little, and all hubs see the same load.
 A client *keeps* its connections, as Python's can, or makes one for each request, as those of JSAMP and DS9 do.
 """
 
