@@ -47,6 +47,12 @@ class Bench:
         member.hub.declareSubscriptions(member.key, {pattern: {} for pattern in patterns or ("table.*",)})
         return member
 
+    def settle(self, member: Member) -> None:
+        """Wait until all deliveries to a member are acknowledged."""
+        mailbox = self.broker.client(member.id).mailbox
+        assert isinstance(mailbox, push_mailbox.PushMailbox)
+        wait_until(lambda: mailbox.is_idle)
+
     def close(self) -> None:
         self.broker.close()
         self.loop.call_soon(self.profile.stop)
@@ -524,9 +530,7 @@ def test_a_crash_behind_a_call_is_noticed(bench: Bench, sender: Member, monkeypa
     waiter = threading.Thread(target=lambda: answers.append(sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")))
     waiter.start()
     other.recipient.wait_for(1)
-    mailbox = bench.broker.client(other.id).mailbox
-    assert isinstance(mailbox, push_mailbox.PushMailbox)
-    wait_until(lambda: mailbox.is_idle)  # the delivery is acknowledged
+    bench.settle(other)
     other.recipient.crash()
     waiter.join(3)
     assert answers[0]["samp.error"]["samp.code"] == "samp.noresponse"
@@ -542,6 +546,7 @@ def test_a_crash_without_any_connection_is_noticed(
     idle = bench.join()
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
     other.recipient.wait_for(1)
+    bench.settle(other)
     other.recipient.crash()
     idle.recipient.crash()  # nobody ever spoke to that one
     [(_, params)] = sender.recipient.wait_for(1, 8.0)
