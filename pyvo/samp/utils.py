@@ -74,7 +74,7 @@ class _SafeParser:
         parser.StartElementHandler = target.start
         parser.EndElementHandler = target.end
         parser.CharacterDataHandler = target.data
-        target.xml("utf-8", None)
+        target.xml(None, None)  # type: ignore[arg-type]  # no decoding: the parser has done that
 
     def feed(self, data: str | bytes) -> None:
         self._parser.Parse(data, False)

@@ -1,0 +1,185 @@
+"""The server on which a client is called back: who is let in, and what becomes of rubbish."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from .conftest import Connect, Record
+
+
+@pytest.fixture
+def bob(hub: SAMPHubServer, connect: Connect) -> SAMPIntegratedClient:
+    """A connected client."""
+    return connect("Bob")
+
+
+def url_of(client: SAMPIntegratedClient) -> str:
+    server = client.client._remains.receiver._server
+    return f"http://127.0.0.1:{server.port}/"
+
+
+def post(client: SAMPIntegratedClient, body: bytes, path: str = "/", **headers: str) -> tuple[int, bytes]:
+    """POST as a stranger would."""
+    connection = http.client.HTTPConnection(urlsplit(url_of(client)).netloc, timeout=5)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "text/xml", **headers})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def notification(client: SAMPIntegratedClient, key: str | None = None) -> bytes:
+    message = {"samp.mtype": "test.x", "samp.params": {}}
+    params = (key or client.get_private_key(), "c9", message)
+    return xmlrpc.client.dumps(params, "samp.client.receiveNotification").encode()
+
+
+MESSAGE = {"samp.mtype": "test.x", "samp.params": {}}
+
+
+def test_the_right_key(bob: SAMPIntegratedClient) -> None:
+    """R32: with the client's key its operations answer something valid, and the handler runs."""
+    record = Record(bob)
+    bob.bind_receive_notification("test.x", record)
+    with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
+        assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", MESSAGE) == ""
+        assert record.next().sender_id == "c9"
+        assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", {"samp.mtype": "test.x"}) == ""
+        assert record.next().params == {}
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "\N{GREEK SMALL LETTER ALPHA}", "x" * 100_000])
+def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
+    """R32, R38: any other key is a fault, which does not tell the right one."""
+    record = Record(bob)
+    bob.bind_receive_message("test.x", record)
+    with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
+        for call in (
+            lambda: proxy.samp.client.receiveNotification(key, "c9", MESSAGE),
+            lambda: proxy.samp.client.receiveCall(key, "c9", "m1", MESSAGE),
+            lambda: proxy.samp.client.receiveResponse(key, "c9", "tag", {"samp.status": "samp.ok", "samp.result": {}}),
+        ):
+            with pytest.raises(xmlrpc.client.Fault) as caught:
+                call()
+            assert str(bob.get_private_key()) not in caught.value.faultString
+    assert record.empty()
+
+
+def test_dead_key(bob: SAMPIntegratedClient) -> None:
+    """R9: a key of an earlier registration is dead."""
+    old = bob.get_private_key()
+    bob.disconnect()
+    bob.connect()
+    with xmlrpc.client.ServerProxy(url_of(bob)) as proxy, pytest.raises(xmlrpc.client.Fault):
+        proxy.samp.client.receiveNotification(old, "c9", MESSAGE)
+
+
+def test_browsers(bob: SAMPIntegratedClient) -> None:
+    """R38: a request from a web page is refused, and so is one for a foreign host; others pass."""
+    body = notification(bob)
+    assert post(bob, body)[0] == 200
+    assert post(bob, body, Origin="http://example.org")[0] == 403
+    assert post(bob, body, Origin="null")[0] == 403
+    for host in ("example.org", "example.org:80", "127.0.0.1.example.org", "localhost.example.org:1"):
+        assert post(bob, body, Host=host)[0] == 403
+    for host in ("localhost", "127.0.0.1:1", "[::1]:80", "LocalHost:9"):
+        assert post(bob, body, Host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        (),
+        ("key",),
+        ("key", "c9"),
+        ("key", "c9", "no map"),
+        ("key", "c9", []),
+        ("key", ["c9"], MESSAGE),
+        ("key", "c9", {}),
+        ("key", "c9", {"samp.mtype": ["x"]}),
+        ("key", "c9", {"samp.mtype": "a.*.b"}),
+        ("key", "c9", {"samp.mtype": "test.x", "samp.params": "no map"}),
+        ("key", "c9", MESSAGE, "more"),
+    ],
+)
+def test_wrong_parameters(bob: SAMPIntegratedClient, params: tuple[Any, ...]) -> None:
+    """R16: too few, too many or wrong parameters are faults, and nothing reaches a handler."""
+    record = Record(bob)
+    bob.bind_receive_notification("*", record)
+    bob.bind_receive_notification("samp.hub.*", lambda *args: None)
+    given = tuple(bob.get_private_key() if value == "key" else value for value in params)
+    with xmlrpc.client.ServerProxy(url_of(bob)) as proxy, pytest.raises(xmlrpc.client.Fault):
+        proxy.samp.client.receiveNotification(*given)
+    alive(bob)
+    assert all(received.mtype.startswith("samp.") for received in iter_record(record))
+
+
+def iter_record(record: Record) -> list[Any]:
+    found = []
+    while not record.empty():
+        found.append(record.next())
+    return found
+
+
+def alive(bob: SAMPIntegratedClient) -> None:
+    """The client still answers."""
+    with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
+        assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", {"samp.mtype": "samp.x"}) == ""
+
+
+@pytest.mark.parametrize("method", ["system.listMethods", "samp.hub.ping", "__class__", "samp.client.receive"])
+def test_other_methods(bob: SAMPIntegratedClient, method: str) -> None:
+    """R38: nothing else is offered, introspection least of all."""
+    status, body = post(bob, xmlrpc.client.dumps((), method).encode())
+    assert status == 200
+    with pytest.raises(xmlrpc.client.Fault):
+        xmlrpc.client.loads(body)
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 99])
+def test_rubbish(bob: SAMPIntegratedClient, data: bytes) -> None:
+    """What is no XML-RPC is refused, and the service goes on."""
+    with socket.create_connection(("127.0.0.1", urlsplit(url_of(bob)).port or 0), timeout=5) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := sock.recv(1000):
+            answer += part
+    assert not answer or answer.startswith(b"HTTP/1.1 4")
+    alive(bob)
+
+
+def test_entities(bob: SAMPIntegratedClient) -> None:
+    """R38: a document type is refused, so that nothing is read or grown by one."""
+    bomb = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "' + b"b" * 1000 + b'">]>'
+    status, body = post(bob, bomb + notification(bob).split(b"?>", 1)[-1])
+    assert status == 200
+    with pytest.raises(xmlrpc.client.Fault):
+        xmlrpc.client.loads(body)
+
+
+def test_a_hundred_idle_connections(bob: SAMPIntegratedClient, connect: Connect) -> None:
+    """Idle connections to the callback port, silent or in the middle of a request, stop nothing."""
+    alice = connect("Alice")
+    address = ("127.0.0.1", urlsplit(url_of(bob)).port or 0)
+    idle = [socket.create_connection(address, timeout=5) for _ in range(100)]
+    try:
+        for sock in idle[:50]:
+            sock.sendall(b"POST / HTTP/1.1\r\nContent-")
+        for _ in range(5):
+            assert alice.ecall_and_wait("bob", "samp.app.ping", 5)["samp.status"] == "samp.ok"
+        bob.disconnect()
+        bob.connect()
+        assert alice.ecall_and_wait("bob", "samp.app.ping", 5)["samp.status"] == "samp.ok"
+    finally:
+        for sock in idle:
+            sock.close()

@@ -1,0 +1,135 @@
+"""Tables of handlers, and texts for the senders of calls, without a hub."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyvo.samp import SAMPClientError, SAMPValueError
+from pyvo.samp.handlers import Binding, Handlers, as_result, error_text
+from pyvo.samp.hub_link import Recent
+from pyvo.samp.hub_proxy import whole_seconds
+from pyvo.samp.turns import give_way, turn
+
+
+def six(key: Any, sender: Any, msg_id: Any, mtype: Any, params: Any, extra: Any) -> Any:
+    return (key, sender, msg_id, mtype, params, extra)
+
+
+def five(key: Any, sender: Any, mtype: Any, params: Any, extra: Any) -> Any:
+    return (key, sender, mtype, params, extra)
+
+
+def test_subscriptions() -> None:
+    """R12: what is bound for calls and for notifications is subscribed to, with the annotations of both."""
+    handlers = Handlers()
+    handlers.bind_call("a.b", six, {"x": 1})
+    handlers.bind_notification("a.b", six, {"y": [2]})
+    handlers.bind_notification("c.*", five)
+    assert handlers.subscriptions() == {"a.b": {"x": "1", "y": ["2"]}, "c.*": {}}
+    handlers.unbind_call("a.b")
+    assert handlers.subscriptions() == {"a.b": {"y": ["2"]}, "c.*": {}}
+    handlers.unbind_notification("a.b")
+    assert handlers.subscriptions() == {"c.*": {}}
+    assert handlers.for_notification("c.d") == Binding(five, False, {})
+    assert handlers.for_notification("c") is None
+    assert handlers.for_call("c.d") is None
+
+
+@pytest.mark.parametrize("pattern", ["", "a.*.b", "a*", "*.a", "a..b", ".", "a b"])
+def test_bad_patterns(pattern: str) -> None:
+    """R12: what cannot be subscribed to cannot be bound."""
+    with pytest.raises(SAMPValueError):
+        Handlers().bind_call(pattern, six)
+
+
+def test_responses() -> None:
+    """R20: any string is a tag."""
+    handlers = Handlers()
+    for tag in ("", "a b", "*"):
+        handlers.bind_response(tag, six)
+        assert handlers.responses[tag] is six
+        handlers.unbind_response(tag)
+        with pytest.raises(SAMPClientError):
+            handlers.unbind_response(tag)
+    with pytest.raises(SAMPClientError):
+        handlers.bind_response("tag", None)  # type: ignore[arg-type]
+
+
+def test_parts_of_a_message() -> None:
+    """The handler gets MType, parameters and the keys beside them; the message is left as it is."""
+    message = {"samp.mtype": "a.b", "samp.params": {"n": "1"}, "my.key": "v"}
+    copy = dict(message)
+    assert Binding.of(six, None).run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert Binding.of(five, None).run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert message == copy
+
+
+def test_functions_that_do_not_tell() -> None:
+    """What has no signature is called with six arguments."""
+    assert Binding.of(max, None).takes_id
+    assert Binding.of(print, None).takes_id
+
+
+def test_results() -> None:
+    """What a handler returns becomes a map, or an error."""
+    assert as_result(None) == {}
+    assert as_result({"n": 1}) == {"n": "1"}
+    with pytest.raises(SAMPClientError, match="map"):
+        as_result(7)
+
+
+@given(st.text())
+def test_error_text(text: str) -> None:
+    """R2: what a sender is told of an exception has only characters that every hub takes."""
+    shown = error_text(ValueError(text))
+    assert shown
+    assert all(c in "\t\n" or " " <= c <= "~" for c in shown)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [("0", 0), (0, 0), (-3, 0), ("-1", 0), ("10", 10), (10.0, 10), (0.2, 1), ("0.2", 1), (1e3, 1000), (True, 1)],
+)
+def test_whole_seconds(timeout: Any, seconds: int) -> None:
+    """R22: a fraction of a second does not become 0, which means no limit."""
+    assert whole_seconds(timeout) == seconds
+
+
+@pytest.mark.parametrize("timeout", ["", "soon", None, float("nan"), float("inf"), [], b"1x"])
+def test_no_seconds(timeout: Any) -> None:
+    """R22: what is no number is refused."""
+    with pytest.raises(SAMPValueError, match="timeout"):
+        whole_seconds(timeout)
+
+
+def test_recent() -> None:
+    """A thousand strings are remembered, not all that ever were."""
+    recent = Recent(10)
+    for number in range(1000):
+        recent.add(str(number))
+        assert all(str(n) in recent for n in range(max(0, number - 9), number + 1))
+    assert "900" not in recent
+
+
+def test_turns() -> None:
+    """R24: a turn ends once: when the handler gives way, or at its end; turns nest."""
+    ended: list[str] = []
+    give_way()
+    with turn(lambda: ended.append("outer")):
+        with turn(lambda: ended.append("inner")):
+            pass
+        assert ended == ["inner"]
+        give_way()
+        give_way()
+        assert ended == ["inner", "outer"]
+    assert ended == ["inner", "outer"]
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError), turn(lambda: ended.append("third")):
+        raise RuntimeError
+    assert ended[-1] == "third"
+    assert time.monotonic() - begin < 1
