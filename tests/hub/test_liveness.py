@@ -6,7 +6,6 @@ import errno
 import queue
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
