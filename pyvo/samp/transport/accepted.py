@@ -54,7 +54,7 @@ class Connection:
     def __init__(self, server: XMLRPCServer, sock: socket.socket, peer: tuple[str, int]) -> None:
         self.peer = peer
         self._server = server
-        self._loop = server.loop
+        self.loop = server.loop
         self._sock = sock
         self._reader = RequestReader(server.max_body)
         self._received = 0
@@ -74,7 +74,7 @@ class Connection:
         self.was_reset = False
         #: Called in the loop's thread when the connection has been closed, by whichever side.
         self.on_closed: Callable[[], object] | None = None
-        self._loop.watch(sock, READ, self._on_event)
+        self.loop.watch(sock, READ, self._on_event)
 
     def is_there(self) -> bool:
         """Whether the other side has not closed the connection: asked of the kernel, which knows it before the loop."""
@@ -105,7 +105,7 @@ class Connection:
         socket.socket
             The socket, blocking, with a time-out. `XMLRPCServer.take_back` closes it.
         """
-        self._loop.unwatch(self._sock)
+        self.loop.unwatch(self._sock)
         self._let_go()
         self._sock.settimeout(WRITE_TIME)
         self._server.lend(self._sock)
@@ -115,7 +115,7 @@ class Connection:
         """Close the connection; whoever prepares an answer for it is told."""
         if self.closed:
             return
-        self._loop.unwatch(self._sock)
+        self.loop.unwatch(self._sock)
         self._sock.close()
         self._let_go()
         self._out = None
@@ -271,10 +271,10 @@ class Connection:
                 self.close()
 
     def _on_deferred(self, deferred: Deferred) -> None:
-        if self._loop.in_loop():
+        if self.loop.in_loop():
             self._send_deferred(deferred)
         else:
-            self._loop.call_soon(self._send_deferred, deferred)
+            self.loop.call_soon(self._send_deferred, deferred)
 
     def _send_deferred(self, deferred: Deferred) -> None:
         self._sent = deferred.on_sent
@@ -291,7 +291,7 @@ class Connection:
         if self._reader.pending and not self._serving:
             # Not here: the answer was given amid the handling of somebody else's request, whose answer may be of
             # that kind, too, and so on.
-            self._loop.call_soon(self._run, self._serve)
+            self.loop.call_soon(self._run, self._serve)
 
     # Writing
 
@@ -359,11 +359,11 @@ class Connection:
     def _watch(self, events: int) -> None:
         if events != self._events:
             self._events = events
-            self._loop.rewatch(self._sock, events, self._on_event)
+            self.loop.rewatch(self._sock, events, self._on_event)
 
     def _set_deadline(self, delay: float, step: Callable[..., object], *args: object) -> None:
         self._cancel_deadline()
-        self._deadline = self._loop.call_later(delay, self._run, step, *args)
+        self._deadline = self.loop.call_later(delay, self._run, step, *args)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -12,24 +12,27 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
-from .http import MAX_BODY, Answer, AnswerReader, HTTPError
+from .http import MAX_BODY, Answer, HTTPError
+from .wire import KEEP_TIME, Patience, Wire
 from .xml_reader import XMLError, read_answer
 from .xml_writer import Raw, write_call
 
 __all__ = ["XMLRPCClient", "http_address", "request_head"]
 
-#: Seconds for which an idle connection may be used again: well below the time for which our servers keep theirs.
-KEEP_TIME = 45.0
 CONNECT_TIME = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
 SEND_TIME = 30.0
-RECEIVE_SIZE = 256 * 1024
+#: Seconds for which a server is heard that has broken the connection while it was written to.
+LAST_WORDS_TIME = 1.0
+RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
+#: Below this size a request is copied into one piece.
+SMALL = 64 * 1024
 
 
 def http_address(url: str) -> tuple[str, int, str]:
@@ -84,29 +87,6 @@ def check_answer(answer: Answer, who: str) -> None:
         raise SAMPTransportError(f"{who} answered with HTTP status {answer.status} {answer.reason}".rstrip(), sent=True)
 
 
-class _Wire:
-    """One connection."""
-
-    def __init__(self, host: str, port: int, timeout: float, max_body: int) -> None:
-        self.sock = socket.create_connection((host, port), timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.reader = AnswerReader(max_body)
-        self.idle_since = 0.0
-
-    def usable(self) -> bool:
-        """Whether an idle connection is still open. Anything that can be read from it now is its end, or rubbish."""
-        if time.monotonic() - self.idle_since > KEEP_TIME:
-            return False
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
-
-
 class XMLRPCClient:
     """
     A caller of one XML-RPC server.
@@ -139,8 +119,8 @@ class XMLRPCClient:
         self._who = f"{who} at {self._host}:{self._port}"
         self._max_body = max_body
         self._lock = threading.RLock()  # a signal handler may come in between
-        self._idle: list[_Wire] = []
-        self._busy: set[_Wire] = set()
+        self._idle: list[Wire] = []
+        self._busy: set[Wire] = set()
         self._closed = False
 
     def call(
@@ -190,11 +170,10 @@ class XMLRPCClient:
         look_every: float = 20.0,
     ) -> SAMPValue:
         """Like `call`, for a body that is already written."""
-        limit = self.timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit if limit > 0 else None
+        patience = Patience(self._who, self.timeout if timeout is None else timeout, look, look_every)
         wire = self._take()
         try:
-            answer = self._exchange(wire, body, deadline, look, look_every)
+            answer = self._exchange(wire, body, patience)
         except BaseException:
             self._drop(wire)
             raise
@@ -228,7 +207,7 @@ class XMLRPCClient:
 
     # Connections
 
-    def _take(self) -> _Wire:
+    def _take(self) -> Wire:
         while True:
             with self._lock:
                 if self._closed:
@@ -241,15 +220,7 @@ class XMLRPCClient:
             if wire.usable():
                 return wire
             self._drop(wire)
-        try:
-            wire = _Wire(self._host, self._port, min(CONNECT_TIME, self.timeout), self._max_body)
-        except TimeoutError as error:
-            raise SAMPTransportError(f"{self._who} does not accept connections") from error
-        except OSError as error:
-            refused = isinstance(error, ConnectionRefusedError)
-            raise SAMPTransportError(
-                f"{self._who} cannot be reached: {error.strerror or error}", refused=refused
-            ) from error
+        wire = self._connect()
         with self._lock:
             self._busy.add(wire)
             closed = self._closed
@@ -258,77 +229,94 @@ class XMLRPCClient:
             raise SAMPTransportError(f"The connection to {self._who} is closed")
         return wire
 
-    def _give_back(self, wire: _Wire) -> None:
-        wire.idle_since = time.monotonic()
+    def _connect(self) -> Wire:
+        timeout = min(CONNECT_TIME, self.timeout) if self.timeout > 0 else CONNECT_TIME
+        try:
+            return Wire(self._host, self._port, timeout, self._max_body)
+        except TimeoutError as error:
+            raise SAMPTransportError(f"{self._who} does not accept connections") from error
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            raise SAMPTransportError(
+                f"{self._who} cannot be reached: {error.strerror or error}", refused=refused
+            ) from error
+
+    def _give_back(self, wire: Wire) -> None:
+        wire.idle_since = now = time.monotonic()
+        surplus = []
         with self._lock:
             self._busy.discard(wire)
-            if not self._closed and len(self._idle) < self._keep:
+            if self._closed or len(self._idle) >= self._keep:
+                surplus.append(wire)
+            else:
                 self._idle.append(wire)
-                return
-        wire.sock.close()
+            while self._idle and now - self._idle[0].idle_since > KEEP_TIME:
+                surplus.append(self._idle.pop(0))  # the one used last is used next: these might never be again
+        for old in surplus:
+            old.sock.close()
 
-    def _drop(self, wire: _Wire) -> None:
+    def _drop(self, wire: Wire) -> None:
         with self._lock:
             self._busy.discard(wire)
         wire.sock.close()
 
     # One exchange
 
-    def _exchange(
-        self, wire: _Wire, body: bytes, deadline: float | None, look: Callable[[], object] | None, look_every: float
-    ) -> Answer:
-        try:
-            wire.sock.settimeout(SEND_TIME if deadline is None else max(0.01, deadline - time.monotonic()))
-            self._send(wire, (b"%b%d\r\n\r\n" % (self._head, len(body)), body))
-        except TimeoutError as error:
-            raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True) from error
-        except OSError as error:
-            early = self._early_answer(wire)
-            if early is not None:
-                return early
-            raise SAMPTransportError(f"{self._who} has closed the connection", sent=True) from error
-        while True:
-            data = self._receive(wire, deadline, look, look_every)
-            wire.reader.feed(data)
+    def _exchange(self, wire: Wire, body: bytes, patience: Patience) -> Answer:
+        head = b"%b%d\r\n\r\n" % (self._head, len(body))
+        # One packet for a small request; a large body isn't copied just to stand behind its head.
+        unsent = [memoryview(head + body)] if len(body) < SMALL else [memoryview(head), memoryview(body)]
+        written = False
+        while unsent:
             try:
-                answer = wire.reader.next(closed=not data)
-            except HTTPError as error:
-                raise SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=True) from error
+                unsent[0] = unsent[0][wire.sock.send(unsent[0]) :]
+                written = True
+                if not unsent[0]:
+                    del unsent[0]
+            except BlockingIOError:
+                answer = self._wait_to_write(wire, patience)
+                if answer is not None:
+                    return answer._replace(keep_alive=False)
+            except OSError as error:
+                return self._last_words(wire, error, sent=written)
+        while True:
+            if not wire.wait(patience.left()):
+                patience.endure()
+                continue
+            answer = self._read(wire)
             if answer is not None:
                 return answer
 
-    @staticmethod
-    def _send(wire: _Wire, parts: Sequence[bytes]) -> None:
-        """One packet for a small request; a large body isn't copied just to stand behind its head."""
-        if len(parts[1]) < RECEIVE_SIZE:
-            wire.sock.sendall(b"".join(parts))
-        else:
-            for part in parts:
-                wire.sock.sendall(part)
+    def _wait_to_write(self, wire: Wire, patience: Patience) -> Answer | None:
+        """Wait until more can be written. A server may answer before that: no, say, to so long a request."""
+        if not wire.wait(min(SEND_TIME, patience.left()), writing=True):
+            raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True)
+        return self._read(wire)
 
-    def _early_answer(self, wire: _Wire) -> Answer | None:
+    def _last_words(self, wire: Wire, error: OSError, *, sent: bool) -> Answer:
         """What a server said that refused a request before it was wholly written."""
         try:
-            wire.sock.settimeout(1.0)
-            wire.reader.feed(wire.sock.recv(RECEIVE_SIZE))
-            return wire.reader.next(closed=True)
-        except (OSError, HTTPError):
-            return None
+            while True:
+                answer = self._read(wire)
+                if answer is not None:
+                    return answer._replace(keep_alive=False)
+                if not wire.wait(LAST_WORDS_TIME):
+                    break
+        except SAMPTransportError:
+            pass  # it said nothing of use
+        raise SAMPTransportError(f"{self._who} has closed the connection", sent=sent) from error
 
-    def _receive(
-        self, wire: _Wire, deadline: float | None, look: Callable[[], object] | None, look_every: float
-    ) -> bytes:
-        while True:
-            now = time.monotonic()
-            left = look_every if deadline is None else deadline - now
-            if left <= 0:
-                raise SAMPTransportError(f"{self._who} did not answer in time", sent=True)
-            wait = min(left, look_every) if look is not None or deadline is None else left
-            wire.sock.settimeout(wait)
-            try:
-                return wire.sock.recv(RECEIVE_SIZE)
-            except TimeoutError:
-                if look is not None and (deadline is None or deadline > time.monotonic()):
-                    look()
-            except OSError as error:
-                raise SAMPTransportError(f"{self._who} has closed the connection", sent=True) from error
+    def _read(self, wire: Wire) -> Answer | None:
+        """Read what there is; the answer if that completes it."""
+        try:
+            data = wire.sock.recv(RECEIVE_SIZE)
+            wire.reader.feed(data)
+            return wire.reader.next(closed=not data)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise SAMPTransportError(f"{self._who} has closed the connection", sent=True) from error
+        except HTTPError as error:
+            if self._closed:
+                raise SAMPTransportError(f"The connection to {self._who} was closed", sent=True) from error
+            raise SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=True) from error

@@ -9,15 +9,18 @@ image, say) takes its time to answer. Everything here belongs to the loop's thre
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from ..errors import SAMPError, SAMPTransportError
 from .connection import check_answer, http_address, request_head
-from .http import AnswerReader, HTTPError
+from .http import Answer, AnswerReader, HTTPError
 from .loop import READ, WRITE, Loop, Timer
+from .wire import KEEP_TIME, is_own_echo
 from .xml_reader import XMLError, read_answer
 
 __all__ = ["Outgoing"]
@@ -41,7 +44,8 @@ class Outgoing:
     loop : Loop
         What watches the socket.
     url : str
-        Where the server is. Its host must be an address, or ``localhost``: names are not looked up.
+        Where the server is. The hub gives addresses only (R37); a name, which a client may meet in the URL of its hub,
+        is looked up in a worker.
     who : str
         What the server is called in errors.
     on_closed : callable, optional
@@ -56,15 +60,20 @@ class Outgoing:
     def __init__(self, loop: Loop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
         self._loop = loop
         self._host, self._port, _ = http_address(url)
+        self._is_address = _is_address(self._host)
         self._head = request_head(url)
         self._who = who
         self._on_closed = on_closed
         self._sock: socket.socket | None = None
+        self._events = 0
+        self._connecting = False
+        self._idle_since = 0.0
         self._reader = AnswerReader(MAX_ANSWER)
         self._unsent: list[memoryview] = []
         self._written = False
         self._done: Done | None = None
         self._timer: Timer | None = None
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -86,7 +95,8 @@ class Outgoing:
             The body, in as many pieces as it comes in: what several recipients get is not copied for each.
         done : callable
             Called once, with None when the server has acknowledged; else with the error: `SAMPProxyError` when it
-            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer.
+            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer. It may
+            be called before this method returns.
         timeout : float
             Seconds that all this may take.
         """
@@ -99,27 +109,31 @@ class Outgoing:
         else:
             self._unsent = [memoryview(part) for part in (head, *parts)]
         self._written = False
+        if self._closed:
+            self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
+            return
         self._timer = self._loop.call_later(timeout, self._on_timeout)
-        try:
-            if self._sock is not None and not self._still_open(self._sock):
-                self._disconnect()
-            if self._sock is None:
-                self._connect()
-            else:
-                self._write()
-        except OSError as error:
-            self._fail_with(error)
+        if self._sock is not None and not self._usable(self._sock):
+            self._disconnect()
+        if self._sock is not None:
+            self._attempt(self._write, self._sock)
+        elif self._is_address:
+            self._attempt(self._connect, self._host)
+        else:
+            self._loop.run_in_worker(self._look_up, self._timer)
 
     def close(self) -> None:
-        """Close the connection. A call under way ends with an error."""
-        self._finish(SAMPTransportError(f"The connection to {self._who} was closed", sent=self._written))
+        """Close the connection for good. A call under way ends with an error."""
+        self._closed = True
         self._disconnect()
+        self._finish(SAMPTransportError(f"The connection to {self._who} was closed", sent=self._written))
 
-    # The socket
+    # Connecting
 
-    @staticmethod
-    def _still_open(sock: socket.socket) -> bool:
+    def _usable(self, sock: socket.socket) -> bool:
         """Whether nothing has come on an idle connection: what can be read from it is its end, or rubbish."""
+        if time.monotonic() - self._idle_since > KEEP_TIME:  # the other side may be about to close it
+            return False
         try:
             sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -128,17 +142,53 @@ class Outgoing:
             return False
         return False
 
-    def _connect(self) -> None:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+    def _look_up(self, call: Timer) -> None:
+        """Find the address of a name; in a worker, since that may take its time."""
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._loop.call_soon(self._on_looked_up, call, "", error)
+        else:
+            self._loop.call_soon(self._on_looked_up, call, str(found[0][4][0]), None)
+
+    def _on_looked_up(self, call: Timer, address: str, error: OSError | None) -> None:
+        if self._timer is not call:  # it took too long, or nobody wants to know any more
+            return
+        if error is not None:
+            self._fail_with(error)
+        else:
+            self._attempt(self._connect, address)
+
+    def _connect(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = AnswerReader(MAX_ANSWER)
-        code = sock.connect_ex((self._host, self._port))
+        self._connecting = True
+        code = sock.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            self._disconnect()
             raise OSError(code, os.strerror(code))
-        self._loop.watch(sock, READ | WRITE, self._on_event)
+        ready = self._is_connected(sock)  # on one machine it mostly is by now
+        self._events = READ if ready else READ | WRITE
+        self._loop.watch(sock, self._events, self._on_event)
+        if ready:
+            self._write(sock)
+
+    def _is_connected(self, sock: socket.socket) -> bool:
+        """Whether the connection has come about; raises when it cannot."""
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        try:
+            if is_own_echo(sock):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            if error.errno in (errno.ENOTCONN, errno.EINVAL):
+                return False
+            raise
+        self._connecting = False
+        return True
 
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None
@@ -146,72 +196,94 @@ class Outgoing:
             self._loop.unwatch(sock)
             sock.close()
 
-    def _on_event(self, events: int) -> None:
-        sock = self._sock
-        assert sock is not None
+    # Writing and reading
+
+    def _attempt(self, step: Callable[..., object], *args: object) -> None:
+        """Do something with the socket; when that fails the call has failed."""
         try:
-            if events & WRITE and self._unsent:
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if code:
-                    raise OSError(code, os.strerror(code))
-                self._write()
-            if events & READ and self._sock is sock:
-                self._read(sock)
-        except BlockingIOError:
-            log.debug("A socket was not ready after all")
+            step(*args)
         except OSError as error:
             self._fail_with(error)
 
-    def _write(self) -> None:
+    def _on_event(self, events: int) -> None:
         sock = self._sock
-        assert sock is not None
+        if sock is not None and events & WRITE and self._unsent:
+            self._attempt(self._write, sock)
+        if sock is not None and events & READ and self._sock is sock:
+            self._attempt(self._read, sock)
+
+    def _write(self, sock: socket.socket) -> None:
+        if self._connecting and not self._is_connected(sock):  # not to be called for it again and again
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         unsent = self._unsent
         try:
             while unsent:
-                self._written = True
                 sent = sock.send(unsent[0]) if len(unsent) == 1 or os.name == "nt" else sock.sendmsg(unsent[:64])
+                self._written = True
                 while unsent and sent >= len(unsent[0]):
                     sent -= len(unsent.pop(0))
                 if sent:
                     unsent[0] = unsent[0][sent:]
         except BlockingIOError:
-            self._loop.rewatch(sock, READ | WRITE, self._on_event)
-            return
-        self._loop.rewatch(sock, READ, self._on_event)
+            self._watch(sock, READ | WRITE)
+        except OSError:
+            self._read(sock)  # it reads no more; but it may have said why
+            if self._sock is sock:
+                raise
+        else:
+            self._watch(sock, READ)
+
+    def _watch(self, sock: socket.socket, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._loop.rewatch(sock, events, self._on_event)
 
     def _read(self, sock: socket.socket) -> None:
-        data = sock.recv(64 * 1024)
+        try:
+            data = sock.recv(64 * 1024)
+        except BlockingIOError:
+            return
         if self._done is None:  # idle: the end of the connection, or rubbish
-            self._disconnect()
-            if self._on_closed is not None:
-                self._on_closed()
+            self._end_idle()
             return
         self._reader.feed(data)
         try:
             answer = self._reader.next(closed=not data)
-            if answer is None:
-                return
-            if not answer.keep_alive or self._unsent:
-                self._disconnect()
-            check_answer(answer, self._who)
-            check_acknowledged(answer.body)
         except HTTPError as error:
             self._disconnect()
-            self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=True))
-        except XMLError:
-            self._finish(SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True))
-        except SAMPError as error:
-            self._finish(error)
-        else:
-            self._finish(None)
+            self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=self._written))
+            return
+        if answer is not None:
+            if not answer.keep_alive or self._unsent:
+                self._disconnect()
+            self._idle_since = time.monotonic()
+            self._finish(self._error_in(answer))
 
-    # The end of a call
+    def _error_in(self, answer: Answer) -> SAMPError | None:
+        try:
+            check_answer(answer, self._who)
+            check_acknowledged(answer.body)
+        except XMLError:
+            return SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True)
+        except SAMPError as error:
+            return error
+        return None
+
+    # The end of a call, or of the connection
+
+    def _end_idle(self) -> None:
+        self._disconnect()
+        if self._on_closed is not None:
+            self._on_closed()
 
     def _on_timeout(self) -> None:
         self._disconnect()
         self._finish(SAMPTransportError(f"{self._who} did not acknowledge the message in time", sent=self._written))
 
     def _fail_with(self, error: OSError) -> None:
+        if self._done is None:
+            self._end_idle()
+            return
         self._disconnect()
         what = "cannot be reached" if not self._written else "has closed the connection"
         refused = isinstance(error, ConnectionRefusedError)
@@ -226,6 +298,14 @@ class Outgoing:
         self._unsent = []
         if done is not None:
             done(error)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def check_acknowledged(body: bytes) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPProxyError
 from .http import HTTPError, Request, Response
 from .server import Connection, Deferred
-from .xml_reader import MethodCall, XMLError, read_call
+from .xml_reader import MethodCall, read_call
 from .xml_writer import write_answer, write_fault
 
 __all__ = ["Call", "XMLRPCHandler"]
@@ -76,8 +76,9 @@ class _Operation(NamedTuple):
 
 
 def _kind(annotation: object) -> type | None:
-    """The SAMP type that a parameter's annotation names (annotations are strings in this package)."""
-    return _KINDS.get(str(annotation).partition("[")[0])
+    """The SAMP type that a parameter's annotation names (a string where annotations are postponed, as here)."""
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return _KINDS.get(name.partition("[")[0])
 
 
 class XMLRPCHandler:
@@ -88,8 +89,8 @@ class XMLRPCHandler:
     ----------
     operations : mapping of str to callable
         The functions, by XML-RPC method name. They run in the loop's thread and must not block. Annotations ``str``,
-        ``list`` and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a ``Raw``, or a
-        `Deferred` that is to be resolved with one; an `SAMPError` that they raise becomes a fault.
+        ``list`` and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a
+        ``Raw``, or a `Deferred` that is to be resolved with one; an `SAMPError` that they raise becomes a fault.
     """
 
     #: The paths that are posted to: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.
@@ -129,10 +130,15 @@ class XMLRPCHandler:
         if not isinstance(result, Deferred):
             return self.xml(result, request)
         answer = Deferred()
-        answer.on_sent = result.on_sent
         answer.on_cancel(result.cancel)
-        result.when_done(lambda done: answer.resolve(self.xml(self._outcome(done.result), request)))
+        result.when_done(lambda done: self._pass_on(done, answer, request, connection))
         return answer
+
+    def _pass_on(self, done: Deferred, answer: Deferred, request: Request, connection: Connection) -> None:
+        answer.on_sent = done.on_sent
+        in_time = answer.resolve(self.xml(self._outcome(done.result), request))
+        if not in_time and done.on_sent is not None:  # the connection was closed in this moment
+            connection.loop.call_soon(done.on_sent, False)
 
     def refuse(self, error: HTTPError) -> Response:
         """Answer what is no request."""
@@ -159,20 +165,17 @@ class XMLRPCHandler:
     def _call(self, request: Request, connection: Connection) -> bytes | Deferred:
         try:
             call = read_call(request.body)
-        except XMLError as error:
-            return write_fault(FAULT, str(error))
-        operation = self._operations.get(call.name)
-        if operation is None:
-            return write_fault(FAULT, f"There is no method {call.name[:100]!r} here")
-        self.current = Call(request, connection, call)
-        try:
+            operation = self._operations.get(call.name)
+            if operation is None:
+                raise SAMPProxyError(FAULT, f"There is no method {call.name[:100]!r} here")
             operation.check(call.name, call.params)
+            self.current = Call(request, connection, call)
             result = operation.function(*call.params)
+            return result if isinstance(result, Deferred) else write_answer(result)
         except Exception as error:
             return self._failure(error)
         finally:
             self.current = None
-        return result if isinstance(result, Deferred) else write_answer(result)
 
     def _outcome(self, function: Callable[[], Any]) -> bytes:
         try:
