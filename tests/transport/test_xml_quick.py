@@ -177,6 +177,37 @@ def test_what_is_wrong_has_no_short_cut(value: str) -> None:
         parse(body)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<methodCall><methodName>m</methodName><params></params></methodResponse>",
+        "<methodResponse><params></params></methodCall>",
+        "<methodResponse><methodName>m</methodName><params></params></methodResponse>",
+        "<methodCall><params></params></methodCall>",
+        "<methodCall><methodName> </methodName><params></params></methodCall>",
+        "<methodCall><methodName></methodName><params></params></methodCall>",
+        "<?xml version='1.0\"?><methodResponse><params></params></methodResponse>",
+        "<?xml version='1.0' encoding='utf-8\"?><methodResponse><params></params></methodResponse>",
+        " <?xml version='1.0'?><methodResponse><params></params></methodResponse>",
+        "<methodResponse><params></params></methodResponse>x",
+    ],
+)
+def test_what_is_wrong_around_the_parameters_has_no_short_cut(document: str) -> None:
+    assert quick_parse(document.encode()) is None
+    with pytest.raises(XMLError):
+        parse(document)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [("a&lt;b", "a<b"), ("a&amp;b", "a&b"), ("\ta.b\n", "a.b"), ("a>b", "a>b")]
+)
+def test_method_names(written: str, name: str) -> None:
+    """Those with a reference in them are so rare that the other reader may have them."""
+    body = f"<methodCall><methodName>{written}</methodName><params></params></methodCall>".encode()
+    assert read_call(body).name == name
+    agree(body)
+
+
 def test_a_deep_value_is_left_to_the_other_reader() -> None:
     """The limit is drawn at the same level."""
     value: Any = ""
@@ -201,7 +232,7 @@ def test_a_doubled_key_is_left_to_the_other_reader() -> None:
 
 def test_long_documents_are_read_token_by_token() -> None:
     """Above a million characters, where a list of all tokens would take too much memory."""
-    value = {f"key {number}": [str(number), {"<&>": "x" * 20}] for number in range(10_000)}
+    value: Any = {f"key {number}": [str(number), {"<&>": "x" * 20}] for number in range(10_000)}
     body = write_call("a.b", [value, "1"])
     assert len(body) > 1_000_000
     assert agree(body)
@@ -220,6 +251,8 @@ def test_raw_parameters_are_spliced_verbatim(params: list[Any], document: str) -
             raw = call.raw[place]
             assert raw is not None
             assert raw in body
+            assert raw.startswith(b"<value>")
+            assert raw.endswith(b"</value>")
             again = read_call(write_call("c.d", ["k", Raw(raw)]))
             assert again.params == ["k", value]
             assert again.raw[1] == raw
