@@ -29,18 +29,19 @@ PATIENCE = 3.0
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty home directory, which is returned, and a directory for temporary files."""
     home = tmp_path_factory.mktemp("home")
     temporary = tmp_path_factory.mktemp("temporary")
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(home))
-    for name in ("TMPDIR", "TEMP", "TMP"):
-        monkeypatch.setenv(name, str(temporary))
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    for name in ("SAMP_HUB", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    return home
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which the test may undo
+        for name in ("HOME", "USERPROFILE"):
+            patch.setenv(name, str(home))
+        for name in ("TMPDIR", "TEMP", "TMP"):
+            patch.setenv(name, str(temporary))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        for name in ("SAMP_HUB", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            patch.delenv(name, raising=False)
+        yield home
 
 
 def open_descriptors() -> dict[int, str]:

@@ -171,7 +171,7 @@ def run_with_own_hub() -> int:
         for line in wrong:
             story.say(f"Different: {line}")
         if not wrong:
-            story.say(f"Equal: {len(table)} rows, {len(table.colnames)} columns, their types, units and missing values.")
+            story.say(f"Equal: {len(table)} rows, {len(table.colnames)} columns, types, units and missing values.")
         story.step("Both programs leave, and the hub is stopped. Nothing stays behind.")
     story.end("The table did NOT arrive as it was sent." if wrong else "The table arrived as it was sent.")
     return 1 if wrong else 0

@@ -234,11 +234,8 @@ class SAMPHubServer:
         )
 
     def _make_web_profile(self, broker: Broker, loop: Loop) -> WebProfile | None:
-        try:
-            from .web_profile import WebProfile  # noqa: PLC0415 - a hub without web pages is spared it
-        except ImportError:
-            log.warning("Web pages are not served: this version has no Web Profile yet")
-            return None
+        from .web_profile import WebProfile  # noqa: PLC0415 - a hub without web pages is spared it
+
         try:
             return WebProfile(
                 broker,

@@ -115,6 +115,7 @@ class HubSession:
             remove_lockfile(self._options.lockfile, self.params)
         else:
             self._watch_clocks()
+            log.info("The hub is running")
 
     def _start_serving(self) -> None:
         options = self._options
@@ -136,9 +137,9 @@ class HubSession:
             "hub.label": options.label,
         }
         self.standard.start()
+        log.info("The hub serves the Standard Profile on port %d", self.standard.port)
         if options.make_web_profile is not None:
             self.web = options.make_web_profile(self.broker, self.loop)
-        log.info("The hub serves the Standard Profile on port %d", self.standard.port)
 
     # While it runs
 
@@ -203,6 +204,8 @@ class HubSession:
             self._stop_serving()
             _running.discard(self)
             self.closed.set()
+            if self._announced:
+                log.info("The hub has stopped")
 
     def wait_closed(self) -> None:
         """Wait until the hub has been stopped, by whomever."""

@@ -349,13 +349,14 @@ def _refuse_if_running(path: Path) -> None:
 
 def _replace(path: Path, params: Mapping[str, str]) -> None:
     """Write a new file and move it into place: nobody sees half of it, and a link there is replaced, not followed."""
+    content = format_lockfile(params)
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)  # of a hub that died here; nobody else is at it, we have the lock
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(fresh, flags, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(format_lockfile(params))
+            file.write(content)
         os.replace(fresh, path)
     except OSError:
         fresh.unlink(missing_ok=True)

@@ -1,0 +1,574 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`SAMPHubServer`: its life, its lockfile, its time-outs, and what it does when something is in the way."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, hub_session, lockfile
+from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.lockfile import read_lockfile
+from pyvo.samp.transport.connection import XMLRPCClient
+
+MakeHub = Callable[..., SAMPHubServer]
+
+
+def alive(params: dict[str, str]) -> bool:
+    return lockfile.is_alive(params)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+# Life
+
+
+def test_start_and_stop(isolated: Path) -> None:
+    """R34, R35: a running hub is in a lockfile for its user alone, answers, and leaves nothing."""
+    hub = SAMPHubServer(web_profile=False, label="mine", secret="s3cret")
+    assert not hub.is_running
+    assert hub.params == {}
+    hub.start()
+    try:
+        assert hub.is_running
+        assert read_lockfile(isolated / ".samp") == hub.params
+        assert hub.params["samp.secret"] == "s3cret"
+        assert hub.params["samp.profile.version"] == "1.3"
+        assert hub.params["hub.label"] == "mine"
+        assert hub.params["samp.hub.xmlrpc.url"].startswith("http://127.0.0.1:")
+        assert stat.S_IMODE((isolated / ".samp").stat().st_mode) == 0o600
+        params = hub.params
+        assert alive(params)
+    finally:
+        hub.stop()
+    assert not hub.is_running
+    assert hub.params == {}
+    assert not alive(params)
+    assert list(isolated.iterdir()) == []
+
+
+def test_stop_without_start_and_twice(make_hub: MakeHub) -> None:
+    SAMPHubServer().stop()
+    hub = make_hub()
+    hub.stop()
+    hub.stop()
+
+
+def test_start_again(make_hub: MakeHub, isolated: Path) -> None:
+    """R6, R7: nothing of the first life is good in the second."""
+    hub = make_hub()
+    first = hub.params
+    hub.stop()
+    hub.start()
+    assert hub.is_running
+    assert hub.params["samp.secret"] != first["samp.secret"]
+    assert alive(hub.params)
+
+
+def test_start_while_running(hub: SAMPHubServer) -> None:
+    with pytest.raises(SAMPHubError, match="running already"):
+        hub.start()
+    assert hub.is_running
+
+
+def test_secrets_are_long_and_new() -> None:
+    """R7: 128 bits at least."""
+    seen = set()
+    for _ in range(3):
+        hub = SAMPHubServer(web_profile=False)
+        hub.start()
+        seen.add(hub.params["samp.secret"])
+        hub.stop()
+    assert len(seen) == 3
+    assert all(len(secret) >= 32 for secret in seen)
+
+
+def test_mode_is_checked() -> None:
+    with pytest.raises(ValueError, match="'single' or 'multiple', not 'several'"):
+        SAMPHubServer(mode="several")
+
+
+def test_label_of_two_lines(isolated: Path) -> None:
+    """R34: it would write lines of its own into the lockfile; then nothing runs."""
+    hub = SAMPHubServer(web_profile=False, label="x\nsamp.secret=y")
+    with pytest.raises(ValueError, match="hub.label"):
+        hub.start()
+    assert not hub.is_running
+    assert list(isolated.iterdir()) == []
+
+
+def test_subtypes() -> None:
+    """R12."""
+    assert SAMPHubServer.get_mtype_subtypes("a.b.c") == ["a.b.c", "a.b.*", "a.*", "*"]
+    assert SAMPHubServer().get_mtype_subtypes("a") == ["a", "*"]
+
+
+def test_what_it_is_called(make_hub: MakeHub) -> None:
+    """R38: the text form of a hub shows no secret."""
+    hub = make_hub(label="mine", secret="s3cret")
+    assert repr(hub) == "<SAMPHubServer mine, running>"
+    assert SAMPHubServer().id != SAMPHubServer().id
+
+
+# Where it listens
+
+
+def test_ipv6(make_hub: MakeHub) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    hub = make_hub(addr="::1")
+    assert hub.params["samp.hub.xmlrpc.url"].startswith("http://[::1]:")
+    assert alive(hub.params)
+
+
+@pytest.mark.parametrize("addr", ["localhost", "127.0.0.1", "", None])
+def test_loopback_addresses(make_hub: MakeHub, addr: str | None) -> None:
+    """R37: whichever way it is said, it is 127.0.0.1, and no name is looked up."""
+    assert make_hub(addr=addr).params["samp.hub.xmlrpc.url"].startswith("http://127.0.0.1:")
+
+
+def test_port_is_taken(isolated: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        hub = SAMPHubServer(port=port, web_profile=False)
+        with pytest.raises(SAMPHubError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            hub.start()
+        assert not hub.is_running
+    assert list(isolated.iterdir()) == []
+
+
+# Lockfiles
+
+
+def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
+    """R35: the second does not start and says so; the first one notices nothing."""
+    before = (isolated / ".samp").read_bytes()
+    second = SAMPHubServer(web_profile=False)
+    with pytest.raises(
+        SAMPHubError, match=r"Another SAMP hub is already running \(at http://127.0.0.1:\d+/, by ~/.samp\)"
+    ):
+        second.start()
+    assert not second.is_running
+    assert hub.is_running
+    assert (isolated / ".samp").read_bytes() == before
+    second.stop()
+    assert alive(hub.params)
+
+
+def test_many_hubs_beside_each_other(hub: SAMPHubServer, make_hub: MakeHub, isolated: Path) -> None:
+    """Mode "multiple": each has a lockfile of its own, which goes with it."""
+    others = [make_hub(mode="multiple") for _ in range(3)]
+    found = [read_lockfile(path) for path in (isolated / ".samp-1").iterdir()]
+    assert sorted(p["hub.id"] for p in found) == sorted(other.id for other in others)
+    assert read_lockfile(isolated / ".samp") == hub.params
+    for other in others:
+        other.stop()
+    assert list((isolated / ".samp-1").iterdir()) == []
+
+
+def test_named_lockfile(make_hub: MakeHub, tmp_path: Path) -> None:
+    """A lockfile that was named is used in either mode."""
+    hub = make_hub(lockfile=tmp_path / "a", mode="multiple")
+    assert read_lockfile(tmp_path / "a") == hub.params
+    assert make_hub(lockfile=str(tmp_path / "b")).is_running
+
+
+def test_samp_hub_serves_hub_and_clients(make_hub: MakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R33: both find the same file."""
+    monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + (tmp_path / "a b").as_uri())
+    hub = make_hub()
+    assert lockfile.get_main_running_hub() == hub.params
+    with SAMPIntegratedClient(name="x") as client:
+        assert client.is_connected
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "garbled", "made a directory"])
+def test_lockfile_is_tampered_with(
+    make_hub: MakeHub,
+    isolated: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: str,
+) -> None:
+    """R35: the hub goes on, says so once in its log, and does not remove what is no longer its own."""
+    monkeypatch.setattr(hub_session, "LOOK_EVERY", 0.05)
+    caplog.set_level(logging.WARNING)
+    told = threading.Event()
+    monkeypatch.setattr(caplog.handler, "emit", _signalling(caplog.handler.emit, told))
+    hub = make_hub()
+    path = isolated / ".samp"
+    path.unlink()
+    if change == "replaced":
+        path.write_bytes(lockfile.format_lockfile({**hub.params, "samp.secret": "another"}))
+    elif change == "garbled":
+        path.write_bytes(os.urandom(100))
+    elif change == "made a directory":
+        path.mkdir()
+    assert told.wait(5)
+    assert messages(caplog).count("removed or changed by somebody else") == 1
+    assert alive(hub.params)
+    client = SAMPIntegratedClient(name="x")
+    client.connect(hub=hub)
+    client.disconnect()
+    hub.stop()
+    assert path.exists() == (change != "removed")
+
+
+def _signalling(
+    emit: Callable[[logging.LogRecord], None], event: threading.Event
+) -> Callable[[logging.LogRecord], None]:
+    def both(record: logging.LogRecord) -> None:
+        emit(record)
+        event.set()
+
+    return both
+
+
+@pytest.mark.parametrize("obstacle", ["directory", "no such place"])
+def test_lockfile_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
+    """R36: then the hub does not run, and nothing is left."""
+    path = tmp_path / "samp"
+    if obstacle == "directory":
+        path.mkdir()
+    else:
+        path /= "deeper"
+    threads = threading.active_count()
+    hub = SAMPHubServer(lockfile=path, web_profile=False)
+    with pytest.raises(SAMPHubError, match="cannot be written: .*Without it no program finds the hub"):
+        hub.start()
+    assert not hub.is_running
+    assert threading.active_count() == threads
+
+
+# Shutdown
+
+
+class Listener:
+    """A client that notes the events of the hub."""
+
+    def __init__(self, hub: SAMPHubServer, *mtypes: str) -> None:
+        self.heard: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
+        self.client = SAMPIntegratedClient(name="listener")
+        self.client.connect(hub=hub)
+        for mtype in mtypes:
+            self.client.bind_receive_notification(mtype, self.note)
+
+    def note(self, key: str, sender: str, mtype: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
+        self.heard.put((mtype, params))
+
+    def next(self) -> tuple[str, dict[str, Any]]:
+        return self.heard.get(timeout=5)
+
+
+def test_clients_are_told(hub: SAMPHubServer) -> None:
+    """R26: of a shutdown, once."""
+    listener = Listener(hub, "samp.hub.event.shutdown")
+    hub.stop()
+    assert listener.next() == ("samp.hub.event.shutdown", {})
+    assert listener.heard.empty()
+    listener.client.disconnect()
+
+
+def test_waiting_caller_gets_an_answer(hub: SAMPHubServer) -> None:
+    """R23: a call that is open when the hub stops ends, and does not wait for its time-out."""
+    callee = Listener(hub)
+    arrived = threading.Event()
+    callee.client.bind_receive_call("x.never", lambda *_: arrived.set())
+    caller = SAMPIntegratedClient(name="caller")
+    caller.connect(hub=hub)
+    outcome: SimpleQueue[Any] = SimpleQueue()
+
+    def call() -> None:
+        try:
+            outcome.put(caller.ecall_and_wait(callee.client.get_public_id(), "x.never", "0"))
+        except SAMPHubError as error:
+            outcome.put(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert arrived.wait(5)
+    hub.stop()
+    answer = outcome.get(timeout=5)
+    thread.join()
+    assert isinstance(answer, SAMPHubError) or answer["samp.error"]["samp.code"] == "samp.noresponse"
+    for client in (caller, callee.client):
+        client.disconnect()
+
+
+def test_black_holes_do_not_delay_a_stop(hub: SAMPHubServer) -> None:
+    """R26: five clients whose ports accept and never answer."""
+    proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
+    holes = []
+    for _ in range(5):
+        hole = socket.create_server(("127.0.0.1", 0))
+        holes.append(hole)
+        key = proxy.call("samp.hub.register", hub.params["samp.secret"])["samp.private-key"]
+        proxy.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{hole.getsockname()[1]}/")
+        proxy.call("samp.hub.declareSubscriptions", key, {"*": {}})
+    listener = Listener(hub, "samp.hub.event.shutdown")
+    begin = time.monotonic()
+    hub.stop()
+    assert time.monotonic() - begin < 2
+    assert listener.next() == ("samp.hub.event.shutdown", {})
+    listener.client.disconnect()
+    proxy.close()
+    for hole in holes:
+        hole.close()
+
+
+def test_stop_from_a_handler(hub: SAMPHubServer) -> None:
+    """A handler that runs in this process may stop the hub that it got its message from."""
+    done = threading.Event()
+    listener = Listener(hub)
+
+    def stop(*_: object) -> None:
+        hub.stop()
+        done.set()
+
+    listener.client.bind_receive_notification("x.stop", stop)
+    other = SAMPIntegratedClient(name="other")
+    other.connect(hub=hub)
+    other.enotify(listener.client.get_public_id(), "x.stop")
+    assert done.wait(5)
+    assert not hub.is_running
+    for client in (other, listener.client):
+        client.disconnect()
+
+
+def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
+    """All return when the hub has stopped."""
+    params = hub.params
+    running = []
+
+    def stop() -> None:
+        hub.stop()
+        running.append(alive(params))
+
+    threads = [threading.Thread(target=stop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert running == [False] * 8
+
+
+def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even when the signal comes while the hub is starting: then it does not run, and there is no lockfile."""
+    hub = SAMPHubServer(web_profile=False)
+    really_write = hub_session.write_lockfile
+
+    def write(path: Path, params: dict[str, str]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        really_write(path, params)
+
+    monkeypatch.setattr(hub_session, "write_lockfile", write)
+    before = signal.signal(signal.SIGTERM, lambda *_: hub.stop())
+    try:
+        hub.start()
+        assert not hub.is_running
+        assert list(isolated.iterdir()) == []
+        monkeypatch.undo()
+        hub.start()
+        signal.raise_signal(signal.SIGTERM)
+        assert not hub.is_running
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(isolated.iterdir()) == []
+
+
+def test_nobody_registers_during_the_shutdown(hub: SAMPHubServer) -> None:
+    """R26: a fault, instead of a client that is never told."""
+    hub._session.broker.announce_shutdown()
+    proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
+    with pytest.raises(SAMPProxyError, match="shutting down"):
+        proxy.call("samp.hub.register", hub.params["samp.secret"])
+    proxy.close()
+
+
+def test_a_stopped_hub_is_collected(make_hub: MakeHub) -> None:
+    hub = SAMPHubServer(web_profile=False)
+    hub.start()
+    hub.stop()
+    reference = weakref.ref(hub)
+    del hub
+    gc.collect()
+    assert reference() is None
+
+
+def test_nothing_grows(make_hub: MakeHub) -> None:
+    """Fifty lives of one hub; threads and descriptors are checked by the fixture of all tests."""
+    hub = make_hub()
+    for _ in range(50):
+        hub.stop()
+        hub.start()
+    assert threading.active_count() < 10
+
+
+# Waiting in the start
+
+
+def test_wait_ends_with_stop(isolated: Path) -> None:
+    hub = SAMPHubServer(web_profile=False)
+    thread = threading.Thread(target=hub.start, kwargs={"wait": True})
+    thread.start()
+    _until_running(hub)
+    hub.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)]
+)
+def test_wait_ends_with_a_signal(isolated: Path, number: signal.Signals, error: type[BaseException]) -> None:
+    """The hub is stopped in order, the signal goes on as an exception, and no handler stays behind."""
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    hub = SAMPHubServer(web_profile=False)
+    main = threading.main_thread().ident
+
+    def interrupt() -> None:
+        _until_running(hub)
+        signal.pthread_kill(main, number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(error):
+        hub.start(wait=True)
+    thread.join()
+    assert not hub.is_running
+    assert list(isolated.iterdir()) == []
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
+
+
+def test_own_signal_handlers_are_respected(isolated: Path) -> None:
+    """A program that has handlers of its own keeps them, whichever way it starts the hub."""
+    hub = SAMPHubServer(web_profile=False)
+    called = threading.Event()
+    main = threading.main_thread().ident
+
+    def own(*_: object) -> None:
+        called.set()
+        hub.stop()
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        thread = threading.Thread(target=lambda: (_until_running(hub), signal.pthread_kill(main, signal.SIGTERM)))
+        thread.start()
+        hub.start(wait=True)
+        thread.join()
+        assert called.is_set()
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_no_handlers_without_wait(make_hub: MakeHub) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    make_hub()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def _until_running(hub: SAMPHubServer) -> None:
+    deadline = time.monotonic() + 5
+    pause = threading.Event()
+    while not hub.is_running:
+        assert time.monotonic() < deadline
+        pause.wait(0.005)
+
+
+# Time-outs
+
+
+def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
+    """A hub that nobody uses stops by itself."""
+    hub = make_hub(timeout=0.2)
+    assert hub._session.closed.wait(5)
+    assert not hub.is_running
+    assert not (isolated / ".samp").exists()
+    hub.start()
+    assert hub.is_running
+
+
+def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
+    """Each operation begins the time anew."""
+    hub = make_hub(timeout=0.6)
+    with SAMPIntegratedClient(name="busy") as client:
+        for _ in range(5):
+            assert not hub._session.closed.wait(0.25)
+            client.get_registered_clients()
+    assert hub._session.closed.wait(5)
+
+
+def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:
+    """R26: they are told why, the others stay."""
+    hub = make_hub(client_timeout=0.4)
+    silent = Listener(hub, "samp.hub.disconnect")
+    silent_id = silent.client.get_public_id()
+    with SAMPIntegratedClient(name="busy") as busy:
+        pause = threading.Event()
+        deadline = time.monotonic() + 5
+        while silent_id in busy.get_registered_clients():
+            assert time.monotonic() < deadline
+            pause.wait(0.1)
+        assert silent.next() == ("samp.hub.disconnect", {"reason": "it was silent for 0.4 s"})
+        assert busy.ping() == ""
+    silent.client.disconnect()
+
+
+# Log
+
+
+def test_log_shows_no_secret(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    """R38: whatever level is chosen."""
+    caplog.set_level(logging.DEBUG, "pyvo.samp")
+    hub = make_hub()
+    secret = hub.params["samp.secret"]
+    with SAMPIntegratedClient(name="x") as client:
+        key = client.get_private_key()
+        client.ping()
+    hub.stop()
+    assert "The hub serves the Standard Profile on port" in messages(caplog)
+    assert secret not in messages(caplog)
+    assert key not in messages(caplog)
+
+
+# Fork
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_of_a_fork_leaves_the_hub_alone(hub: SAMPHubServer, isolated: Path) -> None:
+    """The child is not the hub: what it does to its copy does not reach the parent's lockfile and sockets."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if not hub.is_running and hub.params == {}:
+                hub.stop()
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert read_lockfile(isolated / ".samp") == hub.params
+    assert alive(hub.params)
+    with SAMPIntegratedClient(name="x") as client:
+        assert client.is_connected

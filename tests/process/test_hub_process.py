@@ -1,0 +1,254 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The hub as a process: signals, crashes, races, the end of the interpreter, and the old command's options."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.lockfile import format_lockfile, get_main_running_hub, read_lockfile
+from pyvo.samp.transport.connection import XMLRPCClient
+
+from .programs import HUB_IS_RUNNING, Program, start_hub
+
+Environment = dict[str, str]
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+WAITING_SCRIPT = """
+import logging
+from pyvo.samp import SAMPHubServer
+logging.basicConfig(level=logging.INFO)
+SAMPHubServer(web_profile=False).start(wait=True)
+"""
+
+ENDING_SCRIPT = """
+import logging, sys
+from pyvo.samp import SAMPHubServer
+logging.basicConfig(level=logging.INFO)
+hub = SAMPHubServer(web_profile=False)
+hub.start()
+sys.stdin.readline()
+{end}
+"""
+
+
+class Audience:
+    """A client that hears of the shutdown, and five whose ports accept and never answer."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        params = get_main_running_hub()
+        proxy = XMLRPCClient(params["samp.hub.xmlrpc.url"])
+        stack.callback(proxy.close)
+        for _ in range(5):
+            hole = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            key = proxy.call("samp.hub.register", params["samp.secret"])["samp.private-key"]
+            proxy.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{hole.getsockname()[1]}/")
+            proxy.call("samp.hub.declareSubscriptions", key, {"*": {}})
+        self.heard: SimpleQueue[str] = SimpleQueue()
+        client = SAMPIntegratedClient(name="listener")
+        client.connect()
+        stack.callback(client.disconnect)
+        client.bind_receive_notification("samp.hub.event.shutdown", lambda *args: self.heard.put(args[3]))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_to_the_command(python_environment: Environment, isolated: Path, number: signal.Signals) -> None:
+    """R26, R35: clients are told, the lockfile is gone, and it takes less than two seconds."""
+    with start_hub(python_environment) as hub, ExitStack() as stack:
+        audience = Audience(stack)
+        begin = time.monotonic()
+        hub.process.send_signal(number)
+        status = hub.wait()
+        assert time.monotonic() - begin < 2
+        assert status == 0
+        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert not (isolated / ".samp").exists()
+        assert "Traceback" not in hub.output
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + 15), (signal.SIGINT, -signal.SIGINT), (signal.SIGHUP, 128 + 1)]
+)
+def test_signal_to_a_waiting_script(
+    python_environment: Environment, isolated: Path, number: signal.Signals, status: int
+) -> None:
+    """The same for a script that waits in ``start(wait=True)``, whose exit status tells of the signal."""
+    with Program(["-c", WAITING_SCRIPT], python_environment) as hub, ExitStack() as stack:
+        hub.wait_for(HUB_IS_RUNNING)
+        audience = Audience(stack)
+        begin = time.monotonic()
+        hub.process.send_signal(number)
+        assert hub.wait() == status
+        assert time.monotonic() - begin < 2
+        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert not (isolated / ".samp").exists()
+
+
+def test_ignored_signals_stay_ignored(python_environment: Environment, isolated: Path) -> None:
+    """As ``nohup`` has it: a hub that is told to ignore SIGHUP does."""
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + WAITING_SCRIPT
+    with Program(["-c", script], python_environment) as hub:
+        hub.wait_for(HUB_IS_RUNNING)
+        hub.process.send_signal(signal.SIGHUP)
+        with SAMPIntegratedClient(name="x") as client:
+            assert client.ping() == ""
+        hub.process.send_signal(signal.SIGTERM)
+        assert hub.wait() == 128 + 15
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("", 0), ("sys.exit(3)", 3), ("raise ValueError('broken')", 1), ("del hub", 0)]
+)
+def test_end_of_the_interpreter(python_environment: Environment, isolated: Path, end: str, status: int) -> None:
+    """A script that ends takes its hub with it: no thread keeps it alive, no lockfile stays."""
+    with Program(["-c", ENDING_SCRIPT.format(end=end)], python_environment) as script, ExitStack() as stack:
+        script.wait_for(HUB_IS_RUNNING)
+        audience = Audience(stack)
+        begin = time.monotonic()
+        script.tell("")
+        assert script.wait() == status
+        assert time.monotonic() - begin < 2
+        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert not (isolated / ".samp").exists()
+
+
+def test_killed_hub_is_replaced(python_environment: Environment, isolated: Path) -> None:
+    """R35: the lockfile of a hub that was killed is stale."""
+    with start_hub(python_environment) as hub:
+        before = read_lockfile(isolated / ".samp")
+        hub.process.kill()
+        hub.wait()
+    assert read_lockfile(isolated / ".samp") == before
+    with start_hub(python_environment):
+        assert get_main_running_hub() != before
+
+
+# Two hubs at once
+
+RACER = """
+import sys
+from pyvo.samp import SAMPHubServer, SAMPHubError
+hub = SAMPHubServer(web_profile=False)
+print("ready", flush=True)
+for line in sys.stdin:
+    if line.strip() == "stop":
+        hub.stop()
+        print("stopped", flush=True)
+    else:
+        try:
+            hub.start()
+        except SAMPHubError as error:
+            print("refused", error, flush=True)
+        else:
+            print("running", hub.params["hub.id"], flush=True)
+"""
+
+STALE = {"samp.secret": "x", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp.profile.version": "1.3"}
+
+
+@pytest.mark.slow
+def test_hubs_that_start_in_the_same_instant(python_environment: Environment, isolated: Path) -> None:
+    """R36: of three, in 120 rounds, exactly one runs, whether the lockfile is missing, stale, garbage or a link."""
+    path = isolated / ".samp"
+    with ExitStack() as stack:
+        racers = [stack.enter_context(Program(["-c", RACER], python_environment)) for _ in range(3)]
+        for racer in racers:
+            racer.wait_for("ready")
+        for turn in range(120):
+            path.unlink(missing_ok=True)
+            if turn % 4 == 1:
+                path.write_bytes(format_lockfile(STALE))
+            elif turn % 4 == 2:
+                path.write_bytes(b"garbage")
+            elif turn % 4 == 3:
+                path.symlink_to(isolated / "nothing")
+            answers = _all_do(racers, "start")
+            running = [answer for answer in answers if answer.startswith("running")]
+            assert len(running) == 1, answers
+            assert read_lockfile(path)["hub.id"] == running[0].split()[1]
+            _all_do(racers, "stop")
+            assert list(isolated.iterdir()) == []
+
+
+def _all_do(racers: list[Program], what: str) -> list[str]:
+    counts = [len(racer.lines) for racer in racers]
+    for racer in racers:
+        racer.tell(what)
+    for racer, count in zip(racers, counts, strict=True):
+        with racer._news:
+            assert racer._news.wait_for(lambda r=racer, n=count: len(r.lines) > n, 10)
+    return [racer.lines[-1] for racer in racers]
+
+
+# The command
+
+
+def test_options_of_the_command(python_environment: Environment, isolated: Path, tmp_path: Path) -> None:
+    """All that the old ``samp_hub`` had."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    lockfile, log = tmp_path / "lock", tmp_path / "log"
+    options = ["--no-web-profile", "--secret", "s3", "--addr", "127.0.0.1", "--port", str(port), "--label", "L"]
+    options += ["--lockfile", str(lockfile), "--pool-size", "5", "--timeout", "100", "--client-timeout", "100"]
+    with start_hub(python_environment, *options, "--log-level", "debug") as hub:
+        params = read_lockfile(lockfile)
+        assert params["samp.secret"] == "s3"
+        assert params["samp.hub.xmlrpc.url"] == f"http://127.0.0.1:{port}/"
+        assert params["hub.label"] == "L"
+        hub.process.send_signal(signal.SIGINT)
+        assert hub.wait() == 0
+    short = ["-k", "s3", "-d", "localhost", "-p", "0", "-l", "L", "-P", "5", "-t", "0.2", "-c", "1", "-L", "INFO"]
+    with Program(["-m", "pyvo.samp.hub", "-w", "-m", *short, "-O", str(log)], python_environment) as hub:
+        assert hub.wait() == 0
+        assert hub.output == ""
+    assert "nobody has used it for 0.2 s" in log.read_text()
+    assert list((isolated / ".samp-1").iterdir()) == []
+
+
+def test_command_beside_a_running_hub(python_environment: Environment, hub: SAMPHubServer) -> None:
+    """R35: it says so in one line, and fails."""
+    with Program(["-m", "pyvo.samp.hub", "-w"], python_environment) as second:
+        assert second.wait() == 1
+        assert second.lines[-1].startswith("samp_hub: Another SAMP hub is already running (at http://127.0.0.1:")
+        assert "Traceback" not in second.output
+    assert hub.is_running
+
+
+def test_command_with_a_log_that_cannot_be_written(python_environment: Environment, tmp_path: Path) -> None:
+    with Program(["-m", "pyvo.samp.hub", "-O", str(tmp_path / "no" / "log")], python_environment) as hub:
+        assert hub.wait() == 1
+        assert "No such file or directory" in hub.output
+        assert "Traceback" not in hub.output
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--nonsense"], 2), (["-p", "many"], 2)])
+def test_help_and_mistakes(python_environment: Environment, arguments: list[str], status: int) -> None:
+    with Program(["-m", "pyvo.samp.hub", *arguments], python_environment) as hub:
+        assert hub.wait() == status
+        assert "usage: samp_hub" in hub.output
+
+
+def test_hub_as_a_subcommand(python_environment: Environment, isolated: Path) -> None:
+    with Program(["-m", "pyvo.samp", "hub", "-w"], python_environment) as hub:
+        hub.wait_for(HUB_IS_RUNNING)
+        assert (isolated / ".samp").exists()
+        hub.process.send_signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert not (isolated / ".samp").exists()
+
+
+def test_interpreter_is_the_same(python_environment: Environment) -> None:
+    """Guards the tests above: they run this Python and this package."""
+    script = "import sys, pyvo.samp.hub as hub; print(sys.version_info[:2], hub.__file__)"
+    with Program(["-c", script], python_environment) as program:
+        assert program.wait() == 0
+        assert str(sys.version_info[:2]) in program.output
