@@ -71,6 +71,8 @@ def clients_named(names: dict[str, str], name: str) -> list[str]:
         The name.
     """
     wanted = name.casefold()
+    if not wanted:
+        return []
     return [client_id for client_id, other in names.items() if other.casefold() == wanted]
 
 

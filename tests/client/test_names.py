@@ -1,0 +1,74 @@
+"""Clients are found by their names as well as by their ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPProxyError, find_client_id
+
+from .conftest import Connect, Record
+
+
+def test_names(hub: SAMPHubServer, connect: Connect) -> None:
+    """Wherever an id is taken a name is, in upper or lower case."""
+    alice, bob = connect("Alice"), connect("Bob the Builder")
+    record = Record(bob, {"n": 1})
+    bob.bind_receive_message("test.x", record)
+    for name in (bob.get_public_id(), "Bob the Builder", "bob THE builder"):
+        assert alice.get_metadata(name)["samp.name"] == "Bob the Builder"
+        assert "test.x" in alice.get_subscriptions(name)
+        alice.enotify(name, "test.x")
+        assert alice.ecall(name, "tag", "test.x")
+        assert alice.ecall_and_wait(name, "test.x", 10)["samp.result"] == {"n": "1"}
+        for _ in range(3):
+            record.next()
+    assert alice.get_metadata("hub")["samp.name"]
+    assert find_client_id(alice, "BOB THE BUILDER") == bob.get_public_id()
+
+
+def test_nobody(hub: SAMPHubServer, connect: Connect) -> None:
+    """An unknown name is an error that lists who is there."""
+    alice, bob = connect("Alice"), connect("Bob")
+    with pytest.raises(SAMPProxyError, match=rf"'Carol'.*Bob \({bob.get_public_id()}\)"):
+        alice.enotify("Carol", "test.x")
+    with pytest.raises(KeyError, match="Bob"):
+        find_client_id(alice, "Carol")
+
+
+def test_two_of_one_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """Two clients of one name are not guessed between; their ids are told, and still work."""
+    alice, one, two = connect("Alice"), connect("Twin"), connect("TWIN")
+    with pytest.raises(SAMPClientError, match=rf"{one.get_public_id()}, {two.get_public_id()}"):
+        alice.ecall_and_wait("twin", "samp.app.ping", 10)
+    assert alice.ecall_and_wait(str(two.get_public_id()), "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    one.disconnect()
+    assert alice.ecall_and_wait("twin", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+
+
+def test_an_id_goes_before_a_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """A client that calls itself like another's id does not get its messages."""
+    alice, bob = connect("Alice"), connect("Bob")
+    thief = connect(str(bob.get_public_id()))
+    record, stolen = Record(bob), Record(thief)
+    bob.bind_receive_notification("test.x", record)
+    thief.bind_receive_notification("test.x", stolen)
+    alice.enotify(str(bob.get_public_id()), "test.x")
+    record.next()
+    assert stolen.empty()
+
+
+def test_own_id(hub: SAMPHubServer, connect: Connect) -> None:
+    """A client may ask for its own metadata, and write to itself, by id."""
+    alice = connect("Alice")
+    assert alice.get_metadata(str(alice.get_public_id())) == {"samp.name": "Alice"}
+    with pytest.raises(SAMPProxyError):
+        alice.enotify(str(alice.get_public_id()), "test.unknown")
+
+
+def test_nameless(hub: SAMPHubServer, connect: Connect) -> None:
+    """Clients without names are not found by an empty one together with others, and are listed as such."""
+    alice, nameless = connect("Alice"), connect()
+    assert alice.get_metadata(str(nameless.get_public_id())) == {}
+    for name in ("Carol", ""):
+        with pytest.raises(SAMPProxyError, match="no name"):
+            alice.enotify(name, "samp.app.ping")

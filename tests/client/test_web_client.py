@@ -1,0 +1,169 @@
+"""What is special about a client of the Web Profile; messages are tested by both profiles in `test_messages`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.web_client import SAMPWebHubProxy
+
+from .conftest import Connect, Record, states
+
+MakeHub = Callable[..., SAMPHubServer]
+
+
+@pytest.fixture
+def web_hub(make_hub: MakeHub) -> SAMPHubServer:
+    """A hub that consents to everything."""
+    return make_hub(web_profile=True, web_profile_dialog=lambda *_: True)
+
+
+def test_without_a_lockfile(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """R39: the address of the Web Profile is all that is needed; no lockfile is read."""
+    web = connect("Web", how={"web": f"http://localhost:{web_hub._web_port}/"})
+    assert web.hub.lockfile == {}
+    assert isinstance(web.hub, SAMPWebHubProxy)
+    assert web.ping() == ""
+    with pytest.raises(SAMPProxyError, match="calls nobody back"):
+        web.hub.set_xmlrpc_callback(str(web.get_private_key()), "http://127.0.0.1:1/")
+
+
+def test_both_profiles_meet(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """A client of one profile calls one of the other, and the other way round."""
+    web, alice = connect("Web", how={"hub": web_hub, "web": True}), connect("Alice")
+    for client, result in ((web, {"from": "web"}), (alice, {"from": "alice"})):
+        client.bind_receive_call("table.x", Record(client, result))
+    assert alice.ecall_and_wait("web", "table.x", 10)["samp.result"] == {"from": "web"}
+    assert web.ecall_and_wait("alice", "table.x", 10)["samp.result"] == {"from": "alice"}
+    with pytest.raises(SAMPProxyError):
+        web.hub.proxy.samp.hub.getRegisteredClients(web.get_private_key())  # R38: its key is dead there
+
+
+def test_refused(make_hub: MakeHub) -> None:
+    """R40: without consent the registration is a fault."""
+    asked = []
+
+    def refuse(name: str, details: Any, client: Any, origin: Any) -> bool:
+        asked.append(name)
+        return False
+
+    hub = make_hub(web_profile=True, web_profile_dialog=refuse)
+    client = SAMPIntegratedClient(name="Web")
+    with pytest.raises(SAMPProxyError):
+        client.connect(hub=hub, web=True)
+    assert asked == ["Web"]
+    assert not client.is_connected
+    client.connect(hub=hub)  # the other profile asks nobody
+    assert client.is_connected
+    client.disconnect()
+
+
+def test_nameless(make_hub: MakeHub, connect: Connect) -> None:
+    """R40: a client without a name asks for consent with one."""
+    names: list[str] = []
+
+    def consent(name: str, details: Any, client: Any, origin: Any) -> bool:
+        names.append(name)
+        return True
+
+    connect(how={"hub": make_hub(web_profile=True, web_profile_dialog=consent), "web": True})
+    assert names == ["Python"]
+
+
+def test_disconnect_while_the_user_thinks(make_hub: MakeHub) -> None:
+    """`disconnect` ends a `connect` that waits for consent in another thread."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def think(*_: Any) -> bool:
+        asked.set()
+        return answer.wait(20)
+
+    hub = make_hub(web_profile=True, web_profile_dialog=think)
+    client = SAMPIntegratedClient(name="Web")
+    errors: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            client.connect(hub=hub, web=True)
+        except SAMPHubError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert asked.wait(5)
+    client.disconnect()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+    answer.set()
+
+
+def test_no_web_profile(make_hub: MakeHub) -> None:
+    """Where nobody offers the Web Profile, the error says so; parameters of a lockfile make no sense."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    client = SAMPIntegratedClient(name="Web")
+    with pytest.raises(SAMPHubError, match="Web Profile"):
+        client.connect(web=f"http://127.0.0.1:{port}/")
+    with pytest.raises(ValueError, match="lockfile"):
+        client.connect(web=True, hub_params={"samp.secret": "x"})
+    hub = make_hub()
+    hub.stop()
+    with pytest.raises(SAMPHubError, match="not running"):
+        client.connect(web=True, hub=hub)
+
+
+def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """A web client misses its hub, and joins the next."""
+    seen, on_state = states()
+    url = f"http://127.0.0.1:{web_hub._web_port}/"
+    web = connect("Web", how={"web": url, "reconnect": True, "on_state": on_state})
+    web.bind_receive_call("table.x", Record(web, {"n": 1}))
+    web_hub.stop()
+    assert seen.get(timeout=5) == "lost"
+    with pytest.raises(SAMPHubError):
+        web.ping()
+    again = SAMPHubServer(web_profile=True, web_profile_dialog=lambda *_: True, web_port=int(url[17:-1]))
+    again.start()
+    try:
+        assert seen.get(timeout=10) == "connected"
+        assert connect("Alice").ecall_and_wait("web", "table.x", 10)["samp.result"] == {"n": "1"}
+    finally:
+        again.stop()
+    assert seen.get(timeout=5) == "lost"
+
+
+def test_thrown_out(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """A web client whose key the hub does not take any more notices by its next pull."""
+    seen, on_state = states()
+    web = connect("Web", how={"hub": web_hub, "web": True, "on_state": on_state})
+    web.hub._samp_hub.unregister(web.get_private_key())
+    assert seen.get(timeout=5) == "lost"
+    assert not web.is_connected
+    with pytest.raises(SAMPHubError):
+        web.ping()
+
+
+def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no callback is reported and does not end the pulling."""
+    web = connect("Web", how={"hub": web_hub, "web": True})
+    puller = web.client._remains.receiver
+    for callback in ("text", {}, {"samp.methodName": "receiveNotification"}, {"samp.methodName": "x", "samp.params": []}):
+        puller._take("key", callback)
+    puller._take("key", {"samp.methodName": "receiveNotification", "samp.params": ["c1", "no map"]})
+    assert caplog.text.count("no callback") == 5
+    assert connect("Alice").ecall_and_wait("web", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+
+
+def test_translate_url(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """R46: URLs are translated by what the hub gave at registration."""
+    web = connect("Web", how={"hub": web_hub, "web": True})
+    translated = web.hub.translate_url("http://example.org/a?b=c&d=%41")
+    assert translated.startswith(f"http://127.0.0.1:{web_hub._web_port}/") or translated.startswith("http://localhost")
+    assert translated.endswith("http%3A%2F%2Fexample.org%2Fa%3Fb%3Dc%26d%3D%2541")
+    assert SAMPWebHubProxy().translate_url("http://example.org/") == "http://example.org/"
