@@ -73,6 +73,7 @@ class Outgoing:
         self._written = False
         self._done: Done | None = None
         self._timer: Timer | None = None
+        self._starting = False
         self._closed = False
 
     @property
@@ -95,8 +96,8 @@ class Outgoing:
             The body, in as many pieces as it comes in: what several recipients get is not copied for each.
         done : callable
             Called once, with None when the server has acknowledged; else with the error: `SAMPProxyError` when it
-            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer. It may
-            be called before this method returns.
+            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer. It is
+            not called before this method has returned.
         timeout : float
             Seconds that all this may take.
         """
@@ -109,6 +110,13 @@ class Outgoing:
         else:
             self._unsent = [memoryview(part) for part in (head, *parts)]
         self._written = False
+        self._starting = True
+        try:
+            self._start(timeout)
+        finally:
+            self._starting = False
+
+    def _start(self, timeout: float) -> None:
         if self._closed:
             self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
             return
@@ -296,7 +304,11 @@ class Outgoing:
             self._timer.cancel()
             self._timer = None
         self._unsent = []
-        if done is not None:
+        if done is None:
+            return
+        if self._starting:  # the caller is not prepared to hear of it yet
+            self._loop.call_soon(done, error)
+        else:
             done(error)
 
 
