@@ -64,6 +64,7 @@ class RemoteMethod:
         return RemoteMethod(self._client, f"{self._name}.{name}" if self._name else name)
 
     def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
+        """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
         return self._client.call(self._name, *params, **waiting)
 
 

@@ -37,6 +37,7 @@ class SAMPMsgReplierWrapper:
         self.cli = cli
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a handler."""
         binding = Binding.of(f, None)
 
         @functools.wraps(f)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The client's side of the Web Profile (R39 to R43), for where no lockfile can be read: in a container, for instance."""
+"""The client's side of the Web Profile (R39 to R43), for where no lockfile can be read: in a container, say."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_garbage(bad_hub: BadHub, proxy: SAMPHubProxy, kind: str) -> None:
-    """An answer that is none is an error of the hub, once, without asking again; a hub that still answers pings stays."""
+    """An answer that is none is an error, once, without asking again; a hub that still answers pings stays."""
     bad_hub.answers[b"getRegisteredClients"] = GARBAGE[kind]
     with pytest.raises(SAMPHubError):
         proxy.get_registered_clients("key")

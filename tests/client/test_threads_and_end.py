@@ -6,7 +6,6 @@ import gc
 import os
 import queue
 import signal
-import subprocess
 import threading
 import time
 from typing import Any
@@ -67,7 +66,7 @@ def test_disconnect_with_a_blocked_handler(pair: tuple[SAMPIntegratedClient, SAM
 def test_fifty_threads(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
     """Fifty threads use one client; each gets its own answers."""
     alice, bob = pair
-    bob.bind_receive_call("test.echo", lambda key, sender, mid, mtype, params, extra: bob.ereply(mid, "samp.ok", params))
+    bob.bind_receive_call("test.echo", lambda key, sender, mid, mtype, params, *_: bob.ereply(mid, "samp.ok", params))
     bob_id = str(bob.get_public_id())
     wrong: list[Any] = []
 
@@ -213,6 +212,12 @@ def test_fork(hub: SAMPHubServer, connect: Connect, script: Script) -> None:
     assert other_ids(connect("Witness")) == []
 
 
+def _ask_for_ever(client: SAMPIntegratedClient) -> None:
+    while True:
+        client.ping()
+        client.get_registered_clients()
+
+
 def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
     """`disconnect` may be called from a signal handler, whatever the main thread was doing."""
     alice = connect("Alice")
@@ -220,9 +225,7 @@ def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises((SAMPClientError, SAMPHubError, SAMPProxyError)):
-            while True:
-                alice.ping()
-                alice.get_registered_clients()
+            _ask_for_ever(alice)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

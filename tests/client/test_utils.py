@@ -15,8 +15,10 @@ from pyvo.samp import SAMPValueError
 from pyvo.samp.utils import SAMPXXEServerProxy, ServerProxyPool, safe_xmlrpc_loads
 
 EVIL = [
-    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><methodResponse><params><param>'
-    "<value>&b;</value></param></params></methodResponse>",
+    (
+        '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><methodResponse><params><param>'
+        "<value>&b;</value></param></params></methodResponse>"
+    ),
     '<!DOCTYPE a SYSTEM "http://127.0.0.1/evil.dtd"><methodResponse><params/></methodResponse>',
 ]
 
