@@ -1,0 +1,260 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What browsers demand of the Web Profile's server, and who may talk to it."""
+
+from __future__ import annotations
+
+import socket
+import xml.etree.ElementTree as ET
+import xmlrpc.client
+import zlib
+
+import pytest
+
+from pyvo.samp import web_access
+from pyvo.samp.transport import http as transport_http
+from pyvo.samp.web_access import is_loopback, is_own_host, sending_rule
+
+from .web_pages import ORIGIN, Answer, Page, request, send
+
+PING = xmlrpc.client.dumps((), "samp.webhub.ping").encode()
+
+
+@pytest.fixture
+def port(make_hub):
+    return make_hub(web_profile=True, web_profile_dialog=lambda *_: True)._web_port
+
+
+def fault_of(answer: Answer) -> str:
+    """The text of the fault that a refusal must be (R48)."""
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/xml"
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        _ = answer.value
+    return caught.value.faultString
+
+
+def test_a_preflight(port):
+    """R44, R48."""
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type", "Origin": ORIGIN}
+    answer = request(port, "OPTIONS", "/", asks)
+    assert answer.status == 200
+    assert answer.body == b""
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert {"POST", "GET"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+    assert "Content-Type" in answer.headers["access-control-allow-headers"]
+    assert int(answer.headers["access-control-max-age"]) > 0
+    assert "access-control-allow-private-network" not in answer.headers
+    answer = request(port, "OPTIONS", "/", {**asks, "Access-Control-Request-Private-Network": "true"})
+    assert answer.headers["access-control-allow-private-network"] == "true"
+
+
+@pytest.mark.parametrize("origin", ["https://sky.example", "http://localhost:8000", "null", "chrome-extension://abc", "file://"])
+def test_the_origin_is_echoed(port, origin):
+    """R44, R48: ``null`` is a legal one."""
+    answer = request(port, "POST", "/", {"Origin": origin}, PING)
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "origin" in answer.headers["vary"].lower()
+    assert answer.value == ""
+
+
+def test_without_an_origin_there_is_none_to_echo(port):
+    """R44."""
+    answer = request(port, "POST", "/", {}, PING)
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.value == ""
+
+
+@pytest.mark.parametrize("path", ["/crossdomain.xml", "/clientaccesspolicy.xml"])
+def test_the_policies_of_plug_ins(port, path):
+    """R44."""
+    answer = request(port, "GET", path)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/xml"
+    ET.fromstring(answer.body)
+    assert b'"*"' in answer.body
+    head = request(port, "HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == answer.headers["content-length"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
+def test_the_names_of_this_server(port, host):
+    """R45."""
+    assert request(port, "POST", "/", {"Origin": ORIGIN}, PING, host=f"{host}:{port}").value == ""
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "localhost", "localhost:80", "127.0.0.1.evil.example:{port}"])
+def test_other_names_are_refused(port, host):
+    """R45: a page whose host name was made to resolve to this machine; R48: with a fault that it can read."""
+    host = host.format(port=port)
+    answer = request(port, "POST", "/", {"Origin": "http://evil.example"}, PING, host=host)
+    assert "another name" in fault_of(answer)
+    assert answer.headers["access-control-allow-origin"] == "http://evil.example"
+    for method, path in (("GET", "/crossdomain.xml"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")):
+        assert request(port, method, path, host=host).status == 403
+
+
+def test_a_request_without_a_host_is_refused(port):
+    """R45: every browser sends one."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        send(sock, "POST", "/", {}, PING)
+        assert "another name" in fault_of(Answer(sock))
+
+
+def test_other_machines_are_refused(make_hub, monkeypatch):
+    """R45: should the system ever let such a connection through."""
+    port = make_hub(web_profile=True)._web_port
+    monkeypatch.setattr("pyvo.samp.web_profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
+    assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
+    assert request(port, "GET", "/crossdomain.xml").status == 403
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("192.168.1.1", False),
+     ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False), ("8.8.8.8", False)],
+)  # fmt: skip
+def test_what_a_loopback_address_is(address, loopback):
+    """R45."""
+    assert is_loopback(address) is loopback
+
+
+def test_what_names_this_server():
+    """R45."""
+    assert is_own_host("localhost:21012", 21012)
+    assert not is_own_host(None, 21012)
+    assert not is_own_host("localhost:21012, evil", 21012)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        b"<methodCall/>",
+        b"<?xml version='1.0'?><methodCall><methodName>samp.webhub.ping</methodName>",
+        b"<methodCall><methodName>samp.hub.ping</methodName><params></params></methodCall>",
+        b"<methodCall><methodName>system.listMethods</methodName></methodCall>",
+        b"<methodCall><methodName>samp.webhub.notify</methodName></methodCall>",
+        b"<methodCall><methodName>samp.webhub.register</methodName></methodCall>",
+        b"<methodCall><methodName>samp.webhub.pullCallbacks</methodName><params><param><value>k</value></param>"
+        b"<param><value>1</value></param></params></methodCall>",
+        b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><methodCall><methodName>&e;</methodName></methodCall>",
+        b"<methodCall><methodName>samp.webhub.register</methodName><params><param><value><nil/></value></param></params></methodCall>",
+        b"\xff\xfe",
+        xmlrpc.client.dumps(("key",), "samp.webhub.allowReverseCallbacks").encode(),
+        xmlrpc.client.dumps(("key", {}), "samp.webhub.allowReverseCallbacks").encode(),
+    ],
+)
+def test_every_refusal_of_a_post_is_a_fault(port, body):
+    """R48: on anything but 200 sampjs calls back nobody."""
+    answer = request(port, "POST", "/", {"Origin": ORIGIN}, body)
+    assert fault_of(answer)
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize("path", ["/x", "/RPC2", "//", "/translator/x"])
+def test_a_post_to_another_path_is_a_fault(port, path):
+    """R39, R48."""
+    answer = request(port, "POST", path, {"Origin": ORIGIN}, PING)
+    assert "nothing at this path" in fault_of(answer)
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def head_only(port: int, **headers: str) -> Answer:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        lines = [f"POST / HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {ORIGIN}\r\n"]
+        lines += [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
+        sock.sendall("".join([*lines, "\r\n"]).encode())
+        return Answer(sock)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content_Length": str(transport_http.MAX_BODY + 1)},
+        {"Content_Length": "-1"},
+        {"Content_Length": "ten"},
+        {"Transfer_Encoding": "gzip"},
+        {"Content_Length": "5", "Transfer_Encoding": "chunked"},
+    ],
+)
+def test_a_post_that_breaks_http_or_a_limit_is_a_fault_too(port, headers):
+    """R48."""
+    answer = head_only(port, **headers)
+    assert fault_of(answer)
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_bomb_is_a_fault(port):
+    """R48."""
+    packer = zlib.compressobj(wbits=31)
+    body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()
+    answer = request(port, "POST", "/", {"Origin": ORIGIN, "Content-Encoding": "gzip"}, body)
+    assert fault_of(answer)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT"])
+def test_other_methods_are_refused_readably(port, method):
+    answer = request(port, method, "/", {"Origin": ORIGIN})
+    assert answer.status == 405
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_other_paths_are_not_found(port):
+    answer = request(port, "GET", "/etc/passwd", {"Origin": ORIGIN})
+    assert answer.status == 404
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_answers_hold_only_strings_lists_and_maps(port):
+    """R48."""
+    with Page(port) as page:
+        page.send(page._main, "register", {"samp.name": "x"})
+        body = Answer(page._main).body
+        assert body.startswith(b"<?xml")
+        tags = {element.tag for element in ET.fromstring(body).iter()}
+    assert tags <= {"methodResponse", "params", "param", "value", "string", "struct", "member", "name", "array", "data"}
+
+
+def test_bytes_that_are_not_ascii_pass_unharmed(port):
+    """R5."""
+    with Page(port) as page:
+        page.register()
+        metadata = {"samp.name": "\u661f \U0001f52d \u00fc<&>\n]]>"}
+        page.call("declareMetadata", metadata)
+        assert page.call("getMetadata", page.id) == metadata
+
+
+def test_pages_are_served_by_ipv6_as_well(port):
+    """R45: a browser may take ``localhost`` for ::1."""
+    try:
+        sock = socket.create_connection(("::1", port), timeout=10)
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with sock:
+        send(sock, "POST", "/", {"Host": f"[::1]:{port}", "Origin": ORIGIN}, PING)
+        assert Answer(sock).value == ""
+
+
+def test_a_rule_for_sending():
+    """R47."""
+    rule = sending_rule(["table.*", "x.y"])
+    assert rule("table.load", {})
+    assert rule("x.y", {"other": "0"})
+    assert not rule("x.y.z", {})
+    assert not rule("table.load", {"samp.mostly-harmless": "0"})
+    assert not rule("table.load", {"x-samp.mostly-harmless": "0", "samp.mostly-harmless": "1"})
+    assert rule("evil", {"samp.mostly-harmless": "1"})
+    assert not rule("evil", {"samp.mostly-harmless": "yes"})
+    assert not rule("evil", {"samp.mostly-harmless": ["1"]})
+    assert sending_rule(["*"]) is None
+    with pytest.raises(ValueError, match="neither an MType"):
+        sending_rule(["a*"])
+
+
+def test_preflights_are_remembered_for_a_day():
+    """R48."""
+    assert web_access.MAX_AGE == 86_400

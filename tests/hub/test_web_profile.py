@@ -1,0 +1,507 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Pages as members of a hub: consent, the operations, what they may send."""
+
+from __future__ import annotations
+
+import threading
+import time
+import xmlrpc.client
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, WebProfileDialog, web_profile
+
+from .recipients import wait_until
+from .web_pages import ORIGIN, Page, Program, message
+
+Fault = xmlrpc.client.Fault
+OK = {"samp.status": "samp.ok", "samp.result": {"n": "1"}}
+
+
+@pytest.fixture
+def hub(make_hub):
+    return make_hub(web_profile=True, web_profile_dialog=lambda *_: True)
+
+
+@pytest.fixture
+def page(hub):
+    with Page(hub) as page:
+        yield page.register()
+
+
+# Joining
+
+
+def test_registration(hub):
+    """R6, R40."""
+    with Page(hub) as page:
+        answer = page.call("register", {"samp.name": "Sky page"})
+        assert set(answer) == {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        assert answer["samp.hub-id"] == "hub"
+        assert len(answer["samp.private-key"]) >= 32
+        assert answer["samp.private-key"] not in answer["samp.url-translator"]
+        assert answer["samp.url-translator"].startswith(f"http://localhost:{hub._web_port}/")
+        page.accept(answer)
+        assert page.call("getMetadata", page.id) == {}
+
+
+def test_an_old_page_sends_its_bare_name(hub):
+    """R40."""
+    with Page(hub) as page:
+        assert page.call("register", "Old page")["samp.self-id"]
+
+
+@pytest.mark.parametrize("identity", [{}, {"samp.name": ""}, {"samp.name": {}}, [], ""])
+def test_a_page_must_state_its_name(hub, identity):
+    """R40."""
+    with Page(hub) as page, pytest.raises(Fault, match="samp.name"):
+        page.call("register", identity)
+
+
+def test_the_user_is_shown_the_origin_of_the_request(make_hub):
+    """R40: not one that the page claims."""
+    asked = []
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
+    claims = {"samp.name": "Trust\x7fme\n\x1b[2J", "origin": "https://bank.example", "author": "x\n"}
+    with Page(hub, "https://evil.example") as page:
+        # a control character can't even be written into XML, but DEL and line feeds can
+        claims["samp.name"] = claims["samp.name"].replace("\x1b", "")
+        page.call("register", claims)
+    name, details, client, origin = asked[0]
+    assert name == "Trust?me [2J"
+    assert origin == "https://evil.example"
+    assert details == {"samp.name": "Trust?me [2J", "origin": "https://bank.example", "author": "x"}
+    assert client[0] == "127.0.0.1"
+
+
+def test_a_user_who_says_no(make_hub):
+    """R40."""
+    hub = make_hub(web_profile=True, web_profile_dialog="deny")
+    with Page(hub) as page:
+        with pytest.raises(Fault, match="did not allow Sky page"):
+            page.register()
+        assert page.call("ping") == ""
+
+
+def test_without_a_terminal_nobody_says_yes(make_hub):
+    """The default asks in the terminal, which tests have none of."""
+    hub = make_hub(web_profile=True)
+    with Page(hub) as page, pytest.raises(Fault, match="did not allow"):
+        page.register()
+
+
+class Desk:
+    """A user who answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = threading.Event()
+        self.said: object = True
+
+    def __call__(self, name: str, origin: str) -> object:
+        self.asked.append(f"{name} {origin}")
+        assert self.answer.wait(20)
+        self.answer.clear()
+        return self.said
+
+
+@pytest.fixture
+def desk(make_hub):
+    desk = Desk()
+    desk.hub = make_hub(web_profile=True, web_profile_dialog=desk)
+    yield desk
+    desk.answer.set()
+
+
+def registering(page: Page, name: str = "Sky page"):
+    sock = page.connect()
+    page.send(sock, "register", {"samp.name": name})
+    return sock
+
+
+def test_a_pending_question_blocks_nobody(desk):
+    """R41."""
+    with Page(desk.hub, "https://1.example") as one, Page(desk.hub, "https://2.example") as two, Program(desk.hub):
+        first, second = registering(one, "1"), registering(two, "2")
+        wait_until(lambda: desk.asked)
+        assert two.call("ping") == ""
+        with Program(desk.hub, "x.y") as other:
+            assert other.call("notifyAll", message("x.y")) == []
+        assert desk.asked == ["1 https://1.example"]
+        desk.answer.set()
+        one.accept(one.receive(first))
+        wait_until(lambda: len(desk.asked) == 2)
+        desk.answer.set()
+        two.accept(two.receive(second))
+
+
+def test_a_flood_from_one_origin_is_one_question(desk):
+    """R41."""
+    threads = threading.active_count()
+    with Page(desk.hub) as page:
+        first = registering(page)
+        wait_until(lambda: desk.asked)
+        for _ in range(50):
+            with pytest.raises(Fault, match=f"being asked about another registration from {ORIGIN}"):
+                page.register()
+        assert threading.active_count() <= threads + 1
+        desk.answer.set()
+        page.accept(page.receive(first))
+        assert len(desk.asked) == 1
+
+
+def test_a_page_that_leaves_while_the_question_is_open_is_not_registered(desk):
+    """R41, R43."""
+    with Page(desk.hub) as page, Page(desk.hub, "https://b.example") as other, Program(desk.hub) as program:
+        registering(page).close()
+        sock = registering(other)
+        wait_until(lambda: desk.asked)
+        desk.answer.set()
+        wait_until(lambda: len(desk.asked) == 2)
+        desk.answer.set()
+        other.accept(other.receive(sock))
+        assert sorted(program.call("getRegisteredClients")) == sorted(["hub", other.id])
+
+
+def test_consent_is_asked_each_time_unless_for_always(desk):
+    """R40."""
+    with Page(desk.hub) as page:
+        for said in (True, "always"):
+            desk.said = said
+            sock = registering(page)
+            wait_until(lambda: desk.asked)
+            desk.answer.set()
+            page.receive(sock)
+            assert desk.asked.pop() == f"Sky page {ORIGIN}"
+        page.register()
+        assert desk.asked == []
+
+
+def test_an_upstream_dialog(make_hub):
+    class Dialog(WebProfileDialog):
+        def show_dialog(self, samp_name, details, client, origin):
+            assert (samp_name, details["samp.name"], origin) == ("Sky page", "Sky page", ORIGIN)
+            self.consent()
+
+    dialog = Dialog()
+    hub = make_hub(web_profile=True, web_profile_dialog=dialog)
+    with Page(hub) as page:
+        sock = registering(page)
+        wait_until(lambda: not dialog.queue_request.empty())
+        dialog.handle_queue()
+        page.accept(page.receive(sock))
+
+
+def test_stopping_the_hub_refuses_open_questions(desk):
+    with Page(desk.hub) as page:
+        sock = registering(page)
+        wait_until(lambda: desk.asked)
+        began = time.monotonic()
+        desk.hub.stop()
+        assert time.monotonic() - began < 2
+        assert sock.recv(10_000).count(b"faultString") <= 1
+        desk.answer.set()
+
+
+def test_the_number_of_pages_is_bounded(hub, monkeypatch):
+    monkeypatch.setattr(web_profile, "MAX_CLIENTS", 3)
+    with Page(hub) as page:
+        for _ in range(3):
+            page.register()
+            page.key, key = "", page.key
+        with pytest.raises(Fault, match="no more"):
+            page.register()
+        page.key = key
+        page.call("unregister")
+        page.key = ""
+        page.register()
+
+
+# The operations
+
+
+def test_all_six_ways_of_sending_to_a_page(hub, page):
+    """R18, R32, R42."""
+    page.listen("x.y")
+    with Program(hub, "z") as program:
+        text = message("x.y", a="1 < 2 & \u00e9")
+        assert program.call("notify", page.id, text) == ""
+        assert program.call("notifyAll", text) == [page.id]
+        msg_id = program.call("call", page.id, "tag1", text)
+        assert list(program.call("callAll", "tag2", text)) == [page.id]
+        got = page.pull_some(4)
+        assert [method for method, _ in got] == ["receiveNotification"] * 2 + ["receiveCall"] * 2
+        assert got[0][1] == [program.id, text]
+        assert got[2][1] == [program.id, msg_id, text]
+        for _, (_sender, msg_id, _text) in got[2:]:
+            page.call("reply", msg_id, OK)
+        answers = program.wait_for(2)
+        assert [(method, params[1:]) for method, params in answers] == [
+            ("receiveResponse", (page.id, "tag1", OK)),
+            ("receiveResponse", (page.id, "tag2", OK)),
+        ]
+        responses = []
+        waiting = threading.Thread(
+            target=lambda: responses.append(program.call("callAndWait", page.id, text, "10")), daemon=True
+        )
+        waiting.start()
+        ((_, (_, msg_id, _)),) = page.pull()
+        page.call("reply", msg_id, OK)
+        waiting.join(10)
+        assert responses == [OK]
+
+
+def test_all_six_ways_of_sending_from_a_page(hub, page):
+    """R18, R20."""
+    page.listen("z")
+    with Program(hub, "table.load.votable") as program:
+        text = message("table.load.votable", url="http://x/\u661f")
+        page.call("notify", program.id, text)
+        assert page.call("notifyAll", text) == [program.id]
+        page.call("call", program.id, "tag1", text)
+        page.call("callAll", "tag2", text)
+        calls = program.wait_for(4)
+        assert calls[0] == ("receiveNotification", (program.key, page.id, text))
+        for _, (_key, _sender, msg_id, _text) in calls[2:]:
+            program.call("reply", msg_id, OK)
+        assert page.pull_some(2) == [
+            ("receiveResponse", [program.id, "tag1", OK]),
+            ("receiveResponse", [program.id, "tag2", OK]),
+        ]
+        sock = page.connect()
+        page.send(sock, "callAndWait", page.key, program.id, text, "10")
+        program.call("reply", program.wait_for(5)[4][1][2], OK)
+        assert page.receive(sock) == OK
+
+
+def test_two_hundred_notifications_come_in_order(hub, page):
+    """R24, R42."""
+    page.listen("x.y")
+    with Program(hub) as program:
+        for number in range(200):
+            program.call("notifyAll", message("x.y", n=str(number)))
+        got = page.pull_some(200)
+    assert [params[1]["samp.params"]["n"] for _, params in got] == [str(number) for number in range(200)]
+
+
+def test_metadata_subscriptions_and_listings(hub, page):
+    """R11, R12, R14."""
+    metadata = {"samp.name": "Sky page", "author.name": "M\u00fcller"}
+    page.call("declareMetadata", metadata)
+    page.listen("x.*", **{"y.z": {"a": "b"}})
+    with Program(hub, "image.load.fits") as program:
+        assert program.call("getMetadata", page.id) == metadata
+        assert page.call("getSubscriptions", page.id) == {"x.*": {}, "y.z": {"a": "b"}}
+        assert sorted(page.call("getRegisteredClients")) == sorted(["hub", program.id])
+        assert page.call("getSubscribedClients", "image.load.fits") == {program.id: {}}
+        assert program.call("getSubscribedClients", "y.z") == {page.id: {"a": "b"}}
+
+
+def test_ping_with_and_without_a_key(hub, page):
+    """R39, R48."""
+    assert page.call("ping") == ""
+    page.key = ""
+    assert page.call("ping") == ""
+
+
+def test_there_is_no_callback_url_in_this_profile(page):
+    """R39."""
+    with pytest.raises(Fault, match="no method"):
+        page.call("setXmlrpcCallback", "http://127.0.0.1:1/")
+
+
+def test_a_page_that_takes_no_callbacks_cannot_subscribe(page):
+    """R13."""
+    page.call("declareSubscriptions", {})
+    with pytest.raises(Fault, match="not callable"):
+        page.call("declareSubscriptions", {"x": {}})
+
+
+def test_allowing_callbacks_again_keeps_the_queue(hub, page):
+    """R48."""
+    page.listen("x.y")
+    with Program(hub) as program:
+        program.call("notifyAll", message("x.y"))
+        page.call("allowReverseCallbacks", "1")
+        assert len(page.pull()) == 1
+
+
+def test_allowing_callbacks_no_longer(hub, page):
+    """R13, R23, R39."""
+    page.listen("x.y")
+    with Program(hub, "z") as program:
+        program.call("call", page.id, "tag", message("x.y"))
+        sock = page.begin_pull()
+        page.receive(sock)
+        program.call("call", page.id, "tag2", message("x.y"))
+        page.call("allowReverseCallbacks", "0")
+        method, (_, _, tag, response) = program.wait_for(1)[0]
+        assert (method, tag) == ("receiveResponse", "tag2")
+        assert response["samp.error"]["samp.code"] == "samp.noresponse"
+        assert page.call("getSubscriptions", page.id) == {}
+        with pytest.raises(Fault, match="not subscribed"):
+            program.call("notify", page.id, message("x.y"))
+        assert page.pull("0") == []
+
+
+@pytest.mark.parametrize("allow", ["yes", "2", "", "true"])
+def test_nonsense_for_a_boolean_is_a_fault(page, allow):
+    """R3."""
+    with pytest.raises(Fault):
+        page.call("allowReverseCallbacks", allow)
+
+
+def test_numbers_that_arrive_are_taken(hub, page):
+    """R5."""
+    assert page.call("allowReverseCallbacks", True) == ""
+    assert page.call("pullCallbacks", 0) == []
+    assert page.call("pullCallbacks", 0.0) == []
+    with pytest.raises(Fault):
+        page.call("pullCallbacks", "soon")
+
+
+def test_leaving(hub, page):
+    """R9, R10."""
+    with Program(hub, "samp.hub.event.unregister") as program:
+        page.call("unregister")
+        assert program.wait_for(1)[0][1][2]["samp.params"] == {"id": page.id}
+        for method, *params in (["pullCallbacks", "0"], ["getRegisteredClients"], ["unregister"]):
+            with pytest.raises(Fault, match="key"):
+                page.call(method, *params)
+
+
+def test_keys_are_good_for_their_own_profile_alone(hub, page):
+    """R38."""
+    with Program(hub) as program:
+        program.key, page.key = page.key, program.key
+        with pytest.raises(Fault, match="key"):
+            program.call("getRegisteredClients")
+        with pytest.raises(Fault, match="key"):
+            page.call("getRegisteredClients")
+
+
+def test_a_page_hears_that_the_hub_shuts_down(hub, page):
+    """R26."""
+    page.listen("samp.hub.event.shutdown")
+    sock = page.begin_pull()
+    wait_until(lambda: _pulls(hub, page))
+    hub.stop()
+    (callback,) = page.receive(sock)
+    assert callback["samp.params"][1]["samp.mtype"] == "samp.hub.event.shutdown"
+
+
+def _pulls(hub: SAMPHubServer, page: Page) -> int:
+    assert hub._session is not None
+    assert hub._session.web is not None
+    return len(hub._session.web._members[page.id].mailbox._waiting)
+
+
+# What pages may send (R47)
+
+
+@pytest.mark.parametrize(
+    "mtype",
+    ["samp.app.ping", "samp.msg.progress", "table.load.fits", "coord.pointAt.sky", "coverage.load.moc.fits", "bibcode.load"],
+)
+def test_harmless_messages_pass(hub, page, mtype):
+    """R47."""
+    with Program(hub, mtype) as program:
+        page.call("notify", program.id, message(mtype))
+        assert program.id in page.call("notifyAll", message(mtype))
+        assert program.id in page.call("getSubscribedClients", mtype)
+
+
+@pytest.mark.parametrize("mtype", ["ds9.set", "script.aladin.send", "client.env.get", "samp.msg.other", "tables.x", "table"])
+def test_others_do_not(hub, page, mtype):
+    """R47."""
+    with Program(hub, mtype) as program:
+        for method, *params in (
+            ["notify", program.id],
+            ["call", program.id, "t"],
+            ["callAndWait", program.id],
+        ):
+            with pytest.raises(Fault, match="may not send"):
+                page.listen("z")
+                page.call(method, *params, message(mtype), *(["5"] if method == "callAndWait" else []))
+        assert page.call("notifyAll", message(mtype)) == []
+        assert page.call("callAll", "t", message(mtype)) == {}
+        assert page.call("getSubscribedClients", mtype) == {}
+        assert program.calls == []
+
+
+@pytest.mark.parametrize("key", ["x-samp.mostly-harmless", "samp.mostly-harmless"])
+def test_a_recipient_may_say_otherwise(hub, page, key):
+    """R47."""
+    with Program(hub, **{"ds9.set": {key: "1"}, "table.load.fits": {key: "0"}, "x.*": {key: "1"}, "x.y": {}}) as program:
+        page.call("notify", program.id, message("ds9.set"))
+        page.call("notify", program.id, message("x.z"))
+        for mtype in ("table.load.fits", "x.y"):
+            with pytest.raises(Fault, match="may not send"):
+                page.call("notify", program.id, message(mtype))
+        assert len(program.wait_for(2)) == 2
+
+
+def test_a_page_may_send_only_harmless_messages_to_a_page(hub, page):
+    """R47."""
+    page.listen("ds9.set", "table.load.fits")
+    with Page(hub, "https://b.example") as other:
+        other.register()
+        other.call("notify", page.id, message("table.load.fits"))
+        with pytest.raises(Fault, match="may not send"):
+            other.call("notify", page.id, message("ds9.set"))
+
+
+def test_programs_may_send_anything_to_a_page(hub, page):
+    """R47."""
+    page.listen("ds9.set")
+    with Program(hub) as program:
+        assert program.call("notifyAll", message("ds9.set")) == [page.id]
+
+
+def test_a_page_may_ask_the_hub(page):
+    """R27, R47."""
+    page.call("declareMetadata", {"samp.name": "me"})
+    query = message("x-samp.query.by-meta", key="samp.name", value="me")
+    response = page.call("callAndWait", "hub", query, "5")
+    assert response["samp.result"] == {"ids": [page.id]}
+
+
+def test_only_the_hub_sends_hub_events(hub, page):
+    """R25."""
+    with Program(hub, "*", **{"samp.hub.*": {"x-samp.mostly-harmless": "1"}}), pytest.raises(Fault, match="Only the hub"):
+        page.call("notifyAll", message("samp.hub.event.shutdown"))
+
+
+@pytest.mark.parametrize(("mtypes", "allowed"), [(["*"], True), (["ds9.*"], True), (["x.y"], False)])
+def test_the_restriction_can_be_widened_or_lifted(make_hub, mtypes, allowed):
+    """R47."""
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=mtypes)
+    with Page(hub) as page, Program(hub, "ds9.set") as program:
+        page.register()
+        assert page.call("notifyAll", message("ds9.set")) == ([program.id] if allowed else [])
+
+
+def test_the_port_in_use_is_no_failure(make_hub, caplog):
+    """R39: the Standard Profile is served all the same."""
+    first = make_hub(web_profile=True)
+    second = make_hub(web_profile=True, web_port=first._web_port, mode="multiple")
+    assert second.is_running
+    assert not second.web_profile_running
+    assert "TOPCAT or Aladin" in caplog.text
+    assert str(first._web_port) in caplog.text
+
+
+def test_a_hub_that_is_started_again_serves_pages_again(hub):
+    for _ in range(3):
+        with Page(hub) as page:
+            page.register()
+        hub.stop()
+        assert not hub.web_profile_running
+        hub.start()
+    assert hub.web_profile_running
+
+
+def test_two_strings_that_programs_import():
+    """R44."""
+    assert "cross-domain-policy" in web_profile.CROSS_DOMAIN
+    assert "access-policy" in web_profile.CLIENT_ACCESS_POLICY

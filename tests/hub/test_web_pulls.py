@@ -1,0 +1,354 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Long polls over real connections, and pages that go away."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+
+import psutil
+import pytest
+
+from pyvo.samp import web_mailbox
+
+from .recipients import wait_until
+from .web_pages import Answer, Page, Program, message
+
+EVENTS = "samp.hub.event.unregister"
+
+
+@pytest.fixture
+def hub(make_hub):
+    return make_hub(web_profile=True, web_profile_dialog=lambda *_: True)
+
+
+@pytest.fixture
+def page(hub):
+    with Page(hub) as page:
+        yield page.register().listen("x.y")
+
+
+@pytest.fixture
+def program(hub):
+    with Program(hub) as program:
+        yield program
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    monkeypatch.setattr(web_mailbox, "GRACE", 0.3)
+
+
+def waiting(hub, page: Page) -> int:
+    """How many pulls of a page wait."""
+    member = hub._session.web._members.get(page.id)
+    return len(member.mailbox._waiting) if member else 0
+
+
+def begin_pull(hub, page: Page, timeout: str = "600") -> socket.socket:
+    before = waiting(hub, page)
+    sock = page.begin_pull(timeout)
+    wait_until(lambda: waiting(hub, page) > before)
+    return sock
+
+
+def send_numbers(program: Program, *numbers: int) -> None:
+    for number in numbers:
+        program.call("notifyAll", message("x.y", n=str(number)))
+
+
+def numbers(callbacks) -> list[int]:
+    if callbacks and isinstance(callbacks[0], tuple):
+        return [int(params[1]["samp.params"]["n"]) for _, params in callbacks]
+    return [int(callback["samp.params"][1]["samp.params"]["n"]) for callback in callbacks]
+
+
+def is_registered(program: Program, page: Page) -> bool:
+    return page.id in program.call("getRegisteredClients")
+
+
+def reset(sock: socket.socket) -> None:
+    """Close as a killed browser does: with what has arrived unread."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+# The long poll (R42)
+
+
+def test_a_waiting_pull_is_answered_the_moment_something_comes(hub, page, program):
+    """R42."""
+    sock = begin_pull(hub, page)
+    times = []
+    for number in range(20):
+        began = time.monotonic()
+        send_numbers(program, number)
+        assert numbers(page.receive(sock)) == [number]
+        times.append(time.monotonic() - began)
+        page.send(sock, "pullCallbacks", page.key, "600")
+    assert sorted(times)[10] < 0.1
+
+
+def test_a_pull_ends_after_its_time(hub, page):
+    """R42."""
+    began = time.monotonic()
+    assert page.pull("1") == []
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_idle_pages_cost_neither_threads_nor_time(hub, program):
+    """R42."""
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(4)]
+        for page in pages:
+            begin_pull(hub, page)
+        assert threading.active_count() <= 20
+        process = psutil.Process()
+        before = sum(process.cpu_times()[:2])
+        threading.Event().wait(2)
+        assert sum(process.cpu_times()[:2]) - before < 0.1
+
+
+def test_other_calls_go_on_during_a_pull(hub, page):
+    begin_pull(hub, page)
+    assert page.call("getRegisteredClients") == ["hub"]
+
+
+def test_several_pulls_neither_double_nor_lose(hub, page, program):
+    """R42: three threads pull at once while two hundred notifications come."""
+    got: list[int] = []
+    lock = threading.Lock()
+
+    def pull() -> None:
+        with Page(hub) as connection:
+            connection.key = page.key
+            while len(got) < 200:
+                new = numbers(connection.pull("1"))
+                with lock:
+                    got.extend(new)
+
+    threads = [threading.Thread(target=pull, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    send_numbers(program, *range(200))
+    for thread in threads:
+        thread.join(20)
+    assert sorted(got) == list(range(200))
+
+
+def test_a_page_that_does_not_keep_connections(hub, page, program):
+    """JSAMP opens one for each request."""
+    for number in range(5):
+        with page.connect() as sock:
+            page.send(sock, "pullCallbacks", page.key, "600", Connection="close")
+            send_numbers(program, number)
+            assert numbers(page.receive(sock)) == [number]
+
+
+@pytest.mark.parametrize("close", [socket.socket.close, reset])
+def test_a_pull_whose_connection_broke_loses_nothing(hub, page, program, close):
+    """R42."""
+    for number in range(20):
+        sock = begin_pull(hub, page)
+        close(sock)
+        send_numbers(program, number)
+        assert numbers(page.pull_some(1)) == [number]
+
+
+@pytest.mark.parametrize("close", [socket.socket.close, reset])
+def test_an_answer_that_was_thrown_away_unread_is_given_again(hub, page, program, close):
+    """R42: the callback was on its way when the connection broke."""
+    for number in range(20):
+        sock = begin_pull(hub, page)
+        send_numbers(program, number)
+        wait_until(lambda: not waiting(hub, page))
+        close(sock)
+        assert numbers(page.pull_some(1)) == [number]
+
+
+def test_answers_that_were_read_are_not_given_again(hub, page, program):
+    for number in range(20):
+        sock = begin_pull(hub, page)
+        send_numbers(program, number)
+        assert numbers(page.receive(sock)) == [number]
+        sock.close()
+    assert page.pull("0") == []
+
+
+def test_a_large_message_to_a_slow_page(hub, page, program):
+    """What doesn't fit into the socket at once is written bit by bit."""
+    sock = begin_pull(hub, page)
+    program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
+    threading.Event().wait(0.3)
+    (callback,) = page.receive(sock)
+    assert len(callback["samp.params"][1]["samp.params"]["pad"]) == 8_000_000
+
+
+def test_a_large_answer_that_breaks_off_is_given_again(hub, page, program):
+    """R42."""
+    sock = begin_pull(hub, page)
+    program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
+    assert sock.recv(1000)
+    sock.close()
+    assert numbers(page.pull_some(1)) == [1]
+
+
+# Gone pages (R43)
+
+
+def test_a_closed_tab_is_unregistered_and_others_are_told(hub, page, short_grace):
+    """R43, R23: also whoever waits for its answers."""
+    with Program(hub, EVENTS) as program:
+        sock = begin_pull(hub, page)
+        program.call("call", page.id, "tag", message("x.y"))
+        page.receive(sock)
+        page.send(sock, "pullCallbacks", page.key, "600")
+        wait_until(lambda: waiting(hub, page))
+        sock.close()
+        calls = dict(program.wait_for(2))
+        assert calls["receiveNotification"][2]["samp.params"] == {"id": page.id}
+        assert calls["receiveResponse"][3]["samp.error"]["samp.code"] == "samp.noresponse"
+        assert "gone" in calls["receiveResponse"][3]["samp.error"]["samp.errortxt"]
+        assert not is_registered(program, page)
+    assert hub._session.web._members == {}
+
+
+@pytest.mark.slow
+def test_a_closed_tab_is_unregistered_within_15_seconds(hub, page):
+    """R43."""
+    with Program(hub, EVENTS) as program:
+        begin_pull(hub, page).close()
+        began = time.monotonic()
+        program.wait_for(1, 15)
+        assert time.monotonic() - began > 9
+
+
+def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace):
+    """R43."""
+    sock = begin_pull(hub, page)
+    send_numbers(program, 1)
+    page.receive(sock)
+    sock.close()
+    wait_until(lambda: not is_registered(program, page))
+
+
+def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
+    """R43."""
+    monkeypatch.setattr(web_mailbox, "GRACE", 1.0)
+    for _ in range(4):
+        begin_pull(hub, page).close()
+        wait_until(lambda: not waiting(hub, page))
+        threading.Event().wait(0.4)
+    begin_pull(hub, page)
+    threading.Event().wait(1.5)
+    assert is_registered(program, page)
+
+
+def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.3)
+    with Page(hub) as page:
+        page.register()
+        page.call("notifyAll", message("table.load.fits"))
+        threading.Event().wait(1)
+        assert is_registered(program, page)
+
+
+def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, page, program, monkeypatch):
+    """R23: those who called it are not left waiting."""
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.3)
+    response = program.call("callAndWait", page.id, message("x.y"), "20")
+    assert response["samp.error"]["samp.code"] == "samp.noresponse"
+
+
+def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
+    """R43."""
+    begin_pull(hub, page).close()
+    with Page(hub) as again, Program(hub) as program:
+        again.register().listen("x.y")
+        begin_pull(hub, again)
+        wait_until(lambda: not is_registered(program, page))
+        assert is_registered(program, again)
+
+
+# Overflow (R50)
+
+
+def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkeypatch):
+    """R50, R26."""
+    monkeypatch.setattr(web_mailbox, "MAX_DELIVERIES", 50)
+    with Program(hub, EVENTS) as program:
+        send_numbers(program, *range(60))
+        program.wait_for(1)
+        assert not is_registered(program, page)
+        with Page(hub) as other:
+            other.register()
+
+
+def test_an_overflow_in_bytes(hub, page, program, monkeypatch):
+    """R50."""
+    monkeypatch.setattr(web_mailbox, "MAX_BYTES", 1_000_000)
+    for number in range(6):
+        with contextlib.suppress(Exception):
+            program.call("notify", page.id, message("x.y", n=str(number), pad="x" * 300_000))
+    wait_until(lambda: not is_registered(program, page))
+
+
+# Eight tabs (R49)
+
+
+def test_the_oldest_of_five_pulls_is_released(hub, program):
+    """R49."""
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(5)]
+        socks = [begin_pull(hub, page) for page in pages[:4]]
+        socks.append(pages[4].begin_pull())
+        assert pages[0].receive(socks[0]) == []
+        for sock in socks[1:]:
+            sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+
+
+def test_eight_tabs_with_six_connections_all_work(hub, program):
+    """R49: a model of a browser, in which each request must first get one of six connections."""
+    connections = threading.Semaphore(6)
+    got: dict[int, list[int]] = {}
+    stop = threading.Event()
+    tabs = 8
+
+    def tab(index: int) -> None:
+        with Page(hub, f"https://{index}.example") as page:
+            with connections:
+                page.register().listen("x.y")
+            got[index] = []
+            while not stop.is_set():
+                with connections:
+                    got[index] += numbers(page.pull("3"))
+                time.sleep(0)  # other tabs' requests are in the browser's queue before this one's next
+
+    threads = [threading.Thread(target=tab, args=(index,)) for index in range(tabs)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(got) == tabs)
+    for number in range(10):
+        send_numbers(program, number)
+        threading.Event().wait(0.1)
+    wait_until(lambda: all(len(numbers) == 10 for numbers in got.values()), 20)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert all(numbers == list(range(10)) for numbers in got.values())
+
+
+def test_stopping_the_hub_ends_all_pulls(hub, page):
+    sock = begin_pull(hub, page)
+    began = time.monotonic()
+    hub.stop()
+    assert time.monotonic() - began < 2
+    sock.settimeout(5)
+    with contextlib.suppress(ConnectionError):
+        Answer(sock)
+    assert sock.recv(1) == b""

@@ -1,0 +1,164 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Pages in a browser, and programs beside them, as far as a hub can tell."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from typing import TYPE_CHECKING, Any, Self
+
+from .recipients import Recipient
+
+if TYPE_CHECKING:
+    from pyvo.samp import SAMPHubServer
+
+ORIGIN = "https://sky.example"
+
+
+class Answer:
+    """One HTTP answer."""
+
+    def __init__(self, sock: socket.socket, method: str = "POST") -> None:
+        response = http.client.HTTPResponse(sock, method=method)
+        response.begin()
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.body = response.read()
+        response.close()
+
+    @property
+    def value(self) -> Any:
+        """What was answered; a fault is raised."""
+        return xmlrpc.client.loads(self.body)[0][0]
+
+
+def request(
+    port: int, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"", host: str = ""
+) -> Answer:
+    """Make one request on a connection of its own."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        send(sock, method, target, {"Host": host or f"localhost:{port}", **(headers or {})}, body)
+        return Answer(sock, method)
+
+
+def send(sock: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> None:
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items() if value)]
+    if body or method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+class Page:
+    """
+    A page. Its calls go over one connection, each pull over one of its own.
+
+    ``answers`` and the CORS headers of everything that comes back are looked at on the way.
+    """
+
+    def __init__(self, hub: SAMPHubServer | int, origin: str = ORIGIN) -> None:
+        self.port = hub if isinstance(hub, int) else hub._web_port
+        self.origin = origin
+        self.key = ""
+        self.id = ""
+        self.translator = ""
+        self._socks: list[socket.socket] = []
+        self._main = self.connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._socks:
+            sock.close()
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        self._socks.append(sock)
+        return sock
+
+    def send(self, sock: socket.socket, method: str, *params: Any, **headers: str) -> None:
+        body = xmlrpc.client.dumps(params, f"samp.webhub.{method}", encoding="utf-8").encode()
+        wanted = {"Host": f"localhost:{self.port}", "Origin": self.origin, "Content-Type": "text/plain", **headers}
+        send(sock, "POST", "/", wanted, body)
+
+    def receive(self, sock: socket.socket) -> Any:
+        answer = Answer(sock)
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/xml"
+        if self.origin:
+            assert answer.headers["access-control-allow-origin"] == self.origin
+        return answer.value
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Make a call, with the key if there is one."""
+        self.send(self._main, method, *([self.key] if self.key else []), *params)
+        return self.receive(self._main)
+
+    def register(self, name: str = "Sky page", **headers: str) -> Self:
+        identity = self.call("register", {"samp.name": name})
+        self.accept(identity)
+        return self
+
+    def accept(self, identity: dict[str, str]) -> None:
+        self.key = identity["samp.private-key"]
+        self.id = identity["samp.self-id"]
+        self.translator = identity["samp.url-translator"]
+
+    def listen(self, *mtypes: str, **annotated: dict[str, Any]) -> Self:
+        """Allow callbacks, and subscribe."""
+        self.call("allowReverseCallbacks", "1")
+        self.call("declareSubscriptions", {mtype: {} for mtype in mtypes} | annotated)
+        return self
+
+    def begin_pull(self, timeout: str = "600") -> socket.socket:
+        sock = self.connect()
+        self.send(sock, "pullCallbacks", self.key, timeout)
+        return sock
+
+    def pull(self, timeout: str = "10") -> list[tuple[str, list[Any]]]:
+        """Pull, and list what came: method and parameters."""
+        callbacks = self.call("pullCallbacks", timeout)
+        return [(callback["samp.methodName"], callback["samp.params"]) for callback in callbacks]
+
+    def pull_some(self, number: int) -> list[tuple[str, list[Any]]]:
+        """Pull until so many callbacks have come."""
+        got: list[tuple[str, list[Any]]] = []
+        while len(got) < number:
+            more = self.pull("10")
+            assert more, f"only {got} came"
+            got += more
+        return got
+
+    def get(self, url: str, method: str = "GET", **headers: str) -> Answer:
+        """Ask the translator for a URL, which is appended as it is."""
+        target = self.translator.partition(f":{self.port}")[2] + url
+        return request(self.port, method, target, {"Origin": self.origin, **headers})
+
+
+class Program(Recipient):
+    """A program of the Standard Profile that answers the hub's deliveries by doing nothing."""
+
+    def __init__(self, hub: SAMPHubServer, *mtypes: str, **annotated: dict[str, str]) -> None:
+        super().__init__()
+        self._proxy = xmlrpc.client.ServerProxy(hub.params["samp.hub.xmlrpc.url"])
+        answer: Any = self._proxy.samp.hub.register(hub.params["samp.secret"])
+        self.key = answer["samp.private-key"]
+        self.id = answer["samp.self-id"]
+        self.call("setXmlrpcCallback", self.url)
+        self.subscribe(dict.fromkeys(mtypes, {}) | annotated)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._proxy("close")()
+        super().__exit__(*exc_info)  # type: ignore[arg-type]
+
+    def call(self, method: str, *params: Any) -> Any:
+        return getattr(self._proxy.samp.hub, method)(self.key, *params)
+
+    def subscribe(self, subscriptions: dict[str, Any]) -> None:
+        self.call("declareSubscriptions", subscriptions)
+
+
+def message(mtype: str, **params: Any) -> dict[str, Any]:
+    return {"samp.mtype": mtype, "samp.params": params}
+
