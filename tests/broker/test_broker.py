@@ -137,6 +137,19 @@ def test_a_client_never_shows_its_key(hub: Hub) -> None:
     assert "topcat" in repr(client)
 
 
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("topcat", "c1 (topcat)"), ("  two\n words ", "c1 (two words)"), ("", "c1"), (" \n", "c1"), (["x"], "c1")],
+)
+def test_the_title_is_one_line(hub: Hub, name: SAMPValue, title: str) -> None:
+    """It goes into faults and log lines, and a client may call itself anything."""
+    client = hub.broker.register("standard")
+    hub.broker.declare_metadata(client, {"samp.name": name})
+    assert client.title == title
+    hub.broker.declare_metadata(client, {"samp.name": "x" * 100_000})
+    assert len(client.title) < 80
+
+
 def test_unregister_twice_is_one_event(hub: Hub) -> None:
     client, _ = hub.join()
     _, listener = hub.join("samp.hub.event.unregister")

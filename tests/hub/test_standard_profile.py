@@ -658,6 +658,59 @@ def test_one_large_message_always_has_room(bench: Bench, sender: Member, monkeyp
     assert params[2]["samp.params"]["data"] == data
 
 
+def test_many_calls_each_exactly_once(bench: Bench) -> None:
+    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and answered once."""
+    members = [bench.join() for _ in range(20)]
+
+    for member in members:
+        hub = bench.proxy()
+        lock = threading.Lock()
+
+        def behave(
+            method: str, params: tuple[Any, ...], member: Member = member, hub: Any = hub, lock: Any = lock
+        ) -> bytes:
+            if method == "samp.client.receiveCall":
+                response = {"samp.status": "samp.ok", "samp.result": {"echo": params[3]["samp.params"]["tag"]}}
+                with lock:
+                    hub.reply(member.key, params[2], response)
+            return answer()
+
+        member.recipient.behave = behave
+
+    def call(number: int) -> None:
+        member = members[number]
+        for step in range(100):
+            other = members[(number + 1 + step % 19) % 20]
+            tag = f"{number}/{step}"
+            message = {"samp.mtype": "table.x", "samp.params": {"tag": tag}}
+            member.hub.call(member.key, other.id, tag, message)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    received = set()
+    for number, member in enumerate(members):
+        calls = member.recipient.wait_for(200, 30.0)
+        assert len(calls) == 200
+        received |= {params[3]["samp.params"]["tag"] for kind, params in calls if kind == "receiveCall"}
+        responses = [(p[2], p[3]["samp.result"]["echo"]) for kind, p in calls if kind == "receiveResponse"]
+        assert sorted(responses) == sorted((f"{number}/{step}",) * 2 for step in range(100))
+    assert len(received) == 2000
+
+
+def test_many_broadcasts_each_exactly_once(bench: Bench, sender: Member) -> None:
+    """R18, R24: ten to fifty recipients, in order."""
+    others = [bench.join() for _ in range(50)]
+    for number in range(10):
+        message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
+        assert len(sender.hub.notifyAll(sender.key, message)) == 50
+    for other in others:
+        calls = other.recipient.wait_for(10)
+        assert [params[2]["samp.params"]["n"] for _, params in calls] == [str(number) for number in range(10)]
+
+
 # Callback addresses
 
 

@@ -75,7 +75,9 @@ class Client:
     def title(self) -> str:
         """Id and, where declared, name: how a person is told of this client."""
         name = self.metadata.get("samp.name")
-        return f"{self.client_id} ({name})" if isinstance(name, str) and name else self.client_id
+        if not isinstance(name, str) or not name.strip():
+            return self.client_id
+        return f"{self.client_id} ({' '.join(name[:200].split())[:50]})"  # one short line, whatever it calls itself
 
     def __repr__(self) -> str:
         return f"<Client {self.title}, {self.profile}>"  # never the key (R38)

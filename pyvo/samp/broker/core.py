@@ -45,8 +45,8 @@ class Broker:
     """
     Who is there, who wants what, which calls are open. Safe to use from any thread.
 
-    Every method that a client's request leads to raises `SAMPProxyError`, the fault to answer, when the
-    request is refused.
+    Every method that a client's request leads to raises `SAMPProxyError` when the request is refused, or
+    `SAMPValueError` when something in it is no MType: the fault to answer.
 
     Parameters
     ----------
