@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .broker import Broker
+from .consent_askers import WebProfileDialog
 from .errors import SAMPHubError
 from .forking import forget_in_child
 from .hub_session import HubSession, SessionOptions
@@ -25,7 +26,7 @@ from .transport.loop import Loop
 if TYPE_CHECKING:
     from .web_profile import WebProfile
 
-__all__ = ["SAMPHubServer"]
+__all__ = ["SAMPHubServer", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,150 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The demo: it works, it says what happens, it notices what went wrong, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, demo
+from pyvo.samp.cli.commands import main
+
+
+def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hub of its own, two clients, one table; the user's home is not touched."""
+    assert main(["demo"]) == 0
+    output = capsys.readouterr().out
+    assert "1. A hub is started" in output
+    assert "Viewer (c1) replied samp.ok." in output
+    assert "Equal: 4000 rows, 9 columns" in output
+    assert output.endswith("The table arrived as it was sent.\n")
+    assert list(isolated.iterdir()) == []
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
+
+
+def test_beside_a_running_hub(hub: SAMPHubServer) -> None:
+    """Neither notices the other."""
+    assert main(["demo"]) == 0
+    assert hub.is_running
+
+
+def test_table_is_the_same_each_time() -> None:
+    assert demo.differences(demo.make_table(), demo.make_table()) == []
+
+
+def spoil_value(table: Table) -> None:
+    table["ra"][7] += 1e-12
+
+
+def spoil_mask(table: Table) -> None:
+    table["parallax"].mask[0] = not table["parallax"].mask[0]
+
+
+def spoil_unit(table: Table) -> None:
+    table["ra"].unit = "rad"
+
+
+def spoil_dtype(table: Table) -> None:
+    table["mag"] = table["mag"].astype(np.float64)
+
+
+def spoil_description(table: Table) -> None:
+    table["name"].description = "another"
+
+
+def spoil_rows(table: Table) -> None:
+    table.remove_row(0)
+
+
+def spoil_columns(table: Table) -> None:
+    table.rename_column("type", "kind")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (spoil_value, "values of ra"),
+        (spoil_mask, "missing values of parallax"),
+        (spoil_unit, "unit of ra: deg became rad"),
+        (spoil_dtype, "dtype of mag: float32 became float64"),
+        (spoil_description, "description of name"),
+        (spoil_rows, "rows: 4000 became 3999"),
+        (spoil_columns, "columns: "),
+    ],
+)
+def test_every_difference_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spoil: object, text: str
+) -> None:
+    """A table that arrives spoilt is reported, by name, and the exit status tells."""
+    really_read = demo.Table.read
+
+    def read(*args: object, **kwargs: object) -> Table:
+        table = really_read(*args, **kwargs)
+        spoil(table)
+        return table
+
+    monkeypatch.setattr(demo.Table, "read", read)
+    assert main(["demo"]) == 1
+    output = capsys.readouterr().out
+    assert f"Different: {text}" in output
+    assert output.endswith("The table did NOT arrive as it was sent.\n")
+
+
+def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error goes back to the sender in words."""
+
+    def read(*args: object, **kwargs: object) -> Table:
+        raise OSError("unreadable")
+
+    monkeypatch.setattr(demo.Table, "read", read)
+    assert main(["demo"]) == 1
+    output = capsys.readouterr().out
+    assert "Viewer (c1) replied samp.error: OSError: unreadable." in output
+    assert "Different: nothing arrived" in output
+
+
+# With the hub that is running
+
+
+def test_running_hub(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is connected is shown; who loads tables gets one."""
+    with SAMPIntegratedClient(name="Loader") as loader:
+        loader.bind_receive_call("table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.ok"))
+        assert main(["demo", "--hub", "running"]) == 0
+        output = capsys.readouterr().out
+        assert f"Loader ({loader.get_public_id()}) takes " in output
+        assert ", table.load.votable." in " ".join(output.split())
+        assert f"Loader ({loader.get_public_id()}) replied samp.ok." in output
+        assert output.endswith("Every program that loads tables has it.\n")
+
+
+def test_running_hub_without_takers(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--hub", "running"]) == 1
+    assert "Nobody is. Start TOPCAT or Aladin" in capsys.readouterr().out
+
+
+def test_running_hub_with_a_refusal(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with SAMPIntegratedClient(name="Loader") as loader:
+        error = {"samp.errortxt": "disk full"}
+        loader.bind_receive_call(
+            "table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.error", error=error)
+        )
+        assert main(["demo", "--hub", "running"]) == 1
+        assert "replied samp.error: disk full." in capsys.readouterr().out
+
+
+def test_no_running_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--hub", "running"]) == 1
+    assert "No SAMP hub is running (no lockfile at ~/.samp)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["demo", "--hub", "another"], ["nonsense"]])
+def test_command_lines_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: samp" in capsys.readouterr().err

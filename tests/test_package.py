@@ -1,0 +1,156 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The package: what importing it costs, and what installing it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pyvo.samp
+from pyvo.samp import constants
+
+ROOT = Path(__file__).parents[1]
+
+MODULES = [
+    *("client", "constants", "errors", "hub", "hub_proxy", "integrated_client", "lockfile_helpers"),
+    *("standard_profile", "utils", "vo_helpers", "web_profile"),
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_attributes(module: str) -> None:
+    """``import pyvo.samp`` suffices for ``pyvo.samp.hub``."""
+    script = f"import pyvo.samp; print(pyvo.samp.{module}.__name__)"
+    assert run(script).split() == [f"pyvo.samp.{module}"]
+
+
+@pytest.mark.parametrize("module", [pyvo.samp, constants])
+def test_names_that_are_not_there(module: object) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        module.nonsense  # noqa: B018
+
+
+def test_configuration(isolated: Path) -> None:
+    """Both settings can be read and set; neither makes a file."""
+    from pyvo.samp import conf
+
+    assert conf.use_internet is True
+    assert conf.n_retries == 10
+    with conf.set_temp("use_internet", False):
+        assert conf.use_internet is False
+    assert list(isolated.iterdir()) == []
+
+
+# What importing does
+
+
+def run(script: str, *options: str) -> str:
+    """Run a script in another Python."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *options, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light(isolated: Path) -> None:
+    """No table, no VOTable, no server, no file but modules, no thread, no socket."""
+    script = """
+import sys, threading
+opened = []
+import_is_over = False
+def watch(event, args):
+    if event == "open" and not import_is_over and "pyvo" in str(args[0]) and not str(args[0]).endswith((".py", ".pyc")):
+        opened.append(str(args[0]))
+    if event.startswith("socket."):
+        opened.append(event)
+sys.addaudithook(watch)
+import pyvo.samp
+import_is_over = True
+unwanted = {"astropy", "astropy.table", "astropy.io.votable", "numpy", "xmlrpc.server", "http.server", "socketserver"}
+assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
+assert not [name for name in opened if ".pyc." not in name], opened
+assert threading.active_count() == 1
+assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
+"""
+    run(script)
+
+
+def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
+    """Who only exchanges messages does not wait for `astropy.table`."""
+    script = """
+import sys
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection
+assert not {"astropy.table", "astropy.io.votable", "astropy.io.fits"} & set(sys.modules)
+"""
+    run(script)
+
+
+def test_there_is_no_init_file() -> None:
+    """`pyvo` is a namespace, which an installed upstream pyvo can be."""
+    assert not (ROOT / "pyvo" / "__init__.py").exists()
+    assert (ROOT / "pyvo" / "samp" / "py.typed").exists()
+
+
+# What installing does
+
+
+def test_metadata_and_files() -> None:
+    """Two dependencies, both commands, and every module of the package by a rule, not by a list."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert [text.split(">")[0] for text in project["project"]["dependencies"]] == ["astropy", "numpy"]
+    for target in project["project"]["scripts"].values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_top_of_upstream(tmp_path: Path, isolated: Path) -> None:
+    """Installed after upstream's pyvo it replaces `pyvo.samp` and nothing else; with the real pip."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    python = scripts / "python"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def call(*command: object) -> str:
+        done = subprocess.run(
+            [str(part) for part in command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if command[1:3] == ("-m", "pip") and "No matching distribution" in done.stderr:
+            pytest.skip(f"no package index can be reached: {done.stderr.splitlines()[-1]}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    source = tmp_path / "source"
+    call("git", "clone", "--quiet", "--no-hardlinks", ROOT, source)
+    call(python, "-m", "pip", "install", "--quiet", "pyvo==1.9.1")
+    upstream = call(python, "-c", "import pyvo; print(pyvo.__version__, pyvo.__file__)")
+    call(python, "-m", "pip", "install", "--quiet", source)
+
+    assert call(python, "-c", "import pyvo; print(pyvo.__version__, pyvo.__file__)") == upstream
+    script = "import pyvo.dal, pyvo.registry, pyvo.samp; print(pyvo.samp.__version__, pyvo.samp.SAMPError.__name__)"
+    version, name = call(python, "-c", script).split()
+    assert name == "SAMPError"
+    listed = call(python, "-m", "pip", "list", "--format", "freeze")
+    assert f"pyvo-samp=={version}".lower() in listed.lower().replace("_", "-")
+    assert "did NOT" not in call(python, "-m", "pyvo.samp", "demo")
+    assert "usage: samp_hub" in call(scripts / "samp_hub", "--help")
+    assert "usage: samp" in call(scripts / "samp", "--help")
