@@ -8,7 +8,7 @@ from astropy.config import ConfigItem, ConfigNamespace
 __all__ = ["Conf", "conf"]
 
 
-class Conf(ConfigNamespace):  # type: ignore[misc]  # astropy carries no annotations here
+class Conf(ConfigNamespace):
     """Settings of `pyvo.samp`, read from the configuration file ``pyvo.cfg`` or set by a program."""
 
     use_internet = ConfigItem(
