@@ -39,14 +39,14 @@ class Calls(RuleBasedStateMachine):
         client = self.broker.register("standard")
         mailbox = ListMailbox()
         self.broker.set_callable(client, True, mailbox)
-        self.broker.declare_subscriptions(client, dict.fromkeys(patterns, {}))
+        self.broker.declare_subscriptions(client, {key: {} for key in patterns})
         self.alive[client.client_id] = client, mailbox
         return client, mailbox
 
     @rule(who=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
     def subscribe(self, who: tuple[Client, ListMailbox], patterns: set[str]) -> None:
         if who[0].is_active:
-            self.broker.declare_subscriptions(who[0], dict.fromkeys(patterns, {}))
+            self.broker.declare_subscriptions(who[0], {key: {} for key in patterns})
 
     @rule(who=consumes(clients), thrown_out=st.booleans())
     def leave(self, who: tuple[Client, ListMailbox], thrown_out: bool) -> None:
@@ -121,7 +121,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(what=waiting)
     def cancel(self, what: tuple[PendingCall, list[Payload]]) -> None:
-        call, answers = what
+        call, _answers = what
         assert call.cancel() == (call.msg_id in self.open)
         self.open.discard(call.msg_id)
 
