@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
+
+from .programs import Program, environment
 
 NODE = Path(__file__).with_name("node")
 TIMEOUT = 40.0
@@ -125,17 +127,8 @@ class Browser:
         self._from.close()
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    """Serves a directory, without a word about other origins and without a log."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class Site:
-    """A web server on a port of its own, that is: an origin of its own.
+class Site(Program):
+    """A web server on a port of its own, that is: an origin of its own. It says nothing about other origins.
 
     Parameters
     ----------
@@ -146,18 +139,14 @@ class Site:
     """
 
     def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(directory)))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="site", daemon=True)
-        self._thread.start()
-        self.origin = f"http://{host}:{self._server.server_address[1]}"
+        # In a process of its own: a browser keeps connections in store, and each would hold a thread of the tests.
+        command = (sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), "0")
+        super().__init__(*command, env=environment(directory))
+        self.wait_for("Serving HTTP")
+        port = re.search(r"port ([0-9]+)", self.output)
+        assert port is not None
+        self.origin = f"http://{host}:{port[1]}"
 
     def url(self, path: str) -> str:
         """The address of a file in the directory."""
         return f"{self.origin}/{path}"
-
-    def stop(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
