@@ -1,0 +1,220 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The other ends: clients that send whatever bytes a test gives them, and servers that answer so."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.xml_writer import write_answer, write_call
+
+PATIENCE = 10.0
+
+
+def in_loop(loop: Loop, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in the loop's thread and give back its result."""
+    done = threading.Event()
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(function(*args))
+        finally:
+            done.set()
+
+    loop.call_soon(run)
+    assert done.wait(PATIENCE)
+    return result[0]
+
+
+def eventually(loop: Loop, condition: Callable[[], Any]) -> None:
+    """Let the loop go round until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not in_loop(loop, condition):
+        assert time.monotonic() < deadline
+
+
+def post(body: bytes = b"", *lines: str, version: str = "1.1", length: int | None = None, end: str = "\r\n") -> bytes:
+    """A POST request."""
+    head = [f"POST / HTTP/{version}", *lines, f"Content-Length: {len(body) if length is None else length}", "", ""]
+    return end.join(head).encode("latin-1") + body
+
+
+def call(method: str, *params: Any) -> bytes:
+    """A POST that calls a method."""
+    return post(write_call(method, params))
+
+
+class Received(NamedTuple):
+    """An answer as it was received."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class RawClient:
+    """A connection to a server under test."""
+
+    def __init__(self, port: int, data: bytes = b"") -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.file = self.sock.makefile("rb")
+        self.send(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def end(self) -> None:
+        """Write no more, but go on reading."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection off."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+    def answer(self, *, with_body: bool = True) -> Received:
+        """The next answer."""
+        line = self.file.readline().split(None, 2)
+        assert line, "the connection was closed without an answer"
+        headers = {}
+        while (header := self.file.readline().rstrip(b"\r\n")) != b"":
+            name, _, value = header.decode("latin-1").partition(": ")
+            headers[name.lower()] = value
+        size = int(headers.get("content-length", "0"))
+        return Received(int(line[1]), headers, self.file.read(size) if with_body else b"")
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        with contextlib.suppress(ConnectionResetError):
+            return self.file.read()
+        return b""
+
+
+def http_answer(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """An answer of a server that keeps the connection."""
+    size = len(body) if length is None else length
+    head = [f"HTTP/1.1 {status}", "Connection: keep-alive", f"Content-Length: {size}", *lines, "", ""]
+    return "\r\n".join(head).encode("latin-1") + body
+
+
+OK = http_answer(write_answer("yes"))
+
+Behaviour = Callable[["FakeServer", socket.socket], None]
+
+
+class FakeServer:
+    """
+    A server that behaves as a test wants.
+
+    What the first connection meets is the first behaviour, and so on; the last one is for all that follow.
+    """
+
+    def __init__(self, *behaviours: Behaviour) -> None:
+        self.behaviours = behaviours
+        self.requests: list[bytes] = []
+        self.connections = 0
+        #: Set at the end; a behaviour that never answers waits for it.
+        self.over = threading.Event()
+        self.received = threading.Semaphore(0)
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(PATIENCE)
+            behaviour = self.behaviours[min(self.connections, len(self.behaviours) - 1)]
+            self.connections += 1
+            thread = threading.Thread(target=self._serve, args=(behaviour, sock))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, behaviour: Behaviour, sock: socket.socket) -> None:
+        self._open.add(sock)
+        with sock, contextlib.suppress(OSError):
+            behaviour(self, sock)
+        self._open.discard(sock)
+
+    def read(self, sock: socket.socket) -> bytes | None:
+        """Read one request, which is counted; None at the end of the connection."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            part = sock.recv(65536)
+            if not part:
+                return None
+            data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length:")[2].split(None, 1)[0])
+        while len(body) < size:
+            body += sock.recv(65536)
+        self.requests.append(body)
+        self.received.release()
+        return body
+
+
+def answering(*answers: bytes, times: int = 1) -> Behaviour:
+    """Read a request and answer it with those bytes, so many times, then close."""
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        for _ in range(times):
+            if server.read(sock) is None:
+                return
+            for answer in answers:
+                sock.sendall(answer)
+
+    return behave
+
+
+def kept(answer: bytes = OK) -> Behaviour:
+    """Answer each request so, until the other side closes."""
+    return answering(answer, times=10**9)
+
+
+def silent(server: FakeServer, sock: socket.socket) -> None:
+    """Read one request and never answer."""
+    server.read(sock)
+    server.over.wait(PATIENCE)
+
+
+def reset(sock: socket.socket) -> None:
+    """Break a connection off."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
