@@ -41,6 +41,8 @@ class Hub:
         self.address = Address.of(params["samp.hub.xmlrpc.url"])
         self.secret = params["samp.secret"]
         self.web = Address("127.0.0.1", int(params.get("web-port", 21012)), "/")
+        #: What it had written to its standard error when it was stopped.
+        self.log = ""
         self._process = psutil.Process(process.pid)
 
     def cpu(self) -> float:
@@ -74,6 +76,7 @@ class Hub:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.log = (self.home / "log").read_text(errors="replace")
         shutil.rmtree(self.home, ignore_errors=True)
 
 
