@@ -19,7 +19,7 @@ from .consent_askers import WebProfileDialog
 from .errors import SAMPHubError
 from .forking import forget_in_child
 from .hub_session import HubSession, SessionOptions
-from .lockfile import default_lockfile, private_lockfile
+from .lockfile_writing import default_lockfile, private_lockfile
 from .protocol import subtypes
 from .transport.loop import Loop
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .broker import Broker
 from .errors import SAMPHubError
-from .lockfile import holds, remove_lockfile, write_lockfile
+from .lockfile_writing import holds, remove_lockfile, write_lockfile
 from .standard_profile import StandardProfile
 from .transport.loop import Loop, Timer
 

@@ -1,17 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The file through which clients find their hub (rules R33 to R36).
+The file through which clients find their hub: where it is and what is in it (rules R33 and R34).
 
-Theory of operation
--------------------
-Of any number of hubs that start at the same moment exactly one may end up in the lockfile. The one that starts
-must look at the lockfile, ask the hub that is named there whether it lives, and replace the file when it does not.
-Between the look and the replacement another hub could do the same. So all this is done by one hub at a time: it
-holds an advisory lock on an empty file ``<lockfile>.lock``, which the system gives back when the process dies, and
-which is gone when all is done. A hub that finds the lock taken does not wait, since whoever has it is about to run.
-
-A hub answers pings before its lockfile appears and until it has gone again. So nobody who keeps to this takes the
-lockfile of a hub that lives.
+How a hub writes its own is told in `lockfile_writing`.
 """
 
 from __future__ import annotations
@@ -19,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -28,24 +18,17 @@ from urllib.request import url2pathname
 from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.connection import XMLRPCClient, http_address
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = [
-    "default_lockfile",
+    "LOCKURL",
+    "WHAT_TO_DO",
     "format_lockfile",
     "get_main_running_hub",
-    "holds",
     "is_alive",
+    "is_url",
     "lockfile_source",
     "parse_lockfile",
-    "private_lockfile",
     "read_lockfile",
-    "remove_lockfile",
     "shown",
-    "write_lockfile",
 ]
 
 log = logging.getLogger(__name__)
@@ -61,7 +44,7 @@ REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
 WHAT_TO_DO = "Start TOPCAT or Aladin, or run `samp hub`."
 START_ANEW = "Remove it, and start a hub."
 
-_PREFIX = "std-lockurl:"
+LOCKURL = "std-lockurl:"
 
 
 def shown(path: str | Path) -> str:
@@ -90,12 +73,12 @@ def lockfile_source() -> str:
     setting = os.environ.get("SAMP_HUB", "")
     if not setting:
         return os.path.join(os.path.expanduser("~"), ".samp")
-    if not setting.startswith(_PREFIX):
+    if not setting.startswith(LOCKURL):
         raise SAMPHubError(
-            f"The environment variable SAMP_HUB is {setting!r}, but must begin with {_PREFIX!r}. Unset it, or set it "
-            f"to {_PREFIX}file:///path/of/the/lockfile."
+            f"The environment variable SAMP_HUB is {setting!r}, but must begin with {LOCKURL!r}. Unset it, or set it "
+            f"to {LOCKURL}file:///path/of/the/lockfile."
         )
-    return _without_scheme(setting.removeprefix(_PREFIX))
+    return _without_scheme(setting.removeprefix(LOCKURL))
 
 
 def _without_scheme(source: str) -> str:
@@ -109,48 +92,9 @@ def _without_scheme(source: str) -> str:
     return path.replace("//", "/", 1) if path.startswith("//") else path  # some programs write file://localhost//tmp
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether a lockfile's place is one on the web."""
     return source.lower().startswith(("http:", "https:"))
-
-
-def default_lockfile() -> Path:
-    """
-    The file that a hub without wishes of its own writes.
-
-    Raises
-    ------
-    SAMPHubError
-        ``SAMP_HUB`` names a place that cannot be written.
-    """
-    source = lockfile_source()
-    if _is_url(source):
-        raise SAMPHubError(
-            f"The environment variable SAMP_HUB names the lockfile {source}, which a hub cannot write. Unset SAMP_HUB, "
-            "or give the hub a lockfile of its own."
-        )
-    return Path(source)
-
-
-def private_lockfile(name: str) -> Path:
-    """
-    A lockfile in ``~/.samp-1``, where hubs live beside the main one.
-
-    Parameters
-    ----------
-    name : str
-        What tells this hub from others.
-
-    Raises
-    ------
-    SAMPHubError
-        The directory cannot be made.
-    """
-    directory = Path(os.path.expanduser("~"), ".samp-1")
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise SAMPHubError(f"The directory {shown(directory)} cannot be made: {error.strerror}") from error
-    return directory / f"samp-hub-{name}"
 
 
 # Reading
@@ -182,6 +126,33 @@ def parse_lockfile(content: bytes) -> dict[str, str]:
     return params
 
 
+def format_lockfile(params: Mapping[str, str]) -> bytes:
+    """
+    Write the lines of a lockfile (R34).
+
+    Parameters
+    ----------
+    params : mapping of str to str
+        Keys and values.
+
+    Returns
+    -------
+    bytes
+        The content of the file.
+
+    Raises
+    ------
+    SAMPValueError
+        A value would not end where its line ends.
+    """
+    for key, value in params.items():
+        if "\n" in value or "\r" in value:
+            raise SAMPValueError(f"{key} must be one line to stand in the lockfile")
+    lines = ["# SAMP lockfile, see https://www.ivoa.net/documents/SAMP/"]
+    lines += [f"{key}={value}" for key, value in params.items()]
+    return ("\n".join(lines) + "\n").encode("utf-8")
+
+
 def read_lockfile(source: str | Path) -> dict[str, str]:
     """
     Read a lockfile.
@@ -202,7 +173,7 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
         There is none, it cannot be read, or it is not a lockfile.
     """
     source = _without_scheme(str(source))
-    content = _fetch(source) if _is_url(source) else _read_file(source)
+    content = _fetch(source) if is_url(source) else _read_file(source)
     params = parse_lockfile(content)
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
@@ -301,171 +272,3 @@ def get_main_running_hub() -> dict[str, str]:
             f"{params['samp.hub.xmlrpc.url']}). {WHAT_TO_DO}"
         )
     return params
-
-
-# Writing
-
-
-def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
-    """
-    Put a hub into its lockfile, unless another one is there already (R35, R36).
-
-    Parameters
-    ----------
-    path : str or path
-        The lockfile.
-    params : mapping of str to str
-        Its keys.
-
-    Raises
-    ------
-    SAMPHubError
-        Another hub is running, or is starting at this moment, or the file cannot be written.
-    """
-    path = Path(path)
-    try:
-        with _exclusive(path):
-            _refuse_if_running(path)
-            _replace(path, params)
-    except OSError as error:
-        raise SAMPHubError(
-            f"The lockfile {shown(path)} cannot be written: {error.strerror or error}. Without it no program finds the "
-            f"hub. Mend that, or set SAMP_HUB to {_PREFIX}file:///another/place for hub and clients alike."
-        ) from error
-
-
-def _refuse_if_running(path: Path) -> None:
-    try:
-        params = read_lockfile(path)
-    except SAMPHubError as error:
-        log.debug("There is no hub to be respected: %s", error)
-        return
-    if is_alive(params):
-        raise SAMPHubError(
-            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {shown(path)}). Use that, "
-            "or stop it first; a hub with mode='multiple' runs beside it."
-        )
-
-
-def _replace(path: Path, params: Mapping[str, str]) -> None:
-    """Write a new file and move it into place: nobody sees half of it, and a link there is replaced, not followed."""
-    content = format_lockfile(params)
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)  # of a hub that died here; nobody else is at it, we have the lock
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(fresh, flags, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(fresh, path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
-def format_lockfile(params: Mapping[str, str]) -> bytes:
-    """
-    Write the lines of a lockfile (R34).
-
-    Parameters
-    ----------
-    params : mapping of str to str
-        Keys and values.
-
-    Returns
-    -------
-    bytes
-        The content of the file.
-
-    Raises
-    ------
-    SAMPValueError
-        A value would not end where its line ends.
-    """
-    for key, value in params.items():
-        if "\n" in value or "\r" in value:
-            raise SAMPValueError(f"{key} must be one line to stand in the lockfile")
-    lines = ["# SAMP lockfile, see https://www.ivoa.net/documents/SAMP/"]
-    lines += [f"{key}={value}" for key, value in params.items()]
-    return ("\n".join(lines) + "\n").encode("utf-8")
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the right to change a lockfile; see the head of this module."""
-    guard = path.with_name(path.name + ".lock")
-    descriptor = _take(guard)
-    if descriptor is None:
-        raise SAMPHubError(f"Another SAMP hub is starting at this moment (it holds {shown(guard)}). Use that one.")
-    try:
-        yield
-    finally:
-        if fcntl is not None:
-            guard.unlink(missing_ok=True)  # before the lock is given back: see `_take`
-        os.close(descriptor)
-
-
-def _take(guard: Path) -> int | None:
-    """Lock the guard file. None if somebody else has it."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if fcntl is None:
-        try:
-            return os.open(guard, flags | os.O_EXCL | os.O_TEMPORARY, 0o600)  # type: ignore[attr-defined, unused-ignore]
-        except FileExistsError:
-            return None
-    while True:
-        descriptor = os.open(guard, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = _is_at(descriptor, guard)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError:
-            os.close(descriptor)
-            raise
-        if current:
-            return descriptor
-        # Whoever had the lock before has removed the file on leaving. A lock on a file that is no longer there
-        # keeps nobody out, so it must be taken anew.
-        os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether ``path`` is still the open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
-def holds(path: str | Path, params: Mapping[str, str]) -> bool:
-    """Whether the lockfile is there and is this hub's."""
-    try:
-        return read_lockfile(path).get("samp.secret") == params["samp.secret"]
-    except SAMPHubError:
-        return False
-
-
-def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
-    """
-    Remove a lockfile if it is still the one that this hub wrote (R35).
-
-    The hub must answer pings until this has been done: as long as it does, nobody replaces the file between the
-    look at it and its removal.
-
-    Parameters
-    ----------
-    path : str or path
-        The lockfile.
-    params : mapping of str to str
-        What the hub wrote into it.
-    """
-    if not holds(path, params):
-        log.warning("The lockfile is no longer this hub's, and is left alone")
-        return
-    try:
-        os.unlink(path)
-    except OSError as error:
-        log.warning("The lockfile could not be removed: %s", error.strerror)
-

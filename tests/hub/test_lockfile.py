@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp import lockfile, lockfile_helpers
+from pyvo.samp import lockfile, lockfile_helpers, lockfile_writing
 from pyvo.samp.errors import SAMPHubError, SAMPValueError
-from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile, remove_lockfile, write_lockfile
+from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
+from pyvo.samp.lockfile_writing import remove_lockfile, write_lockfile
 
 GOOD = {"samp.secret": "s3cret", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp.profile.version": "1.3"}
 
@@ -172,7 +174,7 @@ def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + form.format(quoted))
     assert lockfile.lockfile_source() == str(path)
     assert read_lockfile(lockfile.lockfile_source()) == GOOD
-    assert lockfile.default_lockfile() == path
+    assert lockfile_writing.default_lockfile() == path
 
 
 @pytest.mark.parametrize("value", ["web-appname:tester", "/some/path", "http://127.0.0.1/"])
@@ -191,7 +193,7 @@ def test_samp_hub_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_empty_samp_hub_counts_as_unset(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMP_HUB", "")
-    assert lockfile.default_lockfile() == home / ".samp"
+    assert lockfile_writing.default_lockfile() == home / ".samp"
 
 
 @contextmanager
@@ -231,7 +233,7 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + url)
         assert read_lockfile(lockfile.lockfile_source()) == GOOD
         with pytest.raises(SAMPHubError, match="a hub cannot write"):
-            lockfile.default_lockfile()
+            lockfile_writing.default_lockfile()
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(lockfile.os, "open", refuse)
+    monkeypatch.setattr(lockfile_writing.os, "open", refuse)
     with pytest.raises(SAMPHubError, match="cannot be written: Permission denied. Without it no"):
         write_lockfile(home / ".samp", GOOD)
 
@@ -333,7 +335,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             os.close(full)
         return descriptor
 
-    monkeypatch.setattr(lockfile.os, "open", open_full)
+    monkeypatch.setattr(lockfile_writing.os, "open", open_full)
     with pytest.raises(SAMPHubError, match="cannot be written: No space left on device"):
         write_lockfile(home / ".samp", GOOD)
     assert [path.name for path in home.iterdir()] == [".samp"]
@@ -343,7 +345,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_hub_that_is_starting(home: Path) -> None:
     """R36: who comes second does not wait for the first."""
     with (
-        lockfile._exclusive(home / ".samp"),
+        lockfile_writing._exclusive(home / ".samp"),
         pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
     ):
         write_lockfile(home / ".samp", GOOD)
@@ -353,7 +355,7 @@ def test_another_hub_that_is_starting(home: Path) -> None:
 def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R36: a lock got in the moment in which its holder removes the file is not worth anything, and is taken anew."""
     guard = home / ".samp.lock"
-    really_lock = lockfile.fcntl.flock
+    really_lock = lockfile_writing.fcntl.flock
     taken = []
 
     def lock(descriptor: int, operation: int) -> None:
@@ -362,16 +364,33 @@ def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPat
         taken.append(os.fstat(descriptor).st_ino)
         really_lock(descriptor, operation)
 
-    monkeypatch.setattr(lockfile.fcntl, "flock", lock)
-    with lockfile._exclusive(home / ".samp"):
+    monkeypatch.setattr(lockfile_writing.fcntl, "flock", lock)
+    with lockfile_writing._exclusive(home / ".samp"):
         assert len(taken) == 2
         assert guard.stat().st_ino == taken[-1]
+
+
+@pytest.mark.parametrize(("number", "starts"), [(errno.ENOLCK, True), (errno.EOPNOTSUPP, True), (errno.EIO, False)])
+def test_file_system_without_locks(
+    home: Path, monkeypatch: pytest.MonkeyPatch, number: int, starts: bool
+) -> None:
+    """R36: a home on a network file system that knows no locks still gets its hub; a disk that fails does not."""
+
+    def lock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lockfile_writing.fcntl, "flock", lock)
+    expected = nullcontext() if starts else pytest.raises(SAMPHubError, match="cannot be written: Input/output error")
+    with expected:
+        write_lockfile(home / ".samp", GOOD)
+    assert [path.name for path in home.iterdir()] == ([".samp"] if starts else [".samp.lock"])
 
 
 def test_only_the_own_lockfile_is_removed(home: Path) -> None:
     """R35: another hub's is left alone, and so is a directory; a file that is gone is no failure."""
     write_lockfile(home / ".samp", GOOD)
     remove_lockfile(home / ".samp", {**GOOD, "samp.secret": "another"})
+    remove_lockfile(home / ".samp", {**GOOD, "samp.hub.xmlrpc.url": "http://127.0.0.1:10/"})
     assert (home / ".samp").exists()
     remove_lockfile(home / ".samp", GOOD)
     assert not (home / ".samp").exists()
@@ -380,13 +399,13 @@ def test_only_the_own_lockfile_is_removed(home: Path) -> None:
 
 def test_private_lockfiles(home: Path) -> None:
     """A directory that nobody else can look into; an obstacle at its place is told."""
-    path = lockfile.private_lockfile("x")
+    path = lockfile_writing.private_lockfile("x")
     assert path.parent == home / ".samp-1"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.parent.rmdir()
     (home / ".samp-1").touch()
     with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be made"):
-        lockfile.private_lockfile("x")
+        lockfile_writing.private_lockfile("x")
 
 
 # A port that is in use, but not by a hub
