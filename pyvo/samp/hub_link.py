@@ -61,7 +61,9 @@ class RemoteMethod:
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
             raise AttributeError(name)
-        return RemoteMethod(self._client, f"{self._name}.{name}" if self._name else name)
+        method = RemoteMethod(self._client, f"{self._name}.{name}" if self._name else name)
+        setattr(self, name, method)  # next time it is found without coming here
+        return method
 
     def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
         """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
@@ -104,6 +106,7 @@ class HubLink:
         self.on_lost: Callable[[str], object] | None = None
         self._connected = False
         self._trouble = NOT_CONNECTED
+        self._doubt = ""  # what is to be said if the hub does not even answer once
         self._client: XMLRPCClient | None = None
         forget_in_child(self)
 
@@ -158,46 +161,59 @@ class HubLink:
         SAMPHubError
             No hub is running.
         """
+        self.prepare(hub, hub_params, pool_size)
+        self._prove()
+
+    def prepare(
+        self,
+        hub: SAMPHubServer | None = None,
+        hub_params: Mapping[str, str] | None = None,
+        pool_size: int = 20,
+    ) -> None:
+        """
+        Like `connect`, but leave it to the first operation to find out whether there is a hub.
+
+        Parameters
+        ----------
+        hub, hub_params, pool_size
+            As of `connect`.
+        """
         if hub is not None and hub_params is not None:
             raise ValueError("Give either a hub or its parameters, not both")
         if hub is not None and not hub.is_running:
             raise SAMPHubError("The hub is not running: start() it first.")
+        doubt = ""
         if hub is not None or hub_params is not None:
-            self._connect_with(hub.params if hub is not None else hub_params or {}, pool_size)
-            return
-        source = lockfile_source()
-        params = read_lockfile(source)
-        try:
-            self._connect_with(params, pool_size)
-        except SAMPHubError as error:
-            url = params["samp.hub.xmlrpc.url"]
-            raise SAMPHubError(
-                f"No SAMP hub is running (the one that {shown(source)} names does not answer at {url}). {WHAT_TO_DO}"
-            ) from error
-
-    def _connect_with(self, params: Mapping[str, str], pool_size: int) -> None:
+            params = dict(hub.params if hub is not None else hub_params or {})
+        else:
+            source = lockfile_source()
+            params = read_lockfile(source)
+            doubt = f"No SAMP hub is running (the one that {shown(source)} names does not answer). {WHAT_TO_DO}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
             raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
-        self._open(url, pool_size)
-        self.lockfile = dict(params)
+        self._open(url, pool_size, doubt)
+        self.lockfile = params
 
-    def _open(self, url: str, pool_size: int) -> None:
-        """Connect to the hub at ``url`` if it answers."""
+    def _open(self, url: str, pool_size: int, doubt: str = "") -> None:
         self.disconnect()
         try:
             client = XMLRPCClient(url, timeout=ANSWER_TIME, keep=pool_size)
         except SAMPTransportError as error:
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
-        self.proxy = RemoteMethod(client)
         self._trouble = ""
+        self._doubt = doubt or f"No SAMP hub answers at {url}."
+        self.proxy = RemoteMethod(client)
+        self._connected = True
+
+    def _prove(self) -> None:
+        """See whether the hub is there."""
         try:
-            self._ask("ping", timeout=PING_TIME)
+            self._ask("ping")
         except BaseException:
             self.disconnect()
             raise
-        self._connected = True
 
     def disconnect(self) -> None:
         """Close the connection; calls that wait end with an error. It may be repeated and never fails."""
@@ -206,6 +222,7 @@ class HubLink:
     def _close(self, trouble: str) -> None:
         self._connected = False
         self._trouble = trouble
+        self._doubt = ""
         client, self._client = self._client, None
         self.lockfile = {}
         if client is not None:
@@ -279,7 +296,12 @@ class HubLink:
         str, list or dict
             What the hub answered.
         """
-        values = [encode(value, "" if isinstance(value, Mapping) else name) for name, value in params.items()]
+        values = [
+            # Nothing has to be done about most strings, ids and keys above all.
+            value if type(value) is str and value.isascii() and value.isprintable()
+            else encode(value, "" if isinstance(value, Mapping) else name)
+            for name, value in params.items()
+        ]  # fmt: skip
         proxy = self.proxy
         if proxy is None:
             raise SAMPHubError(self._trouble)
@@ -287,10 +309,17 @@ class HubLink:
         try:
             if not isinstance(method, RemoteMethod):  # a subclass brought a proxy of its own
                 return method(*values)
+            if self._doubt:
+                timeout = PING_TIME
             if patient:
-                return method(*values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
-            return method(*values, timeout=timeout)
+                answer = method(*values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
+            else:
+                answer = method(*values, timeout=timeout)
+            self._doubt = ""
+            return answer
         except SAMPProxyError:
+            if self._doubt:
+                self._check_that_it_is_a_hub()
             raise
         except Fault as fault:
             raise SAMPProxyError(fault.faultCode, fault.faultString) from None
@@ -312,12 +341,26 @@ class HubLink:
         else:
             ping()
 
+    def _check_that_it_is_a_hub(self) -> None:
+        """Tell a hub that refused the very first operation from another server that has come to use its port."""
+        doubt = self._doubt
+        try:
+            self._look()
+        except SAMPError as error:
+            self.disconnect()
+            raise SAMPHubError(doubt) from error
+        self._doubt = ""
+
     def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
         """Find out whether the hub is gone or one exchange went wrong, and say so."""
         if self._trouble and isinstance(proxy, RemoteMethod):  # another thread has found out, or has disconnected
             return SAMPHubError(self._trouble)
         if self.proxy is not proxy:  # there is another connection by now, with which nothing is wrong
             return SAMPHubError(f"{error}.")
+        if self._doubt and isinstance(proxy, RemoteMethod):
+            reason = f"{self._doubt} ({error})" if not getattr(error, "refused", False) else self._doubt
+            self.disconnect()
+            return SAMPHubError(reason)
         if self._connected and not getattr(error, "refused", False):
             try:
                 self._look()

@@ -172,7 +172,7 @@ class Membership:
             self._how["url"] = web
 
     def _join(self) -> None:
-        self.hub.connect(**self._how)
+        self.hub.prepare(**self._how)
         try:
             self.client.register()
         except BaseException:

@@ -87,10 +87,10 @@ class SAMPWebHubProxy(SAMPHubProxy):
             raise SAMPHubError("The hub is not running: start() it first.")
         if url is None:
             url = f"http://127.0.0.1:{hub._web_port}/" if hub is not None else WEB_PROFILE_URL
-        try:
-            self._open(url, pool_size)
-        except SAMPHubError as error:
-            raise SAMPHubError(f"No hub offers the Web Profile at {url}. {error}") from error
+        self._open(url, pool_size, f"No hub offers the Web Profile at {url}.")
+        self._prove()
+
+    prepare = connect  # the first operation waits for the user: ask the hub before
 
     def register(self, secret: str | Mapping[str, Any]) -> dict[str, Any]:
         """

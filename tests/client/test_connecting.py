@@ -11,7 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp import (
+    SAMPClientError,
+    SAMPHubError,
+    SAMPHubProxy,
+    SAMPHubServer,
+    SAMPIntegratedClient,
+    SAMPProxyError,
+)
 
 from .conftest import Connect, HubProcess, Record, other_ids
 
@@ -37,6 +44,25 @@ def test_dead_lockfile(isolated: Path, hub_process: HubProcess) -> None:
     with pytest.raises(SAMPHubError, match="No SAMP hub is running"):
         client.connect()
     assert time.monotonic() - begin < 1
+
+
+def test_port_of_another_server(hub: SAMPHubServer, connect: Connect, isolated: Path) -> None:
+    """R35: a stale lockfile may lead to a port that another program has come to use, such as a SAMP client."""
+    bob = connect("Bob")
+    port = bob.client._remains.receiver._server.port
+    for connecting in (SAMPIntegratedClient().connect, SAMPHubProxy().connect):
+        lockfile = isolated / ".other"
+        lockfile.write_text(
+            f"samp.secret=x\nsamp.hub.xmlrpc.url=http://127.0.0.1:{port}/\nsamp.profile.version=1.3\n"
+        )
+        os.environ["SAMP_HUB"] = f"std-lockurl:{lockfile.as_uri()}"
+        try:
+            with pytest.raises(SAMPHubError, match="No SAMP hub is running"):
+                connecting()
+        finally:
+            del os.environ["SAMP_HUB"]
+    with pytest.raises(SAMPProxyError):
+        SAMPIntegratedClient().connect(hub_params={**hub.params, "samp.secret": "guess"})
 
 
 def test_connect_and_disconnect_again(hub: SAMPHubServer, connect: Connect) -> None:
