@@ -199,9 +199,10 @@ class WebMailbox:
         answer.on_cancel(lambda: self._on_broken(pull))
         answer.on_sent = lambda sent: self._on_sent(pull, sent=sent)
         self._waiting.append(pull)
-        if self._queue:
-            self._flush()
-        elif timeout <= 0:
+        self._flush()
+        if pull not in self._waiting:
+            return answer  # answered; an older pull may have got what there was
+        if timeout <= 0:
             self._release(pull)
         else:
             pull.timer = self._loop.call_later(min(timeout, MAX_WAIT), self._release, pull)

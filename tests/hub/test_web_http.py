@@ -48,7 +48,9 @@ def test_a_preflight(port):
     assert answer.headers["access-control-allow-private-network"] == "true"
 
 
-@pytest.mark.parametrize("origin", ["https://sky.example", "http://localhost:8000", "null", "chrome-extension://abc", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://sky.example", "http://localhost:8000", "null", "chrome-extension://abc", "file://"]
+)
 def test_the_origin_is_echoed(port, origin):
     """R44, R48: ``null`` is a legal one."""
     answer = request(port, "POST", "/", {"Origin": origin}, PING)
@@ -83,7 +85,9 @@ def test_the_names_of_this_server(port, host):
     assert request(port, "POST", "/", {"Origin": ORIGIN}, PING, host=f"{host}:{port}").value == ""
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "localhost", "localhost:80", "127.0.0.1.evil.example:{port}"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "localhost", "localhost:80", "127.0.0.1.evil.example:{port}"]
+)
 def test_other_names_are_refused(port, host):
     """R45: a page whose host name was made to resolve to this machine; R48: with a fault that it can read."""
     host = host.format(port=port)

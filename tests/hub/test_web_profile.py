@@ -401,7 +401,14 @@ def _pulls(hub: SAMPHubServer, page: Page) -> int:
 
 @pytest.mark.parametrize(
     "mtype",
-    ["samp.app.ping", "samp.msg.progress", "table.load.fits", "coord.pointAt.sky", "coverage.load.moc.fits", "bibcode.load"],
+    [
+        "samp.app.ping",
+        "samp.msg.progress",
+        "table.load.fits",
+        "coord.pointAt.sky",
+        "coverage.load.moc.fits",
+        "bibcode.load",
+    ],
 )
 def test_harmless_messages_pass(hub, page, mtype):
     """R47."""
@@ -411,7 +418,9 @@ def test_harmless_messages_pass(hub, page, mtype):
         assert program.id in page.call("getSubscribedClients", mtype)
 
 
-@pytest.mark.parametrize("mtype", ["ds9.set", "script.aladin.send", "client.env.get", "samp.msg.other", "tables.x", "table"])
+@pytest.mark.parametrize(
+    "mtype", ["ds9.set", "script.aladin.send", "client.env.get", "samp.msg.other", "tables.x", "table"]
+)
 def test_others_do_not(hub, page, mtype):
     """R47."""
     with Program(hub, mtype) as program:
@@ -432,7 +441,9 @@ def test_others_do_not(hub, page, mtype):
 @pytest.mark.parametrize("key", ["x-samp.mostly-harmless", "samp.mostly-harmless"])
 def test_a_recipient_may_say_otherwise(hub, page, key):
     """R47."""
-    with Program(hub, **{"ds9.set": {key: "1"}, "table.load.fits": {key: "0"}, "x.*": {key: "1"}, "x.y": {}}) as program:
+    with Program(
+        hub, **{"ds9.set": {key: "1"}, "table.load.fits": {key: "0"}, "x.*": {key: "1"}, "x.y": {}}
+    ) as program:
         page.call("notify", program.id, message("ds9.set"))
         page.call("notify", program.id, message("x.z"))
         for mtype in ("table.load.fits", "x.y"):
@@ -468,7 +479,10 @@ def test_a_page_may_ask_the_hub(page):
 
 def test_only_the_hub_sends_hub_events(hub, page):
     """R25."""
-    with Program(hub, "*", **{"samp.hub.*": {"x-samp.mostly-harmless": "1"}}), pytest.raises(Fault, match="Only the hub"):
+    with (
+        Program(hub, "*", **{"samp.hub.*": {"x-samp.mostly-harmless": "1"}}),
+        pytest.raises(Fault, match="Only the hub"),
+    ):
         page.call("notifyAll", message("samp.hub.event.shutdown"))
 
 

@@ -161,4 +161,3 @@ class Program(Recipient):
 
 def message(mtype: str, **params: Any) -> dict[str, Any]:
     return {"samp.mtype": mtype, "samp.params": params}
-

@@ -139,6 +139,16 @@ def test_several_pulls_share_without_doubling(bench):
     assert numbers(bench.pull()) == [3]
 
 
+def test_a_pull_that_finds_another_one_served_first_ends_in_its_time(bench):
+    first = bench.pull()
+    bench.mailbox.put(notification(1))
+    bench.loop.ready.popleft()[0](notification(1))  # taken, and not handed over yet
+    second = bench.pull(5)
+    assert (numbers(first), numbers(second)) == ([1], "waiting")
+    bench.loop.run(6)
+    assert numbers(second) == []
+
+
 def test_a_pull_whose_connection_broke_loses_nothing(bench):
     bench.lose(bench.pull())
     bench.put(1, 2)

@@ -89,12 +89,14 @@ class Connection:
         if self.closed:
             return False
         try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK))
+            if self._sock.recv(1, socket.MSG_PEEK):
+                return True
+            self._note_reset()
         except BlockingIOError:
             return None
         except OSError:
             self.was_reset = True
-            return False
+        return False
 
     def detach(self) -> socket.socket:
         """
@@ -162,6 +164,7 @@ class Connection:
             log.debug("A socket was not ready after all")
             return
         if not data:
+            self._note_reset()
             self._on_end()
         elif self._lingering:
             self._lingering -= len(data)
@@ -182,6 +185,11 @@ class Connection:
         else:
             self._ended = True
             self._watch(WRITE)
+
+    def _note_reset(self) -> None:
+        """Find out whether the other side, which has closed the connection, then got something from us."""
+        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.was_reset = True
 
     def _serve(self) -> None:
         """Answer the requests that have arrived, one after the other."""
