@@ -300,8 +300,11 @@ def _visit_following(url: str, method: str, headers: dict[str, str]) -> _Visit:
             return visit
         visit.close()
         elsewhere = elsewhere or visit.is_elsewhere
-        target = urljoin(url, location)
-        schemes = (urlsplit(url).scheme, urlsplit(target).scheme)
+        try:
+            target = urljoin(url, location)
+            schemes = (urlsplit(url).scheme, urlsplit(target).scheme)
+        except ValueError as error:
+            raise Refusal(502, "The server redirects to nowhere") from error
         if schemes[0] != schemes[1] and schemes != ("http", "https"):
             raise Refusal(502, "The server redirects to another scheme")
         url = target

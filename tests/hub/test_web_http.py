@@ -141,8 +141,7 @@ def test_what_names_this_server():
         b"<methodCall><methodName>system.listMethods</methodName></methodCall>",
         b"<methodCall><methodName>samp.webhub.notify</methodName></methodCall>",
         b"<methodCall><methodName>samp.webhub.register</methodName></methodCall>",
-        b"<methodCall><methodName>samp.webhub.pullCallbacks</methodName><params><param><value>k</value></param>"
-        b"<param><value>1</value></param></params></methodCall>",
+        xmlrpc.client.dumps(("key", "1"), "samp.webhub.pullCallbacks").encode(),
         b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><methodCall><methodName>&e;</methodName></methodCall>",
         b"<methodCall><methodName>samp.webhub.register</methodName><params><param><value><nil/></value></param></params></methodCall>",
         b"\xff\xfe",

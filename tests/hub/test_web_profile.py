@@ -423,6 +423,7 @@ def test_harmless_messages_pass(hub, page, mtype):
 )
 def test_others_do_not(hub, page, mtype):
     """R47."""
+    page.listen("z")
     with Program(hub, mtype) as program:
         for method, *params in (
             ["notify", program.id],
@@ -430,7 +431,6 @@ def test_others_do_not(hub, page, mtype):
             ["callAndWait", program.id],
         ):
             with pytest.raises(Fault, match="may not send"):
-                page.listen("z")
                 page.call(method, *params, message(mtype), *(["5"] if method == "callAndWait" else []))
         assert page.call("notifyAll", message(mtype)) == []
         assert page.call("callAll", "t", message(mtype)) == {}

@@ -273,7 +273,7 @@ def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
         assert is_registered(program, again)
 
 
-# Overflow (R50)
+# A full queue
 
 
 def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkeypatch):

@@ -20,12 +20,11 @@ class Answer:
     """One HTTP answer."""
 
     def __init__(self, sock: socket.socket, method: str = "POST") -> None:
-        response = http.client.HTTPResponse(sock, method=method)
-        response.begin()
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.body = response.read()
-        response.close()
+        with http.client.HTTPResponse(sock, method=method) as response:
+            response.begin()
+            self.status = response.status
+            self.headers = {name.lower(): value for name, value in response.getheaders()}
+            self.body = response.read()
 
     @property
     def value(self) -> Any:
@@ -146,7 +145,7 @@ class Program(Recipient):
         self.key = answer["samp.private-key"]
         self.id = answer["samp.self-id"]
         self.call("setXmlrpcCallback", self.url)
-        self.subscribe(dict.fromkeys(mtypes, {}) | annotated)
+        self.subscribe({mtype: {} for mtype in mtypes} | annotated)
 
     def __exit__(self, *exc_info: object) -> None:
         self._proxy("close")()
