@@ -25,14 +25,11 @@ __all__ = ["CallbackServer"]
 
 
 class CallbackHub(Protocol):
-    """What is asked of a hub."""
+    """What has to be known of a hub."""
 
     @property
     def url(self) -> str:
         """Where it is."""
-
-    def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
-        """Tell the hub where the client is called back."""
 
 
 class Keeper(Protocol):
@@ -111,12 +108,16 @@ class CallbackServer:
         self._hub = hub
         self._server.start()
 
-    def announce(self, private_key: str) -> None:
-        """Tell the hub where to call (R31)."""
+    def announcement(self, private_key: str) -> tuple[str, dict[str, str]]:
+        """Tell where the hub is to call (R31)."""
         everywhere = self._address in {"", "0.0.0.0", "::"}
         address = _way_to(self._hub.url) if everywhere else self._address
         host = f"[{address}]" if ":" in address else address
-        self._hub.set_xmlrpc_callback(private_key, f"http://{host}:{self._server.port}/")
+        url = f"http://{host}:{self._server.port}/"
+        return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
+
+    def begin(self, private_key: str) -> None:
+        """Do nothing: the server is there."""
 
     def stop(self) -> None:
         """Close it; returns at once."""

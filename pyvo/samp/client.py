@@ -11,6 +11,7 @@ from typing import Any
 from .errors import SAMPClientError, SAMPHubError
 from .farewell import Remains, weakly
 from .handlers import Handlers
+from .hub_link import Request
 from .hub_proxy import SAMPHubProxy
 from .inbox import Inbox
 from .receiving import Receiving, answer_ping
@@ -182,16 +183,27 @@ class SAMPClient(Receiving):
         self.thrown_out = False
         self._remains.private_key = key
         try:
-            if self._remains.receiver is not None:
-                self._remains.receiver.announce(key)
-            if self._metadata:
-                self.declare_metadata()
-            if self._callable:
-                self.declare_subscriptions()
+            self._introduce(key)
         except BaseException:
             self._remains.unregister()
             self._forget_registration()
             raise
+
+    def _introduce(self, key: str) -> None:
+        """Tell the hub all about the client at once."""
+        receiver = self._remains.receiver
+        with self._declaring:
+            requests: list[Request] = []
+            if receiver is not None:
+                requests.append(receiver.announcement(key))
+            if self._metadata:
+                requests.append(("declareMetadata", {"private_key": key, "metadata": self._metadata}))
+            if receiver is not None:
+                subscriptions = self._wanted(self._subscriptions)
+                requests.append(("declareSubscriptions", {"private_key": key, "subscriptions": subscriptions}))
+            self.hub.ask_in_a_row(*requests)
+        if receiver is not None:
+            receiver.begin(key)
 
     def unregister(self) -> None:
         """
@@ -271,13 +283,15 @@ class SAMPClient(Receiving):
             From MTypes or wildcards to maps of annotations. It replaces what was given here before; without it that
             stays as it was.
         """
-        bound = self._bound
+        self._bound  # noqa: B018 - raises for a client that is not callable
         key = self.require_key()
         with self._declaring:
             given = self._subscriptions if subscriptions is None else dict(subscriptions)
-            wanted = {**_ALWAYS, **bound.subscriptions(), **given}
-            self.hub.declare_subscriptions(key, wanted)
+            self.hub.declare_subscriptions(key, self._wanted(given))
             self._subscriptions = given
+
+    def _wanted(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {**_ALWAYS, **self._bound.subscriptions(), **given}
 
     @property
     def _bound(self) -> Handlers:

@@ -20,7 +20,7 @@ from weakref import WeakMethod, WeakSet
 from .forking import forget_in_child
 
 if TYPE_CHECKING:
-    from .hub_link import HubLink
+    from .hub_link import HubLink, Request
     from .transport.loop import Loop
 
 __all__ = ["Receiver", "Remains", "weakly"]
@@ -36,8 +36,11 @@ UNREGISTER_TIME = 2.0
 class Receiver(Protocol):
     """How a client receives: a server that is called, or a thread that asks."""
 
-    def announce(self, private_key: str) -> None:
-        """Tell the hub how to reach the client."""
+    def announcement(self, private_key: str) -> Request:
+        """What the hub is to be told, so that it can reach the client."""
+
+    def begin(self, private_key: str) -> None:
+        """Receive; called when the hub has been told."""
 
     def stop(self) -> None:
         """Receive no more; returns at once."""

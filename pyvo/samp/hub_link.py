@@ -25,7 +25,7 @@ from .transport.connection import XMLRPCClient
 if TYPE_CHECKING:
     from .hub import SAMPHubServer
 
-__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "RemoteMethod"]
+__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "RemoteMethod", "Request"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ MARGIN = 10.0
 LOOK_EVERY = 20.0
 
 NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
+Request = tuple[str, dict[str, Any]]
+
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
 
@@ -55,19 +57,28 @@ class RemoteMethod:
     """
 
     def __init__(self, client: XMLRPCClient, name: str = "") -> None:
-        self._client = client
-        self._name = name
+        self.client = client
+        self.name = name
 
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
             raise AttributeError(name)
-        method = RemoteMethod(self._client, f"{self._name}.{name}" if self._name else name)
+        method = RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
         setattr(self, name, method)  # next time it is found without coming here
         return method
 
     def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
         """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
-        return self._client.call(self._name, *params, **waiting)
+        return self.client.call(self.name, *params, **waiting)
+
+
+def _encoded(params: Mapping[str, Any]) -> list[SAMPValue]:
+    return [
+        # Nothing has to be done about most strings, ids and keys above all.
+        value if type(value) is str and value.isascii() and value.isprintable()
+        else encode(value, "" if isinstance(value, Mapping) else name)
+        for name, value in params.items()
+    ]  # fmt: skip
 
 
 class Recent:
@@ -296,25 +307,40 @@ class HubLink:
         str, list or dict
             What the hub answered.
         """
-        values = [
-            # Nothing has to be done about most strings, ids and keys above all.
-            value if type(value) is str and value.isascii() and value.isprintable()
-            else encode(value, "" if isinstance(value, Mapping) else name)
-            for name, value in params.items()
-        ]  # fmt: skip
-        proxy = self.proxy
-        if proxy is None:
+        values = _encoded(params)
+        if self.proxy is None:
             raise SAMPHubError(self._trouble)
         method = getattr(self._samp_hub, operation)
+        if not isinstance(method, RemoteMethod):  # a subclass brought a proxy of its own
+            return self._carry_out(method, *values)
+        if self._doubt:
+            timeout = PING_TIME
+        if patient:
+            return self._carry_out(method, *values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
+        return self._carry_out(method, *values, timeout=timeout)
+
+    def ask_in_a_row(self, *requests: Request) -> None:
+        """
+        Call several operations at once; their answers are of no interest.
+
+        Parameters
+        ----------
+        *requests : tuple of (str, dict)
+            Operations and their parameters; they must be such that may be called twice.
+        """
+        hub = self._samp_hub if self.proxy is not None else None
+        if not isinstance(hub, RemoteMethod):
+            for operation, params in requests:
+                self._ask(operation, **params)
+            return
+        calls = [(getattr(hub, operation).name, _encoded(params)) for operation, params in requests]
+        self._carry_out(hub.client.call_in_a_row, calls)
+
+    def _carry_out(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Make a call, and turn what may go wrong below into what programs expect."""
+        proxy = self.proxy
         try:
-            if not isinstance(method, RemoteMethod):  # a subclass brought a proxy of its own
-                return method(*values)
-            if self._doubt:
-                timeout = PING_TIME
-            if patient:
-                answer = method(*values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
-            else:
-                answer = method(*values, timeout=timeout)
+            answer = call(*args, **options)
             self._doubt = ""
             return answer
         except SAMPProxyError:

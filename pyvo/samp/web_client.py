@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from .errors import SAMPError, SAMPHubError, SAMPProxyError
 from .farewell import Receiver
-from .hub_link import MARGIN
+from .hub_link import MARGIN, Request
 from .hub_proxy import SAMPHubProxy, whole_seconds
 from .inbox import Inbox
 from .transport.loop import Loop
@@ -217,9 +217,12 @@ class _Puller:
         self._inbox = inbox
         self._stopped = threading.Event()
 
-    def announce(self, private_key: str) -> None:
+    def announcement(self, private_key: str) -> Request:
+        """Tell that callbacks are going to be fetched."""
+        return "allowReverseCallbacks", {"private_key": private_key, "allow": "1"}
+
+    def begin(self, private_key: str) -> None:
         """Begin to fetch callbacks."""
-        self._hub.allow_reverse_callbacks(private_key, True)
         threading.Thread(target=self._run, args=(private_key,), name="samp-pull", daemon=True).start()
 
     def stop(self) -> None:
