@@ -2,13 +2,15 @@
 """
 The endurance run: clients that join, talk, crash and leave at random around one hub, for minutes or hours.
 
-``python -m benchmarks.soak --minutes 1`` ends with exit code 0 when no message was lost or doubled and the hub's threads,
-descriptors and memory are back where they were. A run can be repeated by its ``--seed`` as far as its decisions go.
+``python -m benchmarks.soak --minutes 1`` ends with exit code 0 when no message was lost or doubled and the hub's
+threads, descriptors and memory are back where they were. A run can be repeated by its ``--seed`` as far as its
+decisions go.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import selectors
@@ -95,10 +97,13 @@ class Soak:
             code = 1
             try:
                 # The other ends of all pipes must go: whoever holds one keeps it open beyond its owner's death.
-                for descriptor in [commands, journal, *(d for m in self.members.values() for d in (m.commands, m.journal))]:
-                    os.close(descriptor)
+                others = [(member.commands, member.journal) for member in self.members.values()]
+                for pair in [(commands, journal), *others]:
+                    os.close(pair[0])
+                    os.close(pair[1])
                 self._selector.close()
-                live(self._serial, self._seed * 1_000_003 + self._serial, their_commands, their_journal, self.hub.web.port)
+                seed = self._seed * 1_000_003 + self._serial
+                live(self._serial, seed, their_commands, their_journal, self.hub.web.port)
                 code = 0
             except BaseException as error:
                 said = " | ".join(traceback.format_exception(error)[-3:]).replace("\n", " ")
@@ -120,10 +125,8 @@ class Soak:
     def tell(self, member: Member, command: bytes) -> None:
         """Give a client a command."""
         member.leaving = member.leaving or command == b"l"
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died by itself, which its journal tells
             os.write(member.commands, command)
-        except BrokenPipeError:  # it died by itself, which its journal tells
-            pass
 
     def _stir(self) -> None:
         """Let something happen to the population."""

@@ -48,7 +48,7 @@ class Journal:
 class Standard:
     """A client of the Standard Profile, as the library makes it."""
 
-    def __init__(self, journal: Journal, serial: str, web_port: int) -> None:  # noqa: ARG002
+    def __init__(self, journal: Journal, serial: str, web_port: int) -> None:
         self._journal = journal
         self._tags: deque[str] = deque()
         self._client = SAMPIntegratedClient(name=f"soak {serial}")
@@ -84,7 +84,7 @@ class Standard:
     def others(self) -> list[str]:
         return sorted(self._client.get_subscribed_clients(MTYPE))
 
-    def notify(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def notify(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         self._client.notify(to, message)
         return [to]
 
@@ -92,13 +92,13 @@ class Standard:
         self._client.call(to, self._tag(name), message)
         return [to]
 
-    def callandwait(self, name: str, to: str, message: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def callandwait(self, name: str, to: str, message: dict[str, Any]) -> dict[str, Any]:
         return self._client.call_and_wait(to, message, timeout=60)
 
-    def notifyall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def notifyall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         return self._client.notify_all(message)
 
-    def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         return list(self._client.call_all(self._tag(name), message))
 
     def leave(self) -> None:
@@ -166,7 +166,7 @@ class Page:
     def others(self) -> list[str]:
         return sorted(self._ask("getSubscribedClients", MTYPE))
 
-    def notify(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def notify(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         self._ask("notify", to, message)
         return [to]
 
@@ -174,15 +174,15 @@ class Page:
         self._ask("call", to, name, message)
         return [to]
 
-    def callandwait(self, name: str, to: str, message: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def callandwait(self, name: str, to: str, message: dict[str, Any]) -> dict[str, Any]:
         response: dict[str, Any] = self._ask("callAndWait", to, message, "60")
         return response
 
-    def notifyall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def notifyall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         recipients: list[str] = self._ask("notifyAll", message)
         return recipients
 
-    def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:  # noqa: ARG002
+    def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         return list(self._ask("callAll", name, message))
 
     def leave(self) -> None:

@@ -2,13 +2,13 @@
 """
 The ledger of an endurance run: what was sent, what came, and whether that is right.
 
-It knows nothing of processes: it is given lines that clients wrote, and the times at which clients ended. What is right:
+It knows nothing of processes: it is given lines that clients wrote, and the times at which clients ended. Right is:
 
 - A message that the hub accepted reaches each of its recipients once. One whose recipient crashed or left within `DUE`
   seconds may be missing, but is never doubled.
 - A message that the hub refused reaches nobody.
-- A call is answered once, by its recipient or by the hub. One whose *sender* crashed or left within `DUE` seconds may be
-  unanswered, but is never answered twice.
+- A call is answered once, by its recipient or by the hub. One whose *sender* crashed or left within `DUE` seconds may
+  be unanswered, but is never answered twice.
 - Each operation of a client that is alive succeeds, or the hub refuses it.
 """
 
@@ -122,7 +122,8 @@ class Ledger:
             if serial is not None and self._outlived(serial, message):
                 self.counts["delivered for certain"] += 1
                 if not message.got[recipient]:
-                    self._wrong(f"{said} was accepted and never came to {recipient} (client {serial}): {message.errors.get(recipient, '')}")
+                    told = message.errors.get(recipient, "")
+                    self._wrong(f"{said} was accepted and never came to {recipient} (client {serial}): {told}")
             if "call" in message.kind and self._outlived(message.sender, message):
                 self.counts["answered for certain"] += 1
                 if not message.answers[recipient]:
