@@ -76,6 +76,21 @@ def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Conne
     assert response["samp.status"] in ("samp.ok", "samp.error"), response
 
 
+def test_aladin_after_a_new_start_of_the_hub(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
+    """Aladin registers again, but at an address that it has closed: the caller is told so, and does not wait (R23)."""
+    client = connect("one")
+    start(show)
+    Witness(client).arrival("Aladin", "coord.get.sky")
+    client.disconnect()
+    hub.stop()
+    hub.start()
+    client = connect("two")
+    aladin = Witness(client).arrival("Aladin", "coord.get.sky")
+    response = client.ecall_and_wait(aladin, "coord.get.sky", 20)
+    assert response["samp.status"] == "samp.error"
+    assert response["samp.error"]["samp.code"] == "samp.noresponse"
+
+
 def test_our_client_works_with_aladins_own_hub(
     home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:

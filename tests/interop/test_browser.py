@@ -142,7 +142,8 @@ def test_pages_of_two_origins_and_a_program_meet(
     assert second_id in others
     assert first.run("ask", "getMetadata", client.get_public_id())["samp.name"] == "program"
     assert client.get_metadata(second_id)["samp.description.text"] == "a page"
-    first.run("wait", "samp.hub.event.subscriptions", 1)
+    for name in ("program", "second page"):
+        first.run("waitListed", name)
     first.screenshot(artefacts / "page.png")
 
     second.run("unregister")
@@ -159,6 +160,18 @@ def test_a_refused_page_stays_outside(page: Callable[..., Page], connect: Connec
     assert client.get_registered_clients() == before
     assert one.run("ping") is True
     assert one.run("register", "please agree", ANY) in client.get_registered_clients()
+
+
+def test_a_page_from_a_file(
+    hub: SAMPHubServer, user: User, browser: Browser, www: Path, connect: Connect
+) -> None:
+    """The origin of such a page is ``null``, which is a legal one (R48)."""
+    client = connect("program")
+    one = browser.open((www / "member.html").as_uri())
+    page_id = one.run("register", "page", ANY)
+    assert user.questions == [("page", "null")]
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+    one.close()
 
 
 def test_an_open_question_holds_nobody_up(user: User, page: Callable[..., Page], connect: Connect) -> None:

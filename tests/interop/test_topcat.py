@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from xmlrpc.client import ServerProxy
 
 import numpy as np
 import pytest
@@ -87,6 +88,23 @@ def test_topcat_loads_what_our_client_sends(
     delivery = received.wait(1)[0]
     assert (delivery.kind, delivery.sender) == ("call", topcat)
     assert_same(Table.read(delivery.content["url"], format="votable"), table)
+
+
+def test_topcat_understands_a_client_that_sends_numbers(
+    hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path
+) -> None:
+    """What another library sends as XML-RPC numbers reaches TOPCAT as strings (R5); it would refuse the numbers."""
+    client = connect("sender")
+    show("topcat", "-samp")
+    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    load(client, topcat, write_table(tmp_path)[1])
+    with ServerProxy(hub.params["samp.hub.xmlrpc.url"]) as proxy:
+        key = proxy.samp.hub.register(hub.params["samp.secret"])["samp.private-key"]
+        message = {"samp.mtype": "table.highlight.row", "samp.params": {"table-id": "stars", "row": 7}}
+        assert proxy.samp.hub.callAndWait(key, topcat, message, "20")["samp.status"] == "samp.ok"
+        message = {"samp.mtype": "table.select.rowList", "samp.params": {"table-id": "stars", "row-list": [0, 1]}}
+        assert proxy.samp.hub.callAndWait(key, topcat, message, 20)["samp.status"] == "samp.ok"
+        proxy.samp.hub.unregister(key)
 
 
 def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ globalThis.member = {
 
     enter(name, subscriptions, resolve, reject) {
         const tracker = new samp.ClientTracker();
-        tracker.onchange = () => this.draw(tracker);
+        tracker.onchange = () => { this.draw(tracker); this.look(); };
         // sampjs looks a message's handler up by its full MType, so a wildcard needs a handler that has any name.
         tracker.callHandler = new Proxy(tracker.callHandler, {
             has: () => true,
@@ -84,6 +84,11 @@ globalThis.member = {
             const found = this.received.filter((one) => one.name === name);
             return found.length >= count ? found : null;
         });
+    },
+
+    // Waits until the list that the page shows has that name in it.
+    waitListed(name) {
+        return this.until(() => document.getElementById("clients").textContent.includes(name));
     },
 
     waitClosed() {
