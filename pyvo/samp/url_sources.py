@@ -15,19 +15,15 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import mimetypes
 import os
-import re
 import socket
-import stat
-from email.utils import formatdate
-from typing import BinaryIO, NamedTuple, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import url2pathname
 
+from .transport.files import FileSource, Head, Refusal, Source
 from .url_book import PLAIN, local_path
 
-__all__ = ["Head", "Refusal", "Source", "open_target"]
+__all__ = ["open_target"]
 
 #: Seconds for a server to say something.
 TIME_OUT = 30.0
@@ -45,58 +41,6 @@ _PASSED_ON = (
     "ETag",
 )
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TYPES = {
-    ".vot": "application/x-votable+xml",
-    ".votable": "application/x-votable+xml",
-    ".fits": "application/fits",
-    ".fit": "application/fits",
-    ".fts": "application/fits",
-    ".parquet": "application/vnd.apache.parquet",
-    ".gz": "application/gzip",
-}
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-
-
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
-    """
-    A target cannot be handed out.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status that says so.
-    text : str
-        Why.
-    headers : list of (str, str)
-        Further headers of the answer.
-    """
-
-    def __init__(self, status: int, text: str, headers: list[tuple[str, str]] | None = None) -> None:
-        super().__init__(text)
-        self.status = status
-        self.headers = headers or []
-
-
-class Head(NamedTuple):
-    """Status and headers of what is handed out."""
-
-    status: int
-    headers: list[tuple[str, str]]
-
-
-class Source(Protocol):
-    """What is handed out."""
-
-    head: Head
-
-    def copy_to(self, sock: socket.socket) -> bool:
-        """Write the body; tells whether it is complete."""
-
-    def stop(self) -> None:
-        """Have `copy_to`, which runs in another thread, end."""
-
-    def close(self) -> None:
-        """Let go of the file or connection."""
 
 
 def open_target(url: str, method: str, wanted: dict[str, str]) -> Source:
@@ -124,81 +68,8 @@ def open_target(url: str, method: str, wanted: dict[str, str]) -> Source:
     """
     path = local_path(url)
     if path is not None:
-        return _File(url2pathname(quote(path)) if os.name == "nt" else path, wanted)
+        return FileSource(url2pathname(quote(path)) if os.name == "nt" else path, wanted)
     return _Remote(url, method, wanted)
-
-
-class _File:
-    """A file of this machine."""
-
-    def __init__(self, path: str, wanted: dict[str, str]) -> None:
-        try:
-            # Looked at before it is opened: opening a device can do something, opening a pipe can wait for ever.
-            regular = stat.S_ISREG(os.stat(path).st_mode)
-            self._file: BinaryIO = open(os.open(path, _FLAGS), "rb") if regular else _refuse_kind()  # noqa: SIM115
-        except (OSError, ValueError) as error:
-            missing = not isinstance(error, PermissionError)
-            raise Refusal(404 if missing else 403, "The file cannot be read") from error
-        try:
-            status = os.fstat(self._file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                _refuse_kind()
-            start, self._count, code = _range(wanted, status.st_size)
-        except Refusal:
-            self._file.close()
-            raise
-        self._start = start
-        headers = [
-            ("Content-Type", _content_type(path)),
-            ("Content-Length", str(self._count)),
-            ("Accept-Ranges", "bytes"),
-            ("Last-Modified", formatdate(status.st_mtime, usegmt=True)),
-        ]
-        if code == 206:
-            headers.append(("Content-Range", f"bytes {start}-{start + self._count - 1}/{status.st_size}"))
-        self.head = Head(code, headers)
-
-    def copy_to(self, sock: socket.socket) -> bool:
-        """Write the file's bytes."""
-        if not self._count:
-            return True
-        return sock.sendfile(self._file, self._start, self._count) == self._count
-
-    def stop(self) -> None:
-        """Nothing to be done: reading a file does not wait."""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
-
-def _refuse_kind() -> BinaryIO:
-    raise Refusal(403, "Only files are handed out, no directories, pipes or devices")
-
-
-def _content_type(path: str) -> str:
-    suffix = os.path.splitext(path)[1].lower()
-    return _TYPES.get(suffix) or mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"
-
-
-def _range(wanted: dict[str, str], size: int) -> tuple[int, int, int]:
-    """First byte, number of bytes and status for the Range header; a malformed or manifold range means all."""
-    match = _RANGE.fullmatch(wanted.get("range", "").strip())
-    if match is None or not any(match.groups()) or "if-range" in wanted:
-        return 0, size, 200
-    first, last = match.groups()
-    if not first:
-        start, stop = max(0, size - int(last[:18])), size
-    else:
-        start, stop = int(first[:18]), min(size, int(last[:18]) + 1 if last else size)
-        if last and int(last) < int(first):
-            return 0, size, 200
-    if start >= stop:
-        raise Refusal(416, "The file has no such bytes", [("Content-Range", f"bytes */{size}")])
-    return start, stop - start, 206
 
 
 class _Remote:
