@@ -144,7 +144,7 @@ class Connection:
         except OSError:  # reset by the other side
             self.was_reset = True
             self.close()
-        except Exception:
+        except BaseException:  # the end of the interpreter, too, is not for a request to decide
             log.exception("A connection is closed because of an error")
             self.close()
 
@@ -248,7 +248,7 @@ class Connection:
                 self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._deadline is None:
             self._server.mark_busy(self)
-            self._set_deadline(REQUEST_TIME, self._on_slow_request, self._received)
+            self._set_deadline(REQUEST_TIME, self._on_slow_request, self._received - reader.buffered)
 
     def _on_slow_request(self, before: int) -> None:
         if self._received - before >= PROGRESS:

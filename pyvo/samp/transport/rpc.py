@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import SAMPError, SAMPProxyError
@@ -50,29 +51,40 @@ class _Operation(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> _Operation:
-        kinds: list[type | None] = []
-        fewest = 0
-        takes_more = False
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                takes_more = True
-            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                kinds.append(_kind(parameter.annotation))
-                fewest += parameter.default is parameter.empty
-        return cls(function, tuple(kinds), fewest, takes_more)
+        if not inspect.ismethod(function):
+            return cls(function, *_parameters(function))
+        kinds, fewest, takes_more = _parameters_of_method(function.__func__)
+        return cls(function, kinds[1:], fewest - 1, takes_more)
 
     def check(self, name: str, values: list[Any]) -> None:
         """Raise a fault unless ``values`` fit the function."""
         kinds = self.kinds
         if len(values) < self.fewest or (len(values) > len(kinds) and not self.takes_more):
-            wanted = f"{self.fewest}" if self.fewest == len(kinds) else f"{self.fewest} to {len(kinds)}"
-            raise SAMPProxyError(FAULT, f"{name} takes {wanted} parameters, {len(values)} were given")
+            more = " or more" if self.takes_more else "" if self.fewest == len(kinds) else f" to {len(kinds)}"
+            raise SAMPProxyError(FAULT, f"{name} takes {self.fewest}{more} parameters, {len(values)} were given")
         for number, (value, kind) in enumerate(zip(values, kinds, strict=False), 1):
             if kind is not None and type(value) is not kind:
                 raise SAMPProxyError(
                     FAULT,
                     f"Parameter {number} of {name} is a {_KIND_NAMES[type(value)]} but must be a {_KIND_NAMES[kind]}",
                 )
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[type | None, ...], int, bool]:
+    kinds: list[type | None] = []
+    fewest = 0
+    takes_more = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            takes_more = True
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            kinds.append(_kind(parameter.annotation))
+            fewest += parameter.default is parameter.empty
+    return tuple(kinds), fewest, takes_more
+
+
+#: A program may make many clients, whose operations are the same methods of one class.
+_parameters_of_method = lru_cache(maxsize=256)(_parameters)
 
 
 def _kind(annotation: object) -> type | None:

@@ -1,0 +1,717 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The server: requests over real connections, answers now and later, and what becomes of both at the end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import threading
+import weakref
+import xmlrpc.client
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pyvo.samp.transport import accepted
+from pyvo.samp.transport import server as server_module
+from pyvo.samp.transport.accepted import Connection
+from pyvo.samp.transport.deferred import Deferred
+from pyvo.samp.transport.http import HTTPError, Request, Response
+from pyvo.samp.transport.server import XMLRPCServer, descriptor_budget
+from pyvo.samp.transport.xml_reader import read_answer
+
+from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
+
+MiB = 1024 * 1024
+
+
+class Scripted:
+    """A handler that answers as a test says, by path."""
+
+    def __init__(self, **answers: Callable[[Request, Connection], Any]) -> None:
+        self.answers = answers
+        self.connections: list[Connection] = []
+
+    def handle(self, request: Request, connection: Connection) -> Response | Deferred | None:
+        self.connections.append(connection)
+        return self.answers[request.target.strip("/")](request, connection)
+
+    def refuse(self, error: HTTPError) -> Response:
+        return Response(error.status, str(error).encode())
+
+
+def get(path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"GET /{path} HTTP/1.1", *lines, "", ""]).encode()
+
+
+# Answers
+
+
+def test_the_standard_library_is_served(server):
+    with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{server.port}/RPC2") as proxy:
+        for number in range(5):
+            assert proxy.echo(f"text {number}") == f"text {number}"
+        assert server.connections == 1
+
+
+def test_a_connection_is_kept_or_closed_as_the_client_wants(server):
+    with RawClient(server.port) as client:
+        for _ in range(3):
+            client.send(call("echo", "a"))
+            answer = client.answer()
+            assert answer.headers["connection"] == "keep-alive"
+            assert read_answer(answer.body) == "a"
+        client.send(post(call("echo", "b").partition(b"\r\n\r\n")[2], "Connection: close"))
+        answer = client.answer()
+        assert answer.headers["connection"] == "close"
+        assert client.rest() == b""
+
+
+def test_ds9(server):
+    """HTTP/1.0, lines that end in a line feed, no Host; it wants a Content-Length in the answer, and the end."""
+    body = call("echo", "ds9").partition(b"\r\n\r\n")[2]
+    with RawClient(server.port, post(body, "User-Agent: XML-RPC", version="1.0", end="\n")) as client:
+        answer = client.answer()
+        assert read_answer(answer.body) == "ds9"
+        assert int(answer.headers["content-length"]) == len(answer.body)
+        assert client.rest() == b""
+
+
+def test_head_is_answered_without_a_body(make_server):
+    server = make_server(Scripted(x=lambda *_: Response(200, b"body")))
+    with RawClient(server.port, b"HEAD /x HTTP/1.1\r\n\r\n" + get("x")) as client:
+        assert client.answer(with_body=False).headers["content-length"] == "4"
+        assert client.answer().body == b"body"
+
+
+def test_pipelined_requests_are_answered_in_order(server, loop, operations):
+    """Even where an earlier answer comes later than the next ones could be given."""
+    data = b"".join(call("echo", f"a{n}") for n in range(50))
+    with RawClient(server.port, data + call("wait", "b") + data + call("wait", "c") + call("echo", "d")) as client:
+        for number in range(50):
+            assert read_answer(client.answer().body) == f"a{number}"
+        eventually(loop, lambda: operations.calls[-1] == "b")
+        operations.waiting[0].resolve("later")
+        assert read_answer(client.answer().body) == "later"
+        for number in range(50):
+            assert read_answer(client.answer().body) == f"a{number}"
+        eventually(loop, lambda: operations.calls[-1] == "c")
+        in_loop(loop, operations.waiting[1].resolve, "in the loop")
+        assert read_answer(client.answer().body) == "in the loop"
+        assert read_answer(client.answer().body) == "d"
+
+
+def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server):
+    """Each is a Deferred that has been resolved already."""
+
+    def at_once(*_: object) -> Deferred:
+        deferred = Deferred()
+        deferred.resolve(Response(200, b"x"))
+        return deferred
+
+    server = make_server(Scripted(x=at_once))
+    with RawClient(server.port, get("x") * 2500) as client:
+        assert [client.answer().body for _ in range(2500)] == [b"x"] * 2500
+
+
+def test_expect_100_continue(server):
+    head, _, body = call("echo", "asked").partition(b"\r\n\r\n")
+    with RawClient(server.port, head + b"\r\nExpect: 100-continue\r\n\r\n") as client:
+        assert client.answer().status == 100
+        client.send(body)
+        assert read_answer(client.answer().body) == "asked"
+
+
+def test_a_client_that_writes_no_more_still_gets_its_answers(server):
+    """It shuts down its writing side behind its requests: ``nc`` does that, and small scripts."""
+    with RawClient(server.port, call("echo", "a") + call("repeat", "x", str(8 * MiB)) + call("echo", "b")) as client:
+        client.end()
+        assert read_answer(client.answer().body) == "a"
+        assert len(client.answer().body) > 8 * MiB
+        assert read_answer(client.answer().body) == "b"
+        assert client.rest() == b""
+
+
+def test_a_client_that_writes_no_more_does_not_wait_for_a_later_answer(server, loop, operations):
+    """It cannot be told from one that is gone."""
+    with RawClient(server.port, call("wait")) as client:
+        client.end()
+        assert client.rest() == b""
+    eventually(loop, lambda: server.connections == 0)
+    assert operations.waiting[0].state == "cancelled"
+    with RawClient(server.port, call("repeat", "x", str(8 * MiB)) + call("wait")) as client:
+        client.end()
+        assert len(client.answer().body) > 8 * MiB
+        assert client.rest() == b""
+    eventually(loop, lambda: server.connections == 0)
+    assert operations.waiting[1].state == "cancelled"
+
+
+def test_large_messages(server):
+    text = "0123456789abcdef" * (MiB // 2)
+    with RawClient(server.port, call("echo", text)) as client:
+        assert read_answer(client.answer().body) == text
+        assert server._held == 0
+
+
+def test_two_hundred_connections_at_once(server):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, call("echo", str(n)))) for n in range(200)]
+        for number, client in enumerate(clients):
+            assert read_answer(client.answer().body) == str(number)
+        assert server.connections == 200
+
+
+def test_five_hundred_idle_connections_stop_nobody(server, loop):
+    threads = threading.active_count()
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]
+        eventually(loop, lambda: server.connections == 500)
+        with RawClient(server.port, call("echo", "fine")) as client:
+            assert read_answer(client.answer().body) == "fine"
+        assert threading.active_count() == threads
+        assert len(idle) == 500
+    eventually(loop, lambda: server.connections == 0)
+    assert not server._idle
+
+
+def test_ipv6(loop):
+    try:
+        server = XMLRPCServer(("::1", 0), loop, Scripted(x=lambda *_: Response(200, b"six")))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server.start()
+    with socket.create_connection(("::1", server.port), PATIENCE) as sock:
+        sock.sendall(get("x", "Connection: close"))
+        assert sock.makefile("rb").read().endswith(b"six")
+    in_loop(loop, server.stop)
+
+
+def test_a_port_in_use_is_said_at_once(server, loop):
+    with pytest.raises(OSError, match=r"."):
+        XMLRPCServer(("127.0.0.1", server.port), loop, Scripted())
+
+
+# Answers that come later
+
+
+def test_a_deferred_answer_from_another_thread(server, loop, operations):
+    with RawClient(server.port, call("wait") + call("echo", "next")) as client:
+        eventually(loop, lambda: operations.waiting)
+        sent: list[bool] = []
+        operations.waiting[0].on_sent = sent.append
+        assert operations.waiting[0].resolve("now")
+        assert not operations.waiting[0].resolve("again")
+        assert not operations.waiting[0].fail(ValueError())
+        assert not operations.waiting[0].cancel()
+        assert read_answer(client.answer().body) == "now"
+        assert read_answer(client.answer().body) == "next"
+        assert sent == [True]
+
+
+def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
+    """The first one counts, and the others know."""
+    with RawClient(server.port) as client:
+        for _ in range(30):
+            client.send(call("wait"))
+            eventually(loop, lambda: operations.waiting)
+            deferred = operations.waiting.pop()
+            won: list[int] = []
+            gate = threading.Barrier(5)
+
+            def settle(own: int, deferred: Deferred = deferred, won: list[int] = won, gate: Any = gate) -> None:
+                gate.wait(PATIENCE)
+                if deferred.resolve(str(own)):
+                    won.append(own)
+
+            threads = [threading.Thread(target=settle, args=(own,)) for own in range(5)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            assert len(won) == 1
+            assert read_answer(client.answer().body) == str(won[0])
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_whoever_prepares_an_answer_is_told_that_the_caller_is_gone(server, loop, operations, how):
+    client = RawClient(server.port, call("wait"))
+    eventually(loop, lambda: operations.waiting)
+    deferred = operations.waiting[0]
+    gone = threading.Event()
+    deferred.on_cancel(gone.set)
+    getattr(client, how)()
+    assert gone.wait(PATIENCE)
+    assert not deferred.resolve("too late")
+    late = threading.Event()
+    deferred.on_cancel(late.set)
+    assert late.is_set()
+    eventually(loop, lambda: server.connections == 0)
+
+
+def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop):
+    """Each answer is reported as sent, or as not sent, or is refused; never two of them, never none."""
+    waiting: list[Deferred] = []
+
+    def wait(*_: object) -> Deferred:
+        deferred = Deferred()
+        reports.append([])
+        deferred.on_sent = reports[-1].append
+        deferred.on_cancel(lambda own=reports[-1]: own.append("cancelled"))
+        waiting.append(deferred)
+        return deferred
+
+    reports: list[list[Any]] = []
+    server = make_server(Scripted(x=wait))
+    for number in range(100):
+        client = RawClient(server.port, get("x"))
+        eventually(loop, lambda number=number: len(waiting) > number)
+        closer = threading.Thread(target=client.close)
+        closer.start()
+        accepted_ = waiting[number].resolve(Response(200))
+        closer.join()
+        eventually(loop, lambda: server.connections == 0)
+        assert reports[number] in ([[True], [False]] if accepted_ else [["cancelled"]])
+    assert len(reports) == 100
+
+
+def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
+    """The reader goes away amid it."""
+    sent: list[bool] = []
+
+    def large(*_: object) -> Deferred:
+        deferred = Deferred()
+        deferred.on_sent = sent.append
+        deferred.resolve(Response(200, bytes(32 * MiB)))
+        return deferred
+
+    server = make_server(Scripted(x=large))
+    client = RawClient(server.port, get("x"))
+    assert client.sock.recv(10)
+    assert sent == []
+    client.reset()
+    eventually(loop, lambda: server.connections == 0)
+    assert sent == [False]
+    assert server._held == 0
+
+
+def test_a_deferred_that_fails_is_logged_and_answered(make_server, loop, caplog):
+    waiting: list[Deferred] = []
+
+    def wait(*_: object) -> Deferred:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    server = make_server(Scripted(x=wait, y=lambda *_: Response(200, b"fine")))
+    with RawClient(server.port, get("x") + get("y")) as client:
+        eventually(loop, lambda: waiting)
+        waiting[0].fail(ValueError("a secret"))
+        answer = client.answer()
+        assert (answer.status, answer.body) == (500, b"Internal error")
+        assert client.answer().body == b"fine"
+    assert "a secret" in caplog.text
+
+
+def test_listeners_that_fail_harm_nobody(make_server, loop, caplog):
+    def fail(*_: object) -> None:
+        raise ValueError("listener")
+
+    def wait(_request: Request, connection: Connection) -> Deferred:
+        deferred = Deferred()
+        deferred.on_cancel(fail)
+        deferred.on_sent = fail
+        connection.on_closed = fail
+        waiting.append(deferred)
+        return deferred
+
+    waiting: list[Deferred] = []
+    server = make_server(Scripted(x=wait))
+    with RawClient(server.port, get("x")) as client:
+        eventually(loop, lambda: waiting)
+        waiting[0].resolve(Response(200, b"a"))
+        assert client.answer().body == b"a"
+        client.send(get("x"))
+        eventually(loop, lambda: len(waiting) == 2)
+    eventually(loop, lambda: server.connections == 0)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * 3
+
+
+def test_a_settled_answer_keeps_nothing_alive():
+    class Thing:
+        def note(self, *_: object) -> None:
+            """Do nothing."""
+
+    for settle in (lambda d: d.resolve(1), Deferred.cancel):
+        thing = Thing()
+        deferred = Deferred()
+        deferred.when_done(thing.note)
+        deferred.on_cancel(thing.note)
+        reference = weakref.ref(thing)
+        del thing
+        settle(deferred)
+        assert reference() is None
+
+
+def test_a_chain_of_connections_that_answer_each_other_needs_no_stack(make_server, loop):
+    """Each connection's second request resolves the answer that the next connection waits for."""
+    number = 300
+    waiting: list[Deferred] = []
+
+    def wait(*_: object) -> Deferred:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    def resolve(request: Request, _connection: Connection) -> Response:
+        own = int(request.headers["x-next"])
+        if own < number:
+            waiting[own].resolve(Response(200, b"resolved"))
+        return Response(200, b"done")
+
+    server = make_server(Scripted(wait=wait, resolve=resolve))
+    with ExitStack() as stack:
+        clients = []
+        for own in range(number):
+            clients.append(
+                stack.enter_context(RawClient(server.port, get("wait") + get("resolve", f"X-Next: {own + 1}")))
+            )
+            eventually(loop, lambda own=own: len(waiting) == own + 1)
+        waiting[0].resolve(Response(200, b"resolved"))
+        for client in clients:
+            assert client.answer().body == b"resolved"
+            assert client.answer().body == b"done"
+
+
+# Handlers that go wrong, or do it themselves
+
+
+def test_a_handler_that_fails(make_server, loop, caplog):
+    def fail(*_: object) -> Response:
+        raise ValueError("a secret")
+
+    def fail_closed(_request: Request, connection: Connection) -> Response:
+        connection.close()
+        raise ValueError("another")
+
+    server = make_server(Scripted(x=fail, n=lambda *_: None, c=fail_closed))
+    with RawClient(server.port, get("x") + get("n") + get("x")) as client:
+        for _ in range(3):
+            answer = client.answer()
+            assert (answer.status, answer.body) == (500, b"Internal error")
+        client.send(get("c"))
+        assert client.rest() == b""
+    in_loop(loop, int)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "a secret",
+        "the handler gave no answer",
+        "a secret",
+        "another",
+    ]
+
+
+def test_a_handler_that_closes_the_connection(make_server, loop):
+    def close(_request: Request, connection: Connection) -> Response:
+        connection.close()
+        connection.close()
+        return Response(200)
+
+    deferred = Deferred()
+
+    def close_and_wait(_request: Request, connection: Connection) -> Deferred:
+        connection.close()
+        return deferred
+
+    server = make_server(Scripted(x=close, y=close_and_wait))
+    for path in "xy":
+        with RawClient(server.port, get(path)) as client:
+            assert client.rest() == b""
+    eventually(loop, lambda: server.connections == 0)
+    assert deferred.state == "cancelled"
+
+
+def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
+    threads: list[str] = []
+
+    def detach(_request: Request, connection: Connection) -> None:
+        loop.run_in_worker(answer, connection.detach())
+
+    def answer(sock: socket.socket) -> None:
+        threads.append(threading.current_thread().name)
+        try:
+            sock.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            for _ in range(10):
+                sock.sendall(bytes(MiB))
+        finally:
+            server.take_back(sock)
+
+    server = make_server(Scripted(x=detach))
+    with RawClient(server.port, get("x")) as client:
+        assert client.answer().status == 200
+        assert len(client.rest()) == 10 * MiB
+    assert threads[0].startswith("test-loop-worker")
+    assert server.connections == 0
+    assert not server._lent
+
+
+def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_server, loop):
+    ended = threading.Event()
+
+    def answer(sock: socket.socket) -> None:
+        try:
+            while sock.recv(1000):  # nothing ever comes
+                pass
+        finally:
+            server.take_back(sock)
+            ended.set()
+
+    def detach(_request: Request, connection: Connection) -> None:
+        loop.run_in_worker(answer, connection.detach())
+
+    server = make_server(Scripted(x=detach))
+    with RawClient(server.port, get("x")) as client:
+        eventually(loop, lambda: server._lent)
+        in_loop(loop, server.stop)
+        assert ended.wait(PATIENCE)
+        assert client.rest() == b""
+
+
+def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
+    def detach(_request: Request, connection: Connection) -> None:
+        connection.detach()
+        raise ValueError("after that")
+
+    server = make_server(Scripted(x=detach))
+    with RawClient(server.port, get("x")) as client:
+        assert client.rest() == b""
+    assert "after that" in caplog.text
+    assert not server._lent
+
+
+def test_what_a_connection_knows_of_its_client(make_server, loop):
+    seen: list[Any] = []
+
+    def look(_request: Request, connection: Connection) -> Response:
+        seen.append((connection.peer, connection.is_there(), connection.is_quiet()))
+        return Response(200)
+
+    handler = Scripted(x=look)
+    server = make_server(handler)
+    client = RawClient(server.port, get("x"))
+    assert client.answer().status == 200
+    assert seen == [(client.sock.getsockname(), True, True)]
+    closed = threading.Event()
+    handler.connections[0].on_closed = closed.set
+    client.reset()
+    assert closed.wait(PATIENCE)
+    assert handler.connections[0].was_reset
+    assert not handler.connections[0].is_there()
+    assert not handler.connections[0].is_quiet()
+
+
+# Limits
+
+
+def test_above_the_limit_the_longest_idle_connection_is_closed(make_server, loop):
+    server = make_server(Scripted(x=lambda *_: Response(200)), max_connections=3)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(3)]
+        for client in clients:
+            client.answer()
+        clients[0].send(get("x"))  # now the second one is idle longest
+        clients[0].answer()
+        newcomer = stack.enter_context(RawClient(server.port, get("x")))
+        assert newcomer.answer().status == 200
+        assert clients[1].rest() == b""
+        assert server.connections == 3
+
+
+def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server, loop):
+    """Where all are busy, the newcomer is turned away."""
+    server = make_server(Scripted(x=lambda *_: Deferred()), max_connections=2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(2)]
+        eventually(loop, lambda: server.connections == 2 and not server._idle)
+        newcomer = stack.enter_context(RawClient(server.port))
+        assert newcomer.rest() == b""
+        newcomer = stack.enter_context(RawClient(server.port, get("x")))
+        assert newcomer.rest() == b""
+        assert server.connections == 2
+        assert all(client.sock.fileno() > 0 for client in clients)
+
+
+def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
+    monkeypatch.setattr(server_module, "IDLE_TIME", 0.02)
+    server = make_server(Scripted(x=lambda *_: Response(200)))
+    with RawClient(server.port) as one, RawClient(server.port, get("x")) as other:
+        assert other.answer().status == 200
+        assert one.rest() == other.rest() == b""
+    eventually(loop, lambda: server.connections == 0 and server._sweep is None)
+
+
+def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
+    monkeypatch.setattr(server_module, "IDLE_TIME", 0.02)
+    waiting: list[Deferred] = []
+
+    def wait(*_: object) -> Deferred:
+        waiting.append(Deferred())
+        loop.call_later(0.1, waiting[-1].resolve, Response(200, b"later"))
+        return waiting[-1]
+
+    server = make_server(Scripted(x=wait))
+    with RawClient(server.port, get("x")) as client:
+        assert client.answer().body == b"later"
+
+
+def test_how_many_connections_there_may_be():
+    assert 64 <= descriptor_budget() <= 20_000
+
+
+def test_without_descriptors_there_is_a_pause_and_one_warning(make_server, loop, caplog, monkeypatch):
+    """The kernel reports the arrival again and again; the loop must neither spin nor give up."""
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.01)
+    server = make_server(Scripted(x=lambda *_: Response(200)))
+    accept = server.socket.accept
+    failures = iter([24, 23, 24, 103, 24])  # EMFILE, ENFILE, ECONNABORTED
+
+    class Listener:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def accept(self) -> Any:
+            for number in failures:
+                raise OSError(number, "no")
+            return accept()
+
+    real = server.socket
+    server.socket = Listener()  # type: ignore[assignment]
+    caplog.set_level(logging.WARNING)
+    with RawClient(server.port, get("x")) as client:
+        assert client.answer().status == 200
+    server.socket = real
+    assert len(caplog.records) == 1
+
+
+def test_without_descriptors_an_idle_connection_makes_room(make_server, loop, monkeypatch):
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 3600)
+    server = make_server(Scripted(x=lambda *_: Response(200)))
+    with RawClient(server.port, get("x")) as idle:
+        idle.answer()
+        in_loop(loop, server._on_accept_error, OSError(24, "Too many open files"))
+        assert idle.rest() == b""
+    with RawClient(server.port, get("x")) as client:
+        assert client.answer().status == 200
+
+
+# The end
+
+
+def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server, loop):
+    waiting: list[Deferred] = []
+
+    def wait(*_: object) -> Deferred:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    server = make_server(Scripted(x=wait, y=lambda *_: Response(200)))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(5)]
+        idle = stack.enter_context(RawClient(server.port, get("y")))
+        idle.answer()
+        eventually(loop, lambda: len(waiting) == 5)
+        in_loop(loop, server.stop)
+        in_loop(loop, server.stop)
+        assert [deferred.state for deferred in waiting] == ["cancelled"] * 5
+        for client in (*clients, idle):
+            assert client.rest() == b""
+    assert server.connections == 0
+    with pytest.raises(ConnectionRefusedError):
+        RawClient(server.port)
+
+
+def test_after_stop_listening_those_who_are_there_are_served(make_server, loop):
+    server = make_server(Scripted(y=lambda *_: Response(200, b"last")))
+    with RawClient(server.port, get("y")) as client:
+        client.answer()
+        in_loop(loop, server.stop_listening)
+        with pytest.raises(ConnectionRefusedError):
+            RawClient(server.port)
+        client.send(get("y"))
+        answer = client.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"last", "close")
+
+
+def test_a_server_that_was_stopped_before_it_began(loop):
+    server = XMLRPCServer(("127.0.0.1", 0), loop, Scripted())
+    in_loop(loop, server.stop)
+    server.start()
+    in_loop(loop, int)
+    with pytest.raises(ConnectionRefusedError):
+        RawClient(server.port)
+
+
+def test_an_answer_resolved_after_the_end_is_refused(make_server, loop):
+    deferred = Deferred()
+    server = make_server(Scripted(x=lambda *_: deferred))
+    with RawClient(server.port, get("x")) as client:
+        eventually(loop, lambda: not server._idle and server.connections)
+        loop.call_soon(server.stop)
+        loop.stop()
+        assert not deferred.resolve(Response(200))
+        assert client.rest() == b""
+
+
+def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
+    handler = Scripted(x=lambda *_: Response(200))
+    server = make_server(handler)
+    with RawClient(server.port, get("x")) as client:
+        client.answer()
+    eventually(loop, lambda: server.connections == 0)
+    reference = weakref.ref(handler.connections.pop())
+    in_loop(loop, int)
+    gc.collect()
+    assert reference() is None
+
+
+# Deadlines (the rest of the hostile things are in test_hostile.py)
+
+
+def test_a_slow_request_is_refused(server, loop, monkeypatch):
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.03)
+    for data in (b"P", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n", post(b"12345", length=10)):
+        with RawClient(server.port, data) as client:
+            assert client.answer().status == 408
+            assert client.rest() == b""
+
+
+def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
+    monkeypatch.setattr(accepted, "WRITE_TIME", 0.03)
+    with RawClient(server.port, call("repeat", "x", str(16 * MiB))) as client:
+        eventually(loop, lambda: server._held)
+        eventually(loop, lambda: server.connections == 0)
+        assert len(client.rest()) < 16 * MiB
+    assert server._held == 0
+
+
+def test_progress_earns_more_time(server, loop, monkeypatch):
+    """Of the request and of its answer."""
+    monkeypatch.setattr(accepted, "PROGRESS", 1)
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.3)
+    monkeypatch.setattr(accepted, "WRITE_TIME", 0.1)
+
+    size = 32 * MiB
+    data = call("repeat", "z" * 1024, str(size // 1024))
+    with RawClient(server.port, data[:-100]) as client:
+        eventually(loop, lambda: server.connections)
+        (connection,) = server._connections
+        timer = in_loop(loop, lambda: connection._deadline)
+        eventually(loop, lambda: connection._deadline is not timer)
+        client.send(data[-100:])
+        answer = client.file.read(MiB)
+        timer = in_loop(loop, lambda: connection._deadline)
+        while in_loop(loop, lambda: connection._deadline) is timer:
+            answer += client.file.read(4096)
+        client.end()
+        answer += client.rest()
+        assert answer.count(b"z") == size
