@@ -340,7 +340,6 @@ def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) ->
         client.enotify(closed_id, "table.load.votable", url="http://127.0.0.1/t")
 
 
-@pytest.mark.xfail(strict=True, reason="a late reply is answered by a fault, on which sampjs leaves the hub")
 def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect: Connect) -> None:
     """R22: sampjs gives its connection up when a reply is answered by a fault, so a late reply must not be."""
     client = connect("program")
@@ -355,18 +354,29 @@ def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect
 
 
 def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
-    """A page is told that the hub stops (R26), sees that there is none, and comes back when there is one."""
+    """A page sees that the hub has stopped, and comes back when there is one again."""
     one = page()
     one.run("register", "page", ANY)
     hub.stop()
     assert one.run("waitClosed") is True
-    assert [each["kind"] for each in one.run("wait", "samp.hub.event.shutdown", 1)] == ["notification"]
     assert one.run("ping") is False
     hub.start()
     assert one.run("ping") is True
     page_id = one.run("register", "page", ANY)
     client = connect("program")
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+@pytest.mark.xfail(strict=True, reason="the hub does not wait for the next pull of a page before it goes")
+def test_a_busy_page_hears_of_the_end_too(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
+    """A page that is between two pulls when the hub stops gets the news with the next one (R26, R42)."""
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    one.run("workOnMessages", 300)
+    connect("program").enotify(page_id, "table.load.votable", url="http://127.0.0.1/t")
+    hub.stop()
+    assert one.run("waitClosed") is True
+    assert "samp.hub.event.shutdown" in one.run("names")
 
 
 def test_eight_tabs_of_one_browser_all_work(page: Callable[..., Page], connect: Connect) -> None:

@@ -7,6 +7,7 @@ globalThis.member = {
     received: [],        // all that came: {kind, sender, name, content}
     waiting: [],         // [{enough, resolve}]: who waits for what is to come
     held: null,          // replies that are kept back, when they are
+    effort: 0,           // milliseconds that the page works on each message
 
     // Asks the hub to register; the promise waits for the user's consent.
     register(name, subscriptions) {
@@ -54,7 +55,15 @@ globalThis.member = {
         }
     },
 
+    workOnMessages(effort) {
+        this.effort = effort;
+    },
+
     take(kind, sender, name, content) {
+        const end = performance.now() + this.effort;
+        while (performance.now() < end) {
+            // busy, as a page is that reads a large table
+        }
         this.received.push({ kind, sender, name, content });
         document.getElementById("count").textContent = String(this.received.length);
         this.look();
@@ -84,6 +93,11 @@ globalThis.member = {
             const found = this.received.filter((one) => one.name === name);
             return found.length >= count ? found : null;
         });
+    },
+
+    // The MTypes and tags of all that has come.
+    async names() {
+        return this.received.map((one) => one.name);
     },
 
     // Waits until the list that the page shows has that name in it.
