@@ -17,7 +17,16 @@ from .transport.http import Request
 if TYPE_CHECKING:
     from .broker.clients import MayReach
 
-__all__ = ["METHODS", "cors_headers", "is_loopback", "is_own_host", "preflight_headers", "sending_rule"]
+__all__ = [
+    "CLIENT_ACCESS_POLICY",
+    "CROSS_DOMAIN",
+    "METHODS",
+    "cors_headers",
+    "is_loopback",
+    "is_own_host",
+    "preflight_headers",
+    "sending_rule",
+]
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -26,6 +35,32 @@ METHODS = "POST, GET, HEAD, OPTIONS"
 MAX_AGE = 86_400
 #: Response headers that a page may read, beside the few that it always may (R46).
 _EXPOSED = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, Content-Range, ETag"
+#: What Flash reads before it lets a page talk to this server (R44).
+CROSS_DOMAIN = """<?xml version="1.0"?>
+<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">
+<cross-domain-policy>
+  <site-control permitted-cross-domain-policies="all"/>
+  <allow-access-from domain="*" secure="false"/>
+  <allow-http-request-headers-from domain="*" headers="*" secure="false"/>
+</cross-domain-policy>
+"""
+
+#: What Silverlight reads before it lets a page talk to this server (R44).
+CLIENT_ACCESS_POLICY = """<?xml version="1.0" encoding="utf-8"?>
+<access-policy>
+  <cross-domain-access>
+    <policy>
+      <allow-from http-methods="GET,POST" http-request-headers="*">
+        <domain uri="*"/>
+      </allow-from>
+      <grant-to>
+        <resource path="/" include-subpaths="true"/>
+      </grant-to>
+    </policy>
+  </cross-domain-access>
+</access-policy>
+"""
+
 _HARMLESS = ("x-samp.mostly-harmless", "samp.mostly-harmless")
 
 

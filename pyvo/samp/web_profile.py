@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyvo.samp.broker import Broker, Client, Delivery, Payload
+from pyvo.samp.broker.deliveries import CALL
 from pyvo.samp.consent import REFUSED, Answer, ConsentDesk, Question, make_question
 from pyvo.samp.consent_askers import WebProfileDialog, make_asker
 from pyvo.samp.constants import SAFE_MTYPES
@@ -35,8 +36,18 @@ from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.server import Connection, XMLRPCServer
 from pyvo.samp.url_book import UrlBook
 from pyvo.samp.url_translation import Translator
-from pyvo.samp.web_access import METHODS, cors_headers, is_loopback, is_own_host, preflight_headers, sending_rule
+from pyvo.samp.web_access import (
+    CLIENT_ACCESS_POLICY,
+    CROSS_DOMAIN,
+    METHODS,
+    cors_headers,
+    is_loopback,
+    is_own_host,
+    preflight_headers,
+    sending_rule,
+)
 from pyvo.samp.web_mailbox import Pull, PullLimit, WebMailbox
+from pyvo.samp.web_member import Joining, Member
 
 __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
 
@@ -49,32 +60,6 @@ PORT = 21012
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
 
-#: What Flash reads before it lets a page talk to this server (R44).
-CROSS_DOMAIN = """<?xml version="1.0"?>
-<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">
-<cross-domain-policy>
-  <site-control permitted-cross-domain-policies="all"/>
-  <allow-access-from domain="*" secure="false"/>
-  <allow-http-request-headers-from domain="*" headers="*" secure="false"/>
-</cross-domain-policy>
-"""
-
-#: What Silverlight reads before it lets a page talk to this server (R44).
-CLIENT_ACCESS_POLICY = """<?xml version="1.0" encoding="utf-8"?>
-<access-policy>
-  <cross-domain-access>
-    <policy>
-      <allow-from http-methods="GET,POST" http-request-headers="*">
-        <domain uri="*"/>
-      </allow-from>
-      <grant-to>
-        <resource path="/" include-subpaths="true"/>
-      </grant-to>
-    </policy>
-  </cross-domain-access>
-</access-policy>
-"""
-
 _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
 _TRANSLATOR = "/translator/"
 #: What was fetched for a page is data: it runs no script as this server's, and its address, which has a token in it,
@@ -85,25 +70,6 @@ _DATA_ONLY = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-
-
-class _Member:
-    """A registered page: its client and mailbox, and the token in its translator's URL."""
-
-    def __init__(self, client: Client, mailbox: WebMailbox, token: str) -> None:
-        self.client = client
-        self.mailbox = mailbox
-        self.token = token
-
-
-class _Joining:
-    """A page on its way in."""
-
-    def __init__(self, question: Question, connection: Connection) -> None:
-        self.question = question
-        self.connection = connection
-        self.answer = Deferred()
-        self.client: Client | None = None
 
 
 class WebProfile:
@@ -144,7 +110,7 @@ class WebProfile:
         self._loop = loop
         self._may_reach = sending_rule(SAFE_MTYPES if mtypes is None else mtypes)
         self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
-        self._members: dict[str, _Member] = {}  # by public id
+        self._members: dict[str, Member] = {}  # by public id
         self._limit = PullLimit(loop)
         self.book = UrlBook()
         self._operations = operations = _Operations(self, broker, loop)
@@ -179,13 +145,13 @@ class WebProfile:
         """Register a page when the user agrees (R40)."""
         if len(self._members) >= MAX_CLIENTS:
             raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
-        joining = _Joining(question, connection)
+        joining = Joining(question, connection)
         ticket = self._desk.submit(question, lambda verdict: self._loop.call_soon(self._on_verdict, joining, verdict))
         joining.answer.on_cancel(lambda: self._desk.withdraw(ticket))
         joining.answer.on_sent = lambda sent: None if sent else self._undo(joining)
         return joining.answer
 
-    def member(self, client: Client) -> _Member:
+    def member(self, client: Client) -> Member:
         """Find a registered page."""
         try:
             return self._members[client.client_id]
@@ -224,7 +190,7 @@ class WebProfile:
 
     # Joining and leaving
 
-    def _on_verdict(self, joining: _Joining, verdict: Answer) -> None:
+    def _on_verdict(self, joining: Joining, verdict: Answer) -> None:
         answer = joining.answer
         if not joining.connection.is_there():
             answer.cancel()  # which the loop has yet to come to
@@ -233,7 +199,7 @@ class WebProfile:
         elif answer.state == "waiting":
             self._enter(joining)
 
-    def _enter(self, joining: _Joining) -> None:
+    def _enter(self, joining: Joining) -> None:
         mailbox = WebMailbox(
             self._loop,
             self._limit,
@@ -247,7 +213,7 @@ class WebProfile:
         except SAMPProxyError as fault:  # the hub is shutting down
             joining.answer.fail(fault)
             return
-        member = _Member(client, mailbox, secrets.token_urlsafe(18))
+        member = Member(client, mailbox, secrets.token_urlsafe(18))
         self._members[client.client_id] = member
         self.book.open(member.token)
         joining.client = client
@@ -258,12 +224,12 @@ class WebProfile:
             }
         )
 
-    def _undo(self, joining: _Joining) -> None:
+    def _undo(self, joining: Joining) -> None:
         """Unregister a page that went away before it got its key."""
         if joining.client is not None:
             self._broker.unregister(joining.client)
 
-    def _forget(self, member: _Member) -> None:
+    def _forget(self, member: Member) -> None:
         self._members.pop(member.client.client_id, None)
         self.book.close(member.token)
 
@@ -271,7 +237,9 @@ class WebProfile:
         for delivery in mailbox.clear():
             self._broker.delivery_failed(delivery, f"{client.title} takes no callbacks any more")
 
-    def _on_delivery(self, member: _Member, delivery: Delivery) -> None:
+    def _on_delivery(self, member: Member, delivery: Delivery) -> None:
+        if delivery.kind == CALL and delivery.tag is not None:
+            member.was_called(delivery.tag)
         if delivery.body.origin == STANDARD:
             self.book.note_program(member.token, delivery.body.value)
 
@@ -363,6 +331,21 @@ class _Operations(HubOperations):
         request, connection, _call = self.current
         browser = request.headers.get("user-agent", "")
         return self._web.pull(self._client(key), connection, browser, parse_float(timeout.strip()))
+
+    def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
+        """
+        Answer a call (R18, R21).
+
+        An answer that comes after its time is dropped without a fault (R22): on a fault sampjs would leave the hub.
+        """
+        answers = self._web.member(self._client(key)).answers(msg_id)
+        try:
+            return super().reply(key, msg_id, response)
+        except SAMPProxyError:
+            if not answers:
+                raise
+            log.debug("A page's answer came too late: nobody waits for it any more")
+            return ""
 
     # What is noted beside what both profiles do: who mentions which URLs (R46), and that a page is alive (R43)
 

@@ -326,6 +326,25 @@ def test_allowing_callbacks_again_keeps_the_queue(hub, page):
         assert len(page.pull()) == 1
 
 
+def test_a_late_answer_of_a_page_is_dropped(hub, page):
+    """R22: on a fault sampjs would leave the hub. R21: a second one, or a forged one, is a fault."""
+    page.listen("x.y")
+    with Program(hub) as program:
+        with pytest.raises(Fault, match="not answered"):
+            program.call("callAndWait", page.id, message("x.y"), "1")
+        ((_, (_, late, _)),) = page.pull()
+        assert page.call("reply", late, OK) == ""
+        program.call("call", page.id, "tag", message("x.y"))
+        ((_, (_, msg_id, _)),) = page.pull()
+        page.call("reply", msg_id, OK)
+        assert len(program.wait_for(1)) == 1
+        with Page(hub) as other:
+            other.register()
+            for client, answered in ((page, late), (page, msg_id), (page, "forged"), (other, late), (other, msg_id)):
+                with pytest.raises(Fault, match="waits for a reply"):
+                    client.call("reply", answered, OK)
+
+
 def test_allowing_callbacks_no_longer(hub, page):
     """R13, R23, R39."""
     page.listen("x.y")
