@@ -75,6 +75,20 @@ def test_signal_to_the_command(python_environment: Environment, isolated: Path, 
         assert "Traceback" not in hub.output
 
 
+def test_impatient_user(python_environment: Environment, isolated: Path) -> None:
+    """R35: a second ^C while the hub takes leave of black holes: it ends at once, and there still is no lockfile."""
+    with start_hub(python_environment) as hub, ExitStack() as stack:
+        audience = Audience(stack)
+        hub.process.send_signal(signal.SIGINT)
+        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        begin = time.monotonic()
+        hub.process.send_signal(signal.SIGINT)
+        assert hub.wait() == 0
+        assert time.monotonic() - begin < 2
+        assert not (isolated / ".samp").exists()
+        assert "Traceback" not in hub.output
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + 15), (signal.SIGINT, -signal.SIGINT), (signal.SIGHUP, 128 + 1)]
 )
