@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import SAMPClientError, SAMPHubError
 from .farewell import Remains, weakly
+from .forking import forget_in_child
 from .handlers import Handlers
 from .hub_link import Request
 from .hub_proxy import SAMPHubProxy
@@ -77,6 +78,7 @@ class SAMPClient(Receiving):
         self.on_end: Callable[[str], object] | None = None
         #: Whether that was because the hub wanted to be rid of this client.
         self.thrown_out = False
+        forget_in_child(self)
         self._finalizer: weakref.finalize[..., SAMPClient] | None = None
         self.use_hub(hub)
 
@@ -153,6 +155,12 @@ class SAMPClient(Receiving):
         self._forget_registration()
         self._ended = ""
         self._remains.stop(timeout)
+
+    def abandon(self) -> None:
+        """Forget what other threads were doing, in the child of a fork."""
+        self._declaring = threading.RLock()
+        self._handlers.abandon()
+        self._forget_registration()
 
     # Registration
 

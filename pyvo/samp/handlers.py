@@ -4,16 +4,37 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import SAMPClientError
-from .protocol import SAMPValue, best_match, check_pattern, encode
+from .protocol import SAMPValue, best_match, check_pattern, encode, subtypes
 
-__all__ = ["Binding", "Handlers", "error_text"]
+__all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text"]
 
 Handler = Callable[..., Any]
 Map = dict[str, Any]
+
+
+class Arrival(NamedTuple):
+    """A message that has arrived; ``msg_id`` is None for a notification."""
+
+    sender_id: str
+    msg_id: str | None
+    mtype: str
+    params: Map
+
+
+#: Looks at what arrives before any binding. It tells whether it has taken the message, which then goes no further, and
+#: with what response a call is answered; None leaves the message to the bindings.
+Tap = Callable[[Arrival], "Map | None"]
+
+
+def direct(function: Handler) -> Handler:
+    """Mark a handler as the package's own: it runs in the client's thread, never in the program's event loop."""
+    function.__dict__["samp_direct"] = True
+    return function
 
 
 class Binding(NamedTuple):
@@ -22,6 +43,11 @@ class Binding(NamedTuple):
     function: Handler
     takes_id: bool
     annotations: Map
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it was marked by `direct`."""
+        return is_direct(self.function)
 
     @classmethod
     def of(cls, function: Handler, annotations: Mapping[str, Any] | None) -> Binding:
@@ -73,41 +99,71 @@ class Handlers:
     """
     Which function handles what.
 
-    The tables are replaced, never changed, so that a thread that looks something up needs no lock.
+    The tables are replaced, never changed, so that a thread that looks something up needs no lock; those that replace
+    one take turns.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.notifications: dict[str, Binding] = {}
         self.calls: dict[str, Binding] = {}
         self.responses: dict[str, Handler] = {}
+        #: The package's own, in the order in which they look; by whatever object stands for them.
+        self.taps: dict[object, tuple[frozenset[str], Tap]] = {}
+
+    def add_tap(self, key: object, patterns: Iterable[str], tap: Tap) -> None:
+        """Have a function look at messages of some MTypes or wildcards before the bindings do."""
+        checked = frozenset(patterns)
+        for pattern in checked:
+            check_pattern(pattern)
+        with self._lock:
+            self.taps = {**self.taps, key: (checked, tap)}
+
+    def remove_tap(self, key: object) -> None:
+        """Undo `add_tap`; nothing happens if that is done already."""
+        with self._lock:
+            self.taps = {other: tap for other, tap in self.taps.items() if other is not key}
+
+    def taps_for(self, mtype: str) -> list[Tap]:
+        """The functions that look at messages of an MType, the latest first."""
+        wanted = set(subtypes(mtype))
+        return [tap for patterns, tap in reversed(self.taps.values()) if patterns & wanted]
 
     def bind_notification(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
         """Have notifications of an MType, or of all that a wildcard covers, handled by a function (R12)."""
         check_pattern(mtype)
-        self.notifications = {**self.notifications, mtype: Binding.of(function, annotations)}
+        binding = Binding.of(function, annotations)
+        with self._lock:
+            self.notifications = {**self.notifications, mtype: binding}
 
     def bind_call(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
         """Have calls of an MType, or of all that a wildcard covers, handled by a function (R12)."""
         check_pattern(mtype)
-        self.calls = {**self.calls, mtype: Binding.of(function, annotations)}
+        binding = Binding.of(function, annotations)
+        with self._lock:
+            self.calls = {**self.calls, mtype: binding}
 
     def bind_response(self, msg_tag: str, function: Handler) -> None:
         """Have the responses to calls with a tag handled by a function (R20)."""
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
-        self.responses = {**self.responses, msg_tag: function}
+        with self._lock:
+            self.responses = {**self.responses, msg_tag: function}
 
     def unbind_notification(self, mtype: str) -> None:
         """Undo `bind_notification`."""
-        self.notifications = _without(self.notifications, mtype, "notifications of")
+        with self._lock:
+            self.notifications = _without(self.notifications, mtype, "notifications of")
 
     def unbind_call(self, mtype: str) -> None:
         """Undo `bind_call`."""
-        self.calls = _without(self.calls, mtype, "calls of")
+        with self._lock:
+            self.calls = _without(self.calls, mtype, "calls of")
 
     def unbind_response(self, msg_tag: str) -> None:
         """Undo `bind_response`."""
-        self.responses = _without(self.responses, msg_tag, "responses to")
+        with self._lock:
+            self.responses = _without(self.responses, msg_tag, "responses to")
 
     def for_notification(self, mtype: str) -> Binding | None:
         """The most specific binding for a notification."""
@@ -117,13 +173,22 @@ class Handlers:
         """The most specific binding for a call."""
         return best_match(self.calls, mtype)
 
+    def abandon(self) -> None:
+        """Forget who was just binding something, in the child of a fork."""
+        self._lock = threading.Lock()
+
     def subscriptions(self) -> dict[str, Map]:
         """The subscriptions that all these bindings need, with their annotations."""
-        wanted: dict[str, Map] = {}
+        wanted: dict[str, Map] = {pattern: {} for patterns, _ in self.taps.values() for pattern in patterns}
         for table in (self.notifications, self.calls):
             for mtype, binding in table.items():
                 wanted[mtype] = {**wanted.get(mtype, {}), **binding.annotations}
         return wanted
+
+
+def is_direct(function: Handler) -> bool:
+    """Whether a handler was marked by `direct`."""
+    return bool(getattr(function, "samp_direct", False))
 
 
 def _without(table: dict[str, Any], key: str, what: str) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from xmlrpc.client import Fault
 from .errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from .forking import FORKED, forget_in_child
 from .lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
-from .protocol import SAMPValue, encode
+from .remote import RemoteMethod, encoded
 from .transport.connection import XMLRPCClient
 
 if TYPE_CHECKING:
     from .hub import SAMPHubServer
 
-__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "RemoteMethod", "Request"]
+__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "Request"]
 
 log = logging.getLogger(__name__)
 
@@ -38,47 +38,11 @@ MARGIN = 10.0
 #: Each so many seconds during a long wait the hub is asked whether it is still alive.
 LOOK_EVERY = 20.0
 
-NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
+#: An operation and its parameters.
 Request = tuple[str, dict[str, Any]]
 
+NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
-
-
-class RemoteMethod:
-    """
-    A method of an XML-RPC server, or the beginning of the name of one: ``RemoteMethod(client, "samp").hub.ping()``.
-
-    Parameters
-    ----------
-    client : XMLRPCClient
-        How the server is called.
-    name : str
-        Name so far; empty for the server itself.
-    """
-
-    def __init__(self, client: XMLRPCClient, name: str = "") -> None:
-        self.client = client
-        self.name = name
-
-    def __getattr__(self, name: str) -> RemoteMethod:
-        if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
-            raise AttributeError(name)
-        method = RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
-        setattr(self, name, method)  # next time it is found without coming here
-        return method
-
-    def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
-        """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
-        return self.client.call(self.name, *params, **waiting)
-
-
-def _encoded(params: Mapping[str, Any]) -> list[SAMPValue]:
-    return [
-        # Nothing has to be done about most strings, ids and keys above all.
-        value if type(value) is str and value.isascii() and value.isprintable()
-        else encode(value, "" if isinstance(value, Mapping) else name)
-        for name, value in params.items()
-    ]  # fmt: skip
 
 
 class Recent:
@@ -307,7 +271,7 @@ class HubLink:
         str, list or dict
             What the hub answered.
         """
-        values = _encoded(params)
+        values = encoded(params)
         if self.proxy is None:
             raise SAMPHubError(self._trouble)
         method = getattr(self._samp_hub, operation)
@@ -333,7 +297,7 @@ class HubLink:
             for operation, params in requests:
                 self._ask(operation, **params)
             return
-        calls = [(getattr(hub, operation).name, _encoded(params)) for operation, params in requests]
+        calls = [(getattr(hub, operation).name, encoded(params)) for operation, params in requests]
         self._carry_out(hub.client.call_in_a_row, calls)
 
     def _carry_out(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .client import SAMPClient
-from .errors import SAMPClientError, SAMPError
+from .dispatching import Dispatch, Elsewhere
+from .errors import SAMPClientError, SAMPError, SAMPHubError
 from .farewell import weakly
 from .forking import forget_in_child
 from .hub_proxy import SAMPHubProxy
@@ -52,6 +53,8 @@ class Membership:
     ----------
     name, description, metadata, addr, port, callable
         As of `SAMPClient`.
+    dispatch : callable, optional
+        As of `SAMPIntegratedClient`.
     """
 
     def __init__(
@@ -62,12 +65,18 @@ class Membership:
         addr: str | None = None,
         port: int = 0,
         callable: bool = True,  # noqa: A002 - the name that programs use
+        *,
+        dispatch: Dispatch | None = None,
     ) -> None:
         #: The connection to the hub.
         self.hub = SAMPHubProxy()
         #: The client without the connection.
         self.client = SAMPClient(self.hub, name, description, metadata, addr, port, callable)
         self.client.on_end = weakly(self._on_end)
+        if dispatch is not None:
+            self.client.elsewhere = Elsewhere(dispatch)
+        #: The hub that `connect` started because there was none.
+        self.own_hub: SAMPHubServer | None = None
         self._lock = threading.RLock()
         self._how: dict[str, Any] = {}
         self._wanted = False
@@ -91,6 +100,7 @@ class Membership:
         reconnect: bool = False,
         on_state: Callable[[str], object] | None = None,
         web: bool | str = False,
+        start_hub: bool | Mapping[str, Any] = False,
     ) -> None:
         """
         Connect to a hub and register. Does nothing if the client is connected.
@@ -112,6 +122,10 @@ class Membership:
         web : bool or str
             Whether to use the Web Profile, by which a hub can be reached whose lockfile cannot be read (R39);
             or the URL where that is offered. The user is asked for consent then.
+        start_hub : bool or mapping
+            Whether to start a hub inside this process when none is running; or options of `SAMPHubServer` for it.
+            Unless they say otherwise it does not serve web pages, as nobody could be asked. It ends with
+            `disconnect`.
 
         Raises
         ------
@@ -131,6 +145,8 @@ class Membership:
             self._use_profile(web)
             self._wanted = True
             try:
+                if start_hub:
+                    self._start_hub_if_none(dict(start_hub) if isinstance(start_hub, Mapping) else {})
                 self._join()
             except BaseException:
                 self._end()
@@ -163,6 +179,24 @@ class Membership:
 
     # Joining and leaving; with the lock
 
+    def _start_hub_if_none(self, options: dict[str, Any]) -> None:
+        from .hub import SAMPHubServer  # noqa: PLC0415 - most programs never need it
+
+        try:
+            self.hub.connect(**self._how)
+            return
+        except SAMPHubError as error:
+            log.debug("A hub is started: %s", error)
+        hub = SAMPHubServer(**{"web_profile": False, "label": "started by a client", **options})
+        try:
+            hub.start()
+        except SAMPHubError as error:  # another program was quicker: its hub does as well
+            log.debug("There is a hub by now: %s", error)
+            return
+        self.own_hub = hub
+        if options.get("mode") == "multiple" or "lockfile" in options:  # it is not where one looks for hubs
+            self._how["hub"] = hub
+
     def _use_profile(self, web: bool | str) -> None:
         kind = SAMPWebHubProxy if web else SAMPHubProxy
         if type(self.hub) is not kind:
@@ -179,6 +213,7 @@ class Membership:
             self.hub.disconnect()
             raise
         self._watch = HubWatch(self.client.loop, self.hub.url, self.hub.ping_method, weakly(self._on_silence))
+        self._joined()
 
     def _end(self) -> None:
         self._wanted = False
@@ -186,8 +221,20 @@ class Membership:
             self._timer.cancel()
             self._timer = None
         self._end_watch()
+        self._left()
+        if self.client.elsewhere is not None:
+            self.client.elsewhere.release()
         self.client.stop(HANDLER_TIME)
         self.hub.disconnect()
+        hub, self.own_hub = self.own_hub, None
+        if hub is not None:
+            hub.stop()
+
+    def _joined(self) -> None:
+        """Do what is to be done when the client has joined a hub; for subclasses. Must not wait."""
+
+    def _left(self) -> None:
+        """Do what is to be done when the connection has ended; for subclasses. May come more than once."""
 
     def _end_watch(self) -> None:
         watch, self._watch = self._watch, None
@@ -214,6 +261,7 @@ class Membership:
             if not self._wanted or self.is_connected:
                 return
             self._end_watch()
+            self._left()
         self._report("lost")
         with self._lock:
             if self._reconnect and not self.client.thrown_out and not self.is_connected:

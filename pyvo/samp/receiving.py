@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bindings import BindingMethods
+from .dispatching import Elsewhere
 from .errors import SAMPError
-from .handlers import Handlers, as_result, error_text
+from .handlers import Arrival, Handlers, as_result, error_text, is_direct
 from .hub_proxy import SAMPHubProxy
 from .protocol import SAMPValue, error_response, ok_response
 
@@ -26,6 +27,8 @@ class Receiving(BindingMethods):
     thrown_out: bool
     _handlers: Handlers
     _hub_id: str | None
+    #: Where the program's handlers run; None for the thread that received the message.
+    elsewhere: Elsewhere | None = None
 
     def heed(self, method: str, params: tuple[Any, ...]) -> None:
         """
@@ -61,10 +64,12 @@ class Receiving(BindingMethods):
         message : mapping
             The message.
         """
+        if self._tapped(sender_id, None, message) is not None:
+            return ""
         binding = self._handlers.for_notification(message["samp.mtype"])
         if binding is not None:
             try:
-                binding.run(private_key, sender_id, None, message)
+                self._run(binding.run, binding.is_direct, private_key, sender_id, None, message)
             except Exception:
                 log.exception("The handler of the notification %s failed", message["samp.mtype"])
         return ""
@@ -87,12 +92,16 @@ class Receiving(BindingMethods):
             The message.
         """
         mtype = message["samp.mtype"]
+        response = self._tapped(sender_id, msg_id, message)
+        if response is not None:
+            self._answer(private_key, msg_id, response)
+            return ""
         binding = self._handlers.for_call(mtype)
         if binding is None:
             self._answer(private_key, msg_id, error_response(f"This client has no handler for calls of {mtype}"))
             return ""
         try:
-            result = binding.run(private_key, sender_id, msg_id, message)
+            result = self._run(binding.run, binding.is_direct, private_key, sender_id, msg_id, message)
             if not binding.takes_id:  # it could not reply
                 self._answer(private_key, msg_id, ok_response(as_result(result)))
         except BaseException as error:  # sys.exit() in a handler is an error of that handler
@@ -122,7 +131,7 @@ class Receiving(BindingMethods):
             log.debug("Nothing is bound to responses to %r", msg_tag)
             return ""
         try:
-            handler(private_key, responder_id, msg_tag, response)
+            self._run(handler, is_direct(handler), private_key, responder_id, msg_tag, response)
         except Exception:
             log.exception("The handler of responses to %r failed", msg_tag)
         return ""
@@ -142,6 +151,42 @@ class Receiving(BindingMethods):
         """
         value = os.environ.get(str(params.get("name", "")), "")
         self.hub.reply(private_key, msg_id, ok_response({"value": value}))
+
+    def run_handler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """
+        Call a function of the program's where its handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
+
+        Parameters
+        ----------
+        function : callable
+            The function.
+        *args, **kwargs
+            What it is called with.
+
+        Returns
+        -------
+        object
+            What it returned.
+        """
+        if self.elsewhere is None:
+            return function(*args, **kwargs)
+        return self.elsewhere.run(function, *args, **kwargs)
+
+    def _run(self, function: Callable[..., Any], is_direct: bool, *args: Any) -> Any:
+        return function(*args) if is_direct else self.run_handler(function, *args)
+
+    def _tapped(self, sender_id: str, msg_id: str | None, message: Mapping[str, Any]) -> dict[str, SAMPValue] | None:
+        """Show a message to the package's own listeners; the response if one of them has taken it."""
+        mtype = message["samp.mtype"]
+        for tap in self._handlers.taps_for(mtype):
+            try:
+                response = tap(Arrival(sender_id, msg_id, mtype, message["samp.params"]))
+            except Exception as error:
+                log.exception("A listener to %s failed", mtype)
+                response = error_response(error_text(error))
+            if response is not None:
+                return response
+        return None
 
     def _answer(self, private_key: str, msg_id: str, response: dict[str, SAMPValue]) -> None:
         """Reply in the place of a handler, if it has not."""
