@@ -16,10 +16,11 @@ from __future__ import annotations
 import logging
 import threading
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SAMPProxyError
 
@@ -198,11 +199,15 @@ class Ticket:
             self.timer.cancel()
 
 
-class Asker(Protocol):
+class Asker(ABC):
     """A way to put a question to the user."""
 
+    @abstractmethod
     def ask(self, ticket: Ticket) -> Answer:
         """Ask, and wait for the answer; called in a worker thread, one question at a time."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Let an `ask` that waits end, if it can: the hub stops. Its ticket has been withdrawn before."""
 
 
 class ConsentDesk:
@@ -301,6 +306,7 @@ class ConsentDesk:
             self._waiting.clear()
         for ticket in tickets:
             ticket.withdraw(tell=True)
+        self._asker.close()
 
     def _admit(self, ticket: Ticket) -> None:
         origin = ticket.question.origin

@@ -113,17 +113,16 @@ def make_asker(dialog: object) -> Asker:
     return _Function(dialog)
 
 
-class _Deny:
+class _Deny(Asker):
     """Says no to everybody."""
 
-    @staticmethod
-    def ask(ticket: Ticket) -> Answer:
+    def ask(self, ticket: Ticket) -> Answer:
         """Say no."""
         log.info("%s is refused: this hub takes no web pages", ticket.question.name)
         return Answer.DENY
 
 
-class _Function:
+class _Function(Asker):
     """Leaves the decision to a function of the user's program."""
 
     def __init__(self, function: Callable[..., object]) -> None:
@@ -156,7 +155,7 @@ def _takes_two(function: Callable[..., object]) -> bool:
     raise TypeError("The function that is asked for consent takes (samp_name, details, client, origin)")
 
 
-class _Dialog:
+class _Dialog(Asker):
     """Passes questions to an object that takes them from a queue (`WebProfileDialog`)."""
 
     def __init__(self, dialog: Any) -> None:
@@ -175,6 +174,10 @@ class _Dialog:
         ticket.when_withdrawn(self._take_back)
         return Answer.ONCE if self._results.get() is True else Answer.DENY
 
+    def close(self) -> None:
+        """Wait for the click no longer."""
+        self._results.put(False)
+
     def _take_back(self) -> None:
         """Remove a question that has not been shown yet; one that has been still waits for its click."""
         try:
@@ -184,7 +187,7 @@ class _Dialog:
         self._results.put(False)
 
 
-class _Window:
+class _Window(Asker):
     """
     Shows a window of a process of its own (`pyvo.samp.consent_tk`).
 

@@ -15,7 +15,6 @@ Without a terminal, or from the background of one, nobody can be asked, and the 
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import contextlib
 import importlib
@@ -28,7 +27,7 @@ import socket
 import sys
 from typing import Any
 
-from .consent import MEANING, Answer, Question, Ticket
+from .consent import MEANING, Answer, Asker, Question, Ticket
 
 __all__ = ["Terminal"]
 
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 _ANSWERS = {"y": Answer.ONCE, "yes": Answer.ONCE, "a": Answer.ALWAYS, "always": Answer.ALWAYS}
 
 
-class Terminal:
+class Terminal(Asker):
     """Asks in the terminal, IPython or notebook that the hub runs in."""
 
     def ask(self, ticket: Ticket) -> Answer:
@@ -137,6 +136,8 @@ def _ipython_prompt() -> Any:
 
 def _read_beside_ipython(application: Any, text: str) -> str:
     """Have IPython put its prompt aside for as long as ``input`` takes."""
+    import asyncio  # noqa: PLC0415 - a tenth of a second that hubs elsewhere are spared
+
     toolkit = importlib.import_module("prompt_toolkit.application")  # comes with IPython
     current = importlib.import_module("prompt_toolkit.application.current")
 

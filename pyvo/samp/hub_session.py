@@ -171,7 +171,7 @@ class HubSession:
             left = client.last_active + limit - now
             if left > 0:
                 wait = min(wait, left)
-            else:
+            elif not getattr(client.mailbox, "is_pulled", False):  # a page that waits is there
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._later(wait, self._check_clients)
 

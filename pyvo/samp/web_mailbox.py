@@ -162,6 +162,11 @@ class WebMailbox:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_pulled(self) -> bool:
+        """Whether a pull waits: the page is there, however long it has been silent."""
+        return bool(self._waiting)
+
     # What the broker calls, in any thread
 
     def put(self, delivery: Delivery) -> None:

@@ -156,6 +156,45 @@ def test_every_refusal_of_a_post_is_a_fault(port, body):
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 
 
+OPERATIONS = {
+    "register": [{"samp.name": "x"}],
+    "unregister": ["key"],
+    "declareMetadata": ["key", {}],
+    "getMetadata": ["key", "hub"],
+    "declareSubscriptions": ["key", {}],
+    "getSubscriptions": ["key", "hub"],
+    "getRegisteredClients": ["key"],
+    "getSubscribedClients": ["key", "x"],
+    "notify": ["key", "hub", {"samp.mtype": "x", "samp.params": {}}],
+    "notifyAll": ["key", {"samp.mtype": "x", "samp.params": {}}],
+    "call": ["key", "hub", "tag", {"samp.mtype": "x", "samp.params": {}}],
+    "callAll": ["key", "tag", {"samp.mtype": "x", "samp.params": {}}],
+    "callAndWait": ["key", "hub", {"samp.mtype": "x", "samp.params": {}}, "1"],
+    "reply": ["key", "id", {"samp.status": "samp.ok", "samp.result": {}}],
+    "allowReverseCallbacks": ["key", "1"],
+    "pullCallbacks": ["key", "0"],
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_parameters_that_do_not_fit_are_a_fault(port, operation):
+    """R48: too few, too many, and wrongly typed ones, with a good key and with a bad one."""
+    good = OPERATIONS[operation]
+    wrong = [[], good[:-1], [*good, "more"], [["list"], *good[1:]], [*good[:-1], ["list"]], [{}] * len(good), good]
+    with Page(port) as page:
+        page.register()
+        for key in ("key", page.key):
+            for values in wrong:
+                if (operation == "register" and values is good) or (values is good and key == page.key):
+                    continue
+                params = tuple(key if value == "key" else value for value in values)
+                body = xmlrpc.client.dumps(params, f"samp.webhub.{operation}").encode()
+                answer = request(port, "POST", "/", {"Origin": ORIGIN}, body)
+                assert fault_of(answer), values
+                assert "Internal" not in fault_of(answer), values
+        assert page.call("ping") == ""
+
+
 @pytest.mark.parametrize("path", ["/x", "/RPC2", "//", "/translator/x"])
 def test_a_post_to_another_path_is_a_fault(port, path):
     """R39, R48."""

@@ -196,6 +196,39 @@ def test_a_large_answer_that_breaks_off_is_given_again(hub, page, program):
     assert numbers(page.pull_some(1)) == [1]
 
 
+@pytest.mark.slow
+def test_connections_that_break_at_any_moment(hub, page, program):
+    """R42: whatever breaks when, each callback is read once, in order."""
+    import random
+
+    chance = random.Random(7)
+    total = 600
+
+    def send_all() -> None:
+        for number in range(total):
+            send_numbers(program, number)
+            time.sleep(chance.choice([0, 0, 0.002]))
+
+    sender = threading.Thread(target=send_all)
+    sender.start()
+    got: list[int] = []
+    broken = 0
+    while len(got) < total:
+        sock = page.begin_pull("1")
+        kind = chance.randrange(4)
+        if kind < 2:
+            got += numbers(page.receive(sock))
+            sock.close()
+        else:
+            time.sleep(chance.choice([0, 0.0005, 0.001, 0.003]))
+            (socket.socket.close if kind == 2 else reset)(sock)
+            broken += 1
+        page._socks.remove(sock)
+    sender.join()
+    assert got == list(range(total))
+    assert broken > 10
+
+
 # Gone pages (R43)
 
 
@@ -271,6 +304,30 @@ def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
         begin_pull(hub, again)
         wait_until(lambda: not is_registered(program, page))
         assert is_registered(program, again)
+
+
+def test_a_page_that_waits_is_not_silent(make_hub):
+    """Its one request takes ten minutes, and is no silence in the sense of ``client_timeout``."""
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
+    with Page(hub) as page:
+        page.register().listen("x.y")
+        begin_pull(hub, page)
+        threading.Event().wait(1.5)
+        assert page.id in hub._session.web._members
+
+
+def test_pages_that_come_and_go_leave_nothing(hub):
+    with Page(hub) as page:
+        for _ in range(100):
+            page.register().listen("x.y")
+            page.pull("0")
+            page.call("unregister")
+            page.key = ""
+        assert page.call("ping") == ""
+    web = hub._session.web
+    assert web._members == {}
+    assert web.book._allowed == {}
+    assert web._limit._waiting == {}
 
 
 # A full queue

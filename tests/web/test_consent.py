@@ -7,14 +7,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pyvo.samp.consent import MAX_WAITING, Answer, ConsentDesk, Question, Ticket, display_text, make_question
+from pyvo.samp.consent import MAX_WAITING, Answer, Asker, ConsentDesk, Question, Ticket, display_text, make_question
 from pyvo.samp.errors import SAMPProxyError
 
 HERE = ("127.0.0.1", 1234)
 
 
-class Bench:
+class Bench(Asker):
     """A desk whose workers and timers run when the test says so."""
 
     def __init__(self, *answers: Answer | BaseException) -> None:
@@ -259,6 +261,14 @@ def test_closing_refuses_all():
 )
 def test_texts_from_strangers_are_fit_for_display(text, shown):
     assert display_text(text) == shown
+
+
+@given(st.text(), st.integers(4, 100))
+def test_any_text_is_made_fit_for_display(text, limit):
+    shown = display_text(text, limit)
+    assert len(shown) <= limit
+    assert shown.isprintable()
+    assert "  " not in shown
 
 
 def test_a_question_from_a_map_and_from_a_bare_name():

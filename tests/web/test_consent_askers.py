@@ -128,6 +128,16 @@ def test_a_question_that_was_not_shown_yet_is_taken_back():
     assert answers == [Answer.DENY]
 
 
+def test_a_question_that_is_shown_ends_with_the_hub():
+    dialog = Dialog()
+    asker = make_asker(dialog)
+    thread, answers = ask_in_thread(asker, make_ticket())
+    wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+    asker.close()
+    thread.join(5)
+    assert answers == [Answer.DENY]
+
+
 def test_any_object_that_is_given_the_two_queues():
     class Plain:
         pass
