@@ -49,6 +49,7 @@ class ConsentWindow:
         root.resizable(width=False, height=False)
         frame = ttk.Frame(root, padding=18)
         frame.grid()
+        frame.columnconfigure(1, weight=1)
         self._add_texts(frame, question)
         self._add_buttons(frame, always=bool(question["always"]))
         root.protocol("WM_DELETE_WINDOW", lambda: answer("deny"))
