@@ -1,0 +1,560 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Whatever may arrive at a server's port, over real connections.
+
+Each ends with an answer or with the end of the connection, is held to a deadline and to a bound on memory, and leaves
+service as it was: `server` is asked for something ordinary behind it, and `nothing_left_behind` counts threads and
+descriptors.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.transport import accepted
+from pyvo.samp.transport.http import MAX_HEAD
+from pyvo.samp.transport.server import XMLRPCServer
+from pyvo.samp.transport.xml_reader import read_answer
+from pyvo.samp.transport.xml_writer import write_call
+
+from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
+
+MiB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines that a test can wait for."""
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.1)
+    monkeypatch.setattr(accepted, "WRITE_TIME", 0.1)
+    monkeypatch.setattr(accepted, "LINGER_TIME", 0.1)
+
+
+@pytest.fixture
+def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCServer]:
+    """A server that must be fine behind the test."""
+    server = make_server(max_body=2 * MiB)
+    yield server
+    with RawClient(server.port, call("echo", "fine")) as client:
+        assert read_answer(client.answer().body) == "fine"
+    eventually(loop, lambda: server.connections == 0)
+    assert server._held == 0
+    assert not server._idle
+
+
+def status(server: XMLRPCServer, data: bytes) -> int:
+    """The status with which some bytes are answered; the connection must end behind that."""
+    with RawClient(server.port, data) as client:
+        answer = client.answer()
+        assert client.rest() == b""
+        return answer.status
+
+
+# Lengths
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (b"-5", 400),
+        (b"+5", 400),
+        (b"5.0", 400),
+        (b"five", 400),
+        (b"", 400),
+        (b"5, 5", 400),
+        (b"5\r\nContent-Length: 5", 400),
+        (b"5\r\nContent-Length: 6", 400),
+        (b"5\r\nTransfer-Encoding: chunked", 400),
+        (b"99999999999999999999999999", 413),
+        (b"9223372036854775807", 413),
+        (b"2097153", 413),
+    ],
+)
+def test_lengths(server, expected, length):
+    assert status(server, b"POST / HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\nabcde") == expected
+
+
+def test_no_length(server):
+    assert status(server, b"POST / HTTP/1.1\r\n\r\n" + write_call("echo", ["a"])) == 411
+
+
+def test_a_body_shorter_than_announced(server):
+    """Its sender waits for an answer, and gets one in the end."""
+    body = write_call("echo", ["a"])
+    assert status(server, post(body, length=len(body) + 1)) == 408
+
+
+def test_a_body_longer_than_announced(server):
+    """What is too much is no request."""
+    body = write_call("echo", ["a"])
+    with RawClient(server.port, post(body + b"\0\0\0", length=len(body))) as client:
+        assert read_answer(client.answer().body) == "a"
+        assert client.answer().status == 400
+        assert client.rest() == b""
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "end"])
+def test_a_body_that_is_cut_off(server, loop, how):
+    """The sender closes amid it: nothing spins, nothing is called."""
+    data = call("echo", "a" * 1000)
+    client = RawClient(server.port, data[:500])
+    eventually(loop, lambda: server.connections == 1)
+    getattr(client, how)()
+    eventually(loop, lambda: server.connections == 0)
+    before = time.process_time()
+    in_loop(loop, int)
+    assert time.process_time() - before < 1
+    client.close()
+
+
+def test_a_head_that_is_cut_off(server, loop):
+    for size in (1, 4, 20, 40):
+        RawClient(server.port, call("echo", "a")[:size]).close()
+    eventually(loop, lambda: server.connections == 0)
+
+
+# Chunks and gzip
+
+
+def test_chunks(server):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = write_call("echo", ["chunks"])
+    data = b"".join(b"%x\r\n%b\r\n" % (len(body[i : i + 7]), body[i : i + 7]) for i in range(0, len(body), 7))
+    with RawClient(
+        server.port, head + data + b"0\r\n\r\n" + head + b"%x;a=b\n%b\n0\nX: y\n\n" % (len(body), body)
+    ) as client:
+        for _ in range(2):
+            assert read_answer(client.answer().body) == "chunks"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"zz\r\n", 400),
+        (b"-1\r\n", 400),
+        (b"5\r\nabcdefg\r\n", 400),
+        (b"ffffffffffffffffffff\r\n", 400),
+        (b"fffffffffff\r\n", 413),
+        (b"100000\r\n" + b"a" * MiB + b"\r\n100001\r\n", 413),
+        (b"5;" + b"x" * 5000, 400),
+        (b"1\r\na\r\n", 408),
+        (b"0\r\n" + b"a: b\r\n" * 20_000, 400),
+    ],
+)
+def test_chunks_that_are_malformed_or_endless(server, data, expected):
+    assert status(server, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + data) == expected
+
+
+def test_gzip(server):
+    packed = gzip.compress(write_call("echo", ["gzip"]))
+    with RawClient(server.port, post(packed, "Content-Encoding: gzip")) as client:
+        assert read_answer(client.answer().body) == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("packed", "expected"), [(gzip.compress(bytes(300 * MiB)), 413), (b"no gzip", 400), (gzip.compress(b"a")[:-1], 400)]
+)
+def test_gzip_bombs(server, packed, expected):
+    tracemalloc.start()
+    try:
+        assert status(server, post(packed, "Content-Encoding: gzip")) == expected
+        assert tracemalloc.get_traced_memory()[1] < 16 * MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_codings_that_are_not_known(server):
+    assert status(server, post(b"x", "Content-Encoding: br")) == 415
+    assert status(server, b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n") == 501
+
+
+# Heads
+
+
+@pytest.mark.parametrize("line", [b"A: b\r\n" * 50, b"a" * 1000, b"\0" * 300, b"A: b\n" * 50])
+def test_endless_headers(server, line):
+    with RawClient(server.port, b"GET / HTTP/1.1\r\n") as client:
+        with suppress(ConnectionError):
+            for _ in range(3 * MAX_HEAD // len(line)):
+                client.send(line)
+        assert client.answer().status in (400, 431)
+        assert client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /\r\n",  # HTTP/0.9
+        b"GET /\n",
+        b"POST / HTTP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x80\x80\x01\x03",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"<?xml version='1.0'?><methodCall/>\r\n",
+        b"\0" * 1000,
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\tHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_at_once(server, data, monkeypatch):
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    assert status(server, data) == 400
+
+
+def test_tls(server):
+    """A client that takes the server for one of HTTPS learns at once that it is none."""
+    context = ssl.create_default_context()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        context.wrap_socket(sock, server_hostname="localhost")
+
+
+def test_blank_lines_are_no_request(server, loop):
+    with RawClient(server.port, b"\r\n" * 10_000) as client:
+        client.send(call("echo", "a"))
+        assert read_answer(client.answer().body) == "a"
+
+
+def test_random_bytes(server, loop):
+    """Each ends with an answer, or with the end."""
+    chance = random.Random(1)
+    good = call("echo", "text")
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(chance.randrange(1, 5)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randrange(5)] = chance.randbytes(chance.randrange(5))
+        with RawClient(server.port, bytes(data)) as client, suppress(ConnectionError):
+            client.end()
+            client.rest()
+
+
+# Slowness
+
+
+@pytest.mark.parametrize("part", [1, 20, 60, 150])
+def test_slow_senders(server, part):
+    """One that stops at some place: the deadline is for the whole request, and not for the next byte."""
+    data = call("echo", "a" * 100)
+    assert status(server, data[:part]) == 408
+
+
+def test_a_sender_of_single_bytes_gains_no_time(server, loop):
+    data = call("echo", "a" * 100_000)
+    with RawClient(server.port) as client:
+        client.sock.setblocking(False)
+        place = 0
+        with suppress(ConnectionError):
+            while not in_loop(loop, lambda: any(c._lingering for c in server._connections)):
+                with suppress(BlockingIOError):
+                    client.sock.send(data[place : place + 1])
+                    place += 1
+                assert place < len(data)
+        client.sock.settimeout(PATIENCE)
+        assert b" 408 " in client.sock.recv(20)
+
+
+def test_slow_readers(make_server, loop):
+    """What they do not read is bounded in bytes and in time; others are served meanwhile."""
+    server = make_server(max_body=8 * MiB, max_buffered=40 * MiB)
+    with ExitStack() as stack:
+        data = call("repeat", "x", str(16 * MiB))
+        slow = [stack.enter_context(RawClient(server.port, data)) for _ in range(6)]
+        with RawClient(server.port, call("echo", "fine")) as client:
+            assert read_answer(client.answer().body) == "fine"
+        assert server._held <= 40 * MiB
+        eventually(loop, lambda: server.connections == 0)
+        assert server._held == 0
+        assert len(slow) == 6
+
+
+def test_a_request_that_is_refused_early_is_read_on_for_a_while(server):
+    """Or its sender would see a reset instead of the refusal."""
+    with RawClient(server.port, post(b"", length=3 * MiB)) as client:
+        client.send(bytes(MiB))
+        assert client.answer().status == 413
+        assert client.rest() == b""
+
+
+def test_whoever_goes_on_sending_for_ever_is_cut_off(server):
+    with RawClient(server.port, b"nonsense\r\n") as client:
+
+        def flood() -> None:
+            while True:
+                client.send(bytes(MiB))
+
+        with pytest.raises(ConnectionError):
+            flood()
+
+
+# Numbers
+
+
+def test_five_hundred_idle_and_half_connections(server, loop, monkeypatch):
+    """Some have said nothing, some a part of a request, some wait."""
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    part = call("echo", "a" * 100)
+    with ExitStack() as stack:
+        for number in range(500):
+            stack.enter_context(RawClient(server.port, part[: number % 150]))
+        eventually(loop, lambda: server.connections == 500)
+        with RawClient(server.port, call("echo", "fine")) as client:
+            assert read_answer(client.answer().body) == "fine"
+
+
+def test_two_hundred_at_once(server):
+    """All of them connect before the first is answered, from many threads."""
+    failures: list[object] = []
+    gate = threading.Barrier(20)
+
+    def ask(own: int) -> None:
+        try:
+            gate.wait(PATIENCE)
+            with ExitStack() as stack:
+                clients = [stack.enter_context(RawClient(server.port, call("echo", f"{own}/{n}"))) for n in range(10)]
+                for number, client in enumerate(clients):
+                    assert read_answer(client.answer().body) == f"{own}/{number}"
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask, args=(own,)) for own in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypatch):
+    """Each sends as much as it may and stops before the end; those for whom there is no room are told so."""
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    server = make_server(max_body=2 * MiB, max_buffered=8 * MiB)
+    body = b"x" * (2 * MiB - 1)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, post(length=2 * MiB))) for _ in range(12)]
+        for client in clients:
+            with suppress(ConnectionError):
+                client.send(body)
+        eventually(loop, lambda: sum(c._lingering > 0 for c in server._connections) + 12 - server.connections >= 8)
+        assert server._held <= 8 * MiB
+        assert sum(c._reader.buffered for c in server._connections if not c._lingering) <= 8 * MiB
+        with RawClient(server.port, call("echo", "small")) as client:
+            assert read_answer(client.answer().body) == "small"
+        clients[-1].close()
+    eventually(loop, lambda: server.connections == 0)
+    assert server._held == 0
+
+
+def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    server = make_server(max_body=2 * MiB, max_buffered=3 * MiB)
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(RawClient(server.port, post(length=2 * MiB)))
+        with RawClient(server.port, call("size", "x" * MiB)) as client:
+            assert read_answer(client.answer().body) == str(MiB)
+
+
+def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, monkeypatch):
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(accepted, "LINGER_TIME", 3600)
+    server = make_server(max_body=2 * MiB, max_buffered=MiB)
+    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n%b\r\n" % (b"x" * 1024) * 600
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(RawClient(server.port, data))
+        eventually(loop, lambda: any(c._lingering for c in server._connections))
+        assert server._held <= MiB
+
+
+def test_whoever_sends_ahead_of_a_waiting_answer_is_cut_off(server, loop, operations):
+    with RawClient(server.port, call("wait")) as client:
+        eventually(loop, lambda: operations.waiting)
+        with suppress(ConnectionError):
+            for _ in range(100):
+                client.send(call("echo", "a" * 10_000))
+        assert client.rest() == b""
+    eventually(loop, lambda: operations.waiting[0].state == "cancelled")
+
+
+def test_memory_is_back(make_server, loop):
+    """After a thousand connections of all kinds."""
+    server = make_server(max_body=2 * MiB)
+    kinds = [call("size", "a" * 10_000), b"nonsense\r\n", call("echo", "b")[:50], b"", post(b"\0" * 1000), call("none")]
+
+    def burst() -> None:
+        with ExitStack() as stack:
+            for number in range(200):
+                stack.enter_context(RawClient(server.port, kinds[number % len(kinds)]))
+        with RawClient(server.port, call("echo", "all before this one have been accepted")) as client:
+            client.answer()
+        eventually(loop, lambda: server.connections == 0)
+
+    burst()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5):
+            burst()
+        assert tracemalloc.get_traced_memory()[0] - before < MiB
+    finally:
+        tracemalloc.stop()
+
+
+# XML (the reader has its own tests): always a fault, never an HTTP error, never silence
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<methodCall><methodName>echo</methodName>",
+        b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><methodCall><methodName>&e;</methodName></methodCall>',
+        b'<!DOCTYPE x SYSTEM "http://127.0.0.1:1/x.dtd"><methodCall><methodName>echo</methodName></methodCall>',
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><methodCall>&b;</methodCall>',
+        b"<methodCall><methodName>echo</methodName><params><param><value><array><data>" * 10_000,
+        write_call("echo", [["x"] * 40_000]),
+        write_call("echo", [{str(n): "x" for n in range(20_000)}]),
+        write_call("system.listMethods", []),
+        write_call("echo", []),
+        write_call("echo", ["a"] * 50),
+        b"\xff\xfe\x00<",
+        b'<?xml version="1.0" encoding="utf-7"?><methodCall/>',
+    ],
+)
+def test_bodies_that_are_no_good_call(server, body):
+    """R48 of one profile; no trace of a file or of this program's inside in any (R38)."""
+    with RawClient(server.port, post(body)) as client:
+        answer = client.answer()
+    assert answer.status == 200
+    with pytest.raises(SAMPProxyError) as caught:
+        read_answer(answer.body)
+    assert "/" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+# Descriptors
+
+EXHAUSTED = """
+import os, resource, socket, threading, time
+from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.transport.rpc import XMLRPCHandler
+from pyvo.samp.transport.server import XMLRPCServer
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+loop = Loop()
+loop.start()
+server = XMLRPCServer(("127.0.0.1", 0), loop, XMLRPCHandler({"echo": lambda text: text}))
+server.start()
+print(server.port, flush=True)
+command = input()
+filled = []
+while command == "fill":
+    try:
+        filled.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        break
+print("full", flush=True)
+input()
+before = time.process_time()
+print("measuring", flush=True)
+input()
+print(time.process_time() - before, flush=True)
+for number in filled:
+    os.close(number)
+input()
+loop.call_soon(server.stop)
+loop.stop()
+print(len(os.listdir("/dev/fd")), threading.active_count(), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
+def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
+    """Connections wait in the backlog of a server that cannot accept them, which the kernel reports all the time."""
+    script = tmp_path / "exhausted.py"
+    script.write_text(EXHAUSTED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def tell(word: str) -> str:
+            print(word, file=process.stdin, flush=True)
+            return process.stdout.readline().strip()
+
+        port = int(process.stdout.readline())
+        assert tell("fill") == "full"
+        clients = [stack.enter_context(RawClient(port, call("echo", str(n)))) for n in range(20)]
+        assert tell("") == "measuring"
+        clients[0].sock.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            clients[0].sock.recv(1)
+        clients[0].sock.settimeout(PATIENCE)
+        assert float(tell("")) < 0.3  # seconds of CPU in one second
+        for number, client in enumerate(clients):
+            assert read_answer(client.answer().body) == str(number)
+        left, threads = tell("").split()
+        assert int(left) <= 4
+        assert int(threads) == 1
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert errors.count("cannot be accepted") == 1
+        assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
+def test_more_connections_than_descriptors(tmp_path):
+    """The limit on connections is below that on descriptors: the oldest idle ones go, the newest is served."""
+    script = tmp_path / "exhausted.py"
+    script.write_text(EXHAUSTED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        for _ in range(300):
+            stack.enter_context(RawClient(port))
+        with RawClient(port, call("echo", "newest")) as client:
+            assert read_answer(client.answer().body) == "newest"
+        output, errors = process.communicate("no\n" * 5, timeout=PATIENCE)
+        assert output.split()[-1] == "1"
+        assert "Traceback" not in errors
