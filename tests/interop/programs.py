@@ -180,3 +180,10 @@ def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30
             pytest.fail(f"no good answer within {timeout} s; the last one was {answer!r}")
         pause.wait(0.05)
     return answer
+
+
+def wait_for_hub(home: Path, timeout: float = 60.0) -> None:
+    """Wait until a foreign hub has written its lockfile, all of it: those hubs write it line by line."""
+    lockfile = home / ".samp"
+    last = "profile.start.date="
+    until(lambda: lockfile.read_text() if lockfile.exists() else "", lambda text: last in text, timeout)

@@ -11,7 +11,7 @@ import pytest
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
 from .conftest import Run
-from .programs import Program, Screen, until
+from .programs import Program, Screen, until, wait_for_hub
 from .recorder import Recorder
 from .samples import DEC, HEIGHT, RA, ROWS, WIDTH, write_image, write_table
 from .witness import Witness
@@ -96,7 +96,7 @@ def test_our_client_works_with_aladins_own_hub(
 ) -> None:
     """The same code, with Aladin for the hub, and messages between clients of ours."""
     start(show)
-    until((home / ".samp").exists, bool)
+    wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")
     aladin = Witness(sender).arrival("Aladin", "image.load.fits")
     exercise(sender, aladin, tmp_path)

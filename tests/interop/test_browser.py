@@ -321,7 +321,7 @@ def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) ->
     closed, reloaded, stays = page(0), page(0), page(1)
     closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
     stays_id = stays.run("register", "stays", ANY)
-    closed.run("holdReplies", True)
+    closed.run("holdReplies")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(client.ecall_and_wait, closed_id, "table.slow", 60)
         closed.run("wait", "table.slow", 1)
@@ -345,10 +345,10 @@ def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
-    one.run("holdReplies", True)
+    one.run("holdReplies")
     with pytest.raises(SAMPProxyError):
         client.ecall_and_wait(page_id, "table.slow", 1)
-    one.run("holdReplies", False)
+    one.run("releaseReplies")
     response = client.ecall_and_wait(page_id, "table.quick", 20)
     assert response["samp.status"] == "samp.ok"
 

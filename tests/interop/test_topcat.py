@@ -14,7 +14,7 @@ from astropy.table import Table
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
 from .conftest import Run
-from .programs import Screen, until
+from .programs import Screen, until, wait_for_hub
 from .recorder import Recorder
 from .samples import ROWS, write_table
 from .witness import Witness
@@ -138,7 +138,7 @@ def test_our_client_works_with_topcats_own_hub(
 ) -> None:
     """The same code, with TOPCAT for the hub: a table there, a selection, and messages between clients of ours."""
     show("topcat", "-hub")
-    until((home / ".samp").exists, bool)
+    wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")
     topcat_id = Witness(sender).arrival("topcat", "table.load.votable")
     table, url = write_table(tmp_path)

@@ -44,14 +44,20 @@ globalThis.member = {
         });
     },
 
-    // Keeps what sampjs would reply from now on back, or lets all that was kept go.
-    holdReplies(hold) {
-        if (hold) {
-            this.held = [];
-            this.connection.reply = (args) => this.held.push(args);
-        } else {
-            delete this.connection.reply;
-            this.held.forEach((args) => this.connection.reply(args));
+    // Keeps back what sampjs would reply from now on.
+    holdReplies() {
+        this.held = [];
+        this.connection.reply = (args) => this.held.push(args);
+    },
+
+    // Sends what was kept back, and waits until the hub has answered; to a fault sampjs has just one answer.
+    async releaseReplies() {
+        const connection = this.connection;
+        delete connection.reply;
+        for (const args of this.held) {
+            await new Promise((resolve) => {
+                connection.reply(args, resolve, () => { connection.close(); resolve(); });
+            });
         }
     },
 
