@@ -216,7 +216,10 @@ class HubSession:
     def _take_leave(self, standard: StandardProfile) -> None:
         remove_lockfile(self._options.lockfile, self.params)
         self.broker.announce_shutdown()
+        end = time.monotonic() + FAREWELL_TIME
         standard.wait_delivered(FAREWELL_TIME)
+        if self.web is not None:
+            self.web.wait_delivered(max(0.0, end - time.monotonic()))
         self.broker.close()
 
     def _stop_serving(self) -> None:

@@ -61,6 +61,14 @@ CLIENT_ACCESS_POLICY = """<?xml version="1.0" encoding="utf-8"?>
 </access-policy>
 """
 
+#: What was fetched for a page is data: it runs no script as this server's, and its address, which has a token in it,
+#: goes nowhere.
+DATA_ONLY: Headers = (
+    ("Content-Security-Policy", "sandbox; default-src 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
 _HARMLESS = ("x-samp.mostly-harmless", "samp.mostly-harmless")
 
 

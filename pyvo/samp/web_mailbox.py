@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING
 from pyvo.samp.broker import Delivery
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.xml_writer import Raw, write_value
+from pyvo.samp.web_pulls import Pull, PullLimit
 
 if TYPE_CHECKING:
-    from pyvo.samp.transport.accepted import Connection
     from pyvo.samp.transport.loop import Loop, Timer
 
-__all__ = ["Pull", "PullLimit", "WebMailbox"]
+__all__ = ["WebMailbox"]
 
 log = logging.getLogger(__name__)
 
@@ -49,70 +49,6 @@ MAX_WAIT = 3600.0
 #: Seconds without a pull after which a client is gone: when its connection has closed, and when not.
 GRACE = 10.0
 IDLE_GRACE = 60.0
-#: Pulls of one browser that may wait at a time: it opens six connections to a host, and some must be left (R49).
-MAX_PULLS = 4
-#: Seconds between two releases. Eight tabs that pull again at once would otherwise go round in circles.
-RELEASE_EVERY = 0.25
-
-
-class Pull:
-    """
-    One ``pullCallbacks`` that waits or has been answered.
-
-    Parameters
-    ----------
-    connection : Connection
-        What it came by.
-    browser : str
-        Whose connections it shares (R49).
-    """
-
-    def __init__(self, connection: Connection, browser: str = "") -> None:
-        self.connection = connection
-        self.browser = browser
-        self.answer = Deferred()
-        self.batch: list[Delivery] = []
-        self.timer: Timer | None = None
-
-
-class PullLimit:
-    """
-    Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
-
-    Parameters
-    ----------
-    loop : Loop
-        Whose clock is used.
-    """
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
-        self._paused: set[str] = set()
-
-    def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
-        """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
-        self._waiting.setdefault(pull.browser, {})[pull] = release
-        self._release(pull.browser)
-
-    def discard(self, pull: Pull) -> None:
-        """Count a pull out."""
-        waiting = self._waiting.get(pull.browser)
-        if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
-            del self._waiting[pull.browser]
-
-    def _release(self, browser: str) -> None:
-        waiting = self._waiting.get(browser, {})
-        if len(waiting) <= MAX_PULLS or browser in self._paused:
-            return
-        self._paused.add(browser)
-        self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
-        oldest = next(iter(waiting))
-        waiting[oldest](oldest)
-
-    def _go_on(self, browser: str) -> None:
-        self._paused.discard(browser)
-        self._release(browser)
 
 
 class WebMailbox:
@@ -131,6 +67,8 @@ class WebMailbox:
         Called with a reason, once, when the page seems to be gone.
     on_delivery : callable
         Called with each delivery that the client can see.
+    on_idle : callable
+        Called when nothing waits any more.
     on_closed : callable
         Called when the broker has closed the mailbox: the client is out.
     """
@@ -143,6 +81,7 @@ class WebMailbox:
         on_overflow: Callable[[str], object],
         on_gone: Callable[[str], object],
         on_delivery: Callable[[Delivery], object] = lambda _delivery: None,
+        on_idle: Callable[[], object] = lambda: None,
         on_closed: Callable[[], object] = lambda: None,
     ) -> None:
         self._loop = loop
@@ -150,6 +89,7 @@ class WebMailbox:
         self._on_overflow = on_overflow
         self._on_gone = on_gone
         self._on_delivery = on_delivery
+        self._on_idle = on_idle
         self._on_closed = on_closed
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
@@ -166,6 +106,11 @@ class WebMailbox:
     def is_pulled(self) -> bool:
         """Whether a pull waits: the page is there, however long it has been silent."""
         return bool(self._waiting)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something waits for a page that is about to pull it, as far as one can tell."""
+        return bool(self._queue) and (bool(self._waiting) or self._last is not None)
 
     # What the broker calls, in any thread
 
@@ -272,6 +217,8 @@ class WebMailbox:
                 self._await_next(pull)
             else:
                 self._put_back(pull)
+        if not self._queue:
+            self._on_idle()
 
     def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []

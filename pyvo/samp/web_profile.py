@@ -8,7 +8,7 @@ particular to pages has rooms of its own:
 =================== ========================================================================
 ``web_access``      who may use the server, what browsers must be told, what pages may send
 ``consent``         the questions to the user, one after the other (``consent_askers``: how)
-``web_mailbox``     callbacks, which wait to be pulled
+``web_mailbox``     callbacks, which wait to be pulled (``web_pulls``: by what)
 ``url_book``        which URLs a page may have fetched for it
 ``url_translation`` fetching them
 =================== ========================================================================
@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,6 +40,7 @@ from pyvo.samp.url_translation import Translator
 from pyvo.samp.web_access import (
     CLIENT_ACCESS_POLICY,
     CROSS_DOMAIN,
+    DATA_ONLY,
     METHODS,
     cors_headers,
     is_loopback,
@@ -46,8 +48,9 @@ from pyvo.samp.web_access import (
     preflight_headers,
     sending_rule,
 )
-from pyvo.samp.web_mailbox import Pull, PullLimit, WebMailbox
+from pyvo.samp.web_mailbox import WebMailbox
 from pyvo.samp.web_member import Joining, Member
+from pyvo.samp.web_pulls import Pull, PullLimit
 
 __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
 
@@ -62,14 +65,6 @@ MAX_CLIENTS = 500
 
 _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
 _TRANSLATOR = "/translator/"
-#: What was fetched for a page is data: it runs no script as this server's, and its address, which has a token in it,
-#: goes nowhere.
-_DATA_ONLY = (
-    ("Content-Security-Policy", "sandbox; default-src 'none'"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-store"),
-)
 
 
 class WebProfile:
@@ -112,6 +107,7 @@ class WebProfile:
         self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
         self._members: dict[str, Member] = {}  # by public id
         self._limit = PullLimit(loop)
+        self._all_pulled: threading.Event | None = None
         self.book = UrlBook()
         self._operations = operations = _Operations(self, broker, loop)
         self._servers = [XMLRPCServer(("127.0.0.1", port), loop, operations)]
@@ -129,6 +125,28 @@ class WebProfile:
     def url(self) -> str:
         """Where pages call."""
         return f"http://localhost:{self.port}/"
+
+    def wait_delivered(self, timeout: float) -> bool:
+        """
+        Wait until pages have pulled what waits for them. Not to be called in the loop's thread.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether they have.
+        """
+        self._all_pulled = event = threading.Event()
+        self._loop.call_soon(self._check_pulled)
+        return event.wait(timeout)
+
+    def _check_pulled(self) -> None:
+        if self._all_pulled is not None and not any(m.mailbox.is_due for m in self._members.values()):
+            self._all_pulled.set()
 
     def stop(self) -> None:
         """Give out what waits, and close the server. In the loop's thread."""
@@ -206,6 +224,7 @@ class WebProfile:
             on_overflow=lambda reason: self._broker.disconnect(member.client, reason),
             on_gone=lambda reason: self._broker.unregister(member.client, reason),
             on_delivery=lambda delivery: self._on_delivery(member, delivery),
+            on_idle=self._check_pulled,
             on_closed=lambda: self._forget(member),
         )
         try:
@@ -307,7 +326,7 @@ class _Operations(HubOperations):
             return self.plain(403, "No program has mentioned this URL to the page", request)
         if self._web.translator.is_busy:
             return self.plain(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
-        headers = (*self.headers(request), *_DATA_ONLY)
+        headers = (*self.headers(request), *DATA_ONLY)
         self._web.translator.start(connection.detach(), url, request.method, request.headers, headers)
         return None
 

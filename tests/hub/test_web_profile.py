@@ -409,6 +409,19 @@ def test_a_page_hears_that_the_hub_shuts_down(hub, page):
     assert callback["samp.params"][1]["samp.mtype"] == "samp.hub.event.shutdown"
 
 
+def test_a_page_that_is_between_two_pulls_hears_it_too(hub, page):
+    """R26, R42: the hub waits a moment for its next pull."""
+    page.listen("samp.hub.event.shutdown")
+    page.pull("0")
+    stopping = threading.Thread(target=hub.stop)
+    stopping.start()
+    wait_until(lambda: not hub.is_running)
+    threading.Event().wait(0.2)
+    ((_, (_, event)),) = page.pull()
+    assert event["samp.mtype"] == "samp.hub.event.shutdown"
+    stopping.join(5)
+
+
 def _pulls(hub: SAMPHubServer, page: Page) -> int:
     assert hub._session is not None
     assert hub._session.web is not None

@@ -367,7 +367,6 @@ def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], conn
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
 
-@pytest.mark.xfail(strict=True, reason="the hub does not wait for the next pull of a page before it goes")
 def test_a_busy_page_hears_of_the_end_too(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
     """A page that is between two pulls when the hub stops gets the news with the next one (R26, R42)."""
     one = page()

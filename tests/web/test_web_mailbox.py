@@ -9,7 +9,8 @@ from pyvo.samp import web_mailbox
 from pyvo.samp.broker import Delivery, Payload
 from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import write_answer
-from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, Pull, PullLimit, WebMailbox
+from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, WebMailbox
+from pyvo.samp.web_pulls import Pull, PullLimit
 
 from .doubles import FakeConnection, FakeLoop
 

@@ -1,0 +1,81 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The pulls of web clients, and how many of one browser may wait at a time (R42, R49)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pyvo.samp.transport.deferred import Deferred
+
+if TYPE_CHECKING:
+    from pyvo.samp.broker import Delivery
+    from pyvo.samp.transport.accepted import Connection
+    from pyvo.samp.transport.loop import Loop, Timer
+
+__all__ = ["Pull", "PullLimit"]
+
+#: Pulls of one browser that may wait at a time: it opens six connections to a host, and some must be left (R49).
+MAX_PULLS = 4
+#: Seconds between two releases. Eight tabs that pull again at once would otherwise go round in circles.
+RELEASE_EVERY = 0.25
+
+
+class Pull:
+    """
+    One ``pullCallbacks`` that waits or has been answered.
+
+    Parameters
+    ----------
+    connection : Connection
+        What it came by.
+    browser : str
+        Whose connections it shares (R49).
+    """
+
+    def __init__(self, connection: Connection, browser: str = "") -> None:
+        self.connection = connection
+        self.browser = browser
+        self.answer = Deferred()
+        self.batch: list[Delivery] = []
+        self.timer: Timer | None = None
+
+
+class PullLimit:
+    """
+    Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
+
+    Parameters
+    ----------
+    loop : Loop
+        Whose clock is used.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
+        self._paused: set[str] = set()
+
+    def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
+        """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
+        self._waiting.setdefault(pull.browser, {})[pull] = release
+        self._release(pull.browser)
+
+    def discard(self, pull: Pull) -> None:
+        """Count a pull out."""
+        waiting = self._waiting.get(pull.browser)
+        if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
+            del self._waiting[pull.browser]
+
+    def _release(self, browser: str) -> None:
+        waiting = self._waiting.get(browser, {})
+        if len(waiting) <= MAX_PULLS or browser in self._paused:
+            return
+        self._paused.add(browser)
+        self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
+        oldest = next(iter(waiting))
+        waiting[oldest](oldest)
+
+    def _go_on(self, browser: str) -> None:
+        self._paused.discard(browser)
+        self._release(browser)
