@@ -183,11 +183,14 @@ class FakeServer:
             data += part
         head, _, body = data.partition(b"\r\n\r\n")
         size = int(head.lower().partition(b"content-length:")[2].split(None, 1)[0])
-        while len(body) < size:
-            body += sock.recv(65536)
-        self.requests.append(body)
+        parts = [body]
+        while (size := size - len(parts[-1])) > 0:
+            parts.append(sock.recv(1 << 20))
+            if not parts[-1]:
+                return None
+        self.requests.append(b"".join(parts))
         self.received.release()
-        return body
+        return self.requests[-1]
 
 
 def answering(*answers: bytes, times: int = 1) -> Behaviour:

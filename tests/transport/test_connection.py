@@ -110,6 +110,27 @@ def test_a_fault_is_raised_and_the_connection_kept(client, server):
     assert server.connections == 1
 
 
+def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
+    for _ in range(2):  # the first time there is no connection to send them on
+        assert client.call_in_a_row([("echo", [str(number)]) for number in range(5)]) == list("01234")
+    assert operations.calls == list("01234") * 2
+    with pytest.raises(SAMPProxyError):
+        client.call_in_a_row([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
+    assert operations.calls[-2:] == ["a", "b"]
+    assert server.connections == 1
+
+
+def test_calls_in_a_row_that_are_not_all_answered_are_asked_again():
+    """They are such that may be called twice."""
+    with FakeServer(answering(OK, times=2), kept()) as server:
+        client = XMLRPCClient(server.url)
+        assert client.call("first") == "yes"
+        assert client.call_in_a_row([("a", []), ("b", [])]) == ["yes", "yes"]
+        client.close()
+        assert server.connections == 2
+        assert server.requests[2] == write_call("b", [])
+
+
 def test_large_requests_and_answers(client):
     text = "0123456789abcdef" * MiB
     assert client.call("size", text) == str(len(text))
