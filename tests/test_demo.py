@@ -11,7 +11,7 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, demo
-from pyvo.samp.cli.commands import main
+from pyvo.samp.cli import main
 
 
 def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_running_hub_with_a_refusal(hub: SAMPHubServer, capsys: pytest.CaptureFi
 
 
 def test_no_running_hub(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--hub", "running"]) == 1
+    assert main(["demo", "--hub", "running"]) == 3
     assert "No SAMP hub is running (no lockfile at ~/.samp)" in capsys.readouterr().err
 
 

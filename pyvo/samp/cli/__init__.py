@@ -1,2 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What people type."""
+"""What people type: ``samp``, whose subcommands are a module each (see `pyvo.samp.cli.commands`), and ``samp_hub``."""
+
+from __future__ import annotations
+
+from .commands import main
+
+__all__ = ["main"]

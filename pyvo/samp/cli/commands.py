@@ -1,16 +1,54 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp``, or ``python -m pyvo.samp``: each subcommand declares its options, and names the function that runs it."""
+"""
+``samp``, or ``python -m pyvo.samp``.
+
+`COMMANDS` is the table of subcommands. Each is a module with ``add_arguments(parser)``, ``run(options)``, which returns
+the exit status, and ``EPILOG``, the end of its help. Only the module of the command that was typed is imported, so
+that ``samp list`` does not wait for what ``samp send`` needs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import NoReturn
 
-from ..errors import SAMPError
-from . import hub
+from ..errors import SAMPError, SAMPHubError
+from .status import CommandError, Status
+from .terminal import clean
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+#: Subcommands: the module of each, and what it does.
+COMMANDS = {
+    "hub": ("hub", "Run a hub until it is stopped by ^C."),
+    "list": ("clients", "List who is connected, and what they take."),
+    "send": ("send", "Send a table, image, spectrum or coverage to other programs."),
+    "receive": ("receive", "Write what other programs send to files."),
+    "point": ("point", "Point other programs at a position in the sky."),
+    "call": ("call", "Send a message and show the answers."),
+    "notify": ("notify", "Send a message that needs no answer."),
+    "snoop": ("snoop", "Show messages as they come."),
+    "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
+    "demo": ("demo", "Send a table from one program to another, and tell what happens."),
+}
+
+EPILOG = """\
+examples:
+  samp list                        who is there
+  samp send catalogue.fits         to every program that takes it
+  samp point 05:34:31.9 +22:00:52
+  samp doctor                      when something does not work
+
+`samp COMMAND --help` tells the options of a command, and its exit statuses.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,43 +63,116 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 success, 1 failure, 2 a command line that makes no sense.
+        Exit status, see `Status`.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with _plain_output(), _signals_end_the_command():
+        try:
+            options = _parse(arguments)
+            status = int(options.run(options))
+            sys.stdout.flush()  # a reader that has gone must be noticed here, not at the end of the interpreter
+            return status
+        except CommandError as error:
+            return _complain(error, error.status)
+        except SAMPHubError as error:
+            return _complain(error, Status.NO_HUB)
+        except (SAMPError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                return _on_closed_pipe()
+            return _complain(error, Status.FAILED)
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED
+
+
+def _complain(error: Exception, status: Status) -> Status:
+    print(f"samp: {clean(str(error), 1000)}", file=sys.stderr)
+    return status
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="samp",
         description="SAMP: let TOPCAT, Aladin, DS9, web pages and Python exchange tables and images.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_demo(commands)
-    _add_hub(commands)
-    options = parser.parse_args(arguments)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module_name, text) in COMMANDS.items():
+        if name != chosen:
+            commands.add_parser(name, help=text)
+            continue
+        module = import_module(f".{module_name}", __package__)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run, parser=command)
+        prepare = getattr(module, "prepare", None)
+        if prepare is not None:  # for what argparse would misunderstand
+            arguments = prepare(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
+    return options
+
+
+class _Version(argparse.Action):
+    """The version is looked up only for who asks for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
+        from .. import __version__  # noqa: PLC0415
+
+        print(f"samp {__version__}")
+        parser.exit()
+
+
+@contextlib.contextmanager
+def _plain_output() -> Iterator[None]:
+    """Have warnings shown in one line, and characters that the terminal does not know as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
+    print(f"samp: {clean(str(message), 1000)}", file=sys.stderr)
+
+
+#: Signals that ask a program to end, and of which Python makes no exception by itself.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _signals_end_the_command() -> Iterator[None]:
+    """Let a command that is asked to end unregister its client, as it does on ^C."""
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _end)
     try:
-        return int(options.run(options))
-    except SAMPError as error:
-        print(f"samp: {error}", file=sys.stderr)
-        return 1
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "Send a table from one program to another, and tell what happens."
-    parser = commands.add_parser("demo", help=text, description=text)
-    parser.add_argument(
-        "--hub",
-        choices=["own", "running"],
-        default="own",
-        help="the hub: one started for this (%(default)s), or the running one, with all programs that are there",
-    )
-    parser.set_defaults(run=_run_demo)
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
-def _run_demo(options: argparse.Namespace) -> int:
-    from .. import demo  # noqa: PLC0415 - it needs astropy.table, which takes its time
-
-    return demo.run_with_running_hub() if options.hub == "running" else demo.run_with_own_hub()
-
-
-def _add_hub(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "Run a hub until it is stopped by ^C."
-    parser = commands.add_parser("hub", help=text, description=text)
-    hub.add_arguments(parser)
-    parser.set_defaults(run=hub.run)
+def _on_closed_pipe() -> Status:
+    """Whoever read our output, `head` for one, has had enough. That is no error, and nothing more can be said."""
+    with contextlib.suppress(OSError, ValueError):  # something stands in for stdout
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed when the interpreter ends
+        os.close(nowhere)
+    return Status.PIPE_CLOSED

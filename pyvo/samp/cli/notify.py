@@ -1,0 +1,55 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""``samp notify``: a message that needs no answer."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+from ..errors import SAMPWarning
+from .parameters import add_message_arguments, add_recipient_arguments, message_of
+from .people import Directory, find, join
+from .status import CommandError, Status, epilog
+from .terminal import add_json_option, print_json
+
+__all__ = ["EPILOG", "add_arguments", "run"]
+
+EPILOG = epilog(
+    """\
+  samp notify coord.pointAt.sky ra=83.633 dec=22.014
+  samp notify table.highlight.row --to topcat table-id=demo row=17
+  samp notify table.select.rowList table-id=demo row-list:='[0, 3, 17]'
+""",
+    {0: "the hub has the message for all recipients", 1: "", 2: "", 3: "", 4: ""},
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_message_arguments(parser)
+    add_recipient_arguments(parser)
+    add_json_option(parser, "the recipients as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Send the message."""
+    message = message_of(options)
+    with join("notify", "Sends a message") as client:
+        if options.to:
+            recipients = find(client, options.to)
+            for recipient in recipients:
+                client.notify(recipient, message)
+        else:
+            with warnings.catch_warnings():  # it warns of what is an error here
+                warnings.simplefilter("ignore", SAMPWarning)
+                recipients = client.notify_all(message)
+        directory = Directory(client)
+        if not recipients:
+            raise CommandError(Status.NOBODY, f"Nobody takes {options.mtype}.")
+        if options.json:
+            print_json(
+                {"mtype": options.mtype, "recipients": [{"id": one, "name": directory.name(one)} for one in recipients]}
+            )
+        else:
+            print("Notified " + ", ".join(directory.title(one) for one in recipients))
+    return Status.OK

@@ -1,0 +1,165 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Who is connected to the hub, by id and by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from ..errors import SAMPProxyError
+from ..integrated_client import SAMPIntegratedClient
+from ..names import clients_named, names_of_clients
+from .status import CommandError, Status
+from .terminal import title
+
+__all__ = ["Directory", "find", "join", "next_item"]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def join(
+    command: str,
+    description: str,
+    *,
+    callable: bool = False,  # noqa: A002 - the name that clients have for it
+    reconnect: bool = False,
+    events: SimpleQueue[Any] | None = None,
+) -> Iterator[SAMPIntegratedClient]:
+    """
+    Connect the client of a command for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    command : str
+        Such as ``"snoop"``.
+    description : str
+        What other programs may show of it.
+    callable : bool
+        Whether it receives anything: that takes a server and a thread more.
+    reconnect : bool
+        Whether it waits for the next hub when this one is gone.
+    events : SimpleQueue, optional
+        Gets ``"lost"`` when the hub is gone, and ``"connected"`` when there is another.
+
+    Yields
+    ------
+    SAMPIntegratedClient
+        The connected client.
+
+    Raises
+    ------
+    SAMPHubError
+        No hub is running.
+    """
+    client = SAMPIntegratedClient(f"samp {command}", description, callable=callable)
+    try:
+        client.connect(reconnect=reconnect, on_state=None if events is None else events.put)
+        yield client
+    finally:
+        client.disconnect()
+
+
+def next_item(events: SimpleQueue[T], timeout: float | None = None) -> T:
+    """
+    Wait for something in the main thread, so that ^C ends the wait.
+
+    Parameters
+    ----------
+    events : SimpleQueue
+        Where it comes.
+    timeout : float, optional
+        Seconds to wait.
+
+    Raises
+    ------
+    queue.Empty
+        Nothing came in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if os.name == "nt":  # there ^C does not end a wait without limit
+            left = 1.0 if left is None else min(1.0, left)
+        try:
+            return events.get(timeout=left)
+        except Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
+
+
+def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
+    """
+    Find clients by their ids or names.
+
+    Parameters
+    ----------
+    client : SAMPIntegratedClient
+        A connected client.
+    wanted : iterable of str
+        Ids, or names in upper or lower case.
+
+    Returns
+    -------
+    list of str
+        Their ids, in this order, each once.
+
+    Raises
+    ------
+    CommandError
+        There is no such client, or there are several of that name.
+    """
+    names = names_of_clients(client)
+    found: dict[str, None] = {}
+    for text in wanted:
+        ids = [text] if text in names else clients_named(names, text)
+        if len(ids) > 1:
+            raise CommandError(Status.USAGE, f"Several clients are called {text!r}; give an id: {', '.join(ids)}")
+        if not ids:
+            present = ", ".join(title(client_id, name) for client_id, name in names.items()) or "nobody"
+            raise CommandError(Status.NOBODY, f"No client has the id or name {text!r}. Connected: {present}.")
+        found[ids[0]] = None
+    return list(found)
+
+
+class Directory:
+    """
+    The names of clients, which are asked for once and kept up to date by the hub's events.
+
+    Parameters
+    ----------
+    client : SAMPIntegratedClient
+        A connected client.
+    """
+
+    def __init__(self, client: SAMPIntegratedClient) -> None:
+        self._client = client
+        self._names: dict[str, str] = {}
+
+    def name(self, client_id: str) -> str:
+        """Tell a client's name; empty for one that has none, or has gone before anybody asked."""
+        if client_id not in self._names:
+            try:
+                name = self._client.get_metadata(client_id).get("samp.name", "")
+            except SAMPProxyError:
+                name = ""
+            self._names[client_id] = name if isinstance(name, str) else ""
+        return self._names[client_id]
+
+    def title(self, client_id: str) -> str:
+        """How a person is told of a client."""
+        return title(client_id, self.name(client_id))
+
+    def note(self, mtype: str, params: Mapping[str, Any]) -> None:
+        """Learn from an event of the hub (R26). A client that has gone keeps its name: its messages may come later."""
+        metadata = params.get("metadata")
+        if mtype == "samp.hub.event.metadata" and isinstance(metadata, dict):
+            self._names[str(params.get("id"))] = str(metadata.get("samp.name", ""))
+
+    def forget(self) -> None:
+        """Begin anew, with another hub."""
+        self._names.clear()

@@ -1,0 +1,111 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What is written to the terminal.
+
+Whatever comes from other clients passes through `clean` before a person sees it: a name or a parameter could
+otherwise move the cursor, change colours, or type into the terminal. JSON needs no such care, since it is
+written in ASCII with everything else escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from ..consent import display_text
+
+__all__ = ["Style", "add_colour_option", "add_json_option", "clean", "columns", "fit", "print_json", "title"]
+
+#: Characters of a text by a stranger that are shown, unless there is a reason for more.
+LIMIT = 200
+
+_COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+
+
+def clean(text: object, limit: int = LIMIT) -> str:
+    """
+    Make a text by a stranger fit to be printed: one line, without anything that a terminal would obey.
+
+    Parameters
+    ----------
+    text : object
+        Usually a string; of anything else, how JSON writes it.
+    limit : int
+        The most characters that the result has.
+    """
+    return display_text(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False), limit)
+
+
+def title(client_id: str, name: str) -> str:
+    """How a person is told of a client: ``TOPCAT (c3)``."""
+    return f"{clean(name, 40)} ({clean(client_id, 40)})" if clean(name) else clean(client_id, 40)
+
+
+class Style:
+    """
+    Colours, where they are wanted.
+
+    Parameters
+    ----------
+    wanted : {"auto", "always", "never"}
+        ``auto``: on a terminal, unless ``NO_COLOR`` is set.
+    stream : file
+        Where the text goes; standard output by default.
+    """
+
+    def __init__(self, wanted: str = "auto", stream: TextIO | None = None) -> None:
+        stream = stream or sys.stdout
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or os.name == "nt"
+        self.on = wanted == "always" or (wanted == "auto" and stream.isatty() and not plain)
+
+    def __call__(self, text: str, *names: str) -> str:
+        """Colour a text that is clean."""
+        if not self.on or not text:
+            return text
+        return f"\x1b[{';'.join(_COLOURS[name] for name in names)}m{text}\x1b[0m"
+
+
+def add_colour_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--color``."""
+    parser.add_argument(
+        "--color",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="colours: on a terminal unless NO_COLOR is set (%(default)s), always, or never",
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare ``--json``."""
+    parser.add_argument("--json", action="store_true", help=f"write {what}, for scripts")
+
+
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """Write a value as JSON, on one line where each line is a value."""
+    print(json.dumps(value, indent=None if one_line else 2), flush=True)
+
+
+def _width(text: str) -> int:
+    """How many columns a clean text takes."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def fit(text: str, width: int) -> str:
+    """Cut or pad a clean text to a number of columns."""
+    if _width(text) > width:
+        while text and _width(text) > width - 1:
+            text = text[:-1]
+        text += "…" if width > 0 else ""
+    return text + " " * (width - _width(text))
+
+
+def columns(rows: Sequence[Sequence[str]], limit: int = 40) -> list[int]:
+    """How wide the columns of a table have to be, each within a limit."""
+    return [min(limit, max(_width(cell) for cell in column)) for column in zip(*rows, strict=True)]
