@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .consent import MEANING, Answer, Asker, Question, Ticket
 from .consent_terminal import Terminal
@@ -85,7 +85,7 @@ def make_asker(dialog: object) -> Asker:
 
     Parameters
     ----------
-    dialog : None, str, callable or WebProfileDialog
+    dialog : None, str, callable, WebProfileDialog or Asker
         `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a window, ``"deny"`` refuses all pages. A function
         is called in a thread with ``(samp_name, details, client, origin)``, or ``(samp_name, origin)`` if it takes
         two arguments, and returns True, ``"once"`` or ``"always"`` to allow; anything else refuses.
@@ -108,7 +108,11 @@ def make_asker(dialog: object) -> Asker:
             raise ValueError(f"{dialog!r} is no way of asking for consent; there are {names}") from None
     if isinstance(dialog, type):
         raise TypeError(f"{dialog.__name__} is a class; give an instance of it as the dialog")
-    if isinstance(dialog, WebProfileDialog) or hasattr(dialog, "handle_queue") or not callable(dialog):
+    if isinstance(dialog, WebProfileDialog) or hasattr(dialog, "handle_queue"):
+        return _Dialog(dialog)
+    if hasattr(dialog, "ask"):
+        return cast("Asker", dialog)
+    if not callable(dialog):
         return _Dialog(dialog)
     return _Function(dialog)
 

@@ -9,12 +9,12 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .broker import Broker
+from .broker import Broker, Delivery
 from .consent_askers import WebProfileDialog
 from .errors import SAMPHubError
 from .forking import forget_in_child
@@ -106,6 +106,9 @@ class SAMPHubServer:
         self._web_profile_mtypes = None if web_profile_mtypes is None else list(web_profile_mtypes)
         self._starting = threading.Lock()
         self._session: HubSession | None = None
+        #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not hold up. To be set
+        #: before the start, by whoever shows a person what goes on.
+        self.watcher: Callable[[Delivery], object] | None = None
         forget_in_child(self)
 
     # What it is
@@ -212,6 +215,7 @@ class SAMPHubServer:
             if self._session is not None:
                 self._session.close()  # which may be under way in another thread
             session = HubSession(self._options())
+            session.broker.watcher = self.watcher
             self._session = session  # before it is open: a signal handler may want to stop it
             session.open()
             return session

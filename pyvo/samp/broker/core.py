@@ -66,6 +66,8 @@ class Broker:
         self._closed = False
         #: When a client was last heard of, by the clock.
         self.last_active = clock()
+        #: Told of each event, message and response, for a person who watches. It must not block.
+        self.watcher: Callable[[Delivery], object] | None = None
         self._hub = Client(HUB, new_key(), HUB)
         self._hub.mailbox = HubMailbox(self._roster, lambda msg_id, payload: self.reply(self._hub, msg_id, payload))
         self._hub.callable = True
@@ -129,14 +131,8 @@ class Broker:
         """
         Take a client out: its key dies, its calls end, the others are told (R10, R23).
 
-        Nothing happens if it is out already.
-
-        Parameters
-        ----------
-        client : Client
-            Who.
-        reason : str
-            Why, for those who wait for its responses: continues a sentence that begins with its name.
+        Nothing happens if it is out already. The reason, for those who wait for its responses, continues a sentence
+        that begins with its name.
         """
         with self._turn:
             if client.is_active:
@@ -166,9 +162,8 @@ class Broker:
             self._closed = True
             for call in list(self._calls):
                 self._finish(call, no_response("The hub is shutting down"))
-            for client in list(self._roster):
-                if client is not self._hub:
-                    self._drop(client, "", None)
+            for client in self.clients():
+                self._drop(client, "", None)
 
     # Who is there
 
@@ -347,11 +342,14 @@ class Broker:
         if recipient.mailbox is not None and recipient.callable:
             delivery = Delivery(kind, recipient.client_id, recipient.private_key, sender_id, tag, body)
             self._turn.post(recipient.mailbox.put, delivery)
+            if kind != RESPONSE and sender_id != HUB:  # of those the watcher is told once
+                self._tell_watcher(kind, recipient.client_id, sender_id, tag, body)
 
     def _tell_all(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
         """Broadcast an event (R26), to its subject as well (R15)."""
         audience = self._roster.audience(mtype)
         payload = Payload({"samp.mtype": mtype, "samp.params": params}, origin=subject.profile)
+        self._tell_watcher(NOTIFICATION, "", HUB, None, payload)
         for recipient in audience:
             self._deliver(NOTIFICATION, recipient, HUB, None, payload)
 
@@ -372,8 +370,13 @@ class Broker:
         with self._turn:
             return self._calls.remove(call)
 
+    def _tell_watcher(self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: Payload) -> None:
+        if self.watcher is not None:
+            self._turn.post(self.watcher, Delivery(kind, recipient_id, "", sender_id, tag, body))
+
     def _finish(self, call: PendingCall, response: Payload) -> None:
         self._calls.remove(call)
+        self._tell_watcher(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
         if call.on_response is not None:
             self._turn.post(call.on_response, response)
         else:
