@@ -357,7 +357,7 @@ class Swarm:
         self.check()
         return joined
 
-    def run(self, until: Callable[[], bool], what: str, limit: float = 60.0) -> None:
+    def run(self, until: Callable[[], bool], what: str, limit: float = 30.0) -> None:
         """Let things happen until a condition holds."""
         end = time.monotonic() + limit
         select = self.selector.select

@@ -72,8 +72,9 @@ def post(address: Address, body: bytes, keep: bool, extra: str = "") -> bytes:
 
 def answer(body: bytes, keep: bool) -> bytes:
     """Write an HTTP answer."""
-    closing = "" if keep else "Connection: close\r\n"
-    return f"HTTP/1.1 200 OK\r\n{closing}Content-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    connection = "keep-alive" if keep else "close"
+    head = f"Connection: {connection}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}"
+    return f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + body
 
 
 def answer_body(value: Any = "") -> bytes:
