@@ -11,7 +11,7 @@ from typing import Any
 from .errors import SAMPClientError, SAMPHubError
 from .farewell import Remains, weakly
 from .forking import forget_in_child
-from .handlers import Handlers
+from .handlers import Binding, Handlers
 from .hub_link import Request
 from .hub_proxy import SAMPHubProxy
 from .inbox import Inbox
@@ -66,7 +66,7 @@ class SAMPClient(Receiving):
         self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), int(port))
         self._callable = bool(callable)
         self._handlers = Handlers()
-        self._handlers.bind_call("samp.app.ping", answer_ping)
+        self._handlers.calls = {"samp.app.ping": Binding(answer_ping, False, {})}
         self._subscriptions: dict[str, Any] = {}
         self._declaring = threading.RLock()
         self._public_id: str | None = None
@@ -128,10 +128,14 @@ class SAMPClient(Receiving):
         SAMPClientError
             It cannot listen on the address and port that it was given.
         """
-        if self.is_running:
+        self.prepare()
+        self.loop.start()
+
+    def prepare(self) -> None:
+        """Make what `start` starts, if it has not been made. Its clocks may be set before it runs."""
+        if self._remains.loop is not None:
             return
         loop = Loop("samp-client")
-        loop.start()
         try:
             if self._callable:
                 self._remains.receiver = self.hub.receiver(loop, Inbox(loop, self), self._address)
@@ -179,8 +183,11 @@ class SAMPClient(Receiving):
             raise SAMPClientError(f"The client cannot register. {self.hub.trouble}")
         if self.is_registered:
             raise SAMPClientError("The client is registered already")
-        self.start()
-        answer = self.hub.register_as(self._metadata)
+        self.prepare()
+        try:
+            answer = self.hub.register_as(self._metadata, self.loop.start)  # the hub is at work while the thread starts
+        finally:
+            self.loop.start()
         key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
         if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
             raise SAMPHubError("The hub gave no valid answer to the registration: a key or an id is missing.")

@@ -73,9 +73,11 @@ class Remains:
     def stop(self, timeout: float) -> None:
         """Close the client's server and end its threads."""
         receiver, self.receiver = self.receiver, None
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.start()  # if it was not yet: what there is to close is closed by its thread
         if receiver is not None:
             receiver.stop()
-        loop, self.loop = self.loop, None
         if loop is not None:
             loop.stop(timeout)
 

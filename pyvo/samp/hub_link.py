@@ -251,7 +251,16 @@ class HubLink:
 
     # Asking
 
-    def _ask(self, operation: str, /, *, timeout: float = ANSWER_TIME, patient: bool = False, **params: Any) -> Any:
+    def _ask(
+        self,
+        operation: str,
+        /,
+        *,
+        timeout: float = ANSWER_TIME,
+        patient: bool = False,
+        meanwhile: Callable[[], object] | None = None,
+        **params: Any,
+    ) -> Any:
         """
         Call an operation of the hub.
 
@@ -263,6 +272,8 @@ class HubLink:
             Seconds that it may take; 0 for no limit.
         patient : bool
             Whether it may take long: the hub is then looked after meanwhile.
+        meanwhile : callable, optional
+            Called while the hub is at work.
         **params
             Its parameters in order. The names serve error messages.
 
@@ -281,7 +292,7 @@ class HubLink:
             timeout = PING_TIME
         if patient:
             return self._carry_out(method, *values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
-        return self._carry_out(method, *values, timeout=timeout)
+        return self._carry_out(method, *values, timeout=timeout, meanwhile=meanwhile)
 
     def ask_in_a_row(self, *requests: Request) -> None:
         """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from .callback_server import CallbackServer
@@ -78,7 +78,9 @@ class SAMPHubProxy(HubLink):
         """
         return cast("dict[str, str]", self._ask_for(dict, "register", secret=secret))
 
-    def register_as(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def register_as(
+        self, metadata: Mapping[str, Any], meanwhile: Callable[[], object] | None = None
+    ) -> dict[str, Any]:
         """
         Register a client with what this profile wants for it: here the secret of the lockfile.
 
@@ -86,13 +88,16 @@ class SAMPHubProxy(HubLink):
         ----------
         metadata : mapping
             What the client is going to declare.
+        meanwhile : callable, optional
+            Called while the hub is at work.
 
         Returns
         -------
         dict
             As of `register`.
         """
-        return self.register(self.lockfile.get("samp.secret", ""))
+        secret = self.lockfile.get("samp.secret", "")
+        return cast("dict[str, Any]", self._ask_for(dict, "register", meanwhile=meanwhile, secret=secret))
 
     def receiver(self, loop: Loop, inbox: Inbox, address: tuple[str, int]) -> Receiver:
         """

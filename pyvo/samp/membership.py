@@ -208,11 +208,13 @@ class Membership:
     def _join(self) -> None:
         self.hub.prepare(**self._how)
         try:
+            self.client.prepare()
+            self._watch = HubWatch(self.client.loop, self.hub.url, self.hub.ping_method, weakly(self._on_silence))
             self.client.register()
         except BaseException:
+            self._end_watch()
             self.hub.disconnect()
             raise
-        self._watch = HubWatch(self.client.loop, self.hub.url, self.hub.ping_method, weakly(self._on_silence))
         self._joined()
 
     def _end(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -110,7 +110,9 @@ class SAMPWebHubProxy(SAMPHubProxy):
         self._translator = str(answer.get("samp.url-translator", ""))
         return cast("dict[str, Any]", answer)
 
-    def register_as(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def register_as(
+        self, metadata: Mapping[str, Any], meanwhile: Callable[[], object] | None = None
+    ) -> dict[str, Any]:
         """
         Register a client by its metadata.
 
@@ -118,12 +120,16 @@ class SAMPWebHubProxy(SAMPHubProxy):
         ----------
         metadata : mapping
             What the client is going to declare; without a ``samp.name`` it is called ``"Python"``.
+        meanwhile : callable, optional
+            Called at once: the user takes longer than anything.
 
         Returns
         -------
         dict
             As of `register`.
         """
+        if meanwhile is not None:
+            meanwhile()
         return self.register({"samp.name": "Python", **metadata})
 
     def receiver(self, loop: Loop, inbox: Inbox, address: tuple[str, int]) -> Receiver:

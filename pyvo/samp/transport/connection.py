@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError
@@ -30,11 +31,14 @@ CONNECT_TIME = 5.0
 SEND_TIME = 30.0
 #: Seconds for which a server is heard that has broken the connection while it was written to.
 LAST_WORDS_TIME = 1.0
+#: Seconds after which a server that leaves some of several requests unanswered is asked again.
+ROW_TIME = 3.0
 RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
 #: Below this size a request is copied into one piece.
 SMALL = 64 * 1024
 
 
+@lru_cache(maxsize=128)
 def http_address(url: str) -> tuple[str, int, str]:
     """
     Take an ``http`` URL apart.
@@ -130,6 +134,7 @@ class XMLRPCClient:
         timeout: float | None = None,
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
+        meanwhile: Callable[[], object] | None = None,
     ) -> SAMPValue:
         """
         Call a method and wait for its answer.
@@ -146,6 +151,8 @@ class XMLRPCClient:
             Called each ``look_every`` seconds while there is no answer. What it raises ends the call.
         look_every : float
             Seconds.
+        meanwhile : callable, optional
+            Called when the request has been written, while the server is at work.
 
         Returns
         -------
@@ -159,7 +166,8 @@ class XMLRPCClient:
         SAMPTransportError
             It could not be reached, or its answer is late or is none.
         """
-        return self.post(write_call(method, params), timeout=timeout, look=look, look_every=look_every)
+        body = write_call(method, params)
+        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile)
 
     def post(
         self,
@@ -168,12 +176,13 @@ class XMLRPCClient:
         timeout: float | None = None,
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
+        meanwhile: Callable[[], object] | None = None,
     ) -> SAMPValue:
         """Like `call`, for a body that is already written."""
         patience = Patience(self._who, self.timeout if timeout is None else timeout, look, look_every)
         wire = self._take()
         try:
-            answer = self._exchange(wire, body, patience)
+            answer = self._exchange(wire, body, patience, meanwhile)
         except BaseException:
             self._drop(wire)
             raise
@@ -302,7 +311,9 @@ class XMLRPCClient:
 
     # One exchange
 
-    def _exchange(self, wire: Wire, body: bytes, patience: Patience) -> Answer:
+    def _exchange(
+        self, wire: Wire, body: bytes, patience: Patience, meanwhile: Callable[[], object] | None = None
+    ) -> Answer:
         head = b"%b%d\r\n\r\n" % (self._head, len(body))
         # One packet for a small request; a large body isn't copied just to stand behind its head.
         unsent = [memoryview(head + body)] if len(body) < SMALL else [memoryview(head), memoryview(body)]
@@ -319,6 +330,8 @@ class XMLRPCClient:
                     return answer._replace(keep_alive=False)
             except OSError as error:
                 return self._last_words(wire, error, sent=written)
+        if meanwhile is not None:
+            meanwhile()
         while True:
             if not wire.wait(patience.left()):
                 patience.endure()
@@ -330,7 +343,7 @@ class XMLRPCClient:
     def _exchange_all(self, wire: Wire, bodies: Sequence[bytes]) -> list[Answer]:
         """Write several requests at once. The answers to the first of them, as far as they came."""
         answers: list[Answer] = []
-        patience = Patience(self._who, self.timeout, None, self.timeout)
+        patience = Patience(self._who, min(self.timeout, ROW_TIME), None, ROW_TIME)
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
             if wire.sock.send(data) < len(data):
@@ -338,9 +351,9 @@ class XMLRPCClient:
         except OSError:
             return answers
         while len(answers) < len(bodies):
-            if not wire.wait(patience.left()):
-                continue
             try:
+                if not wire.wait(patience.left()):
+                    continue
                 answer = self._read(wire)
                 while answer is not None:
                     answers.append(answer)

@@ -198,8 +198,9 @@ class Loop:
     # What any thread may call
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread. Does nothing when it runs."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
         """
