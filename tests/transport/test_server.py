@@ -278,6 +278,22 @@ def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop
     assert len(reports) == 100
 
 
+def test_an_answer_that_is_overtaken_by_the_end_of_the_connection_is_reported(server, loop, operations):
+    """It was accepted, and waits for the loop, which is busy, and then sees the end first."""
+    gate = threading.Event()
+    client = RawClient(server.port, call("wait"))
+    eventually(loop, lambda: operations.waiting)
+    sent: list[bool] = []
+    operations.waiting[0].on_sent = sent.append
+    loop.call_soon(gate.wait, PATIENCE)
+    assert operations.waiting[0].resolve("x")
+    client.close()
+    gate.set()
+    eventually(loop, lambda: server.connections == 0)
+    in_loop(loop, int)
+    assert sent == [False]
+
+
 def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
     """The reader goes away amid it."""
     sent: list[bool] = []
@@ -605,6 +621,24 @@ def test_without_descriptors_an_idle_connection_makes_room(make_server, loop, mo
 
 
 # The end
+
+
+def test_a_connection_that_is_gone_before_it_is_used(make_server, loop, monkeypatch):
+    """On macOS its options cannot be set then. It leaves no descriptor."""
+    server = make_server(Scripted(x=lambda *_: Response(200)))
+    failures = [OSError(22, "Invalid argument")]
+
+    class Hopeless(Connection):
+        def __init__(self, *args: Any) -> None:
+            if failures:
+                raise failures.pop()
+            super().__init__(*args)
+
+    monkeypatch.setattr(server_module, "Connection", Hopeless)
+    with RawClient(server.port) as client:
+        assert client.rest() == b""
+    with RawClient(server.port, get("x")) as client:
+        assert client.answer().status == 200
 
 
 def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server, loop):

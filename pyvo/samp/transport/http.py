@@ -146,7 +146,7 @@ class _Reader:
         buffer = self._buffer
         start = self._scanned
         crlf = buffer.find(b"\n\r\n", start)
-        lf = buffer.find(b"\n\n", start, crlf if crlf >= 0 else len(buffer))
+        lf = buffer.find(b"\n\n", start, crlf + 1 if crlf >= 0 else len(buffer))
         if lf >= 0:
             return lf + 2
         return crlf + 3 if crlf >= 0 else -1
