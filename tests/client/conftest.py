@@ -64,15 +64,18 @@ def connect() -> Iterator[Connect]:
 
 
 @pytest.fixture(params=["standard", "web"])
-def join(
-    request: pytest.FixtureRequest, make_hub: Callable[..., SAMPHubServer], connect: Connect
-) -> Connect:
-    """Like `connect`, but a hub is running, and once by the Standard and once by the Web Profile."""
+def way(request: pytest.FixtureRequest, make_hub: Callable[..., SAMPHubServer]) -> dict[str, Any]:
+    """How to connect to a hub, which is running: once by the Standard and once by the Web Profile."""
     if request.param == "standard":
-        make_hub()
-        return connect
-    hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=["*"])
-    return lambda *args, **options: connect(*args, how={"hub": hub, "web": True}, **options)
+        return {"hub": make_hub()}
+    consenting = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=["*"])
+    return {"hub": consenting, "web": True}
+
+
+@pytest.fixture
+def join(way: dict[str, Any], connect: Connect) -> Connect:
+    """Like `connect`, but by either profile."""
+    return lambda *args, how=None, **options: connect(*args, how={**way, **(how or {})}, **options)
 
 
 @pytest.fixture

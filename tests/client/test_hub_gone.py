@@ -121,20 +121,21 @@ def test_frozen_hub_and_a_waiting_call(
     assert not alice.is_connected
 
 
-def test_thrown_out(hub: SAMPHubServer, connect: Connect) -> None:
+def test_thrown_out(join: Connect, way: dict[str, Any]) -> None:
     """R26: a client that its hub disconnects knows why, and does not come back by itself."""
     seen, on_state = states()
-    alice = connect("Alice", how={"on_state": on_state, "reconnect": True})
-    alice.client.heed(
-        "receive_notification",
-        ("key", "hub", {"samp.mtype": "samp.hub.disconnect", "samp.params": {"reason": "too loud"}}),
-    )
+    alice = join("Alice", how={"on_state": on_state, "reconnect": True})
+    record = Record(alice)
+    alice.bind_receive_notification("samp.hub.disconnect", record)
+    broker = way["hub"]._session.broker
+    broker.disconnect(broker.client(str(alice.get_public_id())), "too loud")
     assert seen.get(timeout=5) == "lost"
+    assert record.next().params == {"reason": "too loud"}
     with pytest.raises(SAMPHubError, match="too loud"):
         alice.ping()
     with pytest.raises(queue.Empty):
         seen.get(timeout=1.5)
-    alice.connect()
+    alice.connect(**way)
     assert alice.is_connected
 
 
