@@ -139,7 +139,8 @@ def show_answer(answer: Answer, directory: Directory, style: Style) -> None:
     for part in ("samp.error", "samp.result"):
         values = response.get(part)
         for key, value in values.items() if isinstance(values, dict) else ():
-            print(f"    {style(clean(key), 'dim')} = {clean(value, 2000)}")
+            if key != "samp.debugtxt":  # stack traces, usually; --json has them
+                print(f"    {style(clean(key), 'dim')} = {clean(value, 2000)}")
     print(end="", flush=True)
 
 

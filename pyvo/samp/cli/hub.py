@@ -1,23 +1,32 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A hub as a program: ``python -m pyvo.samp.hub`` and ``samp_hub``."""
+"""A hub as a program: ``samp hub``, and, as it was called before, ``samp_hub`` and ``python -m pyvo.samp.hub``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+from ..consent_askers import make_asker
 from ..errors import SAMPError
 from ..hub import SAMPHubServer
+from .consent_option import add_consent_option, dialog_of
+from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
+from .status import Status, epilog
 
-__all__ = ["add_arguments", "main", "run"]
+__all__ = ["EPILOG", "add_arguments", "main", "run"]
 
-EXAMPLE = """\
-example:
-  samp_hub                    a hub that every SAMP program of yours finds, until ^C
-  samp_hub -m -l experiment   another one beside it, in ~/.samp-1
+_EXAMPLES = """\
+  samp hub                           a hub that every SAMP program of yours finds, until ^C
+  samp hub --monitor                 the same, with a live table of clients and messages
+  samp hub -m -l experiment          another one beside it, in ~/.samp-1
+  samp hub --web-consent allow-origin https://example.org   no questions: these pages, and no others
 """
+
+EPILOG = epilog(_EXAMPLES, {0: "it was stopped", 1: "it could not start; another hub is running, for one", 2: ""})
 
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
@@ -61,6 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="single",
         help="run beside other hubs, with a lockfile in ~/.samp-1",
     )
+    hub.add_argument(
+        "--web-port", type=int, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
+    )
+    add_consent_option(hub)
+    hub.add_argument(
+        "--monitor",
+        action="store_true",
+        help="show clients and messages: a live table on a terminal, lines elsewhere",
+    )
     log = parser.add_argument_group("its log")
     log.add_argument(
         "-L", "--log-level", type=str.upper, choices=list(_LEVELS), default="INFO", help="how much (%(default)s)"
@@ -82,36 +100,74 @@ def run(options: argparse.Namespace) -> int:
     int
         Exit status: 0 when the hub was asked to stop, 1 when it could not start.
     """
+    screen = MonitorScreen(f"SAMP hub {options.label}".rstrip()) if options.monitor else None
     try:
-        _set_up_log(options.log_level, options.log_output)
-        hub = SAMPHubServer(
-            secret=options.secret,
-            addr=options.addr,
-            port=options.port,
-            lockfile=options.lockfile,
-            timeout=options.timeout,
-            client_timeout=options.client_timeout,
-            mode=options.mode,
-            label=options.label,
-            web_profile=options.web_profile,
-            pool_size=options.pool_size,
-        )
-        hub.start(wait=True)
+        with _logging(options, screen):
+            if screen is None:
+                _hub(options).start(wait=True)
+            else:
+                _run_with_monitor(options, screen)
     except (SAMPError, OSError) as error:
-        print(f"samp_hub: {error}", file=sys.stderr)
-        return 1
+        print(f"{options.parser.prog}: {error}", file=sys.stderr)
+        return Status.FAILED
     except (KeyboardInterrupt, SystemExit):  # the ways to stop a hub, see SAMPHubServer.start
-        return 0
-    return 0
+        return Status.OK
+    return Status.OK
 
 
-def _set_up_log(level: str, output: str | None) -> None:
-    handler = logging.FileHandler(output) if output else logging.StreamHandler()
+def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
+    return SAMPHubServer(
+        secret=options.secret,
+        addr=options.addr,
+        port=options.port,
+        lockfile=options.lockfile,
+        timeout=options.timeout,
+        client_timeout=options.client_timeout,
+        mode=options.mode,
+        label=options.label,
+        web_profile=options.web_profile,
+        web_profile_dialog=dialog or dialog_of(options.web_consent),
+        web_port=options.web_port,
+        pool_size=options.pool_size,
+    )
+
+
+def _run_with_monitor(options: argparse.Namespace, screen: MonitorScreen) -> None:
+    dialog = dialog_of(options.web_consent)
+    if dialog == "terminal":
+        dialog = PoliteAsker(screen, make_asker(dialog))
+    hub = _hub(options, dialog)
+    hub.watcher = screen.watch
+    screen.start()
+    try:
+        hub.start(wait=True)
+    finally:
+        screen.stop()
+
+
+@contextmanager
+def _logging(options: argparse.Namespace, screen: MonitorScreen | None) -> Iterator[None]:
+    """Send the log where it is wanted; with a monitor, among its messages."""
+    handler: logging.Handler
+    if options.log_output:
+        handler = logging.FileHandler(options.log_output)
+    elif screen is not None:
+        handler = LogToMonitor(screen)
+    else:
+        handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     log = logging.getLogger("pyvo.samp")
-    log.setLevel(_LEVELS[level])
+    before = log.level, log.propagate
+    log.setLevel(_LEVELS[options.log_level])
     log.addHandler(handler)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,8 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="samp_hub",
         description="Run a SAMP hub, through which programs on this desk exchange tables, images and positions.",
-        epilog=EXAMPLE,
+        epilog=EPILOG.replace("samp hub", "samp_hub"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
+    parser.set_defaults(parser=parser)
     return run(parser.parse_args(arguments))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ def join(
     callable: bool = False,  # noqa: A002 - the name that clients have for it
     reconnect: bool = False,
     events: SimpleQueue[Any] | None = None,
+    prepare: Callable[[SAMPIntegratedClient], object] | None = None,
 ) -> Iterator[SAMPIntegratedClient]:
     """
     Connect the client of a command for the length of a ``with`` block.
@@ -45,6 +46,8 @@ def join(
         Whether it waits for the next hub when this one is gone.
     events : SimpleQueue, optional
         Gets ``"lost"`` when the hub is gone, and ``"connected"`` when there is another.
+    prepare : callable, optional
+        Called with the client before it is connected, to bind handlers, so that the hub is told of all at once.
 
     Yields
     ------
@@ -58,6 +61,8 @@ def join(
     """
     client = SAMPIntegratedClient(f"samp {command}", description, callable=callable)
     try:
+        if prepare is not None:
+            prepare(client)
         client.connect(reconnect=reconnect, on_state=None if events is None else events.put)
         yield client
     finally:

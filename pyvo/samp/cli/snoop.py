@@ -67,10 +67,15 @@ def _pattern(text: str) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print messages until ^C."""
     arrived: SimpleQueue[Any] = SimpleQueue()
-    description = "Shows messages to a person, and does nothing else with them"
     try:
-        with join("snoop", description, callable=True, reconnect=options.reconnect, events=arrived) as client:
-            listen(client, options.pattern, arrived)
+        with join(
+            "snoop",
+            "Shows messages to a person, and does nothing else with them",
+            callable=True,
+            reconnect=options.reconnect,
+            events=arrived,
+            prepare=lambda client: listen(client, options.pattern, arrived),
+        ) as client:
             print(f"samp: listening for {options.pattern}, until ^C", file=sys.stderr, flush=True)
             _print_all(client, arrived, options)
     except KeyboardInterrupt:  # the way to end it
@@ -85,7 +90,7 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
     Parameters
     ----------
     client : SAMPIntegratedClient
-        A callable client.
+        A callable client, before it is connected.
     pattern : str
         An MType or a wildcard.
     arrived : SimpleQueue
@@ -100,8 +105,7 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
             client.reply(msg_id, ok_response() if is_ping else warning_response({}, {"samp.errortxt": ANSWER}))
 
     for wanted in {pattern, _NAMES} | ({_PING} if matches(pattern, _PING) else set()):
-        client.bind_receive_message(wanted, hear, declare=False)
-    client.declare_subscriptions()
+        client.bind_receive_message(wanted, hear)
 
 
 def _print_all(client: SAMPIntegratedClient, arrived: SimpleQueue[Any], options: argparse.Namespace) -> None:
