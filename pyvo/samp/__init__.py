@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .aio import AsyncSAMPClient
     from .client import SAMPClient
     from .configuration import Conf, conf
     from .constants import SAFE_MTYPES, SAMP_ICON, SAMP_STATUS_ERROR, SAMP_STATUS_OK, SAMP_STATUS_WARNING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         SAMPError,
         SAMPHubError,
         SAMPProxyError,
+        SAMPResponseError,
+        SAMPTimeoutError,
         SAMPTransportError,
         SAMPTypeError,
         SAMPValueError,
@@ -47,6 +50,7 @@ __all__ = [
     "SAMP_STATUS_ERROR",
     "SAMP_STATUS_OK",
     "SAMP_STATUS_WARNING",
+    "AsyncSAMPClient",
     "Conf",
     "SAMPClient",
     "SAMPClientError",
@@ -57,6 +61,8 @@ __all__ = [
     "SAMPIntegratedClient",
     "SAMPMsgReplierWrapper",
     "SAMPProxyError",
+    "SAMPResponseError",
+    "SAMPTimeoutError",
     "SAMPTransportError",
     "SAMPTypeError",
     "SAMPValueError",
@@ -75,6 +81,7 @@ __all__ = [
 
 #: Where each name lives.
 _HOMES = {
+    "aio": ["AsyncSAMPClient"],
     "client": ["SAMPClient"],
     "configuration": ["Conf", "conf"],
     "constants": ["SAFE_MTYPES", "SAMP_ICON", "SAMP_STATUS_ERROR", "SAMP_STATUS_OK", "SAMP_STATUS_WARNING"],
@@ -83,6 +90,8 @@ _HOMES = {
         "SAMPError",
         "SAMPHubError",
         "SAMPProxyError",
+        "SAMPResponseError",
+        "SAMPTimeoutError",
         "SAMPTransportError",
         "SAMPTypeError",
         "SAMPValueError",

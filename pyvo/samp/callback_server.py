@@ -21,7 +21,7 @@ from .transport.loop import Loop
 from .transport.rpc import XMLRPCHandler
 from .transport.server import Connection, XMLRPCServer
 
-__all__ = ["CallbackServer"]
+__all__ = ["CallbackServer", "own_address"]
 
 
 class CallbackHub(Protocol):
@@ -110,8 +110,7 @@ class CallbackServer:
 
     def announcement(self, private_key: str) -> tuple[str, dict[str, str]]:
         """Tell where the hub is to call (R31)."""
-        everywhere = self._address in {"", "0.0.0.0", "::"}
-        address = _way_to(self._hub.url) if everywhere else self._address
+        address = own_address(self._address, self._hub.url)
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{self._server.port}/"
         return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
@@ -122,6 +121,20 @@ class CallbackServer:
     def stop(self) -> None:
         """Close it; returns at once."""
         self._loop.call_soon(self._server.stop)
+
+
+def own_address(address: str, hub_url: str) -> str:
+    """
+    Tell at which address a client's servers can be reached by those on the hub's machine.
+
+    Parameters
+    ----------
+    address : str
+        What is listened on, perhaps all addresses.
+    hub_url : str
+        Where the hub is.
+    """
+    return _way_to(hub_url) if address in {"", "0.0.0.0", "::"} else address
 
 
 def _way_to(url: str) -> str:

@@ -112,6 +112,11 @@ class SAMPClient(Receiving):
         return self._remains.private_key is not None
 
     @property
+    def listens_on(self) -> str:
+        """The address on which the client's servers listen."""
+        return self._address[0]
+
+    @property
     def loop(self) -> Loop:
         """What runs the client's sockets, timers and handlers while it is running."""
         loop = self._remains.loop

@@ -10,6 +10,8 @@ Everything raised on purpose derives from `SAMPError`::
     +-- SAMPProxyError        the other side answered with an XML-RPC fault
     |                         (also an ``xmlrpc.client.Fault``)
     +-- SAMPTransportError    a socket or HTTP failed below XML-RPC
+    +-- SAMPResponseError     another client answered that it could not do what it was asked
+    +-- SAMPTimeoutError      what was waited for did not come (also a ``TimeoutError``)
     +-- SAMPTypeError         not a SAMP value (also a ``TypeError``)
     +-- SAMPValueError        not a valid SAMP value (also a ``ValueError``)
 
@@ -18,6 +20,7 @@ Everything raised on purpose derives from `SAMPError`::
 
 from __future__ import annotations
 
+from typing import Any
 from xmlrpc.client import Fault
 
 from astropy.utils.exceptions import AstropyUserWarning
@@ -27,6 +30,8 @@ __all__ = [
     "SAMPError",
     "SAMPHubError",
     "SAMPProxyError",
+    "SAMPResponseError",
+    "SAMPTimeoutError",
     "SAMPTransportError",
     "SAMPTypeError",
     "SAMPValueError",
@@ -91,6 +96,30 @@ class SAMPTransportError(SAMPError):
         super().__init__(text)
         self.sent = sent
         self.refused = refused
+
+
+class SAMPResponseError(SAMPError):
+    """
+    Another client answered that it could not do what it was asked (``samp.error``).
+
+    Parameters
+    ----------
+    text : str
+        Who it was, and what it said.
+    response : dict
+        The response (R17).
+    """
+
+    def __init__(self, text: str, response: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.response = response
+
+    def __reduce__(self) -> tuple[type, tuple[str, dict[str, Any]]]:
+        return type(self), (str(self), self.response)
+
+
+class SAMPTimeoutError(SAMPError, TimeoutError):
+    """What was waited for did not come in the time that was given."""
 
 
 class SAMPTypeError(SAMPError, TypeError):

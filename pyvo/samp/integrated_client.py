@@ -9,6 +9,7 @@ from typing import Any
 
 from .bindings import BindingMethods
 from .errors import SAMPWarning
+from .exchange.mixin import Exchange
 from .handlers import Handlers
 from .keyword_sending import KeywordSending
 from .membership import Membership
@@ -19,7 +20,7 @@ __all__ = ["SAMPIntegratedClient"]
 Map = Mapping[str, Any]
 
 
-class SAMPIntegratedClient(Membership, KeywordSending, BindingMethods):
+class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods):
     """
     A SAMP client.
 
@@ -43,6 +44,9 @@ class SAMPIntegratedClient(Membership, KeywordSending, BindingMethods):
         Port on which it listens; 0 takes a free one.
     callable : bool
         Whether the client can receive messages and responses (R13).
+    dispatch : callable, optional
+        How handlers get into the program's own thread, for programs with an event loop: ``dispatch(job)`` is to have
+        ``job()`` called there soon. Without it handlers run in a thread of the client's.
 
     Examples
     --------

@@ -223,7 +223,7 @@ class Membership:
             self._timer.cancel()
             self._timer = None
         self._end_watch()
-        self._left()
+        self._left(for_good=True)
         if self.client.elsewhere is not None:
             self.client.elsewhere.release()
         self.client.stop(HANDLER_TIME)
@@ -235,8 +235,8 @@ class Membership:
     def _joined(self) -> None:
         """Do what is to be done when the client has joined a hub; for subclasses. Must not wait."""
 
-    def _left(self) -> None:
-        """Do what is to be done when the connection has ended; for subclasses. May come more than once."""
+    def _left(self, *, for_good: bool) -> None:
+        """Do what is to be done when the connection has ended, by the program's will or not; for subclasses."""
 
     def _end_watch(self) -> None:
         watch, self._watch = self._watch, None
@@ -263,7 +263,7 @@ class Membership:
             if not self._wanted or self.is_connected:
                 return
             self._end_watch()
-            self._left()
+            self._left(for_good=False)
         self._report("lost")
         with self._lock:
             if self._reconnect and not self.client.thrown_out and not self.is_connected:

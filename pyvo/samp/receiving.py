@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .bindings import BindingMethods
 from .dispatching import Elsewhere
 from .errors import SAMPError
-from .handlers import Arrival, Handlers, as_result, error_text, is_direct
+from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
 from .hub_proxy import SAMPHubProxy
 from .protocol import SAMPValue, error_response, ok_response
 
@@ -29,6 +29,42 @@ class Receiving(BindingMethods):
     _hub_id: str | None
     #: Where the program's handlers run; None for the thread that received the message.
     elsewhere: Elsewhere | None = None
+
+    @property
+    def hub_id(self) -> str | None:
+        """The id of the hub as a client; None while this one is not registered."""
+        return self._hub_id
+
+    def add_tap(self, key: object, patterns: Iterable[str], tap: Tap) -> None:
+        """
+        Have a function of the package's own look at messages before the program's handlers do.
+
+        Parameters
+        ----------
+        key : object
+            What it is known by.
+        patterns : iterable of str
+            MTypes and wildcards, to which the client subscribes.
+        tap : callable
+            Called with an `Arrival`; it returns the response if it takes the message, or else None.
+        """
+        self._bound.add_tap(key, patterns, tap)
+        self._redeclare(declare=True)
+
+    def remove_tap(self, key: object) -> None:
+        """
+        Undo `add_tap`. It never fails: a hub that is gone need not be told.
+
+        Parameters
+        ----------
+        key : object
+            As it was given there.
+        """
+        self._handlers.remove_tap(key)
+        try:
+            self._redeclare(declare=True)
+        except SAMPError as error:
+            log.debug("The hub was not told that less is wanted: %s", error)
 
     def heed(self, method: str, params: tuple[Any, ...]) -> None:
         """

@@ -1,0 +1,364 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The client for programs that use asyncio.
+
+A thin layer: what waits runs in threads, handlers run in the event loop, and what has arrived is awaited there. The
+client below is the same, and is at hand as ``client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from .errors import SAMPClientError, SAMPTimeoutError
+from .exchange.responding import respond_with
+from .integrated_client import SAMPIntegratedClient
+from .transport.loop import Workers
+
+if TYPE_CHECKING:
+    from .exchange.incoming import Incoming
+    from .exchange.presence import ClientInfo, Clients
+
+__all__ = ["AsyncIncoming", "AsyncSAMPClient"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Methods of `SAMPIntegratedClient` that wait for the hub or for others, and so are awaited here.
+_AWAITED = frozenset({
+    "ping", "declare_metadata", "declare_subscriptions", "get_metadata", "get_subscriptions", "get_registered_clients",
+    "get_subscribed_clients", "notify", "notify_all", "call", "call_all", "call_and_wait", "reply", "enotify",
+    "enotify_all", "ecall", "ecall_all", "ecall_and_wait", "ereply", "bind_receive_message", "bind_receive_call",
+    "bind_receive_notification", "bind_receive_response", "unbind_receive_call", "unbind_receive_notification",
+    "unbind_receive_response", "send", "link", "point_at", "get_position", "aladin",
+})  # fmt: skip
+
+
+class AsyncSAMPClient:
+    """
+    A SAMP client whose methods are awaited.
+
+    Besides those named here it has the methods of `SAMPIntegratedClient`, with the same parameters:
+    ``await client.send(table, to="topcat")``, ``await client.ecall_and_wait(...)``. Handlers run in the event loop, and
+    may be coroutine functions where they are bound by `on`.
+
+    A wait that is cancelled ends at once for the caller; what it had asked for may still happen.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `SAMPIntegratedClient`, but ``dispatch``.
+
+    Examples
+    --------
+    ::
+
+        async with AsyncSAMPClient(name="My script") as client:
+            await client.wait_for("topcat")
+            await client.send(table, to="topcat")
+            async for item in client.incoming("table.load.*"):
+                print(item.name)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "dispatch" in kwargs:
+            raise SAMPClientError("The handlers of this client run in the event loop: dispatch cannot be given")
+        #: The client below.
+        self.client = SAMPIntegratedClient(*args, **kwargs, dispatch=self._dispatch)
+        self._how: dict[str, Any] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workers: Workers | None = None
+        self._tasks: set[Any] = set()
+
+    # Coming and going
+
+    async def connect(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Connect to a hub and register.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As of `SAMPIntegratedClient.connect`.
+        """
+        self._loop = asyncio.get_running_loop()
+        if self._workers is None:
+            self._workers = Workers("samp-async")
+        try:
+            await self._run(self.client.connect, *args, **kwargs)
+        except BaseException:
+            if not self.client.is_connected:
+                self._end_workers()
+            raise
+
+    async def disconnect(self) -> None:
+        """Unregister and end the connection. It may be repeated."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._workers is not None:
+            await asyncio.shield(self._run(self.client.disconnect))
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.stop(0.0)
+
+    async def __aenter__(self) -> Self:
+        await self.connect(**self._how)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    # The client's methods
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "client" not in self.__dict__:
+            raise AttributeError(name)
+        value = getattr(self.client, name)
+        if name not in _AWAITED:
+            return value
+
+        async def method(*args: Any, **kwargs: Any) -> Any:
+            return await self._run(value, *args, **kwargs)
+
+        method.__name__ = name
+        method.__doc__ = value.__doc__
+        return method
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.client)})
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client is registered with a hub."""
+        return self.client.is_connected
+
+    async def clients(self) -> Clients:
+        """Tell who is there; the list stays up to date."""
+        clients = self.client.clients
+        await self._run(clients.follow)
+        return clients
+
+    async def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+        """
+        Wait until a client is there.
+
+        Parameters
+        ----------
+        client, timeout, mtype
+            As of `SAMPIntegratedClient.wait_for`.
+        """
+        found: ClientInfo = await self._run(self.client.wait_for, client, timeout, mtype)
+        return found
+
+    async def ds9(self, cmd: str, **kwargs: Any) -> None:
+        """
+        Have DS9 do something.
+
+        Parameters
+        ----------
+        cmd : str
+            The command.
+        **kwargs
+            As of `SAMPIntegratedClient.ds9`.
+        """
+        await self._run(self.client.ds9, cmd, **kwargs)
+
+    async def ds9_get(self, cmd: str, **kwargs: Any) -> str:
+        """
+        Ask DS9 for something.
+
+        Parameters
+        ----------
+        cmd : str
+            The question.
+        **kwargs
+            As of ``SAMPIntegratedClient.ds9.get``.
+        """
+        return str(await self._run(self.client.ds9.get, cmd, **kwargs))
+
+    # Receiving
+
+    async def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+        """
+        Wait for the next table, image, spectrum, coverage, position or other message.
+
+        Parameters
+        ----------
+        mtype, timeout
+            As of `SAMPIntegratedClient.receive`.
+        """
+        incoming = AsyncIncoming(self, (mtype,), 1, 1)
+        try:
+            return await asyncio.wait_for(anext(incoming), timeout if timeout > 0 else None)
+        except StopAsyncIteration:
+            raise SAMPClientError("The client was disconnected") from None
+        except SAMPTimeoutError:
+            raise
+        except TimeoutError:
+            raise SAMPTimeoutError(f"No {mtype} came within {timeout:g} s") from None
+        finally:
+            await incoming.aclose()
+
+    def incoming(self, *mtypes: str, limit: int = 100) -> AsyncIncoming:
+        """
+        Iterate over what arrives: ``async for table in client.incoming("table.load.*"): ...``.
+
+        Parameters
+        ----------
+        *mtypes, limit
+            As of `SAMPIntegratedClient.incoming`.
+        """
+        return AsyncIncoming(self, mtypes, limit, None)
+
+    def on(self, mtype: str) -> Callable[[Function], Function]:
+        """
+        Make a function, or coroutine function, the handler of an MType; see `SAMPIntegratedClient.on`.
+
+        Bind handlers before `connect`, or the event loop waits while the hub is told.
+
+        Parameters
+        ----------
+        mtype : str
+            MType or wildcard.
+        """
+
+        def bind(function: Function) -> Function:
+            run = self._run_coroutine if inspect.iscoroutinefunction(function) else self.client.client.run_handler
+            self.client.bind_receive_message(mtype, respond_with(self.client._bench, function, run))
+            return function
+
+        return bind
+
+    # Threads and the event loop
+
+    async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function that waits, in a thread."""
+        if self._workers is None:
+            raise SAMPClientError("There is no connection to a SAMP hub: call connect() first.")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def work() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:  # it belongs to the one who awaits it
+                _settle(loop, future, future.set_exception, error)
+            else:
+                _settle(loop, future, future.set_result, result)
+
+        self._workers.submit(work)
+        return await future
+
+    def _dispatch(self, job: Callable[[], None]) -> None:
+        if self._loop is None:
+            raise SAMPClientError("There is no event loop yet")
+        self._loop.call_soon_threadsafe(job)
+
+    def _run_coroutine(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a coroutine function in the event loop, and wait for it in this thread, which is the client's."""
+        if self._loop is None:
+            raise SAMPClientError("There is no event loop yet")
+        task = asyncio.run_coroutine_threadsafe(function(**arguments), self._loop)
+        self._tasks.add(task)
+        try:
+            return task.result()
+        except CancelledError:
+            raise SAMPClientError("The client was disconnected before its handler was done") from None
+        finally:
+            self._tasks.discard(task)
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], settle: Callable[[Any], object], value: Any
+) -> None:
+    def give() -> None:
+        if not future.done():  # nobody waits any more for one that was cancelled
+            settle(value)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(give)
+
+
+class AsyncIncoming(AsyncIterator[Any]):
+    """
+    An asynchronous iterator over what arrives.
+
+    Parameters
+    ----------
+    client : AsyncSAMPClient
+        The client.
+    mtypes : tuple of str
+        MTypes or wildcards.
+    limit : int
+        How many things may wait.
+    total : int, optional
+        How many things are taken at all.
+    """
+
+    def __init__(self, client: AsyncSAMPClient, mtypes: tuple[str, ...], limit: int, total: int | None) -> None:
+        self._client = client
+        self._mtypes = mtypes
+        self._limit = limit
+        self._total = total
+        self._news = asyncio.Event()
+        self._queue: Incoming | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def open(self) -> Self:
+        """Begin to take what arrives; the first ``anext`` does it as well."""
+        if self._queue is None:
+            self._queue = await self._client._run(self._open)
+        return self
+
+    def _open(self) -> Incoming:
+        from .exchange.incoming import Incoming  # noqa: PLC0415
+
+        self._client.client.client.require_key()
+        queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
+        loop = self._client._loop
+        assert loop is not None
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._news.set)
+
+        queue.on_news = tell
+        return queue
+
+    async def __anext__(self) -> Any:
+        await self.open()
+        queue = self._queue
+        assert queue is not None
+        while True:
+            self._news.clear()
+            item = queue.get_ready()
+            if item is not None:
+                return item
+            if queue.ended:
+                raise StopAsyncIteration
+            await self._news.wait()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Take nothing any more. It may be repeated."""
+        queue, self._queue = self._queue, None
+        if queue is not None and self._client._workers is not None:
+            await self._client._run(queue.close)

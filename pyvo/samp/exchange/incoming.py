@@ -1,0 +1,216 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What arrives, one thing after the other: `receive` and `incoming`.
+
+While a queue is open it takes the messages that it is for before any handler sees them; it changes no binding, so that
+none has to be restored. What arrives is fetched and read before the sender gets its answer, which is an error if that
+fails: whoever sent it may then remove its file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, SAMPWarning
+from ..handlers import Arrival
+from ..protocol import SAMPValue, best_match, error_response, ok_response
+from ..turns import give_way
+from .addressing import name_of
+from .loading import Sender, load
+
+if TYPE_CHECKING:
+    from .workbench import Workbench
+
+__all__ = ["Incoming"]
+
+log = logging.getLogger(__name__)
+
+
+class Incoming:
+    """
+    A queue of what arrives. It is iterated over until it is closed, or the client is disconnected.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What the client has to work with.
+    mtypes : tuple of str
+        MTypes or wildcards.
+    limit : int
+        How many things may wait; senders of more are told that there is no room.
+    total : int, optional
+        How many things are taken at all; what comes later goes to the handlers.
+    """
+
+    def __init__(self, bench: Workbench, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
+        if not mtypes:
+            raise SAMPClientError("Which messages? Give MTypes or wildcards, such as 'table.load.*'")
+        self._bench = bench
+        self._patterns = dict.fromkeys(mtypes, True)
+        self._limit = limit
+        self._left = total
+        self._items: deque[Any] = deque()
+        self._coming = 0
+        self._news = threading.Condition()
+        self._end: SAMPError | None = None
+        #: Called in another thread when there is news; for event loops.
+        self.on_news: Callable[[], object] | None = None
+        bench.host.client.add_tap(self, mtypes, self._take)
+        bench.add_queue(self)
+
+    # Taking out
+
+    def get(self, timeout: float = 0) -> Any:
+        """
+        Wait for the next thing.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds; 0 waits without limit.
+
+        Returns
+        -------
+        object
+            As of `Exchange.receive`.
+
+        Raises
+        ------
+        SAMPTimeoutError
+            Nothing came.
+        SAMPClientError
+            The queue was closed, or the client disconnected.
+        """
+        give_way()  # within a handler: what is waited for is behind it in the queue
+        deadline = time.monotonic() + timeout if timeout > 0 else None
+        while True:
+            with self._news:
+                while not self._items:
+                    if self._end is not None:
+                        raise self._end
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        wanted = " or ".join(self._patterns)
+                        raise SAMPTimeoutError(f"No {wanted} came within {timeout:g} s")
+                    self._news.wait(left)
+            found = self.get_ready()
+            if found is not None:
+                return found
+
+    def get_ready(self) -> Any:
+        """Take what is there; None if nothing is. Warns of what could not be read."""
+        while True:
+            with self._news:
+                if not self._items:
+                    return None
+                item = self._items.popleft()
+            if not isinstance(item, _Failure):
+                return item
+            warnings.warn(item.text, SAMPWarning, stacklevel=4)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.get()
+        except SAMPClientError:
+            raise StopIteration from None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._end is not None
+
+    # Ending
+
+    def close(self) -> None:
+        """Take nothing any more. It may be repeated."""
+        self.end(SAMPClientError("The queue is closed"))
+        self._bench.remove_queue(self)
+        host = self._bench.host
+        if host is not None:
+            host.client.remove_tap(self)
+
+    def end(self, reason: SAMPError) -> None:
+        """Let those who wait know that nothing will come."""
+        with self._news:
+            if self._end is None:
+                self._end = reason
+            self._news.notify_all()
+        self._tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Taking in; in the client's worker threads
+
+    def _take(self, arrival: Arrival) -> dict[str, SAMPValue] | None:
+        if arrival.mtype.startswith("samp.") and "*" in self._patterns:
+            named = {pattern: True for pattern in self._patterns if pattern != "*"}
+            if best_match(named, arrival.mtype) is None:
+                return None  # what keeps clients and hub together is not what "*" is meant for
+        refusal = self._reserve()
+        if refusal is not None:
+            return refusal or None
+        try:
+            sender = Sender(arrival.sender_id, name_of(self._bench.host, arrival.sender_id))
+            item = load(arrival.mtype, arrival.params, sender)
+        except SAMPError as error:
+            log.info("What arrived could not be read: %s", error)
+            self._put(_Failure(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
+            return error_response(_ascii(str(error)))
+        self._put(item)
+        return ok_response({})
+
+    def _reserve(self) -> dict[str, SAMPValue] | None:
+        """Make sure that there is room: None if so, else the answer, empty if the message is for others."""
+        with self._news:
+            if self._end is not None or self._left == 0:
+                return {}
+            if len(self._items) + self._coming >= self._limit:
+                return error_response(f"{self._limit} things wait here to be looked at: there is no room for more")
+            self._coming += 1
+            if self._left is not None:
+                self._left -= 1
+            return None
+
+    def _put(self, item: Any) -> None:
+        with self._news:
+            self._coming -= 1
+            if isinstance(item, _Failure) and self._left is not None:
+                self._left += 1
+            self._items.append(item)
+            self._news.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        on_news = self.on_news
+        if on_news is not None:
+            on_news()
+
+
+class _Failure:
+    """What arrived and could not be read."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,254 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+One table in two programs: what is selected or highlighted in one shows in the other.
+
+A table that was sent is known to all by its ``table-id``; messages about its rows name that. Whoever selects tells
+the others; nothing is passed on from one viewer to another, which they do themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from ..errors import SAMPError, SAMPValueError, SAMPWarning
+from ..handlers import Arrival
+from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
+from .reports import Delivery, SendReport
+from .sending import ask_all
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .workbench import Workbench
+
+__all__ = ["Link"]
+
+SELECT = "table.select.rowList"
+HIGHLIGHT = "table.highlight.row"
+#: Seconds after the table was loaded in which a refusal may mean that it is not yet in the viewer's books: TOPCAT
+#: answers a moment before it is.
+SETTLE_TIME = 5.0
+PAUSE = 0.1
+
+Listener = TypeVar("Listener", bound=Callable[..., object])
+
+
+class Link:
+    """
+    A table that others have, too.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What the client has to work with.
+    rows : int
+        How many rows it has.
+    report : SendReport
+        To whom it was sent.
+    """
+
+    def __init__(self, bench: Workbench, rows: int, report: SendReport) -> None:
+        self._bench = bench
+        self._rows = rows
+        #: What became of sending the table.
+        self.report = report
+        #: The ``table-id``.
+        self.id = report.id
+        self._since = time.monotonic()
+        self._urls = {each.url for each in report.deliveries if each.url}
+        self._lock = threading.Lock()
+        self._selected: Any = None
+        self._highlighted: int | None = None
+        self._on_select: list[Callable[..., object]] = []
+        self._on_highlight: list[Callable[..., object]] = []
+        bench.host.client.add_tap(self, [SELECT, HIGHLIGHT], self._take)
+
+    # What others do
+
+    @property
+    def selection(self) -> np.ndarray:
+        """The rows that were selected last, as a mask; none before anything was."""
+        import numpy as np  # noqa: PLC0415
+
+        with self._lock:
+            return np.zeros(self._rows, dtype=bool) if self._selected is None else self._selected.copy()
+
+    @property
+    def highlighted(self) -> int | None:
+        """The row that was highlighted last."""
+        return self._highlighted
+
+    def on_select(self, listener: Listener) -> Listener:
+        """
+        Have a function called with the mask each time somebody selects rows; also as a decorator.
+
+        Parameters
+        ----------
+        listener : callable
+            Called where handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
+        """
+        self._on_select.append(listener)
+        return listener
+
+    def on_highlight(self, listener: Listener) -> Listener:
+        """
+        Have a function called with the row number each time somebody highlights a row; also as a decorator.
+
+        Parameters
+        ----------
+        listener : callable
+            Called where handlers run.
+        """
+        self._on_highlight.append(listener)
+        return listener
+
+    def _take(self, arrival: Arrival) -> dict[str, SAMPValue] | None:
+        params = arrival.params
+        table_id = params.get("table-id")
+        if table_id != self.id and (table_id or params.get("url") not in self._urls):
+            return None
+        try:
+            if arrival.mtype == SELECT:
+                self._note_selection(self._mask(_numbers(params.get("row-list"))))
+            else:
+                self._note_highlight(self._checked(_numbers([params.get("row")])[0]))
+        except SAMPValueError as error:
+            return error_response(str(error))
+        return ok_response({})
+
+    def _note_selection(self, mask: np.ndarray) -> None:
+        with self._lock:
+            self._selected = mask
+        for listener in list(self._on_select):
+            self._bench.host.client.run_handler(listener, mask.copy())
+
+    def _note_highlight(self, row: int) -> None:
+        self._highlighted = row
+        for listener in list(self._on_highlight):
+            self._bench.host.client.run_handler(listener, row)
+
+    # What is done here
+
+    def select(self, rows: Any, *, timeout: float = 30.0) -> SendReport:
+        """
+        Select rows in the other programs.
+
+        Parameters
+        ----------
+        rows : boolean mask, or row numbers
+            Which.
+        timeout : float
+            Seconds that they have to answer; 0: no limit.
+
+        Returns
+        -------
+        SendReport
+            Who did.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        wanted = np.asarray(np.ma.filled(rows, False)) if np.ma.isMA(rows) else np.asarray(rows)
+        if wanted.dtype == bool:
+            if wanted.shape != (self._rows,):
+                raise SAMPValueError(f"The mask has the shape {wanted.shape}, the table {self._rows} rows")
+            mask = wanted.copy()
+        else:
+            mask = self._mask([int(row) for row in wanted.ravel()])
+        with self._lock:
+            self._selected = mask
+        return self._tell(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
+
+    def highlight(self, row: int, *, timeout: float = 30.0) -> SendReport:
+        """
+        Highlight a row in the other programs.
+
+        Parameters
+        ----------
+        row : int
+            Its number, from 0; a negative one counts from the end.
+        timeout : float
+            Seconds that they have to answer; 0: no limit.
+
+        Returns
+        -------
+        SendReport
+            Who did.
+        """
+        row = int(row)
+        self._highlighted = self._checked(row + self._rows if row < 0 else row)
+        return self._tell(HIGHLIGHT, {"row": self._highlighted}, timeout)
+
+    def _tell(self, mtype: str, params: dict[str, Any], timeout: float) -> SendReport:
+        holders = [each for each in self.report.deliveries if each.mtype and not each.failure]
+        pause = threading.Event()
+        while True:
+            report = SendReport("selection" if mtype == SELECT else "highlight", self.report.name, identifier=self.id)
+            messages = {}
+            for each in holders:
+                if self._takes(each.id, mtype):
+                    report.deliveries.append(Delivery(each.id, each.name, mtype, each.url))
+                    content = {"table-id": self.id, "url": each.url, **params}
+                    messages[each.id] = {"samp.mtype": mtype, "samp.params": content}
+            ask_all(self._bench, report, messages, timeout)
+            report.wait(timeout)
+            if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
+                break
+            pause.wait(PAUSE)
+        for each in report.deliveries:
+            if each.failure or each.is_open:
+                warnings.warn(f"{each.name} did not follow: {each.outcome}", SAMPWarning, stacklevel=3)
+        return report
+
+    def _takes(self, client_id: str, mtype: str) -> bool:
+        try:
+            return best_match(self._bench.host.get_subscriptions(client_id), mtype) is not None
+        except SAMPError:  # it has left
+            return False
+
+    # Numbers and masks
+
+    def _checked(self, row: int) -> int:
+        if not 0 <= row < self._rows:
+            raise SAMPValueError(f"There is no row {row}: the table has {self._rows}")
+        return row
+
+    def _mask(self, rows: list[int]) -> np.ndarray:
+        import numpy as np  # noqa: PLC0415
+
+        mask = np.zeros(self._rows, dtype=bool)
+        if rows:
+            self._checked(min(rows))
+            self._checked(max(rows))
+            mask[rows] = True
+        return mask
+
+    # Ending
+
+    def close(self) -> None:
+        """Listen to no more selections. The others keep the table."""
+        self._bench.host.client.remove_tap(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        others = ", ".join(each.name for each in self.report.deliveries if each.mtype and not each.failure)
+        return f"<Link: {self.report.name!r} with {others or 'nobody'}, {int(self.selection.sum())} rows selected>"
+
+
+def _numbers(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise SAMPValueError("The message does not say which rows")
+    return [parse_int(item) for item in value]
+
+

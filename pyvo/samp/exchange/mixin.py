@@ -1,0 +1,354 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What astronomers do with a client: send and receive tables, images, spectra, positions.
+
+This module is light; what does the work is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from ..integrated_client import SAMPIntegratedClient as Host
+    from .addressing import Who
+    from .incoming import Incoming
+    from .linking import Link
+    from .presence import ClientInfo, Clients
+    from .reports import SendReport
+    from .viewers import DS9
+    from .workbench import Workbench
+
+__all__ = ["Exchange"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_making = threading.Lock()
+
+
+class Exchange:
+    """The methods of a client that exchange objects instead of messages."""
+
+    _the_bench: Workbench | None = None
+
+    @property
+    def _bench(self) -> Workbench:
+        if self._the_bench is None:
+            from .workbench import Workbench  # noqa: PLC0415
+
+            with _making:
+                if self._the_bench is None:
+                    self._the_bench = Workbench(self._host)
+        return self._the_bench
+
+    @property
+    def _host(self) -> Host:
+        return cast("Host", self)
+
+    # Sending
+
+    def send(
+        self,
+        obj: Any,
+        to: Who | None = None,
+        name: str | None = None,
+        mtype: str | None = None,
+        timeout: float = 60.0,
+        *,
+        table_id: str | None = None,
+        progress: bool | None = None,
+        wait: bool = True,
+        **params: Any,
+    ) -> SendReport:
+        """
+        Send a table, an image, a spectrum, a coverage or a position to other programs.
+
+        For each recipient the MType and format are chosen by what it subscribes to.
+
+        Parameters
+        ----------
+        obj : object
+            Table, QTable, VOTableFile, a result of pyvo or astroquery (anything with ``.votable`` or
+            ``.to_table()``), pandas DataFrame, HDU, HDUList, CCDData, NDData, 2-d array, Spectrum, MOC, SkyCoord, or
+            a path or URL of a file, which is looked into.
+        to : str, entry of ``client.clients``, or several of them, optional
+            Ids or names of the recipients; without it, all that take it.
+        name : str, optional
+            What the recipients shall call it; by default what it says of itself.
+        mtype : str, optional
+            The MType to use.
+        timeout : float
+            Seconds to wait for answers; 0: no limit. Later answers are still noted in the report.
+        table_id : str, optional
+            The table-id (image-id...). What is sent again under the same one replaces the earlier.
+        progress : bool, optional
+            Whether to show a progress bar while a file is written; by default for a large one, if somebody looks.
+        wait : bool
+            Whether to wait for the answers at all.
+        **params
+            Further parameters of the message.
+
+        Returns
+        -------
+        SendReport
+            Who was asked, who answered, what failed.
+
+        Raises
+        ------
+        TypeError
+            The object cannot be sent; the text lists what can.
+        SAMPClientError
+            A recipient is not there.
+        OSError
+            The file for the recipients cannot be written; the disk is full, say.
+
+        Warns
+        -----
+        SAMPWarning
+            Nobody takes it, or a recipient does not have it.
+        """
+        from .sending import send  # noqa: PLC0415
+
+        return send(
+            self._bench, obj, to, name=name, mtype=mtype, timeout=timeout, table_id=table_id, progress=progress,
+            wait=wait, params=params,
+        )  # fmt: skip
+
+    def link(
+        self, table: Any, to: Who | None = None, name: str | None = None, timeout: float = 60.0
+    ) -> Link:
+        """
+        Send a table, and share selections of its rows from then on.
+
+        Parameters
+        ----------
+        table : astropy.table.Table
+            The table, or what `send` makes one of and has a length.
+        to, name, timeout
+            As of `send`.
+
+        Returns
+        -------
+        Link
+            With ``selection``, ``on_select``, ``select`` and ``highlight``.
+        """
+        from .linking import Link  # noqa: PLC0415
+        from .sending import send  # noqa: PLC0415
+
+        report = send(self._bench, table, to, name=name, timeout=timeout)
+        return Link(self._bench, len(table), report)
+
+    # Receiving
+
+    def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+        """
+        Wait for the next table, image, spectrum, coverage, position or other message.
+
+        The sender is answered when it has been read, or could not be.
+
+        Parameters
+        ----------
+        mtype : str
+            MType or wildcard, such as ``"table.load.*"``.
+        timeout : float
+            Seconds; 0 waits without limit.
+
+        Returns
+        -------
+        Table, HDUList, SkyCoord, Spectrum, MOC, Picture or Received
+            What came, with the attributes ``sender`` (an id) and ``name``. Of messages of no known kind the
+            parameters, as a dictionary.
+
+        Raises
+        ------
+        SAMPTimeoutError
+            Nothing came.
+
+        Warns
+        -----
+        SAMPWarning
+            Something came that cannot be read; the wait goes on.
+        """
+        from .incoming import Incoming  # noqa: PLC0415
+
+        self._host.client.require_key()
+        with Incoming(self._bench, (mtype,), limit=1, total=1) as queue:
+            return queue.get(timeout)
+
+    def incoming(self, *mtypes: str, limit: int = 100) -> Incoming:
+        """
+        Iterate over what arrives: ``for table in client.incoming("table.load.*"): ...``.
+
+        What comes while an iteration is at work waits in a queue. The loop ends when the client is disconnected, or
+        by ``close()`` from another thread.
+
+        Parameters
+        ----------
+        *mtypes : str
+            MTypes or wildcards.
+        limit : int
+            How many things may wait. Senders of more are told that there is no room.
+
+        Returns
+        -------
+        Incoming
+            An iterator over what `receive` returns, with ``get(timeout)`` and ``close()``; also a context manager.
+        """
+        from .incoming import Incoming  # noqa: PLC0415
+
+        return Incoming(self._bench, mtypes, limit)
+
+    def on(self, mtype: str) -> Callable[[Function], Function]:
+        """
+        Make a function the handler of an MType: ``@client.on("table.highlight.row")``.
+
+        The function takes just the parameters of the message that it names, ``table_id`` for ``table-id``, decoded
+        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``numpy.ndarray``; a parameter annotated
+        with ``Table``, ``HDUList`` or ``SkyCoord`` is given what the message brings. It may name ``sender``,
+        ``mtype`` and ``params``, too. What it returns becomes the result of a call, an exception that it raises the
+        error.
+
+        Parameters
+        ----------
+        mtype : str
+            MType or wildcard.
+
+        Returns
+        -------
+        callable
+            The decorator; the function stays as it is.
+        """
+        from .responding import respond_with  # noqa: PLC0415
+
+        def bind(function: Function) -> Function:
+            handler = respond_with(self._bench, function, self._host.client.run_handler)
+            self._host.bind_receive_message(mtype, handler)
+            return function
+
+        return bind
+
+    # Who is there
+
+    @property
+    def clients(self) -> Clients:
+        """The other clients: a list that the hub's events keep up to date."""
+        return self._bench.clients
+
+    def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+        """
+        Wait until a client is there.
+
+        Parameters
+        ----------
+        client : str
+            Its name, in upper or lower case, or id.
+        timeout : float
+            Seconds; 0 waits without limit.
+        mtype : str, optional
+            What it has to be subscribed to.
+
+        Returns
+        -------
+        ClientInfo
+            The client.
+
+        Raises
+        ------
+        SAMPTimeoutError
+            It did not come.
+        """
+        return self.clients.wait_for(client, timeout, mtype)
+
+    # Viewers
+
+    def point_at(self, position: Any, to: Who | None = None, timeout: float = 20.0) -> SendReport:
+        """
+        Have viewers look at a position.
+
+        Parameters
+        ----------
+        position : SkyCoord, str or (float, float)
+            The position; two numbers are degrees (ICRS).
+        to, timeout
+            As of `send`.
+
+        Returns
+        -------
+        SendReport
+            Who does.
+        """
+        from .sending import send  # noqa: PLC0415
+        from .viewers import as_position  # noqa: PLC0415
+
+        return send(self._bench, as_position(position), to, timeout=timeout)
+
+    def get_position(self, client: Who | None = None, timeout: float = 20.0) -> Any:
+        """
+        Ask a viewer where it looks.
+
+        Parameters
+        ----------
+        client : str or entry of ``client.clients``, optional
+            Which; without it, the only one that tells.
+        timeout : float
+            Seconds that it has; 0: no limit.
+
+        Returns
+        -------
+        astropy.coordinates.SkyCoord
+            The position.
+
+        Raises
+        ------
+        SAMPResponseError
+            It answered with an error.
+        """
+        from .viewers import get_position  # noqa: PLC0415
+
+        return get_position(self._host, client, timeout)
+
+    @property
+    def ds9(self) -> DS9:
+        """DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
+        from .viewers import DS9  # noqa: PLC0415
+
+        return DS9(self._host)
+
+    def aladin(self, script: str, to: Who | None = None, timeout: float = 60.0) -> str:
+        """
+        Have Aladin run a script.
+
+        Parameters
+        ----------
+        script : str
+            Commands of Aladin's.
+        to : str or entry of ``client.clients``, optional
+            Which Aladin; without it, the only one.
+        timeout : float
+            Seconds that it may take; 0: no limit.
+
+        Returns
+        -------
+        str
+            What it printed, if it tells.
+
+        Raises
+        ------
+        SAMPResponseError
+            It answered with an error.
+        """
+        from .viewers import send_script  # noqa: PLC0415
+
+        return send_script(self._host, script, to, timeout)
+
+    # What the connection tells
+
+    def _joined(self) -> None:
+        if self._the_bench is not None:
+            self._the_bench.joined()
+
+    def _left(self, *, for_good: bool) -> None:
+        if self._the_bench is not None:
+            self._the_bench.left(for_good=for_good)

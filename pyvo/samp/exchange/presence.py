@@ -1,0 +1,316 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Who is there: a list of the other clients that the hub's events keep up to date (R26).
+
+Theory of operation
+-------------------
+At the first question the client subscribes to the hub's events, and only then asks who is there: so nothing falls
+between the two. An event that tells what is known already changes nothing. Ids are never used twice (R6), so one that
+has left stays out, even if it was just being asked about.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
+from ..handlers import Arrival
+from ..protocol import best_match, check_mtype
+from ..turns import give_way
+from .addressing import can_receive
+
+if TYPE_CHECKING:
+    from ..integrated_client import SAMPIntegratedClient as Host
+
+__all__ = ["ClientInfo", "Clients"]
+
+#: Seconds that a client which has told its name has to tell what it takes.
+SETTLE_TIME = 2.0
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """
+    Another client, as it was when this was asked for.
+
+    Attributes
+    ----------
+    id : str
+        Its public id.
+    metadata : dict
+        What it declared (R11).
+    subscriptions : dict
+        What it takes: from MTypes or wildcards to annotations (R12).
+    """
+
+    id: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    subscriptions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name; empty if it has none."""
+        return str(self.metadata.get("samp.name", ""))
+
+    @property
+    def description(self) -> str:
+        """What it says of itself."""
+        return str(self.metadata.get("samp.description.text", ""))
+
+    @property
+    def icon(self) -> str:
+        """URL of its icon; empty if it has none."""
+        return str(self.metadata.get("samp.icon.url", ""))
+
+    def takes(self, mtype: str) -> bool:
+        """
+        Tell whether it is subscribed to an MType.
+
+        Parameters
+        ----------
+        mtype : str
+            The MType.
+        """
+        check_mtype(mtype)
+        return best_match(self.subscriptions, mtype) is not None
+
+    def __repr__(self) -> str:
+        return f"<ClientInfo {self.name or '(no name)'} ({self.id})>"
+
+
+class Clients:
+    """
+    The other clients of the hub, without the hub itself. It is always up to date.
+
+    It is iterated over in the order of arrival, and indexed by id or name, in upper or lower case.
+
+    Parameters
+    ----------
+    host : weakref to SAMPIntegratedClient
+        The client whose view this is.
+    """
+
+    def __init__(self, host: weakref.ref[Host]) -> None:
+        self._host = host
+        self._news = threading.Condition()
+        self._known: dict[str, ClientInfo] = {}
+        self._named_since: dict[str, float] = {}
+        self._gone: set[str] = set()
+        self._following = False
+        self._wanted = False
+        self._filling = threading.Lock()
+        self._listeners: list[Callable[[str], object]] = []
+
+    # What is seen
+
+    def __iter__(self) -> Iterator[ClientInfo]:
+        self.follow()
+        with self._news:
+            return iter(list(self._known.values()))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, who: object) -> bool:
+        return isinstance(who, str) and any(_is(info, who) for info in self)
+
+    def __getitem__(self, who: str) -> ClientInfo:
+        infos = list(self)
+        found = [info for info in infos if info.id == who] or [info for info in infos if _is(info, who)]
+        if not found:
+            present = ", ".join(sorted(info.name for info in infos if info.name))
+            raise KeyError(f"No client has the id or name {who!r}. Connected are: {present or 'none'}")
+        if len(found) > 1:
+            raise SAMPClientError(f"Several clients are called {who!r}: {', '.join(info.id for info in found)}")
+        return found[0]
+
+    def taking(self, mtype: str) -> list[ClientInfo]:
+        """
+        List those that are subscribed to an MType.
+
+        Parameters
+        ----------
+        mtype : str
+            The MType.
+        """
+        return [info for info in self if info.takes(mtype)]
+
+    def __repr__(self) -> str:
+        lines = [f"  {info.name or '(no name)'} ({info.id}): {_summary(info, 5)}" for info in self]
+        return "\n".join(["<Clients:", *lines]) + ">" if lines else "<Clients: nobody else is connected>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{_image(info.icon)}</td><td>{html.escape(info.name)}</td><td>{html.escape(info.id)}</td>"
+            f"<td>{html.escape(_summary(info, 12))}</td></tr>"
+            for info in self
+        )
+        return f"<table><tr><th></th><th>name</th><th>id</th><th>takes</th></tr>{rows}</table>"
+
+    # Waiting
+
+    def wait_for(self, who: str, timeout: float, mtype: str | None) -> ClientInfo:
+        """Wait for a client; see `Exchange.wait_for`."""
+        give_way()  # within a handler: the events are behind it in the queue
+        self.follow()
+        deadline = time.monotonic() + timeout if timeout > 0 else None
+        with self._news:
+            while True:
+                found, patience = self._find_settled(who, mtype)
+                if found is not None:
+                    return found
+                now = time.monotonic()
+                left = None if deadline is None else deadline - now
+                if (left is not None and left <= 0) or not self._is_told():
+                    break
+                self._news.wait(min((x for x in (left, patience) if x is not None), default=None))
+            present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
+        what = f" that takes {mtype}" if mtype else ""
+        raise SAMPTimeoutError(
+            f"No client called {who!r}{what} came within {timeout:g} s. Connected are: {present or 'none'}"
+        )
+
+    def _find_settled(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
+        """The client that is waited for, or how long one that might be it has to tell what it takes."""
+        patience = None
+        for info in self._known.values():
+            if not _is(info, who):
+                continue
+            if mtype is not None:
+                if info.takes(mtype):
+                    return info, None
+                continue
+            left = self._named_since.get(info.id, 0.0) + SETTLE_TIME - time.monotonic()
+            if info.subscriptions or left <= 0:
+                return info, None
+            patience = left
+        return None, patience
+
+    def _is_told(self) -> bool:
+        host = self._host()
+        return host is not None and can_receive(host)
+
+    # Keeping up to date
+
+    def follow(self) -> None:
+        """Listen to the hub's events from now on."""
+        host = self._host()
+        if host is None:
+            return
+        host.client.require_key()
+        if not can_receive(host):  # it is told nothing, and asks each time
+            self._fill(host)
+            return
+        with self._filling:
+            if self._following:
+                return
+            host.client.add_tap(self, ["samp.hub.event.*"], self._on_event)
+            self._wanted = True
+            self._fill(host)
+            with self._news:
+                self._following = True
+
+    def on_gone(self, listener: Callable[[str], object]) -> None:
+        """
+        Have a function called with the id of each client that leaves.
+
+        Parameters
+        ----------
+        listener : callable
+            Called in one of the client's threads.
+        """
+        self._listeners.append(listener)
+
+    def clear(self) -> None:
+        """Forget everybody: the connection has ended."""
+        with self._news:
+            self._known.clear()
+            self._named_since.clear()
+            self._gone.clear()
+            self._following = False
+            self._news.notify_all()
+
+    def restart(self) -> None:
+        """Look again who is there, on a new hub, if anybody has wanted to know before."""
+        host = self._host()
+        if self._wanted and host is not None:
+            host.client.loop.run_in_worker(self._follow_again)
+
+    def _follow_again(self) -> None:
+        try:
+            self.follow()
+        except SAMPClientError:  # the program has disconnected meanwhile
+            return
+
+    def _fill(self, host: Host) -> None:
+        own, hub = host.get_public_id(), host.client.hub_id
+        ids = [client_id for client_id in host.get_registered_clients() if client_id not in {own, hub}]
+        with self._news:
+            before = set(self._known)
+        for client_id in ids:
+            try:
+                info = ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id))
+            except SAMPProxyError:  # it has just left
+                continue
+            self._put(info)
+        with self._news:
+            for client_id in before - set(ids):
+                self._known.pop(client_id, None)
+
+    def _put(self, info: ClientInfo) -> None:
+        with self._news:
+            if info.id in self._gone:
+                return
+            self._known[info.id] = info
+            if info.name:
+                self._named_since.setdefault(info.id, time.monotonic())
+            self._news.notify_all()
+
+    def _on_event(self, arrival: Arrival) -> None:
+        """Take note of one of the hub's events; the program's own handlers see it, too."""
+        host = self._host()
+        client_id = arrival.params.get("id")
+        if host is None or not isinstance(client_id, str) or arrival.sender_id != host.client.hub_id:
+            return
+        if client_id in {host.get_public_id(), host.client.hub_id}:
+            return
+        with self._news:
+            info = self._known.get(client_id, ClientInfo(client_id))
+        what = arrival.mtype.rpartition(".")[2]
+        if what == "unregister":
+            self._remove(client_id)
+        elif what == "register":
+            self._put(info)
+        elif what in {"metadata", "subscriptions"} and isinstance(arrival.params.get(what), dict):
+            self._put(replace(info, **{what: arrival.params[what]}))
+
+    def _remove(self, client_id: str) -> None:
+        with self._news:
+            self._gone.add(client_id)
+            self._known.pop(client_id, None)
+            self._news.notify_all()
+        for listener in self._listeners:
+            listener(client_id)
+
+
+def _is(info: ClientInfo, who: str) -> bool:
+    return info.id == who or info.name.casefold() == who.casefold() != ""
+
+
+def _summary(info: ClientInfo, count: int) -> str:
+    """What a client takes, without what everybody does."""
+    mtypes = sorted(mtype for mtype in info.subscriptions if not mtype.startswith("samp."))
+    more = f", {len(mtypes) - count} more" if len(mtypes) > count else ""
+    return ", ".join(mtypes[:count]) + more or "no messages"
+
+
+def _image(url: str) -> str:
+    if not url.startswith(("http://", "https://", "data:image/")):
+        return ""
+    return f'<img src="{html.escape(url)}" alt="" style="height:1.2em">'

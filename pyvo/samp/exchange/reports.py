@@ -1,0 +1,188 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What became of something that was sent: who was asked, who answered, what failed."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import SAMPResponseError
+from ..turns import give_way
+
+if TYPE_CHECKING:
+    from .shelf import Loan
+
+__all__ = ["Delivery", "SendReport", "reproach"]
+
+
+def reproach(response: Mapping[str, Any]) -> str:
+    """What a response says is amiss; empty for one that is fine."""
+    if response.get("samp.status") == "samp.ok":
+        return ""
+    error = response.get("samp.error")
+    details = error if isinstance(error, Mapping) else {}
+    return str(details.get("samp.errortxt") or details.get("samp.usertxt") or "it gave no reason")
+
+
+@dataclass
+class Delivery:
+    """What one recipient was sent, and what it said."""
+
+    id: str
+    name: str
+    mtype: str = ""
+    url: str = ""
+    #: Its response; None until it comes.
+    response: dict[str, Any] | None = None
+    #: Why it could not be asked, or will not answer; empty while neither is so.
+    problem: str = ""
+    loan: Loan | None = field(default=None, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its answer is still to come."""
+        return self.response is None and not self.problem
+
+    @property
+    def failure(self) -> str:
+        """What went wrong; empty if nothing did, or not yet."""
+        if self.response is not None and self.response.get("samp.status") == "samp.error":
+            return reproach(self.response)
+        return self.problem
+
+    @property
+    def outcome(self) -> str:
+        """One word or sentence for people."""
+        if self.is_open:
+            return "no answer yet"
+        if self.failure:
+            return self.failure
+        warning = reproach(self.response or {})
+        return f"loaded, with a warning: {warning}" if warning else "ok"
+
+
+class SendReport:
+    """
+    What became of something that was sent.
+
+    Attributes
+    ----------
+    name : str
+        What the recipients were told it is called.
+    kind : str
+        What it is: a table, an image...
+    deliveries : list of Delivery
+        One for each recipient.
+    """
+
+    def __init__(self, kind: str, name: str, deliveries: Iterable[Delivery] = (), identifier: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        #: The table-id, image-id... under which it was sent.
+        self.id = identifier
+        self.deliveries = list(deliveries)
+        self._news = threading.Condition()
+
+    # What is known
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """From ids to names: who was sent it."""
+        return {each.id: each.name for each in self.deliveries if each.mtype}
+
+    @property
+    def answered(self) -> dict[str, dict[str, Any]]:
+        """From ids to responses: who has answered, whatever it said."""
+        return {each.id: each.response for each in self.deliveries if each.response is not None}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """From ids to texts: who does not have it, and why."""
+        return {each.id: each.failure for each in self.deliveries if each.failure}
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """From ids to names: whose answer is still to come."""
+        return {each.id: each.name for each in self.deliveries if each.is_open}
+
+    @property
+    def ok(self) -> bool:
+        """Whether somebody was asked, and everybody has answered and has it."""
+        return bool(self.deliveries) and not self.waiting and not self.failed
+
+    # Waiting
+
+    def wait(self, timeout: float = 0) -> Self:
+        """
+        Wait until every recipient has answered.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds; 0 waits without limit, until they have answered or are gone.
+        """
+        give_way()  # within a handler: the answers are behind it in the queue
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while self.waiting:
+                left = deadline - time.monotonic() if timeout > 0 else None
+                if left is not None and left <= 0:
+                    break
+                self._news.wait(left)
+        return self
+
+    def check(self) -> Self:
+        """
+        Raise an error unless everybody has answered and has it.
+
+        Raises
+        ------
+        SAMPResponseError
+            Somebody does not have it, or nobody was asked.
+        """
+        if not self.ok:
+            bad = [f"{each.name}: {each.outcome}" for each in self.deliveries if each.failure or each.is_open]
+            raise SAMPResponseError(f"{self._title()} {'; '.join(bad) or 'nobody takes it'}", dict(self.answered))
+        return self
+
+    # What the sending does
+
+    def note(self, recipient_id: str, *, response: dict[str, Any] | None = None, problem: str = "") -> None:
+        """Note what one recipient said, or why it will not; the first such note counts."""
+        with self._news:
+            for each in self.deliveries:
+                if each.id == recipient_id and each.is_open:
+                    each.response, each.problem = response, problem
+                    loan, loaded = each.loan, not each.failure
+                    break
+            else:
+                return
+            self._news.notify_all()
+        if loan is not None:
+            loan.end(loaded=loaded)
+
+    # How it looks
+
+    def _title(self) -> str:
+        return f"{self.kind.capitalize()} {self.name!r}:"
+
+    def __repr__(self) -> str:
+        if not self.deliveries:
+            return f"<SendReport: {self._title()} nobody takes it>"
+        lines = [f"  {each.name} ({each.id}): {each.outcome}" for each in self.deliveries]
+        return "\n".join([f"<SendReport: {self._title()}", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(each.name)}</td><td>{html.escape(each.id)}</td>"
+            f"<td>{html.escape(each.mtype)}</td><td>{html.escape(each.outcome)}</td></tr>"
+            for each in self.deliveries
+        )
+        return (
+            f"<table><caption>{html.escape(self._title())}</caption>"
+            f"<tr><th>recipient</th><th>id</th><th>message</th><th>outcome</th></tr>{rows}</table>"
+        )

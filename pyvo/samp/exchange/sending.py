@@ -1,0 +1,243 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Sending an object to one client, to several, or to all that take it.
+
+What the object is, and how it can be written, `products` tells; here a form is chosen for each recipient by what it
+subscribes to, each form is written once, and all recipients are asked at once. Each file stays on the shelf for as
+long as one of them may want it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import SAMPError, SAMPTypeError, SAMPWarning
+from ..handlers import direct
+from ..protocol import best_match, check_mtype
+from ..url_book import PLAIN
+from .addressing import Who, can_receive, name_of, recipients_of
+from .products import Form, Product, product_of
+from .reports import Delivery, SendReport
+from .shelf import Loan, Lot
+from .writing import write_file
+
+if TYPE_CHECKING:
+    from ..integrated_client import SAMPIntegratedClient as Host
+    from .workbench import Workbench
+
+__all__ = ["ask_all", "send"]
+
+#: The parameter by which messages about such a thing name it.
+_ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
+
+
+def send(
+    bench: Workbench,
+    obj: Any,
+    to: Who | None,
+    *,
+    name: str | None = None,
+    mtype: str | None = None,
+    timeout: float = 60.0,
+    table_id: str | None = None,
+    progress: bool | None = None,
+    wait: bool = True,
+    params: dict[str, Any] | None = None,
+) -> SendReport:
+    """
+    Send an object; see `Exchange.send`.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What the client has to work with.
+    obj : object
+        What is sent.
+    to, name, mtype, timeout, table_id, progress, wait
+        As there.
+    params : dict, optional
+        Further parameters of the message.
+    """
+    host = bench.host
+    host.client.require_key()
+    product = product_of(obj)
+    forms = _forms(product, mtype)
+    title = _plain(name if name is not None else product.name)
+    identifier = table_id if table_id is not None else secrets.token_hex(8)
+    report = SendReport(product.kind, title, _deliveries(host, to, forms), identifier)
+    if not report.deliveries:
+        wanted = " or ".join(form.mtype for form in forms)
+        warnings.warn(f"No client is subscribed to {wanted}: nobody was sent it", SAMPWarning, stacklevel=4)
+        return report
+    by_mtype = {form.mtype: form for form in forms}
+    used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
+    places = {key: _Place.of(bench, product, form, title, identifier, progress) for key, form in used.items()}
+    for each in report.deliveries:
+        if each.mtype:
+            each.url, each.loan = places[each.mtype].for_one()
+    messages = {
+        each.id: _message(used[each.mtype], each.url, title, identifier, params)
+        for each in report.deliveries
+        if each.mtype
+    }
+    ask_all(bench, report, messages, timeout)
+    if wait:
+        report.wait(timeout)
+        _warn(report, timeout)
+    return report
+
+
+def _forms(product: Product, mtype: str | None) -> list[Form]:
+    if mtype is None:
+        return list(product.forms)
+    check_mtype(mtype)
+    fitting = [form for form in product.forms if form.mtype == mtype]
+    if fitting:
+        return fitting
+    if product.path is None and product.url is None:
+        ways = ", ".join(form.mtype for form in product.forms)
+        raise SAMPTypeError(f"A {product.kind} cannot be sent as {mtype}; it can as {ways}")
+    # the user knows better what is in the file
+    suffix = product.path.suffix if product.path is not None else ""
+    return [Form(mtype, suffix, id_key=_ID_KEYS.get(mtype.partition(".")[0]))]
+
+
+def _deliveries(host: Host, to: Who | None, forms: list[Form]) -> Iterable[Delivery]:
+    """Choose for each recipient the best form that it takes."""
+    if to is None:
+        chosen: dict[str, str] = {}
+        for form in forms:
+            for client_id in host.get_subscribed_clients(form.mtype):
+                chosen.setdefault(client_id, form.mtype)
+        return [Delivery(client_id, name_of(host, client_id), mtype) for client_id, mtype in chosen.items()]
+    return [_to_one(host, client_id, name, forms) for client_id, name in recipients_of(host, to).items()]
+
+
+def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Delivery:
+    delivery = Delivery(client_id, name or client_id)
+    try:
+        takes = host.get_subscriptions(client_id)
+    except SAMPError as error:  # it has just left
+        delivery.problem = str(error)
+        return delivery
+    fitting = (form.mtype for form in forms if best_match(takes, form.mtype) is not None)
+    delivery.mtype = next(fitting, "")
+    if not delivery.mtype:
+        delivery.problem = f"it does not take {' or '.join(form.mtype for form in forms)}"
+    return delivery
+
+
+class _Place:
+    """Where a form of the product can be read."""
+
+    def __init__(self, url: str = "", lot: Lot | None = None) -> None:
+        self._url = url
+        self._lot = lot
+
+    @classmethod
+    def of(
+        cls, bench: Workbench, product: Product, form: Form, name: str, identifier: str, progress: bool | None
+    ) -> _Place:
+        key = f"{form.mtype} {identifier}"
+        if form.write is not None:
+            path = bench.shelf.new_path(form.suffix)
+            # what stands in the file is base64 where it is a VOTable
+            expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
+            write_file(path, form.write, expected, progress)
+            return cls(lot=bench.shelf.add(path, name, ours=True, key=key))
+        if product.path is not None:
+            url = product.path.as_uri()
+            if "%" not in url:  # as DS9 would take that for part of the name
+                return cls(url)
+            return cls(lot=bench.shelf.add(product.path, product.path.name, ours=False, key=key))
+        return cls(quote(product.url, safe=PLAIN) if product.url else "")
+
+    def for_one(self) -> tuple[str, Loan | None]:
+        """The URL for one recipient, and the loan that it is part of."""
+        if self._lot is None:
+            return self._url, None
+        loan = self._lot.lend()
+        return loan.url, loan
+
+
+def _plain(name: str) -> str:
+    """The name in ASCII: for the sake of an accent, hubs of Java would refuse the whole message."""
+    if name.isascii() and name.isprintable():
+        return name
+    letters = unicodedata.normalize("NFKD", name)
+    kept = "".join(c for c in letters if not unicodedata.combining(c))
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in kept)
+
+
+def _message(form: Form, url: str, name: str, identifier: str, params: dict[str, Any] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if url:
+        content.update(url=url, name=name)
+        if form.id_key:
+            content[form.id_key] = identifier
+    return {"samp.mtype": form.mtype, "samp.params": {**content, **form.params, **(params or {})}}
+
+
+# Asking
+
+
+def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, Any]], timeout: float) -> None:
+    """
+    Ask all recipients; their answers come later.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What the client has to work with.
+    report : SendReport
+        Where the answers are noted.
+    messages : dict
+        From ids of recipients to messages.
+    timeout : float
+        Seconds for those who cannot be answered later.
+    """
+    host = bench.host
+    if not can_receive(host):
+        for recipient, message in messages.items():
+            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, timeout)
+        return
+    tag = f"samp-send-{secrets.token_hex(8)}"
+
+    @direct
+    def on_response(_key: str, responder: str, _tag: str, response: dict[str, Any]) -> None:
+        report.note(responder, response=response)
+        if not report.waiting:
+            bench.forget(report)
+
+    bench.watch(report, tag)
+    host.bind_receive_response(tag, on_response)
+    for recipient, message in messages.items():
+        try:
+            host.call(recipient, tag, message)
+        except SAMPError as error:
+            report.note(recipient, problem=str(error))
+    if not report.waiting:
+        bench.forget(report)
+
+
+def _call_and_wait(host: Host, report: SendReport, recipient: str, message: dict[str, Any], timeout: float) -> None:
+    try:
+        report.note(recipient, response=host.call_and_wait(recipient, message, timeout))
+    except SAMPError as error:
+        report.note(recipient, problem=str(error))
+
+
+def _warn(report: SendReport, timeout: float) -> None:
+    for each in report.deliveries:
+        if each.failure:
+            text = f"{each.name} did not take the {report.kind}: {each.failure}"
+        elif each.is_open:
+            text = f"{each.name} has not answered within {timeout:g} s; what it was sent can still be read"
+        else:
+            continue
+        warnings.warn(text, SAMPWarning, stacklevel=5)

@@ -1,0 +1,112 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Writing files for others, with a progress bar where somebody is looking and it takes long."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+__all__ = ["write_file"]
+
+#: Bytes from which on a progress bar is shown, unless the caller says otherwise.
+LARGE = 50_000_000
+CHUNK = 4 * 1024 * 1024
+
+
+class _Counted(io.RawIOBase):
+    """A file that tells how many bytes have been written to it."""
+
+    def __init__(self, path: Path, note: Callable[[int], object]) -> None:
+        super().__init__()
+        # nobody else may look: on a machine with many users the directory for temporary files is everybody's
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        self._note = note
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        return self.seek(0, os.SEEK_CUR)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = os.write(self._descriptor, view[:CHUNK])
+        self._note(done)
+        return done
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progress: bool | None) -> None:
+    """
+    Write a file that does not exist yet. Nothing is left of it when that fails.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where.
+    write : callable
+        Called with the open file.
+    size : int
+        Bytes that are expected, about.
+    progress : bool or None
+        Whether to show a progress bar; None: if it is much and somebody is looking.
+
+    Raises
+    ------
+    OSError
+        The disk is full, for one.
+    """
+    try:
+        with _bar(size, progress) as note, io.BufferedWriter(_Counted(path, note), CHUNK) as file:
+            write(cast("BinaryIO", file))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno is None:
+            raise
+        raise OSError(
+            error.errno,
+            f"The file for the recipients cannot be written: {error.strerror}. It takes about {size / 1e6:.0f} MB; "
+            "TMPDIR names the directory for such files",
+            str(path),
+        ) from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    in_notebook = "ipykernel" in sys.modules
+    wanted = size >= LARGE and (in_notebook or sys.stdout.isatty()) if progress is None else progress
+    if not wanted or size <= 0:
+        yield lambda _count: None
+        return
+    from astropy.utils.console import ProgressBar  # noqa: PLC0415
+
+    widget = in_notebook and find_spec("ipywidgets") is not None
+    with ProgressBar(size, ipython_widget=widget) as bar:
+        done = 0
+
+        def note(count: int) -> None:
+            nonlocal done
+            done = min(size, done + count)  # the size was only about right
+            bar.update(done)
+
+        yield note
+        bar.update(size)
