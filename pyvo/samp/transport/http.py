@@ -278,6 +278,18 @@ def _tell_head(method: str, headers: dict[str, str]) -> Iterator[None]:
         raise
 
 
+class _AnswerHead(NamedTuple):
+    """What the lines above an answer's body say."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    keep_alive: bool
+    length: int | None
+    plain: bool
+    """Whether the body is of known length and comes as it is."""
+
+
 class AnswerReader(_Reader):
     """
     Reads the answers on one connection.
@@ -294,7 +306,8 @@ class AnswerReader(_Reader):
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._head: tuple[int, str, dict[str, str], bool] = (0, "", {}, False)
+        self._last_bytes = b""
+        self._head = _AnswerHead(0, "", {}, False, None, False)
         self._announcements = 0
 
     def next(self, *, closed: bool = False) -> Answer | None:
@@ -317,42 +330,57 @@ class AnswerReader(_Reader):
         HTTPError
             The bytes are no HTTP answer, go beyond a limit, or end before the body began.
         """
-        if self._body is None and not self._begin():
-            if closed:
-                raise HTTPError(400, "The connection was closed without an answer")
-            return None
         body = self._body
-        assert body is not None
-        done = body.take(self._buffer)
-        if not done and not closed:
+        if body is None:
+            if not self._begin():
+                if closed:
+                    raise HTTPError(400, "The connection was closed without an answer")
+                return None
+            head = self._head
+            size = head.length or 0
+            if head.plain and len(self._buffer) >= size:  # most answers are short and come in one piece
+                content = bytes(self._buffer[:size])
+                del self._buffer[:size]
+                return self._answer(content, complete=not closed)
+            body = self._body = Body(head.headers, self.max_body, head.length, until_close=True)
+        complete = body.take(self._buffer)
+        if not complete and not closed:
             return None
         self._body = None
+        return self._answer(body.value(), complete=complete and not closed)
+
+    def _answer(self, content: bytes, *, complete: bool) -> Answer:
         self._announcements = 0
-        status, reason, headers, keep_alive = self._head
-        return Answer(status, reason, headers, body.value(), keep_alive and done and not closed and not self._buffer)
+        head = self._head
+        keep_alive = head.keep_alive and complete and not self._buffer
+        return Answer(head.status, head.reason, head.headers, content, keep_alive)
 
     def _begin(self) -> bool:
         while True:
             data = self._take_head()
             if data is None:
                 return False
-            line, _, lines = data.decode("latin-1").partition("\n")
-            _, digits, reason = self._match_first_line(line).groups()
-            headers = parse_headers(lines)
-            status = int(digits)
-            if status >= 200:  # the ones below only announce the answer
-                break
+            if data == self._last_bytes:  # acknowledgements are all alike
+                return True
+            head = self._parse(data)
+            if head.status >= 200:  # the ones below only announce the answer
+                self._head = head
+                self._last_bytes = data
+                return True
             self._announcements += 1
             if self._announcements > MAX_ANNOUNCEMENTS:
                 raise HTTPError(400, "The answer is announced again and again")
-        length = content_length(headers, self.max_body)
+
+    def _parse(self, data: bytes) -> _AnswerHead:
+        line, _, lines = data.decode("latin-1").partition("\n")
+        _, digits, reason = self._match_first_line(line).groups()
+        headers = parse_headers(lines)
+        status = int(digits)
+        length = 0 if status in (204, 304) else content_length(headers, self.max_body)
+        plain = length is not None and "transfer-encoding" not in headers and "content-encoding" not in headers
         # Only a server that says so is believed to keep the connection: DS9 says nothing and closes behind each answer,
         # and a message that is sent to it in that moment would be lost.
         keep_alive = "keep-alive" in headers.get("connection", "").lower()
-        if status in (204, 304):
-            length = 0
-        self._body = Body(headers, self.max_body, length, until_close=True)
         if length is None and "transfer-encoding" not in headers:
             keep_alive = False
-        self._head = (status, reason or "", headers, keep_alive)
-        return True
+        return _AnswerHead(status, reason or "", headers, keep_alive, length, plain)
