@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Send the message, and show the answers as they come."""
     answers: list[Answer] = []
     arrived: SimpleQueue[Any] = SimpleQueue()
-    with join("call", "Sends a message", callable=True, events=arrived) as client:
+    with join("samp call", "Sends a message", callable=True, events=arrived) as client:
         directory = Directory(client)
         style = Style(options.color)
         for answer in ask(client, arrived, message_of(options), options.to, options.timeout):

@@ -45,7 +45,7 @@ def _pattern(text: str) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Ask the hub, and print."""
-    with join("list", "Lists who is connected") as client:
+    with join("samp list", "Lists who is connected") as client:
         own = client.get_public_id()
         hub_id = client.client.registration.get("samp.hub-id")
         found = [entry for other in client.get_registered_clients() if (entry := _ask(client, other)) is not None]

@@ -137,7 +137,7 @@ def _examine_file(path: str) -> Iterator[Finding]:
         )
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         yield problem(
-            f"{name} is open to others (mode {status.st_mode & 0o777:o}): who reads it can pretend to be your programs.",
+            f"{name} is open to others (mode {status.st_mode & 0o777:o}): who reads it can act as your programs.",
             f"chmod 600 {name}, and restart the hub, which makes a new secret.",
         )
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send the message."""
     message = message_of(options)
-    with join("notify", "Sends a message") as client:
+    with join("samp notify", "Sends a message") as client:
         if options.to:
             recipients = find(client, options.to)
             for recipient in recipients:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @contextmanager
 def join(
-    command: str,
+    name: str,
     description: str,
     *,
     callable: bool = False,  # noqa: A002 - the name that clients have for it
@@ -36,8 +36,8 @@ def join(
 
     Parameters
     ----------
-    command : str
-        Such as ``"snoop"``.
+    name : str
+        Its name, such as ``"samp snoop"``.
     description : str
         What other programs may show of it.
     callable : bool
@@ -59,7 +59,7 @@ def join(
     SAMPHubError
         No hub is running.
     """
-    client = SAMPIntegratedClient(f"samp {command}", description, callable=callable)
+    client = SAMPIntegratedClient(name, description, callable=callable)
     try:
         if prepare is not None:
             prepare(client)

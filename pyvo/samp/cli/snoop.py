@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     arrived: SimpleQueue[Any] = SimpleQueue()
     try:
         with join(
-            "snoop",
+            "samp snoop",
             "Shows messages to a person, and does nothing else with them",
             callable=True,
             reconnect=options.reconnect,

@@ -1,0 +1,99 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""``samp send``: a file or URL to other programs."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+from ..errors import SAMPTypeError, SAMPWarning
+from ..exchange.reports import Delivery, SendReport
+from ..protocol import check_mtype
+from .parameters import add_recipient_arguments, seconds
+from .people import find, join
+from .status import CommandError, Status, epilog
+from .terminal import Style, add_colour_option, add_json_option, clean, print_json, title
+
+__all__ = ["EPILOG", "add_arguments", "run"]
+
+EPILOG = epilog(
+    """\
+  samp send catalogue.fits                 to every program that takes it
+  samp send stars.csv --to topcat          converted to what TOPCAT reads
+  samp send https://example.org/m51.fits --to ds9 --to aladin
+  samp send spectrum.fits --mtype spectrum.load.ssa-generic
+""",
+    {
+        0: "all recipients have it",
+        1: "the file cannot be sent, or a recipient does not have it",
+        2: "",
+        3: "",
+        4: "",
+        5: "a recipient has not answered; the file was there for it until now",
+    },
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("file", metavar="FILE|URL", help="table, image, spectrum or coverage; what it is, is found out")
+    add_recipient_arguments(parser)
+    parser.add_argument("--name", help="what the recipients shall call it (default: the name of the file)")
+    parser.add_argument("--mtype", type=_mtype, help="the MType to use, if what the file holds does not tell")
+    parser.add_argument(
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait (%(default)g; 0: no limit)"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar, however large the file is")
+    add_json_option(parser, "who was asked, and what became of it, as JSON")
+    add_colour_option(parser)
+
+
+def _mtype(text: str) -> str:
+    check_mtype(text)
+    return text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Send the file."""
+    with join("samp send", "Sends a file", callable=True) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAMPWarning)  # of what the report tells
+        to = find(client, options.to) if options.to else None
+        hidden = options.json or options.no_progress
+        try:
+            report = client.send(
+                options.file, to, options.name, options.mtype, options.timeout, progress=False if hidden else None
+            )
+        except SAMPTypeError as error:
+            raise CommandError(Status.FAILED, str(error)) from error
+    if not report.deliveries:
+        raise CommandError(Status.NOBODY, f"Nobody takes a {report.kind}.")
+    if options.json:
+        print_json(_as_json(report))
+    else:
+        _print(report, Style(options.color))
+    if report.failed:
+        return Status.FAILED
+    return Status.TIMEOUT if report.waiting else Status.OK
+
+
+def _print(report: SendReport, style: Style) -> None:
+    print(f"{clean(report.kind).capitalize()} {clean(report.name)}")
+    for delivery in report.deliveries:
+        colour = "yellow" if delivery.is_open else "red" if delivery.failure else "green"
+        how = f", as {clean(delivery.mtype)}" if delivery.mtype else ""
+        print(f"    {style(title(delivery.id, delivery.name), 'bold')}: {style(clean(delivery.outcome), colour)}{how}")
+
+
+def _as_json(report: SendReport) -> dict[str, object]:
+    return {"kind": report.kind, "name": report.name, "recipients": [_entry(each) for each in report.deliveries]}
+
+
+def _entry(delivery: Delivery) -> dict[str, object]:
+    return {
+        "id": delivery.id,
+        "name": delivery.name,
+        "mtype": delivery.mtype,
+        "url": delivery.url,
+        "status": (delivery.response or {}).get("samp.status"),
+        "outcome": delivery.outcome,
+    }
