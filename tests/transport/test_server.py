@@ -719,6 +719,41 @@ def test_a_slow_request_is_refused(server, loop, monkeypatch):
             assert client.rest() == b""
 
 
+def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
+    """Whoever words it may have to say which page may read it (R48)."""
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.03)
+    heads: list[Any] = []
+
+    class Noting(Scripted):
+        def refuse(self, error: HTTPError) -> Response:
+            heads.append((error.status, error.head and (error.head[0], error.head[1].get("origin"))))
+            return super().refuse(error)
+
+    server = make_server(Noting(), max_body=MiB, max_buffered=100_000)
+    for data in (
+        post(b"x", "Origin: a", length=2),
+        post(b"x" * 300_000, "Origin: b", length=400_000),
+        post(b"", "Origin: c", length=2 * MiB),
+        post(b"x", "Origin: d", "Content-Encoding: gzip"),
+        b"POST / HTTP/1.1\r\nOrigin: e\r\n\r\n",
+        b"POST / HTTP/1.1\r\nOrigin: f\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST / HTTP/1.1\r\nOrigin: f\r\n",
+        b"nonsense\r\n",
+    ):
+        with RawClient(server.port, data) as client:
+            client.answer()
+    assert heads == [
+        (408, ("POST", "a")),
+        (503, ("POST", "b")),
+        (413, ("POST", "c")),
+        (400, ("POST", "d")),
+        (411, ("POST", "e")),
+        (400, ("POST", "f")),
+        (408, None),
+        (400, None),
+    ]
+
+
 def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
     monkeypatch.setattr(accepted, "WRITE_TIME", 0.03)
     with RawClient(server.port, call("repeat", "x", str(16 * MiB))) as client:

@@ -161,7 +161,6 @@ class Connection:
         try:
             data = self._sock.recv(RECEIVE_SIZE if expected < RECEIVE_SIZE else min(expected, 1 << 20))
         except BlockingIOError:
-            log.debug("A socket was not ready after all")
             return
         if not data:
             self._note_reset()
@@ -262,6 +261,7 @@ class Connection:
         self._cancel_deadline()
         self._release()
         self._lingering = self._server.max_body
+        error.head = error.head or self._reader.head
         self._server.mark_busy(self)
         self._send(self._server.handler.refuse(error))
 
@@ -305,11 +305,10 @@ class Connection:
 
     def _send(self, response: Response) -> None:
         data = response.encode(keep_alive=self._keep_alive, with_body=self._with_body)
-        sent = 0
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
-            log.debug("The reader of an answer is slow")
+            sent = 0
         if sent == len(data):
             self._after_write()
         elif self._hold(len(data) - sent):

@@ -12,8 +12,7 @@ The real programs at the other end are not strict: DS9 ends its header lines wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -219,8 +218,7 @@ class RequestReader(_Reader):
         HTTPError
             The bytes are no HTTP request, or go beyond a limit. The connection is of no use afterwards.
         """
-        body = self._body
-        if body is None:
+        if self._body is None:
             if not self._begin():
                 return None
             head = self._head
@@ -229,14 +227,26 @@ class RequestReader(_Reader):
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
                 return Request(head.method, head.target, head.headers, content, head.keep_alive)
-            with _tell_head(head.method, head.headers):
-                body = self._body = Body(head.headers, self.max_body, head.length)
-            self.wants_continue = head.expects and not self._buffer
+        try:
+            return self._take_body()
+        except HTTPError as error:
+            error.head = self._head.method, self._head.headers
+            raise
+
+    @property
+    def head(self) -> tuple[str, dict[str, str]] | None:
+        """Method and headers of the request whose body is arriving."""
+        return (self._head.method, self._head.headers) if self._body is not None else None
+
+    def _take_body(self) -> Request | None:
         head = self._head
-        with _tell_head(head.method, head.headers):
-            if not body.take(self._buffer):
-                return None
-            content = body.value()
+        body = self._body
+        if body is None:
+            body = self._body = Body(head.headers, self.max_body, head.length)
+            self.wants_continue = head.expects and not self._buffer
+        if not body.take(self._buffer):
+            return None
+        content = body.value()
         self._body = None
         self.wants_continue = False
         return Request(head.method, head.target, head.headers, content, head.keep_alive)
@@ -260,22 +270,15 @@ class RequestReader(_Reader):
         method, target, version = self._match_first_line(line).groups()
         headers = parse_headers(lines)
         plain = "transfer-encoding" not in headers and "content-encoding" not in headers
-        with _tell_head(method, headers):
+        try:
             length = content_length(headers, self.max_body)
             if length is None and method == "POST" and "transfer-encoding" not in headers:
                 raise HTTPError(411, "A POST needs a Content-Length")
+        except HTTPError as error:
+            error.head = method, headers  # whoever answers it may have to say who may read the answer
+            raise
         expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
         return _RequestHead(method, target, headers, keeps_alive(version, headers), length, plain, expects)
-
-
-@contextmanager
-def _tell_head(method: str, headers: dict[str, str]) -> Iterator[None]:
-    """Add to an error what the request's head said, for whoever answers it."""
-    try:
-        yield
-    except HTTPError as error:
-        error.head = (method, headers)
-        raise
 
 
 class _AnswerHead(NamedTuple):
