@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ OURS, JSAMP, UPSTREAM, FLOOR = "ours", "jsamp", "upstream", "floor"
 HERE = Path(__file__).resolve().parent
 #: The release that is compared with.
 UPSTREAM_RELEASE = "pyvo==1.9.1"
+#: The Web Profile's port, of which JSAMP's hub cannot be talked out.
+JSAMP_WEB_PORT = 21012
 
 
 class Hub:
@@ -40,7 +43,7 @@ class Hub:
         self.name, self.process, self.home, self.params = name, process, home, params
         self.address = Address.of(params["samp.hub.xmlrpc.url"])
         self.secret = params["samp.secret"]
-        self.web = Address("127.0.0.1", int(params.get("web-port", 21012)), "/")
+        self.web = Address("127.0.0.1", int(params.get("web-port", JSAMP_WEB_PORT)), "/")
         #: What it had written to its standard error when it was stopped.
         self.log = ""
         self._process = psutil.Process(process.pid)
@@ -92,6 +95,8 @@ def environment(home: Path, name: str = OURS) -> dict[str, str]:
 
 def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
     """Start a hub and wait until it runs."""
+    if name == JSAMP and web and _accepts(JSAMP_WEB_PORT):
+        raise BenchmarkError(f"Port {JSAMP_WEB_PORT}, which JSAMP's hub needs, is in use")
     home = Path(tempfile.mkdtemp(prefix=f"hub-{name}-"))
     if name == JSAMP:
         command = [*jsamp_command(), "hub", "-mode", "no-gui", "-profiles", "std,web" if web else "std"]
@@ -107,7 +112,7 @@ def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
             stdout=subprocess.PIPE if name != JSAMP else log, stderr=log,
         )
     try:
-        return Hub(name, process, home, _lockfile(home, process) if name == JSAMP else _printed(process, home))
+        return Hub(name, process, home, _lockfile(home, process, web) if name == JSAMP else _printed(process, home))
     except BaseException:
         process.kill()
         process.wait()
@@ -123,14 +128,23 @@ def _printed(process: subprocess.Popen[str], home: Path) -> dict[str, str]:
     raise BenchmarkError(f"The hub did not start: {(home / 'log').read_text()[-1000:]}")
 
 
-def _lockfile(home: Path, process: subprocess.Popen[str]) -> dict[str, str]:
+def _accepts(port: int) -> bool:
+    """Tell whether anybody listens at a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _lockfile(home: Path, process: subprocess.Popen[str], web: bool) -> dict[str, str]:
     """Wait for a lockfile; there is nothing else by which JSAMP's hub tells that it runs."""
     end = time.monotonic() + 30
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
             text = (home / ".samp").read_text()
             params = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#")
-            if "samp.profile.version" in params:
+            if "samp.profile.version" in params and (not web or _accepts(JSAMP_WEB_PORT)):
                 return params
         time.sleep(0.05)
     raise BenchmarkError(f"JSAMP's hub did not start: {(home / 'log').read_text()[-1000:]}")

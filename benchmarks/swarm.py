@@ -258,6 +258,8 @@ class Client:
 
     def identify(self, body: bytes) -> None:
         """Take the identity from the answer to a registration."""
+        if not body:
+            raise BenchmarkError("The hub does not register anybody")
         registration = result_of(body)
         self.key = registration["samp.private-key"]
         self.client_id = registration["samp.self-id"]
