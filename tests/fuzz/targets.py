@@ -1,0 +1,93 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What must hold of the readers whatever bytes they are given.
+
+Each target takes bytes and raises unless all is well. Besides never failing in a way that was not foreseen, a reader
+has properties that need no example: a short cut agrees with the long way, what was read can be written and read again,
+and how the network cut the bytes makes no difference.
+"""
+
+from __future__ import annotations
+
+from pyvo.samp.errors import SAMPProxyError, SAMPValueError
+from pyvo.samp.lockfile import format_lockfile, parse_lockfile
+from pyvo.samp.transport.http import AnswerReader, HTTPError, RequestReader
+from pyvo.samp.transport.xml_expat import XMLError, parse
+from pyvo.samp.transport.xml_quick import quick_parse
+from pyvo.samp.transport.xml_reader import read_answer, read_call
+from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call
+
+MAX_BODY = 100_000
+
+
+def xml(data: bytes) -> None:
+    """Calls and answers (R1, R2, R5, R30)."""
+    quick = quick_parse(data)
+    if quick is not None:
+        assert quick == parse(data.decode("ascii"))
+    try:
+        call = read_call(data)
+    except XMLError:
+        pass
+    else:
+        again = read_call(write_call(call.name, call.params))
+        assert (again.name, again.params) == (call.name, call.params)
+        for raw, value in zip(call.raw, call.params, strict=True):
+            if raw is not None:
+                assert read_call(write_call("m", [Raw(raw)])).params == [value]
+    try:
+        answer = read_answer(data)
+    except (XMLError, SAMPProxyError):
+        return
+    assert read_answer(write_answer(answer)) == answer
+
+
+def http(data: bytes) -> None:
+    """Requests and answers; the first byte says how the rest is cut into pieces."""
+    if not data:
+        return
+    size, stream = data[0] or 1, data[1:]
+    assert _requests([stream]) == _requests([stream[i : i + size] for i in range(0, len(stream), size)])
+    assert _answer([stream]) == _answer([stream[i : i + size] for i in range(0, len(stream), size)])
+
+
+def lockfile(data: bytes) -> None:
+    """Lockfiles (R34)."""
+    params = parse_lockfile(data)
+    try:
+        written = format_lockfile(params)
+    except SAMPValueError:
+        return
+    again = parse_lockfile(written)
+    assert {key: value for key, value in params.items() if not key.startswith("#") and "=" not in key} == again
+
+
+def _requests(pieces: list[bytes]) -> list[object]:
+    """All requests that are in the pieces, and the error that ends them."""
+    reader = RequestReader(MAX_BODY)
+    found: list[object] = []
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while (request := reader.next()) is not None:
+                found.append(request)
+    except HTTPError as error:
+        found.append(error.status)
+    return found
+
+
+def _answer(pieces: list[bytes]) -> object:
+    """The first answer that is in the pieces; whether its connection can be kept depends on what is behind it."""
+    reader = AnswerReader(MAX_BODY)
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            if (answer := reader.next()) is not None:
+                return answer[:4]
+        answer = reader.next(closed=True)
+        return answer and answer[:4]
+    except HTTPError as error:
+        return error.status
+
+
+TARGETS = {"xml": xml, "http": http, "lockfile": lockfile}
