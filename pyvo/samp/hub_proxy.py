@@ -55,8 +55,8 @@ class SAMPHubProxy(HubLink):
     when it is gone or does not answer.
     """
 
-    #: The XML-RPC name of `ping`.
-    ping_method = "samp.hub.ping"
+    #: What the XML-RPC names of the hub's operations begin with.
+    prefix = "samp.hub"
 
     def ping(self) -> Any:
         """Ask the hub for a sign of life."""

@@ -2,10 +2,10 @@
 """
 How a client that is doing nothing notices that its hub is gone.
 
-It holds one connection on which it has asked for a sign of life, and which the hub keeps open: when the hub's
-process ends, however it ends, the operating system closes the connection. The client then asks again on a new
-one: a hub that only tidied its idle connections up answers, a dead one refuses. Nothing is asked at regular
-times, unless the hub keeps no connection at all.
+It holds one connection on which it has asked whether it is still registered, and which the hub keeps open: when the
+hub's process ends, however it ends, the operating system closes the connection. The client then asks again on a new
+one: a hub that only tidied its idle connections up knows the client, a dead one refuses, and another hub that has come
+to the same port does not know it. Nothing is asked at regular times, unless the hub keeps no connection at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from .errors import SAMPError, SAMPTransportError
 from .transport.loop import Loop, Timer
 from .transport.outgoing import Outgoing
-from .transport.xml_writer import write_call
 
 __all__ = ["HubWatch"]
 
@@ -39,15 +38,17 @@ class HubWatch:
         Where it runs.
     url : str
         Where the hub is.
-    method : str
-        The XML-RPC name of the hub's ping.
+    question : callable
+        Gives what the hub is asked, as a document: something that only a client may ask. None while there is none.
     on_gone : callable
         Called with what happened, in the loop's thread.
     """
 
-    def __init__(self, loop: Loop, url: str, method: str, on_gone: Callable[[str], object]) -> None:
+    def __init__(
+        self, loop: Loop, url: str, question: Callable[[], bytes | None], on_gone: Callable[[str], object]
+    ) -> None:
         self._loop = loop
-        self._ping = write_call(method, [])
+        self._question = question
         self._on_gone = on_gone
         self._line = Outgoing(loop, url, "The hub", self._on_closed)
         self._timer: Timer | None = loop.call_later(FIRST_LOOK, self._ask)
@@ -66,28 +67,33 @@ class HubWatch:
         self._line.close()
 
     def _ask(self) -> None:
-        if not self._stopped:
-            self._timer = None
+        self._timer = None
+        question = self._question() if not self._stopped else None
+        if question is not None:
             self._asked = time.monotonic()
-            self._line.send([self._ping], self._on_answer, ANSWER_TIME)
+            self._line.send([question], self._on_answer, ANSWER_TIME)
 
     def _ask_later(self, delay: float) -> None:
         if self._timer is None and not self._stopped:
             self._timer = self._loop.call_later(delay, self._ask)
 
     def _on_answer(self, error: SAMPError | None) -> None:
-        if not isinstance(error, SAMPTransportError):  # a fault is a sign of life, too
+        if error is None:
             self._failures = 0
             if not self._line.connected:
                 self._ask_later(LOOK_EVERY)
-            return
-        self._failures += 1
-        if error.refused or self._failures > 1:
-            if not self._stopped:
-                self._stopped = True
-                self._on_gone(str(error))
+        elif not isinstance(error, SAMPTransportError):
+            self._give_up(f"The hub does not know this client any more: {error}")
+        elif error.refused or self._failures:
+            self._give_up(str(error))
         else:
+            self._failures += 1
             self._ask_later(ASK_AGAIN)
+
+    def _give_up(self, what: str) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._on_gone(what)
 
     def _on_closed(self) -> None:
         """Ask at once, but not over and over a hub that closes each connection soon."""

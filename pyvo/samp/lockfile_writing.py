@@ -98,7 +98,7 @@ def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     path = Path(path)
     try:
         with _exclusive(path):
-            _refuse_if_running(path)
+            _refuse_if_running(path, params.get("samp.hub.xmlrpc.url"))
             _replace(path, params)
     except OSError as error:
         raise SAMPHubError(
@@ -107,13 +107,14 @@ def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
         ) from error
 
 
-def _refuse_if_running(path: Path) -> None:
+def _refuse_if_running(path: Path, own_url: str | None) -> None:
     try:
         params = read_lockfile(path)
     except SAMPHubError as error:
         log.debug("There is no hub to be respected: %s", error)
         return
-    if is_alive(params):
+    # At its own address a hub meets itself: the one that used the port before it must be gone.
+    if params["samp.hub.xmlrpc.url"] != own_url and is_alive(params):
         raise SAMPHubError(
             f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {shown(path)}). Use that, "
             "or stop it first; a hub with mode='multiple' runs beside it."

@@ -29,6 +29,7 @@ from .farewell import weakly
 from .forking import forget_in_child
 from .hub_proxy import SAMPHubProxy
 from .hub_watch import HubWatch
+from .transport.xml_writer import write_call
 from .web_client import SAMPWebHubProxy
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ class Membership:
         self.hub.prepare(**self._how)
         try:
             self.client.prepare()
-            self._watch = HubWatch(self.client.loop, self.hub.url, self.hub.ping_method, weakly(self._on_silence))
+            self._watch = HubWatch(
+                self.client.loop, self.hub.url, weakly(self._question), weakly(self._on_silence)
+            )
             self.client.register()
         except BaseException:
             self._end_watch()
@@ -249,6 +252,11 @@ class Membership:
             raise SAMPClientError("The client is connected to another hub: call disconnect() first.")
 
     # The hub is gone
+
+    def _question(self) -> bytes | None:
+        """What the hub is asked now and then, to see whether it still knows this client."""
+        key, own_id = self.client.get_private_key(), self.client.get_public_id()
+        return write_call(f"{self.hub.prefix}.getMetadata", [key, own_id]) if key and own_id else None
 
     def _on_silence(self, what: str) -> None:
         self.hub.lose(f"{what}. Call connect() when a hub is running again.")

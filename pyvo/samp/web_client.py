@@ -45,7 +45,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
     the user's consent, which is waited for.
     """
 
-    ping_method = "samp.webhub.ping"
+    prefix = "samp.webhub"
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 
-from .conftest import Connect, HubProcess, Record, states
+from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
 
 def _collect(errors: queue.Queue[BaseException], function: Callable[..., Any], *args: Any) -> None:
@@ -192,6 +193,24 @@ def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> N
     assert bob.ping() == ""
     second.communicate(b"\n", timeout=10)
     assert seen.get(timeout=10) == "lost"
+
+
+def test_another_hub_at_the_same_port(script: Script, connect: Connect) -> None:
+    """A hub that was killed and replaced at the same port is the next hub, and does not pass for the old one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = HUB.replace("web_profile=False", f"web_profile=False, port={port}")
+    first = script(code)
+    assert first_line(first) == "running"
+    seen, on_state = states()
+    bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
+    time.sleep(1.5)  # the watch has made its connection by now
+    first.kill()
+    first.wait()
+    assert first_line(script(code)) == "running"
+    assert seen.get(timeout=10) == "lost"
+    assert seen.get(timeout=10) == "connected"
+    assert bob.ping() == ""
 
 
 def test_disconnect_while_waiting_for_a_hub(hub: SAMPHubServer, connect: Connect) -> None:
