@@ -1,0 +1,89 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""How Sphinx builds the documentation: ``sphinx-build -W -b html docs docs/_build/html``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sphinx_astropy.conf.v2 import *  # noqa: F403 - this is how sphinx-astropy is meant to be used
+from sphinx_astropy.conf.v2 import exclude_patterns, extensions
+
+from pyvo.samp.cli.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "pyvo.samp"
+author = "The pyvo-samp developers"
+copyright = f"2026, {author}"
+try:
+    release = installed_version("pyvo-samp")
+except PackageNotFoundError:  # a checkout that was never installed
+    release = "0.1.dev0"
+version = ".".join(release.split(".")[:2])
+
+# The build asks nothing of the network: it must give the same pages on a train as in continuous integration. It draws
+# no graphs either, which would need Graphviz; and what runs the examples is the tests, not Sphinx.
+_not_used = {
+    "sphinx.ext.intersphinx",
+    "sphinx_astropy.ext.intersphinx_toggle",
+    "sphinx.ext.inheritance_diagram",
+    "pytest_doctestplus.sphinx.doctestplus",
+    "matplotlib.sphinxext.plot_directive",
+    "sphinx.ext.mathjax",
+}
+intersphinx_mapping: dict[str, object] = {}
+extensions = [name for name in extensions if name not in _not_used]
+extensions.append("myst_nb")
+nb_execution_mode = "off"  # the notebooks are stored with their output; a test executes them
+
+exclude_patterns += ["_build", "_templates", "**.ipynb_checkpoints", "examples/README.rst"]
+default_role = "obj"
+nitpicky = False
+suppress_warnings = ["app.add_directive"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"pyvo.samp {release}"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "icon_links": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_static_path: list[str] = []
+html_extra_path = ["web"]  # pages that talk to a hub themselves
+templates_path: list[str] = []
+html_show_sourcelink = False
+html_last_updated_fmt = None  # two builds of one tree are equal
+
+numpydoc_show_class_members = False
+automodapi_toctreedirnm = "api"
+automodsumm_inherited_members = True
+
+
+def write_help(_app: object) -> None:
+    """Write the help of each command to a file, which a page includes: it is always that of the code."""
+    os.environ["COLUMNS"] = "100"
+    folder = Path(__file__).parent / "api"
+    folder.mkdir(exist_ok=True)
+    for name, (module_name, text) in COMMANDS.items():
+        module = import_module(f"pyvo.samp.cli.{module_name}")
+        parser = argparse.ArgumentParser(
+            prog=f"samp {name}",
+            description=text,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        (folder / f"help-{name}.txt").write_text(parser.format_help())
+
+
+def setup(app: Sphinx) -> None:
+    """Tell Sphinx what is done before it reads the pages."""
+    app.connect("builder-inited", write_help)

@@ -1,0 +1,70 @@
+"""Where the examples of the documentation are, and how one page of them is run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def pages() -> list[Path]:
+    """The pages that have examples; the prompt of Python is what makes one."""
+    found = [path for path in sorted(DOCS.rglob("*.rst")) if "_build" not in path.parts and "api" not in path.parts]
+    return [path for path in found if ">>> " in path.read_text()]
+
+
+def run_page(path: Path, desk: Any) -> None:
+    """Run all examples of a page, one behind the other, in one namespace; a comment of the page may have some, too."""
+    text = path.read_text().replace(".. >>>", "   >>>")
+    test = doctest.DocTestParser().get_doctest(text, {"desk": desk}, path.name, str(path), 0)
+    run(test)
+
+
+def run(test: doctest.DocTest) -> None:
+    """Run an example, and fail with the whole report if something is not as it was written."""
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+
+
+def modules() -> list[ModuleType]:
+    """All modules of the package."""
+    package = importlib.import_module("pyvo.samp")
+    names = [info.name for info in pkgutil.walk_packages(package.__path__, "pyvo.samp.")]
+    programs = ("__main__", "_version", "consent_tk")
+    return [importlib.import_module(name) for name in names if not name.endswith(programs)]
+
+
+def docstring_examples() -> dict[str, str]:
+    """The code below "Examples" in docstrings, by the name of what it explains."""
+    found: dict[str, str] = {}
+    for module in modules():
+        for name, thing in vars(module).items():
+            if getattr(thing, "__module__", None) != module.__name__:
+                continue
+            members = {name: thing}
+            if inspect.isclass(thing):
+                members |= {f"{name}.{key}": value for key, value in vars(thing).items() if callable(value)}
+            for title, member in members.items():
+                text = inspect.getdoc(member) or ""
+                match = re.search(r"^Examples\n-+\n(.*)", text, re.DOTALL | re.MULTILINE)
+                if match:
+                    found[f"{module.__name__}.{title}"] = _code(match[1])
+    return found
+
+
+def _code(section: str) -> str:
+    """The literal blocks of a section, without what is said between them."""
+    lines = [line for line in section.splitlines() if line.startswith("    ") or not line.strip()]
+    return textwrap.dedent("\n".join(lines)).strip()

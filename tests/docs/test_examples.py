@@ -1,0 +1,64 @@
+"""
+Every example of the documentation runs, and gives what is written there.
+
+TOPCAT, DS9 and Aladin have stand-ins here; ``tests/interop/test_docs.py`` runs the same pages with the real programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+
+from docs.stand_ins import Desk
+
+from .examples import DOCS, docstring_examples, pages, run_page
+
+
+@pytest.fixture
+def desk(isolated: Path) -> Iterator[Desk]:
+    """A hub, and programs that stand in for others."""
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(DOCS)))
+def test_page(path: Path, desk: Desk) -> None:
+    run_page(path, desk)
+
+
+@pytest.mark.parametrize("name", sorted(docstring_examples()))
+@pytest.mark.filterwarnings("ignore:No client is subscribed")
+def test_docstring(name: str, desk: Desk) -> None:
+    """What they use and do not define is a table, and a client."""
+    viewer = desk.open("topcat")
+    code = docstring_examples()[name]
+    is_coroutine = "async with" in code or "await " in code
+    flags = 0x2000 if is_coroutine else 0  # PyCF_ALLOW_TOP_LEVEL_AWAIT
+    names: dict[str, object] = {"table": Table({"a": [1, 2]}), "desk": desk}
+    compiled = compile("from __future__ import annotations\nfrom pyvo.samp import *\n" + code, name, "exec", flags)
+    if is_coroutine:
+        # such an example may wait for what comes: it is run until something has reached the viewer
+        async def main() -> None:
+            task = asyncio.ensure_future(eval(compiled, names))
+            done, _ = await asyncio.wait([task], timeout=2)
+            if not done:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert viewer.received
+
+        asyncio.run(main())
+    else:
+        exec(compiled, names)
+
+
+def test_there_are_examples() -> None:
+    """Guards the tests above: a collector that finds nothing would be content."""
+    assert len(pages()) > 3
+    assert docstring_examples()
+    assert inspect.getdoc(Desk)
