@@ -98,6 +98,7 @@ class WebMailbox:
         self._flush_is_due = False
         self._closed = False
         self._grace: Timer | None = None
+        self._patience = IDLE_GRACE  # how long the grace is
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -176,9 +177,9 @@ class WebMailbox:
         self._end()
 
     def was_heard(self) -> None:
-        """Note that the client has made a request: it is not gone yet."""
+        """Note that the client has made a request: it is not gone yet, if it was not the last that it wrote."""
         if self._grace is not None and self._grace.active:
-            self._start_grace(IDLE_GRACE)
+            self._start_grace(self._patience)
 
     # Taking and handing out
 
@@ -291,6 +292,7 @@ class WebMailbox:
 
     def _start_grace(self, delay: float) -> None:
         self._cancel_grace()
+        self._patience = delay
         self._grace = self._loop.call_later(delay, self._on_silence)
 
     def _cancel_grace(self) -> None:
