@@ -121,7 +121,9 @@ def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, con
     """TOPCAT registers again by itself when our hub was restarted, and unregisters when it is ended."""
     client = connect("one")
     topcat = show("topcat", "-samp")
-    Witness(client).arrival("topcat")
+    first = Witness(client).arrival("topcat")
+    # It must be awake when the hub goes: having missed the news of that, it would wait for the old hub for ever.
+    assert is_ok(client.ecall_and_wait(first, "samp.app.ping", 30))
     client.disconnect()
     hub.stop()
     hub.start()
