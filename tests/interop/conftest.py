@@ -12,7 +12,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
-from .programs import Program, Screen, environment, need
+from .programs import Program, Screen, environment, need, wait_for_hub
 
 
 class Run(Protocol):
@@ -81,10 +81,10 @@ def hub(home: Path) -> Iterator[SAMPHubServer]:
 
 
 @pytest.fixture
-def jsamp_hub(run: Run) -> Program:
+def jsamp_hub(home: Path, run: Run) -> Program:
     """JSAMP's hub, with the Standard Profile alone."""
-    program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std", "-verbose")
-    program.wait_for("Started 1/1 SAMP profiles")
+    program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std")
+    wait_for_hub(home)
     return program
 
 

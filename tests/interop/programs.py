@@ -7,6 +7,7 @@ Every wait has a deadline, and a wait that failed shows what the program has sai
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from xmlrpc.client import Fault, ServerProxy
 
 import pytest
 
@@ -183,7 +185,22 @@ def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30
 
 
 def wait_for_hub(home: Path, timeout: float = 60.0) -> None:
-    """Wait until a foreign hub has written its lockfile, all of it: those hubs write it line by line."""
+    """Wait until a foreign hub answers where its lockfile says.
+
+    Those hubs write that file line by line, and before they are ready: in the first moments they answer a fault.
+    """
     lockfile = home / ".samp"
-    last = "profile.start.date="
-    until(lambda: lockfile.read_text() if lockfile.exists() else "", lambda text: last in text, timeout)
+
+    def ping() -> bool:
+        text = lockfile.read_text() if lockfile.exists() else ""
+        entry = re.search(r"^samp\.hub\.xmlrpc\.url=(.+)\n", text, re.MULTILINE)
+        if entry is None or "profile.start.date=" not in text:
+            return False
+        try:
+            with ServerProxy(entry[1].replace("\\:", ":")) as proxy:
+                proxy.samp.hub.ping()
+        except (Fault, OSError):
+            return False
+        return True
+
+    until(ping, bool, timeout)
