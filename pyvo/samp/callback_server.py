@@ -64,19 +64,21 @@ class _CallbackHandler(XMLRPCHandler):
         return None
 
     def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
-        self._check_key(private_key)
-        self._inbox.put("receive_notification", private_key, sender_id, message)
+        self._take("receive_notification", private_key, sender_id, message)
         return ""
 
     def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: dict[str, Any]) -> str:
-        self._check_key(private_key)
-        self._inbox.put("receive_call", private_key, sender_id, msg_id, message)
+        self._take("receive_call", private_key, sender_id, msg_id, message)
         return ""
 
     def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: dict[str, Any]) -> str:
-        self._check_key(private_key)
-        self._inbox.put("receive_response", private_key, responder_id, msg_tag, response)
+        self._take("receive_response", private_key, responder_id, msg_tag, response)
         return ""
+
+    def _take(self, method: str, private_key: str, *params: Any) -> None:
+        self._check_key(private_key)
+        assert self.current is not None
+        self._inbox.put(method, private_key, *params, size=len(self.current.request.body))
 
     def _check_key(self, private_key: str) -> None:
         keeper: Keeper | None = self._inbox.client()

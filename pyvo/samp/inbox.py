@@ -10,11 +10,13 @@ than the grace time or waits for a call of its own (R24).
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .dispatcher import Dispatcher
+from .errors import SAMPProxyError
 from .protocol import check_message, check_response
 from .transport.loop import Loop
 from .turns import turn
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Inbox"]
 
 log = logging.getLogger(__name__)
+
+#: Bytes of messages that may wait for their handlers.
+MAX_WAITING = 256 * 1024 * 1024
 
 #: What may arrive, and how its last part is checked.
 _CHECKS: dict[str, Callable[[object], dict[str, Any]]] = {
@@ -39,6 +44,7 @@ class _Arrival(NamedTuple):
 
     method: str
     params: tuple[Any, ...]
+    size: int
 
 
 class Inbox:
@@ -56,9 +62,11 @@ class Inbox:
     def __init__(self, loop: Loop, client: SAMPClient) -> None:
         self.client = weakref.ref(client)
         self._loop = loop
+        self._waiting = 0  # bytes
+        self._lock = threading.Lock()
         self._dispatcher: Dispatcher[_Arrival] = Dispatcher(self._start, loop.call_later)
 
-    def put(self, method: str, *params: Any) -> None:
+    def put(self, method: str, *params: Any, size: int) -> None:
         """
         Queue a call of one of the client's methods.
 
@@ -68,24 +76,35 @@ class Inbox:
             ``"receive_notification"``, ``"receive_call"`` or ``"receive_response"``.
         *params
             What it is called with.
+        size : int
+            How many bytes it came in.
 
         Raises
         ------
         SAMPValueError
             The message is none (R16), or the response is none (R17).
+        SAMPProxyError
+            Too much waits to be handled; the hub tells the sender (R23).
         """
         *others, body = params
-        arrival = _Arrival(method, (*others, _CHECKS[method](body)))
+        arrival = _Arrival(method, (*others, _CHECKS[method](body)), size)
         client = self.client()
-        if client is not None:
-            client.heed(*arrival)
-            self._dispatcher.put(arrival)
+        if client is None:
+            return
+        client.heed(method, arrival.params)
+        with self._lock:
+            if self._waiting + size > MAX_WAITING:
+                raise SAMPProxyError(1, "The client does not get on with its messages: too many of them wait")
+            self._waiting += size
+        self._dispatcher.put(arrival)
 
     def close(self) -> None:
         """Drop what has not been begun."""
         self._dispatcher.close()
 
     def _start(self, arrival: _Arrival, done: Callable[[], None]) -> None:
+        with self._lock:
+            self._waiting -= arrival.size
         self._loop.run_in_worker(self._run, arrival, done)
 
     def _run(self, arrival: _Arrival, done: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from .farewell import Receiver
 from .hub_link import MARGIN, Request
 from .hub_proxy import SAMPHubProxy, whole_seconds
 from .inbox import Inbox
+from .protocol import error_response
 from .transport.loop import Loop
 
 if TYPE_CHECKING:
@@ -254,9 +255,21 @@ class _Puller:
     def _take(self, private_key: str, callback: Any) -> None:
         try:
             method = _METHODS[callback["samp.methodName"]]
-            self._inbox.put(method, private_key, *callback["samp.params"])
+            params = callback["samp.params"]
+            self._inbox.put(method, private_key, *params, size=len(repr(params)))
+        except SAMPProxyError as error:
+            self._refuse(private_key, callback, error)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             log.warning("The hub handed over something that is no callback: %r", error)
+
+    def _refuse(self, private_key: str, callback: Any, error: SAMPProxyError) -> None:
+        """Drop a message for which there is no room; the sender of a call is told (R23)."""
+        log.warning("A message was dropped: %s", error)
+        if callback["samp.methodName"] == "receiveCall":
+            try:
+                self._hub.reply(private_key, callback["samp.params"][1], error_response(str(error)))
+            except SAMPError as another:
+                log.debug("A reply was not taken: %s", another)
 
     def _on_fault(self, fault: SAMPProxyError, private_key: str) -> None:
         """The hub takes the key no more: unless this client has left, it was thrown out."""

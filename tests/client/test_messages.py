@@ -386,3 +386,30 @@ def test_blocking_handler(pair: tuple[Any, Any]) -> None:
     alice.enotify("bob", "test.after")
     assert record.next(timeout=5).mtype == "test.after"
     release.set()
+
+
+def test_too_many_messages(join: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R23: a client that does not get on with its messages refuses more, and the senders of calls are told."""
+    monkeypatch.setattr("pyvo.samp.inbox.MAX_WAITING", 100_000)
+    alice, bob = join("Alice"), join("Bob")
+    begun, release = threading.Event(), threading.Event()
+    record = Record(bob)
+
+    def block(*args: Any) -> None:
+        begun.set()
+        release.wait(30)
+
+    bob.bind_receive_notification("test.block", block)
+    bob.bind_receive_call("test.large", record)
+    alice.enotify("bob", "test.block")
+    assert begun.wait(5)
+    responses: queue.Queue[Any] = queue.Queue()
+    alice.bind_receive_response("tag", lambda *args: responses.put(args[3]))
+    for _ in range(4):
+        alice.ecall("bob", "tag", "test.large", text="x" * 40_000)
+    refused = [responses.get(timeout=10) for _ in range(2)]
+    assert all("too many" in str(response["samp.error"]) for response in refused)
+    release.set()
+    done = [responses.get(timeout=10)["samp.status"] for _ in range(2)]
+    assert done == ["samp.ok", "samp.ok"]
+    assert alice.ecall_and_wait("bob", "test.large", 10, text="x" * 40_000)["samp.status"] == "samp.ok"
