@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from ..errors import SAMPClientError
 from ..url_book import PLAIN, local_path
 
-__all__ = ["fetched", "first_bytes"]
+__all__ = ["fetched", "first_bytes", "is_here"]
 
 #: Seconds for a server to say something.
 TIME_OUT = 60.0
@@ -34,7 +34,7 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
     if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs are read, not {url!r}")
     handlers: list[urllib.request.BaseHandler] = []
-    if _is_here(host):  # no proxy leads to this machine
+    if is_here(host):  # no proxy leads to this machine
         handlers.append(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(quote(url, safe=PLAIN), headers=headers or {})  # noqa: S310 - http and https only
     try:
@@ -46,7 +46,15 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
         raise SAMPClientError(f"{url} cannot be read: {getattr(error, 'reason', None) or error}") from error
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """
+    Tell whether a host is this machine by its name alone; nothing is looked up.
+
+    Parameters
+    ----------
+    host : str
+        Name or address.
+    """
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -56,7 +56,7 @@ class Incoming:
         self._patterns = dict.fromkeys(mtypes, True)
         self._limit = limit
         self._left = total
-        self._items: deque[Any] = deque()
+        self._items: deque[tuple[Any, tuple[str, ...] | None]] = deque()
         self._coming = 0
         self._news = threading.Condition()
         self._end: SAMPError | None = None
@@ -110,7 +110,7 @@ class Incoming:
             with self._news:
                 if not self._items:
                     return None
-                item = self._items.popleft()
+                item, _ = self._items.popleft()
             if not isinstance(item, _Failure):
                 return item
             warnings.warn(item.text, SAMPWarning, stacklevel=4)
@@ -171,11 +171,12 @@ class Incoming:
         try:
             sender = Sender(arrival.sender_id, name_of(self._bench.host, arrival.sender_id))
             item = load(arrival.mtype, arrival.params, sender)
+            key = _key(arrival)
         except SAMPError as error:
             log.info("What arrived could not be read: %s", error)
             self._put(_Failure(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
-        self._put(item)
+        self._put(item, key)
         return ok_response({})
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -190,12 +191,14 @@ class Incoming:
                 self._left -= 1
             return None
 
-    def _put(self, item: Any) -> None:
+    def _put(self, item: Any, key: tuple[str, ...] | None = None) -> None:
         with self._news:
             self._coming -= 1
             if isinstance(item, _Failure) and self._left is not None:
                 self._left += 1
-            self._items.append(item)
+            if key is not None:  # what was sent again, with the same table-id, takes the place of what still waits
+                self._items = deque(entry for entry in self._items if entry[1] != key)
+            self._items.append((item, key))
             self._news.notify_all()
         self._tell()
 
@@ -203,6 +206,13 @@ class Incoming:
         on_news = self.on_news
         if on_news is not None:
             on_news()
+
+
+def _key(arrival: Arrival) -> tuple[str, ...] | None:
+    """What a table, image... is known by, if its sender has given it an id."""
+    kind = arrival.mtype.partition(".")[0]
+    identifier = arrival.params.get(f"{kind}-id")
+    return (arrival.sender_id, kind, identifier) if isinstance(identifier, str) and identifier else None
 
 
 class _Failure:

@@ -10,6 +10,7 @@ cannot exist.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError
+from ..url_book import local_path
 from .votable_writer import flat_table, write_votable
 
 __all__ = ["SENDABLE", "Form", "Product", "product_of"]
@@ -42,6 +44,8 @@ class Form:
     id_key: str | None = None
     #: Further parameters.
     params: dict[str, Any] = field(default_factory=dict)
+    #: Makes all the parameters of the URL and the name, where the message is no ordinary one.
+    make_params: Callable[[str, str], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -374,7 +378,29 @@ def _moc(obj: Any) -> Product | None:
     def write(file: BinaryIO) -> None:
         obj.serialize(format="fits").writeto(file)
 
-    return Product("coverage", "MOC", (Form("coverage.load.moc.fits", ".fits", write, "coverage-id"),))
+    return Product("coverage", "MOC", coverage_forms(write))
+
+
+def coverage_forms(write: Callable[[BinaryIO], object] | None) -> tuple[Form, ...]:
+    """
+    Tell the forms of a coverage.
+
+    Parameters
+    ----------
+    write : callable or None
+        Writes its FITS file, unless it is in one.
+    """
+    return (
+        Form("coverage.load.moc.fits", ".fits", write, "coverage-id"),
+        # Aladin 12 does not subscribe to that, and never answers when it gets a coverage by another message
+        Form("script.aladin.send", ".fits", write, make_params=_load_script),
+    )
+
+
+def _load_script(url: str, name: str) -> dict[str, Any]:
+    place = local_path(url) or url
+    plane = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "coverage"
+    return {"script": f"{plane}=load {place}"}
 
 
 def _position(obj: Any) -> Product | None:

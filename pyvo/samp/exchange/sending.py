@@ -14,16 +14,17 @@ import unicodedata
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPError, SAMPTypeError, SAMPWarning
 from ..handlers import direct
 from ..protocol import best_match, check_mtype
 from ..url_book import PLAIN
 from .addressing import Who, can_receive, name_of, recipients_of
+from .fetching import is_here
 from .products import Form, Product, product_of
 from .reports import Delivery, SendReport
-from .shelf import Loan, Lot
+from .shelf import Loan, Lot, plain_name
 from .writing import write_file
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def send(
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
     places = {key: _Place.of(bench, product, form, title, identifier, progress) for key, form in used.items()}
+    ds9s = host.get_subscribed_clients("ds9.set")
     for each in report.deliveries:
         if each.mtype:
-            each.url, each.loan = places[each.mtype].for_one()
+            each.url, each.loan = places[each.mtype].for_one(is_ds9=each.id in ds9s)
     messages = {
         each.id: _message(used[each.mtype], each.url, title, identifier, params)
         for each in report.deliveries
@@ -135,33 +137,39 @@ def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Deliver
 class _Place:
     """Where a form of the product can be read."""
 
-    def __init__(self, url: str = "", lot: Lot | None = None) -> None:
+    def __init__(self, url: str = "", lot: Lot | None = None, *, elsewhere: bool = False) -> None:
         self._url = url
         self._lot = lot
+        self._elsewhere = elsewhere
 
     @classmethod
     def of(
         cls, bench: Workbench, product: Product, form: Form, name: str, identifier: str, progress: bool | None
     ) -> _Place:
         key = f"{form.mtype} {identifier}"
+        elsewhere = not is_here(urlsplit(bench.host.hub.url).hostname or "")
         if form.write is not None:
-            path = bench.shelf.new_path(form.suffix)
+            path = bench.shelf.new_path(plain_name(name, form.suffix))
             # what stands in the file is base64 where it is a VOTable
             expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
             write_file(path, form.write, expected, progress)
-            return cls(lot=bench.shelf.add(path, name, ours=True, key=key))
+            return cls(lot=bench.shelf.add(path, name, ours=True, key=key), elsewhere=elsewhere)
         if product.path is not None:
-            url = product.path.as_uri()
-            if "%" not in url:  # as DS9 would take that for part of the name
-                return cls(url)
-            return cls(lot=bench.shelf.add(product.path, product.path.name, ours=False, key=key))
+            path = product.path
+            if not elsewhere:
+                if "%" not in path.as_uri():
+                    return cls(path.as_uri())
+                path = bench.shelf.second_name(path)
+            lot = bench.shelf.add(path, product.path.name, ours=path is not product.path, key=key)
+            return cls(lot=lot, elsewhere=elsewhere)
         return cls(quote(product.url, safe=PLAIN) if product.url else "")
 
-    def for_one(self) -> tuple[str, Loan | None]:
+    def for_one(self, *, is_ds9: bool) -> tuple[str, Loan | None]:
         """The URL for one recipient, and the loan that it is part of."""
         if self._lot is None:
             return self._url, None
-        loan = self._lot.lend()
+        # DS9 takes "%20" for part of a file's name; it decodes nothing in an http URL of ours, which has none
+        loan = self._lot.lend(http=self._elsewhere or (is_ds9 and not self._lot.is_plain))
         return loan.url, loan
 
 
@@ -176,7 +184,9 @@ def _plain(name: str) -> str:
 
 def _message(form: Form, url: str, name: str, identifier: str, params: dict[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if url:
+    if form.make_params is not None:
+        content = form.make_params(url, name)
+    elif url:
         content.update(url=url, name=name)
         if form.id_key:
             content[form.id_key] = identifier

@@ -4,14 +4,17 @@ Files that wait to be fetched, and who may have them for how long.
 
 Theory of operation
 -------------------
-A file that is written for others lies in a directory that only its owner can enter, and is handed out over HTTP by a
-server on the client's own loop. Each recipient gets a URL of its own, with a token in it that nobody can guess. So it
-is known who has fetched the file, and when it has served: when each recipient has answered, *and* fetched it or
-refused it. A recipient that says it has loaded a file and never fetches it (some answer first and read later) gets a
-while to do so. Whatever is left is removed with the shelf.
+A file that is written for others lies in a directory that only its owner can enter. On the same machine its ``file:``
+URL is what every program reads (Aladin 12 loads no image from an ``http`` URL of this machine); programs elsewhere get
+it over HTTP from a server on the client's own loop, each by a URL of its own, with a token in it that nobody can
+guess.
 
-URLs are of plain letters: DS9 does not decode ``%20``. Files that were there before are lent in the same way, when
-their own URL would not be plain; they are not removed.
+A file has served when each recipient has answered: TOPCAT, DS9 and Aladin do so when they have read it, and what they
+keep open or mapped stays readable. Over HTTP it is known who has fetched it; a recipient that says it has loaded a file
+and has not fetched it gets a while to do so. Whatever is left is removed with the shelf.
+
+URLs are of plain letters: DS9 does not decode ``%20``. A file whose own URL would not be plain gets a second, plain
+name on the shelf, by a symbolic link.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from ..transport.http import HTTPError, Request, Response
 from ..transport.loop import Loop
 from ..transport.server import Connection, XMLRPCServer
 
-__all__ = ["Loan", "Shelf"]
+__all__ = ["Loan", "Lot", "Shelf", "plain_name"]
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +107,14 @@ class Lot:
         self.ours = ours
         self.loans: set[Loan] = set()
 
-    def lend(self) -> Loan:
+    def lend(self, *, http: bool = False) -> Loan:
         """Make a URL for one more recipient."""
-        return self.shelf.lend(self)
+        return self.shelf.lend(self, http=http)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its ``file:`` URL holds nothing that has to be decoded."""
+        return "%" not in self.path.as_uri()
 
     def discard(self) -> None:
         """Remove the file although it may not have served."""
@@ -140,20 +148,22 @@ class Shelf:
 
     # Putting files on it
 
-    def new_path(self, suffix: str) -> Path:
+    def new_path(self, name: str) -> Path:
         """
-        Name a file that does not exist yet, in the private directory.
+        Make room for a file that does not exist yet, in a private directory.
 
         Parameters
         ----------
-        suffix : str
-            How its name ends, such as ``".fits"``.
+        name : str
+            Its name, as `plain_name` makes one: programs show it.
         """
         with self._lock:
             if self._directory is None:
                 self._directory = Path(tempfile.mkdtemp(prefix="pyvo-samp-"))
                 self._clean = weakref.finalize(self, _remove, self._directory, os.getpid())
-            return self._directory / f"{secrets.token_hex(8)}{suffix}"
+            directory = self._directory / secrets.token_hex(8)
+            directory.mkdir(mode=0o700)
+            return directory / name
 
     def add(self, path: Path, name: str, *, ours: bool, key: str | None = None) -> Lot:
         """
@@ -181,10 +191,37 @@ class Shelf:
             earlier.discard()
         return lot
 
-    def lend(self, lot: Lot) -> Loan:
+    def second_name(self, path: Path) -> Path:
+        """
+        Give a file that was there before a plain name as well.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+
+        Returns
+        -------
+        pathlib.Path
+            The new name; the old one where the system makes no links.
+        """
+        link = self.new_path(plain_name(path.name, path.suffix))
+        try:
+            link.symlink_to(path)
+        except OSError as error:  # on Windows, for most users
+            log.debug("No link can be made: %s", error)
+            return path
+        return link
+
+    def lend(self, lot: Lot, *, http: bool) -> Loan:
         """Make a URL for one more recipient of a file."""
         token = secrets.token_urlsafe(16)
         with self._lock:
+            if not http:
+                loan = Loan(lot, token, lot.path.as_uri())
+                loan.fetched = True  # for all that can be known
+                lot.loans.add(loan)
+                return loan
             host = f"[{self._address}]" if ":" in self._address else self._address
             loan = Loan(lot, token, f"http://{host}:{self._serve().port}/{token}/{lot.name}")
             lot.loans.add(loan)
@@ -279,6 +316,7 @@ class Shelf:
         if lot.ours:
             with suppress(OSError):  # on Windows, while somebody reads it: it goes with the directory
                 lot.path.unlink(missing_ok=True)
+                lot.path.parent.rmdir()
 
 
 class _Desk:

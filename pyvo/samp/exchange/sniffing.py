@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import SAMPClientError, SAMPTypeError
 from ..url_book import local_path
 from .fetching import fetched, first_bytes
-from .products import SENDABLE, Form, Product, table_product
+from .products import SENDABLE, Form, Product, coverage_forms, table_product
 
 __all__ = ["product_at"]
 
@@ -86,7 +86,8 @@ def _product(beginning: bytes, name: str, path: Path | None, url: str | None) ->
         return Product(kind, name, forms, size, path, url)
 
     if head.startswith((b"SIMPLE  =", b"XTENSION")):
-        return as_it_is(*_look_into_fits(head))
+        kind, forms = _look_into_fits(head)
+        return as_it_is(kind, *forms)
     if _VOTABLE.search(head):
         return as_it_is("table", Form("table.load.votable", ".vot", id_key="table-id"))
     for magic, mtypes in _PICTURES.items():
@@ -108,7 +109,7 @@ def _unpacked(beginning: bytes) -> bytes:
         return b""
 
 
-def _look_into_fits(head: bytes) -> tuple[str, Form]:
+def _look_into_fits(head: bytes) -> tuple[str, tuple[Form, ...]]:
     """Kind and form of a FITS file, by the headers of its first parts; those behind data need not be known."""
     from astropy.io import fits  # noqa: PLC0415
 
@@ -118,15 +119,15 @@ def _look_into_fits(head: bytes) -> tuple[str, Form]:
             return _kind_of_fits(hdus)
 
 
-def _kind_of_fits(hdus: Any) -> tuple[str, Form]:
+def _kind_of_fits(hdus: Any) -> tuple[str, tuple[Form, ...]]:
     for hdu in hdus:
         header = hdu.header
         if "MOCVERS" in header or "MOCORDER" in header or header.get("ORDERING") in {"NUNIQ", "RANGE", "RANGE29"}:
-            return "coverage", Form("coverage.load.moc.fits", ".fits", id_key="coverage-id")
+            return "coverage", coverage_forms(None)
         if hdu.is_image and header.get("NAXIS", 0) > 0 and hdu.size:
-            return "image", Form("image.load.fits", ".fits", id_key="image-id")
+            return "image", (Form("image.load.fits", ".fits", id_key="image-id"),)
         if not hdu.is_image:
-            return "table", Form("table.load.fits", ".fits", id_key="table-id")
+            return "table", (Form("table.load.fits", ".fits", id_key="table-id"),)
     raise SAMPTypeError("A FITS file without data cannot be sent")
 
 

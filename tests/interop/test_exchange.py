@@ -1,0 +1,302 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Tables, images, coverages and selections, in one line each, with TOPCAT, DS9 and Aladin; on our hub and on theirs."""
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.table import Column, MaskedColumn, QTable, Table
+from astropy.wcs import WCS
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
+
+from .conftest import Run
+from .programs import Screen, until
+from .samples import DEC, HEIGHT, RA, WIDTH
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+pytestmark = pytest.mark.timeout(150)
+
+ROWS = 500
+
+
+def stars() -> Table:
+    """A table with units, strings, descriptions, UCDs, values that are missing, and metadata."""
+    dice = np.random.default_rng(5)
+    ra, dec = RA + dice.normal(0, 0.02, ROWS), DEC + dice.normal(0, 0.02, ROWS)
+    index = np.arange(ROWS)
+    table = Table({
+        "name": [f"star {number}" for number in index],
+        "ra": Column(ra, unit="deg", description="Right ascension", meta={"ucd": "pos.eq.ra;meta.main"}),
+        "dec": Column(dec, unit="deg", description="Declination", meta={"ucd": "pos.eq.dec;meta.main"}),
+        "mag": MaskedColumn(dice.normal(15, 2, ROWS), mask=index % 7 == 0, unit="mag"),
+        "count": MaskedColumn(index.astype(np.int32), mask=index % 5 == 0),
+        "flag": index % 2 == 0,
+        "flux": dice.normal(1, 0.1, (ROWS, 3)).astype(np.float32),
+    })
+    table["flux"].unit = u.Jy
+    table.meta.update(name="Stars of a test", TELESCOP="none at all")
+    return table
+
+
+def image() -> CCDData:
+    """An image of counts whose middle pixel lies at `RA`, `DEC`, with one bright pixel that is 20 to the right."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [RA, DEC]
+    wcs.wcs.crpix = [(WIDTH + 1) / 2, (HEIGHT + 1) / 2]
+    wcs.wcs.cdelt = [-0.001, 0.001]
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    pixels = np.hypot(x - WIDTH // 2, y - HEIGHT // 2).astype("float32")
+    pixels[HEIGHT // 2, WIDTH // 2 + 20] = 1000
+    return CCDData(pixels, unit="adu", wcs=wcs, meta={"OBJECT": "Crab"})
+
+
+def assert_same(back: Table, table: Table) -> None:
+    """Check that a table survived its journey: values, what is missing, units and descriptions."""
+    assert back.colnames == table.colnames
+    assert len(back) == len(table)
+    for name in table.colnames:
+        here, there = table[name], back[name]
+        assert there.unit == here.unit
+        assert there.description == here.description
+        assert np.array_equal(np.ma.getmaskarray(there), np.ma.getmaskarray(here))
+        assert np.ma.allequal(np.ma.asarray(there), np.ma.asarray(here))
+
+
+def from_topcat(client: SAMPIntegratedClient) -> Table:
+    """Have TOPCAT hand out its table."""
+    # it answers a moment before it has put what it has read into its list
+    given = until(
+        lambda: client.ecall_and_wait("topcat", "table.get.stil", 30, format="votable"),
+        lambda answer: answer["samp.status"] == "samp.ok",
+    )
+    return Table.read(given["samp.result"]["url"], format="votable")
+
+
+def exercise_topcat(sender: SAMPIntegratedClient, other: SAMPIntegratedClient) -> None:
+    """A table there and back, by both formats; selections both ways."""
+    table = stars()
+    sender.wait_for("topcat", 60, "table.load.votable")
+    link = sender.link(table, to="topcat")
+    assert link.report.ok, link.report
+    back = from_topcat(sender)
+    assert_same(back, table)
+    assert back["ra"].meta["ucd"] == "pos.eq.ra;meta.main"
+
+    bright = np.ma.filled(table["mag"] < 14, False)
+    assert link.select(bright).ok
+    assert link.highlight(-1).ok
+    # TOPCAT makes a subset of what is selected, and hands out the rows of the current one when it is asked for that
+    selected: list[Any] = []
+    link.on_select(selected.append)
+    answer = other.ecall_and_wait(
+        sender.get_public_id(), "table.select.rowList", 20, **{"table-id": link.id, "row-list": [0, 7]}
+    )
+    assert answer["samp.status"] == "samp.ok"
+    assert np.flatnonzero(link.selection).tolist() == [0, 7]
+    assert np.flatnonzero(selected[0]).tolist() == [0, 7]
+
+    assert sender.send(table, to="topcat", mtype="table.load.fits", name="as FITS").ok
+    # The same table-id again: TOPCAT 4.8 refuses a table that it has. That is reported, and the file does not stay.
+    with pytest.warns(SAMPWarning, match="Duplicate table-id"):
+        report = sender.send(table[:10], to="topcat", table_id=link.id, name="again")
+    assert "Duplicate" in report.failed[link.report.deliveries[0].id]
+    assert sender._bench.shelf.files == []
+
+
+def test_table_and_selection_with_topcat(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, artefacts: Path
+) -> None:
+    """On our hub."""
+    sender, other = connect("sender"), connect("other")
+    show("topcat", "-samp")
+    exercise_topcat(sender, other)
+    screen.screenshot(artefacts / "exchange-topcat.png")
+
+
+def test_table_and_selection_with_topcats_own_hub(
+    home: Path, connect: Connect, show: Run, screen: Screen, artefacts: Path
+) -> None:
+    """On TOPCAT's own hub, by the same code."""
+    show("topcat", "-hub")
+    until((home / ".samp").exists, bool)
+    exercise_topcat(connect("sender"), connect("other"))
+    screen.screenshot(artefacts / "exchange-topcat-hub.png")
+
+
+def test_broadcast_from_topcat(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen
+) -> None:
+    """What a user broadcasts from TOPCAT is received as a Table."""
+    client = connect("sender")
+    table = stars()
+    with client.incoming("table.load.*") as queue:  # now, so that TOPCAT knows of somebody to broadcast to
+        show("topcat", "-samp")
+        client.wait_for("topcat", 60, "table.load.votable")
+        assert client.send(table, to="topcat").ok
+        from .test_topcat import BROADCAST
+
+        screen.click(*BROADCAST)
+        back = queue.get(30)
+    assert_same(back, table)
+    assert back.sender.name == "topcat"
+    assert back.name
+
+
+def test_a_million_rows_to_topcat(
+    hub: SAMPHubServer, connect: Connect, show: Run, record_property: Callable[[str, object], None]
+) -> None:
+    """Time and memory; each a figure for the report, with a generous bound."""
+    client = connect("sender")
+    show("topcat", "-samp", TOPCAT_OPTS="-Xmx2g")
+    client.wait_for("topcat", 60, "table.load.votable")
+    dice = np.random.default_rng(1)
+    table = Table({f"c{number}": dice.random(1_000_000) for number in range(10)})
+    for mtype in ("table.load.votable", "table.load.fits"):
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+        report = client.send(table, to="topcat", mtype=mtype, timeout=100)
+        seconds = time.monotonic() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        assert report.ok, report
+        record_property(mtype, f"{seconds:.1f} s, {grown:.0f} MB more at the peak")
+        print(f"{mtype}: {seconds:.1f} s, {grown:.0f} MB more at the peak")
+        assert seconds < 60
+    assert client._bench.shelf.files == []
+
+
+def exercise_ds9(client: SAMPIntegratedClient, directory: Path) -> None:
+    """An image at its place in the sky; files of awkward names; commands."""
+    ds9 = client.wait_for("SAOImageDS9", 60, "image.load.fits")
+    report = client.send(image(), to=ds9)
+    assert report.ok, report
+    assert client.ds9.get("fits size").split() == [str(WIDTH), str(HEIGHT)]
+    position = client.get_position(ds9)
+    assert position.separation(SkyCoord(RA, DEC, unit="deg")) < 2 * u.arcsec
+    # DS9 counts pixels from 1; its crosshair tells what the pixel is and where
+    client.ds9(f"crosshair {WIDTH // 2 + 21} {HEIGHT // 2 + 1} image")
+    where = [float(word) for word in client.ds9.get("crosshair wcs fk5 degrees").split()]
+    expected = image().wcs.pixel_to_world(WIDTH // 2 + 20, HEIGHT // 2)
+    assert SkyCoord(*where, unit="deg").separation(expected) < 0.1 * u.arcsec
+    assert client.ds9.get("crosshair image").split() == [str(WIDTH // 2 + 21), str(HEIGHT // 2 + 1)]
+
+    for name in ("with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits", "plain.fits"):
+        path = directory / name
+        fits.PrimaryHDU(np.arange(20.0).reshape(4, 5)).writeto(path)
+        client.ds9("frame new")
+        assert client.send(path, to=ds9).ok
+        assert client.ds9.get("fits size").split() == ["5", "4"], name
+    client.ds9("frame 1")
+    client.ds9("zoom to fit")
+    assert client.point_at((RA + 0.005, DEC), to=ds9).asked
+
+
+def test_image_with_ds9(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """On our hub. DS9 has no hub of its own that runs by itself."""
+    client = connect("sender")
+    show("ds9", "-xpa", "no")
+    exercise_ds9(client, tmp_path)
+    screen.screenshot(artefacts / "exchange-ds9.png")
+
+
+def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
+    """An image at its place, a table, a coverage, a script."""
+    client.wait_for("Aladin", 60, "image.load.fits")
+    report = client.send(image(), to="aladin", name="crab")
+    assert report.ok, report
+    position = client.get_position("aladin")
+    assert position.separation(SkyCoord(RA, DEC, unit="deg")) < 3.6 * u.arcsec
+    seen = until(lambda: client.aladin("status"), lambda text: "crab" in text)
+    assert str(WIDTH) in seen
+
+    report = client.send(stars(), to="aladin", name="stars")
+    assert report.ok, report
+    until(lambda: client.aladin("status").split(), lambda words: str(ROWS) in words)
+
+    mocpy = pytest.importorskip("mocpy") if _has("mocpy") else None
+    moc: Any = mocpy.MOC.from_cone(RA * u.deg, DEC * u.deg, 0.02 * u.deg, 12) if mocpy else _moc_file(directory)
+    report = client.send(moc, to="aladin", name="cone")
+    assert report.ok, report
+    assert "cone" in until(lambda: client.aladin("status"), lambda text: "SMOC" in text)
+    assert client.point_at(SkyCoord(RA + 0.01, DEC, unit="deg"), to="aladin").ok
+    assert client.get_position("aladin").ra.deg == pytest.approx(RA + 0.01, abs=1e-5)
+
+    for name in ("with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits"):
+        path = directory / name
+        image().write(path)
+        report = client.send(path, to="aladin")
+        assert report.ok, (name, report)
+
+
+def _has(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _moc_file(directory: Path) -> Path:
+    """A coverage file made by hand: cells of order 8 around the place, in the NUNIQ numbering."""
+    hdu = fits.BinTableHDU.from_columns([fits.Column("UNIQ", "K", array=np.arange(4, dtype=np.int64) + 4 * 4**8 + 100)])
+    hdu.header.update({
+        "PIXTYPE": "HEALPIX", "ORDERING": "NUNIQ", "COORDSYS": "C", "MOCORDER": 8, "MOCTOOL": "test", "MOCVERS": "2.0",
+        "MOCDIM": "SPACE",
+    })
+    path = directory / "moc.fits"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    return path
+
+
+def start_aladin(show: Run) -> None:
+    """Start Aladin and wait until it can be talked to."""
+    aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
+    aladin.wait_for("Command>", 60)
+
+
+def test_image_table_and_coverage_with_aladin(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """On our hub."""
+    client = connect("sender")
+    start_aladin(show)
+    exercise_aladin(client, tmp_path)
+    screen.screenshot(artefacts / "exchange-aladin.png")
+
+
+def test_image_table_and_coverage_with_aladins_own_hub(
+    home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """On Aladin's own hub, by the same code."""
+    start_aladin(show)
+    until((home / ".samp").exists, bool)
+    exercise_aladin(connect("sender"), tmp_path)
+    screen.screenshot(artefacts / "exchange-aladin-hub.png")
+
+
+def test_one_table_to_all(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, artefacts: Path
+) -> None:
+    """Without a name everybody who takes tables gets it, each in a form that it takes."""
+    client = connect("sender")
+    show("topcat", "-samp")
+    show("ds9", "-xpa", "no")
+    client.wait_for("topcat", 60, "table.load.votable")
+    client.wait_for("SAOImageDS9", 60, "image.load.fits")
+    report = client.send(QTable(stars()))
+    assert "topcat" in report.asked.values()
+    assert report.ok, report
+    with pytest.warns(SAMPWarning, match="does not take|did not take"):
+        refused = client.send(image(), to=["topcat", "SAOImageDS9"])
+    print(refused)
+    screen.screenshot(artefacts / "exchange-all.png")
