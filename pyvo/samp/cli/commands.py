@@ -90,6 +90,8 @@ def _complain(error: Exception, status: Status) -> Status:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments and arguments[0] in COMMANDS:
+        return _parse_command(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(
         prog="samp",
         description="SAMP: let TOPCAT, Aladin, DS9, web pages and Python exchange tables and images.",
@@ -98,26 +100,27 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
-    for name, (module_name, text) in COMMANDS.items():
-        if name != chosen:
-            commands.add_parser(name, help=text)
-            continue
-        module = import_module(f".{module_name}", __package__)
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=module.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.set_defaults(run=module.run, parser=command)
-        prepare = getattr(module, "prepare", None)
-        if prepare is not None:  # for what argparse would misunderstand
-            arguments = prepare(arguments)
-    options: argparse.Namespace = parser.parse_args(arguments)
-    return options
+    for name, (_module, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    return parser.parse_args(arguments)  # which ends here, by help or by an error
+
+
+def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
+    module_name, text = COMMANDS[name]
+    module = import_module(f".{module_name}", __package__)
+    parser = argparse.ArgumentParser(
+        prog=f"samp {name}",
+        description=text,
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run, parser=parser)
+    prepare = getattr(module, "prepare", None)
+    if prepare is not None:  # for what argparse would misunderstand
+        arguments = prepare(arguments)
+    # intermixed: `--to topcat` may stand between the MType and its parameters
+    return parser.parse_intermixed_args(arguments)
 
 
 class _Version(argparse.Action):

@@ -16,9 +16,11 @@ from ..names import clients_named, names_of_clients
 from .status import CommandError, Status
 from .terminal import title
 
-__all__ = ["Directory", "find", "join", "next_item"]
+__all__ = ["METADATA", "Directory", "find", "join", "next_item"]
 
 T = TypeVar("T")
+
+METADATA = "samp.hub.event.metadata"
 
 
 @contextmanager
@@ -159,10 +161,18 @@ class Directory:
         """How a person is told of a client."""
         return title(client_id, self.name(client_id))
 
+    def follow(self) -> None:
+        """Listen to the hub, before the client is connected: who sends something may be gone when it is shown."""
+
+        def hear(_key: str, _sender: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> None:
+            self.note(mtype, params)
+
+        self._client.bind_receive_notification(METADATA, hear)
+
     def note(self, mtype: str, params: Mapping[str, Any]) -> None:
         """Learn from an event of the hub (R26). A client that has gone keeps its name: its messages may come later."""
         metadata = params.get("metadata")
-        if mtype == "samp.hub.event.metadata" and isinstance(metadata, dict):
+        if mtype == METADATA and isinstance(metadata, dict):
             self._names[str(params.get("id"))] = str(metadata.get("samp.name", ""))
 
     def forget(self) -> None:

@@ -85,20 +85,25 @@ def run(options: argparse.Namespace) -> int:
     def take(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, _extra: Any) -> None:
         arrived.put(_Order(sender_id, msg_id, mtype, params))
 
+    directories: list[Directory] = []
+
     def bind(client: SAMPIntegratedClient) -> None:
+        directories.append(Directory(client))
+        directories[0].follow()
         for pattern in patterns:
             client.bind_receive_message(pattern, take)
 
     try:
         with join(options.name, "Writes files", callable=True, events=arrived, prepare=bind) as client:
             print(f"samp: waiting for {', '.join(patterns)}, until ^C", file=sys.stderr, flush=True)
-            return _write_all(client, arrived, options)
+            return _write_all(client, arrived, directories[0], options)
     except KeyboardInterrupt:  # the way to end it
         return Status.OK
 
 
-def _write_all(client: SAMPIntegratedClient, arrived: SimpleQueue[Any], options: argparse.Namespace) -> Status:
-    directory = Directory(client)
+def _write_all(
+    client: SAMPIntegratedClient, arrived: SimpleQueue[Any], directory: Directory, options: argparse.Namespace
+) -> Status:
     written = 0
     while options.count is None or written < options.count:
         try:

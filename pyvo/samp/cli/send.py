@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import warnings
 
-from ..errors import SAMPTypeError, SAMPWarning
+from ..errors import SAMPWarning
 from ..exchange.reports import Delivery, SendReport
 from ..protocol import check_mtype
 from .parameters import add_recipient_arguments, seconds
@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
             report = client.send(
                 options.file, to, options.name, options.mtype, options.timeout, progress=False if hidden else None
             )
-        except SAMPTypeError as error:
-            raise CommandError(Status.FAILED, str(error)) from error
+        except FileNotFoundError as error:  # whose text lists what Python programs can send
+            raise CommandError(Status.FAILED, f"There is no file {options.file!r}, and it is no URL either.") from error
     if not report.deliveries:
         raise CommandError(Status.NOBODY, f"Nobody takes a {report.kind}.")
     if options.json:

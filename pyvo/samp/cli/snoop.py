@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import check_pattern, matches, ok_response, warning_response
-from .people import Directory, join, next_item
+from .people import METADATA, Directory, join, next_item
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
 
@@ -31,8 +31,6 @@ EPILOG = epilog(
 A message that is sent to one client alone is seen by nobody else; `samp hub --monitor` shows those too.
 """
 
-#: What the directory of names needs to hear, whatever the user wants to see.
-_NAMES = "samp.hub.event.metadata"
 _PING = "samp.app.ping"  # has a handler already, which would keep it unseen
 ANSWER = "samp snoop has shown this message, and does nothing else with it"
 
@@ -104,7 +102,8 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
             is_ping = mtype == _PING
             client.reply(msg_id, ok_response() if is_ping else warning_response({}, {"samp.errortxt": ANSWER}))
 
-    for wanted in {pattern, _NAMES} | ({_PING} if matches(pattern, _PING) else set()):
+    # The names of clients are heard of whatever the user wants to see
+    for wanted in {pattern, METADATA} | ({_PING} if matches(pattern, _PING) else set()):
         client.bind_receive_message(wanted, hear)
 
 
