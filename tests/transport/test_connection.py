@@ -270,6 +270,22 @@ def test_close_ends_calls_that_wait(client, server, operations, loop):
     assert not caught.value.sent
 
 
+def test_after_a_fork_the_child_closes_its_copies_only(client, server, operations, loop):
+    """It cannot count on any lock, since whoever held it is not there."""
+    assert client.call("echo", "a") == "a"
+    copy = client._idle[0].sock.dup()
+    holder = threading.Thread(target=client._lock.acquire)
+    holder.start()
+    holder.join()
+    client.abandon()
+    with pytest.raises(SAMPTransportError, match="is closed"):
+        client.call("echo", "b")
+    client.close()
+    assert server.connections == 1  # the parent's still is open
+    copy.close()
+    eventually(loop, lambda: server.connections == 0)
+
+
 def test_close_while_connecting(client, monkeypatch):
     connect = client._connect
 

@@ -251,8 +251,10 @@ class XMLRPCClient:
     def abandon(self) -> None:
         """Close this process's copies of the sockets, in the child of a fork; the connections are the parent's."""
         self._closed = True
+        self._lock = threading.RLock()  # a thread that is in the parent only may have held it
         for wire in (*self._idle, *self._busy):
             wire.sock.close()
+        self._idle, self._busy = [], set()
 
     # Connections
 
