@@ -3,7 +3,7 @@
 Make the screenshots of the documentation again: ``python docs/screenshots.py``, in a checkout.
 
 The real programs run on a screen that nobody sees, and are sent what the tutorials send. It takes a minute, and TOPCAT,
-DS9, Aladin, Xvfb, xdotool and ImageMagick (``tests/interop/install``).
+DS9, Aladin, Xvfb and ImageMagick (``tests/interop/install``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def picture() -> CCDData:
 
 
 class Studio:
-    """A screen, a home directory, and a hub for one picture."""
+    """A screen, a home directory, and a client for one picture."""
 
     def __init__(self, home: Path, size: str) -> None:
         self.home = home
@@ -68,10 +69,6 @@ class Studio:
     def program(self, *command: str) -> Program:
         """Start a program on the screen."""
         return Program(*command, env=environment(self.home, self.screen.display))
-
-    def key(self, *words: str) -> None:
-        """Use keyboard or mouse."""
-        subprocess.run(["xdotool", *words], env={**os.environ, "DISPLAY": self.screen.display}, check=True)
 
     def save(self, name: str) -> None:
         """Write what the screen shows, without the empty part of it and with few colours, so that it stays small."""
@@ -97,18 +94,17 @@ def studio(size: str) -> Iterator[Studio]:
             hub.stop()
 
 
-def wait(screen: Studio, seconds: float) -> None:
-    """Give a program time to draw, of which no message tells."""
-    screen.client.client.loop.call_later(seconds, (done := __import__("threading").Event()).set)
-    done.wait()
+def let_it_draw(seconds: float) -> None:
+    """Give a program time to draw, of whose end no message tells."""
+    threading.Event().wait(seconds)
 
 
 def topcat() -> None:
-    """TOPCAT with a table, and a plot of it."""
+    """TOPCAT with a table."""
     with studio("1100x520") as desk, desk.program("topcat", "-samp"):
         desk.client.wait_for("topcat", 60, "table.load.votable")
         desk.client.send(cluster(), to="topcat", name="Pleiades, made up").check()
-        wait(desk, 2)
+        let_it_draw(2)
         desk.save("topcat")
 
 
@@ -120,18 +116,18 @@ def ds9() -> None:
         desk.client.ds9("scale mode 99.5")
         desk.client.ds9("cmap heat")
         desk.client.ds9("zoom to fit")
-        wait(desk, 1)
+        let_it_draw(1)
         desk.save("ds9")
 
 
 def aladin() -> None:
-    """Aladin with an image and a table above it."""
+    """Aladin with an image."""
     command = ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     with studio("1100x750") as desk, desk.program(*command) as program:
         program.wait_for("Command>", 60)
         desk.client.wait_for("Aladin", 60, "image.load.fits")
         desk.client.send(picture(), to="Aladin", name="sky").check()
-        wait(desk, 3)
+        let_it_draw(3)
         desk.save("aladin")
 
 

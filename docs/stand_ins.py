@@ -152,7 +152,7 @@ class Aladin(DS9):
         return {"script.result": ""}
 
 
-_KINDS = {"topcat": Topcat, "SAOImageDS9": DS9, "Aladin": Aladin}
+_KINDS = {"topcat": Topcat, "SAOImageDS9": DS9, "Aladin": Aladin, "Sky chart": StandIn}
 
 
 class Desk:

@@ -1,0 +1,117 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The examples of the documentation with the real programs, for which ``tests/docs`` has stand-ins."""
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from ..docs.examples import DOCS, run_page
+from .browser import NODE, Browser, Site
+from .conftest import Run
+from .network import WEB_PORT, own_network
+from .programs import Screen, environment, need
+
+pytestmark = pytest.mark.timeout(180)
+
+#: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
+BROADCAST = (115, 39)
+
+
+class Program:
+    """A real program, and what its user does with it."""
+
+    def __init__(self, name: str, screen: Screen) -> None:
+        self._screen = screen
+        self.user = SAMPIntegratedClient(name=f"user of {name}")
+        if name == "topcat":  # so that it knows of somebody to broadcast to when the button is pressed
+            self.user.bind_receive_message("table.load.votable", lambda key, sender, mtype, params, extra: None)
+        self.user.connect()
+
+    def broadcast_when_wanted(self, name: str) -> None:
+        """Press the button as soon as a client takes tables."""
+
+        def work() -> None:
+            self.user.wait_for(name, 60, "table.load.votable")
+            self._screen.click(*BROADCAST)
+
+        self.user.client.loop.run_in_worker(work)
+
+
+class RealDesk:
+    """What `docs.stand_ins.Desk` is for stand-ins."""
+
+    COMMANDS = {
+        "topcat": ("topcat", "-samp"),
+        "SAOImageDS9": ("ds9", "-xpa", "no"),
+        "Aladin": ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic"),
+    }
+    TAKES = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
+
+    def __init__(self, hub: SAMPHubServer, show: Run, screen: Screen) -> None:
+        self.hub, self._show, self._screen = hub, show, screen
+        self._stack = ExitStack()
+
+    def open(self, name: str) -> Program:
+        """Start a program."""
+        program = Program(name, self._screen)
+        self._stack.callback(program.user.disconnect)
+        started = self._show(*self.COMMANDS[name])
+        if name == "Aladin":
+            started.wait_for("Command>", 60)  # it registers before it can be talked to
+        program.user.wait_for(name, 60, self.TAKES[name])
+        return program
+
+    def close(self) -> None:
+        """End what was added to the programs."""
+        self._stack.close()
+
+
+@pytest.fixture
+def desk(hub: SAMPHubServer, show: Run, screen: Screen) -> Iterator[RealDesk]:
+    """A hub, and real programs."""
+    desk = RealDesk(hub, show, screen)
+    yield desk
+    desk.close()
+
+
+@pytest.mark.parametrize("name", ["index.rst", "tutorials/first-table.rst", "tutorials/images.rst"])
+def test_page(name: str, desk: RealDesk) -> None:
+    run_page(DOCS / name, desk)
+
+
+def test_chart(home: Path, tmp_path: Path, artefacts: Path) -> None:
+    """The page of the tutorial points, and is pointed at."""
+    need("chromium", "node")
+    if not (NODE / "node_modules" / "sampjs").is_dir():
+        pytest.skip("sampjs and playwright-core are not installed (tests/interop/install does it)")
+    www, profile = tmp_path / "www", tmp_path / "browser"
+    profile.mkdir()
+    shutil.copytree(DOCS / "web", www)
+    shutil.copy(NODE / "node_modules/sampjs/samp.js", www)
+    executable = shutil.which("chromium")
+    assert executable is not None
+    with ExitStack() as stack:
+        stack.enter_context(own_network())
+        hub = SAMPHubServer(web_port=WEB_PORT, web_profile_dialog=lambda name, origin: name == "Sky chart")
+        stack.callback(hub.stop)
+        hub.start()
+        client = stack.enter_context(SAMPIntegratedClient(name="My notebook"))
+        site = stack.enter_context(Site(www, "localhost"))
+        browser = Browser(executable, profile, environment(profile))
+        stack.callback(browser.stop)
+        page = browser.open(site.url("notebook.html"))
+        page.run("join")
+        assert client.point_at((266.417, -29.008), to="Sky chart").ok
+        with client.incoming("coord.pointAt.sky") as arriving:
+            page.run("point", 201.365, -43.019)
+            position = arriving.get(20)
+        assert position.sender.name == "Sky chart"
+        assert (round(position.ra.deg, 3), round(position.dec.deg, 3)) == (201.365, -43.019)
+        assert page.run("wait", 2) == [[266.417, -29.008], [201.365, -43.019]]
+        page.screenshot(artefacts / "web-page.png")
