@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import SAMPProxyError, SAMPWarning
+from .errors import SAMPProxyError
+from .exchange.votable_writer import write_votable
 from .integrated_client import SAMPIntegratedClient
 from .names import clients_named, names_of_clients
+from .protocol import best_match
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -102,7 +103,8 @@ def accessible_table(table: Table) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="pyvo-samp-") as directory:
         path = Path(directory) / "table.vot"
-        table.write(path, format="votable")
+        with path.open("xb") as file:
+            write_votable(table, file)
         yield path.as_uri()
 
 
@@ -122,24 +124,28 @@ def send_table_to(
         Name of the recipient; without it, all that load VOTables get the table.
     name : str
         What the recipient shall call it.
+
+    Raises
+    ------
+    KeyError
+        No client has that name.
+    SAMPProxyError
+        It loads no VOTables.
+
+    Warns
+    -----
+    SAMPWarning
+        Nobody loads VOTables, or a recipient did not load the table.
+
+    See Also
+    --------
+    SAMPIntegratedClient.send : Sends anything, and tells what became of it.
     """
     mtype = "table.load.votable"
-    recipients = [find_client_id(conn, client_name)] if client_name else list(conn.get_subscribed_clients(mtype))
-    if not recipients:
-        warnings.warn(f"No client is subscribed to {mtype}: nobody got the table", SAMPWarning, stacklevel=2)
-        return
-    with accessible_table(table) as url:
-        for recipient in recipients:
-            try:
-                response = conn.ecall_and_wait(recipient, mtype, LOAD_TIME, url=url, name=name)
-            except SAMPProxyError as fault:
-                if client_name:
-                    raise
-                warnings.warn(f"{recipient} did not load the table: {fault}", SAMPWarning, stacklevel=2)
-                continue
-            if response.get("samp.status") == "samp.error":
-                text = response.get("samp.error", {}).get("samp.errortxt", "it gave no reason")
-                warnings.warn(f"{recipient} did not load the table: {text}", SAMPWarning, stacklevel=2)
+    recipient = find_client_id(conn, client_name) if client_name else None
+    if recipient is not None and best_match(conn.get_subscriptions(recipient), mtype) is None:
+        raise SAMPProxyError(1, f"{client_name} is not subscribed to {mtype}")
+    conn.send(table, recipient, name=name, mtype=mtype, timeout=LOAD_TIME)
 
 
 def send_product_to(

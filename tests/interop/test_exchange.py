@@ -198,6 +198,7 @@ def exercise_ds9(client: SAMPIntegratedClient, directory: Path) -> None:
         assert client.ds9.get("fits size").split() == ["5", "4"], name
     client.ds9("frame 1")
     client.ds9("zoom to fit")
+    client.ds9("mode none")  # with its crosshair DS9 8.4.1 shows an internal error when it is pointed somewhere
     assert client.point_at((RA + 0.005, DEC), to=ds9).asked
 
 
@@ -236,8 +237,10 @@ def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
     for name in ("with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits"):
         path = directory / name
         image().write(path)
+        count = client.aladin("status").count("Image")
         report = client.send(path, to="aladin")
         assert report.ok, (name, report)
+        until(lambda before=count: client.aladin("status").count("Image") > before, bool)
 
 
 def _has(module: str) -> bool:
@@ -296,7 +299,7 @@ def test_one_table_to_all(
     report = client.send(QTable(stars()))
     assert "topcat" in report.asked.values()
     assert report.ok, report
-    with pytest.warns(SAMPWarning, match="does not take|did not take"):
+    with pytest.warns(SAMPWarning, match="does not take"):
         refused = client.send(image(), to=["topcat", "SAOImageDS9"])
     print(refused)
     screen.screenshot(artefacts / "exchange-all.png")

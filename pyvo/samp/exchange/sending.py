@@ -245,7 +245,8 @@ def _call_and_wait(host: Host, report: SendReport, recipient: str, message: dict
 def _warn(report: SendReport, timeout: float) -> None:
     for each in report.deliveries:
         if each.failure:
-            text = f"{each.name} did not take the {report.kind}: {each.failure}"
+            verb = "take" if report.kind == "position" else "load"
+            text = f"{each.name} did not {verb} the {report.kind}: {each.failure}"
         elif each.is_open:
             text = f"{each.name} has not answered within {timeout:g} s; what it was sent can still be read"
         else:
