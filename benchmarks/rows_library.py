@@ -61,7 +61,7 @@ class Probe:
             self._process.wait()
 
 
-QUANTITIES = ("connect", "disconnect", "send cpu", "receive cpu", "call cpu", "call wall")
+QUANTITIES = ("connect", "disconnect", "cycle cpu", "send cpu", "receive cpu", "call cpu", "call wall")
 
 
 def client_library(bench: Bench, through: str = OURS) -> Row:
@@ -112,7 +112,7 @@ def _exercise(
         time.sleep(0.05)
     swarm.check()
     return {
-        "connect": cycle["connect"], "disconnect": cycle["disconnect"],
+        "connect": cycle["connect"], "disconnect": cycle["disconnect"], "cycle cpu": cycle["cpu"],
         "send cpu": sent["cpu"], "receive cpu": (after["cpu"] - before["cpu"]) / count,
         "call cpu": called["cpu"], "call wall": called["wall"],
     }
