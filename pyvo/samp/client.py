@@ -14,6 +14,7 @@ from .forking import forget_in_child
 from .handlers import Binding, Handlers
 from .hub_link import Request
 from .hub_proxy import SAMPHubProxy
+from .hub_watch import HubWatch
 from .inbox import Inbox
 from .receiving import Receiving, answer_ping
 from .transport.loop import Loop
@@ -135,6 +136,17 @@ class SAMPClient(Receiving):
         """
         self.prepare()
         self.loop.start()
+
+    def watched_by(self, watch: HubWatch) -> None:
+        """
+        Have a watch on the hub end when the client does, however that comes about.
+
+        Parameters
+        ----------
+        watch : HubWatch
+            The watch; it runs on `loop`.
+        """
+        self._remains.watch = watch
 
     def prepare(self) -> None:
         """Make what `start` starts, if it has not been made. Its clocks may be set before it runs."""

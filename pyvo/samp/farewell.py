@@ -21,6 +21,7 @@ from .forking import forget_in_child
 
 if TYPE_CHECKING:
     from .hub_link import HubLink, Request
+    from .hub_watch import HubWatch
     from .transport.loop import Loop
 
 __all__ = ["Receiver", "Remains", "weakly"]
@@ -61,6 +62,7 @@ class Remains:
         self.private_key: str | None = None
         self.loop: Loop | None = None
         self.receiver: Receiver | None = None
+        self.watch: HubWatch | None = None
         _all.add(self)
         forget_in_child(self)
 
@@ -73,6 +75,9 @@ class Remains:
     def stop(self, timeout: float) -> None:
         """Close the client's server and end its threads."""
         receiver, self.receiver = self.receiver, None
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.stop()
         loop, self.loop = self.loop, None
         if loop is not None:
             loop.start()  # if it was not yet: what there is to close is closed by its thread
@@ -96,6 +101,7 @@ class Remains:
         """Forget it, in the child of a fork: the parent still is registered."""
         self.private_key = None
         self.receiver = None
+        self.watch = None
         loop, self.loop = self.loop, None
         if loop is not None:
             loop.abandon()

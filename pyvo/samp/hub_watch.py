@@ -68,8 +68,12 @@ class HubWatch:
 
     def _ask(self) -> None:
         self._timer = None
-        question = self._question() if not self._stopped else None
-        if question is not None:
+        if self._stopped:
+            return
+        question = self._question()
+        if question is None:  # the user is still thinking about whether the client may register
+            self._ask_later(ASK_AGAIN)
+        else:
             self._asked = time.monotonic()
             self._line.send([question], self._on_answer, ANSWER_TIME)
 

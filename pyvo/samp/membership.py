@@ -213,6 +213,7 @@ class Membership:
             self._watch = HubWatch(
                 self.client.loop, self.hub.url, weakly(self._question), weakly(self._on_silence)
             )
+            self.client.watched_by(self._watch)
             self.client.register()
         except BaseException:
             self._end_watch()

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient, hub_watch
+from pyvo.samp.hub_watch import HubWatch
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -76,6 +77,32 @@ def way(request: pytest.FixtureRequest, make_hub: Callable[..., SAMPHubServer]) 
 def join(way: dict[str, Any], connect: Connect) -> Connect:
     """Like `connect`, but by either profile."""
     return lambda *args, how=None, **options: connect(*args, how={**way, **(how or {})}, **options)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubWatch]:
+    """Each client watches its hub at once; the watches that have had an answer."""
+    answered: queue.Queue[HubWatch] = queue.Queue()
+    on_answer = HubWatch._on_answer
+
+    def tell(watch: HubWatch, error: SAMPError | None) -> None:
+        on_answer(watch, error)
+        answered.put(watch)
+
+    for name in ("FIRST_LOOK", "ASK_AGAIN"):
+        monkeypatch.setattr(hub_watch, name, 0.05)
+    monkeypatch.setattr(HubWatch, "_on_answer", tell)
+    return answered
+
+
+#: The same for a script: it defines an event that is set when a watch has had an answer.
+WATCHED = """
+import threading
+from pyvo.samp import hub_watch
+hub_watch.FIRST_LOOK = hub_watch.ASK_AGAIN = 0.05
+answered, on_answer = threading.Event(), hub_watch.HubWatch._on_answer
+hub_watch.HubWatch._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())
+"""
 
 
 @pytest.fixture

@@ -50,17 +50,18 @@ def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
     assert alice.is_connected
 
 
-def test_hub_killed(hub_process: HubProcess, connect: Connect) -> None:
+def test_hub_killed(hub_process: HubProcess, connect: Connect, watched: queue.Queue[Any]) -> None:
     """A hub that is killed is missed by a client that does nothing; a call that waits ends."""
     process = hub_process()
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
+    assert watched.get(timeout=10) is alice._watch
     bob = connect("Bob")
     bob.bind_receive_call("test.never", lambda *args: None)
     errors: queue.Queue[BaseException] = queue.Queue()
     waiting = threading.Thread(target=lambda: _collect(errors, alice.ecall_and_wait, "bob", "test.never", 0))
     waiting.start()
-    time.sleep(1.5)  # the watch has made its connection by now
+    watched.get(timeout=10)
     process.kill()
     assert seen.get(timeout=5) == "lost"
     assert not alice.is_connected
@@ -195,7 +196,7 @@ def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> N
     assert seen.get(timeout=10) == "lost"
 
 
-def test_another_hub_at_the_same_port(script: Script, connect: Connect) -> None:
+def test_another_hub_at_the_same_port(script: Script, connect: Connect, watched: queue.Queue[Any]) -> None:
     """A hub that was killed and replaced at the same port is the next hub, and does not pass for the old one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -204,7 +205,7 @@ def test_another_hub_at_the_same_port(script: Script, connect: Connect) -> None:
     assert first_line(first) == "running"
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
-    time.sleep(1.5)  # the watch has made its connection by now
+    watched.get(timeout=10)
     first.kill()
     first.wait()
     assert first_line(script(code)) == "running"

@@ -136,3 +136,16 @@ def test_stopped(loop: Loop) -> None:
         hub.asked.get(timeout=0.5)
     hub.stop()
     assert gone.empty()
+
+
+def test_not_registered_yet(loop: Loop) -> None:
+    """As long as there is nothing to ask, nobody is asked; later it is."""
+    hub = Hub(keeps=True, answer=OK)
+    questions: queue.Queue[bytes | None] = queue.Queue()
+    for question in (None, None, b"<question/>"):
+        questions.put(question)
+    watch = HubWatch(loop, hub.url, questions.get, print)
+    hub.asked.get(timeout=5)
+    assert questions.empty()
+    watch.stop()
+    hub.stop()

@@ -14,7 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 
-from .conftest import Connect, HubProcess, Record, Script, first_line, other_ids
+from .conftest import WATCHED, Connect, HubProcess, Record, Script, first_line, other_ids
 
 
 def wait_until_gone(witness: SAMPIntegratedClient, client_id: str | None, timeout: float = 10.0) -> None:
@@ -114,28 +114,31 @@ def test_waiting_calls_starve_nobody(pair: tuple[SAMPIntegratedClient, SAMPInteg
         thread.join(5)
 
 
-def test_garbage_collection(hub: SAMPHubServer, connect: Connect) -> None:
+def test_garbage_collection(hub: SAMPHubServer, connect: Connect, watched: queue.Queue[Any]) -> None:
     """A client that its program forgets unregisters and ends its threads."""
     witness = connect("Witness")
+    watched.get(timeout=10)
     forgotten = SAMPIntegratedClient(name="Forgotten")
     forgotten.connect()
     forgotten.bind_receive_call("test.x", lambda *args: None)
     assert witness.ecall_and_wait("forgotten", "samp.app.ping", 10)["samp.status"] == "samp.ok"
     own_id = forgotten.get_public_id()
+    watched.get(timeout=10)
     del forgotten
     gc.collect()
     wait_until_gone(witness, own_id)
 
 
-EXITING = """
+EXITING = f"""{WATCHED}
 import sys
 from pyvo.samp import SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Script")
 client.connect()
 client.bind_receive_call("test.x", lambda *args: None)
+assert answered.wait(10)
 print(client.get_public_id(), flush=True)
 sys.stdin.readline()
-{end}
+{{end}}
 """
 
 
@@ -143,7 +146,7 @@ sys.stdin.readline()
 def test_exit(hub: SAMPHubServer, connect: Connect, script: Script, end: str, code: int) -> None:
     """A script that ends without disconnecting is not kept alive, and unregisters."""
     witness = connect("Witness")
-    process = script(EXITING.format(end=end))
+    process = script(EXITING.format(end=end), "-W", "error")
     client_id = first_line(process)
     assert client_id in witness.get_registered_clients()
     begin = time.monotonic()
@@ -151,6 +154,7 @@ def test_exit(hub: SAMPHubServer, connect: Connect, script: Script, end: str, co
     assert time.monotonic() - begin < 3
     assert process.returncode == code
     assert errors.count(b"Traceback") == (end == "1/0")
+    assert b"Warning" not in errors
     assert client_id not in witness.get_registered_clients()
 
 
@@ -166,11 +170,12 @@ def test_exit_with_a_frozen_hub(hub_process: HubProcess, script: Script) -> None
     assert process.returncode == 0
 
 
-FORKING = """
+FORKING = f"""{WATCHED}
 import os, sys
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Parent")
 client.connect()
+assert answered.wait(10)
 own_id = client.get_public_id()
 child = os.fork()
 if not child:
