@@ -119,6 +119,9 @@ def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
     prepare = getattr(module, "prepare", None)
     if prepare is not None:  # for what argparse would misunderstand
         arguments = prepare(arguments)
+    if {"-h", "--help"} & set(arguments):  # what comes next makes a mess of the help
+        parser.print_help()
+        parser.exit()
     # intermixed: `--to topcat` may stand between the MType and its parameters
     return parser.parse_intermixed_args(arguments)
 

@@ -65,6 +65,11 @@ def run(options: argparse.Namespace) -> int:
             )
         except FileNotFoundError as error:  # whose text lists what Python programs can send
             raise CommandError(Status.FAILED, f"There is no file {options.file!r}, and it is no URL either.") from error
+        # while we are connected: those who have not answered by now are given up when we leave
+        return _tell(report, options)
+
+
+def _tell(report: SendReport, options: argparse.Namespace) -> Status:
     if not report.deliveries:
         raise CommandError(Status.NOBODY, f"Nobody takes a {report.kind}.")
     if options.json:

@@ -1,0 +1,274 @@
+"""What all commands have in common: help, exit statuses, pipes, signals, and what strangers write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
+from pyvo.samp.cli.commands import COMMANDS
+from pyvo.samp.cli.sky import parse_position
+from pyvo.samp.cli.terminal import Style, clean, columns, fit
+from tests.process.programs import Program
+
+from .conftest import Done, Viewer
+
+Samp = Callable[..., Done]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(samp: Samp, command: str) -> None:
+    """Each command has help with an example of itself and its exit statuses."""
+    done = samp(command, "--help")
+    assert done.status == 0
+    assert f"usage: samp {command}" in done.out
+    examples = done.out.partition("examples:\n")[2]
+    assert f"  samp {command}" in examples
+    assert "exit status:\n  0  " in examples
+
+
+def test_overview(samp: Samp) -> None:
+    done = samp("--help")
+    assert done.status == 0
+    for name, (_module, text) in COMMANDS.items():
+        assert f"    {name} " in done.out
+        assert text in " ".join(done.out.split())
+
+
+def test_version(samp: Samp) -> None:
+    done = samp("--version")
+    assert (done.status, done.out.split()[0]) == (0, "samp")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["list", "--mtype", "a.*.b"],
+        ["notify"],
+        ["notify", "a.*"],
+        ["notify", "a.b", "novalue"],
+        ["notify", "a.b", "rows:=[1,"],
+        ["notify", "a.b", "rows:=[null]"],
+        ["notify", "a.b", "--to", "x", "--all"],
+        ["call", "a.b", "--timeout", "-1"],
+        ["call", "a.b", "--timeout", "nan"],
+        ["snoop", "a.*.b"],
+        ["point", "83.6"],
+        ["point", "400", "2"],
+        ["hub", "--web-consent", "perhaps"],
+        ["hub", "--web-consent", "allow-origin"],
+        ["hub", "--web-consent", "deny", "https://example.org"],
+        ["hub", "--web-consent", "allow-origin", "example.org"],
+        ["hub", "--web-consent", "allow-origin", "null"],
+        ["hub", "--web-consent", "allow-origin", "https://*.org"],
+        ["hub", "--web-consent", "allow-origin", "https://example.org/path"],
+    ],
+)
+def test_command_lines_that_make_no_sense(samp: Samp, arguments: list[str]) -> None:
+    done = samp(*arguments)
+    assert done.status == 2
+    assert "usage: samp" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["notify", "a.b"], ["call", "a.b"], ["snoop"], ["point", "1", "2"], ["send", "x.fits"], ["receive"]],
+)
+def test_no_hub(samp: Samp, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in words, and by a status of its own."""
+    monkeypatch.chdir(tmp_path)
+    done = samp(*arguments)
+    assert done.status == 3
+    assert done.out == ""
+    advice = "Start TOPCAT or Aladin, or run `samp hub`."
+    assert done.err == f"samp: No SAMP hub is running (no lockfile at ~/.samp). {advice}\n"
+
+
+def test_list_is_light(hub: SAMPHubServer, python_environment: dict[str, str]) -> None:
+    """What only `samp send` needs is not imported."""
+    script = """
+import sys
+from pyvo.samp.cli import main
+main(["list"])
+heavy = {"astropy.table", "astropy.io", "astropy.io.fits", "astropy.io.votable", "astropy.coordinates", "astropy.units"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert "pyvo.samp.hub" not in sys.modules and "pyvo.samp.cli.send" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=python_environment, check=True, timeout=30)
+
+
+def test_closed_pipe(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
+    """``samp list | head -1``: no traceback, and the status that a shell expects."""
+    viewer("one", "a.b")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "pyvo.samp", "list", "-v"],
+            env={**python_environment},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("command", "number", "status"),
+    [
+        (["snoop"], signal.SIGINT, 0),
+        (["snoop"], signal.SIGTERM, 143),
+        (["receive"], signal.SIGINT, 0),
+        (["receive"], signal.SIGTERM, 143),
+    ],
+)
+def test_end_by_signal(
+    hub: SAMPHubServer, start: Callable[..., Program], command: list[str], number: signal.Signals, status: int
+) -> None:
+    """^C is how one ends it; whatever the signal, the client is unregistered, and there is no traceback."""
+    gone = Events("samp.hub.event.unregister")
+    try:
+        program = start(*command)
+        program.process.send_signal(number)
+        assert program.wait() == status
+        assert "Traceback" not in program.output
+        gone.wait()
+        assert gone.client.get_registered_clients() == ["hub"]
+    finally:
+        gone.client.disconnect()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_interrupted_call(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
+    """^C while an answer is waited for: a status of its own."""
+    silent = viewer("silent", "a.b", response=None)
+    with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
+        silent.wait(1)
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == 130
+        assert program.output == ""
+
+
+class Events(Viewer):
+    """A client that hears of events."""
+
+    def __init__(self, *mtypes: str) -> None:
+        super().__init__("events", dict.fromkeys(mtypes))
+
+
+# What strangers write
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b]0;title\x07\x1b[31mred", "?]0;title??[31mred"),
+        ("\x9b31m", "?31m"),
+        ("two\nlines\ttab\rback", "two lines tab back"),
+        ("\u202eesrever\u2066", "?esrever?"),
+        ("caf\u00e9 \u661f", "caf\u00e9 \u661f"),
+        (["a", {"b": "\x1b"}], '["a", {"b": "\\u001b"}]'),
+        ("x" * 300, "x" * 197 + "..."),
+    ],
+)
+def test_clean(text: object, shown: str) -> None:
+    """Nothing that a terminal obeys gets through."""
+    assert clean(text) == shown
+
+
+def test_hostile_client_is_harmless(hub: SAMPHubServer, samp: Samp) -> None:
+    """Names, metadata, subscriptions, parameters and answers with escape sequences in them (C1 ones, as XML allows)."""
+    evil = "\x9b2J\x9b31m\u202e"
+    client = SAMPIntegratedClient("Evil")
+    with warnings.catch_warnings(), client:
+        warnings.simplefilter("ignore", SAMPWarning)  # that hubs of Java would not take this
+        client.declare_metadata({"samp.name": f"evil{evil}", f"key{evil}": evil})
+        client.bind_receive_message(
+            "a.b", lambda key, sender, msg_id, *_: client.ereply(msg_id, "samp.ok", {f"k{evil}": f"v{evil}"})
+        )
+        outputs = [samp("list"), samp("list", "-v"), samp("call", "a.b"), samp("call", "a.b", "--json")]
+    for done in outputs:
+        assert done.status == 0
+        assert "evil" in done.out
+        assert not set(done.out + done.err) & set("\x1b\x9b\u202e\x07")
+
+
+def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On request, never in a file, never against NO_COLOR."""
+    assert Style("always")("x", "red", "bold") == "\x1b[31;1mx\x1b[0m"
+    assert Style("never")("x", "red") == "x"
+    assert Style("auto")("x", "red") == "x"  # standard output is no terminal here
+
+    class Terminal:
+        @staticmethod
+        def isatty() -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Style("auto", Terminal()).on  # type: ignore[arg-type]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not Style("auto", Terminal()).on  # type: ignore[arg-type]
+
+
+def test_columns() -> None:
+    """Wide characters take two columns."""
+    assert fit("abc", 5) == "abc  "
+    assert fit("abcdef", 4) == "abc…"
+    assert fit("星星星", 4) == "星… "
+    assert columns([["a", "星星"], ["bcd", "x"]]) == [3, 4]
+
+
+# Positions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "83.633 22.014",
+        "83.633, -22.014",
+        "0 -0.5",
+        "05:34:31.94 +22:00:52.2",
+        "05:34:31.94 -00:00:52.2",
+        "5h34m31.94s 22d0m52.2s",
+        "5h34m31.94s -22d00m52s",
+        "05 34 31.94 +22 00 52.2",
+        "05 34 31.94 -22 00 52.2",
+        "83d38m0s -5d30m0s",
+    ],
+)
+def test_positions(text: str) -> None:
+    """They are read as astropy reads them."""
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    sexagesimal = ":" in text or len(text.split()) > 2 or "h" in text
+    expected = SkyCoord(text.replace(",", ""), unit=(u.hourangle if sexagesimal else u.deg, u.deg))
+    for words in (text.split(), [text]):
+        ra, dec = parse_position(words)
+        assert ra == pytest.approx(expected.ra.deg, abs=1e-9)
+        assert dec == pytest.approx(expected.dec.deg, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1 2 3", "a b", "1 91", "-1 0", "25:00:00 1", "5:60:00 1", "1e400 1", "nan 1"]
+)
+def test_no_positions(text: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        parse_position(text.split())

@@ -1,0 +1,320 @@
+"""``samp doctor``: each trouble is found, and something is advised."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPHubServer
+from pyvo.samp.cli import examine_hub, examine_place, examine_web
+from pyvo.samp.lockfile import format_lockfile
+
+from .conftest import Done, Viewer
+
+Samp = Callable[..., Done]
+MakeHub = Callable[..., SAMPHubServer]
+
+WEB = "--web-port"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
+    """No proxy, no login from elsewhere, and the home that the account has."""
+    for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(examine_place, "_home_of_account", lambda: isolated)
+
+
+def write_lockfile(home: Path, url: str, mode: int = 0o600) -> Path:
+    path = home / ".samp"
+    params = {"samp.secret": "s", "samp.hub.xmlrpc.url": url, "samp.profile.version": "1.3"}
+    path.write_bytes(format_lockfile(params))
+    path.chmod(mode)
+    return path
+
+
+def problems(done: Done) -> list[str]:
+    """The texts of the problems; each comes with some advice."""
+    found = [entry for entry in json.loads(done.out) if entry["kind"] == "problem"]
+    assert all(entry["advice"] for entry in found)
+    return [entry["text"] for entry in found]
+
+
+def test_all_is_well(make_hub: MakeHub, samp: Samp) -> None:
+    hub = make_hub(web_profile=True)
+    with_web = samp("doctor", WEB, hub._web_port)
+    assert with_web.status == 0, with_web.out
+    assert with_web.out.endswith("\nAll is well.\n")
+    for text in ("can connect to each other", "The hub at http://", "A message goes through", "serves web pages"):
+        assert text in with_web.out
+    assert "No other program is connected" in with_web.out
+    assert "problem" not in with_web.out
+    assert hub.params["samp.secret"] not in with_web.out
+
+
+def test_no_hub(samp: Samp, free_port: int) -> None:
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 3
+    assert "There is no lockfile at ~/.samp: no hub is running." in done.out
+    assert "-> Start TOPCAT or Aladin, or run `samp hub`." in done.out
+    assert f"nobody listens on port {free_port}" in done.out
+
+
+def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> None:
+    """Those who answer, and those who do not feel well."""
+    viewer("Alive", "a.b")
+    sick = {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "I am sick"}}
+    viewer("Sick", "samp.app.ping", response=sick)
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 1
+    assert "     ok  Alive (c1) answers." in done.out
+    assert "problem  Sick (c2) cannot be reached: I am sick" in done.out
+    assert done.out.endswith("\nThere is a problem.\n")
+
+
+def test_silent_program(
+    viewer: Callable[..., Viewer], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine_hub, "PATIENCE", 0.3)
+    viewer("Hung", "samp.app.ping", response=None)
+    done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    assert problems(done) == ["Hung (c1) did not answer within 0.3 s."]
+
+
+# The place
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_lockfile_that_others_can_read(hub: SAMPHubServer, samp: Samp, isolated: Path, free_port: int) -> None:
+    (isolated / ".samp").chmod(0o644)
+    done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    assert len(problems(done)) == 1
+    assert "~/.samp is open to others (mode 644)" in problems(done)[0]
+
+
+def test_lockfile_of_another_user(
+    hub: SAMPHubServer, samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine_place.os, "getuid", lambda: 12345)
+    assert "~/.samp belongs to another user" in problems(samp("doctor", WEB, free_port, "--json"))[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("", "is not a SAMP lockfile"), ("samp.secret=x\n", "does not say"), ("\0" * 100_000, "is too large")],
+)
+def test_broken_lockfile(samp: Samp, isolated: Path, free_port: int, content: str, text: str) -> None:
+    path = isolated / ".samp"
+    path.write_text(content)
+    path.chmod(0o600)
+    done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    (found,) = problems(done)
+    assert text in found
+
+
+def test_links(samp: Samp, make_hub: MakeHub, isolated: Path, tmp_path: Path, free_port: int) -> None:
+    """A link is told of; one that leads nowhere is a problem."""
+    link = isolated / ".samp"
+    link.symlink_to(tmp_path / "elsewhere")
+    assert "is not there" in problems(samp("doctor", WEB, free_port, "--json"))[0]
+    make_hub(lockfile=tmp_path / "elsewhere")
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 0
+    assert "~/.samp is a symbolic link" in done.out
+
+
+@pytest.mark.parametrize(
+    "setting", ["nonsense", "std-lockurl:file:///no/such/place/lockfile", "std-lockurl:http://127.0.0.1:1/x"]
+)
+def test_samp_hub_variable(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_port: int, setting: str) -> None:
+    monkeypatch.setenv("SAMP_HUB", setting)
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 1
+    assert f"SAMP_HUB is set: {setting}" in " ".join(done.out.split())
+    assert "->" in done.out
+
+
+def test_other_place(
+    make_hub: MakeHub, samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int
+) -> None:
+    """SAMP_HUB is right, and worth a note."""
+    make_hub(lockfile=tmp_path / "lockfile")
+    monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'lockfile').as_uri()}")
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 0
+    assert "SAMP_HUB is set" in done.out
+
+
+def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int) -> None:
+    """Proxies, logins from elsewhere, a strange home."""
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
+    monkeypatch.setattr(examine_place, "_home_of_account", lambda: tmp_path)
+    out = samp("doctor", WEB, free_port).out
+    for text in ("goes by a proxy", "logged in from another computer", "the home directory of your account is"):
+        assert text in " ".join(out.split())
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert "proxy" not in samp("doctor", WEB, free_port).out
+
+
+@pytest.mark.parametrize("name", ["HOME", "USERPROFILE"])
+def test_no_home(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_port: int, name: str) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, "/no/such/home")
+    assert "does not exist" in problems(samp("doctor", WEB, free_port, "--json"))[0]
+
+
+def test_other_hubs(samp: Samp, hub: SAMPHubServer, make_hub: MakeHub, free_port: int) -> None:
+    make_hub(mode="multiple")
+    done = samp("doctor", WEB, free_port)
+    assert done.status == 0
+    assert "Another hub runs beside the main one (~/.samp-1/" in done.out
+
+
+def test_loopback_is_barred(samp: Samp, hub: SAMPHubServer, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a firewall."""
+
+    def barred(*_args: object, **_more: object) -> socket.socket:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(examine_place.socket, "create_server", barred)
+    (found, *_more) = problems(samp("doctor", WEB, free_port, "--json"))
+    assert "A connection to 127.0.0.1 within this computer failed: Operation not permitted" in found
+
+
+# The hub
+
+
+def test_stale_hub(samp: Samp, isolated: Path, free_port: int) -> None:
+    path = write_lockfile(isolated, f"http://127.0.0.1:{free_port}/")
+    done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    (found,) = problems(done)
+    assert "is gone: nobody listens there" in found
+    assert path.exists()  # to look is not to change
+
+
+@contextmanager
+def server(answer: bytes | None) -> Iterator[int]:
+    """Somebody who takes connections, and answers all alike, or never."""
+    open_connections = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            open_connections.append(connection)
+            if answer is not None:
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+    for connection in open_connections:
+        connection.close()
+
+
+NOT_FOUND = b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\nno"
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, None, b"SSH-2.0-OpenSSH\r\n"])
+def test_somebody_else_at_the_port(
+    samp: Samp, isolated: Path, free_port: int, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that hangs, or another program that has come to use its port."""
+    monkeypatch.setattr(examine_hub, "PING_TIME", 0.5)
+    with server(answer) as port:
+        write_lockfile(isolated, f"http://127.0.0.1:{port}/")
+        done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    (found,) = problems(done)
+    assert "does not answer like a hub" in found
+
+
+def test_old_secret(samp: Samp, hub: SAMPHubServer, isolated: Path, free_port: int) -> None:
+    write_lockfile(isolated, hub.params["samp.hub.xmlrpc.url"])
+    done = samp("doctor", WEB, free_port, "--json")
+    assert done.status == 1
+    assert "The hub does not let us in" in problems(done)[0]
+    (isolated / ".samp").write_bytes(format_lockfile(hub.params))
+
+
+def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is looked up here but by the connection itself (R37)."""
+
+    def refused(*_args: object, **_more: object) -> socket.socket:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(examine_hub.socket, "create_connection", refused)
+    write_lockfile(isolated, "http://desk.example:1234/")
+    done = samp("doctor", WEB, free_port)
+    assert "host name or address desk.example" in done.out
+
+
+# Web pages
+
+
+def test_another_program_at_the_port_for_pages(samp: Samp, hub: SAMPHubServer) -> None:
+    with server(NOT_FOUND) as port:
+        done = samp("doctor", WEB, port, "--json")
+    assert done.status == 1
+    assert "is used by a program that is no hub" in problems(done)[0]
+
+
+def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_path: Path) -> None:
+    hub = make_hub(lockfile=tmp_path / "lockfile", web_profile=True)
+    done = samp("doctor", WEB, hub._web_port, "--json")
+    assert done.status == 1
+    assert "your lockfile does not lead to a hub" in problems(done)[0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ("", "does not tell browsers that pages may use it"),
+        ("Access-Control-Allow-Origin: *\r\n", "does not tell browsers that pages from elsewhere"),
+    ],
+)
+def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What browsers ask first (R44)."""
+    monkeypatch.setattr(examine_web, "_is_hub", lambda *_: True)
+    answer = f"HTTP/1.0 200 OK\r\n{headers}Content-Length: 0\r\n\r\n".encode()
+    with server(answer) as port:
+        found = list(examine_web._examine_preflight(port))
+    assert text in found[0].text
+
+
+def test_somebody_else_by_ipv6(make_hub: MakeHub) -> None:
+    """Browsers may take ::1 for localhost."""
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with listener:
+        listener.listen()
+        found = list(examine_web._examine_ipv6(listener.getsockname()[1]))
+    assert "which browsers may mean by localhost" in found[0].text

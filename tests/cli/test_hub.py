@@ -1,0 +1,298 @@
+"""``samp hub``: consent, and the monitor."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from io import StringIO
+from xmlrpc.client import Fault
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.broker import Broker
+from pyvo.samp.broker.deliveries import Payload
+from pyvo.samp.cli.consent_option import AllowOrigins
+from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
+from pyvo.samp.cli.monitor_screen import MonitorScreen, screen_of
+from pyvo.samp.cli.terminal import Style
+from pyvo.samp.consent import Answer, Question, Ticket
+from tests.hub.web_pages import Page
+from tests.process.programs import HUB_IS_RUNNING, Program
+
+Start = Callable[..., Program]
+NOON = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
+
+
+class Box:
+    """A mailbox that forgets everything."""
+
+    def put(self, delivery: object) -> None:
+        """Forget it."""
+
+    def close(self, farewell: object) -> None:
+        """Forget it."""
+
+
+@pytest.fixture
+def watched() -> tuple[Broker, Monitor]:
+    """A broker that is watched by a monitor."""
+    broker, monitor = Broker(), Monitor()
+    broker.watcher = lambda delivery: monitor.note(NOON, delivery)
+    return broker, monitor
+
+
+def join(broker: Broker, name: str, *takes: str):
+    client = broker.register("standard", Box())
+    broker.set_callable(client)
+    broker.declare_metadata(client, {"samp.name": name})
+    broker.declare_subscriptions(client, {mtype: {} for mtype in takes})
+    return client
+
+
+def message(mtype: str, **params: str) -> Payload:
+    return Payload.message({"samp.mtype": mtype, "samp.params": params})
+
+
+# What the monitor knows
+
+
+def test_guests(watched: tuple[Broker, Monitor]) -> None:
+    """Who comes and goes, without anybody being subscribed to such events."""
+    broker, monitor = watched
+    one = join(broker, "One", "a.b")
+    join(broker, "Two")
+    assert [(guest.name, guest.profile, guest.takes) for guest in monitor.guests.values()] == [
+        ("One", "standard", ["a.b"]),
+        ("Two", "standard", []),
+    ]
+    broker.unregister(one)
+    assert [guest.name for guest in monitor.guests.values()] == ["Two"]
+    assert [entry.text for entry in monitor.messages] == [
+        "One (c1) has come, by the standard profile",
+        "Two (c2) has come, by the standard profile",
+        "One (c1) has gone",
+    ]
+
+
+def test_messages(watched: tuple[Broker, Monitor]) -> None:
+    """A broadcast is one message; calls get their answers, in whatever way they were made."""
+    broker, monitor = watched
+    one, two, three = join(broker, "One"), join(broker, "Two", "a.*"), join(broker, "Three", "a.*")
+    monitor.messages.clear()
+    broker.notify_all(one, message("a.b", key="value"))
+    ids = broker.call_all(one, "tag", message("a.c"))
+    for client in (two, three):
+        broker.reply(client, ids[client.client_id], Payload.response({"samp.status": "samp.ok"}))
+    waiting = broker.call_and_wait(one, two.client_id, message("a.d"), lambda _payload: None)
+    broker.reply(two, waiting.msg_id, Payload.response({"samp.status": "samp.error", "samp.error": {}}))
+    broker.call(one, broker.hub_id, "tag", message("samp.app.ping"))
+    broker.call(one, three.client_id, "tag", message("a.e"))
+    broker.unregister(three)
+    shown = [(entry.mtype, entry.recipients, [text.partition(" after")[0] for text in entry.answers])
+             for entry in monitor.messages if entry.recipients]  # fmt: skip
+    assert [(mtype, set(recipients), answers) for mtype, recipients, answers in shown] == [
+        ("a.b", {"c2", "c3"}, []),
+        ("a.c", {"c2", "c3"}, ["Two (c2): samp.ok", "Three (c3): samp.ok"]),
+        ("a.d", {"c2"}, ["Two (c2): samp.error"]),
+        ("samp.app.ping", {"hub"}, ["Hub (hub): samp.ok"]),
+        ("a.e", {"c3"}, ["Three (c3): samp.error"]),
+    ]
+    assert monitor.total == 5
+    assert (monitor.guests["c1"].sent, monitor.guests["c1"].received) == (5, 0)
+    assert (monitor.guests["c2"].sent, monitor.guests["c2"].received) == (0, 3)
+
+
+def test_memory_is_bounded(watched: tuple[Broker, Monitor]) -> None:
+    """However many messages there are, and calls that nobody answers."""
+    broker, monitor = watched
+    one, two = join(broker, "One"), join(broker, "Two", "a.b")
+    for _ in range(3 * MESSAGES_KEPT):
+        broker.notify(one, two.client_id, message("a.b"))
+    for _ in range(1100):
+        broker.call(one, two.client_id, "tag", message("a.b"))
+    assert len(monitor.messages) == MESSAGES_KEPT
+    assert len(monitor._calls) == 1000
+    assert sum(entry.body is not None for entry in monitor.messages) == 1
+    oldest = next(iter(two.owed))
+    broker.reply(two, oldest, Payload.response({"samp.status": "samp.ok"}))
+    assert monitor.messages[-1].mtype == "(an older call)"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (20, 5), (200, 60), (1, 1), (40, 3)])
+def test_table_fits(watched: tuple[Broker, Monitor], width: int, height: int) -> None:
+    """Whatever the size of the terminal; with hostile names, and more clients than lines."""
+    broker, monitor = watched
+    clients = [join(broker, f"Name{number} \x9b2J 星", "a.b", "\u202ex.y") for number in range(40)]
+    broker.notify_all(clients[0], message("a.b", text="\x1b[2J\n\n"))
+    lines = screen_of(monitor, "SAMP hub", width, height, Style("never"))
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    assert not set("".join(lines)) & set("\x1b\x9b\u202e\n")
+
+
+def test_flood(watched: tuple[Broker, Monitor]) -> None:
+    """A hub that is faster than the terminal: messages are left out and counted, clients never."""
+    broker, _monitor = watched
+    screen = MonitorScreen(stream=StringIO())
+    broker.watcher = screen.watch
+    one, two = join(broker, "One"), join(broker, "Two", "a.b")
+    for _ in range(6000):
+        broker.notify(one, two.client_id, message("a.b"))
+    join(broker, "Three")
+    screen.start()
+    screen.stop()
+    assert screen._missed > 900
+    assert [guest.name for guest in screen._monitor.guests.values()] == ["One", "Two", "Three"]
+
+
+def test_screen_that_breaks() -> None:
+    """The terminal is closed, and the hub goes on."""
+
+    class Broken(StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    screen = MonitorScreen(stream=Broken())
+    screen.start()
+    screen.note_log("a line")
+    screen.stop()
+
+
+# As a program
+
+
+def test_monitor_in_lines(start: Start) -> None:
+    """Where there is no terminal: one line for each thing that happens."""
+    program = start("hub", "--monitor", "-w", ready=HUB_IS_RUNNING)
+    with SAMPIntegratedClient("Taker") as taker, SAMPIntegratedClient("Giver") as giver:
+        taker.bind_receive_call("a.b", lambda _key, _sender, _mtype, _params, _extra: {"x": "1"})
+        giver.ecall_and_wait("taker", "a.b", 10, key="value\n")
+    program.wait_for("Giver (c2) has gone")
+    output = program.output
+    assert "c1 has come, by the standard profile" in output
+    assert 'call Giver (c2) -> Taker (c1): a.b {"key": "value\\n"}' in output
+    assert "reply to Giver (c2): a.b: Taker (c1): samp.ok after 0.0" in output
+    assert "\x1b" not in output
+    program.process.send_signal(signal.SIGINT)
+    assert program.wait() == 0
+    assert "INFO: The hub has stopped" in program.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_monitor_on_a_terminal(python_environment: dict[str, str]) -> None:
+    """A table on the terminal's other screen, drawn when something happens, and gone at the end."""
+    import pty
+
+    leader, follower = pty.openpty()
+    environment = {**python_environment, "TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
+    environment.pop("NO_COLOR", None)
+    command = [sys.executable, "-W", "error", "-m", "pyvo.samp", "hub", "--monitor", "-w"]
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        screen = Screen(leader)
+        try:
+            screen.wait_for("The hub is running")
+            with SAMPIntegratedClient("Somebody") as client:
+                screen.wait_for("Somebody (c1) has come")
+                client.enotify("hub", "samp.app.ping")
+                screen.wait_for("samp.app.ping")
+                screen.wait_for("1 clients, 1 messages")
+            screen.wait_for("Somebody (c1) has gone")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+            screen.wait_for("\x1b[?25h\x1b[?1049l")
+        finally:
+            process.kill()
+            screen.close()
+    assert screen.text.startswith("\x1b[?1049h\x1b[?25l")
+    assert "Traceback" not in screen.text
+
+
+class Screen:
+    """Reads what a program writes to its terminal."""
+
+    def __init__(self, leader: int) -> None:
+        self.text = ""
+        self._leader = leader
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._leader, 65536)
+            except OSError:  # nobody has the other end any more
+                return
+            if not data:
+                return
+            with self._news:
+                self.text += data.decode()
+                self._news.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: text in self.text, 20), self.text
+
+    def close(self) -> None:
+        self._thread.join(5)
+        os.close(self._leader)
+
+
+def test_hub_that_cannot_start(hub: SAMPHubServer, samp: Callable[..., tuple[int, str, str]]) -> None:
+    """Another one is running."""
+    for options in ([], ["--monitor"]):
+        status, _out, err = samp("hub", "-w", "-L", "OFF", *options)
+        assert status == 1
+        assert "samp hub: Another SAMP hub is already running" in err
+
+
+# Consent
+
+
+def question(origin: str) -> Ticket:
+    return Ticket(Question("page", origin, {}, ("127.0.0.1", 1)), lambda _answer: None)
+
+
+def test_allowed_origins() -> None:
+    """Those and no others; no origin, or null, is none of them (R40)."""
+    asker = AllowOrigins(["https://example.org", "http://localhost:8888"])
+    for origin, answer in {
+        "https://example.org": Answer.ONCE,
+        "http://localhost:8888": Answer.ONCE,
+        "http://example.org": Answer.DENY,
+        "https://example.org.evil.com": Answer.DENY,
+        "https://sub.example.org": Answer.DENY,
+        "null": Answer.DENY,
+        "": Answer.DENY,
+    }.items():
+        assert asker.ask(question(origin)) is answer
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        (["allow-origin", "https://Example.org/", "http://other"], {"https://example.org", "http://other"}),
+        (["deny"], set()),
+        (["terminal"], set()),  # there is none
+    ],
+)
+@pytest.mark.parametrize("monitor", [[], ["--monitor"]])
+def test_consent(start: Start, options: list[str], allowed: set[str], monitor: list[str]) -> None:
+    """The hub asks nobody but whom it was told to."""
+    program = start("hub", "--web-port", "0", *monitor, "--web-consent", *options, ready=HUB_IS_RUNNING)
+    line = next(line for line in program.lines if "Web Profile on port" in line)
+    port = int(line.rpartition(" ")[2])
+    for origin in ("https://example.org", "http://other", "https://third.org", "null"):
+        with Page(port, origin) as page:
+            if origin in allowed:
+                assert page.register("page").key
+            else:
+                with pytest.raises(Fault, match="did not allow"):
+                    page.register("page")

@@ -1,0 +1,211 @@
+"""``samp list``, ``notify``, ``call``, ``point``, ``snoop``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from tests.process.programs import Program
+
+from .conftest import Done, Viewer
+
+Samp = Callable[..., Done]
+Make = Callable[..., Viewer]
+
+
+def test_list(samp: Samp, viewer: Make) -> None:
+    """Who is there, and what they take."""
+    one, _two = viewer("One", "table.load.votable", "a.*"), viewer("Two", "b.c")
+    done = samp("list")
+    assert done.status == 0
+    assert [line.split() for line in done.out.splitlines()] == [
+        ["ID", "NAME", "TAKES"],
+        ["c1", "One", "a.*,", "table.load.votable"],
+        ["c2", "Two", "b.c"],
+    ]
+    details = samp("list", "-v").out
+    assert "samp.description.text  A viewer" in details
+    assert "takes samp.app.ping" in details
+    entries = {entry["id"]: entry for entry in json.loads(samp("list", "--json").out)}
+    assert set(entries) == {"hub", "c1", "c2"}
+    assert entries[str(one.client.get_public_id())]["name"] == "One"
+    assert "a.*" in entries["c1"]["subscriptions"]
+
+
+@pytest.mark.parametrize(
+    ("mtype", "names"),
+    [("a.b.c", ["One"]), ("a.*", ["One"]), ("table.load.votable", ["One"]), ("table.*", ["One"]), ("b.c", ["Two"])],
+)
+def test_list_of_those_who_take_something(samp: Samp, viewer: Make, mtype: str, names: list[str]) -> None:
+    viewer("One", "table.load.votable", "a.*")
+    viewer("Two", "b.c")
+    assert [entry["name"] for entry in json.loads(samp("list", "--json", "--mtype", mtype).out)] == names
+
+
+def test_empty_lists(samp: Samp, hub: SAMPHubServer) -> None:
+    done = samp("list")
+    assert done.status == 4
+    assert done.out.startswith("Nobody is connected (hub at http://127.0.0.1:")
+    assert samp("list", "--mtype", "a.b").out.startswith("Nobody takes a.b")
+
+
+# Notify
+
+
+def test_notify(samp: Samp, viewer: Make) -> None:
+    """To all, to some, with all kinds of parameters (R4)."""
+    one, two = viewer("One", "a.b"), viewer("Two", "a.*")
+    done = samp("notify", "a.b", "text=x=y", "empty=", "rows:=[1, 2.5, true]", 'map:={"k": "v"}')
+    assert done.status == 0
+    assert sorted(done.out.strip().removeprefix("Notified ").split(", ")) == ["One (c1)", "Two (c2)"]
+    params = {"text": "x=y", "empty": "", "rows": ["1", "2.5", "1"], "map": {"k": "v"}}
+    assert one.wait() == two.wait() == [("a.b", params)]
+    done = samp("notify", "a.b", "--to", "two", "key=value", "--json")
+    assert json.loads(done.out) == {"mtype": "a.b", "recipients": [{"id": "c2", "name": "Two"}]}
+    assert two.wait(2)[1] == ("a.b", {"key": "value"})
+    assert len(one.heard) == 1
+
+
+def test_nobody_to_notify(samp: Samp, viewer: Make) -> None:
+    viewer("One", "a.b")
+    assert samp("notify", "x.y") == (4, "", "samp: Nobody takes x.y.\n")
+    done = samp("notify", "a.b", "--to", "Three")
+    assert (done.status, done.out) == (4, "")
+    assert "No client has the id or name 'Three'. Connected: Hub (hub), One (c1)." in done.err
+    done = samp("notify", "x.y", "--to", "one")
+    assert done.status == 1
+    assert "not subscribed to x.y" in done.err
+    assert samp("notify", "samp.hub.event.shutdown").status == 1
+
+
+def test_ambiguous_name(samp: Samp, viewer: Make) -> None:
+    viewer("Twin", "a.b")
+    viewer("twin", "a.b")
+    done = samp("notify", "a.b", "--to", "TWIN")
+    assert done.status == 2
+    assert "give an id: c1, c2" in done.err
+
+
+# Call
+
+
+def test_call(samp: Samp, viewer: Make) -> None:
+    viewer("One", "a.b")
+    viewer("Two", "a.b", response={"samp.status": "samp.ok", "samp.result": {}})
+    done = samp("call", "a.b")
+    assert done.status == 0
+    assert sorted(done.out.splitlines()) == ["    value = 42", "One (c1): samp.ok", "Two (c2): samp.ok"]
+    done = samp("call", "a.b", "--to", "c1", "--json")
+    response = {"id": "c1", "name": "One", "status": "samp.ok", "result": {"value": "42"}}
+    assert json.loads(done.out) == {"mtype": "a.b", "responses": [response]}
+
+
+def test_call_that_fails(samp: Samp, viewer: Make) -> None:
+    """Errors, warnings, and those who do not take it."""
+    viewer("Good", "a.b")
+    error = {"samp.errortxt": "disk full", "samp.debugtxt": "stack"}
+    viewer("Bad", "a.b", response={"samp.status": "samp.error", "samp.error": error})
+    done = samp("call", "a.b")
+    assert done.status == 1
+    assert "Bad (c2): samp.error\n    samp.errortxt = disk full\n" in done.out
+    assert "stack" not in done.out
+    done = samp("call", "x.y", "--to", "good")
+    assert done.status == 1
+    assert "not subscribed to x.y" in done.out
+    assert samp("call", "x.y").status == 4
+
+
+def test_call_without_an_answer(samp: Samp, viewer: Make) -> None:
+    """Those who answered are shown, and who did not."""
+    viewer("Good", "a.b")
+    viewer("Silent", "a.b", response=None)
+    done = samp("call", "a.b", "--timeout", "0.2")
+    assert done.status == 5
+    assert done.out.splitlines() == ["Good (c1): samp.ok", "    value = 42", "Silent (c2): no answer in time"]
+    done = samp("call", "a.b", "--timeout", "0.2", "--to", "silent", "--json")
+    assert json.loads(done.out)["responses"] == [{"id": "c2", "name": "Silent", "status": None}]
+
+
+def test_hub_goes_during_a_call(hub: SAMPHubServer, viewer: Make, python_environment: dict[str, str]) -> None:
+    """The wait ends."""
+    silent = viewer("Silent", "a.b", response=None)
+    with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
+        silent.wait()
+        hub.stop()
+        assert program.wait() in {1, 3}  # the hub answers in Silent's place (R23), or is gone before
+        assert "Traceback" not in program.output
+
+
+# Point
+
+
+def test_point(samp: Samp, viewer: Make) -> None:
+    """Degrees go out, without an exponent; a negative declination is no option."""
+    sky = viewer("Sky", "coord.pointAt.sky")
+    assert samp("point", "05:34:31.94", "-05:23:28.1").status == 0
+    assert samp("point", "0.00001", "-.5", "--to", "sky").status == 0
+    (_, first), (_, second) = sky.wait(2)
+    assert (float(first["ra"]), float(first["dec"])) == pytest.approx((83.6330833, -5.3911389))
+    assert second == {"ra": "0.00001", "dec": "-0.5"}
+    assert samp("point", "1", "2", "--to", "nobody").status == 4
+
+
+# Snoop
+
+
+def test_snoop(hub: SAMPHubServer, start: Callable[..., Program], viewer: Make) -> None:
+    """Messages of others, names, calls, which are answered; not what is about snoop itself."""
+    program = start("snoop", "--color", "never")
+    with SAMPIntegratedClient("Sender") as sender:
+        snoop = next(one for one in sender.get_registered_clients() if one != "hub")
+        sender.enotify_all("a.b", key="value", extra_kws={"more": "1"})
+        response = sender.ecall_and_wait(snoop, "c.d", 10)
+        assert response["samp.status"] == "samp.warning"
+        assert "samp snoop has shown" in response["samp.error"]["samp.errortxt"]
+        assert sender.ecall_and_wait(snoop, "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    program.wait_for("samp.hub.event.unregister")
+    output = program.output
+    name = f"Sender ({snoop.replace('1', '2')})"
+    assert f"a.b  notification from {name}\n         key = value\n         more = 1" in output
+    assert f"c.d  call from {name}" in output
+    assert f"samp.app.ping  call from {name}" in output
+    assert f"id = {snoop}" not in output
+
+
+def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
+    """A pattern, JSON lines, and an end."""
+    program = start("snoop", "a.*", "--count", "2", "--json")
+    with SAMPIntegratedClient("Sender") as sender:
+        sender.enotify_all("a.b", key="caf\n")
+        with pytest.warns(Warning, match="nobody"):
+            sender.enotify_all("c.d")
+        sender.enotify_all("a.b.c", rows=[1, 2])
+    assert program.wait() == 0
+    messages = [json.loads(line) for line in program.lines if line.startswith("{")]
+    assert [message["mtype"] for message in messages] == ["a.b", "a.b.c"]
+    assert messages[0]["params"] == {"key": "caf\n"}
+    assert messages[1]["params"] == {"rows": ["1", "2"]}
+    assert messages[0]["sender"]["name"] == "Sender"
+    assert (messages[0]["kind"], messages[0]["msg-id"]) == ("notification", None)
+
+
+def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
+    program = start("snoop")
+    hub.stop()
+    assert program.wait() == 3
+    assert program.lines[-1] == "samp: The hub has gone."
+
+
+@pytest.mark.slow
+def test_next_hub(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
+    """With --reconnect the next hub is waited for."""
+    program = start("snoop", "--reconnect")
+    hub.stop()
+    hub.start()
+    with SAMPIntegratedClient("Late") as late:
+        assert late.wait_for("samp snoop", 10).name == "samp snoop"
+        late.enotify_all("a.b")
+        program.wait_for("a.b  notification from Late")
