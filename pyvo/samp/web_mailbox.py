@@ -259,7 +259,7 @@ class WebMailbox:
     def _on_sent(self, pull: Pull, *, sent: bool) -> None:
         if not sent:
             self._put_back(pull)
-            self._await_next(pull)
+            self._await_return()
 
     def _check_last_answer(self) -> None:
         """Take back the callbacks of an answer that was reset: the one who pulls now has not read them."""
@@ -273,7 +273,12 @@ class WebMailbox:
         """A pull's connection closed while it waited."""
         if pull in self._waiting:
             self._leave(pull)
-        self._await_next(pull)
+        self._await_return()
+
+    def _await_return(self) -> None:
+        """Give the page time to come back: its end of the connection is closed, ours may still be open."""
+        if not self._closed and not self._waiting:
+            self._start_grace(GRACE)
 
     def _await_next(self, pull: Pull) -> None:
         """Give the page time for its next pull."""
@@ -281,14 +286,14 @@ class WebMailbox:
             return
         connection = pull.connection
         if connection.closed:
-            self._start_grace(GRACE)
+            self._await_return()
         else:
             connection.on_closed = lambda: self._on_connection_closed(pull)
             self._start_grace(IDLE_GRACE)
 
     def _on_connection_closed(self, pull: Pull) -> None:
-        if not self._closed and not self._waiting and pull is self._last:
-            self._start_grace(GRACE)
+        if pull is self._last:
+            self._await_return()
 
     def _start_grace(self, delay: float) -> None:
         self._cancel_grace()

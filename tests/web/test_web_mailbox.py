@@ -298,6 +298,16 @@ def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(bench):
     assert len(bench.gone) == 1
 
 
+def test_a_page_that_has_left_before_the_loop_notices_is_gone_soon(bench):
+    """R43: the kernel knew of the end when there was something to hand over."""
+    pull = bench.pull()
+    pull.connection.left = True
+    bench.put(1)
+    pull.connection.close()
+    bench.loop.run(GRACE + 1)
+    assert len(bench.gone) == 1
+
+
 def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(bench):
     """R43: a page that only sends is a client as good as any."""
     bench.loop.run(100_000)
