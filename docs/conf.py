@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-from importlib import import_module
+import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -14,7 +12,9 @@ from typing import TYPE_CHECKING
 from sphinx_astropy.conf.v2 import *  # noqa: F403 - this is how sphinx-astropy is meant to be used
 from sphinx_astropy.conf.v2 import exclude_patterns, extensions
 
-from pyvo.samp.cli.commands import COMMANDS
+sys.path.insert(0, str(Path(__file__).parent))
+
+from describe import write_all  # noqa: E402
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -67,23 +67,11 @@ automodapi_toctreedirnm = "api"
 automodsumm_inherited_members = True
 
 
-def write_help(_app: object) -> None:
-    """Write the help of each command to a file, which a page includes: it is always that of the code."""
-    os.environ["COLUMNS"] = "100"
-    folder = Path(__file__).parent / "api"
-    folder.mkdir(exist_ok=True)
-    for name, (module_name, text) in COMMANDS.items():
-        module = import_module(f"pyvo.samp.cli.{module_name}")
-        parser = argparse.ArgumentParser(
-            prog=f"samp {name}",
-            description=text,
-            epilog=module.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
-        (folder / f"help-{name}.txt").write_text(parser.format_help())
+def write_included_files(_app: object) -> None:
+    """Write what pages take from the code."""
+    write_all(Path(__file__).parent / "api")
 
 
 def setup(app: Sphinx) -> None:
     """Tell Sphinx what is done before it reads the pages."""
-    app.connect("builder-inited", write_help)
+    app.connect("builder-inited", write_included_files)
