@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -85,7 +85,10 @@ class SendReport:
         #: The table-id, image-id... under which it was sent.
         self.id = identifier
         self.deliveries = list(deliveries)
+        #: Called when the last answer has come.
+        self.on_done: Callable[[], object] | None = None
         self._news = threading.Condition()
+        self._settling: set[str] = set()  # whose answer has come and is being dealt with
 
     # What is known
 
@@ -128,7 +131,7 @@ class SendReport:
         give_way()  # within a handler: the answers are behind it in the queue
         deadline = time.monotonic() + timeout
         with self._news:
-            while self.waiting:
+            while self.waiting or self._settling:
                 left = deadline - time.monotonic() if timeout > 0 else None
                 if left is not None and left <= 0:
                     break
@@ -161,9 +164,15 @@ class SendReport:
                     break
             else:
                 return
-            self._news.notify_all()
+            self._settling.add(recipient_id)
+            done = not self.waiting
         if loan is not None:
             loan.end(loaded=loaded)
+        if done and self.on_done is not None:
+            self.on_done()
+        with self._news:  # now, so that who waits finds no file any more
+            self._settling.discard(recipient_id)
+            self._news.notify_all()
 
     # How it looks
 

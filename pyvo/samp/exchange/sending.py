@@ -212,6 +212,8 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
         Seconds for those who cannot be answered later.
     """
     host = bench.host
+    if not messages:
+        return
     if not can_receive(host):
         for recipient, message in messages.items():
             host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, timeout)
@@ -221,8 +223,6 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
     @direct
     def on_response(_key: str, responder: str, _tag: str, response: dict[str, Any]) -> None:
         report.note(responder, response=response)
-        if not report.waiting:
-            bench.forget(report)
 
     bench.watch(report, tag)
     host.bind_receive_response(tag, on_response)
@@ -231,8 +231,6 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
             host.call(recipient, tag, message)
         except SAMPError as error:
             report.note(recipient, problem=str(error))
-    if not report.waiting:
-        bench.forget(report)
 
 
 def _call_and_wait(host: Host, report: SendReport, recipient: str, message: dict[str, Any], timeout: float) -> None:

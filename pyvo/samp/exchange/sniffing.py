@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
@@ -18,6 +19,8 @@ from .fetching import fetched, first_bytes
 from .products import SENDABLE, Form, Product, coverage_forms, table_product
 
 __all__ = ["product_at"]
+
+log = logging.getLogger(__name__)
 
 #: Bytes that are looked at.
 PEEK = 64 * 1024
@@ -157,12 +160,11 @@ def _read(path: Path | None, url: str | None, formats: list[str]) -> Any:
             try:
                 table = Table.read(file, format=format_)
             except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
-                failure: Exception = error
+                log.debug("%s is not %s: %s", file.name, format_, error)
                 continue
-            if len(table.colnames) > 1 or format_ != "ascii":  # any text is a table of one column
+            # any text is a table of one column, and any line the head of one without rows
+            if format_ != "ascii" or (len(table.colnames) > 1 and len(table)):
                 return table
-            failure = ValueError("it would be a table of one column")
-    del failure
     return None
 
 

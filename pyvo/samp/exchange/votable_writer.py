@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["flat_table", "write_votable"]
 
 #: Bytes of one portion of rows, about.
-PORTION = 3 * 1024 * 1024
+PORTION = 1024 * 1024
 
 #: How numpy's kinds and sizes are called in VOTable, after `flat_table`.
 _TYPES = {
@@ -122,6 +122,9 @@ def write_votable(table: Any, file: BinaryIO) -> None:
             field.datatype, field.arraysize = _type(flat[name])
         text = io.BytesIO()
         document.to_xml(text)
+    if not parts:
+        file.write(text.getvalue())
+        return
     head, end, tail = text.getvalue().rpartition(b"</TABLE>")
     file.write(head)
     file.write(b'<DATA><BINARY2><STREAM encoding="base64">\n')
@@ -130,8 +133,14 @@ def write_votable(table: Any, file: BinaryIO) -> None:
 
 
 def _leave_to_astropy(flat: Table, file: BinaryIO) -> None:
+    import numpy as np  # noqa: PLC0415
     from astropy.io.votable import from_table  # noqa: PLC0415
 
+    for name in flat.colnames:
+        if flat[name].dtype.kind == "O":
+            column = flat[name].copy()
+            column[:] = [_with_mask(value) if isinstance(value, np.ndarray) else value for value in column]
+            flat.replace_column(name, column)
     try:
         document = from_table(flat)
         _add_params(document, flat.meta)
@@ -141,6 +150,13 @@ def _leave_to_astropy(flat: Table, file: BinaryIO) -> None:
         raise SAMPTypeError(
             f"The table cannot be written as a VOTable. What no format can hold is in: {', '.join(objects)} ({error})"
         ) from error
+
+
+def _with_mask(values: np.ndarray) -> Any:
+    """As astropy's writer wants arrays of various lengths."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.ma.array(values, mask=np.ma.getmaskarray(values))
 
 
 def _add_params(document: Any, meta: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ..callback_server import own_address
@@ -62,21 +63,21 @@ class Workbench:
         self.clients.follow()  # a recipient that leaves without an answer is noticed, whatever the hub does
         with self._lock:
             self._tags[report] = tag
+        report.on_done = partial(self.forget, report)
 
     def forget(self, report: SendReport) -> None:
         """Nothing is to come for a report any more."""
         with self._lock:
             tag = self._tags.pop(report, None)
-        if tag is not None:
-            self.host.unbind_receive_response(tag)
+        host = self._host()
+        if tag is not None and host is not None:
+            host.unbind_receive_response(tag)
 
     def _on_gone(self, client_id: str) -> None:
         with self._lock:
             reports = list(self._tags)
         for report in reports:
             report.note(client_id, problem="it has left without an answer")
-            if not report.waiting:
-                self.forget(report)
 
     # Queues
 

@@ -1,0 +1,465 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Sending objects: to whom, in which form, what is reported, and what stays behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.table import Table
+
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPResponseError, SAMPWarning
+from pyvo.samp.exchange import writing
+from pyvo.samp.exchange.fetching import fetched
+from pyvo.samp.exchange.loading import read_image, read_table
+
+from .conftest import assert_same
+
+Connect = Callable[..., SAMPIntegratedClient]
+Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
+
+
+class Reader:
+    """A client that reads what it is sent while it is asked to, and answers."""
+
+    def __init__(self, client: SAMPIntegratedClient, *mtypes: str) -> None:
+        self.client = client
+        self.loaded: list[Any] = []
+        self.params: list[dict[str, Any]] = []
+        for mtype in mtypes:
+            client.bind_receive_call(mtype, self)
+
+    def __call__(self, key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        self.params.append(params)
+        with fetched(params["url"]) as path:
+            self.loaded.append(read_image(path) if mtype.startswith("image") else read_table(path))
+        self.client.ereply(msg_id, "samp.ok", {})
+
+
+def test_a_table_to_one(pair: Pair, table: Table) -> None:
+    """By name, id, or entry of the list; its own name and a new id go with it."""
+    alice, bob = pair
+    reader = Reader(bob, "table.load.votable")
+    for to in ("BOB", bob.get_public_id(), alice.wait_for("bob"), ["bob"]):
+        report = alice.send(table, to=to)
+        assert report.ok
+        assert report.asked == {bob.get_public_id(): "Bob"}
+        assert report.answered == {bob.get_public_id(): {"samp.status": "samp.ok", "samp.result": {}}}
+        assert (report.failed, report.waiting) == ({}, {})
+    assert [params["name"] for params in reader.params] == ["Small"] * 4
+    assert len({params["table-id"] for params in reader.params}) == 4
+    for back in reader.loaded:
+        assert_same(back, table)
+    assert alice._bench.shelf.files == []
+
+
+def test_each_gets_what_it_takes(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """One format is written once, for those who prefer it; the others get another."""
+    alice, bob, carol, dora = connect("Alice"), connect("Bob"), connect("Carol"), connect("Dora")
+    readers = [Reader(bob, "table.load.votable", "table.load.fits"), Reader(carol, "table.load.fits"),
+               Reader(dora, "image.load.fits")]
+    report = alice.send(table, name="all")
+    assert report.ok
+    assert {each.name: each.mtype for each in report.deliveries} == {
+        "Bob": "table.load.votable",
+        "Carol": "table.load.fits",
+    }
+    assert [len(reader.loaded) for reader in readers] == [1, 1, 0]
+    assert readers[1].loaded[0]["ra"].unit == "deg"
+
+
+def test_several_and_one_that_does_not_take_it(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
+    Reader(bob, "table.*")
+    Reader(carol, "image.load.fits")
+    with pytest.warns(SAMPWarning, match=r"Carol did not load the table: it does not take table\.load\.votable or"):
+        report = alice.send(table, to=["bob", "carol"])
+    assert not report.ok
+    assert list(report.asked.values()) == ["Bob"]
+    assert list(report.failed) == [carol.get_public_id()]
+    with pytest.raises(SAMPResponseError, match="Carol: it does not take"):
+        report.check()
+
+
+def test_what_a_recipient_objects_is_told(pair: Pair, table: Table) -> None:
+    alice, bob = pair
+
+    @bob.on("table.load.votable")
+    def refuse() -> None:
+        raise ValueError("not today")
+
+    with pytest.warns(SAMPWarning, match="Bob did not load the table: not today"):
+        report = alice.send(table)
+    assert report.failed == {bob.get_public_id(): "not today"}
+    assert list(report.answered) == [bob.get_public_id()]
+    assert "not today" in repr(report)
+    assert alice._bench.shelf.files == []
+
+
+def test_a_warning_is_a_success(pair: Pair) -> None:
+    alice, bob = pair
+
+    def warn(key: str, sender: str, msg_id: str, *rest: Any) -> None:
+        bob.ereply(msg_id, "samp.warning", {}, {"samp.errortxt": "no window"})
+
+    bob.bind_receive_call("coord.pointAt.sky", warn)
+    report = alice.point_at((1, 2))
+    assert report.ok
+    assert "no window" in repr(report)
+
+
+def test_nobody(pair: Pair, table: Table) -> None:
+    alice, _ = pair
+    with pytest.warns(SAMPWarning, match=r"No client is subscribed to table\.load\.votable or table\.load\.fits"):
+        report = alice.send(table)
+    assert not report.ok
+    assert "nobody" in repr(report)
+    with pytest.raises(SAMPClientError, match="No client has the id or name 'carol'. Connected are: .*Bob"):
+        alice.send(table, to="carol")
+    with pytest.raises(TypeError, match="What can"):
+        alice.send(object(), to="bob")
+
+
+def test_not_connected(table: Table) -> None:
+    with pytest.raises(SAMPClientError, match=r"connect\(\)"):
+        SAMPIntegratedClient(name="x").send(table)
+
+
+def test_the_report_in_a_notebook(pair: Pair, table: Table) -> None:
+    """A small table; nothing in it is markup of somebody else's."""
+    alice, bob = pair
+    bob.declare_metadata({"samp.name": "<b>Bob</b>"})
+    Reader(bob, "table.load.votable")
+    page = alice.send(table, name="<script>")._repr_html_()
+    assert "<b>" not in page
+    assert "<script>" not in page
+    assert "&lt;b&gt;Bob&lt;/b&gt;" in page
+    assert "<td>ok</td>" in page
+
+
+def test_a_late_answer(pair: Pair, table: Table) -> None:
+    """The file stays until it comes, and the report tells it."""
+    alice, bob = pair
+    asked: list[tuple[str, str]] = []
+    arrived = threading.Event()
+
+    def later(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        asked.append((msg_id, params["url"]))
+        arrived.set()
+
+    bob.bind_receive_call("table.load.votable", later)
+    with pytest.warns(SAMPWarning, match=r"Bob has not answered within 0\.2 s"):
+        report = alice.send(table, timeout=0.2)
+    assert list(report.waiting.values()) == ["Bob"]
+    assert "no answer yet" in repr(report)
+    (path,) = alice._bench.shelf.files
+    assert path.exists()
+    assert arrived.wait(5)
+    bob.ereply(asked[0][0], "samp.ok", {})
+    assert report.wait(5).ok
+    assert not path.exists()
+    assert not alice.client._handlers.responses
+
+
+def test_without_waiting(pair: Pair, table: Table) -> None:
+    alice, bob = pair
+    Reader(bob, "table.load.votable")
+    assert alice.send(table, wait=False).wait(10).ok
+
+
+def test_a_recipient_that_leaves(pair: Pair, table: Table) -> None:
+    """The wait ends (R23), and the file goes."""
+    alice, bob = pair
+
+    def leave(*args: Any) -> None:
+        threading.Thread(target=bob.disconnect).start()
+
+    bob.bind_receive_call("table.load.votable", leave)
+    with pytest.warns(SAMPWarning, match="Bob did not load"):
+        report = alice.send(table, timeout=0)
+    assert list(report.failed) != []
+    assert alice._bench.shelf.files == []
+
+
+def test_disconnecting_ends_the_wait(pair: Pair, table: Table) -> None:
+    """And removes all files."""
+    alice, bob = pair
+    arrived = threading.Event()
+    bob.bind_receive_call("table.load.votable", lambda key, s, m, *rest: arrived.set())
+    report = alice.send(table, wait=False)
+    (path,) = alice._bench.shelf.files
+    assert arrived.wait(5)
+    alice.disconnect()
+    assert "the connection to the hub ended" in repr(report.wait(5))
+    assert not path.exists()
+    alice.connect()
+    Reader(bob, "table.load.fits")
+    assert alice.send(table, mtype="table.load.fits").ok
+
+
+def test_the_hub_goes(make_hub: Callable[..., SAMPHubServer], connect: Connect, table: Table) -> None:
+    hub = make_hub()
+    alice, bob = connect("Alice"), connect("Bob")
+    arrived = threading.Event()
+    bob.bind_receive_call("table.load.votable", lambda key, s, m, *rest: arrived.set())
+    report = alice.send(table, wait=False)
+    assert arrived.wait(5)
+    hub.stop()
+    assert report.wait(10).failed
+
+
+def test_sending_within_a_handler(pair: Pair, table: Table) -> None:
+    """The answer gets through although the handler waits for it."""
+    alice, bob = pair
+    Reader(bob, "table.load.votable")
+    reports: list[Any] = []
+
+    @alice.on("x-test.go")
+    def go() -> None:
+        reports.append(alice.send(table, to="bob", timeout=20))
+
+    assert bob.ecall_and_wait("alice", "x-test.go", 20)["samp.status"] == "samp.ok"
+    assert reports[0].ok
+
+
+def test_a_client_that_cannot_receive(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """It asks each recipient in a thread."""
+    alice, bob = connect("Alice", callable=False), connect("Bob")
+    Reader(bob, "table.load.votable")
+    assert alice.send(table).ok
+    assert alice.send(table, to="bob").ok
+
+
+def test_the_same_table_id(pair: Pair, table: Table) -> None:
+    """What is sent again takes the place of the earlier file, and is sent under the same id."""
+    alice, bob = pair
+    ids: list[str] = []
+    bob.bind_receive_call("table.load.votable", lambda key, s, m, mt, params, extra: ids.append(params["table-id"]))
+    alice.send(table, table_id="mine", wait=False)
+    (first,) = alice._bench.shelf.files
+    alice.send(table, table_id="mine", wait=False)
+    (second,) = alice._bench.shelf.files
+    assert first != second
+    assert not first.exists()
+
+
+def test_names_beyond_ascii(pair: Pair, table: Table) -> None:
+    """They are written in ASCII: hubs of Java would refuse the message."""
+    alice, bob = pair
+    reader = Reader(bob, "table.load.votable")
+    assert alice.send(table, name="Müller's Ω\n").ok
+    assert reader.params[0]["name"] == "Muller's ??"
+
+
+def test_an_mtype_of_ones_own(pair: Pair, image: CCDData, tmp_path: Path) -> None:
+    alice, bob = pair
+    path = tmp_path / "x.fits"
+    image.write(path)
+    reader = Reader(bob, "table.load.fits", "image.load.fits")
+    with pytest.raises(TypeError, match=r"A image cannot be sent as table\.load\.fits|An image"):
+        alice.send(image, mtype="table.load.fits")
+    assert alice.send(path, mtype="image.load.fits", extra_thing="1").ok
+    assert reader.params[0]["extra_thing"] == "1"
+    assert reader.params[0]["url"] == path.as_uri()
+
+
+@pytest.mark.parametrize("name", ["with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits", "plain.fits"])
+def test_files_of_awkward_names(pair: Pair, image: CCDData, tmp_path: Path, name: str) -> None:
+    """The URL has nothing in it that has to be decoded; the file stays where it is."""
+    alice, bob = pair
+    reader = Reader(bob, "image.load.fits")
+    path = tmp_path / name
+    image.write(path)
+    for place in (path, str(path), path.as_uri()):
+        assert alice.send(place).ok
+    for params in reader.params:
+        assert "%" not in params["url"]
+        assert params["url"].startswith("file:///")
+    assert reader.loaded[0][0].header["CRVAL1"] == 10
+    assert path.exists()
+    assert alice._bench.shelf.files == []
+
+
+def test_ds9_gets_awkward_directories_by_http(
+    pair: Pair, image: CCDData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When even the directory for temporary files has a blank in it; others get the file URL."""
+    alice, bob = pair
+    directory = tmp_path / "a blank"
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    reader = Reader(bob, "image.load.fits")
+    assert alice.send(image).ok
+    Reader(bob, "ds9.set")
+    assert alice.send(image).ok
+    assert [urlsplit(params["url"]).scheme for params in reader.params] == ["file", "http"]
+    assert [hdus[0].data.shape for hdus in reader.loaded] == [(3, 4), (3, 4)]
+    alice.disconnect()
+    assert list(directory.iterdir()) == []
+
+
+def test_programs_elsewhere_get_files_by_http(
+    pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hub is on another machine."""
+    alice, bob = pair
+    reader = Reader(bob, "image.load.fits")
+    monkeypatch.setattr("pyvo.samp.exchange.sending.is_here", lambda host: False)
+    assert alice.send(image, name="M 1").ok
+    assert urlsplit(reader.params[0]["url"]).scheme == "http"
+    assert reader.params[0]["url"].endswith("/M_1.fits")
+    assert reader.loaded[0][0].header["OBJECT"] == "M 1"
+
+
+def test_urls(pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind a URL is looked into; the recipients get the URL itself."""
+    alice, bob = pair
+    file = alice._bench.shelf.new_path("x.fits")
+    image.write(file)
+    url = alice._bench.shelf.add(file, "x", ours=True).lend(http=True).url
+    reader = Reader(bob, "image.load.fits")
+    assert alice.send(url).ok
+    assert reader.params[0]["url"] == url
+    assert reader.params[0]["name"] == "x.fits"
+
+
+# Disks and progress
+
+
+def test_a_full_disk(
+    python_environment: dict[str, str], hub: SAMPHubServer, connect: Connect, isolated: Path
+) -> None:
+    """The error says what to do; nothing is left; the client goes on."""
+    bob = connect("Bob")
+    Reader(bob, "table.load.votable")
+    code = """
+import os, resource, signal, sys, tempfile
+from astropy.table import Table
+from pyvo.samp import SAMPIntegratedClient
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+with SAMPIntegratedClient(name="x") as client:
+    try:
+        client.send(Table({"a": range(100_000)}), to="bob")
+    except OSError as error:
+        print(type(error).__name__, error)
+    print([files for _, _, files in os.walk(tempfile.gettempdir()) if files])
+    print(client.send(Table({"a": [1]}), to="bob").ok)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    error, files, ok = done.stdout.splitlines()
+    assert "cannot be written" in error
+    assert "TMPDIR" in error
+    assert (files, ok) == ("[]", "True")
+
+
+def test_a_really_full_disk(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on a small file system of its own, where one may be mounted."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
+    if os.name != "posix" or os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    alice, bob = pair
+    Reader(bob, "image.load.fits")
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(mount))
+        with pytest.raises(OSError, match="No space left") as caught:
+            alice.send(np.zeros((300, 300)))
+        assert caught.value.errno == 28
+        assert alice.send(np.zeros((3, 3))).ok
+        alice.disconnect()
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_progress(pair: Pair, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar that goes up to its end, when it is asked for; otherwise only for what is large, and before a person."""
+    alice, bob = pair
+    Reader(bob, "table.load.votable", "image.load.fits")
+    steps: list[int] = []
+
+    class Bar:
+        def __init__(self, total: int, ipython_widget: bool) -> None:
+            self.total = total
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            steps.append(-1)
+
+        def update(self, value: int) -> None:
+            assert 0 <= value <= self.total
+            steps.append(value)
+
+    monkeypatch.setattr("astropy.utils.console.ProgressBar", Bar)
+    alice.send(Table({"a": range(1000)}))
+    assert steps == []
+    alice.send(Table({"a": np.zeros(1_000_000)}), progress=True)
+    assert len(steps) > 2
+    assert steps[:-1] == sorted(steps[:-1])
+    steps.clear()
+    monkeypatch.setattr(writing, "LARGE", 100)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    alice.send(np.zeros((100, 100)))
+    assert steps[-2:] == [80_000, -1]
+    steps.clear()
+    alice.send(np.zeros((100, 100)), progress=False)
+    assert steps == []
+
+
+def test_the_real_bar(pair: Pair) -> None:
+    alice, bob = pair
+    Reader(bob, "table.load.votable")
+    assert alice.send(Table({"a": range(1000)}), progress=True).ok
+
+
+def test_nothing_is_logged(pair: Pair, table: Table, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither tokens nor paths."""
+    alice, bob = pair
+    Reader(bob, "table.load.votable")
+    with caplog.at_level(logging.INFO):
+        assert alice.send(table).ok
+    assert caplog.records == []
+
+
+def test_positions_to_all(pair: Pair) -> None:
+    alice, bob = pair
+    seen: list[Any] = []
+    bob.bind_receive_call("coord.pointAt.sky", lambda key, s, mt, params, extra: seen.append(params))
+    assert alice.send(SkyCoord(10, 20, unit="deg")).ok
+    assert alice.point_at("10 20").ok
+    assert alice.point_at("00:40:00 +20:00:00").ok
+    assert alice.point_at("0h40m00s +20d00m00s").ok
+    assert alice.point_at((10.0, 20.0)).ok
+    for params in seen:
+        assert [float(params["ra"]), float(params["dec"])] == pytest.approx([10, 20])
+    with pytest.raises(ValueError, match="One position"):
+        alice.point_at(SkyCoord([1, 2], [3, 4], unit="deg"))
+
+
+def test_an_hdulist_from_a_file(pair: Pair, image: CCDData, tmp_path: Path) -> None:
+    alice, bob = pair
+    reader = Reader(bob, "image.load.fits")
+    path = tmp_path / "crab.fits"
+    image.write(path)
+    with fits.open(path) as hdus:
+        assert alice.send(hdus).ok
+    assert reader.params[0]["name"] == "crab.fits"
