@@ -84,7 +84,13 @@ def test_what_comes_after_it_was_judged_is_wrong() -> None:
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=50
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
 
 
