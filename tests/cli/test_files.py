@@ -215,7 +215,8 @@ def test_receive_fails(hub: SAMPHubServer, start: Callable[..., Program], tmp_pa
     """The sender is told, and the next one is served."""
     program = start("receive", "-o", tmp_path / "out", "--count", "1")
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(fifo)
     with SAMPIntegratedClient("Sender") as sender:
         box = sender.wait_for("samp receive", 10).id
         for url in ("file:///no/such/file", "http://127.0.0.1:1/x", "gopher://x/", fifo.as_uri(), "file:///dev/zero"):

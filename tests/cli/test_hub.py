@@ -202,7 +202,7 @@ def test_monitor_on_a_terminal(python_environment: dict[str, str]) -> None:
                 screen.wait_for("Somebody (c1) has come")
                 client.enotify("hub", "samp.app.ping")
                 screen.wait_for("samp.app.ping")
-                screen.wait_for("1 clients, 1 messages")
+                screen.wait_for("1 client, 1 message ")
             screen.wait_for("Somebody (c1) has gone")
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0

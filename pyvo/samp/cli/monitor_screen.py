@@ -239,7 +239,7 @@ def screen_of(monitor: Monitor, headline: str, width: int, height: int, style: S
     list of str
         As many lines as the terminal has, at most.
     """
-    counts = f"{len(monitor.guests)} clients, {monitor.total} messages"
+    counts = f"{_count(len(monitor.guests), 'client')}, {_count(monitor.total, 'message')}"
     top = [style(fit(f"{headline}   {counts}   ^C stops", width), "bold")]
     guests = _guest_lines(monitor, width, style)
     room = max(3, min(len(guests), (height - 2) // 2))
@@ -250,6 +250,10 @@ def screen_of(monitor: Monitor, headline: str, width: int, height: int, style: S
     heading = style(fit("TIME      MESSAGE", width), "dim")
     lines = [*top, *guests, "", heading, *(messages[-left:] if left else [])]
     return lines[:height]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _guest_lines(monitor: Monitor, width: int, style: Style) -> list[str]:
