@@ -14,7 +14,7 @@ from sphinx_astropy.conf.v2 import exclude_patterns, extensions
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from describe import write_all  # noqa: E402
+from describe import write_all
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

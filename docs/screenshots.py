@@ -123,7 +123,7 @@ def ds9() -> None:
 def aladin() -> None:
     """Aladin with an image."""
     command = ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
-    with studio("1100x750") as desk, desk.program(*command) as program:
+    with studio("1500x1000") as desk, desk.program(*command) as program:
         program.wait_for("Command>", 60)
         desk.client.wait_for("Aladin", 60, "image.load.fits")
         desk.client.send(picture(), to="Aladin", name="sky").check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-import tkinter
+import tkinter as tk
 
 from astropy.table import Table
 
@@ -14,8 +14,8 @@ class Viewer:
     """One window with a text in it."""
 
     def __init__(self) -> None:
-        self.window = tkinter.Tk()
-        self.text = tkinter.Text(self.window, width=80, height=20)
+        self.window = tk.Tk()
+        self.text = tk.Text(self.window, width=80, height=20)
         self.text.pack()
         self.jobs: queue.Queue = queue.Queue()
         # Tk may be touched by its own thread only: handlers come through a queue, which the event loop looks into

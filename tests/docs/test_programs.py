@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -19,6 +19,13 @@ from .programs import Screen, environment, need
 
 pytestmark = pytest.mark.timeout(180)
 
+#: How the programs are started, and what they take when they are ready.
+COMMANDS = {
+    "topcat": ("topcat", "-samp"),
+    "SAOImageDS9": ("ds9", "-xpa", "no"),
+    "Aladin": ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic"),
+}
+TAKES = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
 #: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
 BROADCAST = (115, 39)
 
@@ -38,6 +45,8 @@ class Program:
 
         def work() -> None:
             self.user.wait_for(name, 60, "table.load.votable")
+            # TOPCAT sends to those of whom it knows that they take tables: let it read the hub's news first
+            self.user.ecall_and_wait("topcat", "samp.app.ping", 20)
             self._screen.click(*BROADCAST)
 
         self.user.client.loop.run_in_worker(work)
@@ -45,13 +54,6 @@ class Program:
 
 class RealDesk:
     """What `docs.stand_ins.Desk` is for stand-ins."""
-
-    COMMANDS = {
-        "topcat": ("topcat", "-samp"),
-        "SAOImageDS9": ("ds9", "-xpa", "no"),
-        "Aladin": ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic"),
-    }
-    TAKES = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
 
     def __init__(self, hub: SAMPHubServer, show: Run, screen: Screen) -> None:
         self.hub, self._show, self._screen = hub, show, screen
@@ -61,10 +63,10 @@ class RealDesk:
         """Start a program."""
         program = Program(name, self._screen)
         self._stack.callback(program.user.disconnect)
-        started = self._show(*self.COMMANDS[name])
+        started = self._show(*COMMANDS[name])
         if name == "Aladin":
             started.wait_for("Command>", 60)  # it registers before it can be talked to
-        program.user.wait_for(name, 60, self.TAKES[name])
+        program.user.wait_for(name, 60, TAKES[name])
         return program
 
     def close(self) -> None:

@@ -1,0 +1,72 @@
+"""The notebooks of the documentation run against a live hub; the one that needs TOPCAT does where that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPHubServer
+
+from .examples import DOCS
+
+ROOT = DOCS.parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def run(python_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, isolated: Path) -> Any:
+    """The function that runs a notebook, in a kernel that finds this package."""
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("nbclient")
+    for name, value in python_environment.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("run_notebooks", DOCS / "notebooks" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.execute
+
+
+def outputs(notebook: Any) -> str:
+    return "\n".join(
+        str(output.get("text") or output.get("data", {}).get("text/plain"))
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+
+
+# what the notebook's own machinery leaves open is not ours
+@pytest.mark.filterwarnings("ignore")
+def test_viewer(run: Any, hub: SAMPHubServer) -> None:
+    text = outputs(run("viewer"))
+    assert "My notebook wants us to look at 83.633 +22.014" in text
+    assert "Three stars from Viewer" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.interop
+def test_topcat(run: Any, hub: SAMPHubServer, isolated: Path) -> None:
+    if shutil.which("topcat") is None or shutil.which("Xvfb") is None or shutil.which("import") is None:
+        pytest.skip("TOPCAT and a screen are not installed (tests/interop/install does it)")
+    from tests.interop.programs import Program, Screen, environment
+
+    screen = Screen(environment(isolated))
+    try:
+        with Program("topcat", "-samp", env=environment(isolated, screen.display)):
+            text = outputs(run("topcat"))
+    finally:
+        screen.stop()
+    assert '(1000, Unit("deg"), True)' in text
+
+
+def test_they_run_this_package() -> None:
+    """Guards the tests above."""
+    assert os.path.samefile(ROOT / "pyvo", Path(sys.modules["pyvo.samp"].__path__[0]).parent)
