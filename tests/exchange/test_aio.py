@@ -1,0 +1,212 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from astropy.table import Table
+
+from pyvo.samp import (
+    AsyncSAMPClient,
+    SAMPClientError,
+    SAMPHubError,
+    SAMPHubServer,
+    SAMPIntegratedClient,
+    SAMPProxyError,
+    SAMPTimeoutError,
+)
+
+from .conftest import assert_same
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(main(), 40)
+
+    asyncio.run(bounded())
+
+
+def test_awaitable_calls(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """The client's methods, and its errors."""
+    bob = connect("Bob")
+    bob.on("x-test.double")(lambda n: {"n": 2 * int(n)})
+    seen: list[Table] = []
+
+    @bob.on("table.load.votable")
+    def load(table: Table) -> None:
+        seen.append(table)
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            assert client.is_connected
+            info = await client.wait_for("bob", 10, "x-test.double")
+            answers = await asyncio.gather(
+                *(client.ecall_and_wait("bob", "x-test.double", 10, n=n) for n in range(20))
+            )
+            assert [answer["samp.result"]["n"] for answer in answers] == [str(2 * n) for n in range(20)]
+            report = await client.send(table, to=info)
+            assert report.ok
+            assert [each.name for each in await client.clients()] == ["Bob"]
+            with pytest.raises(SAMPProxyError):
+                await client.enotify("bob", "x-test.none")
+            with pytest.raises(SAMPTimeoutError):
+                await client.wait_for("carol", 0.1)
+            with pytest.raises(AttributeError):
+                client.nonsense  # noqa: B018
+            assert client.get_public_id() == client.client.get_public_id()
+        assert not client.is_connected
+        with pytest.raises(SAMPClientError, match=r"connect\(\)"):
+            await client.ping()
+
+    run(main)
+    assert_same(seen[0], table)
+
+
+def test_handlers_in_the_event_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """Functions and coroutine functions; tables are read elsewhere."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        client = AsyncSAMPClient(name="Alice")
+        loop = asyncio.get_running_loop()
+        threads: list[Any] = []
+
+        @client.on("x-test.plain")
+        def plain(row: int) -> int:
+            threads.append(threading.current_thread())
+            return row + 1
+
+        @client.on("x-test.slow")
+        async def slow(row: int) -> int:
+            threads.append(threading.current_thread())
+            await asyncio.sleep(0.01)
+            if row > 5:
+                raise ValueError("too much")
+            return row + 2
+
+        @client.on("table.load.votable")
+        async def load(table: Table, name) -> dict[str, int]:
+            assert asyncio.get_running_loop() is loop
+            return {"rows": len(table)}
+
+        async with client:
+            def ask(mtype: str, row: int) -> Any:
+                return bob.ecall_and_wait("alice", mtype, 10, row=row)
+
+            assert (await asyncio.to_thread(ask, "x-test.plain", 1))["samp.result"] == {"value": "2"}
+            assert (await asyncio.to_thread(ask, "x-test.slow", 1))["samp.result"] == {"value": "3"}
+            answer = await asyncio.to_thread(ask, "x-test.slow", 6)
+            assert answer["samp.error"]["samp.errortxt"] == "too much"
+            report = await asyncio.to_thread(bob.send, table, "alice")
+            assert next(iter(report.answered.values()))["samp.result"] == {"rows": "3"}
+            assert set(threads) == {threading.main_thread()}
+
+    run(main)
+
+
+def test_receive_and_incoming(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    bob = connect("Bob")
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            waiting = asyncio.create_task(client.receive("table.load.*", 20))
+            await asyncio.to_thread(bob.wait_for, "alice", 10, "table.load.votable")
+            await asyncio.to_thread(bob.send, table, "alice")
+            assert_same(await waiting, table)
+            with pytest.raises(SAMPTimeoutError, match=r"No x-test\.a came within 0\.1 s"):
+                await client.receive("x-test.a", 0.1)
+
+            names = []
+            async with client.incoming("table.load.*", "coord.*") as queue:
+                for name in "abc":
+                    await asyncio.to_thread(bob.send, table, "alice", name)
+                async for item in queue:
+                    names.append(item.name)
+                    if len(names) == 3:
+                        break
+            assert names == ["a", "b", "c"]
+
+    run(main)
+
+
+def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
+    """A wait that is cancelled is over at once, and nothing is left of it."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            receiving = asyncio.create_task(client.receive("x-test.a", 0))
+            await asyncio.to_thread(bob.wait_for, "alice", 10, "x-test.a")
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            assert "x-test.a" not in await asyncio.to_thread(bob.get_subscriptions, "alice")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.wait_for("carol", 1), 0.05)
+
+    run(main)
+
+
+def test_disconnecting_ends_everything(hub: SAMPHubServer, connect: Connect) -> None:
+    """Iterations end, handlers that are at work are cancelled, and their senders told."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        client = AsyncSAMPClient(name="Alice")
+        begun = asyncio.Event()
+
+        @client.on("x-test.for-ever")
+        async def wait() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await client.connect()
+        items = asyncio.create_task(_all(client))
+        answer = asyncio.create_task(asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.for-ever", 20))
+        await begun.wait()
+        await client.disconnect()
+        assert await items == []
+        assert (await answer)["samp.status"] == "samp.error"
+        await client.disconnect()
+
+    async def _all(client: AsyncSAMPClient) -> list[Any]:
+        return [item async for item in client.incoming("x-test.a")]
+
+    run(main)
+
+
+def test_no_hub(isolated: object) -> None:
+    async def main() -> None:
+        client = AsyncSAMPClient(name="Alice")
+        with pytest.raises(SAMPHubError):
+            await client.connect()
+        await client.connect(start_hub=True)
+        assert await client.get_registered_clients()
+        await client.disconnect()
+
+    run(main)
+    with pytest.raises(SAMPClientError, match="dispatch"):
+        AsyncSAMPClient(dispatch=print)
+
+
+def test_ds9_and_aladin(hub: SAMPHubServer, connect: Connect) -> None:
+    bob = connect("SAOImageDS9")
+    bob.on("ds9.set")(lambda cmd: None)
+    bob.on("ds9.get")(lambda cmd: "1.0 2.0")
+    bob.on("script.aladin.send")(lambda script: {"script.result": script})
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            await client.ds9("zoom to fit")
+            assert await client.ds9_get("version") == "1.0 2.0"
+            assert await client.aladin("x") == "x"
+            assert (await client.get_position()).ra.deg == 1
+
+    run(main)

@@ -1,0 +1,194 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Handlers in the program's own thread: a plain queue, asyncio's loop, Tk's."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from astropy.table import Table
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+
+Connect = Callable[..., SAMPIntegratedClient]
+
+
+class Program:
+    """A program with a main loop, in which it takes jobs from a queue."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job()
+
+    def stop(self) -> None:
+        self.jobs.put(None)
+        self.thread.join()
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    program = Program()
+    yield program
+    program.stop()
+
+
+def test_a_plain_queue(hub: SAMPHubServer, connect: Connect, program: Program, table: Table) -> None:
+    """All the program's functions run in its thread; what the package does for itself does not."""
+    alice = connect("Alice")
+    bob = connect("Bob", dispatch=program.jobs.put)
+    threads: list[Any] = []
+
+    def note(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+
+    @bob.on("x-test.on")
+    def on(row: int) -> dict[str, int]:
+        note()
+        if not row:
+            raise ValueError("nothing")
+        return {"row": row}
+
+    bob.bind_receive_call("x-test.call", lambda key, sender, mtype, params, extra: note())
+    bob.bind_receive_response("tag", note)
+    assert alice.ecall_and_wait("bob", "x-test.on", 10, row=1)["samp.result"] == {"row": "1"}
+    assert alice.ecall_and_wait("bob", "x-test.on", 10, row=0)["samp.error"]["samp.errortxt"] == "nothing"
+    assert alice.ecall_and_wait("bob", "x-test.call", 10)["samp.status"] == "samp.ok"
+    alice.on("table.load.votable")(lambda name: None)
+    link = bob.link(table, to="alice")
+    link.on_select(note)
+    assert alice.ecall_and_wait(
+        "bob", "table.select.rowList", 10, **{"table-id": link.id, "row-list": [0]}
+    )["samp.status"] == "samp.ok"
+    link.close()
+    assert len(threads) == 4
+    assert set(threads) == {program.thread}
+    assert alice.wait_for("bob", 5).name == "Bob"
+    assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+
+
+def test_sending_from_the_program_s_thread(
+    hub: SAMPHubServer, connect: Connect, program: Program, table: Table
+) -> None:
+    """A handler in the event loop may send and wait: answers do not need that loop."""
+    alice = connect("Alice")
+    bob = connect("Bob", dispatch=program.jobs.put)
+    alice.on("table.load.votable")(lambda table_id: None)
+    reports: list[Any] = []
+
+    @bob.on("x-test.go")
+    def go() -> None:
+        reports.append(bob.send(table, to="alice", timeout=10))
+        reports.append(bob.wait_for("alice", 10))
+
+    assert alice.ecall_and_wait("bob", "x-test.go", 20)["samp.status"] == "samp.ok"
+    assert reports[0].ok
+
+
+def test_an_event_loop_that_has_ended(hub: SAMPHubServer, connect: Connect) -> None:
+    """Jobs that are never run keep nobody: neither the sender for ever, nor `disconnect`."""
+    alice = connect("Alice")
+    jobs: list[Any] = []
+    arrived = threading.Event()
+    bob = connect("Bob", dispatch=lambda job: (jobs.append(job), arrived.set()))
+    bob.on("x-test.a")(lambda: None)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(alice.ecall_and_wait("bob", "x-test.a", 20)))
+    thread.start()
+    assert arrived.wait(5)
+    start = time.monotonic()
+    bob.disconnect()
+    assert time.monotonic() - start < 3
+    thread.join(10)
+    assert answers[0]["samp.status"] == "samp.error"
+    jobs[0]()  # late, and without effect
+
+
+def test_a_dispatch_that_fails(hub: SAMPHubServer, connect: Connect) -> None:
+    def dispatch(job: Callable[[], None]) -> None:
+        raise RuntimeError("the window is closed")
+
+    alice, bob = connect("Alice"), connect("Bob", dispatch=dispatch)
+    bob.on("x-test.a")(lambda: None)
+    answer = alice.ecall_and_wait("bob", "x-test.a", 10)
+    assert answer["samp.error"]["samp.errortxt"] == "the window is closed"
+
+
+def test_asyncio(hub: SAMPHubServer, connect: Connect) -> None:
+    """The plain client in a program with asyncio."""
+    alice = connect("Alice")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        bob = connect("Bob", dispatch=loop.call_soon_threadsafe)
+        seen: list[Any] = []
+
+        @bob.on("x-test.a")
+        def handle(row: int) -> dict[str, bool]:
+            seen.append(asyncio.get_running_loop() is loop)
+            return {"ok": True}
+
+        answer = await asyncio.to_thread(alice.ecall_and_wait, "bob", "x-test.a", 10, row=1)
+        assert answer["samp.result"] == {"ok": "1"}
+        assert seen == [True]
+
+    asyncio.run(main())
+
+
+def test_tk(hub: SAMPHubServer, connect: Connect) -> None:
+    """Handlers in Tk's main loop, by a queue that it looks into: no other thread may touch Tk."""
+    tkinter = pytest.importorskip("tkinter")
+    try:
+        root = tkinter.Tk()
+    except tkinter.TclError as error:
+        pytest.skip(f"there is no display: {error}")
+    jobs: queue.Queue[Callable[[], None]] = queue.Queue()
+
+    def work() -> None:
+        while not jobs.empty():
+            jobs.get()()
+        root.after(10, work)
+
+    alice, bob = connect("Alice"), connect("Bob", dispatch=jobs.put)
+    seen: list[Any] = []
+
+    @bob.on("x-test.title")
+    def title(text) -> str:
+        root.title(text)
+        seen.append(threading.current_thread())
+        return str(root.title())
+
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(alice.ecall_and_wait("bob", "x-test.title", 10, text="new"))
+        jobs.put(root.quit)
+
+    try:
+        root.withdraw()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        work()
+        root.mainloop()
+        thread.join()
+    finally:
+        root.destroy()
+    assert answers[0]["samp.result"] == {"value": "new"}
+    assert seen == [threading.main_thread()]
+
+
+def test_faults_are_faults(hub: SAMPHubServer, connect: Connect, program: Program) -> None:
+    """What is not subscribed to is refused as ever."""
+    alice = connect("Alice")
+    connect("Bob", dispatch=program.jobs.put)
+    with pytest.raises(SAMPProxyError):
+        alice.ecall_and_wait("bob", "x-test.none", 5)

@@ -1,0 +1,224 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The list of the others, `wait_for`, and `connect(start_hub=True)`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError
+from pyvo.samp.exchange import presence
+
+Connect = Callable[..., SAMPIntegratedClient]
+Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
+
+
+def test_who_is_there(pair: Pair) -> None:
+    """Name, id, icon, and what each takes; neither the hub nor the client itself."""
+    alice, bob = pair
+    bob.declare_metadata({"samp.icon.url": "http://127.0.0.1/x.png", "samp.description.text": "Me"})
+    bob.declare_subscriptions({"table.*": {}})
+    info = alice.wait_for("bob", 10, "table.load.votable")
+    assert [each.id for each in alice.clients] == [bob.get_public_id()]
+    assert (info.name, info.id, info.description) == ("Bob", bob.get_public_id(), "Me")
+    assert info.icon == "http://127.0.0.1/x.png"
+    assert info.takes("table.load.fits")
+    assert not info.takes("image.load.fits")
+    assert "bob" in alice.clients
+    assert alice.clients["BOB"] == alice.clients[info.id] == info
+    assert len(alice.clients) == 1
+    assert [each.name for each in alice.clients.taking("table.load.fits")] == ["Bob"]
+    with pytest.raises(KeyError, match="Connected are: Bob"):
+        alice.clients["carol"]
+
+
+def test_it_is_kept_up_to_date(pair: Pair, connect: Connect) -> None:
+    """By events alone: the hub is asked nothing more."""
+    alice, _ = pair
+    assert len(alice.clients) == 1
+    asked: list[str] = []
+    alice.hub.get_registered_clients = asked.append  # type: ignore[assignment,method-assign]
+    carol = connect("Carol")
+    carol.bind_receive_call("x-test.a", lambda *args: None)
+    info = alice.wait_for("carol", 10, "x-test.a")
+    assert info.name == "Carol"
+    gone = threading.Event()
+    alice.clients.on_gone(lambda client_id: gone.set())
+    carol.disconnect()
+    assert gone.wait(10)
+    assert [each.name for each in alice.clients] == ["Bob"]
+    assert asked == []
+
+
+def test_the_programs_own_handlers_see_the_events_too(pair: Pair, connect: Connect) -> None:
+    alice, _ = pair
+    seen: list[str] = []
+    done = threading.Event()
+
+    @alice.on("samp.hub.event.register")
+    def register(id) -> None:  # noqa: A002 - the name of the parameter
+        seen.append(id)
+        done.set()
+
+    assert len(alice.clients) == 1
+    carol = connect("Carol")
+    assert done.wait(10)
+    assert seen == [carol.get_public_id()]
+    assert alice.wait_for("carol", 10).id == carol.get_public_id()
+
+
+def test_events_of_others_are_not_believed(pair: Pair) -> None:
+    """Only the hub knows who comes and goes (R25): a foreign hub may pass such a message on."""
+    alice, bob = pair
+    assert len(alice.clients) == 1
+    message = {"samp.mtype": "samp.hub.event.unregister", "samp.params": {"id": bob.get_public_id()}}
+    alice.receive_notification("", "c99", message)
+    assert len(alice.clients) == 1
+
+
+def test_representations(pair: Pair) -> None:
+    """Text, and HTML in which nothing is markup of somebody else's."""
+    alice, bob = pair
+    bob.declare_metadata({"samp.name": "<i>", "samp.icon.url": "javascript:x", "a": "b"})
+    bob.declare_subscriptions({f"x-test.n{number:02}": {} for number in range(15)})
+    alice.wait_for("<i>", 10, "x-test.n01")
+    assert "x-test.n04, 10 more" in repr(alice.clients)
+    page = alice.clients._repr_html_()
+    assert "&lt;i&gt;" in page
+    assert "javascript" not in page
+    assert "<i>" not in page
+    bob.disconnect()
+    alone = repr(alice.clients)
+    assert "Alice" not in alone
+
+
+def test_waiting(pair: Pair, connect: Connect) -> None:
+    """Until it is there and has said what it takes."""
+    alice, _ = pair
+    found: list[presence.ClientInfo] = []
+    thread = threading.Thread(target=lambda: found.append(alice.wait_for("CAROL", 20, "x-test.a")))
+    thread.start()
+    carol = connect("Carol")
+    carol.bind_receive_call("x-test.a", lambda *args: None)
+    thread.join(20)
+    assert found[0].id == carol.get_public_id()
+    with pytest.raises(SAMPTimeoutError, match=r"called 'dora' came within 0\.1 s. Connected are: Bob, Carol"):
+        alice.wait_for("dora", 0.1)
+    with pytest.raises(SAMPTimeoutError, match="'carol' that takes x-test.b"):
+        alice.wait_for("carol", 0.1, "x-test.b")
+
+
+def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found after a moment, in which it might have said something."""
+    monkeypatch.setattr(presence, "SETTLE_TIME", 0.2)
+    alice, _ = pair
+    mute = connect("Mute", callable=False)
+    start = time.monotonic()
+    assert alice.wait_for("mute", 20).id == mute.get_public_id()
+    assert time.monotonic() - start < 10
+
+
+def test_disconnecting_ends_the_wait(pair: Pair) -> None:
+    alice, _ = pair
+    assert len(alice.clients) == 1
+    alice.disconnect()
+    with pytest.raises(SAMPClientError, match=r"connect\(\)"):
+        list(alice.clients)
+    alice.connect()
+    assert [each.name for each in alice.clients] == ["Bob"]
+
+
+def test_a_new_hub(make_hub: Callable[..., SAMPHubServer]) -> None:
+    """After a reconnect the list is that of the new hub."""
+    hub = make_hub()
+    alice, bob = SAMPIntegratedClient(name="Alice"), SAMPIntegratedClient(name="Bob")
+    back = threading.Event()
+    alice.connect(reconnect=True, on_state=lambda state: state == "connected" and back.set())
+    bob.connect()
+    try:
+        assert len(alice.clients) == 1
+        hub.stop()
+        hub.start()
+        assert back.wait(20)
+        bob.connect()
+        assert alice.wait_for("bob", 20).id == bob.get_public_id()
+    finally:
+        alice.disconnect()
+        bob.disconnect()
+
+
+def test_a_client_that_cannot_receive(pair: Pair, connect: Connect) -> None:
+    """It asks each time."""
+    mute = connect("Mute", callable=False)
+    assert {each.name for each in mute.clients} == {"Alice", "Bob"}
+    pair[1].disconnect()
+    assert {each.name for each in mute.clients} == {"Alice"}
+    with pytest.raises(SAMPTimeoutError):
+        mute.wait_for("bob", 1)
+
+
+# start_hub
+
+
+def test_a_hub_of_its_own(isolated: Path) -> None:
+    """Started when there is none, found by others, and gone with the client."""
+    first, second = SAMPIntegratedClient(name="First"), SAMPIntegratedClient(name="Second")
+    first.connect(start_hub=True)
+    try:
+        assert first.own_hub is not None
+        second.connect(start_hub=True)
+        assert second.own_hub is None
+        assert {each.name for each in second.clients} == {"First"}
+        second.disconnect()
+        assert first.is_connected
+    finally:
+        second.disconnect()
+        first.disconnect()
+    assert not (isolated / ".samp").exists()
+    assert first.own_hub is None
+
+
+def test_the_running_hub(hub: SAMPHubServer) -> None:
+    client = SAMPIntegratedClient(name="First")
+    client.connect(start_hub=True)
+    assert client.own_hub is None
+    client.disconnect()
+    assert hub.is_running
+
+
+def test_options_of_the_hub(isolated: Path, tmp_path: Path) -> None:
+    client = SAMPIntegratedClient(name="First")
+    client.connect(start_hub={"lockfile": tmp_path / "mine", "label": "mine"})
+    assert (tmp_path / "mine").exists()
+    assert client.is_connected
+    client.disconnect()
+    assert not (tmp_path / "mine").exists()
+
+
+def test_two_that_start_one(isolated: Path) -> None:
+    """Whoever is quicker: exactly one hub runs, and both are connected to it."""
+    clients = [SAMPIntegratedClient(name=f"C{number}") for number in range(4)]
+    barrier = threading.Barrier(len(clients))
+    failures: list[BaseException] = []
+
+    def connect(client: SAMPIntegratedClient) -> None:
+        barrier.wait()
+        try:
+            client.connect(start_hub=True)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=connect, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sum(client.own_hub is not None for client in clients) == 1
+    assert len({client.hub.url for client in clients}) == 1
+    for client in sorted(clients, key=lambda client: client.own_hub is not None):
+        client.disconnect()

@@ -1,0 +1,408 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`receive`, `incoming` and `on`: what arrives, decoded, and what its sender is told."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.table import Table
+
+from pyvo.samp import (
+    SAMPClientError,
+    SAMPHubServer,
+    SAMPIntegratedClient,
+    SAMPTimeoutError,
+    SAMPWarning,
+)
+
+from .conftest import assert_same
+
+Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
+
+
+def later(function: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
+    thread = threading.Thread(target=function, args=args, kwargs=kwargs)
+    thread.start()
+    return thread
+
+
+def when_subscribed(sender: SAMPIntegratedClient, mtype: str, function: Callable[[], Any]) -> threading.Thread:
+    """Do something as soon as somebody has subscribed."""
+    return later(lambda: (sender.wait_for("bob", 20, mtype), function()))
+
+
+# receive and incoming
+
+
+def test_receive_a_table(pair: Pair, table: Table) -> None:
+    alice, bob = pair
+    thread = when_subscribed(alice, "table.load.votable", lambda: alice.send(table, to="bob", name="mine"))
+    back = bob.receive("table.load.*", timeout=20)
+    thread.join()
+    assert_same(back, table)
+    assert back.meta["TELESCOP"] == "none"
+    assert (back.name, back.sender, back.sender.name) == ("mine", alice.get_public_id(), "Alice")
+    # what was subscribed to for that is given back
+    assert "table.load.*" not in alice.get_subscriptions("bob")
+
+
+def test_nothing_comes(pair: Pair) -> None:
+    with pytest.raises(SAMPTimeoutError, match=r"No table\.load\.\* came within 0\.1 s"):
+        pair[1].receive("table.load.*", timeout=0.1)
+    with pytest.raises(TimeoutError):
+        pair[1].receive(timeout=0.1)
+
+
+def test_receive_without_a_connection() -> None:
+    with pytest.raises(SAMPClientError, match=r"connect\(\)"):
+        SAMPIntegratedClient(name="x").receive(timeout=1)
+
+
+def test_all_kinds(pair: Pair, table: Table, image: CCDData) -> None:
+    """Tables, images, positions, pictures; of what is unknown the parameters."""
+    alice, bob = pair
+    with bob.incoming("*") as queue:
+        for obj, kind in ((table, Table), (image, fits.HDUList), (SkyCoord(10, 20, unit="deg"), SkyCoord)):
+            assert alice.send(obj, to="bob").ok
+            item = queue.get(10)
+            assert isinstance(item, kind)
+            assert item.sender.name == "Alice"
+        assert item.frame.name == "icrs"
+        assert (item.ra.deg, item.dec.deg) == pytest.approx((10, 20))
+        alice.enotify("bob", "x-mine.thing", a=1, name="it")
+        item = queue.get(10)
+        assert (item, item.mtype, item.name) == ({"a": "1", "name": "it"}, "x-mine.thing", "it")
+        assert alice.ecall_and_wait("bob", "x-mine.thing", 10)["samp.status"] == "samp.ok"
+
+
+def test_images_are_complete(pair: Pair, image: CCDData) -> None:
+    """The sender's file is gone by the time that the pixels are looked at."""
+    alice, bob = pair
+    with bob.incoming("image.load.fits") as queue:
+        assert alice.send(image).ok
+        hdus = queue.get(10)
+    assert alice._bench.shelf.files == []
+    assert hdus[0].data.tolist() == image.data.tolist()
+    assert hdus[0].header["CRVAL2"] == 20
+
+
+def test_a_queue_keeps_the_order(pair: Pair, table: Table) -> None:
+    """What comes while the program is at work waits."""
+    alice, bob = pair
+    queue = bob.incoming("table.load.*", "image.load.fits")
+    for number in range(5):
+        assert alice.send(table, name=str(number)).ok
+    assert len(queue) == 5
+    later(bob.disconnect).join()
+    assert [item.name for item in queue] == ["0", "1", "2", "3", "4"]  # and then it ends
+    with pytest.raises(SAMPClientError, match="disconnected"):
+        queue.get(1)
+
+
+def test_sent_again(pair: Pair, table: Table) -> None:
+    """A table of the same table-id takes the place of the one that still waits."""
+    alice, bob = pair
+    with bob.incoming("table.load.*") as queue:
+        for name in ("first", "second"):
+            assert alice.send(table, name=name, table_id="one").ok
+        assert alice.send(table, name="other").ok
+        assert [queue.get(5).name for _ in range(2)] == ["second", "other"]
+
+
+def test_a_full_queue(pair: Pair, table: Table) -> None:
+    alice, bob = pair
+    with bob.incoming("table.load.*", limit=2) as queue:
+        for _ in range(2):
+            assert alice.send(table).ok
+        with pytest.warns(SAMPWarning, match="no room for more"):
+            alice.send(table)
+        queue.get(5)
+        assert alice.send(table).ok
+
+
+def test_what_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) -> None:
+    """The sender is told; the receiver is warned, and goes on waiting."""
+    alice, bob = pair
+    broken = tmp_path / "broken.vot"
+    broken.write_text("<VOTABLE>")
+    with bob.incoming("table.load.*", "coord.pointAt.sky") as queue:
+        for params in ({"url": broken.as_uri()}, {"url": "file:///nowhere/x.vot"}, {}, {"url": "ftp://x/y"},
+                       {"url": "http://127.0.0.1:9/x"}, {"url": ["a"]}):
+            answer = alice.ecall_and_wait("bob", "table.load.votable", 10, **params)
+            assert answer["samp.status"] == "samp.error", params
+        answer = alice.ecall_and_wait("bob", "coord.pointAt.sky", 10, ra="x", dec="1")
+        assert "is not a SAMP float" in answer["samp.error"]["samp.errortxt"]
+        assert alice.send(table).ok
+        with pytest.warns(SAMPWarning, match=r"(votable|sky) from .*: (What|There|The|Only|http|'x')") as caught:
+            assert queue.get(5).name == "Small"
+        assert len(caught) == 7
+
+
+def test_all_forms_of_file_urls(pair: Pair, table: Table, tmp_path: Path) -> None:
+    """As the programs write them, blanks and percent signs included."""
+    alice, bob = pair
+    path = tmp_path / "a b%20#é.vot"
+    from pyvo.samp.exchange.votable_writer import write_votable
+
+    with path.open("wb") as file:
+        write_votable(table, file)
+    uri = path.as_uri()
+    with bob.incoming("table.load.*") as queue:
+        for url in (uri, uri.replace("file://", "file:"), uri.replace("file://", "file://localhost"),
+                    uri.replace("file://", "file://localhost/")):
+            answer = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
+            assert answer["samp.status"] == "samp.ok", url
+            assert_same(queue.get(5), table)
+
+
+def test_http_urls(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy is fetched, without any proxy from this machine itself, and removed."""
+    alice, bob = pair
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    table.write(tmp_path / "t.fits")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    thread = later(server.serve_forever)
+    try:
+        with bob.incoming("table.load.*") as queue:
+            for name, status in (("t.fits", "samp.ok"), ("missing.fits", "samp.error")):
+                url = f"http://127.0.0.1:{server.server_port}/{name}"
+                answer = alice.ecall_and_wait("bob", "table.load.fits", 10, url=url)
+                assert answer["samp.status"] == status
+            assert len(queue.get(5)) == 3
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_handlers_stay_bound(pair: Pair) -> None:
+    """An open queue goes before the program's handlers; afterwards they are as before."""
+    alice, bob = pair
+    handled: list[Any] = []
+
+    @bob.on("x-test.a")
+    def handle(value) -> None:
+        handled.append(value)
+
+    assert alice.ecall_and_wait("bob", "x-test.a", 10, value="1")["samp.status"] == "samp.ok"
+    with bob.incoming("x-test.*") as queue:
+        alice.ecall_and_wait("bob", "x-test.a", 10, value="2")
+        assert queue.get(5) == {"value": "2"}
+    alice.ecall_and_wait("bob", "x-test.a", 10, value="3")
+    assert handled == ["1", "3"]
+
+
+def test_only_the_next(pair: Pair) -> None:
+    """What comes after the first thing that is received goes to the handlers."""
+    alice, bob = pair
+    handled: list[Any] = []
+
+    @bob.on("x-test.a")
+    def handle(value) -> None:
+        handled.append(value)
+
+
+    def send() -> None:
+        alice.wait_for("bob", 10, "x-other.b")
+        for value in "12":
+            alice.ecall_and_wait("bob", "x-test.a", 10, value=value)
+
+    with bob.incoming("x-other.b"):  # for the other thread to see that it may begin
+        ready = threading.Event()
+        thread = later(lambda: (ready.wait(10), send()))
+        from pyvo.samp.exchange.incoming import Incoming
+
+        with Incoming(bob._bench, ("x-test.a",), 1, 1) as queue:
+            ready.set()
+            assert queue.get(10) == {"value": "1"}
+            thread.join()
+    assert handled == ["2"]
+
+
+def test_pings_and_events_are_left_alone(pair: Pair) -> None:
+    """``"*"`` does not mean what keeps clients and hub together."""
+    alice, bob = pair
+    with bob.incoming("*") as queue:
+        assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+        alice.declare_metadata({"a": "b"})
+        alice.enotify("bob", "x-test.last")
+        assert queue.get(5).mtype == "x-test.last"
+    with pytest.raises(SAMPClientError, match="Which messages"):
+        bob.incoming()
+
+
+def test_closing_from_another_thread(pair: Pair) -> None:
+    queue = pair[1].incoming("x-test.a")
+    later(queue.close)
+    assert list(queue) == []
+    queue.close()
+
+
+def test_receiving_within_a_handler(pair: Pair, table: Table) -> None:
+    """It does not stand in its own way."""
+    alice, bob = pair
+    got: list[Any] = []
+
+    @bob.on("x-test.go")
+    def go() -> None:
+        got.append(bob.receive("table.load.*", timeout=10))
+
+    answer = later(alice.ecall_and_wait, "bob", "x-test.go", 20)
+    alice.wait_for("bob", 10, "table.load.votable")
+    assert alice.send(table).ok
+    answer.join()
+    assert_same(got[0], table)
+
+
+# on
+
+
+def test_parameters_by_name(pair: Pair) -> None:
+    """Decoded by their annotations, with what a handler may know of the message besides (R3)."""
+    alice, bob = pair
+    seen: dict[str, Any] = {}
+
+    @bob.on("x-test.many")
+    def many(
+        table_id, row: int, ra: float, on: bool, rows: list[int], values: np.ndarray, whole: np.ndarray, sender, mtype,
+        maybe: int | None = None, absent: str = "nothing", *, either: int | str, **others: Any,
+    ) -> dict[str, Any]:
+        seen.update(locals())
+        return {"sum": row + len(rows)}
+
+    answer = alice.ecall_and_wait(
+        "bob", "x-test.many", 10, row=3, ra=1.5, on=True, rows=[1, 2], values=["1.5", "2"], whole=[1, 2], either="x",
+        maybe="7", extra="e", **{"table-id": "t", "and-more": "m"},
+    )
+    assert answer == {"samp.status": "samp.ok", "samp.result": {"sum": "5"}}
+    assert (seen["table_id"], seen["row"], seen["ra"], seen["on"], seen["rows"]) == ("t", 3, 1.5, True, [1, 2])
+    assert (seen["values"].dtype.kind, seen["values"].tolist()) == ("f", [1.5, 2])
+    assert (seen["whole"].dtype.kind, seen["whole"].tolist()) == ("i", [1, 2])
+    assert (seen["maybe"], seen["absent"], seen["either"]) == (7, "nothing", "x")
+    assert seen["others"] == {"extra": "e", "and_more": "m"}
+    assert (seen["sender"].name, seen["mtype"]) == ("Alice", "x-test.many")
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [({}, "has no parameter 'row'"), ({"row": "x"}, "'row': 'x' is not a SAMP int"), ({"row": ["1"]}, "a list came")],
+)
+def test_parameters_that_do_not_fit(pair: Pair, params: dict[str, Any], text: str) -> None:
+    alice, bob = pair
+    bob.on("x-test.row")(takes_row)
+    answer = alice.ecall_and_wait("bob", "x-test.row", 10, **params)
+    assert text in answer["samp.error"]["samp.errortxt"]
+
+
+def takes_row(row: int) -> None:
+    raise AssertionError("it is not called")
+
+
+def test_results_and_errors(pair: Pair) -> None:
+    """What a handler returns is the result, what it raises the error; it stays the function that it was."""
+    alice, bob = pair
+
+    @bob.on("x-test.a")
+    @bob.on("x-test.b")
+    def handle(what) -> Any:
+        return {"map": {"a": 1}, "number": 2.5, "nothing": None, "position": SkyCoord(1, 2, unit="deg")}[what]
+
+    def ask(what: str, mtype: str = "x-test.a") -> Any:
+        return alice.ecall_and_wait("bob", mtype, 10, what=what)
+
+    assert ask("map")["samp.result"] == {"a": "1"}
+    assert ask("number", "x-test.b")["samp.result"] == {"value": "2.5"}
+    assert ask("nothing")["samp.result"] == {}
+    assert [float(ask("position")["samp.result"][key]) for key in ("ra", "dec")] == pytest.approx([1, 2])
+    assert ask("x")["samp.error"]["samp.errortxt"] == "'x'"
+    assert handle("number") == 2.5
+
+
+def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None:
+    alice, bob = pair
+    seen: list[Any] = []
+
+    @bob.on("table.load.*")
+    def load(catalogue: Table, name: str, sender) -> None:
+        seen.append((catalogue, name, sender.name))
+
+    @bob.on("image.load.fits")
+    def show(hdus: fits.HDUList) -> None:
+        seen.append(hdus)
+
+    @bob.on("coord.pointAt.sky")
+    def look(position: SkyCoord, dec: float) -> None:
+        seen.append((position, dec))
+
+    assert alice.send(table).ok
+    assert alice.send(image).ok
+    assert alice.point_at((10, 20)).ok
+    assert_same(seen[0][0], table)
+    assert seen[0][1:] == ("Small", "Alice")
+    assert seen[1][0].data.shape == (3, 4)
+    assert (seen[2][0].ra.deg, seen[2][1]) == (10, 20)
+
+
+def test_methods_partials_and_objects(pair: Pair) -> None:
+    alice, bob = pair
+
+    class Thing:
+        def method(self, row: int) -> int:
+            return row + 1
+
+        def __call__(self, row: int) -> int:
+            return row + 2
+
+    thing = Thing()
+    bob.on("x-test.method")(thing.method)
+    bob.on("x-test.object")(thing)
+    bob.on("x-test.partial")(functools.partial(thing.method))
+    for mtype, value in (("method", "2"), ("object", "3"), ("partial", "2")):
+        assert alice.ecall_and_wait("bob", f"x-test.{mtype}", 10, row=1)["samp.result"] == {"value": value}
+
+
+def test_what_is_no_handler(pair: Pair) -> None:
+    for bad in (3, lambda *args: None, eval("lambda x, /: None")):
+        with pytest.raises(SAMPClientError):
+            pair[1].on("x-test.a")(bad)
+    with pytest.raises(ValueError, match="x-test"):
+        pair[1].on("x-test.*.b")(lambda: None)
+
+
+def test_notifications(pair: Pair) -> None:
+    alice, bob = pair
+    seen: list[int] = []
+    done = threading.Event()
+
+    @bob.on("x-test.a")
+    def handle(row: int) -> None:
+        seen.append(row)
+        done.set()
+
+    alice.enotify("bob", "x-test.a", row=4)
+    assert done.wait(5)
+    assert seen == [4]
+
+
+def test_before_connecting(hub: SAMPHubServer, pair: Pair) -> None:
+    """Handlers may be bound before the client is connected."""
+    carol = SAMPIntegratedClient(name="Carol")
+    carol.on("x-test.a")(lambda row: {"row": row})
+    with carol:
+        assert pair[0].ecall_and_wait("carol", "x-test.a", 10, row=1)["samp.result"] == {"row": "1"}
