@@ -171,7 +171,8 @@ class Dispatcher(Generic[T]):
             self._timer = None
             if self._closed:
                 return
-            overdue = self._head is not None and self._clock() - self._head_since >= self._grace
+            # In the same terms as in `_watch_head`, or rounding could have it look again and again
+            overdue = self._head is not None and self._clock() >= self._head_since + self._grace
             if overdue and self._aside < self._beside:
                 self._head = None
                 self._aside += 1
