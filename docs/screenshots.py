@@ -3,7 +3,7 @@
 Make the screenshots of the documentation again: ``python docs/screenshots.py``, in a checkout.
 
 The real programs run on a screen that nobody sees, and are sent what the tutorials send. It takes a minute, and TOPCAT,
-DS9, Aladin, Xvfb and ImageMagick (``tests/interop/install``).
+DS9, Aladin, Xvfb, xdotool and ImageMagick (``tests/interop/install``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from xmlrpc.client import Fault, ServerProxy
 
 import astropy.units as u
 import numpy as np
@@ -70,11 +71,12 @@ class Studio:
         """Start a program on the screen."""
         return Program(*command, env=environment(self.home, self.screen.display))
 
-    def save(self, name: str) -> None:
-        """Write what the screen shows, without the empty part of it and with few colours, so that it stays small."""
-        path = self.screen.screenshot(IMAGES / f"{name}.png")
-        subprocess.run(["convert", path, "-trim", "+repage", "-colors", "128", "-strip", f"PNG8:{path}"], check=True)
-        print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+def save(screen: Screen, name: str) -> None:
+    """Write what the screen shows, without the empty part of it and with few colours, so that it stays small."""
+    path = screen.screenshot(IMAGES / f"{name}.png")
+    subprocess.run(["convert", path, "-trim", "+repage", "-colors", "128", "-strip", f"PNG8:{path}"], check=True)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def topcat() -> None:
         desk.client.wait_for("topcat", 60, "table.load.votable")
         desk.client.send(cluster(), to="topcat", name="Pleiades, made up").check()
         let_it_draw(2)
-        desk.save("topcat")
+        save(desk.screen, "topcat")
 
 
 def ds9() -> None:
@@ -117,7 +119,7 @@ def ds9() -> None:
         desk.client.ds9("cmap heat")
         desk.client.ds9("zoom to fit")
         let_it_draw(1)
-        desk.save("ds9")
+        save(desk.screen, "ds9")
 
 
 def aladin() -> None:
@@ -128,11 +130,38 @@ def aladin() -> None:
         desk.client.wait_for("Aladin", 60, "image.load.fits")
         desk.client.send(picture(), to="Aladin", name="sky").check()
         let_it_draw(3)
-        desk.save("aladin")
+        save(desk.screen, "aladin")
+
+
+def consent() -> None:
+    """The window that asks whether a page may join."""
+    with tempfile.TemporaryDirectory() as folder:
+        screen = Screen(environment(Path(folder)), "640x480x24")
+        os.environ["DISPLAY"] = screen.display
+        hub = SAMPHubServer(mode="multiple", web_port=0, web_profile_dialog="tk")
+        hub.start()
+        page = ServerProxy(f"http://127.0.0.1:{hub._web_port}/", headers=[("Origin", "https://sky.example.org")])
+        asking = threading.Thread(target=ask_to_join, args=(page,))
+        asking.start()
+        try:
+            search = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "SAMP"]
+            subprocess.run(search, env={**os.environ}, check=True, timeout=30, stdout=subprocess.DEVNULL)
+            let_it_draw(1.5)
+            save(screen, "consent")
+        finally:
+            hub.stop()
+            asking.join(10)
+            screen.stop()
+
+
+def ask_to_join(page: ServerProxy) -> None:
+    """Register as a page does; the hub ends before the question is answered, which is a refusal."""
+    with suppress(Fault, OSError), page:
+        page.samp.webhub.register({"samp.name": "Sky chart"})
 
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    for take in (topcat, ds9, aladin):
+    for take in (topcat, ds9, aladin, consent):
         if len(sys.argv) == 1 or take.__name__ in sys.argv[1:]:
             take()

@@ -64,9 +64,8 @@ class StandIn:
 
     # What its user does
 
-    def select(self, rows: list[int]) -> None:
-        """Select rows of the last table, and tell the others."""
-        table_id = list(self.tables)[-1]
+    def select(self, rows: list[int], table_id: str) -> None:
+        """Select rows of a table, and tell the others."""
         others = self.client.get_subscribed_clients("table.select.rowList")
         for other in others:
             self.client.ecall_and_wait(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,16 @@ def desk(isolated: Path) -> Iterator[Desk]:
 @pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(DOCS)))
 def test_page(path: Path, desk: Desk) -> None:
     run_page(path, desk)
+
+
+def test_readme(desk: Desk) -> None:
+    """The few lines that everybody tries first."""
+    topcat = desk.open("topcat")
+    text = (DOCS.parent / "README.rst").read_text()
+    match = re.search(r"^    from astropy.*?(?=^\S)", text, re.DOTALL | re.MULTILINE)
+    assert match is not None
+    exec(textwrap.dedent(match[0]), {})
+    assert [len(table) for table in topcat.received] == [2]
 
 
 @pytest.mark.parametrize("name", sorted(docstring_examples()))

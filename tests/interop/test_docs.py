@@ -26,6 +26,7 @@ COMMANDS = {
     "Aladin": ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic"),
 }
 TAKES = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
+PAGES = ["index.rst", "tutorials/first-table.rst", "tutorials/linked-selection.rst", "tutorials/images.rst"]
 #: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
 BROADCAST = (115, 39)
 
@@ -50,6 +51,13 @@ class Program:
             self._screen.click(*BROADCAST)
 
         self.user.client.loop.run_in_worker(work)
+
+    def select(self, rows: list[int], table_id: str) -> None:
+        """Tell "My notebook" that rows were selected, as TOPCAT would: a region of a plot cannot be drawn by message."""
+        numbers = [str(row) for row in rows]
+        self.user.ecall_and_wait(
+            "My notebook", "table.select.rowList", 20, **{"table-id": table_id, "row-list": numbers}
+        )
 
 
 class RealDesk:
@@ -82,7 +90,7 @@ def desk(hub: SAMPHubServer, show: Run, screen: Screen) -> Iterator[RealDesk]:
     desk.close()
 
 
-@pytest.mark.parametrize("name", ["index.rst", "tutorials/first-table.rst", "tutorials/images.rst"])
+@pytest.mark.parametrize("name", PAGES)
 def test_page(name: str, desk: RealDesk) -> None:
     run_page(DOCS / name, desk)
 
