@@ -53,7 +53,7 @@ class Program:
         self.user.client.loop.run_in_worker(work)
 
     def select(self, rows: list[int], table_id: str) -> None:
-        """Tell "My notebook" that rows were selected, as TOPCAT would: a region of a plot cannot be drawn by message."""
+        """Tell "My notebook" that rows were selected, as TOPCAT would; its user draws a region for that."""
         numbers = [str(row) for row in rows]
         self.user.ecall_and_wait(
             "My notebook", "table.select.rowList", 20, **{"table-id": table_id, "row-list": numbers}
