@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -144,46 +147,53 @@ def test_asyncio(hub: SAMPHubServer, connect: Connect) -> None:
     asyncio.run(main())
 
 
-def test_tk(hub: SAMPHubServer, connect: Connect) -> None:
+TK = """
+import queue, sys, threading, tkinter
+from pyvo.samp import SAMPIntegratedClient
+try:
+    root = tkinter.Tk()
+except tkinter.TclError as error:
+    sys.exit(f"no display: {error}")
+jobs = queue.Queue()
+
+def work():
+    while not jobs.empty():
+        jobs.get()()
+    root.after(10, work)
+
+client = SAMPIntegratedClient(name="Bob", dispatch=jobs.put)
+
+@client.on("x-test.title")
+def title(text):
+    root.title(text)
+    assert threading.current_thread() is threading.main_thread()
+    return root.title()
+
+client.on("x-test.quit")(lambda: root.after(100, root.quit) and None)
+client.connect()
+work()
+root.mainloop()
+client.disconnect()
+root.destroy()
+"""
+
+
+def test_tk(hub: SAMPHubServer, connect: Connect, python_environment: dict[str, str]) -> None:
     """Handlers in Tk's main loop, by a queue that it looks into: no other thread may touch Tk."""
-    tkinter = pytest.importorskip("tkinter")
-    try:
-        root = tkinter.Tk()
-    except tkinter.TclError as error:
-        pytest.skip(f"there is no display: {error}")
-    jobs: queue.Queue[Callable[[], None]] = queue.Queue()
-
-    def work() -> None:
-        while not jobs.empty():
-            jobs.get()()
-        root.after(10, work)
-
-    alice, bob = connect("Alice"), connect("Bob", dispatch=jobs.put)
-    seen: list[Any] = []
-
-    @bob.on("x-test.title")
-    def title(text) -> str:
-        root.title(text)
-        seen.append(threading.current_thread())
-        return str(root.title())
-
-    answers: list[Any] = []
-
-    def ask() -> None:
-        answers.append(alice.ecall_and_wait("bob", "x-test.title", 10, text="new"))
-        jobs.put(root.quit)
-
-    try:
-        root.withdraw()
-        thread = threading.Thread(target=ask)
-        thread.start()
-        work()
-        root.mainloop()
-        thread.join()
-    finally:
-        root.destroy()
-    assert answers[0]["samp.result"] == {"value": "new"}
-    assert seen == [threading.main_thread()]
+    pytest.importorskip("tkinter")
+    alice = connect("Alice")
+    program = subprocess.Popen([sys.executable, "-c", TK], env=python_environment, stderr=subprocess.PIPE, text=True)
+    with program:
+        try:
+            if "DISPLAY" not in os.environ and sys.platform == "linux":
+                pytest.skip(program.communicate(timeout=30)[1].strip())
+            alice.wait_for("bob", 30, "x-test.quit")
+            assert alice.ecall_and_wait("bob", "x-test.title", 10, text="new")["samp.result"] == {"value": "new"}
+            alice.ecall_and_wait("bob", "x-test.quit", 10)
+            _, errors = program.communicate(timeout=30)
+            assert (program.returncode, errors) == (0, "")
+        finally:
+            program.kill()
 
 
 def test_faults_are_faults(hub: SAMPHubServer, connect: Connect, program: Program) -> None:

@@ -35,7 +35,13 @@ def test_pandas(pair: Pair) -> None:
     """Numbers, text, what is missing, dates; an index with a name becomes a column."""
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
-        {"n": [1, 2], "x": [1.5, np.nan], "s": ["a", "b"], "t": pandas.to_datetime(["2020-01-01", "2021-01-01"]), 5: [0, 1]},
+        {
+            "n": [1, 2],
+            "x": [1.5, np.nan],
+            "s": ["a", "b"],
+            "t": pandas.to_datetime(["2020-01-01", "2021-01-01"]),
+            5: [0, 1],
+        },
         index=pandas.Index([10, 20], name="id"),
     )
     frame.attrs["name"] = "frame"
@@ -52,7 +58,7 @@ def test_pandas(pair: Pair) -> None:
 
 def test_moc(pair: Pair) -> None:
     mocpy = pytest.importorskip("mocpy")
-    moc = mocpy.MOC.from_cone(10 * u.deg, 20 * u.deg, 1 * u.deg, max_depth=10)
+    moc = mocpy.MOC.from_cone(lon=10 * u.deg, lat=20 * u.deg, radius=1 * u.deg, max_depth=10)
     back = exchange(pair, moc, "coverage.load.moc.fits", name="cone")
     assert back == moc
     assert (back.name, back.sender.name) == ("cone", "Alice")

@@ -142,8 +142,13 @@ def test_what_no_format_can_hold() -> None:
 
 def test_units_that_the_standard_does_not_know() -> None:
     """They are kept, and nothing warns."""
-    table = Table({"a": [1.0]})
+    table = Table({"a": [1.0], "wavelength": [5000.0]})
     table["a"].unit = u.def_unit("furlong_of_mine")
+    table["wavelength"].unit = u.AA
+    file = io.BytesIO()
+    write_votable(table, file)
+    assert b'unit="Angstrom"' in file.getvalue()
+    del table["wavelength"]
     assert "furlong_of_mine" in str(through(table)["a"].unit) or through(table)["a"].unit is None
 
 

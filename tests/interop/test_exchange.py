@@ -226,9 +226,7 @@ def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
     assert report.ok, report
     until(lambda: client.aladin("status").split(), lambda words: str(ROWS) in words)
 
-    mocpy = pytest.importorskip("mocpy") if _has("mocpy") else None
-    moc: Any = mocpy.MOC.from_cone(RA * u.deg, DEC * u.deg, 0.02 * u.deg, 12) if mocpy else _moc_file(directory)
-    report = client.send(moc, to="aladin", name="cone")
+    report = client.send(coverage(directory), to="aladin", name="cone")
     assert report.ok, report
     assert "cone" in until(lambda: client.aladin("status"), lambda text: "SMOC" in text)
     assert client.point_at(SkyCoord(RA + 0.01, DEC, unit="deg"), to="aladin").ok
@@ -243,10 +241,13 @@ def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
         until(lambda before=count: client.aladin("status").count("Image") > before, bool)
 
 
-def _has(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None
+def coverage(directory: Path) -> Any:
+    """A small circle around the place, by mocpy; without that a file of some cells."""
+    try:
+        from mocpy import MOC
+    except ImportError:
+        return _moc_file(directory)
+    return MOC.from_cone(lon=RA * u.deg, lat=DEC * u.deg, radius=0.02 * u.deg, max_depth=14)
 
 
 def _moc_file(directory: Path) -> Path:

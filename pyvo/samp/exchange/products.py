@@ -173,9 +173,11 @@ def _votable(obj: Any) -> Product | None:
 def _write_document(document: Any, file: BinaryIO) -> None:
     """Write a whole VOTable as it is, with its PARAM, INFO and the rest."""
     from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)
+        warnings.simplefilter("ignore", UnitsWarning)
         version = tuple(int(part) for part in str(document.version).split("."))
         if version >= (1, 3):
             document.to_xml(file, tabledata_format="binary2")

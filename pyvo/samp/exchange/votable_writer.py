@@ -107,10 +107,12 @@ def write_votable(table: Any, file: BinaryIO) -> None:
     from astropy.io.votable import from_table  # noqa: PLC0415
     from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
     from astropy.table import Table  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
 
     flat = _with_votable_types(flat_table(table))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
+        warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
         parts = [_part(flat[name]) for name in flat.colnames]
         if None in parts:
             _leave_to_astropy(flat, file)
