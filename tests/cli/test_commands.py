@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
+from pyvo.samp.cli import clients
 from pyvo.samp.cli.commands import COMMANDS
 from pyvo.samp.cli.sky import parse_position
 from pyvo.samp.cli.terminal import Style, clean, columns, fit
@@ -207,6 +209,24 @@ def test_hostile_client_is_harmless(hub: SAMPHubServer, samp: Samp) -> None:
         assert done.status == 0
         assert "evil" in done.out
         assert not set(done.out + done.err) & set("\x1b\x9b\u202e\x07")
+
+
+def test_log_is_clean(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the package logs is shown in lines, tracebacks with their indentation."""
+
+    def run(_options: object) -> int:
+        try:
+            raise ValueError("bad \x9b31m value")
+        except ValueError:
+            logging.getLogger("pyvo.samp.client").exception("Something \x1b[31m failed")
+        return 0
+
+    monkeypatch.setattr(clients, "run", run)
+    lines = samp("list").err.splitlines()
+    assert lines[:2] == ["samp: Something ?[31m failed", "Traceback (most recent call last):"]
+    assert lines[2].startswith('  File "')
+    assert lines[-1] == "ValueError: bad ?31m value"
+    assert samp("list").err.count("Traceback") == 1
 
 
 def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
 from .status import CommandError, Status
-from .terminal import clean
+from .terminal import CleanFormatter, clean
 
 __all__ = ["COMMANDS", "main"]
 
@@ -138,14 +139,21 @@ class _Version(argparse.Action):
 
 @contextlib.contextmanager
 def _plain_output() -> Iterator[None]:
-    """Have warnings shown in one line, and characters that the terminal does not know as escapes."""
+    """Have warnings and the log shown in lines, and characters that the terminal does not know as escapes."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        yield
+    handler = logging.StreamHandler()
+    handler.setFormatter(CleanFormatter("samp: %(message)s"))
+    log = logging.getLogger("pyvo")  # not of pyvo.samp: a hub has a log of its own
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:

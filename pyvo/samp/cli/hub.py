@@ -16,6 +16,7 @@ from ..hub import SAMPHubServer
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
 from .status import Status, epilog
+from .terminal import CleanFormatter
 
 __all__ = ["EPILOG", "add_arguments", "main", "run"]
 
@@ -155,7 +156,7 @@ def _logging(options: argparse.Namespace, screen: MonitorScreen | None) -> Itera
         handler = LogToMonitor(screen)
     else:
         handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     log = logging.getLogger("pyvo.samp")
     before = log.level, log.propagate
     log.setLevel(_LEVELS[options.log_level])

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import sys
 from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from ..errors import SAMPHubError
+from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import check_pattern, matches, ok_response, warning_response
 from .people import METADATA, Directory, join, next_item
@@ -100,7 +101,9 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
         if msg_id is not None:
             # A warning, so that nobody takes it for somebody who has loaded the table
             is_ping = mtype == _PING
-            client.reply(msg_id, ok_response() if is_ping else warning_response({}, {"samp.errortxt": ANSWER}))
+            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": ANSWER})
+            with contextlib.suppress(SAMPError):  # the sender, or the hub, does not wait for it any more
+                client.reply(msg_id, response)
 
     # The names of clients are heard of whatever the user wants to see
     for wanted in {pattern, METADATA} | ({_PING} if matches(pattern, _PING) else set()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import unicodedata
@@ -19,7 +20,10 @@ from typing import Any, TextIO
 
 from ..consent import display_text
 
-__all__ = ["Style", "add_colour_option", "add_json_option", "clean", "columns", "fit", "print_json", "title"]
+__all__ = [
+    *("CleanFormatter", "Style", "add_colour_option", "add_json_option"),
+    *("clean", "columns", "fit", "print_json", "title"),
+]
 
 #: Characters of a text by a stranger that are shown, unless there is a reason for more.
 LIMIT = 200
@@ -44,6 +48,15 @@ def clean(text: object, limit: int = LIMIT) -> str:
 def title(client_id: str, name: str) -> str:
     """How a person is told of a client: ``TOPCAT (c3)``."""
     return f"{clean(name, 40)} ({clean(client_id, 40)})" if clean(name) else clean(client_id, 40)
+
+
+class CleanFormatter(logging.Formatter):
+    """Writes lines of the log, in which there may be names that strangers chose, or tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a line, or several."""
+        lines = super().format(record).splitlines()
+        return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + clean(line, 2000) for line in lines)
 
 
 class Style:
