@@ -21,8 +21,15 @@ from typing import Any, TextIO
 from ..consent import display_text
 
 __all__ = [
-    *("CleanFormatter", "Style", "add_colour_option", "add_json_option"),
-    *("clean", "columns", "fit", "print_json", "title"),
+    "CleanFormatter",
+    "Style",
+    "add_colour_option",
+    "add_json_option",
+    "clean",
+    "columns",
+    "fit",
+    "print_json",
+    "title",
 ]
 
 #: Characters of a text by a stranger that are shown, unless there is a reason for more.
