@@ -21,7 +21,8 @@ from astropy.nddata import CCDData, NDData
 from astropy.table import QTable, Table
 
 from pyvo.samp import SAMPClientError, SAMPTypeError
-from pyvo.samp.exchange.products import Product, product_of
+from pyvo.samp.exchange.forms import Product
+from pyvo.samp.exchange.products import product_of
 
 from .conftest import wcs
 

@@ -22,7 +22,8 @@ from ..protocol import best_match, check_mtype
 from ..url_book import PLAIN
 from .addressing import Who, can_receive, name_of, recipients_of
 from .fetching import is_here
-from .products import Form, Product, product_of
+from .forms import Form, Product
+from .products import product_of
 from .reports import Delivery, SendReport
 from .shelf import Loan, Lot, plain_name
 from .writing import write_file

@@ -16,7 +16,10 @@ from urllib.parse import unquote, urlsplit
 from ..errors import SAMPClientError, SAMPTypeError
 from ..url_book import local_path
 from .fetching import fetched, first_bytes
-from .products import SENDABLE, Form, Product, coverage_forms, table_product
+from .forms import Form, Product
+from .products import SENDABLE
+from .sky_forms import coverage_forms
+from .table_forms import table_product
 
 __all__ = ["product_at"]
 

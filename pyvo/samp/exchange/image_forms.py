@@ -1,0 +1,148 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Images, and FITS files in memory, which may hold tables as well."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import SAMPTypeError
+from .forms import Form, Product, attribute, first_text, is_a
+from .table_forms import table_product
+from .votable_writer import write_votable
+
+__all__ = ["array_of", "hdu_of", "hdulist_of", "nddata_of"]
+
+
+def _image(hdus: Callable[[], Any], name: str, size: int) -> Product:
+    def write(file: BinaryIO) -> None:
+        from astropy.io.fits.verify import VerifyWarning  # noqa: PLC0415
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VerifyWarning)
+            hdus().writeto(file, output_verify="silentfix+ignore")
+
+    return Product("image", name or "image", (Form("image.load.fits", ".fits", write, "image-id"),), size)
+
+
+def hdu_of(obj: Any) -> Product | None:
+    """Tell the forms of an HDU; None for any other object."""
+    if not is_a(obj, "astropy.io.fits.hdu.base", "_BaseHDU"):
+        return None
+    from astropy.io import fits  # noqa: PLC0415
+
+    name = first_text(obj.name.replace("PRIMARY", ""), obj.header.get("OBJECT"))
+    if isinstance(obj, fits.BinTableHDU | fits.TableHDU) and not isinstance(obj, fits.CompImageHDU):
+        return _hdu_table(obj, name)
+    if obj.data is None:
+        raise SAMPTypeError("An HDU without data cannot be sent")
+    if isinstance(obj, fits.PrimaryHDU):
+        return _image(lambda: fits.HDUList([obj]), name, int(obj.data.nbytes))
+    return _image(lambda: fits.HDUList([fits.PrimaryHDU(obj.data, _primary(obj.header))]), name, int(obj.data.nbytes))
+
+
+def _primary(header: Any) -> Any:
+    """The header of an extension without what only extensions have."""
+    header = header.copy()
+    for key in ("XTENSION", "PCOUNT", "GCOUNT", "INHERIT"):
+        header.remove(key, ignore_missing=True)
+    return header
+
+
+def _hdu_table(hdu: Any, name: str) -> Product:
+    from astropy.io import fits  # noqa: PLC0415
+    from astropy.table import Table  # noqa: PLC0415
+
+    forms = (
+        Form(
+            "table.load.fits",
+            ".fits",
+            lambda file: fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(file, output_verify="silentfix+ignore"),
+            "table-id",
+        ),
+        Form("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
+    )
+    return Product("table", name or "table", forms, int(hdu.size))
+
+
+def hdulist_of(obj: Any) -> Product | None:
+    """Tell the forms of an HDUList; None for any other object."""
+    if not is_a(obj, "astropy.io.fits", "HDUList"):
+        return None
+    first = next((hdu for hdu in obj if hdu.size or getattr(hdu, "data", None) is not None), None)
+    if first is None:
+        raise SAMPTypeError("An HDUList without data cannot be sent")
+    file_name = Path(obj.filename()).name if obj.filename() else ""
+    name = first_text(file_name, obj[0].header.get("OBJECT"), first.name)
+    size = sum(int(hdu.size) for hdu in obj)
+    if first.is_image:
+        return _image(lambda: obj, name, size)
+    table = _hdu_table(first, name)
+    fits_form = _image(lambda: obj, name, size).forms[0]
+    return Product(
+        "table", name, (Form("table.load.fits", ".fits", fits_form.write, "table-id"), *table.forms[1:]), size
+    )
+
+
+def nddata_of(obj: Any) -> Product | None:
+    """Tell the forms of CCDData or NDData of two dimensions or more; None for any other object."""
+    if not is_a(obj, "astropy.nddata", "NDDataBase") or attribute(obj, "spectral_axis") is not None:
+        return None
+    import numpy as np  # noqa: PLC0415
+
+    if np.ndim(obj.data) < 2:
+        return None
+
+    def hdus() -> Any:
+        from astropy.io import fits  # noqa: PLC0415
+
+        header = fits.Header()
+        for key, value in dict(obj.meta).items():
+            if isinstance(value, str | int | float | bool):
+                header[key] = value
+        if obj.wcs is not None and hasattr(obj.wcs, "to_header"):
+            # what else describes another coordinate system would contradict it
+            header.update(obj.wcs.to_header(relax=True))
+        if obj.unit is not None:
+            header["BUNIT"] = obj.unit.to_string()
+        data = _pixels(np.asarray(obj.data))
+        if obj.mask is not None and np.any(obj.mask):
+            data = np.where(obj.mask, np.nan, data).astype("f8" if data.dtype.itemsize > 4 else "f4")
+        return fits.HDUList([fits.PrimaryHDU(data, header)])
+
+    return _image(hdus, first_text(obj.meta.get("name"), obj.meta.get("OBJECT")), int(np.asarray(obj.data).nbytes))
+
+
+def array_of(obj: Any) -> Product | None:
+    """Tell the forms of a numpy array that is an image or a table; None for any other object."""
+    if not is_a(obj, "numpy", "ndarray"):
+        return None
+    import numpy as np  # noqa: PLC0415
+
+    if obj.dtype.names is not None and obj.ndim == 1:
+        from astropy.table import Table  # noqa: PLC0415
+
+        return table_product(Table(obj))
+    if obj.ndim < 2 or obj.dtype.kind not in "biuf":
+        return None
+
+    def hdus() -> Any:
+        from astropy.io import fits  # noqa: PLC0415
+
+        filled = obj
+        if is_a(obj, "numpy.ma", "MaskedArray"):
+            filled = np.ma.filled(obj.astype("f8"), np.nan)
+        header = fits.Header()
+        if getattr(obj, "unit", None) is not None:
+            header["BUNIT"] = obj.unit.to_string()
+        return fits.HDUList([fits.PrimaryHDU(_pixels(np.asarray(filled)), header)])
+
+    return _image(hdus, "", int(obj.nbytes))
+
+
+def _pixels(data: Any) -> Any:
+    """The pixels in a type that FITS has."""
+    changed = {"b1": "u1", "f2": "f4", "f16": "f8"}.get(f"{data.dtype.kind}{data.dtype.itemsize}")
+    return data if changed is None else data.astype(changed)

@@ -1,0 +1,104 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Tables, and what can be made one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, BinaryIO
+
+from .forms import Form, Product, attribute, first_text, is_a
+from .votable_writer import flat_table, write_votable
+
+__all__ = ["frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
+
+
+def table_product(table: Any, name: str = "") -> Product:
+    """Tell the forms of an astropy table."""
+    name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
+    forms = (
+        Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
+        Form("table.load.fits", ".fits", lambda file: _write_fits_table(table, file), "table-id"),
+    )
+    size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
+    return Product("table", name or "table", forms, size)
+
+
+def _write_fits_table(table: Any, file: BinaryIO) -> None:
+    from astropy.io import fits  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        # long keywords, and units that FITS does not know: better kept than refused
+        warnings.simplefilter("ignore", (fits.verify.VerifyWarning))
+        warnings.simplefilter("ignore", UnitsWarning)
+        flat_table(table).write(file, format="fits")
+
+
+def table_of(obj: Any) -> Product | None:
+    """Tell the forms of an astropy table or a row of one; None for any other object."""
+    if is_a(obj, "astropy.table", "Table"):
+        return table_product(obj)
+    if is_a(obj, "astropy.table", "Row"):
+        return table_product(obj.table[obj.index : obj.index + 1])
+    return None
+
+
+def votable_of(obj: Any) -> Product | None:
+    """Tell the forms of a VOTable, or of what has one; None for any other object."""
+    document = obj if is_a(obj, "astropy.io.votable.tree", "VOTableFile") else attribute(obj, "votable")
+    if not is_a(document, "astropy.io.votable.tree", "VOTableFile"):
+        if not is_a(obj, "astropy.io.votable.tree", "TableElement"):
+            return None
+        return table_product(obj.to_table(use_names_over_ids=True), first_text(obj.name, obj.ID))
+    first = next(iter(document.iter_tables()), None)
+    name = first_text(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
+    size = int(getattr(getattr(first, "array", None), "nbytes", 0))
+    forms = [Form("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
+    if first is not None:
+        forms.append(
+            Form(
+                "table.load.fits",
+                ".fits",
+                lambda file: _write_fits_table(first.to_table(use_names_over_ids=True), file),
+                "table-id",
+            )
+        )
+    return Product("table", name or "table", forms, size)
+
+
+def _write_document(document: Any, file: BinaryIO) -> None:
+    """Write a whole VOTable as it is, with its PARAM, INFO and the rest."""
+    from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VOWarning)
+        warnings.simplefilter("ignore", UnitsWarning)
+        version = tuple(int(part) for part in str(document.version).split("."))
+        if version >= (1, 3):
+            document.to_xml(file, tabledata_format="binary2")
+        else:
+            document.to_xml(file)
+
+
+def frame_of(obj: Any) -> Product | None:
+    """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
+    if not is_a(obj, "pandas", "DataFrame", "Series"):
+        return None
+    from astropy.table import Table  # noqa: PLC0415
+
+    frame = obj.to_frame() if is_a(obj, "pandas", "Series") else obj
+    default = type(frame.index).__name__ == "RangeIndex" and frame.index.name is None
+    if not default:
+        frame = frame.reset_index()
+    frame = frame.rename(columns=str)
+    return table_product(Table.from_pandas(frame), first_text(obj.attrs.get("name")))
+
+
+def tabular_of(obj: Any) -> Product | None:
+    """Tell the forms of what can make a table of itself; None for any other object."""
+    convert = attribute(obj, "to_table")
+    if not callable(convert):
+        return None
+    table = convert()
+    return table_product(table) if is_a(table, "astropy.table", "Table") else None
