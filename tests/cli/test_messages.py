@@ -89,6 +89,20 @@ def test_ambiguous_name(samp: Samp, viewer: Make) -> None:
     assert "give an id: c1, c2" in done.err
 
 
+def test_parts_of_names(samp: Samp, viewer: Make) -> None:
+    """DS9 calls itself SAOImageDS9. The whole name comes first; a part must be one client's."""
+    viewer("SAOImageDS9", "a.b")
+    viewer("Twin 1", "a.b")
+    viewer("Twin 2", "a.b")
+    viewer("Twin", "a.b")
+    assert samp("notify", "a.b", "--to", "ds9").out == "Notified SAOImageDS9 (c1)\n"
+    assert samp("notify", "a.b", "--to", "twin").out == "Notified Twin (c4)\n"
+    done = samp("notify", "a.b", "--to", "win")
+    assert done.status == 2
+    assert "give an id: c2, c3, c4" in done.err
+    assert samp("notify", "a.b", "--to", "").status == 4
+
+
 # Call
 
 

@@ -108,7 +108,7 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     client : SAMPIntegratedClient
         A connected client.
     wanted : iterable of str
-        Ids, or names in upper or lower case.
+        Ids, or names in upper or lower case, or parts of such names: ``ds9`` calls itself SAOImageDS9.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     names = names_of_clients(client)
     found: dict[str, None] = {}
     for text in wanted:
-        ids = [text] if text in names else clients_named(names, text)
+        ids = [text] if text in names else clients_named(names, text) or _with_part(names, text)
         if len(ids) > 1:
             raise CommandError(Status.USAGE, f"Several clients are called {text!r}; give an id: {', '.join(ids)}")
         if not ids:
@@ -131,6 +131,10 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
             raise CommandError(Status.NOBODY, f"No client has the id or name {text!r}. Connected: {present}.")
         found[ids[0]] = None
     return list(found)
+
+
+def _with_part(names: Mapping[str, str], text: str) -> list[str]:
+    return [client_id for client_id, name in names.items() if text and text.casefold() in name.casefold()]
 
 
 class Directory:
