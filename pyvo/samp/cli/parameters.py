@@ -27,7 +27,7 @@ def add_message_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``--to`` and ``--all``."""
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--to", action="append", metavar="NAME", help="a recipient's name, a part of it, or id; may be repeated")
+    who.add_argument("--to", action="append", metavar="NAME", help="who: id, name or part of it; may be repeated")
     who.add_argument("--all", action="store_true", help="everybody who takes the message; so it is without --to")
 
 
