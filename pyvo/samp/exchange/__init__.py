@@ -2,7 +2,7 @@
 """
 Tables, images, spectra, coverages, rows and positions, to and from messages.
 
-The rooms, from the bottom up: `products` knows what an object is and (`table_forms`, `image_forms`, `sky_forms`) how it is written; `shelf` hands files out;
-`loading` reads what arrives; `sending`, `incoming`, `responding`, `presence`, `linking` and `viewers` each do one of
-the things that `mixin` gives to a client.
+The rooms, from the bottom up: `products` and `sniffing` know what an object or a file is, `table_forms`, `image_forms`
+and `sky_forms` how it is written; `shelf` hands files out; `loading` reads what arrives; `sending`, `incoming`,
+`responding`, `presence`, `linking` and `viewers` each do one of the things that `mixin` gives to a client.
 """
