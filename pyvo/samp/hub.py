@@ -6,11 +6,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from .forking import forget_in_child
 from .hub_session import HubSession, SessionOptions
 from .lockfile_writing import default_lockfile, private_lockfile
 from .protocol import subtypes
+from .signals import signals_end_in_order
 from .transport.loop import Loop
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["SAMPHubServer", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
-
-#: Signals that ask a program to end, and of which Python makes no exception by itself.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class SAMPHubServer:
@@ -183,7 +179,7 @@ class SAMPHubServer:
         if not wait:
             self._open()
             return
-        with _signals_end_the_wait():
+        with signals_end_in_order():
             session = self._open()
             try:
                 session.wait_closed()
@@ -257,30 +253,6 @@ class SAMPHubServer:
                 error.strerror or error,
             )
             return None
-
-
-@contextmanager
-def _signals_end_the_wait() -> Iterator[None]:
-    """
-    Turn signals that would kill the process into `SystemExit`, for as long as the hub has the main thread.
-
-    Those for which the program has a handler of its own, or which it ignores, are left alone.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

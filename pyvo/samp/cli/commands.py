@@ -13,15 +13,14 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
+from ..signals import signals_end_in_order
 from .status import CommandError, Status
 from .terminal import CleanFormatter, clean
 
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status, see `Status`.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with _plain_output(), _signals_end_the_command():
+    with _plain_output(), signals_end_in_order():
         try:
             options = _parse(arguments)
             status = int(options.run(options))
@@ -158,29 +157,6 @@ def _plain_output() -> Iterator[None]:
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
     print(f"samp: {clean(str(message), 1000)}", file=sys.stderr)
-
-
-#: Signals that ask a program to end, and of which Python makes no exception by itself.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-@contextlib.contextmanager
-def _signals_end_the_command() -> Iterator[None]:
-    """Let a command that is asked to end unregister its client, as it does on ^C."""
-    ours = []
-    if threading.current_thread() is threading.main_thread():
-        ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _on_closed_pipe() -> Status:
