@@ -13,7 +13,6 @@ import inspect
 import json
 import logging
 import queue
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -201,6 +200,8 @@ class _Window(Asker):
 
     def ask(self, ticket: Ticket) -> Answer:
         """Show the window and wait until it is closed, by the user or because the page has gone."""
+        import subprocess  # noqa: PLC0415 - most hubs never show a window
+
         if getattr(sys, "frozen", False):  # then `sys.executable` is no Python
             log.warning("A packaged application cannot show the window; %s is refused", ticket.question.name)
             return Answer.DENY

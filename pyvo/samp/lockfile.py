@@ -13,7 +13,6 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.connection import XMLRPCClient, http_address
@@ -88,6 +87,8 @@ def _without_scheme(source: str) -> str:
     parts = urlsplit(source)
     if parts.netloc not in {"", "localhost", "127.0.0.1"}:
         raise SAMPHubError(f"The lockfile {source!r} is on another machine, {parts.netloc}, and cannot be read there")
+    from urllib.request import url2pathname  # noqa: PLC0415 - rarely needed, and slow to import
+
     path = url2pathname(parts.path)
     return path.replace("//", "/", 1) if path.startswith("//") else path  # some programs write file://localhost//tmp
 
