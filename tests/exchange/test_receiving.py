@@ -56,6 +56,25 @@ def test_receive_a_table(pair: Pair, table: Table) -> None:
     assert "table.load.*" not in alice.get_subscriptions("bob")
 
 
+def test_receive_and_leave(
+    hub: SAMPHubServer, connect: Callable[..., SAMPIntegratedClient], table: Table
+) -> None:
+    """R23: a program that leaves as soon as it has what it waited for has answered before."""
+    sender = connect("sender")
+
+    def work(name: str) -> None:
+        with SAMPIntegratedClient(name=name) as receiver:
+            receiver.receive("table.load.*", timeout=20)
+
+    for number in range(10):
+        name = f"receiver {number}"
+        thread = threading.Thread(target=work, args=(name,))
+        thread.start()
+        sender.wait_for(name, 20, "table.load.votable")
+        assert sender.send(table, to=name).ok
+        thread.join(10)
+
+
 def test_nothing_comes(pair: Pair) -> None:
     with pytest.raises(SAMPTimeoutError, match=r"No table\.load\.\* came within 0\.1 s"):
         pair[1].receive("table.load.*", timeout=0.1)

@@ -176,8 +176,16 @@ class Incoming:
             log.info("What arrived could not be read: %s", error)
             self._put(_Failure(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
+        response = ok_response({})
+        if arrival.msg_id is not None:
+            # Before the item is handed over: a program that was waiting for it alone may disconnect at once, and the
+            # sender would be told that its recipient has left.
+            client = self._bench.host.client
+            own_key = client.get_private_key()
+            if own_key is not None:
+                client._answer(own_key, arrival.msg_id, response)
         self._put(item, key)
-        return ok_response({})
+        return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
         """Make sure that there is room: None if so, else the answer, empty if the message is for others."""
