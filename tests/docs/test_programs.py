@@ -67,7 +67,7 @@ def test_asyncio(client: SAMPIntegratedClient) -> None:
         client.wait_for("Row counter", 20, "table.load.votable")
         client.send(Table({"a": [1, 2]}), to="Row counter").check()
         assert client.ecall_and_wait("Row counter", "x-rows.total", 20)["samp.result"] == {"rows": "2"}
-        client.send(Table({"a": [1, 2, 3]}), to="Row counter", wait=False)  # it leaves when it has got that
+        client.send(Table({"a": [1, 2, 3]}), to="Row counter").check()  # it leaves when it has got that
 
     async def both() -> int:
         feeding = asyncio.create_task(asyncio.to_thread(feed))
