@@ -35,7 +35,8 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "idle": rows_crowd.idle,
     "client": rows_library.client_library,
     "client-jsamp": lambda bench: rows_library.client_library(bench, JSAMP),
-    "import": rows_library.import_time,
+    "import": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient"),
+    "import-hub": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient, SAMPHubServer"),
     **{
         f"calcstorm-{mode}": lambda bench, mode=mode: rows_library.calcstorm(bench, mode)  # type: ignore[misc]
         for mode in ("sync", "async", "notify", "random")

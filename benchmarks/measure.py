@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .hubs import OURS, Hub, start_hub
+from .hubs import JSAMP, OURS, Hub, start_hub
 from .swarm import BenchmarkError, Swarm
 
 __all__ = ["Bench", "Goal", "Measured", "Row", "machine", "spread"]
@@ -162,7 +162,9 @@ class Bench:
         return row
 
     def _warm_up(self, row: Row, name: str, batch: Batch, seconds: float) -> None:
-        """Repeat a batch for a while: a just-in-time compiler needs some thousand repetitions."""
+        """Repeat a batch for a while: a just-in-time compiler needs some thousand repetitions, Python next to none."""
+        if name != JSAMP:
+            seconds = min(seconds, 0.5)
         if self.quick:
             seconds = min(seconds, 0.1)
         end = time.monotonic() + seconds
