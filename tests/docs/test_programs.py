@@ -87,7 +87,8 @@ def _show(script: str, name: str, client: SAMPIntegratedClient, environment: dic
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:
         try:
             client.wait_for(title, 40, "table.load.votable")
-            client.send(Table({"a": [1, 2]}), to=title, name="Two stars").check()
+            # no wait: the program is closed as soon as it shows the table, be it before the answer is on its way
+            client.send(Table({"a": [1, 2]}), to=title, name="Two stars", wait=False)
             output, _ = program.communicate(timeout=20)
         finally:
             program.kill()
