@@ -133,7 +133,6 @@ def _sit(bench: Bench, hub: Hub, measured: Measured) -> None:
                 for key, mask in swarm.selector.select(rest):  # a hub may look whether its clients live
                     key.data.event(mask)
             measured.cpu.append((hub.cpu() - cpu) / seconds)
-            measured.wall.append(1.0)
             measured.other["memory"].append(hub.memory() / 1e6)
             measured.other["threads"].append(float(hub.threads()))
 

@@ -70,7 +70,7 @@ def client_library(bench: Bench, through: str = OURS) -> Row:
         Goal("connect", UPSTREAM, 0.15), Goal("disconnect", UPSTREAM, 0.1),
         Goal("send cpu", UPSTREAM, 0.5), Goal("receive cpu", UPSTREAM, 0.5),
     ]
-    row = Row(f"client-{through}", f"client library, at the {through} hub", goals)
+    row = Row(f"client-{through}", f"client library, at {'its own' if through == OURS else through} hub", goals)
     hub = start_hub(through, bench.cache)
     probes = {name: Probe(bench, name, hub) for name in (OURS, UPSTREAM) if name not in bench.without}
     try:
