@@ -190,7 +190,8 @@ def test_hubs_that_start_in_the_same_instant(python_environment: Environment, is
             assert len(running) == 1, answers
             assert read_lockfile(path)["hub.id"] == running[0].split()[1]
             _all_do(racers, "stop")
-            assert list(isolated.iterdir()) == []
+            # some versions of Astropy make their directory
+            assert [left for left in isolated.iterdir() if left.name != ".astropy"] == []
 
 
 def _all_do(racers: list[Program], what: str) -> list[str]:

@@ -290,12 +290,18 @@ def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop
 
 def test_an_answer_that_is_overtaken_by_the_end_of_the_connection_is_reported(server, loop, operations):
     """It was accepted, and waits for the loop, which is busy, and then sees the end first."""
-    gate = threading.Event()
+    entered, gate = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        entered.set()
+        gate.wait(PATIENCE)
+
     client = RawClient(server.port, call("wait"))
     eventually(loop, lambda: operations.waiting)
     sent: list[bool] = []
     operations.waiting[0].on_sent = sent.append
-    loop.call_soon(gate.wait, PATIENCE)
+    loop.call_soon(be_busy)
+    assert entered.wait(PATIENCE)
     assert operations.waiting[0].resolve("x")
     client.close()
     gate.set()
