@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for a hub.
 LOOK_EVERY = 1.0
+#: Seconds that another program's hub may take to start.
+START_TIME = 3.0
 #: Seconds for which `disconnect` waits for handlers that are at work.
 HANDLER_TIME = 1.0
 
@@ -192,11 +195,24 @@ class Membership:
         try:
             hub.start()
         except SAMPHubError as error:  # another program was quicker: its hub does as well
-            log.debug("There is a hub by now: %s", error)
+            log.debug("There is a hub, or about to be: %s", error)
+            self._await_hub()
             return
         self.own_hub = hub
         if options.get("mode") == "multiple" or "lockfile" in options:  # it is not where one looks for hubs
             self._how["hub"] = hub
+
+    def _await_hub(self) -> None:
+        """Give a hub that is just starting the moment until its lockfile is there; nothing else tells of that."""
+        pause = threading.Event()
+        deadline = time.monotonic() + START_TIME
+        while time.monotonic() < deadline:
+            try:
+                self.hub.connect(**self._how)
+                return
+            except SAMPHubError as error:
+                log.debug("The other hub is not there yet: %s", error)
+            pause.wait(0.02)
 
     def _use_profile(self, web: bool | str) -> None:
         kind = SAMPWebHubProxy if web else SAMPHubProxy

@@ -90,8 +90,9 @@ class StandardProfile:
         bool
             Whether all has been delivered, or has failed.
         """
-        self._all_delivered = event = threading.Event()
-        self._loop.call_soon(self._check_delivered)
+        event = threading.Event()
+        # Begun in the loop's thread: what was put into the mailboxes before has been taken up by then.
+        self._loop.call_soon(self._report_delivered, event)
         return event.wait(timeout)
 
     def stop(self) -> None:
@@ -120,6 +121,10 @@ class StandardProfile:
     def _on_idle(self, mailbox: PushMailbox) -> None:
         if mailbox.is_closed:
             self._mailboxes.discard(mailbox)
+        self._check_delivered()
+
+    def _report_delivered(self, event: threading.Event) -> None:
+        self._all_delivered = event
         self._check_delivered()
 
     def _check_delivered(self) -> None:
