@@ -18,8 +18,9 @@ Map = dict[str, Any]
 
 
 class Arrival(NamedTuple):
-    """A message that has arrived; ``msg_id`` is None for a notification."""
+    """A message that has arrived, and for which registration; ``msg_id`` is None for a notification."""
 
+    private_key: str
     sender_id: str
     msg_id: str | None
     mtype: str

@@ -100,7 +100,7 @@ class Receiving(BindingMethods):
         message : mapping
             The message.
         """
-        if self._tapped(sender_id, None, message) is not None:
+        if self._tapped(private_key, sender_id, None, message) is not None:
             return ""
         binding = self._handlers.for_notification(message["samp.mtype"])
         if binding is not None:
@@ -128,7 +128,7 @@ class Receiving(BindingMethods):
             The message.
         """
         mtype = message["samp.mtype"]
-        response = self._tapped(sender_id, msg_id, message)
+        response = self._tapped(private_key, sender_id, msg_id, message)
         if response is not None:
             self._answer(private_key, msg_id, response)
             return ""
@@ -211,12 +211,14 @@ class Receiving(BindingMethods):
     def _run(self, function: Callable[..., Any], is_direct: bool, *args: Any) -> Any:
         return function(*args) if is_direct else self.run_handler(function, *args)
 
-    def _tapped(self, sender_id: str, msg_id: str | None, message: Mapping[str, Any]) -> dict[str, SAMPValue] | None:
+    def _tapped(
+        self, private_key: str, sender_id: str, msg_id: str | None, message: Mapping[str, Any]
+    ) -> dict[str, SAMPValue] | None:
         """Show a message to the package's own listeners; the response if one of them has taken it."""
         mtype = message["samp.mtype"]
         for tap in self._handlers.taps_for(mtype):
             try:
-                response = tap(Arrival(sender_id, msg_id, mtype, message["samp.params"]))
+                response = tap(Arrival(private_key, sender_id, msg_id, mtype, message["samp.params"]))
             except Exception as error:
                 log.exception("A listener to %s failed", mtype)
                 response = error_response(error_text(error))

@@ -243,6 +243,7 @@ class Clients:
             host.client.loop.run_in_worker(self._follow_again)
 
     def _follow_again(self) -> None:
+        self.clear()  # of what the last hub's events have told since: ids begin anew with each hub
         try:
             self.follow()
         except SAMPClientError:  # the program has disconnected meanwhile
@@ -280,23 +281,22 @@ class Clients:
             return
         if client_id in {host.get_public_id(), host.client.hub_id}:
             return
-        with self._news:
-            info = self._known.get(client_id, ClientInfo(client_id))
         what = arrival.mtype.rpartition(".")[2]
-        if what == "unregister":
-            self._remove(client_id)
-        elif what == "register":
-            self._put(info)
-        elif what in {"metadata", "subscriptions"} and isinstance(arrival.params.get(what), dict):
-            self._put(replace(info, **{what: arrival.params[what]}))
-
-    def _remove(self, client_id: str) -> None:
         with self._news:
-            self._gone.add(client_id)
-            self._known.pop(client_id, None)
-            self._news.notify_all()
-        for listener in self._listeners:
-            listener(client_id)
+            if arrival.private_key != host.get_private_key():  # it was the last hub's
+                return
+            info = self._known.get(client_id, ClientInfo(client_id))
+            if what == "unregister":
+                self._gone.add(client_id)
+                self._known.pop(client_id, None)
+                self._news.notify_all()
+            elif what == "register":
+                self._put(info)
+            elif what in {"metadata", "subscriptions"} and isinstance(arrival.params.get(what), dict):
+                self._put(replace(info, **{what: arrival.params[what]}))
+        if what == "unregister":
+            for listener in self._listeners:
+                listener(client_id)
 
 
 def _is(info: ClientInfo, who: str) -> bool:
