@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 
 from ..docs.examples import DOCS, run_page
 from .browser import NODE, Browser, Site
@@ -46,9 +47,14 @@ class Program:
 
         def work() -> None:
             self.user.wait_for(name, 60, "table.load.votable")
-            # TOPCAT sends to those of whom it knows that they take tables: let it read the hub's news first
-            self.user.ecall_and_wait("topcat", "samp.app.ping", 20)
-            self._screen.click(*BROADCAST)
+            # TOPCAT sends to those of whom it knows that they take tables, and may not have read the hub's news yet
+            pause = threading.Event()
+            with suppress(SAMPError):  # the page has ended
+                for _ in range(20):
+                    self._screen.click(*BROADCAST)
+                    pause.wait(2)
+                    if "table.load.*" not in self.user.get_subscriptions(name):
+                        return
 
         self.user.client.loop.run_in_worker(work)
 
