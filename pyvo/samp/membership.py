@@ -196,14 +196,18 @@ class Membership:
             hub.start()
         except SAMPHubError as error:  # another program was quicker: its hub does as well
             log.debug("There is a hub, or about to be: %s", error)
-            self._await_hub()
+            self._await_hub(error)
             return
         self.own_hub = hub
         if options.get("mode") == "multiple" or "lockfile" in options:  # it is not where one looks for hubs
             self._how["hub"] = hub
 
-    def _await_hub(self) -> None:
-        """Give a hub that is just starting the moment until its lockfile is there; nothing else tells of that."""
+    def _await_hub(self, why: SAMPHubError) -> None:
+        """
+        Give a hub that is just starting the moment until its lockfile is there; nothing else tells of that.
+
+        If there is none, the error is ``why`` our own has not started.
+        """
         pause = threading.Event()
         deadline = time.monotonic() + START_TIME
         while time.monotonic() < deadline:
@@ -213,6 +217,7 @@ class Membership:
             except SAMPHubError as error:
                 log.debug("The other hub is not there yet: %s", error)
             pause.wait(0.02)
+        raise why
 
     def _use_profile(self, web: bool | str) -> None:
         kind = SAMPWebHubProxy if web else SAMPHubProxy

@@ -489,23 +489,24 @@ print(len(os.listdir("/dev/fd")), threading.active_count(), flush=True)
 """
 
 
+def start_exhausted(directory: Path) -> subprocess.Popen[str]:
+    """A server in a process of its own that may open few files."""
+    script = directory / "exhausted.py"
+    script.write_text(EXHAUSTED)
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
 def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
     """Connections wait in the backlog of a server that cannot accept them, which the kernel reports all the time."""
-    script = tmp_path / "exhausted.py"
-    script.write_text(EXHAUSTED)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with (
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-        ExitStack() as stack,
-    ):
+    with start_exhausted(tmp_path) as process, ExitStack() as stack:
         assert process.stdin is not None
         assert process.stdout is not None
 
@@ -535,20 +536,7 @@ def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
 def test_more_connections_than_descriptors(tmp_path):
     """The limit on connections is below that on descriptors: the oldest idle ones go, the newest is served."""
-    script = tmp_path / "exhausted.py"
-    script.write_text(EXHAUSTED)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with (
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-        ExitStack() as stack,
-    ):
+    with start_exhausted(tmp_path) as process, ExitStack() as stack:
         assert process.stdin is not None
         assert process.stdout is not None
         port = int(process.stdout.readline())
