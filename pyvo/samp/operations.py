@@ -82,7 +82,9 @@ class HubOperations(XMLRPCHandler):
 
     def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
         """Look up somebody's metadata (R11)."""
-        return self._broker.get_metadata(self._client(key), client_id)
+        client = self._client(key)
+        self._on_question(client)
+        return self._broker.get_metadata(client, client_id)
 
     def declare_subscriptions(self, key: str, subscriptions: dict[str, SAMPValue]) -> str:
         """Replace what the caller is subscribed to (R12)."""
@@ -91,11 +93,15 @@ class HubOperations(XMLRPCHandler):
 
     def get_subscriptions(self, key: str, client_id: str) -> dict[str, SAMPValue]:
         """Look up what somebody is subscribed to."""
-        return self._broker.get_subscriptions(self._client(key), client_id)
+        client = self._client(key)
+        self._on_question(client)
+        return self._broker.get_subscriptions(client, client_id)
 
     def get_registered_clients(self, key: str) -> list[SAMPValue]:
         """List all others (R14)."""
-        return self._broker.get_registered_clients(self._client(key))
+        client = self._client(key)
+        self._on_question(client)
+        return self._broker.get_registered_clients(client)
 
     def get_subscribed_clients(self, key: str, mtype: str) -> dict[str, SAMPValue]:
         """Map all others who take an MType to their annotations (R14)."""
@@ -150,6 +156,9 @@ class HubOperations(XMLRPCHandler):
 
     def _response(self, response: dict[str, SAMPValue], index: int) -> Payload:
         return Payload.response(response, self._raw(index), self._profile_name)
+
+    def _on_question(self, client: Client) -> None:
+        """For a profile that takes note of who asks who is there."""
 
     def _on_response(self, client: Client, response: Payload) -> None:
         """For a profile that keeps account of what its clients have seen; called in any thread."""

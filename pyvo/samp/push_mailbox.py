@@ -6,7 +6,8 @@ Theory of operation
 -------------------
 The broker puts deliveries from whatever thread; each hops into the loop's thread, to which everything else here
 belongs. There a `Dispatcher` sends them in order, each when the one before has been acknowledged or has had
-its grace time (R24), over a connection that is kept; one more is opened for each that goes beside.
+its grace time (R24), over a connection that is kept; one more is opened for each that goes beside. Only the hub's
+events may wait before that, for a client that would lose them (see `newcomer`).
 
 A delivery ends in one of these ways, of which all but the first are told to the broker, so that the caller
 learns of them (R23). None of them leads to the delivery being made again.
@@ -28,10 +29,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pyvo.samp.broker import Broker, Client, Delivery
+from pyvo.samp.broker import NOTIFICATION, Broker, Client, Delivery
 from pyvo.samp.dispatcher import Dispatcher
 from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
 from pyvo.samp.liveness import Address, Liveness
+from pyvo.samp.newcomer import Newcomer
 from pyvo.samp.transport.connection import http_address
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.outgoing import Outgoing
@@ -114,6 +116,7 @@ class PushMailbox:
         self._url = url
         self.address: Address = http_address(url)[:2]
         self._dispatcher: Dispatcher[_Item] = Dispatcher(self._send, loop.call_later)
+        self._newcomer: Newcomer[_Item] = Newcomer(self._dispatcher.put, loop.call_later)
         self._idle: list[tuple[Outgoing, float]] = []
         self._at_work: dict[Outgoing, str] = {}  # and the URL each was opened to
         self._number = 0
@@ -139,6 +142,10 @@ class PushMailbox:
         self.address = http_address(url)[:2]
         self._url = url
         self._drop_idle()
+
+    def spare_news(self) -> None:
+        """Take note that the client asks who is there: the hub's events wait until it knows."""
+        self._newcomer.asks()
 
     @property
     def is_idle(self) -> bool:
@@ -187,7 +194,13 @@ class PushMailbox:
             return
         self._number += 1
         self._bytes += size
-        self._dispatcher.put(_Item(delivery, size, time.monotonic()))
+        item = _Item(delivery, size, time.monotonic())
+        if delivery.kind == NOTIFICATION and delivery.sender_id == self._broker.hub_id:
+            if delivery.body.mtype == "samp.hub.event.shutdown":
+                self._newcomer.release()
+            self._newcomer.take(item)
+        else:
+            self._dispatcher.put(item)
 
     def _send(self, item: _Item, done: Callable[[], None]) -> None:
         now = time.monotonic()
@@ -262,7 +275,7 @@ class PushMailbox:
 
     def _end(self) -> None:
         self._closed = True
-        for item in self._dispatcher.close():
+        for item in self._newcomer.close() + self._dispatcher.close():
             self._discount(item)
         self._drop_idle()
         self._liveness.discard(self)

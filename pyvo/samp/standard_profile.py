@@ -118,6 +118,11 @@ class StandardProfile:
         self._mailboxes.add(mailbox)
         self._broker.set_callable(client, True, mailbox)
 
+    def spare_news(self, client: Client) -> None:
+        """Let the hub's events wait while a client is finding out who is there."""
+        if isinstance(client.mailbox, PushMailbox):
+            client.mailbox.spare_news()
+
     def _on_idle(self, mailbox: PushMailbox) -> None:
         if mailbox.is_closed:
             self._mailboxes.discard(mailbox)
@@ -166,3 +171,9 @@ class _Operations(HubOperations):
         assert self.current is not None
         self._profile.set_callback(client, callback_url(url, self.current.connection.peer[0]))
         return ""
+
+    def _on_question(self, client: Client) -> None:
+        """Spare clients of JSAMP the events that they would lose now (see `newcomer`); others take them as they come."""
+        assert self.current is not None
+        if self.current.request.headers.get("user-agent", "").startswith("JSAMP"):
+            self._profile.spare_news(client)

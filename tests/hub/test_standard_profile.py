@@ -760,6 +760,63 @@ def test_a_client_may_move(bench: Bench, sender: Member) -> None:
         assert len(other.recipient.calls) == 1
 
 
+# Events for one that is finding out who is there
+
+
+EVENTS = "samp.hub.event.*"
+
+
+def ask_as_jsamp(bench: Bench, member: Member, operation: str, *params: str) -> None:
+    body = xmlrpc.client.dumps((member.key, *params), f"samp.hub.{operation}").encode()
+    status, text = post(bench, body, {"User-Agent": "JSAMP/1.3.7"})
+    assert status == 200
+    xmlrpc.client.loads(text)
+
+
+def told_of(member: Member) -> list[tuple[str, str]]:
+    messages = [params[-1] for _, params in member.recipient.calls]
+    return [(message["samp.mtype"].rpartition(".")[2], message["samp.params"].get("id", "")) for message in messages]
+
+
+def test_a_newcomer_of_jsamp_hears_the_news_when_it_has_asked(bench: Bench, sender: Member) -> None:
+    """JSAMP forgets what it is told while it asks who is there: it is told behind that, all of it and in order."""
+    jsamp = bench.join(well_behaved, EVENTS, "table.*")
+    bench.settle(jsamp)
+    jsamp.recipient.calls.clear()
+    ask_as_jsamp(bench, jsamp, "getRegisteredClients")
+    ask_as_jsamp(bench, jsamp, "getMetadata", sender.id)
+    late = bench.join()
+    late.hub.notify(late.key, jsamp.id, MESSAGE)
+    jsamp.recipient.wait_for(1)
+    ask_as_jsamp(bench, jsamp, "getSubscriptions", sender.id)
+    assert told_of(jsamp) == [("votable", "")]  # a message does not wait, an event does
+    jsamp.recipient.wait_for(3)
+    assert told_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
+
+
+def test_other_newcomers_hear_the_news_at_once(bench: Bench) -> None:
+    """Who asks does not wait for news, if it is not known to forget them."""
+    other = bench.join(well_behaved, EVENTS)
+    mailbox = bench.broker.client(other.id).mailbox
+    assert isinstance(mailbox, push_mailbox.PushMailbox)
+    bench.settle(other)
+    other.hub.getRegisteredClients(other.key)
+    assert mailbox._newcomer._timer is None
+    ask_as_jsamp(bench, other, "getRegisteredClients")
+    assert mailbox._newcomer._timer is not None
+
+
+def test_the_end_is_no_news_that_waits(bench: Bench) -> None:
+    """R26: who is finding out who is there is told of the shutdown at once."""
+    jsamp = bench.join(well_behaved, EVENTS)
+    bench.settle(jsamp)
+    ask_as_jsamp(bench, jsamp, "getRegisteredClients")
+    late = bench.join()
+    bench.broker.announce_shutdown()
+    assert bench.profile.wait_delivered(5.0)
+    assert told_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
+
+
 # The end
 
 

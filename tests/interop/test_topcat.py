@@ -117,6 +117,21 @@ def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, 
     assert "No such file" in response["samp.error"]["samp.errortxt"]
 
 
+def test_topcat_knows_who_comes_while_it_looks_around(
+    hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path
+) -> None:
+    """TOPCAT forgets what it is told while it asks who is there; those who come just then are its partners all the same."""
+    first = connect("first")
+    witness = Witness(first)
+    show("topcat", "-samp")
+    topcat = witness.arrival("topcat", "table.load.votable")
+    crowd = [Recorder(connect(f"late {number}"), "table.load.*") for number in range(10)]
+    load(first, topcat, write_table(tmp_path)[1])
+    screen.click(*BROADCAST)
+    for received in crowd:
+        assert received.wait(1)[0].sender == topcat
+
+
 def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
     """TOPCAT registers again by itself when our hub was restarted, and unregisters when it is ended."""
     client = connect("one")

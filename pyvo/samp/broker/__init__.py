@@ -21,6 +21,6 @@ from __future__ import annotations
 from pyvo.samp.broker.calls import PendingCall
 from pyvo.samp.broker.clients import Client
 from pyvo.samp.broker.core import Broker
-from pyvo.samp.broker.deliveries import Delivery, Mailbox, Payload
+from pyvo.samp.broker.deliveries import NOTIFICATION, Delivery, Mailbox, Payload
 
-__all__ = ["Broker", "Client", "Delivery", "Mailbox", "Payload", "PendingCall"]
+__all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "Mailbox", "Payload", "PendingCall"]
