@@ -173,7 +173,7 @@ class _Operations(HubOperations):
         return ""
 
     def _on_question(self, client: Client) -> None:
-        """Spare clients of JSAMP the events that they would lose now (see `newcomer`); others take them as they come."""
+        """Spare clients of JSAMP the events that they would lose now (see `newcomer`)."""
         assert self.current is not None
         if self.current.request.headers.get("user-agent", "").startswith("JSAMP"):
             self._profile.spare_news(client)

@@ -120,7 +120,7 @@ def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, 
 def test_topcat_knows_who_comes_while_it_looks_around(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path
 ) -> None:
-    """TOPCAT forgets what it is told while it asks who is there; those who come just then are its partners all the same."""
+    """TOPCAT forgets what it is told while it asks who is there; it knows those who come just then all the same."""
     first = connect("first")
     witness = Witness(first)
     show("topcat", "-samp")
