@@ -12,9 +12,9 @@ The real programs at the other end are not strict: DS9 ends its header lines wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from .http_body import Body, HTTPError
 from .http_head import content_length, keeps_alive, parse_headers
@@ -25,6 +25,11 @@ MAX_HEAD = 32 * 1024
 MAX_BODY = 64 * 1024 * 1024
 #: How many times an answer may announce itself (status 100 to 199) before it comes.
 MAX_ANNOUNCEMENTS = 10
+#: How many heads are remembered, and how long one may be for that.
+MAX_KNOWN = 256
+MAX_KNOWN_HEAD = 1024
+
+H = TypeVar("H")
 
 
 class Request(NamedTuple):
@@ -92,6 +97,8 @@ _REASONS = {int(status): status.phrase for status in HTTPStatus}
 class _Reader:
     """What requests and answers have in common: a head of lines, then a body."""
 
+    #: Heads that were parsed of late: a program sends the same one over and over, new connections or not.
+    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
     #: What the first line looks like, without its end.
     first_line: re.Pattern[str]
     #: What the first byte may be: a peer that speaks another protocol (TLS, say) is told at once.
@@ -138,6 +145,18 @@ class _Reader:
         del buffer[:end]
         self._scanned = 0
         self._begun = False
+        return head
+
+    def _head_of(self, data: bytes, parse: Callable[[bytes], H]) -> H:
+        """What a head says. To parse one costs more than all else about a short message."""
+        key = data, self.max_body
+        head: H | None = self.known.get(key)
+        if head is None:
+            head = parse(data)
+            if len(data) <= MAX_KNOWN_HEAD:
+                if len(self.known) >= MAX_KNOWN:
+                    self.known.clear()
+                self.known[key] = head
         return head
 
     def _find_end_of_head(self) -> int:
@@ -193,13 +212,13 @@ class RequestReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
+    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
     first_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
     first_byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     what = "request"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._last_bytes = b""
         self._head = _RequestHead("", "", {}, False, None, False, False)
         #: Whether the sender is to be told that it may send the body.
         self.wants_continue = False
@@ -260,9 +279,7 @@ class RequestReader(_Reader):
         data = self._take_head()
         if data is None:
             return False
-        if data != self._last_bytes:  # a client that keeps its connection sends the same head over and over
-            self._head = self._parse(data)
-            self._last_bytes = data
+        self._head = self._head_of(data, self._parse)
         return True
 
     def _parse(self, data: bytes) -> _RequestHead:
@@ -303,13 +320,13 @@ class AnswerReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
+    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
     first_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
     first_byte = b"H"
     what = "answer"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._last_bytes = b""
         self._head = _AnswerHead(0, "", {}, False, None, False)
         self._announcements = 0
 
@@ -363,12 +380,9 @@ class AnswerReader(_Reader):
             data = self._take_head()
             if data is None:
                 return False
-            if data == self._last_bytes:  # acknowledgements are all alike
-                return True
-            head = self._parse(data)
+            head = self._head_of(data, self._parse)
             if head.status >= 200:  # the ones below only announce the answer
                 self._head = head
-                self._last_bytes = data
                 return True
             self._announcements += 1
             if self._announcements > MAX_ANNOUNCEMENTS:
