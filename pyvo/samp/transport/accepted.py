@@ -76,6 +76,14 @@ class Connection:
         self.on_closed: Callable[[], object] | None = None
         self.loop.watch(sock, READ, self._on_event)
 
+    def begin(self) -> None:
+        """
+        Serve what is there already.
+
+        Mostly a request comes with the connection: it need not wait for another round of the loop.
+        """
+        self._run(self._read)
+
     def is_there(self) -> bool:
         """Whether the other side has not closed the connection: asked of the kernel, which knows it before the loop."""
         return self._peek() is not False

@@ -195,6 +195,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
             connection.close()
         else:
             self.mark_idle(connection)
+            connection.begin()
 
     def _on_accept_error(self, error: OSError) -> None:
         if error.errno in _GONE:
