@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -124,3 +126,19 @@ def make_hub() -> Iterator[Callable[..., SAMPHubServer]]:
 def hub(make_hub: Callable[..., SAMPHubServer]) -> SAMPHubServer:
     """A running hub with the Standard Profile, in the lockfile of this test's home."""
     return make_hub()
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    """A screen that nobody sees, for programs with windows: what ``DISPLAY`` is to be."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed (tests/interop/install does it)")
+    ours, its = os.pipe()
+    command = ["Xvfb", "-displayfd", str(its), "-nolisten", "tcp", "-noreset"]
+    with subprocess.Popen(command, pass_fds=(its,), stderr=subprocess.DEVNULL) as server:
+        os.close(its)
+        try:
+            with os.fdopen(ours) as answer:
+                yield ":" + answer.readline().strip()
+        finally:
+            server.terminate()

@@ -105,6 +105,30 @@ def test_there_is_no_init_file() -> None:
 
 # What installing does
 
+#: Sends what a service has answered, and prints a UCD and an INFO of what has arrived.
+SEND_RESULTS = """
+import warnings
+from astropy.io.votable import from_table, parse, tree
+from astropy.table import Table
+from pyvo.dal.query import DALResults
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+table = Table({"ra": [1.0, 2.0]})
+table["ra"].meta["ucd"] = "pos.eq.ra"
+document = from_table(table)
+document.resources[0].infos.append(tree.Info(name="QUERY_STATUS", value="OK"))
+hub = SAMPHubServer(web_profile=False)
+hub.start()
+with SAMPIntegratedClient(name="Alice") as alice, SAMPIntegratedClient(name="Bob") as bob:
+    arrived = []
+    @bob.on("table.load.votable")
+    def load(url: str):
+        arrived.append(parse(url))
+    assert alice.send(DALResults(document), to="Bob").ok
+[document] = arrived
+print(document.get_first_table().fields[0].ucd, document.resources[0].infos[0].value)
+hub.stop()
+"""
+
 
 def test_metadata_and_files() -> None:
     """Two dependencies, both commands, and every module of the package by a rule, not by a list."""
@@ -152,5 +176,6 @@ def test_on_top_of_upstream(tmp_path: Path, isolated: Path) -> None:
     listed = call(python, "-m", "pip", "list", "--format", "freeze")
     assert f"pyvo-samp=={version}".lower() in listed.lower().replace("_", "-")
     assert "did NOT" not in call(python, "-m", "pyvo.samp", "demo")
+    assert call(python, "-c", SEND_RESULTS) == "pos.eq.ra OK"
     assert "usage: samp_hub" in call(scripts / "samp_hub", "--help")
     assert "usage: samp" in call(scripts / "samp", "--help")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import runpy
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,20 +94,9 @@ def _show(script: str, name: str, client: SAMPIntegratedClient, environment: dic
     assert "Two stars: 2 rows" in output
 
 
-def test_tk(client: SAMPIntegratedClient, python_environment: dict[str, str]) -> None:
+def test_tk(client: SAMPIntegratedClient, python_environment: dict[str, str], display: str) -> None:
     pytest.importorskip("tkinter")
-    if shutil.which("Xvfb") is None:
-        pytest.skip("Xvfb is not installed (tests/interop/install does it)")
-    ours, its = os.pipe()
-    command = ["Xvfb", "-displayfd", str(its), "-nolisten", "tcp"]
-    with subprocess.Popen(command, pass_fds=(its,), stderr=subprocess.DEVNULL) as screen:
-        os.close(its)
-        try:
-            with os.fdopen(ours) as answer:
-                display = ":" + answer.readline().strip()
-            _show(TK, "tk_viewer.py", client, {**python_environment, "DISPLAY": display}, "Tk viewer")
-        finally:
-            screen.terminate()
+    _show(TK, "tk_viewer.py", client, {**python_environment, "DISPLAY": display}, "Tk viewer")
 
 
 def test_qt(client: SAMPIntegratedClient, python_environment: dict[str, str]) -> None:

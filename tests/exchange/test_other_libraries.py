@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Objects of libraries that need not be installed: pandas, mocpy, specutils, pyvo. Skipped where one is not."""
+"""Objects of libraries that need not be installed: pandas, mocpy, specutils. Skipped where one is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.io.votable import from_table
 from astropy.nddata import StdDevUncertainty
 from astropy.table import Table
 
@@ -92,16 +91,3 @@ def test_spectrum_like(pair: Pair) -> None:
     flux = back["flux"] if isinstance(back, Table) else back.flux
     assert flux.unit == u.Jy
     assert len(flux) == 5
-
-
-def test_pyvo_results(pair: Pair) -> None:
-    """The VOTable that a service answered is sent as it is."""
-    results = pytest.importorskip("pyvo.dal.query")
-    table = Table({"ra": [1.0, 2.0]})
-    table["ra"].meta["ucd"] = "pos.eq.ra"
-    document = from_table(table)
-    from astropy.io.votable.tree import Info
-
-    document.resources[0].infos.append(Info(name="QUERY_STATUS", value="OK"))
-    back = exchange(pair, results.DALResults(document), "table.load.votable")
-    assert back["ra"].meta["ucd"] == "pos.eq.ra"

@@ -77,11 +77,7 @@ class Connection:
         self.loop.watch(sock, READ, self._on_event)
 
     def begin(self) -> None:
-        """
-        Serve what is there already.
-
-        Mostly a request comes with the connection: it need not wait for another round of the loop.
-        """
+        """Serve the request that mostly comes with the connection, without another round of the loop."""
         self._run(self._read)
 
     def is_there(self) -> bool:
