@@ -7,9 +7,10 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
+from pyvo.samp.errors import SAMPValueError
 from pyvo.samp.transport.connection import http_address
 
-__all__ = ["OwnNames", "callback_url"]
+__all__ = ["OwnNames", "callback_url", "checked_port"]
 
 
 class OwnNames:
@@ -35,6 +36,31 @@ class OwnNames:
         if not (colon and port.isdigit()):
             name = host.lower()
         return name in self._names or (self._everywhere and _is_address(name.strip("[]")))
+
+
+def checked_port(port: int | str) -> int:
+    """
+    Check the number of a port.
+
+    Parameters
+    ----------
+    port : int or str
+        The number, as a text too.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    SAMPValueError
+        It is none from 0 to 65535.
+    """
+    text = str(port).strip()
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise SAMPValueError(f"A port is a number from 0 to 65535, not {port!r}")
+    return int(text)
 
 
 def callback_url(url: str, peer: str) -> str:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .addresses import checked_port
 from .errors import SAMPClientError, SAMPHubError
 from .farewell import Remains, weakly
 from .forking import forget_in_child
@@ -64,7 +65,7 @@ class SAMPClient(Receiving):
             self._metadata["samp.name"] = name
         if description is not None:
             self._metadata["samp.description.text"] = description
-        self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), int(port))
+        self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), checked_port(port))
         self._callable = bool(callable)
         self._handlers = Handlers()
         self._handlers.calls = {"samp.app.ping": Binding(answer_ping, False, {})}

@@ -19,7 +19,7 @@ class Conf(ConfigNamespace):
 
     n_retries = ConfigItem(
         10,
-        "How many times a request that was refused before it reached the hub is tried again.",
+        "Accepted for programs that set it. Nothing is tried again: who was refused is told so at once.",
         module="pyvo.samp",
     )
 

@@ -20,6 +20,8 @@ Everything raised on purpose derives from `SAMPError`::
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 from xmlrpc.client import Fault
 
@@ -36,6 +38,7 @@ __all__ = [
     "SAMPTypeError",
     "SAMPValueError",
     "SAMPWarning",
+    "warn",
 ]
 
 
@@ -128,3 +131,19 @@ class SAMPTypeError(SAMPError, TypeError):
 
 class SAMPValueError(SAMPError, ValueError):
     """A value has the right type but not a valid content."""
+
+
+def warn(text: str) -> None:
+    """
+    Warn with `SAMPWarning`, and name the line of the program that led here, not one of this package.
+
+    Parameters
+    ----------
+    text : str
+        What is amiss.
+    """
+    own = __name__.rpartition(".")[0]
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(own):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, SAMPWarning, stacklevel=level)

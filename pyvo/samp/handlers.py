@@ -71,6 +71,8 @@ class Binding(NamedTuple):
         assert isinstance(copied, dict)
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            raise SAMPClientError(f"{function!r} is a coroutine function: AsyncSAMPClient.on takes such handlers")
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # some functions written in C do not tell; the usual is assumed
@@ -149,7 +151,7 @@ class Handlers:
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
         with self._lock:
-            self.responses = {**self.responses, msg_tag: function}
+            self.responses = {**self.responses, str(encode(msg_tag, "msg_tag")): function}
 
     def unbind_notification(self, mtype: str) -> None:
         """Undo `bind_notification`."""
@@ -164,7 +166,7 @@ class Handlers:
     def unbind_response(self, msg_tag: str) -> None:
         """Undo `bind_response`."""
         with self._lock:
-            self.responses = _without(self.responses, msg_tag, "responses to")
+            self.responses = _without(self.responses, str(encode(msg_tag, "msg_tag")), "responses to")
 
     def for_notification(self, mtype: str) -> Binding | None:
         """The most specific binding for a notification."""
@@ -198,6 +200,10 @@ def _without(table: dict[str, Any], key: str, what: str) -> dict[str, Any]:
     return {other: value for other, value in table.items() if other != key}
 
 
+#: Exceptions whose texts say nothing without their names: "'url'", "3".
+_TERSE = (KeyError, SystemExit, StopIteration, AssertionError)
+
+
 def error_text(error: BaseException) -> str:
     """
     What the sender of a call is told of an exception in its handler.
@@ -212,7 +218,9 @@ def error_text(error: BaseException) -> str:
     str
         Its message without the traceback, in characters that every hub takes (R2).
     """
-    text = str(error) or type(error).__name__
+    text = str(error)
+    if not text or isinstance(error, _TERSE):
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
     return "".join(
         c if " " <= c <= "~" or c in "\n\t" else " " if c == "\r" else c.encode("unicode_escape").decode() for c in text
     )

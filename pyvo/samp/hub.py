@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .addresses import checked_port
 from .broker import Broker, Delivery
 from .consent_askers import WebProfileDialog
 from .errors import SAMPHubError
@@ -66,7 +67,7 @@ class SAMPHubServer:
     Raises
     ------
     ValueError
-        ``mode`` is none of the two.
+        ``mode`` is none of the two, or a port is no port.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class SAMPHubServer:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
         self._id = secrets.token_hex(8)
         self._secret = secret
-        self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), port)
+        self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), checked_port(port))
         self._lockfile = lockfile
         self._timeout = timeout
         self._client_timeout = client_timeout
@@ -98,7 +99,7 @@ class SAMPHubServer:
         self._label = label
         self._web_profile = web_profile
         self._web_profile_dialog = web_profile_dialog
-        self._configured_web_port = web_port
+        self._configured_web_port = checked_port(web_port)
         self._web_profile_mtypes = None if web_profile_mtypes is None else list(web_profile_mtypes)
         self._starting = threading.Lock()
         self._session: HubSession | None = None
@@ -218,7 +219,7 @@ class SAMPHubServer:
 
     def _options(self) -> SessionOptions:
         if self._lockfile is not None:
-            lockfile = Path(self._lockfile)
+            lockfile = Path(self._lockfile).expanduser().absolute()  # the program may change its directory
         elif self._mode == "multiple":
             lockfile = private_lockfile(f"{os.getpid()}-{self._id}")
         else:

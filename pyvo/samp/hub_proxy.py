@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from .callback_server import CallbackServer
-from .errors import SAMPProxyError, SAMPValueError
+from .errors import SAMPValueError
 from .farewell import Receiver
 from .hub_link import MARGIN, HubLink
 from .inbox import Inbox
@@ -359,10 +359,6 @@ class SAMPHubProxy(HubLink):
         response : mapping
             With ``samp.status``, and ``samp.result`` or ``samp.error`` (R17).
         """
-        try:
-            answer = self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)
-        except SAMPProxyError:
-            self.replied.add(msg_id)
-            raise
+        answer = self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)
         self.replied.add(msg_id)
         return answer

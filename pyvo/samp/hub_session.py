@@ -157,7 +157,9 @@ class HubSession:
 
     def _check_activity(self) -> None:
         left = self.broker.last_active + self._options.timeout - time.monotonic()
-        if left > 0:
+        if any(client.awaited for client in self.broker.clients()):  # and those whom they wait for may be at work
+            self._later(self._options.timeout, self._check_activity)
+        elif left > 0:
             self._later(left, self._check_activity)
         else:
             log.info("The hub stops: nobody has used it for %g s", self._options.timeout)
@@ -171,7 +173,8 @@ class HubSession:
             left = client.last_active + limit - now
             if left > 0:
                 wait = min(wait, left)
-            elif not getattr(client.mailbox, "is_pulled", False):  # a page that waits is there
+            elif not (client.awaited or client.owed or getattr(client.mailbox, "is_pulled", False)):
+                # who waits for an answer, works on one, or is a page that waits, is there
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._later(wait, self._check_clients)
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from .bindings import BindingMethods
-from .errors import SAMPWarning
+from .errors import warn
 from .exchange.mixin import Exchange
 from .handlers import Handlers
 from .keyword_sending import KeywordSending
@@ -185,7 +184,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
         recipients = self.hub.notify_all(self.client.require_key(), message)
         if not recipients:
             mtype = message.get("samp.mtype")
-            warnings.warn(f"No client is subscribed to {mtype}: nobody was notified", SAMPWarning, stacklevel=2)
+            warn(f"No client is subscribed to {mtype}: nobody was notified")
         return recipients
 
     def call(self, recipient_id: str, msg_tag: str, message: Map) -> str:

@@ -109,11 +109,19 @@ def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) ->
         if recipient in names or recipient == conn.get_public_id():
             raise
         found = clients_named(names, recipient)
+        if not found and _is_own_name(conn, recipient):
+            found = [str(conn.get_public_id())]
         if not found:
             raise _nobody(fault, recipient, names) from None
     if len(found) > 1:
         raise SAMPClientError(f"Several clients are called {recipient!r}; give an id: {', '.join(found)}")
     return operation(found[0])
+
+
+def _is_own_name(conn: Connected, name: str) -> bool:
+    own_id = str(conn.get_public_id())
+    own_name = conn.hub.get_metadata(str(conn.get_private_key()), own_id).get("samp.name", "")
+    return bool(clients_named({own_id: str(own_name)}, name))
 
 
 def _nobody(fault: SAMPProxyError, recipient: str, names: dict[str, str]) -> SAMPProxyError:

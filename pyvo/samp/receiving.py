@@ -10,7 +10,7 @@ from typing import Any
 
 from .bindings import BindingMethods
 from .dispatching import Elsewhere
-from .errors import SAMPError
+from .errors import SAMPError, SAMPProxyError
 from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
 from .hub_proxy import SAMPHubProxy
 from .protocol import SAMPValue, error_response, ok_response
@@ -232,8 +232,13 @@ class Receiving(BindingMethods):
             return
         try:
             self.hub.reply(private_key, msg_id, response)
+        except SAMPProxyError as error:
+            if response["samp.status"] == "samp.error":
+                log.debug("A reply was not taken: %s", error)
+            else:  # JSAMP's hub refuses what is not ASCII: the caller must not be left waiting for that
+                self._answer(private_key, msg_id, error_response(f"The answer was refused: {error_text(error)}"))
         except SAMPError as error:
-            log.debug("A reply was not taken: %s", error)
+            log.debug("A reply was not sent: %s", error)
 
 
 def answer_ping(private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:

@@ -6,10 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .protocol import SAMPValue, encode
+from .errors import SAMPTypeError
+from .protocol import SAMPValue, check_message, check_response, encode
 from .transport.connection import XMLRPCClient
 
 __all__ = ["RemoteMethod", "encoded"]
+
+
+#: Parameters that have to be more than a SAMP value. The hub would refuse them as well, but it does not know which line
+#: of the program they came from.
+_CHECKS = {"message": check_message, "response": check_response}
 
 
 class RemoteMethod:
@@ -56,7 +62,17 @@ def encoded(params: Mapping[str, Any]) -> list[SAMPValue]:
     """
     return [
         # Nothing has to be done about most strings, ids and keys above all.
-        value if type(value) is str and value.isascii() and value.isprintable()
-        else encode(value, "" if isinstance(value, Mapping) else name)
+        value
+        if type(value) is str and name not in _CHECKS and value.isascii() and value.isprintable()
+        else _encoded(name, value)
         for name, value in params.items()
     ]  # fmt: skip
+
+
+def _encoded(name: str, value: Any) -> SAMPValue:
+    if not isinstance(value, Mapping):
+        if name in _CHECKS:
+            raise SAMPTypeError(f"A {name} is a map, not {value!r}")
+        return encode(value, name)
+    check = _CHECKS.get(name)
+    return encode(value) if check is None else check(encode(value))

@@ -210,9 +210,9 @@ def test_garbage(bad_hub: BadHub, proxy: SAMPHubProxy, kind: str) -> None:
         (lambda proxy: proxy.register("secret"), "text"),
         (lambda proxy: proxy.get_registered_clients("key"), {}),
         (lambda proxy: proxy.get_metadata("key", "c1"), []),
-        (lambda proxy: proxy.notify_all("key", {}), "text"),
-        (lambda proxy: proxy.call("key", "c1", "tag", {}), []),
-        (lambda proxy: proxy.call_and_wait("key", "c1", {}, 5), "text"),
+        (lambda proxy: proxy.notify_all("key", {"samp.mtype": "a"}), "text"),
+        (lambda proxy: proxy.call("key", "c1", "tag", {"samp.mtype": "a"}), []),
+        (lambda proxy: proxy.call_and_wait("key", "c1", {"samp.mtype": "a"}, 5), "text"),
     ],
 )
 def test_wrong_kind(bad_hub: BadHub, proxy: SAMPHubProxy, operation: Callable[..., Any], wrong: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer
 
-from .examples import DOCS
+from .examples import DOCS, load_module
 
 ROOT = DOCS.parent
 
@@ -27,12 +26,7 @@ def run(python_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, iso
     pytest.importorskip("nbclient")
     for name, value in python_environment.items():
         monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("run_notebooks", DOCS / "notebooks" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.execute
+    return load_module(DOCS / "notebooks" / "run.py").execute
 
 
 def outputs(notebook: Any) -> str:

@@ -349,7 +349,7 @@ def test_results_and_errors(pair: Pair) -> None:
     assert ask("number", "x-test.b")["samp.result"] == {"value": "2.5"}
     assert ask("nothing")["samp.result"] == {}
     assert [float(ask("position")["samp.result"][key]) for key in ("ra", "dec")] == pytest.approx([1, 2])
-    assert ask("x")["samp.error"]["samp.errortxt"] == "'x'"
+    assert ask("x")["samp.error"]["samp.errortxt"] == "KeyError: 'x'"
     assert handle("number") == 2.5
 
 

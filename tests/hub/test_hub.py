@@ -534,6 +534,17 @@ def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:
     silent.client.disconnect()
 
 
+@pytest.mark.parametrize("options", [{"timeout": 0.3}, {"client_timeout": 0.3}])
+def test_who_waits_or_works_is_not_silent(make_hub: MakeHub, options: dict[str, float]) -> None:
+    """R22: neither time-out ends a call that is under way."""
+    hub = make_hub(**options)
+    with SAMPIntegratedClient(name="alice") as alice, SAMPIntegratedClient(name="bob") as bob:
+        pause = threading.Event()
+        bob.bind_receive_call("test.x", lambda key, sender, mtype, params, extra: pause.wait(1.2) or {"x": "1"})
+        assert alice.ecall_and_wait(bob.get_public_id(), "test.x", 0)["samp.result"] == {"x": "1"}
+        assert hub.is_running
+
+
 # Log
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..addresses import checked_port
 from ..consent_askers import make_asker
-from ..errors import SAMPError
+from ..errors import SAMPError, SAMPValueError
 from ..hub import SAMPHubServer
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
@@ -33,6 +34,13 @@ _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARN
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
 
 
+def _port(text: str) -> int:
+    try:
+        return checked_port(text)
+    except SAMPValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Declare the options of a hub.
@@ -45,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hub = parser.add_argument_group("the hub")
     hub.add_argument("-k", "--secret", help="what clients must know to register (default: a new one)")
     hub.add_argument("-d", "--addr", help="address to listen on (default: 127.0.0.1, this machine only)")
-    hub.add_argument("-p", "--port", type=int, default=0, help="port to listen on (default: a free one)")
+    hub.add_argument("-p", "--port", type=_port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="where the lockfile goes (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
         "-w",
@@ -72,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run beside other hubs, with a lockfile in ~/.samp-1",
     )
     hub.add_argument(
-        "--web-port", type=int, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
+        "--web-port", type=_port, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
     )
     add_consent_option(hub)
     hub.add_argument(

@@ -7,11 +7,10 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from pyvo.samp.errors import SAMPTypeError, SAMPValueError, SAMPWarning
+from pyvo.samp.errors import SAMPTypeError, SAMPValueError, warn
 
 __all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int"]
 
@@ -81,11 +80,9 @@ class _Encoder:
     def encode(self, value: object) -> SAMPValue:
         encoded = self._value(value, None, 0)
         if not self._ascii:
-            warnings.warn(
+            warn(
                 f"{self._name(self._beyond_ascii)} has characters beyond ASCII: hubs based on JSAMP (such as those "
-                "of TOPCAT and Aladin) refuse the whole message",
-                SAMPWarning,
-                stacklevel=3,
+                "of TOPCAT and Aladin) refuse the whole message"
             )
         return encoded
 
