@@ -105,9 +105,10 @@ def topcat() -> None:
     """TOPCAT with a table."""
     with studio("1100x520") as desk, desk.program("topcat", "-samp"):
         desk.client.wait_for("topcat", 60, "table.load.votable")
-        desk.client.send(cluster(), to="topcat", name="Pleiades, made up").check()
-        let_it_draw(2)
-        save(desk.screen, "topcat")
+        with desk.client.incoming("table.load.*"):  # somebody to broadcast to, or the button for that is grey
+            desk.client.send(cluster(), to="topcat", name="Pleiades, made up").check()
+            let_it_draw(2)
+            save(desk.screen, "topcat")
 
 
 def ds9() -> None:
@@ -129,6 +130,7 @@ def aladin() -> None:
         program.wait_for("Command>", 60)
         desk.client.wait_for("Aladin", 60, "image.load.fits")
         desk.client.send(picture(), to="Aladin", name="sky").check()
+        desk.client.aladin("zoom 2x")
         let_it_draw(3)
         save(desk.screen, "aladin")
 
