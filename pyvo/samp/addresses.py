@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
-from pyvo.samp.transport.connection import http_address
+from pyvo.samp.transport.http_url import http_address
 
 __all__ = ["OwnNames", "callback_url"]
 

@@ -14,7 +14,8 @@ import pytest
 from pyvo.samp.errors import SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import connection as connection_module
 from pyvo.samp.transport import wire as wire_module
-from pyvo.samp.transport.connection import XMLRPCClient, http_address
+from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.wire import is_own_echo
 from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call, write_fault
 

@@ -14,17 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from .http import MAX_BODY, Answer, HTTPError
+from .http_url import http_address, request_head
 from .wire import KEEP_TIME, Patience, Wire
 from .xml_reader import XMLError, read_answer
 from .xml_writer import Raw, write_call
 
-__all__ = ["XMLRPCClient", "http_address", "request_head"]
+__all__ = ["XMLRPCClient", "check_answer"]
 
 CONNECT_TIME = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
@@ -36,53 +35,6 @@ ROW_TIME = 3.0
 RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
 #: Below this size a request is copied into one piece.
 SMALL = 64 * 1024
-
-
-@lru_cache(maxsize=128)
-def http_address(url: str) -> tuple[str, int, str]:
-    """
-    Take an ``http`` URL apart.
-
-    Parameters
-    ----------
-    url : str
-        Such as ``http://127.0.0.1:21012/``.
-
-    Returns
-    -------
-    host : str
-        Name or address; ``localhost`` is given as ``127.0.0.1``, so that nothing is looked up.
-    port : int
-        80 where the URL names none.
-    path : str
-        ``/`` where the URL has none.
-
-    Raises
-    ------
-    SAMPTransportError
-        The URL is no ``http`` URL.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise SAMPTransportError(f"{url!r} is not a valid URL: {error}") from error
-    if parts.scheme != "http" or not host or not url.isascii() or any(c <= " " for c in url):
-        raise SAMPTransportError(f"{url!r} is not an http URL with a host")
-    path = parts.path or "/"
-    if parts.query:
-        path += "?" + parts.query
-    return "127.0.0.1" if host == "localhost" else host, port or 80, path
-
-
-def request_head(url: str) -> bytes:
-    """The header lines of a POST to ``url``, up to the number behind ``Content-Length:``."""
-    host, port, path = http_address(url)
-    host = f"[{host}]" if ":" in host else host
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: pyvo.samp\r\n"
-        "Content-Type: text/xml\r\nContent-Length: "
-    ).encode("ascii")
 
 
 def check_answer(answer: Answer, who: str) -> None:
