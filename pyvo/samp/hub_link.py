@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from xmlrpc.client import Error as XMLRPCError
@@ -24,6 +25,7 @@ from .transport.connection import XMLRPCClient
 
 if TYPE_CHECKING:
     from .hub import SAMPHubServer
+    from .transport.http import Answer
 
 __all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "Request"]
 
@@ -207,6 +209,8 @@ class HubLink:
         """
         Unregister a client in a hurry. Never fails: a hub that does not listen any more need not be told.
 
+        A connection that was closed meanwhile, by another thread say, is no reason to stay registered.
+
         Parameters
         ----------
         private_key : str
@@ -214,14 +218,17 @@ class HubLink:
         timeout : float
             Seconds that the hub has.
         """
-        if not self._connected:
+        if self.proxy is None or self.is_lost:
             return
         try:
             unregister = self._samp_hub.unregister
-            if isinstance(unregister, RemoteMethod):
+            if not isinstance(unregister, RemoteMethod):
+                unregister(private_key)
+            elif self._connected:
                 unregister(private_key, timeout=timeout)
             else:
-                unregister(private_key)
+                with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
+                    client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
             log.debug("The hub did not take notice of an unregister: %s", error)
 
@@ -259,6 +266,7 @@ class HubLink:
         timeout: float = ANSWER_TIME,
         patient: bool = False,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
         **params: Any,
     ) -> Any:
         """
@@ -274,6 +282,8 @@ class HubLink:
             Whether it may take long: the hub is then looked after meanwhile.
         meanwhile : callable, optional
             Called while the hub is at work.
+        seen : list, optional
+            Gets the hub's answer as it came in, even if the wait for it is broken off.
         **params
             Its parameters in order. The names serve error messages.
 
@@ -292,7 +302,7 @@ class HubLink:
             timeout = PING_TIME
         if patient:
             return self._carry_out(method, *values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
-        return self._carry_out(method, *values, timeout=timeout, meanwhile=meanwhile)
+        return self._carry_out(method, *values, timeout=timeout, meanwhile=meanwhile, seen=seen)
 
     def ask_in_a_row(self, *requests: Request) -> None:
         """

@@ -28,7 +28,7 @@ __all__ = ["XMLRPCClient", "check_answer"]
 CONNECT_TIME = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
 SEND_TIME = 30.0
-#: Seconds for which a server is heard that has broken the connection while it was written to.
+#: Seconds for which a server is heard that has broken the connection while it was written to, or behind ^C.
 LAST_WORDS_TIME = 1.0
 #: Seconds after which a server that leaves some of several requests unanswered is asked again.
 ROW_TIME = 3.0
@@ -87,6 +87,7 @@ class XMLRPCClient:
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> SAMPValue:
         """
         Call a method and wait for its answer.
@@ -105,6 +106,9 @@ class XMLRPCClient:
             Seconds.
         meanwhile : callable, optional
             Called when the request has been written, while the server is at work.
+        seen : list, optional
+            Gets the answer as it came in, for a caller that must know of it: also when the wait is broken off, as by
+            ^C, if the answer then still comes in a moment.
 
         Returns
         -------
@@ -119,7 +123,7 @@ class XMLRPCClient:
             It could not be reached, or its answer is late or is none.
         """
         body = write_call(method, params)
-        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile)
+        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen)
 
     def post(
         self,
@@ -129,13 +133,19 @@ class XMLRPCClient:
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> SAMPValue:
         """Like `call`, for a body that is already written."""
         patience = Patience(self._who, self.timeout if timeout is None else timeout, look, look_every)
         wire = self._take()
         try:
             answer = self._exchange(wire, body, patience, meanwhile)
-        except BaseException:
+            if seen is not None:
+                seen.append(answer)
+        except BaseException as error:
+            if seen is not None and not seen and not isinstance(error, Exception):
+                with suppress(SAMPTransportError):
+                    seen.append(self._last_words(wire, sent=True))
             self._drop(wire)
             raise
         if answer.keep_alive:
@@ -283,7 +293,7 @@ class XMLRPCClient:
                 if answer is not None:
                     return answer._replace(keep_alive=False)
             except OSError as error:
-                return self._last_words(wire, error, sent=written)
+                return self._last_words(wire, sent=written, error=error)
         if meanwhile is not None:
             meanwhile()
         while True:
@@ -322,8 +332,8 @@ class XMLRPCClient:
             raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True)
         return self._read(wire)
 
-    def _last_words(self, wire: Wire, error: OSError, *, sent: bool) -> Answer:
-        """What a server said that refused a request before it was wholly written."""
+    def _last_words(self, wire: Wire, *, sent: bool, error: OSError | None = None) -> Answer:
+        """What a server says in a moment: one that refused a request before it was wholly written, for instance."""
         try:
             while True:
                 answer = self._read(wire)
