@@ -93,6 +93,7 @@ class Membership:
         self._joining = False
         self._reconnect = False
         self._on_state: Callable[[str], object] | None = None
+        self._lost = False  # as far as the program has been told
         self._watch: HubWatch | None = None
         self._timer: Timer | None = None
         forget_in_child(self)
@@ -154,6 +155,7 @@ class Membership:
             self._reconnect = reconnect
             self._on_state = on_state
             self._use_profile(web)
+            self._lost = False
             self._wanted = True
             try:
                 if start_hub:
@@ -314,13 +316,15 @@ class Membership:
                 return
             self._end_watch()
             self._left(for_good=False)
-        self._report("lost")
+            news, self._lost = not self._lost, True  # none if the next hub was lost while the client was joining it
+        if news:
+            self._report("lost")
         with self._lock:
             if self._reconnect and not self.client.thrown_out and not self.is_connected:
                 self._look_later()
 
     def _look_later(self) -> None:
-        if not self._wanted:
+        if not self._wanted or (self._timer is not None and self._timer.active):
             return
         loop = self.client.loop
         self._timer = loop.call_later(LOOK_EVERY, loop.run_in_worker, weakly(self._look_for_hub))
@@ -335,6 +339,7 @@ class Membership:
                 log.debug("There is no other hub yet: %s", error)
                 self._look_later()
                 return
+            self._lost = False
         self._report("connected")
 
     def _report(self, state: str) -> None:
