@@ -347,7 +347,6 @@ class SAMPHubProxy(HubLink):
             dict,
             "callAndWait",
             timeout=seconds + MARGIN if seconds else 0,
-            patient=True,
             private_key=private_key,
             recipient_id=recipient_id,
             message=message,

@@ -108,7 +108,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         dict
             ``samp.hub-id``, ``samp.self-id``, ``samp.private-key`` and ``samp.url-translator``.
         """
-        answer = self._ask_for(dict, "register", timeout=0, patient=True, identity_info=secret)
+        answer = self._ask_for(dict, "register", timeout=0, identity_info=secret)
         self._translator = str(answer.get("samp.url-translator", ""))
         return cast("dict[str, Any]", answer)
 
