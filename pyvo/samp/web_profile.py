@@ -149,13 +149,12 @@ class WebProfile:
             self._all_pulled.set()
 
     def stop(self) -> None:
-        """Give out what waits, and close the server. In the loop's thread."""
+        """Refuse what is asked and give out what waits; then close the server. In the loop's thread."""
         self._desk.close()
         for member in list(self._members.values()):
             member.mailbox.finish()
-        self.translator.stop()
-        for server in self._servers:
-            server.stop()
+        for stop in (self.translator.stop, *(server.stop for server in self._servers)):
+            self._loop.call_soon(stop)  # behind the refusals, which are on their way (R48)
 
     # What the operations need; in the loop's thread
 
