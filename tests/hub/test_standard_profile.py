@@ -51,6 +51,9 @@ class Bench:
         """Wait until all deliveries to a member are acknowledged."""
         mailbox = self.broker.client(member.id).mailbox
         assert isinstance(mailbox, push_mailbox.PushMailbox)
+        taken_up = threading.Event()
+        self.loop.call_soon(taken_up.set)  # behind what was put into the mailbox before
+        assert taken_up.wait(10)
         wait_until(lambda: mailbox.is_idle)
 
     def close(self) -> None:
