@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -28,6 +29,40 @@ ROOT = Path(__file__).parents[1]
 
 #: Seconds that threads which were told to end may take.
 PATIENCE = 3.0
+
+#: What a signal does where nobody has said otherwise.
+_DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+if hasattr(signal, "SIGHUP"):
+    _DEFAULTS[signal.SIGHUP] = signal.SIG_DFL
+
+
+@pytest.fixture(autouse=True, scope="session")
+def usual_signals() -> Iterator[None]:
+    """
+    Signals as in a terminal, here and in the programs that tests start, which inherit what is ignored.
+
+    Under ``nohup``, or in the background of a script, they are ignored.
+    """
+    ignored = [number for number in _DEFAULTS if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, _DEFAULTS[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Permission for this process to have some thousand files open, where the system lets it take that."""
+    resource = pytest.importorskip("resource", reason="this system has no such limit, or another one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096
+    if 0 <= hard < wanted:
+        pytest.skip(f"this process may open {hard} files at most")
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import socket
 from urllib.parse import urlsplit
 
 from pyvo.samp.errors import SAMPValueError
-from pyvo.samp.transport.connection import http_address
+from pyvo.samp.transport.http_url import http_address
 
 __all__ = ["OwnNames", "callback_url", "checked_port"]
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from .addresses import OwnNames
 from .errors import SAMPProxyError
 from .inbox import Inbox
-from .transport.connection import http_address
 from .transport.http import Request, Response
+from .transport.http_url import http_address
 from .transport.loop import Loop
 from .transport.rpc import XMLRPCHandler
 from .transport.server import Connection, XMLRPCServer

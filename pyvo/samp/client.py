@@ -6,11 +6,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .addresses import checked_port
 from .errors import SAMPClientError, SAMPHubError
-from .farewell import Remains, weakly
+from .farewell import Remains, registered_key, weakly
 from .forking import forget_in_child
 from .handlers import Binding, Handlers
 from .hub_link import Request
@@ -19,6 +19,9 @@ from .hub_watch import HubWatch
 from .inbox import Inbox
 from .receiving import Receiving, answer_ping
 from .transport.loop import Loop
+
+if TYPE_CHECKING:
+    from .transport.http import Answer
 
 __all__ = ["SAMPClient"]
 
@@ -202,22 +205,25 @@ class SAMPClient(Receiving):
         if self.is_registered:
             raise SAMPClientError("The client is registered already")
         self.prepare()
+        seen: list[Answer] = []
         try:
-            answer = self.hub.register_as(self._metadata, self.loop.start)  # the hub is at work while the thread starts
-        finally:
-            self.loop.start()
-        key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
-        if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
-            raise SAMPHubError("The hub gave no valid answer to the registration: a key or an id is missing.")
-        self.registration = answer
-        self._public_id = own_id
-        self._hub_id = hub_id if isinstance(hub_id, str) else None
-        self._ended = ""
-        self.thrown_out = False
-        self._remains.private_key = key
-        try:
+            try:
+                # The hub is at work while the thread starts
+                answer = self.hub.register_as(self._metadata, self.loop.start, seen)
+            finally:
+                self.loop.start()
+            key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
+            if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
+                raise SAMPHubError("The hub gave no valid answer to the registration: a key or an id is missing.")
+            self.registration = answer
+            self._public_id = own_id
+            self._hub_id = hub_id if isinstance(hub_id, str) else None
+            self._ended = ""
+            self.thrown_out = False
+            self._remains.private_key = key
             self._introduce(key)
         except BaseException:
+            self._remains.private_key = self._remains.private_key or registered_key(seen)
             self._remains.unregister()
             self._forget_registration()
             raise

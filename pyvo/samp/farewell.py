@@ -13,18 +13,21 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakMethod, WeakSet
 
+from .errors import SAMPError
 from .forking import forget_in_child
+from .transport.xml_reader import read_answer
 
 if TYPE_CHECKING:
     from .hub_link import HubLink, Request
     from .hub_watch import HubWatch
+    from .transport.http import Answer
     from .transport.loop import Loop
 
-__all__ = ["Receiver", "Remains", "weakly"]
+__all__ = ["Receiver", "Remains", "registered_key", "weakly"]
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,29 @@ def _leave_at_exit() -> None:
         left = deadline - time.monotonic()
         if left > 0:
             remains.leave(min(left, UNREGISTER_TIME))
+
+
+def registered_key(seen: Sequence[Answer]) -> str | None:
+    """
+    Find the key of a client that was registered, but interrupted before it took note of that.
+
+    Parameters
+    ----------
+    seen : sequence of Answer
+        What the hub answered to the registration, if it did.
+
+    Returns
+    -------
+    str or None
+        The private key.
+    """
+    try:
+        registration = read_answer(seen[0].body) if seen else None
+    except SAMPError as error:
+        log.debug("There was no registration: %s", error)
+        return None
+    key = registration.get("samp.private-key") if isinstance(registration, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

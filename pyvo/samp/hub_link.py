@@ -2,15 +2,17 @@
 """
 The connection of a client to a hub: how it is made, used, found broken and given up.
 
-Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during a long wait the
-hub is asked now and then, on another connection, whether it is still alive. When an exchange fails the hub is
-asked once more, to tell a hub that is gone from one answer that went wrong.
+Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during the wait the hub is asked
+now and then, and shortly before the end, whether it is still alive, on another connection. So when the time is up it
+is known whether the hub hangs, or one answer is late. When an exchange fails otherwise the hub is asked once more,
+to tell a hub that is gone from one answer that went wrong.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from xmlrpc.client import Error as XMLRPCError
@@ -19,13 +21,16 @@ from xmlrpc.client import Fault
 from .errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from .forking import FORKED, forget_in_child
 from .lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
+from .recent import Recent
 from .remote import RemoteMethod, encoded
 from .transport.connection import XMLRPCClient
+from .transport.wire import LateError
 
 if TYPE_CHECKING:
     from .hub import SAMPHubServer
+    from .transport.http import Answer
 
-__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Recent", "Request"]
+__all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Request"]
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +50,8 @@ NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
 
-class Recent:
-    """The last strings that were added, a thousand of them at least. Any thread may add some."""
-
-    def __init__(self, size: int = 1000) -> None:
-        self._size = size
-        self._new: set[str] = set()
-        self._old: set[str] = set()
-
-    def add(self, item: str) -> None:
-        """Remember a string."""
-        if len(self._new) >= self._size:
-            self._old, self._new = self._new, set()
-        self._new.add(item)
-
-    def __contains__(self, item: str) -> bool:
-        return item in self._new or item in self._old
+class _HubHangsError(SAMPTransportError):
+    """The hub did not answer a look: there is no need for another one."""
 
 
 class HubLink:
@@ -207,6 +198,8 @@ class HubLink:
         """
         Unregister a client in a hurry. Never fails: a hub that does not listen any more need not be told.
 
+        A connection that was closed meanwhile, by another thread say, is no reason to stay registered.
+
         Parameters
         ----------
         private_key : str
@@ -214,14 +207,17 @@ class HubLink:
         timeout : float
             Seconds that the hub has.
         """
-        if not self._connected:
+        if self.proxy is None or self.is_lost:
             return
         try:
             unregister = self._samp_hub.unregister
-            if isinstance(unregister, RemoteMethod):
+            if not isinstance(unregister, RemoteMethod):
+                unregister(private_key)
+            elif self._connected:
                 unregister(private_key, timeout=timeout)
             else:
-                unregister(private_key)
+                with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
+                    client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
             log.debug("The hub did not take notice of an unregister: %s", error)
 
@@ -257,8 +253,8 @@ class HubLink:
         /,
         *,
         timeout: float = ANSWER_TIME,
-        patient: bool = False,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
         **params: Any,
     ) -> Any:
         """
@@ -269,11 +265,11 @@ class HubLink:
         operation : str
             Name of the operation, such as ``notifyAll``.
         timeout : float
-            Seconds that it may take; 0 for no limit.
-        patient : bool
-            Whether it may take long: the hub is then looked after meanwhile.
+            Seconds that it may take; 0 for no limit. A hub that hangs is given up after that time, or earlier.
         meanwhile : callable, optional
             Called while the hub is at work.
+        seen : list, optional
+            Gets the hub's answer as it came in, even if the wait for it is broken off.
         **params
             Its parameters in order. The names serve error messages.
 
@@ -290,9 +286,12 @@ class HubLink:
             return self._carry_out(method, *values)
         if self._doubt:
             timeout = PING_TIME
-        if patient:
-            return self._carry_out(method, *values, timeout=timeout, look=self._look, look_every=LOOK_EVERY)
-        return self._carry_out(method, *values, timeout=timeout, meanwhile=meanwhile)
+        # The last look ends with the wait
+        look_every = min(LOOK_EVERY, timeout - PING_TIME) if timeout > 0 else LOOK_EVERY
+        look = self._look_meanwhile if look_every > 0 else None
+        return self._carry_out(
+            method, *values, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen
+        )
 
     def ask_in_a_row(self, *requests: Request) -> None:
         """
@@ -342,6 +341,15 @@ class HubLink:
         else:
             ping()
 
+    def _look_meanwhile(self) -> None:
+        """End a wait for a hub that does not answer a look either."""
+        try:
+            self._look()
+        except SAMPProxyError as fault:
+            log.debug("A hub that does not know pings is alive: %s", fault)
+        except SAMPTransportError as error:
+            raise _HubHangsError(str(error), sent=True, refused=error.refused) from error
+
     def _check_that_it_is_a_hub(self) -> None:
         """Tell a hub that refused the very first operation from another server that has come to use its port."""
         doubt = self._doubt
@@ -356,13 +364,14 @@ class HubLink:
         """Find out whether the hub is gone or one exchange went wrong, and say so."""
         if self._trouble and isinstance(proxy, RemoteMethod):  # another thread has found out, or has disconnected
             return SAMPHubError(self._trouble)
-        if self.proxy is not proxy:  # there is another connection by now, with which nothing is wrong
+        # There is another connection by now, with which nothing is wrong; or the hub is known to be alive
+        if self.proxy is not proxy or isinstance(error, LateError):
             return SAMPHubError(f"{error}.")
         if self._doubt and isinstance(proxy, RemoteMethod):
             reason = f"{self._doubt} ({error})" if not getattr(error, "refused", False) else self._doubt
             self.disconnect()
             return SAMPHubError(reason)
-        if self._connected and not getattr(error, "refused", False):
+        if self._connected and not (getattr(error, "refused", False) or isinstance(error, _HubHangsError)):
             try:
                 self._look()
             except SAMPProxyError:

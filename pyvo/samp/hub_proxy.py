@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .callback_server import CallbackServer
 from .errors import SAMPValueError
@@ -14,6 +14,9 @@ from .hub_link import MARGIN, HubLink
 from .inbox import Inbox
 from .transport.loop import Loop
 from .turns import give_way
+
+if TYPE_CHECKING:
+    from .transport.http import Answer
 
 __all__ = ["SAMPHubProxy", "whole_seconds"]
 
@@ -79,7 +82,10 @@ class SAMPHubProxy(HubLink):
         return cast("dict[str, str]", self._ask_for(dict, "register", secret=secret))
 
     def register_as(
-        self, metadata: Mapping[str, Any], meanwhile: Callable[[], object] | None = None
+        self,
+        metadata: Mapping[str, Any],
+        meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> dict[str, Any]:
         """
         Register a client with what this profile wants for it: here the secret of the lockfile.
@@ -90,6 +96,8 @@ class SAMPHubProxy(HubLink):
             What the client is going to declare.
         meanwhile : callable, optional
             Called while the hub is at work.
+        seen : list, optional
+            Gets the hub's answer as it came in, even if the wait for it is broken off.
 
         Returns
         -------
@@ -97,7 +105,8 @@ class SAMPHubProxy(HubLink):
             As of `register`.
         """
         secret = self.lockfile.get("samp.secret", "")
-        return cast("dict[str, Any]", self._ask_for(dict, "register", meanwhile=meanwhile, secret=secret))
+        answer = self._ask_for(dict, "register", meanwhile=meanwhile, seen=seen, secret=secret)
+        return cast("dict[str, Any]", answer)
 
     def receiver(self, loop: Loop, inbox: Inbox, address: tuple[str, int]) -> Receiver:
         """
@@ -338,7 +347,6 @@ class SAMPHubProxy(HubLink):
             dict,
             "callAndWait",
             timeout=seconds + MARGIN if seconds else 0,
-            patient=True,
             private_key=private_key,
             recipient_id=recipient_id,
             message=message,

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .broker import Broker
 from .errors import SAMPHubError
 from .lockfile_writing import holds, remove_lockfile, write_lockfile
+from .signals import Latch
 from .standard_profile import StandardProfile
 from .transport.loop import Loop, Timer
 
@@ -73,9 +74,10 @@ class HubSession:
     def __init__(self, options: SessionOptions) -> None:
         self._options = options
         self._closing = threading.Lock()  # taken by whoever closes first, and never given back
+        self._withdrawing = threading.Lock()  # the same for the lockfile
         self._timers: list[Timer] = []
         self._announced = False  # by the lockfile
-        self.closed = threading.Event()
+        self.closed = Latch()
         self.params: dict[str, str] = {}
         self.broker = Broker()
         self.loop = Loop("samp-hub")
@@ -108,14 +110,17 @@ class HubSession:
             write_lockfile(self._options.lockfile, self.params)
             self._announced = True
             _running.add(self)
+            if self.is_closing:  # by a signal handler, say, before there was a lockfile to be removed
+                self._withdraw()
+                _running.discard(self)
+            else:
+                self._watch_clocks()
+                log.info("The hub is running")
         except BaseException:
+            if holds(self._options.lockfile, self.params):  # ^C came when it was in its place already
+                self._withdraw()
             self.close()
             raise
-        if self.is_closing:  # by a signal handler, say, before there was a lockfile to be removed
-            remove_lockfile(self._options.lockfile, self.params)
-        else:
-            self._watch_clocks()
-            log.info("The hub is running")
 
     def _start_serving(self) -> None:
         options = self._options
@@ -216,8 +221,13 @@ class HubSession:
         while not self.closed.wait(1.0 if os.name == "nt" else None):
             continue
 
+    def _withdraw(self) -> None:
+        """Remove the lockfile, once: whoever starts the hub and whoever stops it may come here at the same time."""
+        if self._withdrawing.acquire(blocking=False):
+            remove_lockfile(self._options.lockfile, self.params)
+
     def _take_leave(self, standard: StandardProfile) -> None:
-        remove_lockfile(self._options.lockfile, self.params)
+        self._withdraw()
         self.broker.announce_shutdown()
         end = time.monotonic() + FAREWELL_TIME
         standard.wait_delivered(FAREWELL_TIME)

@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
-from .transport.connection import XMLRPCClient, http_address
+from .transport.connection import XMLRPCClient
+from .transport.http_url import http_address
 
 __all__ = [
     "LOCKURL",

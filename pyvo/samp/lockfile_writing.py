@@ -195,7 +195,7 @@ def holds(path: str | Path, params: Mapping[str, str]) -> bool:
         found = read_lockfile(path)
     except SAMPHubError:
         return False
-    return found.items() >= params.items()
+    return bool(params) and found.items() >= params.items()
 
 
 def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:

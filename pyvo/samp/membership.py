@@ -10,8 +10,10 @@ connection. All of them come to `_on_end`, which may run in any thread, even in 
 nothing but to hand the rest to a worker. There the program's callback is told, and, if the program asked for
 it, a timer is set to look for the next hub once a second, which is no more than to read a small file.
 
-One lock is held while the state changes. A `disconnect` that finds it taken closes the connection first, so
-that whatever holds the lock comes to an end.
+One lock is held while the state changes. A `disconnect` that finds it taken by another thread's `connect` lets
+that finish, for a client that is cut off amid its registration cannot unregister; but a hub that hangs, or a user
+who is asked for consent, is not waited for: then the connection is closed under it. In a signal handler, amid the
+`connect` of the same thread, nothing can be waited for: that `connect` ends the connection itself when it comes to.
 """
 
 from __future__ import annotations
@@ -45,8 +47,12 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
 #: Seconds that another program's hub may take to start.
 START_TIME = 3.0
+#: Seconds for which `disconnect` waits for a `connect` that is under way in another thread.
+CONNECT_TIME = 2.0
 #: Seconds for which `disconnect` waits for handlers that are at work.
 HANDLER_TIME = 1.0
+
+DISCONNECTED = "disconnect() was called while the client was connecting."
 
 
 class Membership:
@@ -84,8 +90,10 @@ class Membership:
         self._lock = threading.RLock()
         self._how: dict[str, Any] = {}
         self._wanted = False
+        self._joining = False
         self._reconnect = False
         self._on_state: Callable[[str], object] | None = None
+        self._lost = False  # as far as the program has been told
         self._watch: HubWatch | None = None
         self._timer: Timer | None = None
         forget_in_child(self)
@@ -134,7 +142,7 @@ class Membership:
         Raises
         ------
         SAMPHubError
-            No hub is running.
+            No hub is running, or `disconnect` was called meanwhile.
         SAMPClientError
             The client is connected to another hub than the given one.
         """
@@ -147,13 +155,19 @@ class Membership:
             self._reconnect = reconnect
             self._on_state = on_state
             self._use_profile(web)
+            self._lost = False
             self._wanted = True
             try:
                 if start_hub:
                     self._start_hub_if_none(dict(start_hub) if isinstance(start_hub, Mapping) else {})
                 self._join()
-            except BaseException:
+                if not self._wanted:
+                    raise SAMPHubError(DISCONNECTED)
+            except BaseException as error:
+                cut_off = isinstance(error, SAMPError) and not self._wanted
                 self._end()
+                if cut_off:
+                    raise SAMPHubError(DISCONNECTED) from error
                 raise
 
     def disconnect(self) -> None:
@@ -164,11 +178,15 @@ class Membership:
         most, even when the hub does not answer.
         """
         self._wanted = False
-        if not self._lock.acquire(blocking=False):
-            self.hub.disconnect()  # somebody is just connecting: that ends now
+        asks_user = isinstance(self.hub, SAMPWebHubProxy)
+        if not self._lock.acquire(timeout=0 if asks_user else CONNECT_TIME):
+            self.hub.disconnect()  # whoever is connecting ends now
             self._lock.acquire()
         try:
-            self._end()
+            if not self._joining:
+                self._end()
+            elif asks_user:
+                self.hub.disconnect()
         finally:
             self._lock.release()
 
@@ -228,18 +246,22 @@ class Membership:
             self._how["url"] = web
 
     def _join(self) -> None:
-        self.hub.prepare(**self._how)
+        self._joining = True
         try:
+            self.hub.prepare(**self._how)
+            url = self.hub.url
+            if not (self._wanted and url):
+                raise SAMPHubError(DISCONNECTED)
             self.client.prepare()
-            self._watch = HubWatch(
-                self.client.loop, self.hub.url, weakly(self._question), weakly(self._on_silence)
-            )
+            self._watch = HubWatch(self.client.loop, url, weakly(self._question), weakly(self._on_silence))
             self.client.watched_by(self._watch)
             self.client.register()
         except BaseException:
             self._end_watch()
             self.hub.disconnect()
             raise
+        finally:
+            self._joining = False
         self._joined()
 
     def _end(self) -> None:
@@ -294,13 +316,15 @@ class Membership:
                 return
             self._end_watch()
             self._left(for_good=False)
-        self._report("lost")
+            news, self._lost = not self._lost, True  # none if the next hub was lost while the client was joining it
+        if news:
+            self._report("lost")
         with self._lock:
             if self._reconnect and not self.client.thrown_out and not self.is_connected:
                 self._look_later()
 
     def _look_later(self) -> None:
-        if not self._wanted:
+        if not self._wanted or (self._timer is not None and self._timer.active):
             return
         loop = self.client.loop
         self._timer = loop.call_later(LOOK_EVERY, loop.run_in_worker, weakly(self._look_for_hub))
@@ -315,6 +339,7 @@ class Membership:
                 log.debug("There is no other hub yet: %s", error)
                 self._look_later()
                 return
+            self._lost = False
         self._report("connected")
 
     def _report(self, state: str) -> None:

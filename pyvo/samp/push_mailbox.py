@@ -34,7 +34,7 @@ from pyvo.samp.dispatcher import Dispatcher
 from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
 from pyvo.samp.liveness import Address, Liveness
 from pyvo.samp.newcomer import Newcomer
-from pyvo.samp.transport.connection import http_address
+from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.outgoing import Outgoing
 from pyvo.samp.transport.xml_writer import Raw, write_call

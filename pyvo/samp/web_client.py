@@ -20,6 +20,7 @@ from .transport.loop import Loop
 
 if TYPE_CHECKING:
     from .hub import SAMPHubServer
+    from .transport.http import Answer
 
 __all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
 
@@ -107,12 +108,15 @@ class SAMPWebHubProxy(SAMPHubProxy):
         dict
             ``samp.hub-id``, ``samp.self-id``, ``samp.private-key`` and ``samp.url-translator``.
         """
-        answer = self._ask_for(dict, "register", timeout=0, patient=True, identity_info=secret)
+        answer = self._ask_for(dict, "register", timeout=0, identity_info=secret)
         self._translator = str(answer.get("samp.url-translator", ""))
         return cast("dict[str, Any]", answer)
 
     def register_as(
-        self, metadata: Mapping[str, Any], meanwhile: Callable[[], object] | None = None
+        self,
+        metadata: Mapping[str, Any],
+        meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> dict[str, Any]:
         """
         Register a client by its metadata.
@@ -123,6 +127,8 @@ class SAMPWebHubProxy(SAMPHubProxy):
             What the client is going to declare; without a ``samp.name`` it is called ``"Python"``.
         meanwhile : callable, optional
             Called at once: the user takes longer than anything.
+        seen : list, optional
+            Stays empty: the hub soon misses a client of this profile that does not ask for callbacks.
 
         Returns
         -------

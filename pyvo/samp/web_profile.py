@@ -30,6 +30,7 @@ from pyvo.samp.consent_askers import WebProfileDialog, make_asker
 from pyvo.samp.constants import SAFE_MTYPES
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.operations import HubOperations
+from pyvo.samp.peer_user import is_of_another_user
 from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.http import HTTPError, Request, Response
@@ -56,8 +57,7 @@ __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebPro
 
 log = logging.getLogger(__name__)
 
-PROFILE = "web"
-STANDARD = "standard"
+PROFILE, STANDARD = "web", "standard"
 #: Where pages look for the hub (R39).
 PORT = 21012
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
@@ -149,13 +149,12 @@ class WebProfile:
             self._all_pulled.set()
 
     def stop(self) -> None:
-        """Give out what waits, and close the server. In the loop's thread."""
+        """Refuse what is asked and give out what waits; then close the server. In the loop's thread."""
         self._desk.close()
         for member in list(self._members.values()):
             member.mailbox.finish()
-        self.translator.stop()
-        for server in self._servers:
-            server.stop()
+        for stop in (self.translator.stop, *(server.stop for server in self._servers)):
+            self._loop.call_soon(stop)  # behind the refusals, which are on their way (R48)
 
     # What the operations need; in the loop's thread
 
@@ -163,6 +162,8 @@ class WebProfile:
         """Register a page when the user agrees (R40)."""
         if len(self._members) >= MAX_CLIENTS:
             raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
+        if is_of_another_user(connection.peer, self.port):  # who can state any origin, one that is always allowed too
+            raise SAMPProxyError(REFUSED, "The Web Profile serves the user alone who runs the hub")
         joining = Joining(question, connection)
         ticket = self._desk.submit(question, lambda verdict: self._loop.call_soon(self._on_verdict, joining, verdict))
         joining.answer.on_cancel(lambda: self._desk.withdraw(ticket))
@@ -191,14 +192,12 @@ class WebProfile:
 
     def was_heard(self, client: Client) -> None:
         """Note that a page has made a request (R43)."""
-        member = self._members.get(client.client_id)
-        if member is not None:
+        if (member := self._members.get(client.client_id)) is not None:
             member.mailbox.was_heard()
 
     def has_seen(self, client: Client, value: SAMPValue) -> None:
         """Note what a program of the Standard Profile said where a page could see it (R46). In any thread."""
-        member = self._members.get(client.client_id)
-        if member is not None:
+        if (member := self._members.get(client.client_id)) is not None:
             self.book.note_program(member.token, value)
 
     def find_url(self, target: str) -> str | None:

@@ -18,6 +18,7 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import Payload
 from pyvo.samp.cli.consent_option import AllowOrigins
+from pyvo.samp.cli.hub import main
 from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
 from pyvo.samp.cli.monitor_screen import MonitorScreen, screen_of
 from pyvo.samp.cli.terminal import Style
@@ -296,3 +297,17 @@ def test_consent(start: Start, options: list[str], allowed: set[str], monitor: l
             else:
                 with pytest.raises(Fault, match="did not allow"):
                     page.register("page")
+
+
+def test_the_program_takes_the_descriptors_it_may_have(many_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most systems give a program few unless it asks; a hub has a socket for each client."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    seen: list[int] = []
+    monkeypatch.setattr(
+        SAMPHubServer, "start", lambda *_, **__: seen.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    )
+    assert main(["-w"]) == 0
+    assert seen[0] >= 4096

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
 from pyvo.samp.handlers import Binding, Handlers, as_result, error_text
-from pyvo.samp.hub_link import Recent
 from pyvo.samp.hub_proxy import whole_seconds
+from pyvo.samp.recent import Recent
 from pyvo.samp.turns import give_way, turn
 
 

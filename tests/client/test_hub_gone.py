@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, membership
+from pyvo.samp.client import SAMPClient
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
@@ -179,6 +180,42 @@ def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
         alice.disconnect()
     bob.disconnect()
     assert seen.empty()
+
+
+def test_a_hub_that_is_lost_while_it_is_joined(
+    hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program has been told that the hub is lost; and there is one look for the next at a time."""
+    monkeypatch.setattr(membership, "LOOK_EVERY", 0.02)
+    seen, on_state = states()
+    bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
+    introduce = SAMPClient._introduce
+    failures: list[str] = []
+
+    def fail(client: SAMPClient, key: str) -> None:
+        if len(failures) < 5:
+            failures.append(key)
+            client.hub.lose("The hub went away.")
+            raise SAMPHubError("The hub went away.")
+        introduce(client, key)
+
+    monkeypatch.setattr(SAMPClient, "_introduce", fail)
+    hub.stop()
+    assert seen.get(timeout=5) == "lost"
+    hub.start()
+    assert seen.get(timeout=10) == "connected"
+    assert bob.ping() == ""
+    assert seen.empty()
+    assert len(failures) == 5
+    monkeypatch.setattr(membership, "LOOK_EVERY", 60)
+    with bob._lock:
+        bob._timer = None
+        bob._look_later()
+        only = bob._timer
+        assert only is not None
+        assert only.active
+        bob._look_later()
+        assert bob._timer is only
 
 
 def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> None:

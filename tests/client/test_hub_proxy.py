@@ -246,6 +246,40 @@ def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.parametrize("timeout", [3.0, 0.0], ids=["with a limit", "without"])
+def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    """The look that shows it is part of the time that the operation has, and the last one."""
+    monkeypatch.setattr("pyvo.samp.hub_link.PING_TIME", 1.0)
+    monkeypatch.setattr("pyvo.samp.hub_link.LOOK_EVERY", 2.0)
+    proxy = SAMPHubProxy()
+    proxy.connect(hub_params=bad_hub.params)
+    bad_hub.answers[b"methodName"] = None
+    before = len(bad_hub.requests)
+    begin = time.monotonic()
+    with pytest.raises(SAMPHubError, match="did not answer"):
+        proxy._ask("getRegisteredClients", timeout=timeout, private_key="key")
+    assert time.monotonic() - begin < 3.8
+    assert len(bad_hub.requests) == before + 2
+    assert b"ping" in bad_hub.requests[-1]
+    assert not proxy.is_connected
+
+
+@pytest.mark.parametrize("ping", [PING, http(xmlrpc.client.dumps(xmlrpc.client.Fault(1, "no such thing")))])
+def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
+    """It was looked at shortly before: the operation has failed, the connection has not."""
+    monkeypatch.setattr("pyvo.samp.hub_link.PING_TIME", 0.5)
+    proxy = SAMPHubProxy()
+    proxy.connect(hub_params=bad_hub.params)
+    bad_hub.answers[b"getRegisteredClients"] = None
+    bad_hub.answers[b"ping"] = ping
+    before = len(bad_hub.requests)
+    with pytest.raises(SAMPHubError, match="did not answer"):
+        proxy._ask("getRegisteredClients", timeout=1.0, private_key="key")
+    assert proxy.is_connected
+    assert [b"ping" in request for request in bad_hub.requests[before:]] == [False, True]
+    proxy.disconnect()
+
+
 def test_registration_without_a_key(bad_hub: BadHub) -> None:
     """R6: a registration without key or id is refused."""
     from pyvo.samp import SAMPIntegratedClient

@@ -8,11 +8,15 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError, membership
+from pyvo.samp.client import SAMPClient
+from pyvo.samp.transport.loop import Loop
+from tests.hub.recipients import wait_until
 
 from .conftest import WATCHED, Connect, HubProcess, Record, Script, first_line, other_ids
 
@@ -238,3 +242,119 @@ def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
     assert not alice.is_connected
     alice.connect()
     assert alice.is_connected
+
+
+# disconnect(), or ^C, amid connect()
+
+
+class Connecting:
+    """A client that somebody else connects, and what came of that."""
+
+    def __init__(self) -> None:
+        self.client = SAMPIntegratedClient(name="Alice")
+        self.errors: queue.Queue[BaseException] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        self.run(self.client.connect)
+
+    def run(self, function: Callable[[], object]) -> None:
+        def collect() -> None:
+            try:
+                function()
+            except BaseException as error:
+                self.errors.put(error)
+
+        self._threads.append(threading.Thread(target=collect))
+        self._threads[-1].start()
+
+    def join(self) -> list[BaseException]:
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        return [self.errors.get_nowait() for _ in range(self.errors.qsize())]
+
+
+def amid(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callable[..., object]) -> None:
+    """Have something done, once, before a method of the package."""
+    original = getattr(kind, name)
+    done: list[bool] = []
+
+    def with_it(self: Any, *args: Any) -> Any:
+        if not done:
+            done.append(True)
+            first(self)
+        return original(self, *args)
+
+    monkeypatch.setattr(kind, name, with_it)
+
+
+def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registration that is under way in another thread is awaited, and undone."""
+    witness = connect("Witness")
+    begun, release = threading.Event(), threading.Event()
+    amid(monkeypatch, SAMPClient, "_introduce", lambda _: (begun.set(), release.wait(10)))
+    connecting = Connecting()
+    assert begun.wait(10)
+    connecting.run(connecting.client.disconnect)
+    wait_until(lambda: not connecting.client._wanted)
+    assert connecting.client.hub.is_connected
+    release.set()
+    (error,) = connecting.join()
+    assert isinstance(error, SAMPHubError)
+    assert "disconnect() was called" in str(error)
+    assert not connecting.client.is_connected
+    assert other_ids(witness) == []
+    connecting.client.connect()
+    assert other_ids(witness) == [connecting.client.get_public_id()]
+    connecting.client.disconnect()
+
+
+def test_disconnect_amid_a_connect_that_hangs(
+    hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the end the connection is closed under it; a client that has its key then unregisters by another one."""
+    monkeypatch.setattr(membership, "CONNECT_TIME", 0.1)
+    witness = connect("Witness")
+    begun = threading.Event()
+
+    def hang(client: SAMPClient) -> None:
+        begun.set()
+        wait_until(lambda: not client.hub.is_connected)
+
+    amid(monkeypatch, SAMPClient, "_introduce", hang)
+    connecting = Connecting()
+    assert begun.wait(10)
+    connecting.client.disconnect()
+    (error,) = connecting.join()
+    assert isinstance(error, SAMPHubError)
+    assert not connecting.client.is_connected
+    assert other_ids(witness) == []
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "place", [(Loop, "start"), (SAMPClient, "_introduce")], ids=["the request is written", "the key is known"]
+)
+@pytest.mark.parametrize("how", ["disconnect", "interrupt"])
+def test_signal_amid_connect(
+    hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str], how: str
+) -> None:
+    """A signal whose handler disconnects, or raises as ^C does, leaves no client behind in the hub."""
+    witness = connect("Witness")
+    alice = SAMPIntegratedClient(name="Alice")
+    handler = alice.disconnect if how == "disconnect" else _interrupt
+    previous = signal.signal(signal.SIGALRM, lambda *_: handler())
+    amid(monkeypatch, *place, lambda _: signal.raise_signal(signal.SIGALRM))
+    try:
+        with pytest.raises(SAMPHubError if how == "disconnect" else KeyboardInterrupt):
+            alice.connect()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert not alice.is_connected
+    assert other_ids(witness) == []
+    alice.disconnect()
+    alice.connect()
+    assert other_ids(witness) == [alice.get_public_id()]
+    alice.disconnect()

@@ -9,9 +9,12 @@ and how the network cut the bytes makes no difference.
 
 from __future__ import annotations
 
-from pyvo.samp.errors import SAMPProxyError, SAMPValueError
-from pyvo.samp.lockfile import format_lockfile, parse_lockfile
+import tempfile
+
+from pyvo.samp.errors import SAMPHubError, SAMPProxyError, SAMPValueError
+from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
 from pyvo.samp.transport.http import AnswerReader, HTTPError, RequestReader
+from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.xml_expat import XMLError, parse
 from pyvo.samp.transport.xml_quick import quick_parse
 from pyvo.samp.transport.xml_reader import read_answer, read_call
@@ -52,8 +55,22 @@ def http(data: bytes) -> None:
 
 
 def lockfile(data: bytes) -> None:
-    """Lockfiles (R34)."""
+    """Lockfiles (R34): what is in them, and whether it is enough to find a hub by."""
     params = parse_lockfile(data)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            read = read_lockfile(file.name)
+        except SAMPHubError:
+            pass
+        else:
+            assert read == params
+            assert all(read[key] for key in ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version"))
+            host, port, path = http_address(read["samp.hub.xmlrpc.url"])
+            assert host
+            assert 0 < port < 65536
+            assert path.startswith("/")
     try:
         written = format_lockfile(params)
     except SAMPValueError:

@@ -9,19 +9,25 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, hub_session, lockfile
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, hub_session, lockfile, signals
 from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.hub_session import HubSession
 from pyvo.samp.lockfile import read_lockfile
+from pyvo.samp.signals import Latch
 from pyvo.samp.transport.connection import XMLRPCClient
 
 MakeHub = Callable[..., SAMPHubServer]
@@ -479,6 +485,68 @@ def test_own_signal_handlers_are_respected(isolated: Path) -> None:
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("place", ["the lockfile is there", "it is announced"])
+@pytest.mark.parametrize("how", ["interrupt", "stop"])
+def test_signal_amid_the_start(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str, how: str
+) -> None:
+    """At the moment when the lockfile is in its place: ^C, or a handler that stops the hub."""
+    hub = SAMPHubServer(web_profile=False)
+
+    def interrupt() -> None:
+        if how == "stop":
+            hub.stop()
+        else:
+            raise KeyboardInterrupt
+
+    class Interrupted(set[HubSession]):
+        def add(self, session: HubSession) -> None:
+            super().add(session)
+            interrupt()
+
+    def replace(source: Path, target: Path) -> None:
+        os.rename(source, target)
+        interrupt()
+
+    with monkeypatch.context() as patch:
+        if place == "it is announced":
+            patch.setattr(hub_session, "_running", Interrupted())
+        else:
+            patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt) if how == "interrupt" else nullcontext():
+            hub.start()
+        assert hub_session._running == set()
+    assert not hub.is_running
+    assert list(isolated.iterdir()) == []
+    assert "no longer" not in messages(caplog)
+    hub.start()
+    assert hub.is_running
+    hub.stop()
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_latch_that_is_set_amid_the_beginning_of_a_wait(place: int) -> None:
+    """As by a signal handler, which runs between any two lines of the thread that waits."""
+    latch = Latch()
+    places = count()
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename == signals.__file__ and next(places) == place:
+            latch.set()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert latch.wait(5)
+    finally:
+        sys.settrace(before)
+    latch.set()
+    latch.set()
+    assert latch.wait()
+    assert latch.wait(0)
 
 
 def test_no_handlers_without_wait(make_hub: MakeHub) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp import lockfile, lockfile_helpers, lockfile_writing
+from pyvo.samp import SAMPHubServer, lockfile, lockfile_helpers, lockfile_writing
 from pyvo.samp.errors import SAMPHubError, SAMPValueError
 from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
 from pyvo.samp.lockfile_writing import remove_lockfile, write_lockfile
@@ -310,15 +310,34 @@ def test_remains_of_a_crash_do_not_matter(home: Path) -> None:
     assert [path.name for path in home.iterdir()] == [".samp"]
 
 
-def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home that cannot be written in; the superuser can, so the system's answer is put in its place."""
+@pytest.fixture
+def no_superuser() -> Iterator[None]:
+    """Be a user whom permissions stop."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("this system has other permissions")
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError as error:
+        pytest.skip(f"the superuser cannot become another user here: {error}")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
-    def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(lockfile_writing.os, "open", refuse)
-    with pytest.raises(SAMPHubError, match="cannot be written: Permission denied. Without it no"):
-        write_lockfile(home / ".samp", GOOD)
+def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A hub whose home cannot be written in says so, and what to do; nothing runs, nothing is left."""
+    monkeypatch.chdir(home)  # by its path another user could not even get there
+    home.chmod(0o555)
+    request.getfixturevalue("no_superuser")
+    hub = SAMPHubServer(web_profile=False, lockfile=".samp")
+    with pytest.raises(SAMPHubError, match=r"\.samp cannot be written: Permission denied. Without it no"):
+        hub.start()
+    assert not hub.is_running
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

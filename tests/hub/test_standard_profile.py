@@ -51,6 +51,9 @@ class Bench:
         """Wait until all deliveries to a member are acknowledged."""
         mailbox = self.broker.client(member.id).mailbox
         assert isinstance(mailbox, push_mailbox.PushMailbox)
+        taken_up = threading.Event()
+        self.loop.call_soon(taken_up.set)  # behind what was put into the mailbox before
+        assert taken_up.wait(10)
         wait_until(lambda: mailbox.is_idle)
 
     def close(self) -> None:
@@ -658,6 +661,19 @@ def test_one_large_message_always_has_room(bench: Bench, sender: Member, monkeyp
     assert params[2]["samp.params"]["data"] == data
 
 
+def finally_received(bench: Bench, members: list[Member]) -> list[list[tuple[str, tuple[Any, ...]]]]:
+    """What each member was called with, up to a last message that goes the same way: nothing comes behind that."""
+    last = bench.join()
+    for member in members:
+        last.hub.notify(last.key, member.id, {"samp.mtype": "table.last", "samp.params": {}})
+    received = []
+    for member in members:
+        wait_until(lambda member=member: any(params[1] == last.id for _, params in member.recipient.calls), 30.0)
+        bench.settle(member)
+        received.append([call for call in member.recipient.calls if call[1][1] != last.id])
+    return received
+
+
 def test_many_calls_each_exactly_once(bench: Bench) -> None:
     """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and answered once."""
     members = [bench.join() for _ in range(20)]
@@ -690,9 +706,10 @@ def test_many_calls_each_exactly_once(bench: Bench) -> None:
         thread.start()
     for thread in threads:
         thread.join(50)
+    for member in members:
+        member.recipient.wait_for(200, 30.0)
     received = set()
-    for number, member in enumerate(members):
-        calls = member.recipient.wait_for(200, 30.0)
+    for number, calls in enumerate(finally_received(bench, members)):
         assert len(calls) == 200
         received |= {params[3]["samp.params"]["tag"] for kind, params in calls if kind == "receiveCall"}
         responses = [(p[2], p[3]["samp.result"]["echo"]) for kind, p in calls if kind == "receiveResponse"]
@@ -706,8 +723,7 @@ def test_many_broadcasts_each_exactly_once(bench: Bench, sender: Member) -> None
     for number in range(10):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
         assert len(sender.hub.notifyAll(sender.key, message)) == 50
-    for other in others:
-        calls = other.recipient.wait_for(10)
+    for calls in finally_received(bench, others):
         assert [params[2]["samp.params"]["n"] for _, params in calls] == [str(number) for number in range(10)]
 
 

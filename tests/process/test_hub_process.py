@@ -6,10 +6,12 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -267,3 +269,80 @@ def test_interpreter_is_the_same(python_environment: Environment) -> None:
     with Program(["-c", script], python_environment) as program:
         assert program.wait() == 0
         assert str(sys.version_info[:2]) in program.output
+
+
+ANSWERING_SCRIPT = """
+import sys, time
+from pyvo.samp import SAMPIntegratedClient
+client = SAMPIntegratedClient(name="victim")
+client.bind_receive_call("test.never", lambda *args: print("called", flush=True))
+client.connect()
+print("connected", flush=True)
+sys.stdin.readline()
+"""
+
+#: A program by others: it takes each call on a connection of its own, so that none is open when it is killed.
+CLOSING_SCRIPT = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pyvo.samp.lockfile import get_main_running_hub
+from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.transport.xml_writer import write_answer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        call = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(write_answer(""))
+        if b"receiveCall" in call:
+            print("called", flush=True)
+
+    def log_message(self, *args):
+        pass
+
+server = HTTPServer(("127.0.0.1", 0), Handler)
+params = get_main_running_hub()
+hub = XMLRPCClient(params["samp.hub.xmlrpc.url"])
+key = hub.call("samp.hub.register", params["samp.secret"])["samp.private-key"]
+hub.call("samp.hub.declareMetadata", key, {"samp.name": "victim"})
+hub.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{server.server_port}/")
+hub.call("samp.hub.declareSubscriptions", key, {"test.never": {}})
+print("connected", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [ANSWERING_SCRIPT, CLOSING_SCRIPT], ids=["a connection is open", "none is"])
+@pytest.mark.parametrize("taken", [True, False], ids=["took the call", "stopped before"])
+def test_the_caller_of_a_killed_program_is_told(
+    python_environment: Environment, isolated: Path, script: str, taken: bool
+) -> None:
+    """R23: within ten seconds, without a time-out, with the figures that are shipped; and everybody else is."""
+    with start_hub(python_environment), ExitStack() as stack:
+        victim = stack.enter_context(Program(["-c", script], python_environment))
+        victim.wait_for("connected")
+        caller = stack.enter_context(SAMPIntegratedClient(name="caller"))
+        left: SimpleQueue[str] = SimpleQueue()
+        caller.bind_receive_notification("samp.hub.event.unregister", lambda *args: left.put(args[4]["id"]))
+        (victim_id,) = [one for one in caller.get_registered_clients() if one != "hub"]
+        responses: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        if not taken:
+            victim.process.send_signal(signal.SIGSTOP)
+        thread = threading.Thread(
+            target=lambda: responses.put(caller.ecall_and_wait(victim_id, "test.never", 0)), daemon=True
+        )
+        thread.start()
+        if taken:
+            victim.wait_for("called")
+        else:
+            with pytest.raises(Empty):  # it is on its way
+                responses.get(timeout=0.5)
+        victim.process.kill()
+        response = responses.get(timeout=10)
+        thread.join(5)
+        assert response["samp.status"] == "samp.error"
+        assert response["samp.error"]["samp.code"] == "samp.noresponse"
+        assert left.get(timeout=10) == victim_id
+        assert victim_id not in caller.get_registered_clients()

@@ -14,8 +14,10 @@ import pytest
 from pyvo.samp.errors import SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import connection as connection_module
 from pyvo.samp.transport import wire as wire_module
-from pyvo.samp.transport.connection import XMLRPCClient, http_address
+from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.wire import is_own_echo
+from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call, write_fault
 
 from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, kept, reset, silent
@@ -306,6 +308,31 @@ def test_close_while_connecting(client, monkeypatch):
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_answer_that_comes_behind_an_interruption_is_seen(client, server):
+    """By whoever must know of it; the connection is not used again."""
+    seen: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        client.call("echo", "late", meanwhile=_interrupt, seen=seen)
+    assert [read_answer(answer.body) for answer in seen] == ["late"]
+    assert client._idle == []
+    assert client._busy == set()
+
+
+def test_an_interruption_is_not_held_up_for_long(monkeypatch):
+    monkeypatch.setattr(connection_module, "LAST_WORDS_TIME", 0.1)
+    seen: list[Any] = []
+    with FakeServer(silent) as server:
+        client = XMLRPCClient(server.url)
+        with pytest.raises(KeyboardInterrupt):
+            client.call("echo", "never", meanwhile=_interrupt, seen=seen)
+        client.close()
+    assert seen == []
 
 
 def test_nobody_listens():

@@ -27,6 +27,7 @@ import pytest
 
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.transport import accepted
+from pyvo.samp.transport import server as server_module
 from pyvo.samp.transport.http import MAX_HEAD
 from pyvo.samp.transport.server import XMLRPCServer
 from pyvo.samp.transport.xml_reader import read_answer
@@ -309,7 +310,7 @@ def test_whoever_goes_on_sending_for_ever_is_cut_off(server):
 # Numbers
 
 
-def test_five_hundred_idle_and_half_connections(server, loop, monkeypatch):
+def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkeypatch):
     """Some have said nothing, some a part of a request, some wait."""
     monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
     part = call("echo", "a" * 100)
@@ -319,6 +320,56 @@ def test_five_hundred_idle_and_half_connections(server, loop, monkeypatch):
         eventually(loop, lambda: server.connections == 500)
         with RawClient(server.port, call("echo", "fine")) as client:
             assert read_answer(client.answer().body) == "fine"
+
+
+def test_half_requests_shut_nobody_out(make_server, loop):
+    """Twice as many as there is room for: whoever comes then is served, at once and again, and so is who was there."""
+    server = make_server(max_connections=40)
+    with RawClient(server.port, call("wait")) as waiting, ExitStack() as stack:
+        eventually(loop, lambda: not server._idle and server.connections == 1)
+        half = [stack.enter_context(RawClient(server.port, post(b"<", length=1000))) for _ in range(80)]
+        eventually(loop, lambda: len(server._slow) == 39)
+        for number in range(10):
+            with RawClient(server.port, call("echo", str(number))) as client:
+                assert read_answer(client.answer().body) == str(number)
+        assert half[0].rest() == b""
+        half[-1].sock.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the last of them is still there
+            half[-1].sock.recv(1)
+        waiting.end()
+        assert waiting.rest() == b""
+        eventually(loop, lambda: server.connections < 40)
+
+
+@pytest.mark.parametrize("data", [post(b"<", length=1000), b"nonsense\r\n", call("repeat", "x", str(MiB)) * 8])
+def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, data, monkeypatch):
+    """Half a request, a refused one whose sender stays, answers that are not read."""
+    for name in ("REQUEST_TIME", "LINGER_TIME", "WRITE_TIME"):
+        monkeypatch.setattr(accepted, name, 3600)
+    monkeypatch.setattr(server_module, "SLOW_TIME", 0.0)
+    server = make_server(max_connections=20, max_buffered=100 * MiB)
+    with RawClient(server.port, call("echo", "friend")) as friend, ExitStack() as stack:
+        assert read_answer(friend.answer().body) == "friend"
+        for _ in range(40):
+            stack.enter_context(RawClient(server.port, data))
+        eventually(loop, lambda: len(server._slow) == 19 and not server.connections > 20)
+        friend.send(call("echo", "still"))
+        assert read_answer(friend.answer().body) == "still"
+
+
+def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
+    """For a moment: a large message is under way for longer than it takes the next connection to arrive."""
+    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_module, "SLOW_TIME", 3600)
+    server = make_server(max_connections=2)
+    data = call("echo", "large")
+    with RawClient(server.port) as idle, RawClient(server.port, data[:-1]) as sender:
+        eventually(loop, lambda: len(server._slow) == len(server._idle) == 1)
+        with RawClient(server.port, call("echo", "fine")) as client:
+            assert read_answer(client.answer().body) == "fine"
+        assert idle.rest() == b""
+        sender.send(data[-1:])
+        assert read_answer(sender.answer().body) == "large"
 
 
 def test_two_hundred_at_once(server):

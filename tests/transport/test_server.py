@@ -175,7 +175,7 @@ def test_two_hundred_connections_at_once(server):
         assert server.connections == 200
 
 
-def test_five_hundred_idle_connections_stop_nobody(server, loop):
+def test_five_hundred_idle_connections_stop_nobody(many_files, server, loop):
     threads = threading.active_count()
     with ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]

@@ -15,7 +15,8 @@ from ..constants import SAMP_STATUS_ERROR
 from ..errors import SAMPError, SAMPProxyError, SAMPTransportError
 from ..integrated_client import SAMPIntegratedClient
 from ..lockfile import WHAT_TO_DO, lockfile_source, shown
-from ..transport.connection import XMLRPCClient, http_address
+from ..transport.connection import XMLRPCClient
+from ..transport.http_url import http_address
 from .call import ask
 from .findings import Finding, good, note, problem
 from .people import Directory

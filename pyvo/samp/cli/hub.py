@@ -10,6 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from ..addresses import checked_port
 from ..consent_askers import make_asker
 from ..errors import SAMPError, SAMPValueError
@@ -21,6 +26,8 @@ from .terminal import CleanFormatter
 
 __all__ = ["EPILOG", "add_arguments", "main", "run"]
 
+log = logging.getLogger(__name__)
+
 _EXAMPLES = """\
   samp hub                           a hub that every SAMP program of yours finds, until ^C
   samp hub --monitor                 the same, with a live table of clients and messages
@@ -30,6 +37,8 @@ _EXAMPLES = """\
 
 EPILOG = epilog(_EXAMPLES, {0: "it was stopped", 1: "it could not start; another hub is running, for one", 2: ""})
 
+#: Files that this program wants to have open, sockets above all; more than that no system gives without being set up.
+_FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
 
@@ -88,11 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show clients and messages: a live table on a terminal, lines elsewhere",
     )
-    log = parser.add_argument_group("its log")
-    log.add_argument(
+    its_log = parser.add_argument_group("its log")
+    its_log.add_argument(
         "-L", "--log-level", type=str.upper, choices=list(_LEVELS), default="INFO", help="how much (%(default)s)"
     )
-    log.add_argument("-O", "--log-output", metavar="FILE", help="where to (default: standard error)")
+    its_log.add_argument("-O", "--log-output", metavar="FILE", help="where to (default: standard error)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
     int
         Exit status: 0 when the hub was asked to stop, 1 when it could not start.
     """
+    _allow_many_files()
     screen = MonitorScreen(f"SAMP hub {options.label}".rstrip()) if options.monitor else None
     try:
         with _logging(options, screen):
@@ -122,6 +132,19 @@ def run(options: argparse.Namespace) -> int:
     except (KeyboardInterrupt, SystemExit):  # the ways to stop a hub, see SAMPHubServer.start
         return Status.OK
     return Status.OK
+
+
+def _allow_many_files() -> None:
+    """Take what the system allows: most give 1024 or less unless asked, which a library must not do for its program."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard < 0 else min(_FILES, hard)
+    if 0 <= soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:
+            log.debug("The hub cannot have %d files open: %s", wanted, error)
 
 
 def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
@@ -165,18 +188,18 @@ def _logging(options: argparse.Namespace, screen: MonitorScreen | None) -> Itera
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    log = logging.getLogger("pyvo.samp")
-    before = log.level, log.propagate
-    log.setLevel(_LEVELS[options.log_level])
-    log.addHandler(handler)
-    log.propagate = False
+    root = logging.getLogger("pyvo.samp")
+    before = root.level, root.propagate
+    root.setLevel(_LEVELS[options.log_level])
+    root.addHandler(handler)
+    root.propagate = False
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        root.removeHandler(handler)
         handler.close()
-        log.setLevel(before[0])
-        log.propagate = before[1]
+        root.setLevel(before[0])
+        root.propagate = before[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -250,7 +250,7 @@ class Connection:
             with suppress(BlockingIOError):  # there are answers enough on their way: it will send without being asked
                 self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._deadline is None:
-            self._server.mark_busy(self)
+            self._server.mark_slow(self)
             self._set_deadline(REQUEST_TIME, self._on_slow_request, self._received - reader.buffered)
 
     def _on_slow_request(self, before: int) -> None:
@@ -266,7 +266,7 @@ class Connection:
         self._release()
         self._lingering = self._server.max_body
         error.head = error.head or self._reader.head
-        self._server.mark_busy(self)
+        self._server.mark_slow(self)
         self._send(self._server.handler.refuse(error))
 
     # Answers that come later
@@ -317,7 +317,7 @@ class Connection:
             self._after_write()
         elif self._hold(len(data) - sent):
             self._out = memoryview(data)[sent:]
-            self._server.mark_busy(self)
+            self._server.mark_slow(self)
             self._watch(WRITE if self._ended else READ | WRITE)
             self._set_deadline(WRITE_TIME, self._on_slow_reader, len(self._out))
         else:

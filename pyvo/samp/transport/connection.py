@@ -14,75 +14,27 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from .http import MAX_BODY, Answer, HTTPError
+from .http_url import http_address, request_head
 from .wire import KEEP_TIME, Patience, Wire
 from .xml_reader import XMLError, read_answer
 from .xml_writer import Raw, write_call
 
-__all__ = ["XMLRPCClient", "http_address", "request_head"]
+__all__ = ["XMLRPCClient", "check_answer"]
 
 CONNECT_TIME = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
 SEND_TIME = 30.0
-#: Seconds for which a server is heard that has broken the connection while it was written to.
+#: Seconds for which a server is heard that has broken the connection while it was written to, or behind ^C.
 LAST_WORDS_TIME = 1.0
 #: Seconds after which a server that leaves some of several requests unanswered is asked again.
 ROW_TIME = 3.0
 RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
 #: Below this size a request is copied into one piece.
 SMALL = 64 * 1024
-
-
-@lru_cache(maxsize=128)
-def http_address(url: str) -> tuple[str, int, str]:
-    """
-    Take an ``http`` URL apart.
-
-    Parameters
-    ----------
-    url : str
-        Such as ``http://127.0.0.1:21012/``.
-
-    Returns
-    -------
-    host : str
-        Name or address; ``localhost`` is given as ``127.0.0.1``, so that nothing is looked up.
-    port : int
-        80 where the URL names none.
-    path : str
-        ``/`` where the URL has none.
-
-    Raises
-    ------
-    SAMPTransportError
-        The URL is no ``http`` URL.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise SAMPTransportError(f"{url!r} is not a valid URL: {error}") from error
-    if parts.scheme != "http" or not host or not url.isascii() or any(c <= " " for c in url):
-        raise SAMPTransportError(f"{url!r} is not an http URL with a host")
-    path = parts.path or "/"
-    if parts.query:
-        path += "?" + parts.query
-    return "127.0.0.1" if host == "localhost" else host, port or 80, path
-
-
-def request_head(url: str) -> bytes:
-    """The header lines of a POST to ``url``, up to the number behind ``Content-Length:``."""
-    host, port, path = http_address(url)
-    host = f"[{host}]" if ":" in host else host
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: pyvo.samp\r\n"
-        "Content-Type: text/xml\r\nContent-Length: "
-    ).encode("ascii")
 
 
 def check_answer(answer: Answer, who: str) -> None:
@@ -135,6 +87,7 @@ class XMLRPCClient:
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> SAMPValue:
         """
         Call a method and wait for its answer.
@@ -153,6 +106,9 @@ class XMLRPCClient:
             Seconds.
         meanwhile : callable, optional
             Called when the request has been written, while the server is at work.
+        seen : list, optional
+            Gets the answer as it came in, for a caller that must know of it: also when the wait is broken off, as by
+            ^C, if the answer then still comes in a moment.
 
         Returns
         -------
@@ -167,7 +123,7 @@ class XMLRPCClient:
             It could not be reached, or its answer is late or is none.
         """
         body = write_call(method, params)
-        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile)
+        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen)
 
     def post(
         self,
@@ -177,13 +133,19 @@ class XMLRPCClient:
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
+        seen: list[Answer] | None = None,
     ) -> SAMPValue:
         """Like `call`, for a body that is already written."""
         patience = Patience(self._who, self.timeout if timeout is None else timeout, look, look_every)
         wire = self._take()
         try:
             answer = self._exchange(wire, body, patience, meanwhile)
-        except BaseException:
+            if seen is not None:
+                seen.append(answer)
+        except BaseException as error:
+            if seen is not None and not seen and not isinstance(error, Exception):
+                with suppress(SAMPTransportError):
+                    seen.append(self._last_words(wire, sent=True))
             self._drop(wire)
             raise
         if answer.keep_alive:
@@ -331,7 +293,7 @@ class XMLRPCClient:
                 if answer is not None:
                     return answer._replace(keep_alive=False)
             except OSError as error:
-                return self._last_words(wire, error, sent=written)
+                return self._last_words(wire, sent=written, error=error)
         if meanwhile is not None:
             meanwhile()
         while True:
@@ -370,8 +332,8 @@ class XMLRPCClient:
             raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True)
         return self._read(wire)
 
-    def _last_words(self, wire: Wire, error: OSError, *, sent: bool) -> Answer:
-        """What a server said that refused a request before it was wholly written."""
+    def _last_words(self, wire: Wire, *, sent: bool, error: OSError | None = None) -> Answer:
+        """What a server says in a moment: one that refused a request before it was wholly written, for instance."""
         try:
             while True:
                 answer = self._read(wire)

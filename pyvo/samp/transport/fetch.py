@@ -7,8 +7,8 @@ import socket
 import time
 
 from ..errors import SAMPTransportError
-from .connection import http_address
 from .http import AnswerReader, HTTPError
+from .http_url import http_address
 
 __all__ = ["fetch"]
 

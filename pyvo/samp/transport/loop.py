@@ -187,6 +187,7 @@ class Loop:
         self._ready: deque[Job] = deque()
         self._lock = threading.RLock()  # a signal handler may come in between
         self._asleep = False
+        self._started = False
         self._stopping = False
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -199,7 +200,8 @@ class Loop:
 
     def start(self) -> None:
         """Start the thread. Does nothing when it runs."""
-        if self._thread.ident is None:
+        if not self._started:  # `Thread` takes a start that ^C has interrupted for none
+            self._started = True
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import SAMPError, SAMPTransportError
-from .connection import check_answer, http_address, request_head
+from .connection import check_answer
 from .http import Answer, AnswerReader, HTTPError
+from .http_url import http_address, request_head
 from .loop import READ, WRITE, Loop, Timer
 from .wire import KEEP_TIME, is_own_echo
 from .xml_reader import XMLError, read_answer

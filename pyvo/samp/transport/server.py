@@ -13,8 +13,9 @@ arrived is read, and a complete request is handed to the handler at once, in the
   consent): the connection waits without a thread, and is watched, so that a caller who goes away is noticed;
 * None, after `Connection.detach`: a worker thread has taken the socket over to write a long answer itself.
 
-So connections that are idle, slow or waiting hold no thread, only a descriptor, and those are counted: above
-the limit the connection that has been idle longest is closed.
+So connections that are idle, slow or waiting hold no thread, only a descriptor, and those are counted. Above the
+limit one is closed for each that arrives: the one whose other side has left something unfinished for longest, half
+a request say, or else the one that has been idle longest. Whoever opens many cannot shut others out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 #: Seconds an idle connection is kept. Our own clients give theirs up sooner (see `connection`), so that no request ever
 #: crosses with the closing of its connection.
 IDLE_TIME = 90.0
+#: Seconds in which a request on its way is no reason yet to close the connection for another, in place of an idle one.
+SLOW_TIME = 1.0
 #: Seconds for which no connection is accepted when there is no descriptor left to do so.
 ACCEPT_PAUSE = 0.5
 #: Seconds between two warnings of that.
@@ -108,6 +111,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
         self.stopping = False
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, float] = {}  # in the order in which they became idle
+        self._slow: dict[Connection, float] = {}  # in the order in which they began to be
         self._lent: set[socket.socket] = set()
         self._lent_lock = threading.Lock()
         self._sweep: Timer | None = None
@@ -191,7 +195,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
             sock.close()
             return
         self._connections.add(connection)
-        if len(self._connections) > self.max_connections and not self._close_longest_idle():
+        if len(self._connections) > self.max_connections and not self._make_room():
             connection.close()
         else:
             self.mark_idle(connection)
@@ -206,16 +210,21 @@ class XMLRPCServer(SimpleXMLRPCServer):
             self._warned = now
             log.warning("A connection cannot be accepted: %s; %d are open", error, len(self._connections))
         # There is nothing to accept with, and the arrival would be reported for ever. Make room, or wait for some.
-        if not self._close_longest_idle():
+        if not self._make_room():
             self.loop.unwatch(self.socket)
             self._pause = self.loop.call_later(ACCEPT_PAUSE, self._listen)
 
-    def _close_longest_idle(self) -> bool:
-        for connection in list(islice(self._idle, 16)):
-            if connection.is_quiet():  # or its request would be lost
-                connection.close()
-                return True
-        return False
+    def _make_room(self) -> bool:
+        """Close the connection that is missed least; False if each of them waits for an answer."""
+        slowest, since = next(iter(self._slow.items()), (None, 0.0))
+        if slowest is None or since + SLOW_TIME > time.monotonic():
+            for connection in list(islice(self._idle, 16)):
+                if connection.is_quiet():  # or its request would be lost
+                    connection.close()
+                    return True
+        if slowest is not None:
+            slowest.close()
+        return slowest is not None
 
     def hold(self, size: int) -> bool:
         """Count bytes that are held for a connection, or no longer held if negative; False if there is no room."""
@@ -227,15 +236,21 @@ class XMLRPCServer(SimpleXMLRPCServer):
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
         self._connections.discard(connection)
-        self._idle.pop(connection, None)
+        self.mark_busy(connection)
 
     def mark_busy(self, connection: Connection) -> None:
-        """A request has begun on the connection."""
+        """The connection waits for an answer of this side."""
         self._idle.pop(connection, None)
+        self._slow.pop(connection, None)
+
+    def mark_slow(self, connection: Connection) -> None:
+        """The other side has begun something that it has yet to finish: to send a request, or to read an answer."""
+        self.mark_busy(connection)
+        self._slow[connection] = time.monotonic()
 
     def mark_idle(self, connection: Connection) -> None:
         """The connection waits for its next request."""
-        self._idle.pop(connection, None)
+        self.mark_busy(connection)
         self._idle[connection] = time.monotonic()
         if self._sweep is None:
             self._sweep = self.loop.call_later(IDLE_TIME, self._close_idle)

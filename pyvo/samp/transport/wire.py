@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..errors import SAMPTransportError
 from .http import AnswerReader
 
-__all__ = ["KEEP_TIME", "Patience", "Wire", "is_own_echo"]
+__all__ = ["KEEP_TIME", "LateError", "Patience", "Wire", "is_own_echo"]
 
 #: Seconds for which an idle connection may be used again: well below the time for which our servers keep theirs.
 KEEP_TIME = 45.0
@@ -75,6 +75,10 @@ class Wire:
         return time.monotonic() - self.idle_since <= KEEP_TIME and not self.wait(0.0)
 
 
+class LateError(SAMPTransportError):
+    """An answer did not come in time from a server that was looked after meanwhile, and found alive."""
+
+
 class Patience:
     """
     How long an answer is waited for.
@@ -103,7 +107,8 @@ class Patience:
             return self._look_every
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise SAMPTransportError(f"{self._who} did not answer in time", sent=True)
+            kind = SAMPTransportError if self._look is None else LateError
+            raise kind(f"{self._who} did not answer in time", sent=True)
         return left if self._look is None else min(left, self._look_every)
 
     def endure(self) -> None:
