@@ -6,6 +6,7 @@ An adapter between a browser and the broker, as `standard_profile` is between pr
 particular to pages has rooms of its own:
 
 =================== ========================================================================
+``web_requests``    HTTP: what is no operation, and what every answer bears
 ``web_access``      who may use the server, what browsers must be told, what pages may send
 ``consent``         the questions to the user, one after the other (``consent_askers``: how)
 ``web_mailbox``     callbacks, which wait to be pulled (``web_pulls``: by what)
@@ -29,42 +30,28 @@ from pyvo.samp.consent import REFUSED, Answer, ConsentDesk, Question, make_quest
 from pyvo.samp.consent_askers import WebProfileDialog, make_asker
 from pyvo.samp.constants import SAFE_MTYPES
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.operations import HubOperations
 from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
 from pyvo.samp.transport.deferred import Deferred
-from pyvo.samp.transport.http import HTTPError, Request, Response
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.server import Connection, XMLRPCServer
 from pyvo.samp.url_book import UrlBook
 from pyvo.samp.url_translation import Translator
-from pyvo.samp.web_access import (
-    CLIENT_ACCESS_POLICY,
-    CROSS_DOMAIN,
-    DATA_ONLY,
-    METHODS,
-    cors_headers,
-    is_loopback,
-    is_own_host,
-    preflight_headers,
-    sending_rule,
-)
+from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, sending_rule
 from pyvo.samp.web_mailbox import WebMailbox
 from pyvo.samp.web_member import Joining, Member
 from pyvo.samp.web_pulls import Pull, PullLimit
+from pyvo.samp.web_requests import PROFILE, TRANSLATOR, WebRequests
 
 __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 
-PROFILE = "web"
 STANDARD = "standard"
 #: Where pages look for the hub (R39).
 PORT = 21012
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
 
-_POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
-_TRANSLATOR = "/translator/"
 
 
 class WebProfile:
@@ -203,7 +190,7 @@ class WebProfile:
 
     def find_url(self, target: str) -> str | None:
         """Find what a translator's URL asks for: the token, ``?``, and the URL (R46); None if that may not be had."""
-        token, _, url = target.removeprefix(_TRANSLATOR).partition("?")
+        token, _, url = target.removeprefix(TRANSLATOR).partition("?")
         return self.book.find(token, url)
 
     # Joining and leaving
@@ -239,7 +226,7 @@ class WebProfile:
         joining.answer.resolve(
             {
                 **self._operations.identity(client),
-                "samp.url-translator": f"{self.url.rstrip('/')}{_TRANSLATOR}{member.token}?",
+                "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{member.token}?",
             }
         )
 
@@ -267,10 +254,8 @@ class WebProfile:
             server.take_back(sock)
 
 
-class _Operations(HubOperations):
-    """The operations that only this profile has, and its way of answering browsers."""
-
-    paths = frozenset({"/", ""})
+class _Operations(WebRequests):
+    """The operations that only this profile has."""
 
     def __init__(self, profile: WebProfile, broker: Broker, loop: Loop) -> None:
         own: dict[str, Callable[..., Any]] = {
@@ -278,57 +263,7 @@ class _Operations(HubOperations):
             "allowReverseCallbacks": self.allow_reverse_callbacks,
             "pullCallbacks": self.pull_callbacks,
         }
-        super().__init__(PROFILE, "samp.webhub", broker, loop, own)
-        self._web = profile
-
-    # How requests are answered
-
-    def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
-        """What each answer bears (R44)."""
-        return () if request is None else cors_headers(request.headers)
-
-    def check(self, request: Request, connection: Connection) -> Response | None:
-        """Refuse what does not come from a browser of this machine, or means another server (R45)."""
-        if not is_loopback(connection.peer[0]):
-            text = "The Web Profile serves this computer alone"
-        elif not is_own_host(request.headers.get("host"), self._web.port):
-            text = "This server goes by another name"
-        elif request.method == "POST" and request.target.partition("?")[0] not in self.paths:
-            text = "There is nothing at this path"
-        else:
-            return None
-        # To sampjs anything but 200 is the end of the world: it calls back nobody and polls no more (R48)
-        return self.fault(text, request) if request.method == "POST" else self.plain(403, text, request)
-
-    def refuse(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit; a POST in the way of `check` (R48)."""
-        method, headers = error.head or ("", {})
-        request = Request(method, "", headers, b"", keep_alive=False)
-        return self.fault(str(error), request) if method == "POST" else self.plain(error.status, str(error), request)
-
-    def handle_other(self, request: Request, connection: Connection) -> Response | None:
-        """Answer what is no POST: preflights, the policies of Flash and Silverlight, URLs to be translated."""
-        if request.method == "OPTIONS":
-            return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
-        if request.method not in {"GET", "HEAD"}:
-            return self.plain(405, "This method is not answered here", request, (("Allow", METHODS),))
-        path = request.target.partition("?")[0]
-        if path in _POLICIES:
-            return Response(200, _POLICIES[path].encode("ascii"), "text/xml", self.headers(request))
-        if path.startswith(_TRANSLATOR):
-            return self._translate(request, connection)
-        return self.plain(404, "This is a SAMP hub, for web pages that can talk to one", request)
-
-    def _translate(self, request: Request, connection: Connection) -> Response | None:
-        """Hand out what is at a URL, if the page that asks may have it (R46)."""
-        url = self._web.find_url(request.target)
-        if url is None:
-            return self.plain(403, "No program has mentioned this URL to the page", request)
-        if self._web.translator.is_busy:
-            return self.plain(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
-        headers = (*self.headers(request), *DATA_ONLY)
-        self._web.translator.start(connection.detach(), url, request.method, request.headers, headers)
-        return None
+        super().__init__(profile, broker, loop, own)
 
     # What only this profile has
 
