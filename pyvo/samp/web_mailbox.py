@@ -197,6 +197,8 @@ class WebMailbox:
         self._bytes += size
         self._on_delivery(delivery)
         if not self._waiting:
+            if self._last is not None and len(self._queue) == 1:
+                self._limit.hurry(self._last.browser)  # its next pull may be waiting for a connection
             if self._grace is None:
                 self._start_grace(IDLE_GRACE)
         elif not self._flush_is_due:
@@ -216,6 +218,7 @@ class WebMailbox:
             self._last = pull
             if pull.answer.resolve(_write_callbacks(pull.batch)):
                 self._await_next(pull)
+                self._limit.hurry(pull.browser)  # the page is going to answer, which takes a connection
             else:
                 self._put_back(pull)
         if not self._queue:

@@ -36,7 +36,7 @@ from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.server import Connection, XMLRPCServer
 from pyvo.samp.url_book import UrlBook
 from pyvo.samp.url_translation import Translator
-from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, sending_rule
+from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
 from pyvo.samp.web_mailbox import WebMailbox
 from pyvo.samp.web_member import Joining, Member
 from pyvo.samp.web_pulls import Pull, PullLimit
@@ -93,7 +93,7 @@ class WebProfile:
         self._may_reach = sending_rule(SAFE_MTYPES if mtypes is None else mtypes)
         self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
         self._members: dict[str, Member] = {}  # by public id
-        self._limit = PullLimit(loop)
+        self.limit = PullLimit(loop)
         self._all_pulled: threading.Event | None = None
         self.book = UrlBook()
         self._operations = operations = _Operations(self, broker, loop)
@@ -172,10 +172,6 @@ class WebProfile:
                 # what was put before is taken before
                 self._loop.call_soon(self._drop_callbacks, client, mailbox)
 
-    def pull(self, client: Client, connection: Connection, browser: str, seconds: float) -> Deferred:
-        """Hand over a client's callbacks (R42)."""
-        return self.member(client).mailbox.pull(Pull(connection, browser), seconds)
-
     def was_heard(self, client: Client) -> None:
         """Note that a page has made a request (R43)."""
         member = self._members.get(client.client_id)
@@ -207,7 +203,7 @@ class WebProfile:
     def _enter(self, joining: Joining) -> None:
         mailbox = WebMailbox(
             self._loop,
-            self._limit,
+            self.limit,
             on_overflow=lambda reason: self._broker.disconnect(member.client, reason),
             on_gone=lambda reason: self._broker.unregister(member.client, reason),
             on_delivery=lambda delivery: self._on_delivery(member, delivery),
@@ -283,8 +279,8 @@ class _Operations(WebRequests):
         """Hand over the callbacks that wait, or wait for one (R42)."""
         assert self.current is not None
         request, connection, _call = self.current
-        browser = request.headers.get("user-agent", "")
-        return self._web.pull(self._client(key), connection, browser, parse_float(timeout.strip()))
+        pull = Pull(connection, browser_of(request.headers))
+        return self._web.member(self._client(key)).mailbox.pull(pull, parse_float(timeout.strip()))
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """

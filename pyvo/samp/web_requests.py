@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from .operations import HubOperations
 from .transport.http import HTTPError, Request, Response
+from .transport.rpc import Call
 from .web_access import (
     CLIENT_ACCESS_POLICY,
     CROSS_DOMAIN,
     DATA_ONLY,
     METHODS,
+    browser_of,
     cors_headers,
     is_loopback,
     is_own_host,
@@ -31,6 +33,7 @@ PROFILE = "web"
 #: What the path of a translator's URL begins with; then comes the page's token (R46).
 TRANSLATOR = "/translator/"
 
+_PULL = "samp.webhub.pullCallbacks"
 _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
 
 
@@ -81,8 +84,15 @@ class WebRequests(HubOperations):
         request = Request(method, "", headers, b"", keep_alive=False)
         return self.fault(str(error), request) if method == "POST" else self.plain(error.status, str(error), request)
 
+    def run(self, function: Callable[..., Any], call: Call) -> Any:
+        """Run an operation; a tab that calls one is not the only one that wants to, so its browser needs room (R49)."""
+        if call.method_call.name != _PULL:
+            self._web.limit.hurry(browser_of(call.request.headers))
+        return super().run(function, call)
+
     def handle_other(self, request: Request, connection: Connection) -> Response | None:
         """Answer what is no POST: preflights, the policies of Flash and Silverlight, URLs to be translated."""
+        self._web.limit.hurry(browser_of(request.headers))
         if request.method == "OPTIONS":
             return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
         if request.method not in {"GET", "HEAD"}:

@@ -8,14 +8,15 @@ import socket
 import struct
 import threading
 import time
+import xmlrpc.client
 
 import psutil
 import pytest
 
-from pyvo.samp import web_mailbox
+from pyvo.samp import web_mailbox, web_pulls
 
 from .recipients import wait_until
-from .web_pages import Answer, Page, Program, message
+from .web_pages import Answer, Page, Program, message, request
 
 EVENTS = "samp.hub.event.unregister"
 
@@ -327,7 +328,8 @@ def test_pages_that_come_and_go_leave_nothing(hub):
     web = hub._session.web
     assert web._members == {}
     assert web.book._allowed == {}
-    assert web._limit._waiting == {}
+    assert web.limit._waiting == {}
+    assert web.limit._hurried == {}
 
 
 # A full queue
@@ -367,6 +369,32 @@ def test_the_oldest_of_five_pulls_is_released(hub, program):
             sock.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 sock.recv(1)
+
+
+def test_a_program_without_an_origin_is_no_browser(hub):
+    """R49: all web clients of one Python have one User-Agent, but no connections to share."""
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub, "")).register().listen("x.y") for _ in range(6)]
+        socks = [begin_pull(hub, page) for page in pages]
+        for sock in socks:
+            sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+
+
+@pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
+def test_a_request_of_the_browser_makes_room_for_others(hub, monkeypatch, method, target):
+    """R49: what it wants besides may wait behind pulls."""
+    monkeypatch.setattr(web_pulls, "RELEASE_EVERY", 1000.0)
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
+        socks = [page.begin_pull() for page in pages]
+        assert pages[0].receive(socks[0]) == []
+        wait_until(lambda: sum(waiting(hub, page) for page in pages) == 5)
+        body = xmlrpc.client.dumps((), "samp.webhub.ping").encode() if method == "POST" else b""
+        request(pages[0].port, method, target, {"Origin": "https://other.example"}, body)
+        assert pages[1].receive(socks[1]) == []
+        assert [waiting(hub, page) for page in pages] == [0, 0, 1, 1, 1, 1]
 
 
 def test_eight_tabs_with_six_connections_all_work(hub, program):

@@ -380,25 +380,84 @@ def test_pulls_that_are_over_do_not_count():
     """R49."""
     bench = Bench()
     for _ in range(20):
-        bench.lose(bench.pull())
-    first = bench.pull()
+        bench.lose(bench.pull(browser="b"))
+    first = bench.pull(browser="b")
     for _ in range(3):
-        bench.pull()
+        bench.pull(browser="b")
     assert numbers(first) == "waiting"
+
+
+def test_programs_that_are_no_browsers_have_their_connections_for_themselves():
+    """R49."""
+    bench = Bench()
+    pulls = [bench.pull() for _ in range(20)]
+    bench.limit.hurry("")
+    bench.loop.run(10)
+    assert {numbers(pull) for pull in pulls} == {"waiting"}
+
+
+class Tabs:
+    """Tabs of one browser that pull again at once."""
+
+    def __init__(self, number: int) -> None:
+        self.bench = Bench()
+        self.answered = 0
+        for _ in range(number):
+            self._pull()
+
+    def _pull(self) -> None:
+        self.bench.pull(browser="b").answer.when_done(self._pull_again)
+
+    def _pull_again(self, _answer) -> None:
+        self.answered += 1
+        if self.answered < 1000:
+            self.bench.loop.call_soon(self._pull)
 
 
 def test_tabs_that_pull_again_at_once_go_round_slowly():
     """R49: one connection gets free every quarter of a second, and nothing spins."""
-    bench = Bench()
-    answered = 0
+    tabs = Tabs(8)
+    tabs.bench.loop.run(10)
+    assert 35 <= tabs.answered <= 45
 
-    def pull_again(_answer=None):
-        nonlocal answered
-        answered += 1
-        if answered < 1000:
-            bench.loop.call_soon(lambda: bench.pull(browser="b").answer.when_done(pull_again))
 
-    for _ in range(8):
-        bench.pull(browser="b").answer.when_done(pull_again)
-    bench.loop.run(10)
-    assert 35 <= answered <= 45
+def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
+    """R49: what another one wants to do may wait behind pulls, but the wait has an end, and so have the rounds."""
+    tabs = Tabs(8)
+    tabs.bench.loop.run(10)
+    before = tabs.answered
+    tabs.bench.limit.hurry("another browser")
+    tabs.bench.loop.run()
+    assert tabs.answered == before
+    tabs.bench.limit.hurry("b")
+    tabs.bench.loop.run()
+    assert tabs.answered - before == 16
+    tabs.bench.loop.run(10)
+    assert tabs.answered - before <= 16 + 45
+
+
+def beside(bench: Bench) -> Bench:
+    """Another tab of the same browser."""
+    other = Bench()
+    other.loop = other.mailbox._loop = bench.loop
+    other.limit = other.mailbox._limit = bench.limit
+    return other
+
+
+def test_what_comes_for_a_page_whose_pull_waits_in_the_browser_makes_room_for_it(bench):
+    """R49."""
+    bench.pull(browser="b")
+    bench.put(1)
+    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
+    assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
+    bench.put(2)
+    assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]
+
+
+def test_an_answer_makes_room_for_what_the_page_says_to_it(bench):
+    """R49."""
+    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
+    bench.pull(browser="b")
+    assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
+    bench.put(1)
+    assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]
