@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SAMPProxyError
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 REFUSED = 2
 #: Seconds for which a question waits for its answer before it counts as refused.
 PATIENCE = 300.0
+#: Seconds that an asker has to take back a question that has lapsed.
+TAKING_BACK = 5.0
 #: Questions that may wait at a time, from all pages together.
 MAX_WAITING = 32
 #: What a user is told that consent means.
@@ -202,6 +205,10 @@ class Ticket:
 class Asker(ABC):
     """A way to put a question to the user."""
 
+    #: Whether another question may be asked while the one before has not come back. Two questions in one terminal
+    #: would be taken for each other.
+    asks_beside = False
+
     @abstractmethod
     def ask(self, ticket: Ticket) -> Answer:
         """Ask, and wait for the answer; called in a worker thread, one question at a time."""
@@ -241,6 +248,7 @@ class ConsentDesk:
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
         self._shown: Ticket | None = None
+        self._lost = False  # a worker's question has not come back, and another worker goes on
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
@@ -322,16 +330,21 @@ class ConsentDesk:
         self._waiting.append(ticket)
 
     def _work(self) -> None:
-        """Ask one question after the other; at most one worker is ever in here."""
+        """Ask one question after the other; one worker is in here, and perhaps one more that is lost."""
         while True:
             with self._lock:
                 self._shown = ticket = self._waiting.popleft() if self._waiting else None
                 self._busy = ticket is not None
             if ticket is None:
                 return
+            overdue = self._call_later(self._patience + TAKING_BACK, partial(self._on_overdue, ticket))
             answer = self._ask(ticket)
+            overdue.cancel()
             question = ticket.question
             with self._lock:
+                if self._shown is not ticket:  # it has lapsed long ago, and another worker goes on
+                    self._lost = False
+                    return
                 self._shown = None  # before the page hears of it: it may ask again at once
                 if ticket.open and answer is Answer.ALWAYS and question.lasting:
                     self._always.add(question.origin)
@@ -344,9 +357,24 @@ class ConsentDesk:
             return Answer.DENY
         try:
             return self._asker.ask(ticket)
-        except Exception:  # whatever went wrong, nobody has said yes
+        except BaseException:  # whatever went wrong, `sys.exit` included, nobody has said yes
             log.exception("The question about %s could not be asked", ticket.question.name)
             return Answer.DENY
+
+    def _on_overdue(self, ticket: Ticket) -> None:
+        """Go on without a question that does not come back: all others wait behind it."""
+        self._lapse(ticket)
+        with self._lock:
+            if self._shown is not ticket:
+                return
+            name = ticket.question.name
+            if self._closed or self._lost or not getattr(self._asker, "asks_beside", False):
+                log.warning("The question about %s is still open: no other page is asked about before it ends", name)
+                return
+            self._lost = True
+            self._shown = None
+        log.warning("The question about %s does not come back; others are asked about without it", name)
+        self._run_in_worker(self._work)
 
     def _lapse(self, ticket: Ticket) -> None:
         if ticket.open:

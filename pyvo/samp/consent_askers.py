@@ -132,6 +132,8 @@ class _Deny(Asker):
 class _Function(Asker):
     """Leaves the decision to a function of the user's program."""
 
+    asks_beside = True  # whatever it does, its answer is one to its own question
+
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._brief = _takes_two(function)
