@@ -40,6 +40,8 @@ PATIENCE = 300.0
 TAKING_BACK = 5.0
 #: Questions that may wait at a time, from all pages together.
 MAX_WAITING = 32
+#: Characters that an origin may have: it is shown and compared as a whole. A host's name has 253 at most.
+MAX_ORIGIN = 300
 #: What a user is told that consent means.
 MEANING = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
@@ -133,14 +135,17 @@ def make_question(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> Qu
     Raises
     ------
     SAMPProxyError
-        The page states no name.
+        The page states no name, or its origin is none that a browser states.
     """
     details = {"samp.name": identity} if isinstance(identity, str) else identity
     name = details.get("samp.name") if isinstance(details, dict) else None
     if not isinstance(details, dict) or not isinstance(name, str) or not display_text(name):
         raise SAMPProxyError(1, "To register, a web page must state its name: a map with samp.name")
+    origin = origin.lower()
+    if display_text(origin, MAX_ORIGIN) != origin:  # "always" must hold for what the user has seen, and nothing else
+        raise SAMPProxyError(REFUSED, "The page's origin is none that a user could be shown")
     shown = {display_text(key): display_text(value, 500) for key, value in details.items() if isinstance(value, str)}
-    return Question(display_text(name), display_text(origin.lower(), 200), shown, peer)
+    return Question(display_text(name), origin, shown, peer)
 
 
 class Ticket:

@@ -17,6 +17,7 @@ particular to pages has rooms of its own:
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import socket
@@ -51,7 +52,6 @@ STANDARD = "standard"
 PORT = 21012
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
-
 
 
 class WebProfile:
@@ -102,7 +102,14 @@ class WebProfile:
         try:  # a browser that looks for "localhost" tries both, and nobody else should be found there
             self._servers.append(XMLRPCServer(("::1", self.port), loop, operations))
         except OSError as error:
-            log.debug("The Web Profile is not served by IPv6: %s", error)
+            if error.errno == errno.EADDRINUSE:
+                log.warning(
+                    "Another program listens on port %d of the address ::1, where browsers may look for the hub first: "
+                    "a page that finds no hub has found that program.",
+                    self.port,
+                )
+            else:
+                log.debug("The Web Profile is not served by IPv6: %s", error)
         self.translator = Translator(loop.run_in_worker, self._take_back)
         for server in self._servers:
             server.start()

@@ -355,6 +355,16 @@ def test_a_question_from_a_map_and_from_a_bare_name():
     assert make_question("Old page", "", HERE).details == {"samp.name": "Old page"}
 
 
+def test_an_origin_is_shown_and_compared_as_a_whole():
+    """R40: what it ends with is who it is."""
+    origin = "https://simbad.example." + ".".join(["a" * 60] * 3) + ".evil.example"
+    assert len(origin) > 200
+    assert make_question("Page", origin, HERE).origin == origin
+    for odd in ("https://" + "a" * 300, "https://a.example\x1b[1A", "https://\u202eexample", "https://a  b"):
+        with pytest.raises(SAMPProxyError, match="origin"):
+            make_question("Page", odd, HERE)
+
+
 @pytest.mark.parametrize("identity", [{}, "", [], {"samp.name": ["x"]}, {"samp.name": " \n"}, {"name": "x"}])
 def test_a_page_without_a_name_is_refused(identity):
     """R40."""
