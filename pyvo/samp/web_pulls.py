@@ -43,6 +43,18 @@ class Pull:
         self.answer = Deferred()
         self.batch: list[Delivery] = []
         self.timer: Timer | None = None
+        self._requests = connection.requests
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer cannot come back any more: it was read before the next request, or in good order."""
+        connection = self.connection
+        return connection.requests != self._requests or (not connection.is_there() and not connection.was_reset)
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether the other side has thrown the answer away unread."""
+        return not self.is_settled and self.connection.was_reset
 
 
 class PullLimit:

@@ -179,6 +179,29 @@ def test_answers_that_were_read_are_not_given_again(hub, page, program):
     assert page.pull("0") == []
 
 
+def test_of_several_pulls_that_were_answered_the_first_breaks(hub, page, program):
+    """R42: what it was to get goes to another one that waits."""
+    first, second = begin_pull(hub, page), begin_pull(hub, page)
+    send_numbers(program, 1)
+    wait_until(lambda: waiting(hub, page) == 1)
+    reset(first)
+    assert numbers(page.receive(second)) == [1]
+
+
+def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hub, page, program):
+    """R42: connections are kept, and used for other requests, too."""
+    sock = begin_pull(hub, page)
+    send_numbers(program, 1)
+    assert numbers(page.receive(sock)) == [1]
+    member = hub._session.web._members[page.id]
+    connection = member.mailbox._last.connection
+    page.send(sock, "ping")
+    wait_until(lambda: connection.requests == 2)
+    reset(sock)
+    wait_until(lambda: connection.closed)
+    assert page.pull("0") == []
+
+
 def test_a_large_message_to_a_slow_page(hub, page, program):
     """What doesn't fit into the socket at once is written bit by bit."""
     sock = begin_pull(hub, page)

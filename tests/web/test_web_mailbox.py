@@ -195,6 +195,53 @@ def test_an_answer_that_was_read_is_not_given_again(bench):
     assert numbers(bench.pull(0)) == []
 
 
+def lose_answer(pull: Pull) -> None:
+    """What the transport does when the other side resets the connection with the answer unread."""
+    pull.connection.was_reset = True
+    pull.connection.close()
+
+
+def test_an_answer_that_was_thrown_away_goes_to_the_pull_that_waits(bench):
+    """R42: without waiting for the next one."""
+    first, second = bench.pull(), bench.pull()
+    bench.put(1)
+    lose_answer(first)
+    assert numbers(second) == [1]
+
+
+def test_each_answer_that_was_thrown_away_unread_is_given_again(bench):
+    """R42: several pulls at once, and not the last of them breaks."""
+    first, second, third = bench.pull(), bench.pull(), bench.pull()
+    for number in (1, 2, 3):
+        bench.put(number)
+    third.connection.requests += 1  # it has come back with another request, so that it was read
+    lose_answer(third)
+    lose_answer(second)
+    first.connection.left = first.connection.was_reset = True  # which the loop has yet to notice
+    assert numbers(bench.pull()) == [1, 2]
+
+
+def test_an_answer_before_another_request_of_its_connection_was_read(bench):
+    """R42: what was reset unread is the answer to that request."""
+    pull = bench.pull()
+    bench.put(1)
+    pull.connection.requests += 1
+    lose_answer(pull)
+    assert numbers(bench.pull(0)) == []
+
+
+def test_few_answers_are_kept_for_the_case_that_they_were_not_read(bench):
+    pulls = [bench.pull() for _ in range(20)]
+    for number in range(20):
+        bench.put(number)
+    assert sum(bool(pull.batch) for pull in pulls) == len(bench.mailbox._unsure) == 6
+    for pull in pulls:
+        pull.connection.requests += 1
+    bench.pull()
+    assert not any(pull.batch for pull in pulls)
+    assert bench.mailbox._unsure == []
+
+
 def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
     monkeypatch.setattr(web_mailbox, "MAX_ANSWER", 10_000)
     for number in range(5):
