@@ -15,10 +15,12 @@ read when another request has come by its connection, or when that was closed in
 
 Who is gone
 -----------
-A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after a
-pull's connection closed, or for a longer time when that connection stayed open (a page that is busy with a large table
-pulls late) or when callbacks wait for a page that has never pulled (R43). A page that sends and does not want to be
-called is left alone.
+A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after its last pull
+(R43). How long that is depends on what became of the pull: the shortest where its connection closed; a bit longer
+after an empty answer, as the next pull follows at once, but stands in the browser behind those of other tabs, and the
+connection stays open for those; longest after callbacks, as a page that is busy with a large table pulls late, and
+before the first pull. A page that sends and does not allow callbacks pulls nothing: it is left alone until it
+unregisters.
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ MAX_ANSWER = 4 * 1024 * 1024
 MAX_UNSURE = 6
 #: Seconds that a pull may wait, whatever it asks for.
 MAX_WAIT = 3600.0
-#: Seconds without a pull after which a client is gone: when its connection has closed, and when not.
+#: Seconds without a pull after which a client is gone: when the last one's connection has closed; when it has been
+#: answered with nothing (in that time connections get free for sixty tabs, see `web_pulls`); else.
 GRACE = 10.0
+RETURN_GRACE = 14.0
 IDLE_GRACE = 60.0
 
 
@@ -182,6 +186,11 @@ class WebMailbox:
         """Hand over what can be handed over now, and end: the hub stops."""
         self._flush()
         self._end()
+
+    def await_first_pull(self) -> None:
+        """The client takes callbacks from now on, so it is going to pull."""
+        if not self._closed and not self._waiting:
+            self._start_grace(IDLE_GRACE)
 
     def was_heard(self) -> None:
         """Note that the client has made a request: it is not gone yet, if it was not the last that it wrote."""
@@ -317,7 +326,7 @@ class WebMailbox:
         if pull.connection.closed:
             self._await_return()
         else:
-            self._start_grace(IDLE_GRACE)
+            self._start_grace(IDLE_GRACE if pull.batch else RETURN_GRACE)
 
     def _on_connection_closed(self, pull: Pull) -> None:
         self._take_back_lost()

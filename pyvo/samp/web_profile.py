@@ -175,7 +175,9 @@ class WebProfile:
         mailbox = self.member(client).mailbox
         if allow != client.callable:
             self._broker.set_callable(client, allow)
-            if not allow:
+            if allow:
+                mailbox.await_first_pull()
+            else:
                 # what was put before is taken before
                 self._loop.call_soon(self._drop_callbacks, client, mailbox)
 

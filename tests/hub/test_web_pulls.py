@@ -313,11 +313,34 @@ def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
         assert is_registered(program, page)
 
 
-def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, page, program, monkeypatch):
+def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeypatch):
     """R23: those who called it are not left waiting."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.3)
-    response = program.call("callAndWait", page.id, message("x.y"), "20")
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 2.0)
+    with Page(hub) as page:
+        page.register().listen("x.y")
+        response = program.call("callAndWait", page.id, message("x.y"), "20")
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
+
+
+def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monkeypatch):
+    """R43."""
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
+    with Page(hub) as page:
+        page.register().listen("x.y")
+        wait_until(lambda: not is_registered(program, page))
+
+
+def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
+    """R43: the browser keeps it for other tabs, which may even use it."""
+    monkeypatch.setattr(web_mailbox, "RETURN_GRACE", 0.5)
+    assert page.pull("0") == []
+
+    def is_gone() -> bool:
+        page.send(page._main, "ping")
+        page.receive(page._main)
+        return not is_registered(program, page)
+
+    wait_until(is_gone)
 
 
 def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):

@@ -9,7 +9,7 @@ from pyvo.samp import web_mailbox
 from pyvo.samp.broker import Delivery, Payload
 from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import write_answer
-from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, WebMailbox
+from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, RETURN_GRACE, WebMailbox
 from pyvo.samp.web_pulls import Pull, PullLimit
 
 from .doubles import FakeConnection, FakeLoop
@@ -316,6 +316,39 @@ def test_a_page_whose_connection_closes_after_an_answer_is_gone_after_the_grace_
 def test_a_page_that_is_busy_with_what_it_got_is_not_gone_so_soon(bench):
     bench.pull()
     bench.put(1)
+    bench.loop.run(IDLE_GRACE - 1)
+    assert bench.gone == []
+    bench.loop.run(2)
+    assert len(bench.gone) == 1
+
+
+def test_a_page_that_got_nothing_and_does_not_come_back_is_gone_soon(bench):
+    """R43: within 15 s, though the browser keeps the connection for other tabs."""
+    bench.pull(100)
+    bench.loop.run(100 + RETURN_GRACE - 0.1)
+    assert bench.gone == []
+    bench.loop.run(0.2)
+    assert len(bench.gone) == 1
+    assert GRACE <= RETURN_GRACE < 15
+
+
+def test_a_page_that_has_to_make_room_has_time_to_come_back():
+    """R43, R49: its next pull stands behind those of fifty other tabs."""
+    bench = Bench()
+    waiting = [bench.pull(browser="b"), *(beside(bench).pull(browser="b") for _ in range(49))]
+    assert numbers(waiting[0]) == []
+    while numbers(waiting[-5]) == "waiting":
+        bench.loop.run(0.25)
+    bench.pull(browser="b")
+    bench.loop.run(300)
+    assert bench.gone == []
+
+
+def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(bench):
+    """R43."""
+    bench.mailbox.await_first_pull()
+    bench.loop.run(IDLE_GRACE - 1)
+    bench.mailbox.was_heard()
     bench.loop.run(IDLE_GRACE - 1)
     assert bench.gone == []
     bench.loop.run(2)
