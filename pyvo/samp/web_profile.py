@@ -23,7 +23,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from pyvo.samp.broker import Broker, Client, Delivery, Payload
 from pyvo.samp.broker.deliveries import CALL
@@ -34,8 +34,9 @@ from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.rpc import Call
 from pyvo.samp.transport.server import Connection, XMLRPCServer
-from pyvo.samp.url_book import UrlBook
+from pyvo.samp.url_book import UrlBook, keys_in
 from pyvo.samp.url_translation import Translator
 from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
 from pyvo.samp.web_mailbox import WebMailbox
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 STANDARD = "standard"
 #: Where pages look for the hub (R39).
 PORT = 21012
+#: The operations without a key; what is in them goes to nobody.
+_KEYLESS = ("samp.webhub.ping", "samp.webhub.register")
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
 
@@ -226,7 +229,7 @@ class WebProfile:
             return
         member = Member(client, mailbox, secrets.token_urlsafe(18))
         self._members[client.client_id] = member
-        self.book.open(member.token)
+        self.book.open(member.token, joining.question.origin)
         joining.client = client
         joining.answer.resolve(
             {
@@ -315,19 +318,18 @@ class _Operations(WebRequests):
             self._web.has_seen(self._client(key), metadata)
         return metadata
 
-    def declare_metadata(self, key: str, metadata: dict[str, SAMPValue]) -> str:
-        """Replace the caller's metadata (R11)."""
-        done = super().declare_metadata(key, metadata)
-        self._web.book.note_page(metadata)
-        return done
-
-    def _message(self, message: dict[str, SAMPValue], index: int) -> Payload:
-        self._web.book.note_page(message)
-        return super()._message(message, index)
-
-    def _response(self, response: dict[str, SAMPValue], index: int) -> Payload:
-        self._web.book.note_page(response)
-        return super()._response(response, index)
+    def run(self, function: Callable[..., Any], call: Call) -> Any:
+        """Run an operation; URLs in it are noted when it has succeeded, so that others can have seen them."""
+        keys = keys_in(call.method_call.params)
+        if not keys or call.method_call.name in _KEYLESS:
+            return super().run(function, call)
+        member = self._web.member(self._client(cast("str", call.method_call.params[0])))
+        book = self._web.book
+        if not book.has_room(member.token, keys):
+            raise SAMPProxyError(1, "The pages of this origin have mentioned too many URLs and can send no new ones")
+        result = super().run(function, call)
+        book.note_page(member.token, keys)
+        return result
 
     def _on_response(self, client: Client, response: Payload) -> None:
         if response.origin == STANDARD:

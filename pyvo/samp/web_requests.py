@@ -108,7 +108,8 @@ class WebRequests(HubOperations):
         """Hand out what is at a URL, if the page that asks may have it (R46)."""
         url = self._web.find_url(request.target)
         if url is None:
-            return self.plain(403, "No program has mentioned this URL to the page", request)
+            text = "No program has mentioned this URL to the page, or a page had mentioned it first"
+            return self.plain(403, text, request)
         if self._web.translator.is_busy:
             return self.plain(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
         headers = (*self.headers(request), *DATA_ONLY)
