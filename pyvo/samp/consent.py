@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SAMPProxyError
@@ -35,8 +36,12 @@ log = logging.getLogger(__name__)
 REFUSED = 2
 #: Seconds for which a question waits for its answer before it counts as refused.
 PATIENCE = 300.0
+#: Seconds that an asker has to take back a question that has lapsed.
+TAKING_BACK = 5.0
 #: Questions that may wait at a time, from all pages together.
 MAX_WAITING = 32
+#: Characters that an origin may have: it is shown and compared as a whole. A host's name has 253 at most.
+MAX_ORIGIN = 300
 #: What a user is told that consent means.
 MEANING = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
@@ -130,14 +135,17 @@ def make_question(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> Qu
     Raises
     ------
     SAMPProxyError
-        The page states no name.
+        The page states no name, or its origin is none that a browser states.
     """
     details = {"samp.name": identity} if isinstance(identity, str) else identity
     name = details.get("samp.name") if isinstance(details, dict) else None
     if not isinstance(details, dict) or not isinstance(name, str) or not display_text(name):
         raise SAMPProxyError(1, "To register, a web page must state its name: a map with samp.name")
+    origin = origin.lower()
+    if display_text(origin, MAX_ORIGIN) != origin:  # "always" must hold for what the user has seen, and nothing else
+        raise SAMPProxyError(REFUSED, "The page's origin is none that a user could be shown")
     shown = {display_text(key): display_text(value, 500) for key, value in details.items() if isinstance(value, str)}
-    return Question(display_text(name), display_text(origin.lower(), 200), shown, peer)
+    return Question(display_text(name), origin, shown, peer)
 
 
 class Ticket:
@@ -202,6 +210,10 @@ class Ticket:
 class Asker(ABC):
     """A way to put a question to the user."""
 
+    #: Whether another question may be asked while the one before has not come back. Two questions in one terminal
+    #: would be taken for each other.
+    asks_beside = False
+
     @abstractmethod
     def ask(self, ticket: Ticket) -> Answer:
         """Ask, and wait for the answer; called in a worker thread, one question at a time."""
@@ -241,6 +253,7 @@ class ConsentDesk:
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
         self._shown: Ticket | None = None
+        self._lost = False  # a worker's question has not come back, and another worker goes on
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
@@ -322,16 +335,21 @@ class ConsentDesk:
         self._waiting.append(ticket)
 
     def _work(self) -> None:
-        """Ask one question after the other; at most one worker is ever in here."""
+        """Ask one question after the other; one worker is in here, and perhaps one more that is lost."""
         while True:
             with self._lock:
                 self._shown = ticket = self._waiting.popleft() if self._waiting else None
                 self._busy = ticket is not None
             if ticket is None:
                 return
+            overdue = self._call_later(self._patience + TAKING_BACK, partial(self._on_overdue, ticket))
             answer = self._ask(ticket)
+            overdue.cancel()
             question = ticket.question
             with self._lock:
+                if self._shown is not ticket:  # it has lapsed long ago, and another worker goes on
+                    self._lost = False
+                    return
                 self._shown = None  # before the page hears of it: it may ask again at once
                 if ticket.open and answer is Answer.ALWAYS and question.lasting:
                     self._always.add(question.origin)
@@ -344,9 +362,24 @@ class ConsentDesk:
             return Answer.DENY
         try:
             return self._asker.ask(ticket)
-        except Exception:  # whatever went wrong, nobody has said yes
+        except BaseException:  # whatever went wrong, `sys.exit` included, nobody has said yes
             log.exception("The question about %s could not be asked", ticket.question.name)
             return Answer.DENY
+
+    def _on_overdue(self, ticket: Ticket) -> None:
+        """Go on without a question that does not come back: all others wait behind it."""
+        self._lapse(ticket)
+        with self._lock:
+            if self._shown is not ticket:
+                return
+            name = ticket.question.name
+            if self._closed or self._lost or not getattr(self._asker, "asks_beside", False):
+                log.warning("The question about %s is still open: no other page is asked about before it ends", name)
+                return
+            self._lost = True
+            self._shown = None
+        log.warning("The question about %s does not come back; others are asked about without it", name)
+        self._run_in_worker(self._work)
 
     def _lapse(self, ticket: Ticket) -> None:
         if ticket.open:

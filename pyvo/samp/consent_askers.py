@@ -48,7 +48,11 @@ class WebProfileDialog:
             details, client, origin = self.queue_request.get_nowait()
         except queue.Empty:
             return
-        self.show_dialog(details["samp.name"], details, client, origin)
+        try:
+            self.show_dialog(details["samp.name"], details, client, origin)
+        except BaseException:
+            self.reject()  # or the page, and all others behind it, would wait for an answer that nobody can give
+            raise
 
     def show_dialog(self, samp_name: str, details: Mapping[str, Any], client: tuple[str, int], origin: str) -> None:
         """
@@ -128,6 +132,8 @@ class _Deny(Asker):
 class _Function(Asker):
     """Leaves the decision to a function of the user's program."""
 
+    asks_beside = True  # whatever it does, its answer is one to its own question
+
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._brief = _takes_two(function)
@@ -139,7 +145,8 @@ class _Function(Asker):
             said = self._function(question.name, question.origin)
         else:
             said = self._function(question.name, dict(question.details), question.peer, question.origin)
-        if said is True:
+        # numpy's truth, too: a decision is often made by comparing something
+        if said is True or (str(getattr(said, "dtype", "")) == "bool" and bool(said)):
             return Answer.ONCE
         if said in (Answer.ONCE, Answer.ALWAYS, Answer.ONCE.value, Answer.ALWAYS.value):
             return Answer(said)
@@ -158,36 +165,77 @@ def _takes_two(function: Callable[..., object]) -> bool:
     raise TypeError("The function that is asked for consent takes (samp_name, details, client, origin)")
 
 
+class _Requests(queue.Queue[tuple[Any, Any, Any]]):
+    """The questions for a dialog, and whether it has taken the latest one and has yet to answer it."""
+
+    is_shown = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> tuple[Any, Any, Any]:
+        """Take a question, in order to show it."""
+        request = super().get(block, timeout)
+        self.is_shown = True
+        return request
+
+    def take_back(self) -> bool:
+        """Remove a question that nobody has taken; False if there is none."""
+        try:
+            super().get(block=False)
+        except queue.Empty:
+            return False
+        return True
+
+
+class _Results(queue.Queue[Any]):
+    """The answers of a dialog: one to each question that it has shown, however often somebody clicks."""
+
+    def __init__(self, requests: _Requests) -> None:
+        super().__init__()
+        self._requests = requests
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Answer the question that is shown."""
+        if self._requests.is_shown:
+            self._requests.is_shown = False
+            super().put(item, block, timeout)
+
+    def end(self) -> None:
+        """Answer in the dialog's place, which is not going to."""
+        super().put(None)
+
+
 class _Dialog(Asker):
-    """Passes questions to an object that takes them from a queue (`WebProfileDialog`)."""
+    """
+    Passes questions to an object that takes them from a queue (`WebProfileDialog`).
+
+    Answers bear no name. So there is never a second question before the first one has been answered, and an answer
+    counts only when a question has been taken from the queue before: a second click on "allow" for one page must not
+    let the next one in, which nobody has seen.
+    """
 
     def __init__(self, dialog: Any) -> None:
-        self._requests: queue.Queue[tuple[Any, Any, Any]] = queue.Queue()
-        self._results: queue.Queue[Any] = queue.Queue()
-        dialog.queue_request = self._requests
-        dialog.queue_result = self._results
+        self._requests = _Requests()
+        self._results = _Results(self._requests)
+        try:
+            dialog.queue_request = self._requests
+            dialog.queue_result = self._results
+        except AttributeError:
+            raise TypeError(f"{dialog!r} is no way of asking for consent, and takes no queues for questions") from None
 
     def ask(self, ticket: Ticket) -> Answer:
         """Put the question, and wait for what the dialog says."""
         question = ticket.question
-        # A second click on "allow" for the page before this one must not let this one in.
-        while not self._results.empty():
-            self._results.get()
         self._requests.put((dict(question.details), question.peer, question.origin))
         ticket.when_withdrawn(self._take_back)
         return Answer.ONCE if self._results.get() is True else Answer.DENY
 
     def close(self) -> None:
         """Wait for the click no longer."""
-        self._results.put(False)
+        self._results.end()
 
     def _take_back(self) -> None:
         """Remove a question that has not been shown yet; one that has been still waits for its click."""
-        try:
-            self._requests.get_nowait()
-        except queue.Empty:
-            return
-        self._results.put(False)
+        if self._requests.take_back():
+            self._results.end()
 
 
 class _Window(Asker):
@@ -200,11 +248,24 @@ class _Window(Asker):
 
     def ask(self, ticket: Ticket) -> Answer:
         """Show the window and wait until it is closed, by the user or because the page has gone."""
-        import subprocess  # noqa: PLC0415 - most hubs never show a window
-
-        if getattr(sys, "frozen", False):  # then `sys.executable` is no Python
+        if getattr(sys, "frozen", False) or not sys.executable:  # in the first case it is no Python
             log.warning("A packaged application cannot show the window; %s is refused", ticket.question.name)
             return Answer.DENY
+        try:
+            said = self._ask_in_window(ticket)
+        except OSError as error:
+            said = f"{sys.executable} cannot be run: {error.strerror or error}"
+        if said in [answer.value for answer in Answer]:
+            return Answer(said)
+        if ticket.open:
+            log.warning("The window could not be shown (%s); %s is refused", said or "it broke", ticket.question.name)
+        return Answer.DENY
+
+    @staticmethod
+    def _ask_in_window(ticket: Ticket) -> str:
+        """What the window's process says: an answer, or what went wrong."""
+        import subprocess  # noqa: PLC0415 - most hubs never show a window
+
         # By its path and isolated: it needs the standard library alone, and nothing of the working directory.
         command = [sys.executable, "-I", str(Path(__file__).with_name("consent_tk.py"))]
         with subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
@@ -222,12 +283,7 @@ class _Window(Asker):
                 process.stdin.flush()  # and stays open: the window closes when this end does
             except BrokenPipeError:
                 log.debug("The window of %s was taken back before it opened", ticket.question.name)
-            said = process.stdout.read().decode("ascii", "replace").strip()
-        if said in [answer.value for answer in Answer]:
-            return Answer(said)
-        if ticket.open:
-            log.warning("The window could not be shown (%s); %s is refused", said or "it broke", ticket.question.name)
-        return Answer.DENY
+            return process.stdout.read().decode("ascii", "replace").strip()
 
 
 def _as_json(question: Question) -> bytes:

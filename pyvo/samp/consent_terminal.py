@@ -8,9 +8,10 @@ to read the answer:
 * it runs a script or the hub: the terminal is read here, in a way that can be given up when the page goes away;
 * it waits at a plain Python prompt: ``input`` is used, which takes its turn behind that prompt;
 * it waits at an IPython prompt: IPython is asked to put its prompt aside;
-* it is a notebook's kernel: ``input`` is the kernel's own, which asks in the notebook.
+* it is a notebook's kernel that runs a cell: ``input`` is then the kernel's own, which asks in the notebook.
 
-Without a terminal, or from the background of one, nobody can be asked, and the answer is no.
+Without a terminal, from the background of one, or between two cells, nobody can be asked, and the answer is no. So
+it is at the prompt that Python has since 3.13: it reads each key by itself, and nobody else gets a line.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Terminal(Asker):
         if shell is not None:
             return _read_beside_ipython(shell, text)
         if not inspect.isbuiltin(builtins.input):
+            if getattr(builtins.input, "__module__", "").startswith("_pyrepl"):
+                raise OSError(
+                    "nothing but itself can ask at this prompt of Python; the plain one, with PYTHON_BASIC_REPL=1, and "
+                    "web_profile_dialog='tk' can"
+                )
             return input(text)
         if not _can_ask():
             raise OSError("there is no terminal to ask in")

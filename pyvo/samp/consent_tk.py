@@ -15,10 +15,14 @@ import json
 import os
 import sys
 import threading
-import tkinter as tk
 from collections.abc import Callable
-from tkinter import ttk
 from typing import Any
+
+try:
+    import tkinter as tk
+    from tkinter import ttk
+except ImportError:  # many systems have it in a package of its own
+    tk = None  # type: ignore[assignment]
 
 __all__ = ["ConsentWindow", "main"]
 
@@ -107,6 +111,8 @@ def main() -> int:
         print(said, flush=True)  # noqa: T201 - this is the answer
         os._exit(status)  # no tidying up: a thread of this process waits for its input
 
+    if tk is None:
+        leave("no window: tkinter is not installed", 1)
     try:
         ConsentWindow(root := tk.Tk(), json.loads(line), leave)
     except tk.TclError as error:

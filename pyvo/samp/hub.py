@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .addresses import checked_port
 from .broker import Broker, Delivery
-from .consent_askers import WebProfileDialog
+from .consent_askers import WebProfileDialog, make_asker
 from .errors import SAMPHubError
 from .forking import forget_in_child
 from .hub_session import HubSession, SessionOptions
@@ -66,8 +66,8 @@ class SAMPHubServer:
 
     Raises
     ------
-    ValueError
-        ``mode`` is none of the two, or a port is no port.
+    TypeError, ValueError
+        ``mode`` is none of the two, a port is no port, or ``web_profile_dialog`` is no way to ask.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class SAMPHubServer:
     ) -> None:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
+        if web_profile:
+            make_asker(web_profile_dialog)  # raises here, and not at the start, what is wrong with it
         self._id = secrets.token_hex(8)
         self._secret = secret
         self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), checked_port(port))

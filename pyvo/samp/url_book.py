@@ -7,8 +7,13 @@ could see them: in a message, a response, or metadata. Nothing else, or a page c
 intranet.
 
 A page must not be able to get a URL into the book by having a program repeat it ("cannot open
-``file:///home/me/.ssh/id_rsa``"). So a URL that a web client was the first to mention stays out of the book for
-good; and a URL counts as mentioned only where it is the whole of a string.
+``file:///home/me/.ssh/id_rsa``"). Whether a program repeats a URL or means it cannot be told, so the first mention
+decides: a URL that a web client has sent to others before any program mentioned it stays out of the book, for all web
+clients and as long as the hub runs. And a URL counts as mentioned only where it is the whole of a string.
+
+Each URL that is shut out in this way must be remembered. The pages of one origin can do that to a bounded number; from
+then on what they send must not have new URLs in it (`UrlBook.has_room`), and they get no new ones to read. Others do
+not suffer.
 
 URLs are compared by what they name: a browser may percent-encode what a program left plain, and there are
 several ways to write a local file.
@@ -19,17 +24,20 @@ from __future__ import annotations
 import posixpath
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 from pyvo.samp.protocol import SAMPValue
 
-__all__ = ["UrlBook", "local_path", "url_key", "urls_in"]
+__all__ = ["UrlBook", "keys_in", "local_path", "url_key", "urls_in"]
 
 #: URLs that are remembered for each web client, the latest.
 MAX_URLS = 5000
-#: URLs whose first mention is remembered. Beyond that nothing new gets into the book.
+#: URLs that the pages of one origin may be the first to mention.
+MAX_NAMED = 20_000
+#: URLs of programs of which it is remembered that they were the first, the latest: a page that repeats one of these
+#: does not shut it out.
 MAX_FIRSTS = 200_000
 #: Longer strings are no URLs that anybody fetches.
 MAX_LENGTH = 8192
@@ -119,6 +127,31 @@ def url_key(url: str) -> str | None:
     return f"{parts.scheme}://{parts.hostname}:{port}{quote(rest, safe=PLAIN)}"
 
 
+def keys_in(value: SAMPValue) -> frozenset[int]:
+    """
+    Find the URLs in something, for `UrlBook`'s accounts.
+
+    Parameters
+    ----------
+    value : SAMPValue
+        Anything.
+
+    Returns
+    -------
+    frozenset of int
+        What stands for them there: hashes, as there may be a hundred thousand long URLs. Just more than may be
+        (`MAX_NAMED`) when there are more.
+    """
+    keys: set[int] = set()
+    for url in urls_in(value):
+        key = url_key(url)
+        if key is not None:
+            keys.add(hash(key))
+            if len(keys) > MAX_NAMED:
+                break
+    return frozenset(keys)
+
+
 class UrlBook:
     """
     The URLs that each web client may fetch. Safe to use from any thread.
@@ -129,19 +162,31 @@ class UrlBook:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._allowed: dict[str, OrderedDict[str, str]] = {}
-        # hashes: a page may mention a hundred thousand long URLs
-        self._first_from_programs: set[int] = set()
+        self._origins: dict[str, str] = {}
+        self._first_from_programs: dict[int, None] = {}  # in their order
         self._first_from_pages: set[int] = set()
+        self._named: Counter[str] = Counter()  # how many of these are from pages of an origin
 
-    def open(self, client: str) -> None:
-        """Begin a page of the book for a client."""
+    def open(self, client: str, origin: str = "") -> None:
+        """
+        Begin a page of the book for a client.
+
+        Parameters
+        ----------
+        client : str
+            Who.
+        origin : str
+            What it shares its account of first mentions with.
+        """
         with self._lock:
             self._allowed[client] = OrderedDict()
+            self._origins[client] = origin
 
     def close(self, client: str) -> None:
         """Forget a client."""
         with self._lock:
             self._allowed.pop(client, None)
+            self._origins.pop(client, None)
 
     def note_program(self, client: str, value: SAMPValue) -> None:
         """
@@ -159,14 +204,36 @@ class UrlBook:
             if key is not None:
                 self._allow(client, key, url)
 
-    def note_page(self, value: SAMPValue) -> None:
-        """Take note of the URLs in what a web client sends: those that are new are never allowed later."""
-        for url in urls_in(value):
-            key = url_key(url)
-            if key is not None:
-                with self._lock:
-                    if hash(key) not in self._first_from_programs and not self._is_full():
-                        self._first_from_pages.add(hash(key))
+    def has_room(self, client: str, keys: frozenset[int]) -> bool:
+        """
+        Tell whether a web client may send something; if not, nobody must get to see it.
+
+        Parameters
+        ----------
+        client : str
+            Who sends.
+        keys : frozenset of int
+            What it has in it, see `keys_in`.
+        """
+        with self._lock:
+            new = self._new_of(keys)
+            return not new or self._named[self._origins.get(client, "")] + len(new) <= MAX_NAMED
+
+    def note_page(self, client: str, keys: frozenset[int]) -> None:
+        """
+        Take note of the URLs in what a web client has sent: those that are new are never allowed later.
+
+        Parameters
+        ----------
+        client : str
+            Who has sent it.
+        keys : frozenset of int
+            What it had in it, see `keys_in`.
+        """
+        with self._lock:
+            new = self._new_of(keys)
+            self._first_from_pages |= new
+            self._named[self._origins.get(client, "")] += len(new)
 
     def find(self, client: str, target: str) -> str | None:
         """
@@ -193,19 +260,21 @@ class UrlBook:
                         return allowed[key]
         return None
 
+    def _new_of(self, keys: frozenset[int]) -> set[int]:
+        return {key for key in keys if key not in self._first_from_programs and key not in self._first_from_pages}
+
     def _allow(self, client: str, key: str, url: str) -> None:
         with self._lock:
             allowed = self._allowed.get(client)
             if allowed is None or hash(key) in self._first_from_pages:
                 return
             if hash(key) not in self._first_from_programs:
-                if self._is_full():
+                if self._named[self._origins[client]] >= MAX_NAMED:
                     return
-                self._first_from_programs.add(hash(key))
+                self._first_from_programs[hash(key)] = None
+                if len(self._first_from_programs) > MAX_FIRSTS:
+                    del self._first_from_programs[next(iter(self._first_from_programs))]
             allowed[key] = url
             allowed.move_to_end(key)
             if len(allowed) > MAX_URLS:
                 allowed.popitem(last=False)
-
-    def _is_full(self) -> bool:
-        return len(self._first_from_pages) + len(self._first_from_programs) >= MAX_FIRSTS

@@ -5,8 +5,8 @@ Where what a web page reads through the hub comes from: files of this machine, a
 *Whether* a page may have a URL is decided before (`url_book`). What is fetched is limited all the same:
 
 * of local files only regular ones, never a device or a pipe;
-* redirects are followed a few times, never to another scheme (but to ``https`` from ``http``), and never
-  from a machine elsewhere to this one or its local network, which the page could not reach either;
+* redirects are followed a few times, never to another scheme, and never from a machine elsewhere to this one or its
+  local network, which the page could not reach either;
 * no proxy, no cookies, no credentials.
 """
 
@@ -173,11 +173,12 @@ def _visit_following(url: str, method: str, headers: dict[str, str]) -> _Visit:
         elsewhere = elsewhere or visit.is_elsewhere
         try:
             target = urljoin(url, location)
-            schemes = (urlsplit(url).scheme, urlsplit(target).scheme)
+            scheme = urlsplit(target).scheme
+            same = scheme == urlsplit(url).scheme
         except ValueError as error:
             raise Refusal(502, "The server redirects to nowhere") from error
-        if schemes[0] != schemes[1] and schemes != ("http", "https"):
-            raise Refusal(502, "The server redirects to another scheme")
+        if not same:
+            raise Refusal(502, f"The server redirects to another scheme ({scheme[:20]}), which is not followed")
         url = target
     raise Refusal(502, "The server redirects too often")
 

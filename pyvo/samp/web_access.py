@@ -21,6 +21,7 @@ __all__ = [
     "CLIENT_ACCESS_POLICY",
     "CROSS_DOMAIN",
     "METHODS",
+    "browser_of",
     "cors_headers",
     "is_loopback",
     "is_own_host",
@@ -93,6 +94,23 @@ def is_own_host(host: str | None, port: int) -> bool:
         The port of this server.
     """
     return host is not None and host.lower() in {f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")}
+
+
+def browser_of(headers: Mapping[str, str]) -> str:
+    """
+    Tell whose connections a request shares: all tabs of a browser have a few together (R49).
+
+    Parameters
+    ----------
+    headers : mapping of str to str
+        The request's headers, with names in lower case.
+
+    Returns
+    -------
+    str
+        The same for all tabs of one browser; empty for a program that is none, and has its connections for itself.
+    """
+    return headers.get("user-agent") or "a browser" if "origin" in headers else ""
 
 
 def cors_headers(headers: Mapping[str, str]) -> Headers:

@@ -10,14 +10,17 @@ What must not be lost
 The connection of a pull may break at any moment: a tab is closed, a page reloaded. Callbacks leave the mailbox only
 with an answer that went out. Before a pull is answered its connection is looked at; callbacks of an
 answer that could not be written go back to the front; and so do those of an answer that the other side has
-thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them.
+thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them. An answer was
+read when another request has come by its connection, or when that was closed in good order.
 
 Who is gone
 -----------
-A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after a
-pull's connection closed, or for a longer time when that connection stayed open (a page that is busy with a large table
-pulls late) or when callbacks wait for a page that has never pulled (R43). A page that sends and does not want to be
-called is left alone.
+A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after its last pull
+(R43). How long that is depends on what became of the pull: the shortest where its connection closed; a bit longer
+after an empty answer, as the next pull follows at once, but stands in the browser behind those of other tabs, and the
+connection stays open for those; longest after callbacks, as a page that is busy with a large table pulls late, and
+before the first pull. A page that sends and does not allow callbacks pulls nothing: it is left alone until it
+unregisters.
 """
 
 from __future__ import annotations
@@ -44,10 +47,15 @@ MAX_DELIVERIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 #: Bytes after which an answer takes no further callback: a browser parses it in one go.
 MAX_ANSWER = 4 * 1024 * 1024
+#: Answers of which it is not known yet whether they were read that are kept for a client, the latest. A browser has six
+#: connections.
+MAX_UNSURE = 6
 #: Seconds that a pull may wait, whatever it asks for.
 MAX_WAIT = 3600.0
-#: Seconds without a pull after which a client is gone: when its connection has closed, and when not.
+#: Seconds without a pull after which a client is gone: when the last one's connection has closed; when it has been
+#: answered with nothing (in that time connections get free for sixty tabs, see `web_pulls`); else.
 GRACE = 10.0
+RETURN_GRACE = 14.0
 IDLE_GRACE = 60.0
 
 
@@ -95,6 +103,7 @@ class WebMailbox:
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None
+        self._unsure: list[Pull] = []  # that were handed callbacks, perhaps in vain
         self._flush_is_due = False
         self._closed = False
         self._grace: Timer | None = None
@@ -143,7 +152,8 @@ class WebMailbox:
         """
         answer = pull.answer
         self._cancel_grace()
-        self._check_last_answer()
+        self._last = None
+        self._take_back_lost()
         if self._closed:
             answer.resolve([])
             return answer
@@ -169,12 +179,18 @@ class WebMailbox:
             self._release(pull)
         self._cancel_grace()
         self._last = None
+        self._unsure.clear()
         return dropped
 
     def finish(self) -> None:
         """Hand over what can be handed over now, and end: the hub stops."""
         self._flush()
         self._end()
+
+    def await_first_pull(self) -> None:
+        """The client takes callbacks from now on, so it is going to pull."""
+        if not self._closed and not self._waiting:
+            self._start_grace(IDLE_GRACE)
 
     def was_heard(self) -> None:
         """Note that the client has made a request: it is not gone yet, if it was not the last that it wrote."""
@@ -197,6 +213,8 @@ class WebMailbox:
         self._bytes += size
         self._on_delivery(delivery)
         if not self._waiting:
+            if self._last is not None and len(self._queue) == 1:
+                self._limit.hurry(self._last.browser)  # its next pull may be waiting for a connection
             if self._grace is None:
                 self._start_grace(IDLE_GRACE)
         elif not self._flush_is_due:
@@ -215,7 +233,8 @@ class WebMailbox:
             pull.batch = self._next_batch()
             self._last = pull
             if pull.answer.resolve(_write_callbacks(pull.batch)):
-                self._await_next(pull)
+                self._look_after(pull)
+                self._limit.hurry(pull.browser)  # the page is going to answer, which takes a connection
             else:
                 self._put_back(pull)
         if not self._queue:
@@ -232,13 +251,16 @@ class WebMailbox:
         return batch
 
     def _put_back(self, pull: Pull) -> None:
-        batch, pull.batch = pull.batch, []
-        if self._closed or not batch:
-            return
-        self._queue.extendleft(reversed(batch))
-        self._bytes += sum(delivery.size for delivery in batch)
-        if self._waiting:
+        self._requeue(pull)
+        if self._queue and self._waiting:
             self._flush()
+
+    def _requeue(self, pull: Pull) -> None:
+        """Put the callbacks of an answer to the front again."""
+        batch, pull.batch = pull.batch, []
+        if not self._closed:
+            self._queue.extendleft(reversed(batch))
+            self._bytes += sum(delivery.size for delivery in batch)
 
     def _release(self, pull: Pull) -> None:
         """Answer a pull with nothing."""
@@ -246,7 +268,7 @@ class WebMailbox:
             self._leave(pull)
             self._last = pull
             pull.answer.resolve([])
-            self._await_next(pull)
+            self._look_after(pull)
 
     def _leave(self, pull: Pull) -> None:
         self._waiting.remove(pull)
@@ -261,11 +283,28 @@ class WebMailbox:
             self._put_back(pull)
             self._await_return()
 
-    def _check_last_answer(self) -> None:
-        """Take back the callbacks of an answer that was reset: the one who pulls now has not read them."""
-        last, self._last = self._last, None
-        if last is not None and last.batch and not last.connection.is_there() and last.connection.was_reset:
-            self._put_back(last)
+    def _look_after(self, pull: Pull) -> None:
+        """Watch what becomes of an answer that went out, and of the page."""
+        connection = pull.connection
+        if pull.batch and not pull.is_settled:
+            self._unsure.append(pull)
+            if len(self._unsure) > MAX_UNSURE:
+                self._unsure.pop(0).batch = []
+        if not connection.closed:
+            connection.on_closed = lambda: self._on_connection_closed(pull)
+        self._await_next(pull)
+
+    def _take_back_lost(self) -> None:
+        """Take back the callbacks of answers that were thrown away unread."""
+        lost = [pull for pull in self._unsure if pull.was_lost]
+        for pull in reversed(lost):
+            self._unsure.remove(pull)
+            self._requeue(pull)
+        for pull in [pull for pull in self._unsure if pull.is_settled]:
+            self._unsure.remove(pull)
+            pull.batch = []
+        if lost and self._waiting:
+            self._flush()
 
     # Who is gone
 
@@ -284,14 +323,13 @@ class WebMailbox:
         """Give the page time for its next pull."""
         if self._closed or self._waiting:
             return
-        connection = pull.connection
-        if connection.closed:
+        if pull.connection.closed:
             self._await_return()
         else:
-            connection.on_closed = lambda: self._on_connection_closed(pull)
-            self._start_grace(IDLE_GRACE)
+            self._start_grace(IDLE_GRACE if pull.batch else RETURN_GRACE)
 
     def _on_connection_closed(self, pull: Pull) -> None:
+        self._take_back_lost()
         if pull is self._last:
             self._await_return()
 
@@ -325,6 +363,7 @@ class WebMailbox:
         self._bytes = 0
         self._cancel_grace()
         self._last = None
+        self._unsure.clear()
         for pull in list(self._waiting):
             self._leave(pull)
             pull.answer.resolve([])

@@ -6,6 +6,7 @@ An adapter between a browser and the broker, as `standard_profile` is between pr
 particular to pages has rooms of its own:
 
 =================== ========================================================================
+``web_requests``    HTTP: what is no operation, and what every answer bears
 ``web_access``      who may use the server, what browsers must be told, what pages may send
 ``consent``         the questions to the user, one after the other (``consent_askers``: how)
 ``web_mailbox``     callbacks, which wait to be pulled (``web_pulls``: by what)
@@ -16,12 +17,13 @@ particular to pages has rooms of its own:
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from pyvo.samp.broker import Broker, Client, Delivery, Payload
 from pyvo.samp.broker.deliveries import CALL
@@ -29,42 +31,31 @@ from pyvo.samp.consent import REFUSED, Answer, ConsentDesk, Question, make_quest
 from pyvo.samp.consent_askers import WebProfileDialog, make_asker
 from pyvo.samp.constants import SAFE_MTYPES
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.operations import HubOperations
 from pyvo.samp.peer_user import is_of_another_user
 from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
 from pyvo.samp.transport.deferred import Deferred
-from pyvo.samp.transport.http import HTTPError, Request, Response
 from pyvo.samp.transport.loop import Loop
+from pyvo.samp.transport.rpc import Call
 from pyvo.samp.transport.server import Connection, XMLRPCServer
-from pyvo.samp.url_book import UrlBook
+from pyvo.samp.url_book import UrlBook, keys_in
 from pyvo.samp.url_translation import Translator
-from pyvo.samp.web_access import (
-    CLIENT_ACCESS_POLICY,
-    CROSS_DOMAIN,
-    DATA_ONLY,
-    METHODS,
-    cors_headers,
-    is_loopback,
-    is_own_host,
-    preflight_headers,
-    sending_rule,
-)
+from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
 from pyvo.samp.web_mailbox import WebMailbox
 from pyvo.samp.web_member import Joining, Member
 from pyvo.samp.web_pulls import Pull, PullLimit
+from pyvo.samp.web_requests import PROFILE, TRANSLATOR, WebRequests
 
 __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 
-PROFILE, STANDARD = "web", "standard"
+STANDARD = "standard"
 #: Where pages look for the hub (R39).
 PORT = 21012
+#: The operations without a key; what is in them goes to nobody.
+_KEYLESS = ("samp.webhub.ping", "samp.webhub.register")
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
-
-_POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
-_TRANSLATOR = "/translator/"
 
 
 class WebProfile:
@@ -106,7 +97,7 @@ class WebProfile:
         self._may_reach = sending_rule(SAFE_MTYPES if mtypes is None else mtypes)
         self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
         self._members: dict[str, Member] = {}  # by public id
-        self._limit = PullLimit(loop)
+        self.limit = PullLimit(loop)
         self._all_pulled: threading.Event | None = None
         self.book = UrlBook()
         self._operations = operations = _Operations(self, broker, loop)
@@ -115,7 +106,14 @@ class WebProfile:
         try:  # a browser that looks for "localhost" tries both, and nobody else should be found there
             self._servers.append(XMLRPCServer(("::1", self.port), loop, operations))
         except OSError as error:
-            log.debug("The Web Profile is not served by IPv6: %s", error)
+            if error.errno == errno.EADDRINUSE:
+                log.warning(
+                    "Another program listens on port %d of the address ::1, where browsers may look for the hub first: "
+                    "a page that finds no hub has found that program.",
+                    self.port,
+                )
+            else:
+                log.debug("The Web Profile is not served by IPv6: %s", error)
         self.translator = Translator(loop.run_in_worker, self._take_back)
         for server in self._servers:
             server.start()
@@ -182,13 +180,11 @@ class WebProfile:
         mailbox = self.member(client).mailbox
         if allow != client.callable:
             self._broker.set_callable(client, allow)
-            if not allow:
+            if allow:
+                mailbox.await_first_pull()
+            else:
                 # what was put before is taken before
                 self._loop.call_soon(self._drop_callbacks, client, mailbox)
-
-    def pull(self, client: Client, connection: Connection, browser: str, seconds: float) -> Deferred:
-        """Hand over a client's callbacks (R42)."""
-        return self.member(client).mailbox.pull(Pull(connection, browser), seconds)
 
     def was_heard(self, client: Client) -> None:
         """Note that a page has made a request (R43)."""
@@ -202,7 +198,7 @@ class WebProfile:
 
     def find_url(self, target: str) -> str | None:
         """Find what a translator's URL asks for: the token, ``?``, and the URL (R46); None if that may not be had."""
-        token, _, url = target.removeprefix(_TRANSLATOR).partition("?")
+        token, _, url = target.removeprefix(TRANSLATOR).partition("?")
         return self.book.find(token, url)
 
     # Joining and leaving
@@ -219,7 +215,7 @@ class WebProfile:
     def _enter(self, joining: Joining) -> None:
         mailbox = WebMailbox(
             self._loop,
-            self._limit,
+            self.limit,
             on_overflow=lambda reason: self._broker.disconnect(member.client, reason),
             on_gone=lambda reason: self._broker.unregister(member.client, reason),
             on_delivery=lambda delivery: self._on_delivery(member, delivery),
@@ -233,12 +229,12 @@ class WebProfile:
             return
         member = Member(client, mailbox, secrets.token_urlsafe(18))
         self._members[client.client_id] = member
-        self.book.open(member.token)
+        self.book.open(member.token, joining.question.origin)
         joining.client = client
         joining.answer.resolve(
             {
                 **self._operations.identity(client),
-                "samp.url-translator": f"{self.url.rstrip('/')}{_TRANSLATOR}{member.token}?",
+                "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{member.token}?",
             }
         )
 
@@ -266,10 +262,8 @@ class WebProfile:
             server.take_back(sock)
 
 
-class _Operations(HubOperations):
-    """The operations that only this profile has, and its way of answering browsers."""
-
-    paths = frozenset({"/", ""})
+class _Operations(WebRequests):
+    """The operations that only this profile has."""
 
     def __init__(self, profile: WebProfile, broker: Broker, loop: Loop) -> None:
         own: dict[str, Callable[..., Any]] = {
@@ -277,57 +271,7 @@ class _Operations(HubOperations):
             "allowReverseCallbacks": self.allow_reverse_callbacks,
             "pullCallbacks": self.pull_callbacks,
         }
-        super().__init__(PROFILE, "samp.webhub", broker, loop, own)
-        self._web = profile
-
-    # How requests are answered
-
-    def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
-        """What each answer bears (R44)."""
-        return () if request is None else cors_headers(request.headers)
-
-    def check(self, request: Request, connection: Connection) -> Response | None:
-        """Refuse what does not come from a browser of this machine, or means another server (R45)."""
-        if not is_loopback(connection.peer[0]):
-            text = "The Web Profile serves this computer alone"
-        elif not is_own_host(request.headers.get("host"), self._web.port):
-            text = "This server goes by another name"
-        elif request.method == "POST" and request.target.partition("?")[0] not in self.paths:
-            text = "There is nothing at this path"
-        else:
-            return None
-        # To sampjs anything but 200 is the end of the world: it calls back nobody and polls no more (R48)
-        return self.fault(text, request) if request.method == "POST" else self.plain(403, text, request)
-
-    def refuse(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit; a POST in the way of `check` (R48)."""
-        method, headers = error.head or ("", {})
-        request = Request(method, "", headers, b"", keep_alive=False)
-        return self.fault(str(error), request) if method == "POST" else self.plain(error.status, str(error), request)
-
-    def handle_other(self, request: Request, connection: Connection) -> Response | None:
-        """Answer what is no POST: preflights, the policies of Flash and Silverlight, URLs to be translated."""
-        if request.method == "OPTIONS":
-            return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
-        if request.method not in {"GET", "HEAD"}:
-            return self.plain(405, "This method is not answered here", request, (("Allow", METHODS),))
-        path = request.target.partition("?")[0]
-        if path in _POLICIES:
-            return Response(200, _POLICIES[path].encode("ascii"), "text/xml", self.headers(request))
-        if path.startswith(_TRANSLATOR):
-            return self._translate(request, connection)
-        return self.plain(404, "This is a SAMP hub, for web pages that can talk to one", request)
-
-    def _translate(self, request: Request, connection: Connection) -> Response | None:
-        """Hand out what is at a URL, if the page that asks may have it (R46)."""
-        url = self._web.find_url(request.target)
-        if url is None:
-            return self.plain(403, "No program has mentioned this URL to the page", request)
-        if self._web.translator.is_busy:
-            return self.plain(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
-        headers = (*self.headers(request), *DATA_ONLY)
-        self._web.translator.start(connection.detach(), url, request.method, request.headers, headers)
-        return None
+        super().__init__(profile, broker, loop, own)
 
     # What only this profile has
 
@@ -347,8 +291,8 @@ class _Operations(HubOperations):
         """Hand over the callbacks that wait, or wait for one (R42)."""
         assert self.current is not None
         request, connection, _call = self.current
-        browser = request.headers.get("user-agent", "")
-        return self._web.pull(self._client(key), connection, browser, parse_float(timeout.strip()))
+        pull = Pull(connection, browser_of(request.headers))
+        return self._web.member(self._client(key)).mailbox.pull(pull, parse_float(timeout.strip()))
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """
@@ -374,19 +318,18 @@ class _Operations(HubOperations):
             self._web.has_seen(self._client(key), metadata)
         return metadata
 
-    def declare_metadata(self, key: str, metadata: dict[str, SAMPValue]) -> str:
-        """Replace the caller's metadata (R11)."""
-        done = super().declare_metadata(key, metadata)
-        self._web.book.note_page(metadata)
-        return done
-
-    def _message(self, message: dict[str, SAMPValue], index: int) -> Payload:
-        self._web.book.note_page(message)
-        return super()._message(message, index)
-
-    def _response(self, response: dict[str, SAMPValue], index: int) -> Payload:
-        self._web.book.note_page(response)
-        return super()._response(response, index)
+    def run(self, function: Callable[..., Any], call: Call) -> Any:
+        """Run an operation; URLs in it are noted when it has succeeded, so that others can have seen them."""
+        keys = keys_in(call.method_call.params)
+        if not keys or call.method_call.name in _KEYLESS:
+            return super().run(function, call)
+        member = self._web.member(self._client(cast("str", call.method_call.params[0])))
+        book = self._web.book
+        if not book.has_room(member.token, keys):
+            raise SAMPProxyError(1, "The pages of this origin have mentioned too many URLs and can send no new ones")
+        result = super().run(function, call)
+        book.note_page(member.token, keys)
+        return result
 
     def _on_response(self, client: Client, response: Payload) -> None:
         if response.origin == STANDARD:

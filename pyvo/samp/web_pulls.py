@@ -17,8 +17,12 @@ __all__ = ["Pull", "PullLimit"]
 
 #: Pulls of one browser that may wait at a time: it opens six connections to a host, and some must be left (R49).
 MAX_PULLS = 4
-#: Seconds between two releases. Eight tabs that pull again at once would otherwise go round in circles.
+#: Seconds between two releases while nothing tells that somebody needs room. Eight tabs that pull again at once would
+#: otherwise go round in circles.
 RELEASE_EVERY = 0.25
+#: Releases without that pause when something does: what waits in the browser for a connection waits in a queue,
+#: perhaps behind pulls of many tabs, and the hub cannot see which of them it is going to get.
+HURRIED = 16
 
 
 class Pull:
@@ -39,11 +43,27 @@ class Pull:
         self.answer = Deferred()
         self.batch: list[Delivery] = []
         self.timer: Timer | None = None
+        self._requests = connection.requests
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer cannot come back any more: it was read before the next request, or in good order."""
+        connection = self.connection
+        return connection.requests != self._requests or (not connection.is_there() and not connection.was_reset)
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether the other side has thrown the answer away unread."""
+        return not self.is_settled and self.connection.was_reset
 
 
 class PullLimit:
     """
     Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
+
+    The oldest pull is released when too many wait. With many tabs it comes back at once and takes the place that it
+    has made, so releases have a pace, and go faster for a while when there are signs that a tab wants to do more than
+    to pull: see `hurry`. Pulls of programs that are no browsers do not count.
 
     Parameters
     ----------
@@ -55,27 +75,46 @@ class PullLimit:
         self._loop = loop
         self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
         self._paused: set[str] = set()
+        self._hurried: dict[str, int] = {}  # releases without a pause that are left
 
     def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
         """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
-        self._waiting.setdefault(pull.browser, {})[pull] = release
-        self._release(pull.browser)
+        if pull.browser:
+            self._waiting.setdefault(pull.browser, {})[pull] = release
+            self._make_room(pull.browser)
 
     def discard(self, pull: Pull) -> None:
         """Count a pull out."""
         waiting = self._waiting.get(pull.browser)
         if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
             del self._waiting[pull.browser]
+            self._hurried.pop(pull.browser, None)
 
-    def _release(self, browser: str) -> None:
-        waiting = self._waiting.get(browser, {})
-        if len(waiting) <= MAX_PULLS or browser in self._paused:
-            return
-        self._paused.add(browser)
-        self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
-        oldest = next(iter(waiting))
-        waiting[oldest](oldest)
+    def hurry(self, browser: str) -> None:
+        """
+        Release pulls without a pause for a while: a tab of the browser is busy, so others may need connections.
+
+        Parameters
+        ----------
+        browser : str
+            As the pulls have it; for an empty one nothing is done.
+        """
+        if browser in self._waiting:
+            self._hurried[browser] = HURRIED
+            self._make_room(browser)
+
+    def _make_room(self, browser: str) -> None:
+        while len(waiting := self._waiting.get(browser, {})) > MAX_PULLS:
+            if self._hurried.get(browser):
+                self._hurried[browser] -= 1
+            elif browser not in self._paused:
+                self._paused.add(browser)
+                self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
+            else:
+                return
+            oldest = next(iter(waiting))
+            waiting[oldest](oldest)
 
     def _go_on(self, browser: str) -> None:
         self._paused.discard(browser)
-        self._release(browser)
+        self._make_room(browser)

@@ -108,7 +108,7 @@ def test_a_request_without_a_host_is_refused(port):
 def test_other_machines_are_refused(make_hub, monkeypatch):
     """R45: should the system ever let such a connection through."""
     port = make_hub(web_profile=True)._web_port
-    monkeypatch.setattr("pyvo.samp.web_profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
+    monkeypatch.setattr("pyvo.samp.web_requests.is_loopback", lambda address: is_loopback("192.0.2.7"))
     assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
     assert request(port, "GET", "/crossdomain.xml").status == 403
 

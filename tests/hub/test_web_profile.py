@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -559,6 +560,19 @@ def test_the_port_in_use_is_no_failure(make_hub, caplog):
     assert not second.web_profile_running
     assert "TOPCAT or Aladin" in caplog.text
     assert str(first._web_port) in caplog.text
+
+
+def test_another_program_at_the_other_address_is_told(make_hub, caplog):
+    """R39: a browser that finds it there in place of the hub tells nobody."""
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("there is no IPv6")
+        other.listen()
+        port = other.getsockname()[1]
+        assert make_hub(web_profile=True, web_port=port).web_profile_running
+    assert f"Another program listens on port {port} of the address ::1" in caplog.text
 
 
 def test_a_hub_that_is_started_again_serves_pages_again(hub):

@@ -8,14 +8,15 @@ import socket
 import struct
 import threading
 import time
+import xmlrpc.client
 
 import psutil
 import pytest
 
-from pyvo.samp import web_mailbox
+from pyvo.samp import web_mailbox, web_pulls
 
 from .recipients import wait_until
-from .web_pages import Answer, Page, Program, message
+from .web_pages import Answer, Page, Program, message, request
 
 EVENTS = "samp.hub.event.unregister"
 
@@ -178,6 +179,29 @@ def test_answers_that_were_read_are_not_given_again(hub, page, program):
     assert page.pull("0") == []
 
 
+def test_of_several_pulls_that_were_answered_the_first_breaks(hub, page, program):
+    """R42: what it was to get goes to another one that waits."""
+    first, second = begin_pull(hub, page), begin_pull(hub, page)
+    send_numbers(program, 1)
+    wait_until(lambda: waiting(hub, page) == 1)
+    reset(first)
+    assert numbers(page.receive(second)) == [1]
+
+
+def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hub, page, program):
+    """R42: connections are kept, and used for other requests, too."""
+    sock = begin_pull(hub, page)
+    send_numbers(program, 1)
+    assert numbers(page.receive(sock)) == [1]
+    member = hub._session.web._members[page.id]
+    connection = member.mailbox._last.connection
+    page.send(sock, "ping")
+    wait_until(lambda: connection.requests == 2)
+    reset(sock)
+    wait_until(lambda: connection.closed)
+    assert page.pull("0") == []
+
+
 def test_a_large_message_to_a_slow_page(hub, page, program):
     """What doesn't fit into the socket at once is written bit by bit."""
     sock = begin_pull(hub, page)
@@ -289,11 +313,34 @@ def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
         assert is_registered(program, page)
 
 
-def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, page, program, monkeypatch):
+def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeypatch):
     """R23: those who called it are not left waiting."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.3)
-    response = program.call("callAndWait", page.id, message("x.y"), "20")
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 2.0)
+    with Page(hub) as page:
+        page.register().listen("x.y")
+        response = program.call("callAndWait", page.id, message("x.y"), "20")
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
+
+
+def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monkeypatch):
+    """R43."""
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
+    with Page(hub) as page:
+        page.register().listen("x.y")
+        wait_until(lambda: not is_registered(program, page))
+
+
+def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
+    """R43: the browser keeps it for other tabs, which may even use it."""
+    monkeypatch.setattr(web_mailbox, "RETURN_GRACE", 0.5)
+    assert page.pull("0") == []
+
+    def is_gone() -> bool:
+        page.send(page._main, "ping")
+        page.receive(page._main)
+        return not is_registered(program, page)
+
+    wait_until(is_gone)
 
 
 def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
@@ -327,7 +374,8 @@ def test_pages_that_come_and_go_leave_nothing(hub):
     web = hub._session.web
     assert web._members == {}
     assert web.book._allowed == {}
-    assert web._limit._waiting == {}
+    assert web.limit._waiting == {}
+    assert web.limit._hurried == {}
 
 
 # A full queue
@@ -367,6 +415,32 @@ def test_the_oldest_of_five_pulls_is_released(hub, program):
             sock.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 sock.recv(1)
+
+
+def test_a_program_without_an_origin_is_no_browser(hub):
+    """R49: all web clients of one Python have one User-Agent, but no connections to share."""
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub, "")).register().listen("x.y") for _ in range(6)]
+        socks = [begin_pull(hub, page) for page in pages]
+        for sock in socks:
+            sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+
+
+@pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
+def test_a_request_of_the_browser_makes_room_for_others(hub, monkeypatch, method, target):
+    """R49: what it wants besides may wait behind pulls."""
+    monkeypatch.setattr(web_pulls, "RELEASE_EVERY", 1000.0)
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
+        socks = [page.begin_pull() for page in pages]
+        assert pages[0].receive(socks[0]) == []
+        wait_until(lambda: sum(waiting(hub, page) for page in pages) == 5)
+        body = xmlrpc.client.dumps((), "samp.webhub.ping").encode() if method == "POST" else b""
+        request(pages[0].port, method, target, {"Origin": "https://other.example"}, body)
+        assert pages[1].receive(socks[1]) == []
+        assert [waiting(hub, page) for page in pages] == [0, 0, 1, 1, 1, 1]
 
 
 def test_eight_tabs_with_six_connections_all_work(hub, program):

@@ -10,12 +10,13 @@ import socket
 import sys
 import threading
 import time
+import xmlrpc.client
 from urllib.parse import quote
 
 import psutil
 import pytest
 
-from pyvo.samp import url_sources, url_translation
+from pyvo.samp import url_book, url_sources, url_translation
 
 from .recipients import wait_until
 from .web_pages import ORIGIN, Answer, Page, Program, message, send
@@ -211,6 +212,43 @@ def test_a_url_of_the_page_itself_or_of_another_page(hub, page, program, file):
         program.call("notify", page.id, message(MTYPE, url=uri))
         page.pull_some(2)
         assert page.get(uri).status == 403
+
+
+def test_a_url_in_a_message_that_was_refused_is_not_mentioned(hub, page, program, file):
+    """R46: nobody can have seen it, so it is no program that repeats it."""
+    uri = file.as_uri()
+    with Page(hub, "https://b.example") as other:
+        other.register()
+        for method, *params in (
+            ("notify", "nobody", message(MTYPE, url=uri)),
+            ("notify", program.id, message("ds9.set", url=uri)),
+            ("reply", "no-such-id", {"samp.status": "samp.ok", "samp.result": {"url": uri}}),
+        ):
+            with pytest.raises(xmlrpc.client.Fault):
+                other.call(method, *params)
+        assert other.call("ping", uri) == ""
+    program.call("notify", page.id, message(MTYPE, url=uri))
+    page.pull_some(1)
+    assert page.get(uri).body == BYTES
+
+
+def test_a_page_that_mentions_too_much_harms_itself_alone(hub, page, program, file, monkeypatch):
+    """R46."""
+    monkeypatch.setattr(url_book, "MAX_NAMED", 10)
+    uri = file.as_uri()
+    with Page(hub, "https://evil.example") as evil:
+        evil.register()
+        flood = [f"http://h/{number}" for number in range(100)]
+        with pytest.raises(xmlrpc.client.Fault, match="too many URLs"):
+            evil.call("notify", program.id, message(MTYPE, urls=flood))
+        evil.call("notify", program.id, message(MTYPE, urls=flood[:10]))
+        evil.call("notify", program.id, message(MTYPE, urls=flood[:10]))
+        with pytest.raises(xmlrpc.client.Fault, match="too many URLs"):
+            evil.call("declareMetadata", {"samp.name": "x", "samp.icon.url": uri})
+        evil.call("notify", program.id, message(MTYPE))
+        program.call("notify", page.id, message(MTYPE, url=uri))
+        page.pull_some(1)
+        assert page.get(uri).body == BYTES
 
 
 def test_a_url_in_a_response(page, program, file):
@@ -415,21 +453,29 @@ def test_errors_of_another_server(page, mention, site, monkeypatch):
 
 
 def test_redirects(page, mention, site, file):
-    """R46: never to another scheme."""
+    """R46: never to another scheme, be it only ``https``."""
     site.locations.update(
         {
             "/a": "/b",
             "/b": site.url + "/c",
             "/file": file.as_uri(),
             "/ftp": "ftp://h/x",
+            "/https": site.url.replace("http:", "https:") + "/c",
             "/round": "/round",
             "/odd": "http://[x",
         }
     )
     assert page.get(mention(site.url + "/a")).body == BYTES
-    for path in ("/file", "/ftp", "/round", "/odd"):
+    for path, reason in (
+        ("/file", b"another scheme (file)"),
+        ("/ftp", b"another scheme (ftp)"),
+        ("/https", b"another scheme (https)"),
+        ("/round", b"too often"),
+        ("/odd", b"nowhere"),
+    ):
         answer = page.get(mention(site.url + path))
         assert answer.status == 502
+        assert reason in answer.body
         assert BYTES not in answer.body
 
 

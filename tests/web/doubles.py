@@ -58,6 +58,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.closed = False
         self.was_reset = False
+        self.requests = 1
         self.left = False
         self.on_closed: Callable[[], object] | None = None
 

@@ -224,6 +224,82 @@ def test_a_question_that_nobody_answers_lapses():
     assert taken_back == [1]
 
 
+def test_an_asker_that_ends_its_thread_has_not_said_yes():
+    bench = Bench(SystemExit(), Answer.ONCE)
+    bench.submit("page", "https://1.example")
+    bench.submit("next", "https://2.example")
+    bench.work()
+    assert bench.got == [("page", Answer.DENY), ("next", Answer.ONCE)]
+
+
+def lapse(bench: Bench) -> None:
+    """Let the time of the question that is shown pass."""
+    for timer in [timer for timer in bench.timers if not timer.cancelled and timer.delay > 5.0]:
+        timer.cancel()
+        timer.function()
+
+
+def test_a_question_that_does_not_come_back_is_left_alone(caplog):
+    bench = Bench(Answer.ONCE, Answer.ALWAYS, Answer.ONCE)
+    bench.asks_beside = True
+
+    def ask(ticket: Ticket) -> None:
+        if ticket.question.name == "lost":
+            lapse(bench)
+            bench.submit("next", "https://2.example")
+            bench.work()  # in another worker, as it were
+
+    bench.during = ask
+    bench.submit("lost", "https://1.example")
+    bench.work()
+    assert bench.got == [("lost", Answer.DENY), ("next", Answer.ONCE)]
+    assert "does not come back" in caplog.text
+    bench.during = lambda _ticket: None
+    bench.submit("lost", "https://1.example")  # nor did its late answer count
+    bench.work()
+    assert bench.asked == ["lost", "next", "lost"]
+
+
+def test_a_question_of_a_page_that_has_gone_is_left_alone_too():
+    bench = Bench()
+    bench.asks_beside = True
+
+    def ask(ticket: Ticket) -> None:
+        if ticket.question.name == "gone":
+            bench.desk.withdraw(ticket)
+            bench.submit("next", "https://2.example")
+            lapse(bench)
+            bench.work()
+
+    bench.during = ask
+    bench.submit("gone", "https://1.example")
+    bench.work()
+    assert bench.asked == ["gone", "next"]
+    assert bench.got == [("next", Answer.ONCE)]
+
+
+@pytest.mark.parametrize(("beside", "lost"), [(False, 0), (True, 1)])
+def test_no_more_than_one_worker_is_lost(caplog, beside, lost):
+    """Not even one where two questions would be taken for each other."""
+    bench = Bench()
+    bench.asks_beside = beside
+    workers = []
+
+    def ask(ticket: Ticket) -> None:
+        workers.append(ticket.question.name)
+        lapse(bench)
+        if len(workers) < 5:
+            bench.submit(f"page{len(workers)}", f"https://{len(workers)}.example")
+            bench.work()
+
+    bench.during = ask
+    bench.submit("page0", "https://0.example")
+    bench.work()
+    assert bench.got[0] == ("page0", Answer.DENY)
+    assert caplog.text.count("does not come back") == lost
+    assert "no other page is asked" in caplog.text
+
+
 def test_a_lapsed_question_in_the_queue_is_not_shown():
     bench = Bench()
     bench.submit("page")
@@ -277,6 +353,16 @@ def test_a_question_from_a_map_and_from_a_bare_name():
     assert (question.name, question.origin) == ("Page", "https://a.example")
     assert question.details == {"samp.name": "Page", "y": "?"}
     assert make_question("Old page", "", HERE).details == {"samp.name": "Old page"}
+
+
+def test_an_origin_is_shown_and_compared_as_a_whole():
+    """R40: what it ends with is who it is."""
+    origin = "https://simbad.example." + ".".join(["a" * 60] * 3) + ".evil.example"
+    assert len(origin) > 200
+    assert make_question("Page", origin, HERE).origin == origin
+    for odd in ("https://" + "a" * 300, "https://a.example\x1b[1A", "https://\u202eexample", "https://a  b"):
+        with pytest.raises(SAMPProxyError, match="origin"):
+            make_question("Page", odd, HERE)
 
 
 @pytest.mark.parametrize("identity", [{}, "", [], {"samp.name": ["x"]}, {"samp.name": " \n"}, {"name": "x"}])

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyvo.samp import consent_askers
@@ -48,6 +49,9 @@ def ask_in_thread(asker, ticket):
         ("no", Answer.DENY),
         ("yes of course", Answer.DENY),
         (1, Answer.DENY),
+        (np.bool_(True), Answer.ONCE),
+        (np.bool_(False), Answer.DENY),
+        (np.int64(1), Answer.DENY),
     ],
 )
 def test_a_function_decides(said, answer):
@@ -71,6 +75,9 @@ def test_nonsense_is_told_at_once():
         make_asker(WebProfileDialog)
     with pytest.raises(TypeError, match="samp_name"):
         make_asker(lambda: True)
+    for dialog in (42, True, object(), ["tk"]):
+        with pytest.raises(TypeError, match="is no way of asking"):
+            make_asker(dialog)
 
 
 class Dialog(WebProfileDialog):
@@ -114,6 +121,46 @@ def test_a_second_click_does_not_let_the_next_page_in():
     dialog.reject()
     thread.join(5)
     assert answers == [Answer.DENY]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
+    """The question is in the dialog's queue, but nobody has seen it yet."""
+    dialog = Dialog()
+    asker = make_asker(dialog)
+    first, answers = ask_in_thread(asker, make_ticket())
+    wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+    dialog.consent()
+    first.join(5)
+    assert answers == [Answer.ONCE]
+    second, answers = ask_in_thread(asker, make_ticket("https://evil.example"))
+    wait_for(lambda: not dialog.queue_request.empty())
+    dialog.queue_result.put(True)
+    if taken:
+        dialog.handle_queue()
+        assert dialog.shown[-1][-1] == "https://evil.example"
+    second.join(0.1)
+    assert answers == []
+    dialog.handle_queue()
+    dialog.reject()
+    second.join(5)
+    assert answers == [Answer.DENY]
+
+
+def test_a_dialog_that_cannot_be_shown_refuses():
+    class Broken(WebProfileDialog):
+        def show_dialog(self, *_):
+            raise RuntimeError("no window today")
+
+    dialog = Broken()
+    asker = make_asker(dialog)
+    for _ in range(2):
+        thread, answers = ask_in_thread(asker, make_ticket())
+        wait_for(lambda: not dialog.queue_request.empty())
+        with pytest.raises(RuntimeError, match="no window today"):
+            dialog.handle_queue()
+        thread.join(5)
+        assert answers == [Answer.DENY]
 
 
 def test_a_question_that_was_not_shown_yet_is_taken_back():
@@ -179,6 +226,19 @@ def test_a_notebook_that_takes_no_input_refuses(monkeypatch):
 
     monkeypatch.setattr(builtins, "input", no_input)
     assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+
+
+def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, caplog):
+    """Since Python 3.13 the prompt has an ``input`` of its own, which no other thread may call."""
+
+    class Reader:
+        def input(self, _prompt=""):
+            raise AssertionError("must not be called")
+
+    Reader.input.__module__ = "_pyrepl.readline"
+    monkeypatch.setattr(builtins, "input", Reader().input)
+    assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+    assert "PYTHON_BASIC_REPL=1" in caplog.text
 
 
 SCRIPT = """
@@ -425,6 +485,23 @@ def test_the_window_closes_with_its_hub(screen):
         find_window()
         window.stdin.close()
         assert window.wait(10) == 1
+
+
+def test_without_tkinter_the_window_says_so():
+    script = Path(consent_askers.__file__).with_name("consent_tk.py")
+    code = f"import runpy, sys; sys.modules['tkinter'] = None; runpy.run_path({str(script)!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"{}\n", capture_output=True, check=False, timeout=20
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (b"no window: tkinter is not installed", b"")
+
+
+@pytest.mark.parametrize("executable", ["", None, "/nonexistent/python", "/"])
+def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
+    """An application that embeds Python may have no such thing."""
+    monkeypatch.setattr(sys, "executable", executable)
+    assert make_asker("tk").ask(make_ticket()) is Answer.DENY
+    assert "Sky page is refused" in caplog.text
 
 
 @pytest.mark.slow

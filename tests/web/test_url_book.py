@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import url_book
-from pyvo.samp.url_book import UrlBook, local_path, url_key, urls_in
+from pyvo.samp.url_book import UrlBook, keys_in, local_path, url_key, urls_in
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_ways_to_write_one_url(book, mentioned, asked):
 )
 def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(book, echo):
     """R46: the oldest trick is to have a program answer "cannot open file:///home/me/.netrc"."""
-    book.note_page(load("file:///home/me/.netrc"))
+    book.note_page("page", keys_in(load("file:///home/me/.netrc")))
     book.note_program("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
     book.note_program("other", load(echo))
     assert book.find("page", echo) is None
@@ -89,7 +89,7 @@ def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(book, echo):
 
 def test_a_page_that_repeats_what_a_program_said_changes_nothing(book):
     book.note_program("page", load("http://h/x"))
-    book.note_page(load("http://h/x"))
+    book.note_page("page", keys_in(load("http://h/x")))
     book.note_program("other", load("http://h/x"))
     assert book.find("page", "http://h/x")
     assert book.find("other", "http://h/x")
@@ -119,16 +119,54 @@ def test_the_latest_urls_are_remembered(book, monkeypatch):
 
 def test_a_flood_of_mentions_closes_the_book(book, monkeypatch):
     """A page cannot have its mentions forgotten by making more of them."""
-    monkeypatch.setattr(url_book, "MAX_FIRSTS", 10)
+    monkeypatch.setattr(url_book, "MAX_NAMED", 10)
     book.note_program("page", load("http://h/old"))
     for number in range(100):
-        book.note_page(load(f"file:///{number}"))
+        keys = keys_in(load(f"file:///{number}"))
+        assert book.has_room("page", keys) == (number < 10)
+        if book.has_room("page", keys):
+            book.note_page("page", keys)
     book.note_program("page", load("file:///5"))
     book.note_program("page", load("file:///50"))
     book.note_program("page", load("http://h/old"))
     assert book.find("page", "file:///5") is None
     assert book.find("page", "file:///50") is None
     assert book.find("page", "http://h/old")
+
+
+def test_a_flood_of_mentions_closes_the_book_for_pages_of_that_origin_alone(book, monkeypatch):
+    """Nobody can have the translation of URLs ended for others, and none of them starts anew by registering again."""
+    monkeypatch.setattr(url_book, "MAX_NAMED", 10)
+    book.open("evil", "https://evil.example")
+    book.note_page("evil", keys_in([f"http://h/{number}" for number in range(10)]))
+    book.close("evil")
+    book.open("evil again", "https://evil.example")
+    assert not book.has_room("evil again", keys_in(load("http://h/new")))
+    assert book.has_room("evil again", keys_in(load("http://h/3")))
+    assert book.has_room("page", keys_in(load("http://h/new")))
+    for client in ("evil again", "page"):
+        book.note_program(client, load("http://h/data"))
+    assert book.find("evil again", "http://h/data") is None
+    assert book.find("page", "http://h/data")
+
+
+def test_programs_may_mention_any_number(book, monkeypatch):
+    monkeypatch.setattr(url_book, "MAX_FIRSTS", 10)
+    for number in range(100):
+        book.note_program("page", load(f"http://h/{number}"))
+    assert book.find("page", "http://h/0")
+    assert book.find("page", "http://h/99")
+    assert len(book._first_from_programs) == 10
+    book.note_page("other", keys_in(load("http://h/99")))
+    book.note_program("other", load("http://h/99"))
+    assert book.find("other", "http://h/99")
+
+
+def test_more_urls_than_may_be_are_not_even_counted(book, monkeypatch):
+    monkeypatch.setattr(url_book, "MAX_NAMED", 10)
+    keys = keys_in([f"http://h/{number}" for number in range(1000)])
+    assert len(keys) == 11
+    assert not book.has_room("page", keys)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pyvo.samp import web_mailbox
 from pyvo.samp.broker import Delivery, Payload
 from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import write_answer
-from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, WebMailbox
+from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, RETURN_GRACE, WebMailbox
 from pyvo.samp.web_pulls import Pull, PullLimit
 
 from .doubles import FakeConnection, FakeLoop
@@ -195,6 +195,53 @@ def test_an_answer_that_was_read_is_not_given_again(bench):
     assert numbers(bench.pull(0)) == []
 
 
+def lose_answer(pull: Pull) -> None:
+    """What the transport does when the other side resets the connection with the answer unread."""
+    pull.connection.was_reset = True
+    pull.connection.close()
+
+
+def test_an_answer_that_was_thrown_away_goes_to_the_pull_that_waits(bench):
+    """R42: without waiting for the next one."""
+    first, second = bench.pull(), bench.pull()
+    bench.put(1)
+    lose_answer(first)
+    assert numbers(second) == [1]
+
+
+def test_each_answer_that_was_thrown_away_unread_is_given_again(bench):
+    """R42: several pulls at once, and not the last of them breaks."""
+    first, second, third = bench.pull(), bench.pull(), bench.pull()
+    for number in (1, 2, 3):
+        bench.put(number)
+    third.connection.requests += 1  # it has come back with another request, so that it was read
+    lose_answer(third)
+    lose_answer(second)
+    first.connection.left = first.connection.was_reset = True  # which the loop has yet to notice
+    assert numbers(bench.pull()) == [1, 2]
+
+
+def test_an_answer_before_another_request_of_its_connection_was_read(bench):
+    """R42: what was reset unread is the answer to that request."""
+    pull = bench.pull()
+    bench.put(1)
+    pull.connection.requests += 1
+    lose_answer(pull)
+    assert numbers(bench.pull(0)) == []
+
+
+def test_few_answers_are_kept_for_the_case_that_they_were_not_read(bench):
+    pulls = [bench.pull() for _ in range(20)]
+    for number in range(20):
+        bench.put(number)
+    assert sum(bool(pull.batch) for pull in pulls) == len(bench.mailbox._unsure) == 6
+    for pull in pulls:
+        pull.connection.requests += 1
+    bench.pull()
+    assert not any(pull.batch for pull in pulls)
+    assert bench.mailbox._unsure == []
+
+
 def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
     monkeypatch.setattr(web_mailbox, "MAX_ANSWER", 10_000)
     for number in range(5):
@@ -269,6 +316,39 @@ def test_a_page_whose_connection_closes_after_an_answer_is_gone_after_the_grace_
 def test_a_page_that_is_busy_with_what_it_got_is_not_gone_so_soon(bench):
     bench.pull()
     bench.put(1)
+    bench.loop.run(IDLE_GRACE - 1)
+    assert bench.gone == []
+    bench.loop.run(2)
+    assert len(bench.gone) == 1
+
+
+def test_a_page_that_got_nothing_and_does_not_come_back_is_gone_soon(bench):
+    """R43: within 15 s, though the browser keeps the connection for other tabs."""
+    bench.pull(100)
+    bench.loop.run(100 + RETURN_GRACE - 0.1)
+    assert bench.gone == []
+    bench.loop.run(0.2)
+    assert len(bench.gone) == 1
+    assert GRACE <= RETURN_GRACE < 15
+
+
+def test_a_page_that_has_to_make_room_has_time_to_come_back():
+    """R43, R49: its next pull stands behind those of fifty other tabs."""
+    bench = Bench()
+    waiting = [bench.pull(browser="b"), *(beside(bench).pull(browser="b") for _ in range(49))]
+    assert numbers(waiting[0]) == []
+    while numbers(waiting[-5]) == "waiting":
+        bench.loop.run(0.25)
+    bench.pull(browser="b")
+    bench.loop.run(300)
+    assert bench.gone == []
+
+
+def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(bench):
+    """R43."""
+    bench.mailbox.await_first_pull()
+    bench.loop.run(IDLE_GRACE - 1)
+    bench.mailbox.was_heard()
     bench.loop.run(IDLE_GRACE - 1)
     assert bench.gone == []
     bench.loop.run(2)
@@ -380,25 +460,84 @@ def test_pulls_that_are_over_do_not_count():
     """R49."""
     bench = Bench()
     for _ in range(20):
-        bench.lose(bench.pull())
-    first = bench.pull()
+        bench.lose(bench.pull(browser="b"))
+    first = bench.pull(browser="b")
     for _ in range(3):
-        bench.pull()
+        bench.pull(browser="b")
     assert numbers(first) == "waiting"
+
+
+def test_programs_that_are_no_browsers_have_their_connections_for_themselves():
+    """R49."""
+    bench = Bench()
+    pulls = [bench.pull() for _ in range(20)]
+    bench.limit.hurry("")
+    bench.loop.run(10)
+    assert {numbers(pull) for pull in pulls} == {"waiting"}
+
+
+class Tabs:
+    """Tabs of one browser that pull again at once."""
+
+    def __init__(self, number: int) -> None:
+        self.bench = Bench()
+        self.answered = 0
+        for _ in range(number):
+            self._pull()
+
+    def _pull(self) -> None:
+        self.bench.pull(browser="b").answer.when_done(self._pull_again)
+
+    def _pull_again(self, _answer) -> None:
+        self.answered += 1
+        if self.answered < 1000:
+            self.bench.loop.call_soon(self._pull)
 
 
 def test_tabs_that_pull_again_at_once_go_round_slowly():
     """R49: one connection gets free every quarter of a second, and nothing spins."""
-    bench = Bench()
-    answered = 0
+    tabs = Tabs(8)
+    tabs.bench.loop.run(10)
+    assert 35 <= tabs.answered <= 45
 
-    def pull_again(_answer=None):
-        nonlocal answered
-        answered += 1
-        if answered < 1000:
-            bench.loop.call_soon(lambda: bench.pull(browser="b").answer.when_done(pull_again))
 
-    for _ in range(8):
-        bench.pull(browser="b").answer.when_done(pull_again)
-    bench.loop.run(10)
-    assert 35 <= answered <= 45
+def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
+    """R49: what another one wants to do may wait behind pulls, but the wait has an end, and so have the rounds."""
+    tabs = Tabs(8)
+    tabs.bench.loop.run(10)
+    before = tabs.answered
+    tabs.bench.limit.hurry("another browser")
+    tabs.bench.loop.run()
+    assert tabs.answered == before
+    tabs.bench.limit.hurry("b")
+    tabs.bench.loop.run()
+    assert tabs.answered - before == 16
+    tabs.bench.loop.run(10)
+    assert tabs.answered - before <= 16 + 45
+
+
+def beside(bench: Bench) -> Bench:
+    """Another tab of the same browser."""
+    other = Bench()
+    other.loop = other.mailbox._loop = bench.loop
+    other.limit = other.mailbox._limit = bench.limit
+    return other
+
+
+def test_what_comes_for_a_page_whose_pull_waits_in_the_browser_makes_room_for_it(bench):
+    """R49."""
+    bench.pull(browser="b")
+    bench.put(1)
+    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
+    assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
+    bench.put(2)
+    assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]
+
+
+def test_an_answer_makes_room_for_what_the_page_says_to_it(bench):
+    """R49."""
+    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
+    bench.pull(browser="b")
+    assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
+    bench.put(1)
+    assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]

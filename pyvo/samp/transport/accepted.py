@@ -70,6 +70,8 @@ class Connection:
         self._ended = False
         self._events = READ
         self.closed = False
+        #: How many requests have come by it.
+        self.requests = 0
         #: Whether the other side broke the connection with something unread that was sent to it.
         self.was_reset = False
         #: Called in the loop's thread when the connection has been closed, by whichever side.
@@ -217,6 +219,7 @@ class Connection:
             self._serving = False
 
     def _answer(self, request: Request) -> None:
+        self.requests += 1
         self._keep_alive = request.keep_alive and not self._server.stopping
         self._with_body = request.method != "HEAD"
         try:

@@ -127,6 +127,10 @@ class XMLRPCHandler:
         """Headers that each answer to this request bears; None where the request could not be read."""
         return ()
 
+    def run(self, function: Callable[..., Any], call: Call) -> Any:
+        """Run an operation with the parameters of a call, which fit it; for who takes note of what is called."""
+        return function(*call.method_call.params)
+
     # What the server calls
 
     def handle(self, request: Request, connection: Connection) -> Response | Deferred | None:
@@ -182,7 +186,7 @@ class XMLRPCHandler:
                 raise SAMPProxyError(FAULT, f"There is no method {call.name[:100]!r} here")
             operation.check(call.name, call.params)
             self.current = Call(request, connection, call)
-            result = operation.function(*call.params)
+            result = self.run(operation.function, self.current)
             return result if isinstance(result, Deferred) else write_answer(result)
         except Exception as error:
             return self._failure(error)
