@@ -296,3 +296,8 @@ def test_consent(start: Start, options: list[str], allowed: set[str], monitor: l
             else:
                 with pytest.raises(Fault, match="did not allow"):
                     page.register("page")
+    if os.name != "nt":
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+        assert "ERROR" not in program.output
+        assert "The hub has stopped" in program.output

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..consent import Answer, Ticket
+from ..consent import Answer, Asker, Ticket
 
 __all__ = ["AllowOrigins", "add_consent_option", "dialog_of"]
 
 WAYS = ("tk", "terminal", "allow-origin", "deny")
 
 
-class AllowOrigins:
+class AllowOrigins(Asker):
     """
     Lets pages of some origins in, and no others. Nobody is asked.
 

@@ -159,7 +159,7 @@ class MonitorScreen:
             self._broken = True
 
 
-class PoliteAsker:
+class PoliteAsker(Asker):
     """
     Asks in the terminal that shows the table.
 
@@ -178,6 +178,10 @@ class PoliteAsker:
     def ask(self, ticket: Ticket) -> Answer:
         """Ask."""
         return self._screen.ask(self._asker, ticket)
+
+    def close(self) -> None:
+        """Let an `ask` that waits end."""
+        self._asker.close()
 
 
 class LogToMonitor(logging.Handler):
