@@ -129,6 +129,67 @@ def test_closed_pipe(viewer: Callable[..., Viewer], python_environment: dict[str
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["list"], 0),
+        (["call", "samp.app.ping"], 0),
+        (["snoop", "--count", "1"], 0),
+        (["list", "--help"], 0),
+        (["notify", "x.y"], 4),
+        (["notify"], 2),
+    ],
+)
+def test_closed_streams(
+    viewer: Callable[..., Viewer],
+    python_environment: dict[str, str],
+    command: list[str],
+    status: int,
+    closed: list[int],
+) -> None:
+    """``samp list >&-``: it does the same, and shows what it can."""
+    one = viewer("one", "a.b")
+    script = f"import os, sys; [os.close(n) for n in {closed}]; os.execv(sys.executable, sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, "-W", "error", "-m", "pyvo.samp", *command],
+        env=python_environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            if command[0] == "snoop":
+                one.client.wait_for("samp snoop", 20, "a.b")
+                one.client.notify_all({"samp.mtype": "a.b", "samp.params": {}})
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert not out or 1 not in closed
+    assert bool(out) == (1 not in closed and status == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_full_disk(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
+    """What could not be written is no success, and the interpreter has nothing to add."""
+    viewer("one", "a.b")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyvo.samp", "list"],
+            env={**python_environment, "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "samp: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("command", "number", "status"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import logging
 import os
 import signal
 import subprocess
@@ -10,16 +12,17 @@ import sys
 import threading
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from xmlrpc.client import Fault
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import Payload
 from pyvo.samp.cli.consent_option import AllowOrigins
 from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
-from pyvo.samp.cli.monitor_screen import MonitorScreen, screen_of
+from pyvo.samp.cli.monitor_screen import LogToMonitor, MonitorScreen, screen_of
 from pyvo.samp.cli.terminal import Style
 from pyvo.samp.consent import Answer, Question, Ticket
 from tests.hub.web_pages import Page
@@ -151,17 +154,32 @@ def test_flood(watched: tuple[Broker, Monitor]) -> None:
     assert [guest.name for guest in screen._monitor.guests.values()] == ["One", "Two", "Three"]
 
 
-def test_screen_that_breaks() -> None:
-    """The terminal is closed, and the hub goes on."""
+def test_screen_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads the lines any more, which is said; or they cannot be written, and the log goes elsewhere."""
 
     class Broken(StringIO):
         def write(self, text: str) -> int:
-            raise BrokenPipeError
+            raise error
 
+    error: OSError = BrokenPipeError()
+    told = threading.Event()
+    screen = MonitorScreen(stream=Broken())
+    screen.on_reader_gone = told.set
+    screen.start()
+    screen.note_log("a line")
+    assert told.wait(10)
+    screen.stop()
+    error = OSError(28, "No space left on device")
     screen = MonitorScreen(stream=Broken())
     screen.start()
     screen.note_log("a line")
     screen.stop()
+    assert screen.broken
+    assert not screen.reader_gone
+    handler = LogToMonitor(screen)
+    monkeypatch.setattr(handler, "stream", StringIO())
+    handler.emit(logging.LogRecord("pyvo.samp", logging.INFO, "", 0, "another line", (), None))
+    assert handler.stream.getvalue() == "another line\n"
 
 
 # As a program
@@ -182,6 +200,33 @@ def test_monitor_in_lines(start: Start) -> None:
     program.process.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert "INFO: The hub has stopped" in program.output
+
+
+@pytest.mark.parametrize("program", [["pyvo.samp", "hub"], ["pyvo.samp.hub"]])
+def test_reader_of_the_lines_has_had_enough(
+    python_environment: dict[str, str], isolated: Path, program: list[str]
+) -> None:
+    """``samp hub --monitor | head -1``: the hub stops, as whatever else is read by ``head``."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", *program, "--monitor", "-w"],
+        env=python_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            while HUB_IS_RUNNING not in process.stdout.readline():
+                assert process.poll() is None
+            process.stdout.close()
+            with contextlib.suppress(SAMPError), SAMPIntegratedClient("Somebody"):  # which is another line
+                pass
+            assert process.wait(20) == 141
+        finally:
+            process.kill()
+        assert "Traceback" not in process.stderr.read()
+    assert not (isolated / ".samp").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")

@@ -14,6 +14,7 @@ from ..addresses import checked_port
 from ..consent_askers import make_asker
 from ..errors import SAMPError, SAMPValueError
 from ..hub import SAMPHubServer
+from .commands import carry_out
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
 from .status import Status, epilog
@@ -116,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
                 _hub(options).start(wait=True)
             else:
                 _run_with_monitor(options, screen)
+    except BrokenPipeError:
+        raise
     except (SAMPError, OSError) as error:
         print(f"{options.parser.prog}: {error}", file=sys.stderr)
         return Status.FAILED
@@ -147,11 +150,14 @@ def _run_with_monitor(options: argparse.Namespace, screen: MonitorScreen) -> Non
         dialog = PoliteAsker(screen, make_asker(dialog))
     hub = _hub(options, dialog)
     hub.watcher = screen.watch
+    screen.on_reader_gone = hub.stop
     screen.start()
     try:
         hub.start(wait=True)
     finally:
         screen.stop()
+    if screen.reader_gone:
+        raise BrokenPipeError
 
 
 @contextmanager
@@ -200,5 +206,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.set_defaults(parser=parser)
-    return run(parser.parse_args(arguments))
+    parser.set_defaults(run=run, parser=parser)
+    return carry_out(lambda: parser.parse_args(arguments))
