@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,19 @@ def test_version(samp: Samp) -> None:
         ["call", "a.b", "--timeout", "-1"],
         ["call", "a.b", "--timeout", "nan"],
         ["snoop", "a.*.b"],
+        ["snoop", "--count", "0"],
+        ["snoop", "--count", "-1"],
+        ["receive", "--count", "0"],
+        ["receive", "--count", "few"],
+        ["receive", "--mtype", "a.*.b"],
+        ["send", "x.fits", "--mtype", "a.*"],
+        ["doctor", "--web-port", "70000"],
+        ["hub", "-t", "-5"],
+        ["hub", "-t", "nan"],
+        ["hub", "-c", "-3"],
+        ["hub", "-c", "soon"],
+        ["hub", "--web-mtypes", "a.*.b"],
+        ["hub", "--web-mtypes"],
         ["point", "83.6"],
         ["point", "400", "2"],
         ["hub", "--web-consent", "perhaps"],
@@ -80,6 +94,23 @@ def test_command_lines_that_make_no_sense(samp: Samp, arguments: list[str]) -> N
     assert done.status == 2
     assert "usage: samp" in done.err
     assert "Traceback" not in done.err
+    assert not re.search(r"invalid \w+ value", done.err)  # which names a function of ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["call"], "the following arguments are required: MTYPE\n"),
+        (["call", "bad mtype"], "argument MTYPE: 'bad mtype' is not an MType\n"),
+        (["snoop", "x.*.y"], "argument PATTERN: 'x.*.y' is neither an MType nor a wildcard such as '*' or 'table.*'\n"),
+        (["list", "--mtype", ""], "argument --mtype: '' is neither an MType nor a wildcard"),
+        (["hub", "-t", "nan"], "argument -t/--timeout: 'nan' is not a number of seconds, 0 or more\n"),
+        (["receive", "--count", "0"], "argument --count: '0' is not a whole number, 1 or more\n"),
+        (["doctor", "--web-port", "x"], "argument --web-port: A port is a number from 0 to 65535, not 'x'\n"),
+    ],
+)
+def test_what_is_wrong_is_said(samp: Samp, arguments: list[str], text: str) -> None:
+    assert text in samp(*arguments).err
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,12 @@ def test_hub_that_cannot_start(hub: SAMPHubServer, samp: Callable[..., tuple[int
 # Consent
 
 
+def port_of(program: Program) -> int:
+    """Where a hub's Web Profile is."""
+    line = next(line for line in program.lines if "Web Profile on port" in line)
+    return int(line.rpartition(" ")[2])
+
+
 def question(origin: str) -> Ticket:
     return Ticket(Question("page", origin, {}, ("127.0.0.1", 1)), lambda _answer: None)
 
@@ -332,8 +338,7 @@ def test_allowed_origins() -> None:
 def test_consent(start: Start, options: list[str], allowed: set[str], monitor: list[str]) -> None:
     """The hub asks nobody but whom it was told to."""
     program = start("hub", "--web-port", "0", *monitor, "--web-consent", *options, ready=HUB_IS_RUNNING)
-    line = next(line for line in program.lines if "Web Profile on port" in line)
-    port = int(line.rpartition(" ")[2])
+    port = port_of(program)
     for origin in ("https://example.org", "http://other", "https://third.org", "null"):
         with Page(port, origin) as page:
             if origin in allowed:
@@ -346,3 +351,23 @@ def test_consent(start: Start, options: list[str], allowed: set[str], monitor: l
         assert program.wait() == 0
         assert "ERROR" not in program.output
         assert "The hub has stopped" in program.output
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ([], {"table.x"}),
+        (["--web-mtypes", "script.*", "x.y"], {"table.x", "script.run"}),
+        (["--web-mtypes", "*"], {"table.x", "script.run", "ds9.set"}),
+    ],
+)
+def test_what_pages_may_send(start: Start, options: list[str], allowed: set[str]) -> None:
+    """The harmless messages, and those that are named besides (R47)."""
+    consent = ["--web-port", "0", "--web-consent", "allow-origin", "https://example.org"]
+    program = start("hub", *consent, *options, ready=HUB_IS_RUNNING)
+    with SAMPIntegratedClient("Viewer") as viewer, Page(port_of(program), "https://example.org") as page:
+        viewer.bind_receive_notification("*", lambda *_: None)
+        page.register("page")
+        for mtype in ("table.x", "script.run", "ds9.set"):
+            reached = page.call("notifyAll", {"samp.mtype": mtype, "samp.params": {}})
+            assert bool(reached) == (mtype in allowed), mtype

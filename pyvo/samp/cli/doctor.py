@@ -11,6 +11,7 @@ from .examine_hub import examine_hub, examine_membership
 from .examine_place import examine_environment, examine_lockfile, examine_loopback, other_hubs
 from .examine_web import examine_web
 from .findings import Finding, Kind
+from .parameters import port
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
 
@@ -29,7 +30,7 @@ _COLOURS = {Kind.GOOD: "green", Kind.NOTE: "yellow", Kind.PROBLEM: "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--web-port", type=int, default=21012, help="where web pages look for the hub (%(default)s)")
+    parser.add_argument("--web-port", type=port, default=21012, help="where web pages look for the hub (%(default)s)")
     add_json_option(parser, "all findings as JSON")
     add_colour_option(parser)
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..addresses import checked_port
 from ..consent_askers import make_asker
-from ..errors import SAMPError, SAMPValueError
+from ..constants import SAFE_MTYPES
+from ..errors import SAMPError
 from ..hub import SAMPHubServer
 from .commands import carry_out
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
+from .parameters import pattern, port, seconds
 from .status import Status, epilog
 from .terminal import CleanFormatter
 
@@ -35,13 +36,6 @@ _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARN
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
 
 
-def _port(text: str) -> int:
-    try:
-        return checked_port(text)
-    except SAMPValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Declare the options of a hub.
@@ -54,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hub = parser.add_argument_group("the hub")
     hub.add_argument("-k", "--secret", help="what clients must know to register (default: a new one)")
     hub.add_argument("-d", "--addr", help="address to listen on (default: 127.0.0.1, this machine only)")
-    hub.add_argument("-p", "--port", type=_port, default=0, help="port to listen on (default: a free one)")
+    hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="where the lockfile goes (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
         "-w",
@@ -65,10 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted, has no effect any more")
     hub.add_argument(
-        "-t", "--timeout", type=float, default=0, metavar="SECONDS", help="stop after so long without activity"
+        "-t",
+        "--timeout",
+        type=seconds,
+        default=0,
+        metavar="SECONDS",
+        help="stop after so long without activity (0: never)",
     )
     hub.add_argument(
-        "-c", "--client-timeout", type=float, default=0, metavar="SECONDS", help="disconnect a client that is silent"
+        "-c",
+        "--client-timeout",
+        type=seconds,
+        default=0,
+        metavar="SECONDS",
+        help="disconnect a client that has been silent for so long (0: never)",
     )
     hub.add_argument("-l", "--label", default="", help="a name for this hub, written into its lockfile")
     hub.add_argument(
@@ -81,9 +85,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run beside other hubs, with a lockfile in ~/.samp-1",
     )
     hub.add_argument(
-        "--web-port", type=_port, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
+        "--web-port", type=port, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
     )
     add_consent_option(hub)
+    hub.add_argument(
+        "--web-mtypes",
+        nargs="+",
+        type=pattern,
+        default=[],
+        metavar="PATTERN",
+        help="MTypes or wildcards that web pages may send besides the harmless ones (tables, images, positions, ...), "
+        "such as 'script.*'; '*' lifts the restriction",
+    )
     hub.add_argument(
         "--monitor",
         action="store_true",
@@ -140,6 +153,7 @@ def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
         web_profile=options.web_profile,
         web_profile_dialog=dialog or dialog_of(options.web_consent),
         web_port=options.web_port,
+        web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
     )
 

@@ -15,9 +15,9 @@ from ..errors import SAMPError, SAMPHubError
 from ..exchange.fetching import fetched
 from ..handlers import error_text
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import check_pattern, error_response, ok_response
+from ..protocol import error_response, ok_response
 from .files import copy_into, new_file, stem_of
-from .parameters import seconds
+from .parameters import pattern, positive_number, seconds
 from .people import Directory, join, next_item
 from .status import CommandError, Status, epilog
 from .terminal import add_json_option, clean, print_json
@@ -54,23 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mtype",
         action="append",
-        type=_pattern,
+        type=pattern,
         help=f"an MType or a wildcard; may be repeated (default: {', '.join(USUAL)})",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many files")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="end after so many files")
     parser.add_argument(
         "--timeout", type=seconds, default=0.0, metavar="SECONDS", help="end when nothing came for so long (0: never)"
     )
     parser.add_argument("--name", default="samp receive", help="what other programs call this (%(default)s)")
     add_json_option(parser, "a line of JSON for each file")
-
-
-def _pattern(text: str) -> str:
-    check_pattern(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
     def bind(client: SAMPIntegratedClient) -> None:
         directories.append(Directory(client))
         directories[0].follow()
-        for pattern in patterns:
-            client.bind_receive_message(pattern, take)
+        for wanted in patterns:
+            client.bind_receive_message(wanted, take)
 
     try:
         with join(options.name, "Writes files", callable=True, events=arrived, prepare=bind) as client:

@@ -8,8 +8,7 @@ import warnings
 
 from ..errors import SAMPWarning
 from ..exchange.reports import Delivery, SendReport
-from ..protocol import check_mtype
-from .parameters import add_recipient_arguments, seconds
+from .parameters import add_recipient_arguments, mtype, seconds
 from .people import find, join
 from .status import CommandError, Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json, title
@@ -39,18 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE|URL", help="table, image, spectrum or coverage; what it is, is found out")
     add_recipient_arguments(parser)
     parser.add_argument("--name", help="what the recipients shall call it (default: the name of the file)")
-    parser.add_argument("--mtype", type=_mtype, help="the MType to use, if what the file holds does not tell")
+    parser.add_argument("--mtype", type=mtype, help="the MType to use, if what the file holds does not tell")
     parser.add_argument(
         "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait (%(default)g; 0: no limit)"
     )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar, however large the file is")
     add_json_option(parser, "who was asked, and what became of it, as JSON")
     add_colour_option(parser)
-
-
-def _mtype(text: str) -> str:
-    check_mtype(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import check_pattern, matches, ok_response, warning_response
+from ..protocol import matches, ok_response, warning_response
+from .parameters import pattern, positive_number
 from .people import METADATA, Directory, join, next_item
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
@@ -50,17 +51,12 @@ class Heard(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "pattern", nargs="?", default="*", type=_pattern, metavar="PATTERN", help="an MType or a wildcard (%(default)s)"
+        "pattern", nargs="?", default="*", type=pattern, metavar="PATTERN", help="an MType or a wildcard (%(default)s)"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many messages")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="end after so many messages")
     parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one is gone")
     add_json_option(parser, "a line of JSON for each message")
     add_colour_option(parser)
-
-
-def _pattern(text: str) -> str:
-    check_pattern(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
