@@ -18,7 +18,9 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.cli import clients
 from pyvo.samp.cli.commands import COMMANDS
 from pyvo.samp.cli.sky import parse_position
+from pyvo.samp.cli.status import MEANINGS, Status
 from pyvo.samp.cli.terminal import Style, clean, columns, fit
+from tests.conftest import ROOT
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer
@@ -34,7 +36,25 @@ def test_help(samp: Samp, command: str) -> None:
     assert f"usage: samp {command}" in done.out
     examples = done.out.partition("examples:\n")[2]
     assert f"  samp {command}" in examples
-    assert "exit status:\n  0  " in examples
+    statuses = re.findall(r"^  (\d+) +\S", examples.partition("exit status:\n")[2], re.MULTILINE)
+    assert statuses == sorted(statuses, key=int)
+    assert {"0", "2", "141"} <= set(statuses)
+    assert ("130" in statuses) != (command in {"hub", "snoop", "receive"})  # of which ^C is the proper end
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_fits_on_a_terminal(samp: Samp, command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of it is broken in the middle of a word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    done = samp(*([command] if command else []), "--help")
+    assert [line for line in done.out.splitlines() if len(line) > 80] == []
+
+
+def test_table_of_exit_statuses() -> None:
+    """The documentation has all there are, in the words of the help."""
+    page = (ROOT / "docs" / "reference" / "command-line.rst").read_text()
+    for status in Status:
+        assert re.search(rf"^{int(status)} +{re.escape(MEANINGS[status])}$", page, re.MULTILINE), status
 
 
 def test_overview(samp: Samp) -> None:

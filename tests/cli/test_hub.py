@@ -77,9 +77,9 @@ def test_guests(watched: tuple[Broker, Monitor]) -> None:
     broker.unregister(one)
     assert [guest.name for guest in monitor.guests.values()] == ["Two"]
     assert [entry.text for entry in monitor.messages] == [
-        "One (c1) has come, by the standard profile",
-        "Two (c2) has come, by the standard profile",
-        "One (c1) has gone",
+        "One (c1) has joined, by the standard profile",
+        "Two (c2) has joined, by the standard profile",
+        "One (c1) has left",
     ]
 
 
@@ -191,9 +191,9 @@ def test_monitor_in_lines(start: Start) -> None:
     with SAMPIntegratedClient("Taker") as taker, SAMPIntegratedClient("Giver") as giver:
         taker.bind_receive_call("a.b", lambda _key, _sender, _mtype, _params, _extra: {"x": "1"})
         giver.ecall_and_wait("taker", "a.b", 10, key="value\n")
-    program.wait_for("Giver (c2) has gone")
+    program.wait_for("Giver (c2) has left")
     output = program.output
-    assert "c1 has come, by the standard profile" in output
+    assert "c1 has joined, by the standard profile" in output
     assert 'call Giver (c2) -> Taker (c1): a.b {"key": "value\\n"}' in output
     assert "reply to Giver (c2): a.b: Taker (c1): samp.ok after 0.0" in output
     assert "\x1b" not in output
@@ -244,11 +244,11 @@ def test_monitor_on_a_terminal(python_environment: dict[str, str]) -> None:
         try:
             screen.wait_for("The hub is running")
             with SAMPIntegratedClient("Somebody") as client:
-                screen.wait_for("Somebody (c1) has come")
+                screen.wait_for("Somebody (c1) has joined")
                 client.enotify("hub", "samp.app.ping")
                 screen.wait_for("samp.app.ping")
                 screen.wait_for("1 client, 1 message ")
-            screen.wait_for("Somebody (c1) has gone")
+            screen.wait_for("Somebody (c1) has left")
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
             screen.wait_for("\x1b[?25h\x1b[?1049l")

@@ -21,10 +21,10 @@ __all__ = ["EPILOG", "add_arguments", "run"]
 EPILOG = epilog(
     """\
   samp list                              everybody
-  samp list --mtype table.load.votable   those who take a table, by VOTable
+  samp list --mtype table.load.votable   those who take tables as VOTables
   samp list --json | jq -r '.[].name'    the names, for a script
 """,
-    {0: "somebody is there", 2: "", 3: "", 4: "nobody is there but the hub, or nobody takes that MType"},
+    {0: "somebody is connected", 2: "", 3: "", 4: "only the hub is there, or nobody takes that MType"},
 )
 
 #: What nearly every client takes, and hardly anybody wants to read of.
@@ -33,8 +33,12 @@ _PLUMBING = ("samp.hub.*", "samp.app.*")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--mtype", type=pattern, help="only clients that take this MType, or some of table.*, say")
-    parser.add_argument("-v", "--verbose", action="store_true", help="descriptions, metadata, and all subscriptions")
+    parser.add_argument(
+        "--mtype", type=pattern, help="only clients that take this MType; may be a wildcard such as table.*"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show descriptions, metadata, and all subscriptions"
+    )
     add_json_option(parser, "a JSON list with all that is known")
     add_colour_option(parser)
 

@@ -47,7 +47,7 @@ examples:
   samp point 05:34:31.9 +22:00:52
   samp doctor                      when something does not work
 
-`samp COMMAND --help` tells the options of a command, and its exit statuses.
+`samp COMMAND --help` shows the options of a command, and its exit statuses.
 """
 
 

@@ -22,7 +22,12 @@ EPILOG = epilog(
   samp doctor
   samp doctor --json | jq -r '.[] | select(.kind == "problem") | .advice'
 """,
-    {0: "a hub is running, and all is well", 1: "there is a problem", 2: "", 3: "no hub; nothing else is wrong"},
+    {
+        0: "a hub is running, and all is well",
+        1: "there is a problem",
+        2: "",
+        3: "no hub is running; nothing else is wrong",
+    },
 )
 
 _COLOURS = {Kind.GOOD: "green", Kind.NOTE: "yellow", Kind.PROBLEM: "red"}
@@ -30,7 +35,9 @@ _COLOURS = {Kind.GOOD: "green", Kind.NOTE: "yellow", Kind.PROBLEM: "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--web-port", type=port, default=21012, help="where web pages look for the hub (%(default)s)")
+    parser.add_argument(
+        "--web-port", type=port, default=21012, help="where web pages look for the hub (default: %(default)s)"
+    )
     add_json_option(parser, "all findings as JSON")
     add_colour_option(parser)
 

@@ -24,13 +24,24 @@ from .terminal import CleanFormatter
 __all__ = ["EPILOG", "add_arguments", "main", "run"]
 
 _EXAMPLES = """\
-  samp hub                           a hub that every SAMP program of yours finds, until ^C
-  samp hub --monitor                 the same, with a live table of clients and messages
-  samp hub -m -l experiment          another one beside it, in ~/.samp-1
-  samp hub --web-consent allow-origin https://example.org   no questions: these pages, and no others
+  samp hub                    a hub that all your SAMP programs find, until ^C
+  samp hub --monitor          with a live table of clients and messages
+  samp hub -m -l experiment   another hub beside it, in ~/.samp-1
+  samp hub --web-consent allow-origin https://example.org
+                              no questions: pages from there, and no others
 """
 
-EPILOG = epilog(_EXAMPLES, {0: "it was stopped", 1: "it could not start; another hub is running, for one", 2: ""})
+EPILOG = epilog(
+    _EXAMPLES,
+    {
+        0: "it was stopped, by ^C or SIGTERM for instance",
+        1: "it could not start; perhaps another hub is running",
+        2: "",
+        130: None,
+        141: "whoever read the lines of --monitor, such as head, has had enough",
+        143: None,
+    },
+)
 
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
@@ -55,9 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-web-profile",
         dest="web_profile",
         action="store_false",
-        help="let no web pages join, whether the user agrees or not",
+        help="do not serve web pages at all",
     )
-    hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted, has no effect any more")
+    hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted for old scripts; has no effect")
     hub.add_argument(
         "-t",
         "--timeout",
@@ -85,7 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run beside other hubs, with a lockfile in ~/.samp-1",
     )
     hub.add_argument(
-        "--web-port", type=port, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
+        "--web-port",
+        type=port,
+        default=21012,
+        help="port for web pages (default: %(default)s, where they look; 0: a free one)",
     )
     add_consent_option(hub)
     hub.add_argument(
@@ -102,11 +116,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show clients and messages: a live table on a terminal, lines elsewhere",
     )
-    log = parser.add_argument_group("its log")
+    log = parser.add_argument_group("logging")
     log.add_argument(
-        "-L", "--log-level", type=str.upper, choices=list(_LEVELS), default="INFO", help="how much (%(default)s)"
+        "-L",
+        "--log-level",
+        type=str.upper,
+        choices=list(_LEVELS),
+        default="INFO",
+        metavar="LEVEL",
+        help=f"how much is logged: {', '.join(_LEVELS)} (default: %(default)s)",
     )
-    log.add_argument("-O", "--log-output", metavar="FILE", help="where to (default: standard error)")
+    log.add_argument("-O", "--log-output", metavar="FILE", help="where the log goes (default: standard error)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -215,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="samp_hub",
-        description="Run a SAMP hub, through which programs on this desk exchange tables, images and positions.",
+        description="Run a SAMP hub, through which programs on this computer exchange tables, images and positions.",
         epilog=EPILOG.replace("samp hub", "samp_hub"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

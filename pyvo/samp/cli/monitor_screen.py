@@ -153,7 +153,7 @@ class MonitorScreen:
     def _draw(self) -> None:
         with self._drawing:
             width, height = shutil.get_terminal_size()
-            headline = self.headline + (f"   {self._missed} messages too many to be shown" if self._missed else "")
+            headline = self.headline + (f"   {self._missed} messages were too many to be shown" if self._missed else "")
             lines = screen_of(self._monitor, headline, width, height, self._style)
             self._write(_HOME + "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[:-1]))
             self._write(lines[-1] + _END_OF_LINE + _END_OF_SCREEN)

@@ -43,8 +43,10 @@ def add_message_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``--to`` and ``--all``."""
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--to", action="append", metavar="NAME", help="who: id, name or part of it; may be repeated")
-    who.add_argument("--all", action="store_true", help="everybody who takes the message; so it is without --to")
+    who.add_argument(
+        "--to", action="append", metavar="NAME", help="a recipient: id, name or part of the name; may be repeated"
+    )
+    who.add_argument("--all", action="store_true", help="all who take the message (the default)")
 
 
 def message_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -21,17 +21,21 @@ from .terminal import Style, add_colour_option, add_json_option, clean, print_js
 
 __all__ = ["EPILOG", "Heard", "add_arguments", "listen", "run"]
 
-EPILOG = epilog(
-    """\
-  samp snoop                                       everything that is sent to everybody, until ^C
-  samp snoop 'table.*'
+EPILOG = (
+    epilog(
+        """\
+  samp snoop             everything that is sent to everybody, until ^C
+  samp snoop 'table.*'   messages about tables
   samp snoop coord.pointAt.sky --count 1 --json | jq -r '.params.ra'
 """,
-    {0: "^C, or as many messages as --count says", 2: "", 3: ""},
-) + """
+        {0: "^C, or as many messages as --count says", 2: "", 3: "", 130: None},
+    )
+    + """
 
-A message that is sent to one client alone is seen by nobody else; `samp hub --monitor` shows those too.
+A message to a single client is seen by nobody else; `samp hub --monitor` shows
+those, too.
 """
+)
 
 _PING = "samp.app.ping"  # has a handler already, which would keep it unseen
 ANSWER = "samp snoop has shown this message, and does nothing else with it"
@@ -51,10 +55,15 @@ class Heard(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "pattern", nargs="?", default="*", type=pattern, metavar="PATTERN", help="an MType or a wildcard (%(default)s)"
+        "pattern",
+        nargs="?",
+        default="*",
+        type=pattern,
+        metavar="PATTERN",
+        help="an MType or a wildcard (default: %(default)s)",
     )
-    parser.add_argument("--count", type=positive_number, metavar="N", help="end after so many messages")
-    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one is gone")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="stop after so many messages")
+    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one has gone")
     add_json_option(parser, "a line of JSON for each message")
     add_colour_option(parser)
 
