@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from collections.abc import Iterator
 
@@ -91,11 +92,16 @@ def examine(params: dict[str, str], web_port: int) -> Iterator[Finding]:
 
 def _print(finding: Finding, style: Style) -> None:
     mark = style(f"{finding.kind.value:>7}", _COLOURS[finding.kind])
-    lines = textwrap.wrap(clean(finding.text, 1000), 100, break_long_words=False, break_on_hyphens=False)
-    print(f"{mark}  " + f"\n{'':9}".join(lines))
-    for line in textwrap.wrap(finding.advice, 98, break_long_words=False, break_on_hyphens=False):
-        print(f"{'':9}{'-> ' if finding.advice.startswith(line) else '   '}{line}")
+    print(f"{mark}  " + f"\n{'':9}".join(_wrap(clean(finding.text, 1000), 9)))
+    if finding.advice:
+        print(f"{'':9}-> " + f"\n{'':12}".join(_wrap(finding.advice, 12)))
     print(end="", flush=True)
+
+
+def _wrap(text: str, indentation: int) -> list[str]:
+    """Break a text between its words, for the terminal that there is."""
+    width = min(110, shutil.get_terminal_size((110, 24)).columns) - indentation
+    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
 def _conclude(options: argparse.Namespace, text: str) -> None:
