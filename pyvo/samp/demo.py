@@ -7,6 +7,7 @@ Both programs are clients in this process, and the hub is one of its own, unless
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import textwrap
 from contextlib import ExitStack
@@ -251,14 +252,22 @@ class _Story:
     def step(self, text: str) -> None:
         """Print what comes next, numbered."""
         number = next(self._numbers)
-        print(f"{chr(10) if number > 1 else ''}{number}. {text}", flush=True)
+        print("" if number == 1 else "\n", end="")
+        _print_wrapped(f"{number}. {text}", "", "   ")
 
     def say(self, text: str) -> None:
         """Print what happened."""
-        indent = "   " + " " * (len(text) - len(text.lstrip()))
-        lines = textwrap.wrap(text, 100, initial_indent="   ", subsequent_indent=indent, break_long_words=False)
-        print("\n".join(lines), flush=True)
+        _print_wrapped(text, "   ", "   " + " " * (len(text) - len(text.lstrip())))
 
     def end(self, text: str) -> None:
         """Print how it ended."""
         print(f"\n{text}", flush=True)
+
+
+def _print_wrapped(text: str, first: str, others: str) -> None:
+    """Print lines that end between words, on a terminal of any width."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    lines = textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )
+    print("\n".join(lines), flush=True)

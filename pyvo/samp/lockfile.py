@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from .transport.connection import XMLRPCClient
 from .transport.http_url import http_address
 
 __all__ = [
+    "ASK_DOCTOR",
     "LOCKURL",
+    "START_ANEW",
     "WHAT_TO_DO",
     "format_lockfile",
     "get_main_running_hub",
@@ -44,7 +47,11 @@ REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
 WHAT_TO_DO = "Start TOPCAT or Aladin, or run `samp hub`."
 START_ANEW = "Remove it, and start a hub."
 
+#: For what goes wrong in many ways.
+ASK_DOCTOR = "`samp doctor` tells what to do."
+
 LOCKURL = "std-lockurl:"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive of Windows has one letter
 
 
 def shown(path: str | Path) -> str:
@@ -78,7 +85,13 @@ def lockfile_source() -> str:
             f"The environment variable SAMP_HUB is {setting!r}, but must begin with {LOCKURL!r}. Unset it, or set it "
             f"to {LOCKURL}file:///path/of/the/lockfile."
         )
-    return _without_scheme(setting.removeprefix(LOCKURL))
+    source = setting.removeprefix(LOCKURL)
+    if _SCHEME.match(source) and not is_url(source) and not source.lower().startswith("file:"):
+        raise SAMPHubError(
+            f"The environment variable SAMP_HUB is {setting!r}, but a lockfile is read from a file: or http: URL only. "
+            f"Unset it, or set it to {LOCKURL}file:///path/of/the/lockfile."
+        )
+    return _without_scheme(source)
 
 
 def _without_scheme(source: str) -> str:
@@ -198,13 +211,13 @@ def _read_file(path: str) -> bytes:
         raise SAMPHubError(f"No SAMP hub is running (no lockfile at {shown(path)}). {WHAT_TO_DO}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {reason}") from error
+        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {reason}. {ASK_DOCTOR}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise SAMPHubError(f"{shown(path)} is not a SAMP lockfile: it is no regular file. {START_ANEW}")
         content = os.read(descriptor, MAX_SIZE + 1)
     except OSError as error:
-        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {error.strerror}") from error
+        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {error.strerror}. {ASK_DOCTOR}") from error
     finally:
         os.close(descriptor)
     if len(content) > MAX_SIZE:
@@ -219,7 +232,10 @@ def _fetch(url: str) -> bytes:
     try:
         return fetch(url, MAX_SIZE, FETCH_TIME)
     except SAMPError as error:
-        raise SAMPHubError(f"The lockfile {url}, which SAMP_HUB names, cannot be read: {error}") from error
+        reason = str(error).rstrip(".")
+        raise SAMPHubError(
+            f"The lockfile {url}, which SAMP_HUB names, cannot be read: {reason}. {ASK_DOCTOR}"
+        ) from error
 
 
 # Who is there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.cli import clients
 from pyvo.samp.cli.commands import COMMANDS
 from pyvo.samp.cli.sky import parse_position
+from pyvo.samp.cli.status import MEANINGS, Status
 from pyvo.samp.cli.terminal import Style, clean, columns, fit
+from tests.conftest import ROOT
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer
@@ -33,7 +36,25 @@ def test_help(samp: Samp, command: str) -> None:
     assert f"usage: samp {command}" in done.out
     examples = done.out.partition("examples:\n")[2]
     assert f"  samp {command}" in examples
-    assert "exit status:\n  0  " in examples
+    statuses = re.findall(r"^  (\d+) +\S", examples.partition("exit status:\n")[2], re.MULTILINE)
+    assert statuses == sorted(statuses, key=int)
+    assert {"0", "2", "141"} <= set(statuses)
+    assert ("130" in statuses) != (command in {"hub", "snoop", "receive"})  # of which ^C is the proper end
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_fits_on_a_terminal(samp: Samp, command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of it is broken in the middle of a word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    done = samp(*([command] if command else []), "--help")
+    assert [line for line in done.out.splitlines() if len(line) > 80] == []
+
+
+def test_table_of_exit_statuses() -> None:
+    """The documentation has all there are, in the words of the help."""
+    page = (ROOT / "docs" / "reference" / "command-line.rst").read_text()
+    for status in Status:
+        assert re.search(rf"^{int(status)} +{re.escape(MEANINGS[status])}$", page, re.MULTILINE), status
 
 
 def test_overview(samp: Samp) -> None:
@@ -64,6 +85,19 @@ def test_version(samp: Samp) -> None:
         ["call", "a.b", "--timeout", "-1"],
         ["call", "a.b", "--timeout", "nan"],
         ["snoop", "a.*.b"],
+        ["snoop", "--count", "0"],
+        ["snoop", "--count", "-1"],
+        ["receive", "--count", "0"],
+        ["receive", "--count", "few"],
+        ["receive", "--mtype", "a.*.b"],
+        ["send", "x.fits", "--mtype", "a.*"],
+        ["doctor", "--web-port", "70000"],
+        ["hub", "-t", "-5"],
+        ["hub", "-t", "nan"],
+        ["hub", "-c", "-3"],
+        ["hub", "-c", "soon"],
+        ["hub", "--web-mtypes", "a.*.b"],
+        ["hub", "--web-mtypes"],
         ["point", "83.6"],
         ["point", "400", "2"],
         ["hub", "--web-consent", "perhaps"],
@@ -80,6 +114,23 @@ def test_command_lines_that_make_no_sense(samp: Samp, arguments: list[str]) -> N
     assert done.status == 2
     assert "usage: samp" in done.err
     assert "Traceback" not in done.err
+    assert not re.search(r"invalid \w+ value", done.err)  # which names a function of ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["call"], "the following arguments are required: MTYPE\n"),
+        (["call", "bad mtype"], "argument MTYPE: 'bad mtype' is not an MType\n"),
+        (["snoop", "x.*.y"], "argument PATTERN: 'x.*.y' is neither an MType nor a wildcard such as '*' or 'table.*'\n"),
+        (["list", "--mtype", ""], "argument --mtype: '' is neither an MType nor a wildcard"),
+        (["hub", "-t", "nan"], "argument -t/--timeout: 'nan' is not a number of seconds, 0 or more\n"),
+        (["receive", "--count", "0"], "argument --count: '0' is not a whole number, 1 or more\n"),
+        (["doctor", "--web-port", "x"], "argument --web-port: A port is a number from 0 to 65535, not 'x'\n"),
+    ],
+)
+def test_what_is_wrong_is_said(samp: Samp, arguments: list[str], text: str) -> None:
+    assert text in samp(*arguments).err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +178,67 @@ def test_closed_pipe(viewer: Callable[..., Viewer], python_environment: dict[str
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["list"], 0),
+        (["call", "samp.app.ping"], 0),
+        (["snoop", "--count", "1"], 0),
+        (["list", "--help"], 0),
+        (["notify", "x.y"], 4),
+        (["notify"], 2),
+    ],
+)
+def test_closed_streams(
+    viewer: Callable[..., Viewer],
+    python_environment: dict[str, str],
+    command: list[str],
+    status: int,
+    closed: list[int],
+) -> None:
+    """``samp list >&-``: it does the same, and shows what it can."""
+    one = viewer("one", "a.b")
+    script = f"import os, sys; [os.close(n) for n in {closed}]; os.execv(sys.executable, sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, "-W", "error", "-m", "pyvo.samp", *command],
+        env=python_environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            if command[0] == "snoop":
+                one.client.wait_for("samp snoop", 20, "a.b")
+                one.client.notify_all({"samp.mtype": "a.b", "samp.params": {}})
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert not out or 1 not in closed
+    assert bool(out) == (1 not in closed and status == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_full_disk(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
+    """What could not be written is no success, and the interpreter has nothing to add."""
+    viewer("one", "a.b")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyvo.samp", "list"],
+            env={**python_environment, "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "samp: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

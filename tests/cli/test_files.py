@@ -168,6 +168,10 @@ def test_send_fails(samp: Samp, viewer: Make, csv: Path, tmp_path: Path) -> None
 
 def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
     assert samp("send", csv) == (4, "", "samp: Nobody takes a table.\n")
+    with SAMPIntegratedClient("Deaf"):
+        done = samp("send", csv, "--to", "deaf")
+    assert done.status == 4
+    assert "Deaf (c2): it does not take " in done.out
 
 
 # Receiving

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import logging
 import os
 import signal
 import subprocess
@@ -10,17 +12,18 @@ import sys
 import threading
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from xmlrpc.client import Fault
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import Payload
 from pyvo.samp.cli.consent_option import AllowOrigins
 from pyvo.samp.cli.hub import main
 from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
-from pyvo.samp.cli.monitor_screen import MonitorScreen, screen_of
+from pyvo.samp.cli.monitor_screen import LogToMonitor, MonitorScreen, screen_of
 from pyvo.samp.cli.terminal import Style
 from pyvo.samp.consent import Answer, Question, Ticket
 from tests.hub.web_pages import Page
@@ -75,9 +78,9 @@ def test_guests(watched: tuple[Broker, Monitor]) -> None:
     broker.unregister(one)
     assert [guest.name for guest in monitor.guests.values()] == ["Two"]
     assert [entry.text for entry in monitor.messages] == [
-        "One (c1) has come, by the standard profile",
-        "Two (c2) has come, by the standard profile",
-        "One (c1) has gone",
+        "One (c1) has joined, by the standard profile",
+        "Two (c2) has joined, by the standard profile",
+        "One (c1) has left",
     ]
 
 
@@ -152,17 +155,32 @@ def test_flood(watched: tuple[Broker, Monitor]) -> None:
     assert [guest.name for guest in screen._monitor.guests.values()] == ["One", "Two", "Three"]
 
 
-def test_screen_that_breaks() -> None:
-    """The terminal is closed, and the hub goes on."""
+def test_screen_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads the lines any more, which is said; or they cannot be written, and the log goes elsewhere."""
 
     class Broken(StringIO):
         def write(self, text: str) -> int:
-            raise BrokenPipeError
+            raise error
 
+    error: OSError = BrokenPipeError()
+    told = threading.Event()
+    screen = MonitorScreen(stream=Broken())
+    screen.on_reader_gone = told.set
+    screen.start()
+    screen.note_log("a line")
+    assert told.wait(10)
+    screen.stop()
+    error = OSError(28, "No space left on device")
     screen = MonitorScreen(stream=Broken())
     screen.start()
     screen.note_log("a line")
     screen.stop()
+    assert screen.broken
+    assert not screen.reader_gone
+    handler = LogToMonitor(screen)
+    monkeypatch.setattr(handler, "stream", StringIO())
+    handler.emit(logging.LogRecord("pyvo.samp", logging.INFO, "", 0, "another line", (), None))
+    assert handler.stream.getvalue() == "another line\n"
 
 
 # As a program
@@ -174,15 +192,42 @@ def test_monitor_in_lines(start: Start) -> None:
     with SAMPIntegratedClient("Taker") as taker, SAMPIntegratedClient("Giver") as giver:
         taker.bind_receive_call("a.b", lambda _key, _sender, _mtype, _params, _extra: {"x": "1"})
         giver.ecall_and_wait("taker", "a.b", 10, key="value\n")
-    program.wait_for("Giver (c2) has gone")
+    program.wait_for("Giver (c2) has left")
     output = program.output
-    assert "c1 has come, by the standard profile" in output
+    assert "c1 has joined, by the standard profile" in output
     assert 'call Giver (c2) -> Taker (c1): a.b {"key": "value\\n"}' in output
     assert "reply to Giver (c2): a.b: Taker (c1): samp.ok after 0.0" in output
     assert "\x1b" not in output
     program.process.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert "INFO: The hub has stopped" in program.output
+
+
+@pytest.mark.parametrize("program", [["pyvo.samp", "hub"], ["pyvo.samp.hub"]])
+def test_reader_of_the_lines_has_had_enough(
+    python_environment: dict[str, str], isolated: Path, program: list[str]
+) -> None:
+    """``samp hub --monitor | head -1``: the hub stops, as whatever else is read by ``head``."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", *program, "--monitor", "-w"],
+        env=python_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            while HUB_IS_RUNNING not in process.stdout.readline():
+                assert process.poll() is None
+            process.stdout.close()
+            with contextlib.suppress(SAMPError), SAMPIntegratedClient("Somebody"):  # which is another line
+                pass
+            assert process.wait(20) == 141
+        finally:
+            process.kill()
+        assert "Traceback" not in process.stderr.read()
+    assert not (isolated / ".samp").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
@@ -200,11 +245,11 @@ def test_monitor_on_a_terminal(python_environment: dict[str, str]) -> None:
         try:
             screen.wait_for("The hub is running")
             with SAMPIntegratedClient("Somebody") as client:
-                screen.wait_for("Somebody (c1) has come")
+                screen.wait_for("Somebody (c1) has joined")
                 client.enotify("hub", "samp.app.ping")
                 screen.wait_for("samp.app.ping")
                 screen.wait_for("1 client, 1 message ")
-            screen.wait_for("Somebody (c1) has gone")
+            screen.wait_for("Somebody (c1) has left")
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
             screen.wait_for("\x1b[?25h\x1b[?1049l")
@@ -257,6 +302,12 @@ def test_hub_that_cannot_start(hub: SAMPHubServer, samp: Callable[..., tuple[int
 # Consent
 
 
+def port_of(program: Program) -> int:
+    """Where a hub's Web Profile is."""
+    line = next(line for line in program.lines if "Web Profile on port" in line)
+    return int(line.rpartition(" ")[2])
+
+
 def question(origin: str) -> Ticket:
     return Ticket(Question("page", origin, {}, ("127.0.0.1", 1)), lambda _answer: None)
 
@@ -288,8 +339,7 @@ def test_allowed_origins() -> None:
 def test_consent(start: Start, options: list[str], allowed: set[str], monitor: list[str]) -> None:
     """The hub asks nobody but whom it was told to."""
     program = start("hub", "--web-port", "0", *monitor, "--web-consent", *options, ready=HUB_IS_RUNNING)
-    line = next(line for line in program.lines if "Web Profile on port" in line)
-    port = int(line.rpartition(" ")[2])
+    port = port_of(program)
     for origin in ("https://example.org", "http://other", "https://third.org", "null"):
         with Page(port, origin) as page:
             if origin in allowed:
@@ -297,6 +347,31 @@ def test_consent(start: Start, options: list[str], allowed: set[str], monitor: l
             else:
                 with pytest.raises(Fault, match="did not allow"):
                     page.register("page")
+    if os.name != "nt":
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+        assert "ERROR" not in program.output
+        assert "The hub has stopped" in program.output
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ([], {"table.x"}),
+        (["--web-mtypes", "script.*", "x.y"], {"table.x", "script.run"}),
+        (["--web-mtypes", "*"], {"table.x", "script.run", "ds9.set"}),
+    ],
+)
+def test_what_pages_may_send(start: Start, options: list[str], allowed: set[str]) -> None:
+    """The harmless messages, and those that are named besides (R47)."""
+    consent = ["--web-port", "0", "--web-consent", "allow-origin", "https://example.org"]
+    program = start("hub", *consent, *options, ready=HUB_IS_RUNNING)
+    with SAMPIntegratedClient("Viewer") as viewer, Page(port_of(program), "https://example.org") as page:
+        viewer.bind_receive_notification("*", lambda *_: None)
+        page.register("page")
+        for mtype in ("table.x", "script.run", "ds9.set"):
+            reached = page.call("notifyAll", {"samp.mtype": mtype, "samp.params": {}})
+            assert bool(reached) == (mtype in allowed), mtype
 
 
 def test_the_program_takes_the_descriptors_it_may_have(many_files: None, monkeypatch: pytest.MonkeyPatch) -> None:

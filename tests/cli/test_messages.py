@@ -76,8 +76,8 @@ def test_nobody_to_notify(samp: Samp, viewer: Make) -> None:
     assert (done.status, done.out) == (4, "")
     assert "No client has the id or name 'Three'. Connected: Hub (hub), One (c1)." in done.err
     done = samp("notify", "x.y", "--to", "one")
-    assert done.status == 1
-    assert "not subscribed to x.y" in done.err
+    assert (done.status, done.out) == (4, "")
+    assert done.err.startswith("samp: One (c1) does not take x.y.")
     assert samp("notify", "samp.hub.event.shutdown").status == 1
 
 
@@ -127,8 +127,8 @@ def test_call_that_fails(samp: Samp, viewer: Make) -> None:
     assert "Bad (c2): samp.error\n    samp.errortxt = disk full\n" in done.out
     assert "stack" not in done.out
     done = samp("call", "x.y", "--to", "good")
-    assert done.status == 1
-    assert "not subscribed to x.y" in done.out
+    assert (done.status, done.out) == (4, "")
+    assert done.err.startswith("samp: Good (c1) does not take x.y.")
     assert samp("call", "x.y").status == 4
 
 
@@ -151,6 +151,24 @@ def test_hub_goes_during_a_call(hub: SAMPHubServer, viewer: Make, python_environ
         hub.stop()
         assert program.wait() in {1, 3}  # the hub answers in Silent's place (R23), or is gone before
         assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("names", [["deaf", "good"], ["good", "deaf"]])
+def test_some_do_not_take_it(samp: Samp, viewer: Make, names: list[str]) -> None:
+    """The others get it all the same."""
+    good, _deaf = viewer("Good", "a.b"), viewer("Deaf", "x.y")
+    to = [word for name in names for word in ("--to", name)]
+    done = samp("notify", "a.b", *to)
+    assert (done.status, done.out) == (1, "Notified Good (c1)\n")
+    assert "c2 (Deaf) is not subscribed to a.b" in done.err
+    done = samp("call", "a.b", *to)
+    assert done.status == 1
+    assert "Good (c1): samp.ok" in done.out
+    assert "Deaf (c2): samp.error" in done.out
+    assert len(good.wait(2)) == 2
+    done = samp("call", "c.d", *to)
+    assert done.status == 4
+    assert done.err.startswith("samp: None of them takes c.d: ")
 
 
 # Point

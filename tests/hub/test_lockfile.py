@@ -185,6 +185,15 @@ def test_samp_hub_without_lockurl(monkeypatch: pytest.MonkeyPatch, value: str) -
         lockfile.get_main_running_hub()
 
 
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "HTTPX://127.0.0.1/", "jar:file:/x!/y"])
+def test_samp_hub_of_another_scheme(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It is not taken for a path, by clients or hubs."""
+    monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{url}")
+    for look in (lockfile.get_main_running_hub, lockfile_writing.default_lockfile):
+        with pytest.raises(SAMPHubError, match="from a file: or http: URL only"):
+            look()
+
+
 def test_samp_hub_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:file://elsewhere/x")
     with pytest.raises(SAMPHubError, match="on another machine, elsewhere"):
@@ -248,7 +257,7 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_web_page_that_is_no_lockfile(answer: bytes, reason: str) -> None:
     """R33: redirects are not followed, what is too large is not read."""
-    message = f"which SAMP_HUB names, cannot be read: .*{reason}"
+    message = f"which SAMP_HUB names, cannot be read: .*{reason}.*samp doctor"
     with web_server(answer) as url, pytest.raises(SAMPHubError, match=message):
         read_lockfile(url)
 

@@ -14,7 +14,7 @@ from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response
 from .parameters import add_message_arguments, add_recipient_arguments, message_of, seconds
-from .people import Directory, find, join, next_item
+from .people import Directory, find_takers, join, next_item
 from .status import CommandError, Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
 
@@ -22,12 +22,12 @@ __all__ = ["EPILOG", "Answer", "add_arguments", "ask", "conclude", "run", "show_
 
 EPILOG = epilog(
     """\
-  samp call samp.app.ping                           who answers?
+  samp call samp.app.ping                      who answers?
   samp call ds9.get --to ds9 cmd='fits header'
   samp call coord.get.sky --to aladin --json | jq -r '.responses[0].result.ra'
-  samp call table.load.votable url=file:///data/stars.xml name=Stars --timeout 120
+  samp call table.load.votable url=file:///data/stars.xml name=Stars
 """,
-    {0: "everybody answered ok, or with a warning", 1: "somebody answered with an error", 2: "", 3: "", 4: "", 5: ""},
+    {0: "all answered ok, or with a warning", 1: "at least one answered with an error", 2: "", 3: "", 4: "", 5: ""},
 )
 
 TAG = "samp-call"
@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_message_arguments(parser)
     add_recipient_arguments(parser)
     parser.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait (%(default)g; 0: no limit)"
+        "--timeout",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait (default: %(default)g; 0: no limit)",
     )
     add_json_option(parser, "all responses as JSON")
     add_colour_option(parser)
@@ -107,7 +111,7 @@ def ask(
         if not waiting:
             raise CommandError(Status.NOBODY, f"Nobody takes {message['samp.mtype']}.")
     else:
-        waiting = set(find(client, to))
+        waiting = set(find_takers(client, to, message["samp.mtype"]))
         for recipient in sorted(waiting):
             try:
                 client.call(recipient, TAG, message)
@@ -120,7 +124,7 @@ def ask(
         except Empty:
             break
         if answer == "lost":
-            raise SAMPHubError("The hub has gone before all answers were there.")
+            raise SAMPHubError("The hub has gone before all answers came.")
         if answer[0] in waiting:
             waiting.discard(answer[0])
             yield answer

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import best_match, check_pattern, matches
+from ..protocol import best_match, matches
+from .parameters import pattern
 from .people import join
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, columns, fit, print_json
@@ -20,10 +21,10 @@ __all__ = ["EPILOG", "add_arguments", "run"]
 EPILOG = epilog(
     """\
   samp list                              everybody
-  samp list --mtype table.load.votable   those who take a table, by VOTable
+  samp list --mtype table.load.votable   those who take tables as VOTables
   samp list --json | jq -r '.[].name'    the names, for a script
 """,
-    {0: "somebody is there", 2: "", 3: "", 4: "nobody is there but the hub, or nobody takes that MType"},
+    {0: "somebody is connected", 2: "", 3: "", 4: "only the hub is there, or nobody takes that MType"},
 )
 
 #: What nearly every client takes, and hardly anybody wants to read of.
@@ -32,15 +33,14 @@ _PLUMBING = ("samp.hub.*", "samp.app.*")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--mtype", type=_pattern, help="only clients that take this MType, or some of table.*, say")
-    parser.add_argument("-v", "--verbose", action="store_true", help="descriptions, metadata, and all subscriptions")
+    parser.add_argument(
+        "--mtype", type=pattern, help="only clients that take this MType; may be a wildcard such as table.*"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show descriptions, metadata, and all subscriptions"
+    )
     add_json_option(parser, "a JSON list with all that is known")
     add_colour_option(parser)
-
-
-def _pattern(text: str) -> str:
-    check_pattern(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _ask(client: SAMPIntegratedClient, client_id: str) -> dict[str, Any] | None:
 def _takes(subscriptions: dict[str, Any], wanted: str) -> bool:
     if "*" not in wanted:
         return best_match(subscriptions, wanted) is not None
-    return any(matches(wanted, pattern) or matches(pattern, wanted) for pattern in subscriptions)
+    return any(matches(wanted, taken) or matches(taken, wanted) for taken in subscriptions)
 
 
 def _print(found: list[dict[str, Any]], hub_id: object, url: str, options: argparse.Namespace) -> None:
@@ -104,9 +104,9 @@ def _print(found: list[dict[str, Any]], hub_id: object, url: str, options: argpa
 
 def _summary(subscriptions: dict[str, Any]) -> str:
     shown = [
-        clean(pattern)
-        for pattern in sorted(subscriptions)
-        if not any(pattern == plumbing or matches(plumbing, pattern) for plumbing in _PLUMBING)
+        clean(taken)
+        for taken in sorted(subscriptions)
+        if not any(taken == plumbing or matches(plumbing, taken) for plumbing in _PLUMBING)
     ]
     return ", ".join(shown)
 
@@ -116,5 +116,5 @@ def _print_details(entry: dict[str, Any], style: Style) -> None:
     for key, value in sorted(entry["metadata"].items()):
         if key != "samp.name":
             print(f"    {style(clean(key), 'dim')}  {clean(value, 500)}")
-    for pattern, notes in sorted(entry["subscriptions"].items()):
-        print(f"    takes {style(clean(pattern), 'cyan')}" + (f"  {clean(notes)}" if notes else ""))
+    for taken, notes in sorted(entry["subscriptions"].items()):
+        print(f"    takes {style(clean(taken), 'cyan')}" + (f"  {clean(notes)}" if notes else ""))

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -24,7 +24,7 @@ from ..signals import signals_end_in_order
 from .status import CommandError, Status
 from .terminal import CleanFormatter, clean
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "carry_out", "main"]
 
 #: Subcommands: the module of each, and what it does.
 COMMANDS = {
@@ -47,7 +47,7 @@ examples:
   samp point 05:34:31.9 +22:00:52
   samp doctor                      when something does not work
 
-`samp COMMAND --help` tells the options of a command, and its exit statuses.
+`samp COMMAND --help` shows the options of a command, and its exit statuses.
 """
 
 
@@ -65,23 +65,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status, see `Status`.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return carry_out(lambda: _parse(words))
+
+
+def carry_out(parse: Callable[[], argparse.Namespace]) -> int:
+    """
+    Run what was typed, and turn whatever comes of it into words and an exit status.
+
+    Parameters
+    ----------
+    parse : callable
+        Reads the command line; the result has ``run``, which is called with it.
+
+    Returns
+    -------
+    int
+        Exit status, see `Status`.
+    """
     with _plain_output(), signals_end_in_order():
         try:
-            options = _parse(arguments)
-            status = int(options.run(options))
-            sys.stdout.flush()  # a reader that has gone must be noticed here, not at the end of the interpreter
-            return status
+            try:
+                options = parse()
+                return int(options.run(options))
+            finally:
+                _flush()
         except CommandError as error:
             return _complain(error, error.status)
         except SAMPHubError as error:
             return _complain(error, Status.NO_HUB)
+        except BrokenPipeError:  # whoever read our output, `head` for one, has had enough: that is no error
+            return Status.PIPE_CLOSED
         except (SAMPError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                return _on_closed_pipe()
             return _complain(error, Status.FAILED)
         except KeyboardInterrupt:
             return Status.INTERRUPTED
+
+
+def _flush() -> None:
+    """Notice here that output cannot be written, not at the end of the interpreter, which would complain of it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # something stands in for stdout
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        raise
 
 
 def _complain(error: Exception, status: Status) -> Status:
@@ -139,30 +169,32 @@ class _Version(argparse.Action):
 @contextlib.contextmanager
 def _plain_output() -> Iterator[None]:
     """Have warnings and the log shown in lines, and characters that the terminal does not know as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler()
-    handler.setFormatter(CleanFormatter("samp: %(message)s"))
-    log = logging.getLogger("pyvo")  # not of pyvo.samp: a hub has a log of its own
-    log.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            yield
-    finally:
-        log.removeHandler(handler)
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            _keep_open(name, stack)
+            reconfigure = getattr(getattr(sys, name), "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")
+        handler = logging.StreamHandler()
+        handler.setFormatter(CleanFormatter("samp: %(message)s"))
+        log = logging.getLogger("pyvo")  # not of pyvo.samp: a hub has a log of its own
+        log.addHandler(handler)
+        stack.callback(log.removeHandler, handler)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _keep_open(name: str, stack: contextlib.ExitStack) -> None:
+    """
+    Put something in the place of an output stream that was closed before we were started (``>&-``).
+
+    Python has None there, which is no file; and the next socket would get the number of its descriptor.
+    """
+    if getattr(sys, name) is None:
+        setattr(sys, name, stack.enter_context(open(os.devnull, "w")))  # noqa: SIM115
+        stack.callback(setattr, sys, name, None)
 
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
     print(f"samp: {clean(str(message), 1000)}", file=sys.stderr)
-
-
-def _on_closed_pipe() -> Status:
-    """Whoever read our output, `head` for one, has had enough. That is no error, and nothing more can be said."""
-    with contextlib.suppress(OSError, ValueError):  # something stands in for stdout
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed when the interpreter ends
-        os.close(nowhere)
-    return Status.PIPE_CLOSED

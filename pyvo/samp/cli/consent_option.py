@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..consent import Answer, Ticket
+from ..consent import Answer, Asker, Ticket
 
 __all__ = ["AllowOrigins", "add_consent_option", "dialog_of"]
 
 WAYS = ("tk", "terminal", "allow-origin", "deny")
 
 
-class AllowOrigins:
+class AllowOrigins(Asker):
     """
     Lets pages of some origins in, and no others. Nobody is asked.
 
@@ -41,8 +41,8 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         action=_Consent,
         metavar=("tk|terminal|allow-origin|deny", "ORIGIN"),
         default=["terminal"],
-        help="how it is decided whether a web page may join: you are asked in a window (tk) or in the terminal (the "
-        "default), pages of the ORIGINs that are named are let in and no others, or none are",
+        help="who decides whether a web page may join: you, asked in a window (tk) or in the terminal (the default); "
+        "allow-origin lets in the pages from these ORIGINs and no others, deny lets in none",
     )
 
 
@@ -69,7 +69,9 @@ class _Consent(argparse.Action):
             parser.error(f"--web-consent {way} {needed}")
         for origin in origins:
             if not _is_origin(origin):
-                parser.error(f"{origin!r} is no origin: write the scheme, the host and perhaps a port, http://host:8888")
+                parser.error(
+                    f"{origin!r} is not an origin: give scheme, host and perhaps port, such as http://host:8888"
+                )
         setattr(namespace, self.dest, [way, *(origin.lower().rstrip("/") for origin in origins)])
 
 

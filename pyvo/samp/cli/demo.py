@@ -11,10 +11,10 @@ __all__ = ["EPILOG", "add_arguments", "run"]
 
 EPILOG = epilog(
     """\
-  samp demo                 two programs and a hub of their own; nothing is touched
-  samp demo --hub running   a table for the programs that are on the desk now
+  samp demo                 two programs with a hub of their own
+  samp demo --hub running   send a table to the programs that are running now
 """,
-    {0: "the table arrived", 1: "it did not, or not everywhere", 2: "", 3: "", 130: ""},
+    {0: "the table arrived", 1: "it did not, or not everywhere", 2: "", 3: ""},
 )
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hub",
         choices=["own", "running"],
         default="own",
-        help="the hub: one started for this (%(default)s), or the running one, with all programs that are there",
+        help="which hub: one started for the demo (%(default)s, the default), or the running one with all its programs",
     )
 
 

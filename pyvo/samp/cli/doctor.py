@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from .examine_hub import examine_hub, examine_membership
 from .examine_place import examine_environment, examine_lockfile, examine_loopback, other_hubs
 from .examine_web import examine_web
 from .findings import Finding, Kind
+from .parameters import port
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
 
@@ -21,7 +23,12 @@ EPILOG = epilog(
   samp doctor
   samp doctor --json | jq -r '.[] | select(.kind == "problem") | .advice'
 """,
-    {0: "a hub is running, and all is well", 1: "there is a problem", 2: "", 3: "no hub; nothing else is wrong"},
+    {
+        0: "a hub is running, and all is well",
+        1: "there is a problem",
+        2: "",
+        3: "no hub is running; nothing else is wrong",
+    },
 )
 
 _COLOURS = {Kind.GOOD: "green", Kind.NOTE: "yellow", Kind.PROBLEM: "red"}
@@ -29,7 +36,9 @@ _COLOURS = {Kind.GOOD: "green", Kind.NOTE: "yellow", Kind.PROBLEM: "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--web-port", type=int, default=21012, help="where web pages look for the hub (%(default)s)")
+    parser.add_argument(
+        "--web-port", type=port, default=21012, help="where web pages look for the hub (default: %(default)s)"
+    )
     add_json_option(parser, "all findings as JSON")
     add_colour_option(parser)
 
@@ -83,11 +92,16 @@ def examine(params: dict[str, str], web_port: int) -> Iterator[Finding]:
 
 def _print(finding: Finding, style: Style) -> None:
     mark = style(f"{finding.kind.value:>7}", _COLOURS[finding.kind])
-    lines = textwrap.wrap(clean(finding.text, 1000), 100, break_long_words=False, break_on_hyphens=False)
-    print(f"{mark}  " + f"\n{'':9}".join(lines))
-    for line in textwrap.wrap(finding.advice, 98, break_long_words=False, break_on_hyphens=False):
-        print(f"{'':9}{'-> ' if finding.advice.startswith(line) else '   '}{line}")
+    print(f"{mark}  " + f"\n{'':9}".join(_wrap(clean(finding.text, 1000), 9)))
+    if finding.advice:
+        print(f"{'':9}-> " + f"\n{'':12}".join(_wrap(finding.advice, 12)))
     print(end="", flush=True)
+
+
+def _wrap(text: str, indentation: int) -> list[str]:
+    """Break a text between its words, for the terminal that there is."""
+    width = min(110, shutil.get_terminal_size((110, 24)).columns) - indentation
+    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
 def _conclude(options: argparse.Namespace, text: str) -> None:

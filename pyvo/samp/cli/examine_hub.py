@@ -34,7 +34,7 @@ _FIREWALL = "A firewall or security program may be in the way: let it allow conn
 
 def examine_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     """
-    Whether somebody is there, where the lockfile says; the last finding is good only then.
+    Whether a hub is there, where the lockfile says; the last finding is good only then.
 
     Parameters
     ----------
@@ -47,21 +47,28 @@ def examine_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     if not _is_this_computer(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
-            "If that is this computer, it must be known to itself by this name; if it is another one, its hub must "
-            "listen to the network.",
+            "If that is this computer, it must know itself by this name; if it is another one, its hub must listen on "
+            "the network.",
         )
     try:
         with socket.create_connection((host, port), PING_TIME):
             pass
+    except (socket.gaierror, UnicodeError) as error:  # what is no host name at all cannot even be asked for
+        yield problem(
+            f"The host {host}, where {name} says that the hub is, is not known: {getattr(error, 'strerror', error)}.",
+            f"The lockfile is from another computer or another network, most likely. Remove {name}, then start a hub. "
+            "If it is this computer's name, add it to /etc/hosts.",
+        )
+        return
     except ConnectionRefusedError:
         yield problem(
-            f"The hub that {name} names, at {url}, is gone: nobody listens there. It ended without tidying up.",
+            f"The hub that {name} names, at {url}, is gone: nothing is listening there. It ended without tidying up.",
             f"{WHAT_TO_DO} A hub that starts replaces the lockfile; or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )
         return
     except TimeoutError:
-        yield problem(f"The hub at {url} did not take a connection within {PING_TIME:g} s.", _FIREWALL)
+        yield problem(f"The hub at {url} did not accept a connection within {PING_TIME:g} s.", _FIREWALL)
         return
     except OSError as error:
         yield problem(f"The hub at {url} cannot be reached: {error.strerror or error}.", _FIREWALL)
@@ -75,12 +82,12 @@ def _ping(url: str) -> Finding:
     try:
         hub.call("samp.hub.ping")
     except SAMPProxyError as fault:
-        return problem(f"What answers at {url} is no hub: {fault}", f"Remove the lockfile. {WHAT_TO_DO}")
+        return problem(f"What answers at {url} is not a hub: {fault}", f"Remove the lockfile. {WHAT_TO_DO}")
     except SAMPTransportError as error:
         return problem(
-            f"Somebody listens at {url}, but does not answer like a hub: {error}",
-            "The program with the hub hangs, or another one has come to use its port. End the program with the hub, "
-            f"remove the lockfile, and begin anew. {WHAT_TO_DO}",
+            f"A program listens at {url}, but does not answer like a hub: {error}",
+            "The program with the hub hangs, or another one is using its port now. End the program with the hub, "
+            f"remove the lockfile, and start again. {WHAT_TO_DO}",
         )
     finally:
         hub.close()
@@ -103,7 +110,7 @@ def examine_membership(params: Mapping[str, str]) -> Iterator[Finding]:
     params : mapping
         What is in the lockfile.
     """
-    asking = SAMPIntegratedClient("samp doctor", "Looks whether everything works")
+    asking = SAMPIntegratedClient("samp doctor", "Checks whether everything works")
     asked = SAMPIntegratedClient("samp doctor (second)", "Is called by the first")
     events: SimpleQueue[Any] = SimpleQueue()
     try:
@@ -112,8 +119,8 @@ def examine_membership(params: Mapping[str, str]) -> Iterator[Finding]:
             asked.connect(hub_params=params)
         except SAMPError as error:
             yield problem(
-                f"The hub does not let us in: {error}",
-                "Is the lockfile an old one, or copied? End the program with the hub, and start a hub anew.",
+                f"The hub does not let us register: {error}",
+                "The lockfile may be old, or a copy. End the program with the hub, and start a hub again.",
             )
             return
         yield _call(asking, str(asked.get_public_id()))
@@ -128,11 +135,11 @@ def _call(client: SAMPIntegratedClient, other: str) -> Finding:
     try:
         response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, PATIENCE)
     except SAMPError as error:
-        return problem(f"The hub took us in, but a message to ourselves did not arrive: {error}", _FIREWALL)
+        return problem(f"The hub let us register, but a message to ourselves did not arrive: {error}", _FIREWALL)
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
-        return problem(f"The hub took us in, but could not call us back: {text}", _FIREWALL)
-    return good(f"A message goes through the hub and is answered within {1000 * (time.monotonic() - started):.0f} ms.")
+        return problem(f"The hub let us register, but could not call us back: {text}", _FIREWALL)
+    return good(f"A message went through the hub and was answered within {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
@@ -140,7 +147,10 @@ def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQ
     hub_id = client.client.registration.get("samp.hub-id")
     present = [other for other in client.get_registered_clients() if other not in {hub_id, second}]
     if not present:
-        yield note("No other program is connected to the hub.", "Programs connect on start, or by a menu such as SAMP.")
+        yield note(
+            "No other program is connected to the hub.",
+            "Programs connect when they start, or from a menu, SAMP or Interop.",
+        )
         return
     able = client.get_subscribed_clients("samp.app.ping")
     silent = [other for other in present if other not in able]
@@ -148,21 +158,21 @@ def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQ
     try:
         answers = list(ask(client, events, message, [other for other in present if other in able], PATIENCE))
     except (SAMPError, CommandError) as error:  # some just left
-        yield note(f"The programs could not be asked: {error}")
+        yield note(f"The programs could not be pinged: {error}")
         return
     for other, response in answers:
         text = "" if response is None else response.get("samp.error", {}).get("samp.errortxt", "")
         if response is None:
             yield problem(
                 f"{directory.title(other)} did not answer within {PATIENCE:g} s.",
-                "It hangs, or shows a dialog that waits for you. Messages to it will not be answered either.",
+                "It hangs, or shows a dialog that waits for you. Other messages to it will not be answered either.",
             )
         elif response.get("samp.status") == SAMP_STATUS_ERROR:
             yield problem(
                 f"{directory.title(other)} cannot be reached: {text}",
-                "It has ended without a farewell, or is about to. Connect it again, or restart it.",
+                "It has ended without unregistering, or is about to. Connect it again, or restart it.",
             )
         else:
             yield good(f"{directory.title(other)} answers.")
     if silent:
-        yield note("Connected, but not to be asked: " + ", ".join(directory.title(other) for other in silent) + ".")
+        yield note("Connected, but cannot be pinged: " + ", ".join(directory.title(other) for other in silent) + ".")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import SAMPHubError
-from ..lockfile import WHAT_TO_DO, is_alive, is_url, lockfile_source, read_lockfile, shown
-from .findings import Finding, good, note, problem
+from ..lockfile import ASK_DOCTOR, START_ANEW, WHAT_TO_DO, is_alive, is_url, lockfile_source, read_lockfile, shown
+from .findings import Finding, Kind, good, note, problem
 
 try:
     import pwd
@@ -34,11 +34,11 @@ def examine_loopback() -> Iterator[Finding]:
     except OSError as error:
         yield problem(
             f"A connection to 127.0.0.1 within this computer failed: {error.strerror or error}.",
-            "All of SAMP needs these. Let the firewall or security program allow connections to 127.0.0.1; in a "
+            "SAMP needs such connections. Let the firewall or security program allow connections to 127.0.0.1; in a "
             "sandbox or container, let it have a loopback interface.",
         )
     else:
-        yield good("Programs on this computer can connect to each other by 127.0.0.1.")
+        yield good("Programs on this computer can connect to each other through 127.0.0.1.")
 
 
 def examine_environment() -> Iterator[Finding]:
@@ -47,15 +47,15 @@ def examine_environment() -> Iterator[Finding]:
     if setting:
         yield note(
             f"SAMP_HUB is set: {setting}",
-            "Programs that were started without it, by a click for instance, look into ~/.samp instead and do not meet "
-            "those that have it.",
+            "Programs that were started without it, from a desktop icon for instance, look in ~/.samp instead, and do "
+            "not meet those that have it.",
         )
     yield from _examine_home()
     proxy = os.environ.get("http_proxy") or os.environ.get("HTTP_PROXY")
     spared = os.environ.get("no_proxy", "") + os.environ.get("NO_PROXY", "")
     if proxy and "127.0.0.1" not in spared and spared != "*":
         yield note(
-            f"Web traffic goes by a proxy ({proxy}), even that to 127.0.0.1.",
+            f"Web traffic goes through a proxy ({proxy}), even that to 127.0.0.1.",
             "This package uses no proxy, but other SAMP programs may. Set no_proxy=localhost,127.0.0.1 for them.",
         )
     if os.environ.get("SSH_CONNECTION"):
@@ -68,13 +68,15 @@ def examine_environment() -> Iterator[Finding]:
 def _examine_home() -> Iterator[Finding]:
     home = Path(os.path.expanduser("~"))
     if not home.is_dir():
-        yield problem(f"The home directory {home} does not exist.", "Set HOME to one that does: the lockfile is there.")
+        yield problem(
+            f"The home directory {home} does not exist.", "Set HOME to one that does: the lockfile goes there."
+        )
         return
     account = _home_of_account()
     if account is not None and account != home and not os.environ.get("SAMP_HUB"):
         yield note(
             f"HOME is {home}, but the home directory of your account is {account}.",
-            "Java programs such as TOPCAT and Aladin look into the latter. If they must meet programs that look into "
+            "Java programs such as TOPCAT and Aladin look in the latter. If they are to meet programs that look in "
             "HOME, start them with -Duser.home=$HOME, or set SAMP_HUB for all.",
         )
 
@@ -102,53 +104,78 @@ def examine_lockfile(found: dict[str, str]) -> Iterator[Finding]:
     except SAMPHubError as error:
         yield problem(str(error), "Unset SAMP_HUB, if you do not know what it is for.")
         return
+    is_explained = False  # one cause gets one advice
     if not is_url(source):
-        yield from _examine_file(source)
+        for finding in _examine_file(source):
+            is_explained = is_explained or finding.kind is Kind.PROBLEM
+            yield finding
     try:
         found.update(read_lockfile(source))
     except SAMPHubError as error:
-        if is_url(source) or os.path.lexists(source):
-            yield problem(str(error), "" if is_url(source) else f"Remove {shown(source)}, then start a hub.")
-        else:
+        if is_url(source):
+            yield problem(_without_advice(error), "Have it served there, or unset SAMP_HUB and start a hub.")
+        elif not os.path.lexists(source):
             yield note(f"There is no lockfile at {shown(source)}: no hub is running.", WHAT_TO_DO)
             yield from _examine_directory(os.path.dirname(source))
+        elif not is_explained:
+            yield problem(_without_advice(error), f"Remove {shown(source)}, then start a hub.")
+    if found and not is_url(source) and not is_explained:
+        yield from _examine_mode(source)
+
+
+def _without_advice(error: SAMPHubError) -> str:
+    """What happened; what to do is told beside it."""
+    return str(error).removesuffix(ASK_DOCTOR).removesuffix(START_ANEW).rstrip()
 
 
 def _examine_file(path: str) -> Iterator[Finding]:
+    """What keeps the file from being used, whatever is in it."""
     try:
         status = os.lstat(path)
     except OSError:
         return  # that it is not there is told later
     name = shown(path)
     if stat.S_ISLNK(status.st_mode):
-        yield note(f"{name} is a symbolic link to {os.readlink(path)}.", "A hub that starts puts a file in its place.")
+        target = os.readlink(path)
         try:
             status = os.stat(path)
         except OSError:
-            yield problem(f"What the link {name} points to is not there.", f"Remove {name}, then start a hub.")
+            yield problem(
+                f"{name} is a symbolic link to {target}, which is not there.", f"Remove {name}, then start a hub."
+            )
             return
-    if not hasattr(os, "getuid"):
-        return
-    if status.st_uid != os.getuid():
+        yield note(f"{name} is a symbolic link to {target}.", "A hub that starts puts a file in its place.")
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
         yield problem(
             f"{name} belongs to another user (uid {status.st_uid}; you are {os.getuid()}).",
             "A program was run with sudo, most likely. Stop its hub, have that user (or root) remove the file, and "
             "start a hub as yourself.",
         )
+
+
+def _examine_mode(path: str) -> Iterator[Finding]:
+    """Whether others can read the secret."""
+    if not hasattr(os, "getuid"):
+        return
+    name = shown(path)
+    try:
+        status = os.stat(path)
+    except OSError:  # its hub has just stopped
+        return
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         yield problem(
-            f"{name} is open to others (mode {status.st_mode & 0o777:o}): who reads it can act as your programs.",
+            f"{name} is open to others (mode {status.st_mode & 0o777:o}): whoever reads it can act as your programs.",
             f"chmod 600 {name}, and restart the hub, which makes a new secret.",
         )
 
 
 def _examine_directory(directory: str) -> Iterator[Finding]:
     if not os.path.isdir(directory):
-        yield problem(f"The directory {shown(directory)} is not there.", "Make it, or set SAMP_HUB to another place.")
+        yield problem(f"The directory {shown(directory)} is not there.", "Create it, or set SAMP_HUB to another place.")
     elif not os.access(directory, os.W_OK | os.X_OK):
         yield problem(
-            f"You may not write to {shown(directory)}, so no hub can put its lockfile there.",
-            "Mend the permissions, or set SAMP_HUB=std-lockurl:file:///another/place for hub and programs.",
+            f"You cannot write to {shown(directory)}, so no hub can put its lockfile there.",
+            "Fix the permissions, or set SAMP_HUB=std-lockurl:file:///another/place for hub and programs.",
         )
 
 

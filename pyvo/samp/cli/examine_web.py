@@ -16,9 +16,9 @@ __all__ = ["examine_web"]
 SOON = 3.0
 
 _BROWSERS = (
-    "Look for a question of the hub's, which may be hidden behind other windows. Let the browser allow the page to "
-    "reach this computer (the page's permissions call that local network), and content blockers too. Safari may let "
-    "no https page do so; try another browser."
+    "look for a question from the hub, which may be hidden behind other windows. Let the browser allow the page to "
+    "reach this computer (local network, in the page's permissions), and content blockers, too. Safari may let no "
+    "https page do so; try another browser."
 )
 
 
@@ -38,8 +38,8 @@ def examine_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
             pass
     except ConnectionRefusedError:
         yield note(
-            f"Web pages find no hub: nobody listens on port {port}.",
-            "If you want them to: `samp hub` offers it, unless it has -w. In TOPCAT it is an option of its hub."
+            f"Web pages find no hub: nothing is listening on port {port}.",
+            "If you want them to, `samp hub` serves them, unless started with -w. In TOPCAT it is an option of its hub."
             if hub_is_there
             else "",
         )
@@ -52,15 +52,15 @@ def examine_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
         return
     if not _is_hub("127.0.0.1", port):
         yield problem(
-            f"Port {port}, where web pages look for the hub, is used by a program that is no hub.",
+            f"Port {port}, where web pages look for the hub, is used by a program that is not a hub.",
             "End that program, then start the hub again.",
         )
         return
     if not hub_is_there:
         yield problem(
             f"A hub serves web pages on port {port}, but your lockfile does not lead to a hub.",
-            "It may be another user's, or one whose lockfile was removed, or it has a place of its own. If it is "
-            "yours, stop it and start it again.",
+            "It may be another user's, its lockfile may have been removed, or be elsewhere. If it is yours, stop it "
+            "and start it again.",
         )
     yield from _examine_preflight(port)
     yield from _examine_ipv6(port)
@@ -117,6 +117,6 @@ def _examine_ipv6(port: int) -> Iterator[Finding]:
         return
     if not _is_hub("::1", port):
         yield problem(
-            f"At [::1]:{port}, which browsers may mean by localhost, is a program that is no hub.",
+            f"At [::1]:{port}, which browsers may take for localhost, is a program that is not a hub.",
             "End that program: web pages may meet it in place of the hub.",
         )

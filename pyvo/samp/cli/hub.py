@@ -15,12 +15,14 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from ..addresses import checked_port
 from ..consent_askers import make_asker
-from ..errors import SAMPError, SAMPValueError
+from ..constants import SAFE_MTYPES
+from ..errors import SAMPError
 from ..hub import SAMPHubServer
+from .commands import carry_out
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
+from .parameters import pattern, port, seconds
 from .status import Status, epilog
 from .terminal import CleanFormatter
 
@@ -29,25 +31,29 @@ __all__ = ["EPILOG", "add_arguments", "main", "run"]
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """\
-  samp hub                           a hub that every SAMP program of yours finds, until ^C
-  samp hub --monitor                 the same, with a live table of clients and messages
-  samp hub -m -l experiment          another one beside it, in ~/.samp-1
-  samp hub --web-consent allow-origin https://example.org   no questions: these pages, and no others
+  samp hub                    a hub that all your SAMP programs find, until ^C
+  samp hub --monitor          with a live table of clients and messages
+  samp hub -m -l experiment   another hub beside it, in ~/.samp-1
+  samp hub --web-consent allow-origin https://example.org
+                              no questions: pages from there, and no others
 """
 
-EPILOG = epilog(_EXAMPLES, {0: "it was stopped", 1: "it could not start; another hub is running, for one", 2: ""})
+EPILOG = epilog(
+    _EXAMPLES,
+    {
+        0: "it was stopped, by ^C or SIGTERM for instance",
+        1: "it could not start; perhaps another hub is running",
+        2: "",
+        130: None,
+        141: "whoever read the lines of --monitor, such as head, has had enough",
+        143: None,
+    },
+)
 
 #: Files that this program wants to have open, sockets above all; more than that no system gives without being set up.
 _FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
-
-
-def _port(text: str) -> int:
-    try:
-        return checked_port(text)
-    except SAMPValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,21 +68,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hub = parser.add_argument_group("the hub")
     hub.add_argument("-k", "--secret", help="what clients must know to register (default: a new one)")
     hub.add_argument("-d", "--addr", help="address to listen on (default: 127.0.0.1, this machine only)")
-    hub.add_argument("-p", "--port", type=_port, default=0, help="port to listen on (default: a free one)")
+    hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="where the lockfile goes (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
         "-w",
         "--no-web-profile",
         dest="web_profile",
         action="store_false",
-        help="let no web pages join, whether the user agrees or not",
+        help="do not serve web pages at all",
     )
-    hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted, has no effect any more")
+    hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted for old scripts; has no effect")
     hub.add_argument(
-        "-t", "--timeout", type=float, default=0, metavar="SECONDS", help="stop after so long without activity"
+        "-t",
+        "--timeout",
+        type=seconds,
+        default=0,
+        metavar="SECONDS",
+        help="stop after so long without activity (0: never)",
     )
     hub.add_argument(
-        "-c", "--client-timeout", type=float, default=0, metavar="SECONDS", help="disconnect a client that is silent"
+        "-c",
+        "--client-timeout",
+        type=seconds,
+        default=0,
+        metavar="SECONDS",
+        help="disconnect a client that has been silent for so long (0: never)",
     )
     hub.add_argument("-l", "--label", default="", help="a name for this hub, written into its lockfile")
     hub.add_argument(
@@ -89,19 +105,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run beside other hubs, with a lockfile in ~/.samp-1",
     )
     hub.add_argument(
-        "--web-port", type=_port, default=21012, help="port for web pages (%(default)s, where they look; 0: a free one)"
+        "--web-port",
+        type=port,
+        default=21012,
+        help="port for web pages (default: %(default)s, where they look; 0: a free one)",
     )
     add_consent_option(hub)
+    hub.add_argument(
+        "--web-mtypes",
+        nargs="+",
+        type=pattern,
+        default=[],
+        metavar="PATTERN",
+        help="MTypes or wildcards that web pages may send besides the harmless ones (tables, images, positions, ...), "
+        "such as 'script.*'; '*' lifts the restriction",
+    )
     hub.add_argument(
         "--monitor",
         action="store_true",
         help="show clients and messages: a live table on a terminal, lines elsewhere",
     )
-    its_log = parser.add_argument_group("its log")
+    its_log = parser.add_argument_group("logging")
     its_log.add_argument(
-        "-L", "--log-level", type=str.upper, choices=list(_LEVELS), default="INFO", help="how much (%(default)s)"
+        "-L",
+        "--log-level",
+        type=str.upper,
+        choices=list(_LEVELS),
+        default="INFO",
+        metavar="LEVEL",
+        help=f"how much is logged: {', '.join(_LEVELS)} (default: %(default)s)",
     )
-    its_log.add_argument("-O", "--log-output", metavar="FILE", help="where to (default: standard error)")
+    its_log.add_argument("-O", "--log-output", metavar="FILE", help="where the log goes (default: standard error)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,6 +160,8 @@ def run(options: argparse.Namespace) -> int:
                 _hub(options).start(wait=True)
             else:
                 _run_with_monitor(options, screen)
+    except BrokenPipeError:
+        raise
     except (SAMPError, OSError) as error:
         print(f"{options.parser.prog}: {error}", file=sys.stderr)
         return Status.FAILED
@@ -160,6 +196,7 @@ def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
         web_profile=options.web_profile,
         web_profile_dialog=dialog or dialog_of(options.web_consent),
         web_port=options.web_port,
+        web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
     )
 
@@ -170,11 +207,14 @@ def _run_with_monitor(options: argparse.Namespace, screen: MonitorScreen) -> Non
         dialog = PoliteAsker(screen, make_asker(dialog))
     hub = _hub(options, dialog)
     hub.watcher = screen.watch
+    screen.on_reader_gone = hub.stop
     screen.start()
     try:
         hub.start(wait=True)
     finally:
         screen.stop()
+    if screen.reader_gone:
+        raise BrokenPipeError
 
 
 @contextmanager
@@ -218,10 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="samp_hub",
-        description="Run a SAMP hub, through which programs on this desk exchange tables, images and positions.",
+        description="Run a SAMP hub, through which programs on this computer exchange tables, images and positions.",
         epilog=EPILOG.replace("samp hub", "samp_hub"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.set_defaults(parser=parser)
-    return run(parser.parse_args(arguments))
+    parser.set_defaults(run=run, parser=parser)
+    return carry_out(lambda: parser.parse_args(arguments))

@@ -120,7 +120,7 @@ class Monitor:
             self.messages.append(message)
         elif mtype == "samp.hub.event.unregister":
             self.guests.pop(client_id, None)
-            message.text = f"{self.title(client_id)} has gone"
+            message.text = f"{self.title(client_id)} has left"
             self.messages.append(message)
         elif mtype == "samp.hub.event.metadata" and guest is not None:
             name = params["metadata"].get("samp.name", "")
@@ -130,7 +130,7 @@ class Monitor:
             guest.takes = sorted(params["subscriptions"])
             message.text = f"{self.title(client_id)} takes {clean(', '.join(guest.takes), 500) or 'nothing'}"
         if guest is not None and guest.joined is not None:
-            guest.joined.text = f"{self.title(client_id)} has come, by the {guest.profile} profile"
+            guest.joined.text = f"{self.title(client_id)} has joined, by the {guest.profile} profile"
         return message
 
     def _note_message(self, time: dt.datetime, delivery: Delivery) -> Message:

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
@@ -29,6 +30,8 @@ from .monitor import Message, Monitor
 from .terminal import Style, clean, columns, fit
 
 __all__ = ["LogToMonitor", "MonitorScreen", "PoliteAsker", "lines_of", "screen_of"]
+
+log = logging.getLogger(__name__)
 
 #: Drawings per second, at most.
 MAX_RATE = 10.0
@@ -66,8 +69,13 @@ class MonitorScreen:
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._drawing = threading.Lock()  # held while somebody writes to the terminal
         self._thread = threading.Thread(target=self._work, name="samp-monitor", daemon=True)
-        self._broken = False
         self._missed = 0
+        #: Whether nothing can be shown any more.
+        self.broken = False
+        #: Whether that is so because whoever read the lines, `head` for one, has had enough.
+        self.reader_gone = False
+        #: Called then, in the thread of the monitor.
+        self.on_reader_gone: Callable[[], object] = lambda: None
 
     def start(self) -> None:
         """Begin."""
@@ -116,7 +124,7 @@ class MonitorScreen:
     def _work(self) -> None:
         drawn = 0.0
         changed = False
-        while True:
+        while not self.reader_gone:
             wait = max(0.0, drawn + 1 / MAX_RATE - time.monotonic()) if changed else None
             try:
                 event = self._events.get(timeout=wait)
@@ -127,6 +135,7 @@ class MonitorScreen:
             if event is _STOP:
                 return
             changed = self._take(event) or changed
+        self.on_reader_gone()
 
     def _take(self, event: Any) -> bool:
         """Take note of an event; tell whether there is something to be drawn."""
@@ -144,22 +153,25 @@ class MonitorScreen:
     def _draw(self) -> None:
         with self._drawing:
             width, height = shutil.get_terminal_size()
-            headline = self.headline + (f"   {self._missed} messages too many to be shown" if self._missed else "")
+            headline = self.headline + (f"   {self._missed} messages were too many to be shown" if self._missed else "")
             lines = screen_of(self._monitor, headline, width, height, self._style)
             self._write(_HOME + "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[:-1]))
             self._write(lines[-1] + _END_OF_LINE + _END_OF_SCREEN)
 
     def _write(self, text: str) -> None:
-        if self._broken:
+        if self.broken:
             return
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # whoever read it has gone, or the terminal; the hub goes on without
-            self._broken = True
+        except BrokenPipeError:
+            self.broken = self.reader_gone = True
+        except (OSError, ValueError) as error:  # the disk is full, or the terminal has gone
+            self.broken = True
+            log.warning("The monitor cannot be shown any more, the hub goes on without it: %s", error)
 
 
-class PoliteAsker:
+class PoliteAsker(Asker):
     """
     Asks in the terminal that shows the table.
 
@@ -179,9 +191,13 @@ class PoliteAsker:
         """Ask."""
         return self._screen.ask(self._asker, ticket)
 
+    def close(self) -> None:
+        """Let an `ask` that waits end."""
+        self._asker.close()
 
-class LogToMonitor(logging.Handler):
-    """Shows the log among the messages."""
+
+class LogToMonitor(logging.StreamHandler[TextIO]):
+    """Shows the log among the messages; on standard error when these cannot be shown any more."""
 
     def __init__(self, screen: MonitorScreen) -> None:
         super().__init__()
@@ -189,7 +205,10 @@ class LogToMonitor(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a line."""
-        self._screen.note_log(f"{record.levelname}: {record.getMessage()}")
+        if self._screen.broken:
+            super().emit(record)
+        else:
+            self._screen.note_log(f"{record.levelname}: {record.getMessage()}")
 
 
 # How it looks

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import warnings
 
-from ..errors import SAMPWarning
+from ..errors import SAMPProxyError, SAMPWarning
 from .parameters import add_message_arguments, add_recipient_arguments, message_of
-from .people import Directory, find, join
+from .people import Directory, find_takers, join
 from .status import CommandError, Status, epilog
 from .terminal import add_json_option, print_json
 
@@ -20,7 +20,7 @@ EPILOG = epilog(
   samp notify table.highlight.row --to topcat table-id=demo row=17
   samp notify table.select.rowList table-id=demo row-list:='[0, 3, 17]'
 """,
-    {0: "the hub has the message for all recipients", 1: "", 2: "", 3: "", 4: ""},
+    {0: "the hub has accepted the message for all recipients", 1: "", 2: "", 3: "", 4: ""},
 )
 
 
@@ -35,21 +35,28 @@ def run(options: argparse.Namespace) -> int:
     """Send the message."""
     message = message_of(options)
     with join("samp notify", "Sends a message") as client:
+        faults = []
         if options.to:
-            recipients = find(client, options.to)
-            for recipient in recipients:
-                client.notify(recipient, message)
+            recipients = []
+            for wanted in find_takers(client, options.to, options.mtype):
+                try:
+                    client.notify(wanted, message)
+                    recipients.append(wanted)
+                except SAMPProxyError as fault:  # one that does not take it must not keep it from the others
+                    faults.append(str(fault))
         else:
             with warnings.catch_warnings():  # it warns of what is an error here
                 warnings.simplefilter("ignore", SAMPWarning)
                 recipients = client.notify_all(message)
         directory = Directory(client)
-        if not recipients:
+        if not (recipients or faults):
             raise CommandError(Status.NOBODY, f"Nobody takes {options.mtype}.")
         if options.json:
             print_json(
                 {"mtype": options.mtype, "recipients": [{"id": one, "name": directory.name(one)} for one in recipients]}
             )
         else:
-            print("Notified " + ", ".join(directory.title(one) for one in recipients))
+            print("Notified " + (", ".join(directory.title(one) for one in recipients) or "nobody"))
+        if faults:
+            raise CommandError(Status.FAILED, "; ".join(faults))
     return Status.OK

@@ -16,7 +16,7 @@ from ..names import clients_named, names_of_clients
 from .status import CommandError, Status
 from .terminal import title
 
-__all__ = ["METADATA", "Directory", "find", "join", "next_item"]
+__all__ = ["METADATA", "Directory", "find", "find_takers", "join", "next_item"]
 
 T = TypeVar("T")
 
@@ -131,6 +131,38 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
             raise CommandError(Status.NOBODY, f"No client has the id or name {text!r}. Connected: {present}.")
         found[ids[0]] = None
     return list(found)
+
+
+def find_takers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str) -> list[str]:
+    """
+    Find clients that are to get a message.
+
+    Parameters
+    ----------
+    client : SAMPIntegratedClient
+        A connected client.
+    wanted : iterable of str
+        See `find`.
+    mtype : str
+        The message's MType.
+
+    Returns
+    -------
+    list of str
+        Their ids. There may be some among them that do not take the message.
+
+    Raises
+    ------
+    CommandError
+        There is no such client, there are several of that name, or none of them takes the message.
+    """
+    ids = find(client, wanted)
+    if set(ids).isdisjoint(client.get_subscribed_clients(mtype)):
+        directory = Directory(client)
+        titles = ", ".join(directory.title(client_id) for client_id in ids)
+        text = f"{titles} does not take {mtype}." if len(ids) == 1 else f"None of them takes {mtype}: {titles}."
+        raise CommandError(Status.NOBODY, f"{text} `samp list` shows who takes what.")
+    return ids
 
 
 def _with_part(names: Mapping[str, str], text: str) -> list[str]:

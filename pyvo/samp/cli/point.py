@@ -21,7 +21,7 @@ EPILOG = epilog(
   samp point 5h34m31.94s 22d0m52.2s --to aladin
   samp point '05 34 31.94 +22 00 52.2'
 """,
-    {0: "everybody answered ok, or with a warning", 1: "somebody answered with an error", 2: "", 3: "", 4: "", 5: ""},
+    {0: "all answered ok, or with a warning", 1: "at least one answered with an error", 2: "", 3: "", 4: "", 5: ""},
 )
 
 
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("position", nargs="+", metavar="RA DEC", help="degrees, or sexagesimal (see below)")
     add_recipient_arguments(parser)
     parser.add_argument(
-        "--timeout", type=seconds, default=20.0, metavar="SECONDS", help="how long to wait (%(default)g; 0: no limit)"
+        "--timeout",
+        type=seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long to wait (default: %(default)g; 0: no limit)",
     )
     add_json_option(parser, "all responses as JSON")
     add_colour_option(parser)

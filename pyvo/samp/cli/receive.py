@@ -15,27 +15,37 @@ from ..errors import SAMPError, SAMPHubError
 from ..exchange.fetching import fetched
 from ..handlers import error_text
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import check_pattern, error_response, ok_response
+from ..protocol import error_response, ok_response
 from .files import copy_into, new_file, stem_of
-from .parameters import seconds
+from .parameters import pattern, positive_number, seconds
 from .people import Directory, join, next_item
 from .status import CommandError, Status, epilog
 from .terminal import add_json_option, clean, print_json
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
-EPILOG = epilog(
-    """\
-  samp receive                                  tables, images, spectra, coverages; until ^C
+EPILOG = (
+    epilog(
+        """\
+  samp receive             tables, images, spectra, coverages; until ^C
   samp receive -o data --mtype 'table.load.*'
   samp receive --count 1 --timeout 60 --json | jq -r .path
 """,
-    {0: "^C, or as many files as --count says", 1: "", 2: "", 3: "", 5: "nothing more came within --timeout"},
-) + """
+        {
+            0: "^C, or as many files as --count says",
+            1: "",
+            2: "",
+            3: "",
+            5: "nothing more came within --timeout",
+            130: None,
+        },
+    )
+    + """
 
-Of a message that names no url, such as coord.pointAt.sky, the parameters are written, as JSON. No file is replaced:
-where there is one of that name, a number is added.
+Of a message without a url, such as coord.pointAt.sky, the parameters are
+written as JSON. No file is overwritten: if a name is taken, a number is added.
 """
+)
 
 USUAL = ("table.load.*", "image.load.*", "spectrum.load.*", "coverage.load.*")
 
@@ -54,23 +64,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mtype",
         action="append",
-        type=_pattern,
+        type=pattern,
         help=f"an MType or a wildcard; may be repeated (default: {', '.join(USUAL)})",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where the files go (default: the current directory)",
     )
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many files")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="stop after so many files")
     parser.add_argument(
-        "--timeout", type=seconds, default=0.0, metavar="SECONDS", help="end when nothing came for so long (0: never)"
+        "--timeout",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="stop when nothing has come for so long (0: never)",
     )
-    parser.add_argument("--name", default="samp receive", help="what other programs call this (%(default)s)")
+    parser.add_argument(
+        "--name", default="samp receive", help="the name that other programs show (default: %(default)s)"
+    )
     add_json_option(parser, "a line of JSON for each file")
-
-
-def _pattern(text: str) -> str:
-    check_pattern(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,7 +95,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandError(Status.FAILED, f"{options.output} is no directory: {error.strerror}") from error
+        raise CommandError(
+            Status.FAILED, f"{options.output} cannot be used as a directory: {error.strerror}"
+        ) from error
     arrived: SimpleQueue[Any] = SimpleQueue()
 
     def take(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, _extra: Any) -> None:
@@ -90,8 +108,8 @@ def run(options: argparse.Namespace) -> int:
     def bind(client: SAMPIntegratedClient) -> None:
         directories.append(Directory(client))
         directories[0].follow()
-        for pattern in patterns:
-            client.bind_receive_message(pattern, take)
+        for wanted in patterns:
+            client.bind_receive_message(wanted, take)
 
     try:
         with join(options.name, "Writes files", callable=True, events=arrived, prepare=bind) as client:
@@ -162,4 +180,4 @@ def _answer(client: SAMPIntegratedClient, order: _Order, response: dict[str, Any
     except SAMPHubError:
         raise
     except SAMPError as error:  # the sender waits no more
-        print(f"samp: the answer was not taken: {clean(str(error))}", file=sys.stderr)
+        print(f"samp: the answer was not accepted: {clean(str(error))}", file=sys.stderr)

@@ -8,8 +8,7 @@ import warnings
 
 from ..errors import SAMPWarning
 from ..exchange.reports import Delivery, SendReport
-from ..protocol import check_mtype
-from .parameters import add_recipient_arguments, seconds
+from .parameters import add_recipient_arguments, mtype, seconds
 from .people import find, join
 from .status import CommandError, Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json, title
@@ -25,32 +24,33 @@ EPILOG = epilog(
 """,
     {
         0: "all recipients have it",
-        1: "the file cannot be sent, or a recipient does not have it",
+        1: "the file cannot be sent, or a recipient did not load it",
         2: "",
         3: "",
         4: "",
-        5: "a recipient has not answered; the file was there for it until now",
+        5: "a recipient did not answer in time; a converted file is gone now",
     },
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="FILE|URL", help="table, image, spectrum or coverage; what it is, is found out")
-    add_recipient_arguments(parser)
-    parser.add_argument("--name", help="what the recipients shall call it (default: the name of the file)")
-    parser.add_argument("--mtype", type=_mtype, help="the MType to use, if what the file holds does not tell")
     parser.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait (%(default)g; 0: no limit)"
+        "file", metavar="FILE|URL", help="a table, image, spectrum or coverage, recognized by its content"
     )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar, however large the file is")
-    add_json_option(parser, "who was asked, and what became of it, as JSON")
+    add_recipient_arguments(parser)
+    parser.add_argument("--name", help="the name that the recipients show (default: that of the file)")
+    parser.add_argument("--mtype", type=mtype, help="the MType to use, if the content does not tell")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait (default: %(default)g; 0: no limit)",
+    )
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar, however large the file is")
+    add_json_option(parser, "the recipients, and what became of each, as JSON")
     add_colour_option(parser)
-
-
-def _mtype(text: str) -> str:
-    check_mtype(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
                 options.file, to, options.name, options.mtype, options.timeout, progress=False if hidden else None
             )
         except FileNotFoundError as error:  # whose text lists what Python programs can send
-            raise CommandError(Status.FAILED, f"There is no file {options.file!r}, and it is no URL either.") from error
+            raise CommandError(
+                Status.FAILED, f"There is no file {options.file!r}, and it is not a URL either."
+            ) from error
         # while we are connected: those who have not answered by now are given up when we leave
         return _tell(report, options)
 
@@ -76,6 +78,8 @@ def _tell(report: SendReport, options: argparse.Namespace) -> Status:
         print_json(_as_json(report))
     else:
         _print(report, Style(options.color))
+    if not report.asked:  # none of those who were named takes it
+        return Status.NOBODY
     if report.failed:
         return Status.FAILED
     return Status.TIMEOUT if report.waiting else Status.OK

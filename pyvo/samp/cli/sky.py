@@ -67,9 +67,9 @@ def _angle(text: str, *, sexagesimal_in_hours: bool) -> float:
         sign, whole, unit, minutes = match.groups()
         seconds = "0"
     else:
-        raise ValueError(f"{text!r} is no angle: write degrees, 05:34:31.9, or 5h34m31.9s")
+        raise ValueError(f"{text!r} is not an angle: write degrees, 05:34:31.9, or 5h34m31.9s")
     if float(minutes) >= 60 or float(seconds) >= 60:
-        raise ValueError(f"{text!r} has 60 minutes or seconds, or more")
+        raise ValueError(f"{text!r} must have less than 60 minutes and 60 seconds")
     in_hours = unit == "h" or (unit not in ("d", "°") and sexagesimal_in_hours)
     value = (int(whole) + (float(minutes) + float(seconds) / 60) / 60) * (15 if in_hours else 1)
     return -value if sign == "-" else value

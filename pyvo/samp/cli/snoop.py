@@ -13,24 +13,29 @@ from typing import Any, NamedTuple
 
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import check_pattern, matches, ok_response, warning_response
+from ..protocol import matches, ok_response, warning_response
+from .parameters import pattern, positive_number
 from .people import METADATA, Directory, join, next_item
 from .status import Status, epilog
 from .terminal import Style, add_colour_option, add_json_option, clean, print_json
 
 __all__ = ["EPILOG", "Heard", "add_arguments", "listen", "run"]
 
-EPILOG = epilog(
-    """\
-  samp snoop                                       everything that is sent to everybody, until ^C
-  samp snoop 'table.*'
+EPILOG = (
+    epilog(
+        """\
+  samp snoop             everything that is sent to everybody, until ^C
+  samp snoop 'table.*'   messages about tables
   samp snoop coord.pointAt.sky --count 1 --json | jq -r '.params.ra'
 """,
-    {0: "^C, or as many messages as --count says", 2: "", 3: ""},
-) + """
+        {0: "^C, or as many messages as --count says", 2: "", 3: "", 130: None},
+    )
+    + """
 
-A message that is sent to one client alone is seen by nobody else; `samp hub --monitor` shows those too.
+A message to a single client is seen by nobody else; `samp hub --monitor` shows
+those, too.
 """
+)
 
 _PING = "samp.app.ping"  # has a handler already, which would keep it unseen
 ANSWER = "samp snoop has shown this message, and does nothing else with it"
@@ -50,17 +55,17 @@ class Heard(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "pattern", nargs="?", default="*", type=_pattern, metavar="PATTERN", help="an MType or a wildcard (%(default)s)"
+        "pattern",
+        nargs="?",
+        default="*",
+        type=pattern,
+        metavar="PATTERN",
+        help="an MType or a wildcard (default: %(default)s)",
     )
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many messages")
-    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one is gone")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="stop after so many messages")
+    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one has gone")
     add_json_option(parser, "a line of JSON for each message")
     add_colour_option(parser)
-
-
-def _pattern(text: str) -> str:
-    check_pattern(text)
-    return text
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-__all__ = ["CommandError", "Status", "epilog"]
+__all__ = ["MEANINGS", "CommandError", "Status", "epilog"]
 
 
 class Status(IntEnum):
@@ -20,17 +20,23 @@ class Status(IntEnum):
     TIMEOUT = 5
     INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
     PIPE_CLOSED = 141
+    TERMINATED = 143
 
 
-_MEANINGS = {
+#: What each usually says.
+MEANINGS = {
     Status.OK: "done",
     Status.FAILED: "it failed; standard error tells why",
-    Status.USAGE: "the command line makes no sense",
+    Status.USAGE: "invalid command line",
     Status.NO_HUB: "no hub is running, or it has gone",
-    Status.NOBODY: "there is no such client, or nobody who takes the message",
+    Status.NOBODY: "there is no such client, or nobody takes the message",
     Status.TIMEOUT: "there was no answer in time",
     Status.INTERRUPTED: "interrupted by ^C",
+    Status.PIPE_CLOSED: "whoever read the output, such as head, has had enough",
+    Status.TERMINATED: "ended by SIGTERM",
 }
+#: How every command may end.
+_ENDINGS: dict[int, str | None] = {Status.INTERRUPTED: "", Status.PIPE_CLOSED: "", Status.TERMINATED: ""}
 
 
 class CommandError(Exception):
@@ -50,7 +56,7 @@ class CommandError(Exception):
         self.status = status
 
 
-def epilog(examples: str, meanings: Mapping[int, str]) -> str:
+def epilog(examples: str, meanings: Mapping[int, str | None]) -> str:
     """
     Write what stands at the end of a command's help.
 
@@ -59,12 +65,17 @@ def epilog(examples: str, meanings: Mapping[int, str]) -> str:
     examples : str
         Indented lines.
     meanings : mapping of int to str
-        The exit statuses that the command may have; an empty text stands for the usual meaning.
+        The exit statuses that the command may have; an empty text stands for the usual meaning. The ways in which
+        every command may end are added; None leaves out one of them.
 
     Returns
     -------
     str
         Examples and exit statuses.
     """
-    lines = [f"  {int(status)}  {text or _MEANINGS[Status(status)]}" for status, text in meanings.items()]
+    lines = [
+        f"  {int(status):<3}  {text or MEANINGS[Status(status)]}"
+        for status, text in sorted({**_ENDINGS, **meanings}.items())
+        if text is not None
+    ]
     return "examples:\n" + examples.rstrip() + "\n\nexit status:\n" + "\n".join(lines)

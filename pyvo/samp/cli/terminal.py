@@ -96,7 +96,7 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
         "--color",
         choices=["auto", "always", "never"],
         default="auto",
-        help="colours: on a terminal unless NO_COLOR is set (%(default)s), always, or never",
+        help="use colours: on a terminal unless NO_COLOR is set (%(default)s, the default), always, or never",
     )
 
 
@@ -112,9 +112,7 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
 
 def _width(text: str) -> int:
     """How many columns a clean text takes."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def fit(text: str, width: int) -> str:
