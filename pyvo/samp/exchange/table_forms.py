@@ -74,11 +74,30 @@ def _write_document(document: Any, file: BinaryIO) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)
         warnings.simplefilter("ignore", UnitsWarning)
-        version = tuple(int(part) for part in str(document.version).split("."))
-        if version >= (1, 3):
-            document.to_xml(file, tabledata_format="binary2")
-        else:
-            document.to_xml(file)
+        document.to_xml(file, tabledata_format=_data_format(document))
+
+
+def _data_format(document: Any) -> str | None:
+    """How the rows of a VOTable can be written without loss; None: as they came."""
+    version = tuple(int(part) for part in str(document.version).split("."))
+    cells = ((field, table.array[field.ID]) for table in document.iter_tables() for field in table.fields)
+    if not all(_fits_binary(field, column) for field, column in cells):
+        return "tabledata"
+    return "binary2" if version >= (1, 3) else None
+
+
+def _fits_binary(field: Any, column: Any) -> bool:
+    """
+    Whether astropy writes a column rightly in bytes.
+
+    Arrays of various lengths it holds in the type that it found convenient, and writes them so, whatever the field
+    says; for text beyond ASCII, or beyond 16 bits, the fields have no place.
+    """
+    if field.datatype not in {"char", "unicodeChar"}:
+        return not str(field.arraysize or "").endswith("*")
+    is_wide = field.datatype == "unicodeChar"
+    texts = (text for text in column if isinstance(text, str))
+    return all(text.isascii() or (is_wide and max(text) <= "\uffff") for text in texts)
 
 
 def frame_of(obj: Any) -> Product | None:
