@@ -16,6 +16,7 @@ from typing import Any, Self
 from ..errors import SAMPClientError
 from ..protocol import parse_float
 from .fetching import fetched
+from .fits_tables import read_fits_table
 
 __all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_position", "read_table"]
 
@@ -152,7 +153,7 @@ def read_table(path: Path) -> Any:
         return _read_votable(path)
     if beginning.startswith((b"SIMPLE  =", b"\x1f\x8b")):
         try:
-            return Table.read(path, format="fits")
+            return read_fits_table(path)
         except OSError:
             if beginning.startswith(b"SIMPLE"):
                 raise

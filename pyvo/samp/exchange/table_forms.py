@@ -6,8 +6,9 @@ from __future__ import annotations
 import warnings
 from typing import Any, BinaryIO
 
+from .fits_tables import write_fits_table
 from .forms import Form, Product, attribute, first_text, is_a
-from .votable_writer import flat_table, write_votable
+from .votable_writer import write_votable
 
 __all__ = ["frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
 
@@ -17,21 +18,10 @@ def table_product(table: Any, name: str = "") -> Product:
     name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     forms = (
         Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
-        Form("table.load.fits", ".fits", lambda file: _write_fits_table(table, file), "table-id"),
+        Form("table.load.fits", ".fits", lambda file: write_fits_table(table, file), "table-id"),
     )
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
     return Product("table", name or "table", forms, size)
-
-
-def _write_fits_table(table: Any, file: BinaryIO) -> None:
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.units import UnitsWarning  # noqa: PLC0415
-
-    with warnings.catch_warnings():
-        # long keywords, and units that FITS does not know: better kept than refused
-        warnings.simplefilter("ignore", (fits.verify.VerifyWarning))
-        warnings.simplefilter("ignore", UnitsWarning)
-        flat_table(table).write(file, format="fits")
 
 
 def table_of(obj: Any) -> Product | None:
@@ -59,7 +49,7 @@ def votable_of(obj: Any) -> Product | None:
             Form(
                 "table.load.fits",
                 ".fits",
-                lambda file: _write_fits_table(first.to_table(use_names_over_ids=True), file),
+                lambda file: write_fits_table(first.to_table(use_names_over_ids=True), file),
                 "table-id",
             )
         )
