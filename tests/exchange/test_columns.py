@@ -91,10 +91,12 @@ def content(format_: str, table: Any) -> bytes:
 
 @pytest.mark.parametrize("format_", WRITERS)
 @pytest.mark.parametrize("kind", sorted(MASKED))
-def test_nothing_tells_what_is_masked(kind: str, format_: str) -> None:
+@pytest.mark.parametrize("beside", [[1, 2], objects(np.ones(2), np.ones(1))])
+def test_nothing_tells_what_is_masked(kind: str, format_: str, beside: Any) -> None:
+    """Neither in a table that is quickly written, nor where astropy has to do it."""
     if (kind, format_) == ("wide", "fits"):
         pytest.skip("FITS has no such texts")
-    data = content(format_, QTable({"x": MASKED[kind]}))
+    data = content(format_, QTable({"x": MASKED[kind], "y": beside}))
     assert not [hidden for hidden in HIDDEN if hidden in data]
     assert np.float64(1.2345).astype(">f8").tobytes() not in data
 
@@ -103,9 +105,10 @@ def test_nothing_tells_what_is_masked(kind: str, format_: str) -> None:
 def test_what_is_masked_arrives_masked(through: Through, kind: str) -> None:
     if kind == "ints":
         need_null_in_arrays(through)
-    back = through(Table({"x": MASKED[kind]}))["x"]
-    assert np.ma.getmaskarray(back).tolist() == np.ma.getmaskarray(MASKED[kind]).tolist()
-    assert back[1].tolist() == MASKED[kind][1].tolist()
+    for beside in ([1, 2], objects(np.ones(2), np.ones(1))):
+        back = through(Table({"x": MASKED[kind], "y": beside}))["x"]
+        assert np.ma.getmaskarray(back).tolist() == np.ma.getmaskarray(MASKED[kind]).tolist()
+        assert back[1].tolist() == MASKED[kind][1].tolist()
 
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "time", "date"])

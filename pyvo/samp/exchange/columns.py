@@ -9,6 +9,7 @@ missing stays missing, and its place is empty: nobody shall read there what the 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -112,14 +113,23 @@ def write_or_blame(table: Table, file: BinaryIO, write: Callable[[Table, BinaryI
     except Exception as error:
         if _is_of_disk(error):
             raise
-        odd = []
-        for name in table.colnames:
-            try:
-                write(table[[name]], io.BytesIO())
-            except Exception as reason:
-                odd.append(f"{name} ({reason})")
+        reasons = ((name, _failure(table, name, write)) for name in table.colnames)
+        odd = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
         what = f"What that cannot hold is in: {', '.join(odd)}" if odd else str(error)
         raise SAMPTypeError(f"The table cannot be written as {format_name}. {what}") from error
+
+
+def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]) -> Exception | None:
+    """The error of a column that cannot be written even alone."""
+    alone = table[[name]]
+    alone.meta.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            write(alone, io.BytesIO())
+        except Exception as error:
+            return error
+    return None
 
 
 def _is_of_disk(error: BaseException | None) -> bool:

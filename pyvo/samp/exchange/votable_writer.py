@@ -79,7 +79,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
         warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
         parts = [_part(flat[name]) for name in flat.colnames]
         if None in parts:
-            _leave_to_astropy(flat, file)
+            _leave_to_astropy(flat, parts, file)
             return
         document = from_table(Table(flat[:0], copy=False))
         _add_params(document, flat.meta)
@@ -99,23 +99,29 @@ def _write(flat: Table, file: BinaryIO) -> None:
     file.write(b"</STREAM></BINARY2></DATA>\n" + end + tail)
 
 
-def _leave_to_astropy(flat: Table, file: BinaryIO) -> None:
+def _leave_to_astropy(flat: Table, parts: list[_Part | None], file: BinaryIO) -> None:
     """Write a table with arrays of various lengths, or with texts of very different ones."""
     import numpy as np  # noqa: PLC0415
     from astropy.io.votable import from_table  # noqa: PLC0415
+    from astropy.table import MaskedColumn  # noqa: PLC0415
 
-    for name in flat.colnames:
+    for name, part in zip(flat.colnames, parts, strict=True):
         column = flat[name]
         if column.dtype.kind == "O":
             changed = column.copy()
             changed[:] = [np.ma.array(cell, mask=False) if isinstance(cell, np.ndarray) else cell for cell in column]
-            flat.replace_column(name, changed, copy=False)
-        elif column.dtype.kind == "U" and not _is_ascii(np.asarray(np.ma.getdata(column))):
-            # astropy makes two characters of one beyond 16 bits, for which the field has no room
-            plain = np.array([_FAR.sub("?", text) for text in np.ma.filled(column, "").flat], dtype=column.dtype)
+        else:  # only what stands where nothing should, and characters for which astropy's fields have no room
+            values = np.asarray(np.ma.getdata(column))
+            holes = np.ma.getmaskarray(column)
+            values = _shown(values, slice(None), holes, _blank(column, part.null if part is not None else None))
+            if column.dtype.kind == "U" and not _is_ascii(values):
+                values = np.array([_FAR.sub("?", text) for text in values], dtype=values.dtype)
             about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
-            flat.replace_column(name, type(column)(plain.reshape(column.shape), **about))
+            changed = MaskedColumn(values, mask=holes, **about) if holes.any() else type(column)(values, **about)
+        flat.replace_column(name, changed, copy=False)
     document = from_table(flat)
+    for field, part in zip(document.get_first_table().fields, parts, strict=True):
+        field.values.null = part.null if part is not None else None
     _add_params(document, flat.meta)
     document.to_xml(file, tabledata_format="binary2")
 
@@ -214,22 +220,30 @@ def _part(column: Any) -> _Part | None:
         values = values if size else values.astype(f"{kind}1")
         length = values.dtype.itemsize // (4 if kind == "U" else 1)
         if kind == "S" or _is_ascii(values):
-            return _Part(np.dtype(f"S{length}"), lambda rows: _shown(values, rows, holes).astype(f"S{length}"), mask)
-        return _Part(np.dtype((">u2", (length,))), lambda rows: _utf16(_shown(values, rows, holes), length), mask)
+            plain = np.dtype(f"S{length}")
+            return _Part(plain, lambda rows: _shown(values, rows, holes, values.dtype.type()).astype(plain), mask)
+        return _Part(np.dtype((">u2", (length,))), lambda rows: _utf16(_shown(values, rows, holes, ""), length), mask)
     if kind == "b":
         return _Part(np.dtype(("u1", shape)), lambda rows: _logical(values[rows], holes, rows), mask)
     big = np.dtype((values.dtype.newbyteorder(">"), shape))
     null = free_number(column) if kind in "iu" and _is_partly_missing(column) else None
-    blank = float("nan") if kind in "fc" else null or 0
+    blank = _blank(column, null)
     return _Part(big, lambda rows: _shown(values, rows, holes, blank), mask, null)
 
 
-def _shown(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any = None) -> np.ndarray:
-    """Some rows; where something is missing, nothing tells what was there (texts are empty then)."""
+def _blank(column: Any, null: int | None) -> Any:
+    """What stands where something is missing."""
+    if column.dtype.kind in "fc":
+        return float("nan")
+    return column.dtype.type() if null is None else null
+
+
+def _shown(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
+    """Some rows; where something is missing, nothing tells what was there."""
     if holes is None:
         return values[rows]
     shown = values[rows].copy()
-    shown[holes[rows]] = values.dtype.type() if blank is None else blank
+    shown[holes[rows]] = blank
     return shown
 
 
