@@ -311,14 +311,20 @@ class AsyncIncoming(AsyncIterator[Any]):
         self._total = total
         self._news = asyncio.Event()
         self._queue: Incoming | None = None
+        self._opening: asyncio.Future[Incoming] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def open(self) -> Self:
         """Begin to take what arrives; the first ``anext`` does it as well."""
-        if self._queue is None:
-            self._queue = await self._client._run(self._open)
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._client._run(self._open))
+        try:  # one that is cancelled here does not cancel that: the queue would be nobody's
+            self._queue = await asyncio.shield(self._opening)
+        except Exception:
+            self._opening = None
+            raise
         return self
 
     def _open(self) -> Incoming:
@@ -326,12 +332,12 @@ class AsyncIncoming(AsyncIterator[Any]):
 
         self._client.client.client.require_key()
         queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
-        loop = self._client._loop
+        loop, news = self._client._loop, self._news  # not self: who lets go of that lets go of the queue
         assert loop is not None
 
         def tell() -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._news.set)
+                loop.call_soon_threadsafe(news.set)
 
         queue.on_news = tell
         return queue
@@ -359,6 +365,14 @@ class AsyncIncoming(AsyncIterator[Any]):
 
     async def aclose(self) -> None:
         """Take nothing any more. It may be repeated."""
-        queue, self._queue = self._queue, None
-        if queue is not None and self._client._workers is not None:
+        opening, self._opening, self._queue = self._opening, None, None
+        if opening is not None:
+            await asyncio.shield(asyncio.ensure_future(self._close(opening)))
+
+    async def _close(self, opening: asyncio.Future[Incoming]) -> None:
+        try:
+            queue = await opening
+        except Exception:  # whoever wanted it has been told
+            return
+        if self._client._workers is not None:
             await self._client._run(queue.close)

@@ -128,6 +128,32 @@ def test_a_queue_keeps_the_order(pair: Pair, table: Table) -> None:
         queue.get(1)
 
 
+def test_a_queue_that_was_left(pair: Pair, table: Table) -> None:
+    """Whoever leaves a loop has no queue any more: what comes then goes to the handlers, and the hub is told."""
+    alice, bob = pair
+    seen: list[str] = []
+
+    @bob.on("table.load.votable")
+    def load(name: str) -> None:
+        seen.append(name)
+
+    thread = when_subscribed(alice, "table.load.fits", lambda: alice.send(table, name="first"))
+    for item in bob.incoming("table.load.*"):
+        assert item.name == "first"
+        break
+    thread.join()
+    assert alice.send(table, name="second").ok
+    assert seen == ["second"]
+    while "table.load.*" in alice.get_subscriptions("bob"):  # each question is a message, and paces the loop
+        continue
+    queue = bob.incoming("x-test.a")
+    bob.disconnect()
+    del queue  # of a client that does not run
+    bob.connect()
+    while "x-test.a" in alice.get_subscriptions("bob"):
+        bob.declare_subscriptions()
+
+
 def test_sent_again(pair: Pair, table: Table) -> None:
     """A table of the same table-id takes the place of the one that still waits."""
     alice, bob = pair

@@ -182,7 +182,8 @@ class Exchange:
         Iterate over what arrives: ``for table in client.incoming("table.load.*"): ...``.
 
         What comes while an iteration is at work waits in a queue. The loop ends when the client is disconnected, or
-        by ``close()`` from another thread.
+        by ``close()`` from another thread. With the queue all that waits in it is given up, so ``with
+        client.incoming("table.load.*") as queue: ...`` is the way to keep it for longer than one loop.
 
         Parameters
         ----------

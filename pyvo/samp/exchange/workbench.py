@@ -36,7 +36,7 @@ class Workbench:
         self._lock = threading.RLock()
         self._shelf: Shelf | None = None
         self._tags: dict[SendReport, str] = {}
-        self._queues: set[Incoming] = set()
+        self._queues: weakref.WeakSet[Incoming] = weakref.WeakSet()
         self.clients = Clients(self._host)
         self.clients.on_gone(self._on_gone)
 
