@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from types import TracebackType
@@ -73,6 +74,8 @@ class AsyncSAMPClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: Workers | None = None
         self._tasks: set[Any] = set()
+        self._turn = threading.Event()  # set when the last connect or disconnect that was asked for is done
+        self._turn.set()
 
     # Coming and going
 
@@ -88,8 +91,14 @@ class AsyncSAMPClient:
         self._loop = asyncio.get_running_loop()
         if self._workers is None:
             self._workers = Workers("samp-async")
+        was_connected = self.client.is_connected
         try:
-            await self._run(self.client.connect, *args, **kwargs)
+            await self._run(self._in_turn(self.client.connect), *args, **kwargs)
+        except asyncio.CancelledError:  # nobody is there to disconnect what will be connected
+            if not was_connected:
+                self._workers.submit(self._in_turn(self.client.disconnect))
+                self._end_workers()
+            raise
         except BaseException:
             if not self.client.is_connected:
                 self._end_workers()
@@ -100,8 +109,22 @@ class AsyncSAMPClient:
         for task in list(self._tasks):
             task.cancel()
         if self._workers is not None:
-            await asyncio.shield(self._run(self.client.disconnect))
+            await asyncio.shield(self._run(self._in_turn(self.client.disconnect)))
             self._end_workers()
+
+    def _in_turn(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a function wait, in its thread, until what was asked for before is done; it has to be called."""
+        before, after = self._turn, threading.Event()
+        self._turn = after
+
+        def work(*args: Any, **kwargs: Any) -> Any:
+            before.wait()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                after.set()
+
+        return work
 
     def _end_workers(self) -> None:
         workers, self._workers = self._workers, None

@@ -186,6 +186,32 @@ def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mt
     run(main)
 
 
+def test_cancelling_connect(hub: SAMPHubServer, connect: Connect) -> None:
+    """Who gave up is not registered for ever, and may try again at once."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        for pauses in range(20):  # before it has begun, while it is at work, and when it is just done
+            client = AsyncSAMPClient(name="Alice")
+            connecting = asyncio.create_task(client.connect())
+            for _ in range(pauses):
+                await asyncio.to_thread(bob.ping)
+            if connecting.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await connecting
+            await client.connect()
+            assert client.is_connected
+            assert await client.get_registered_clients()
+            await client.disconnect()
+            left = asyncio.create_task(client.connect())
+            await asyncio.sleep(0)
+            left.cancel()
+        while await asyncio.to_thread(lambda: list(bob.clients)):
+            await asyncio.to_thread(bob.ping)
+
+    run(main)
+
+
 def test_leaving_a_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
     """As without asyncio."""
     bob = connect("Bob")
