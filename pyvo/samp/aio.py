@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
+from .exchange.waiting import seconds_of
 from .integrated_client import SAMPIntegratedClient
 from .transport.loop import Workers
 
@@ -170,7 +171,7 @@ class AsyncSAMPClient:
         await self._run(clients.follow)
         return clients
 
-    async def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+    async def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
         Wait until a client is there.
 
@@ -210,7 +211,7 @@ class AsyncSAMPClient:
 
     # Receiving
 
-    async def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+    async def receive(self, mtype: str = "*", timeout: str | float = 60.0) -> Any:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
@@ -219,15 +220,16 @@ class AsyncSAMPClient:
         mtype, timeout
             As of `SAMPIntegratedClient.receive`.
         """
+        seconds = seconds_of(timeout)
         incoming = AsyncIncoming(self, (mtype,), 1, 1)
         try:
-            return await asyncio.wait_for(anext(incoming), timeout if timeout > 0 else None)
+            return await asyncio.wait_for(anext(incoming), max(0.0, seconds) if seconds else None)
         except StopAsyncIteration:
             raise SAMPClientError("The client was disconnected") from None
         except SAMPTimeoutError:
             raise
         except TimeoutError:
-            raise SAMPTimeoutError(f"No {mtype} came within {timeout:g} s") from None
+            raise SAMPTimeoutError(f"No {mtype} came within {seconds:g} s") from None
         finally:
             await incoming.aclose()
 

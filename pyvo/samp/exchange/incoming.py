@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
 import weakref
 from collections import deque
@@ -27,6 +26,7 @@ from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..turns import give_way
 from .addressing import name_of
 from .loading import Sender, load
+from .waiting import Deadline
 
 if TYPE_CHECKING:
     from ..client import SAMPClient as Client
@@ -75,14 +75,14 @@ class Incoming:
 
     # Taking out
 
-    def get(self, timeout: float = 0) -> Any:
+    def get(self, timeout: str | float = 0) -> Any:
         """
         Wait for the next thing.
 
         Parameters
         ----------
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
 
         Returns
         -------
@@ -97,16 +97,16 @@ class Incoming:
             The queue was closed, or the client disconnected.
         """
         give_way()  # within a handler: what is waited for is behind it in the queue
-        deadline = time.monotonic() + timeout if timeout > 0 else None
+        deadline = Deadline(timeout)
         while True:
             with self._news:
                 while not self._items:
                     if self._end is not None:
                         raise self._end
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
+                    left = deadline.left
+                    if left == 0:
                         wanted = " or ".join(self._patterns)
-                        raise SAMPTimeoutError(f"No {wanted} came within {timeout:g} s")
+                        raise SAMPTimeoutError(f"No {wanted} came within {deadline.seconds:g} s")
                     self._news.wait(left)
             found = self.get_ready()
             if found is not None:

@@ -20,6 +20,7 @@ from ..handlers import Arrival
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
 from .reports import Delivery, SendReport
 from .sending import ask_all
+from .waiting import seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +135,7 @@ class Link:
 
     # What is done here
 
-    def select(self, rows: Any, *, timeout: float = 30.0) -> SendReport:
+    def select(self, rows: Any, *, timeout: str | float = 30.0) -> SendReport:
         """
         Select rows in the other programs.
 
@@ -142,7 +143,7 @@ class Link:
         ----------
         rows : boolean mask, or row numbers
             Which.
-        timeout : float
+        timeout : str, int or float
             Seconds that they have to answer; 0: no limit.
 
         Returns
@@ -163,7 +164,7 @@ class Link:
             self._selected = mask
         return self._tell(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
 
-    def highlight(self, row: int, *, timeout: float = 30.0) -> SendReport:
+    def highlight(self, row: int, *, timeout: str | float = 30.0) -> SendReport:
         """
         Highlight a row in the other programs.
 
@@ -171,7 +172,7 @@ class Link:
         ----------
         row : int
             Its number, from 0; a negative one counts from the end.
-        timeout : float
+        timeout : str, int or float
             Seconds that they have to answer; 0: no limit.
 
         Returns
@@ -183,7 +184,8 @@ class Link:
         self._highlighted = self._checked(row + self._rows if row < 0 else row)
         return self._tell(HIGHLIGHT, {"row": self._highlighted}, timeout)
 
-    def _tell(self, mtype: str, params: dict[str, Any], timeout: float) -> SendReport:
+    def _tell(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
+        seconds = seconds_of(timeout)
         holders = [each for each in self.report.deliveries if each.mtype and not each.failure]
         pause = threading.Event()
         while True:
@@ -194,8 +196,8 @@ class Link:
                     report.deliveries.append(Delivery(each.id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
                     messages[each.id] = {"samp.mtype": mtype, "samp.params": content}
-            ask_all(self._bench, report, messages, timeout)
-            report.wait(timeout)
+            ask_all(self._bench, report, messages, seconds)
+            report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
                 break
             pause.wait(PAUSE)

@@ -55,7 +55,7 @@ class Exchange:
         to: Who | None = None,
         name: str | None = None,
         mtype: str | None = None,
-        timeout: float = 60.0,
+        timeout: str | float = 60.0,
         *,
         table_id: str | None = None,
         progress: bool | None = None,
@@ -79,8 +79,8 @@ class Exchange:
             What the recipients shall call it; by default what it says of itself.
         mtype : str, optional
             The MType to use.
-        timeout : float
-            Seconds to wait for answers; 0: no limit. Later answers are still noted in the report.
+        timeout : str, int or float
+            Seconds to wait for answers; 0: no limit, less than 0: no wait. Later answers are still noted in the report.
         table_id : str, optional
             The table-id (image-id...). What is sent again under the same one replaces the earlier.
         progress : bool, optional
@@ -117,7 +117,7 @@ class Exchange:
         )  # fmt: skip
 
     def link(
-        self, table: Any, to: Who | None = None, name: str | None = None, timeout: float = 60.0
+        self, table: Any, to: Who | None = None, name: str | None = None, timeout: str | float = 60.0
     ) -> Link:
         """
         Send a table, and share selections of its rows from then on.
@@ -142,7 +142,7 @@ class Exchange:
 
     # Receiving
 
-    def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+    def receive(self, mtype: str = "*", timeout: str | float = 60.0) -> Any:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
@@ -152,8 +152,8 @@ class Exchange:
         ----------
         mtype : str
             MType or wildcard, such as ``"table.load.*"``.
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
 
         Returns
         -------
@@ -237,7 +237,7 @@ class Exchange:
         """The other clients: a list that the hub's events keep up to date."""
         return self._bench.clients
 
-    def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+    def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
         Wait until a client is there.
 
@@ -245,8 +245,8 @@ class Exchange:
         ----------
         client : str
             Its name, in upper or lower case, or id.
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
         mtype : str, optional
             What it has to be subscribed to.
 
@@ -264,7 +264,7 @@ class Exchange:
 
     # Viewers
 
-    def point_at(self, position: Any, to: Who | None = None, timeout: float = 20.0) -> SendReport:
+    def point_at(self, position: Any, to: Who | None = None, timeout: str | float = 20.0) -> SendReport:
         """
         Have viewers look at a position.
 
@@ -285,7 +285,7 @@ class Exchange:
 
         return send(self._bench, as_position(position), to, timeout=timeout)
 
-    def get_position(self, client: Who | None = None, timeout: float = 20.0) -> Any:
+    def get_position(self, client: Who | None = None, timeout: str | float = 20.0) -> Any:
         """
         Ask a viewer where it looks.
 
@@ -293,7 +293,7 @@ class Exchange:
         ----------
         client : str or entry of ``client.clients``, optional
             Which; without it, the only one that tells.
-        timeout : float
+        timeout : str, int or float
             Seconds that it has; 0: no limit.
 
         Returns
@@ -317,7 +317,7 @@ class Exchange:
 
         return DS9(self._host)
 
-    def aladin(self, script: str, to: Who | None = None, timeout: float = 60.0) -> str:
+    def aladin(self, script: str, to: Who | None = None, timeout: str | float = 60.0) -> str:
         """
         Have Aladin run a script.
 
@@ -327,7 +327,7 @@ class Exchange:
             Commands of Aladin's.
         to : str or entry of ``client.clients``, optional
             Which Aladin; without it, the only one.
-        timeout : float
+        timeout : str, int or float
             Seconds that it may take; 0: no limit.
 
         Returns

@@ -24,6 +24,7 @@ from ..handlers import Arrival
 from ..protocol import best_match, check_mtype
 from ..turns import give_way
 from .addressing import can_receive
+from .waiting import Deadline
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
@@ -157,11 +158,11 @@ class Clients:
 
     # Waiting
 
-    def wait_for(self, who: str, timeout: float, mtype: str | None) -> ClientInfo:
+    def wait_for(self, who: str, timeout: str | float, mtype: str | None) -> ClientInfo:
         """Wait for a client; see `Exchange.wait_for`."""
+        deadline = Deadline(timeout)
         give_way()  # within a handler: the events are behind it in the queue
         self.follow()
-        deadline = time.monotonic() + timeout if timeout > 0 else None
         with self._news:
             while True:
                 found, patience = self._find_settled(who, mtype)
@@ -169,15 +170,14 @@ class Clients:
                     return found
                 if self._end is not None:
                     raise self._end
-                now = time.monotonic()
-                left = None if deadline is None else deadline - now
-                if (left is not None and left <= 0) or not self._is_told():
+                left = deadline.left
+                if left == 0 or not self._is_told():
                     break
                 self._news.wait(min((x for x in (left, patience) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
-            f"No client called {who!r}{what} came within {timeout:g} s. Connected are: {present or 'none'}"
+            f"No client called {who!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
         )
 
     def _find_settled(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:

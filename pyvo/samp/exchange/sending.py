@@ -26,6 +26,7 @@ from .forms import Form, Product
 from .products import product_of
 from .reports import Delivery, SendReport
 from .shelf import Loan, Lot, plain_name
+from .waiting import patience_of, seconds_of
 from .writing import write_file
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def send(
     *,
     name: str | None = None,
     mtype: str | None = None,
-    timeout: float = 60.0,
+    timeout: str | float = 60.0,
     table_id: str | None = None,
     progress: bool | None = None,
     wait: bool = True,
@@ -67,6 +68,7 @@ def send(
     """
     host = bench.host
     host.client.require_key()
+    seconds = seconds_of(timeout)
     product = product_of(obj)
     forms = _forms(product, mtype)
     title = _plain(name if name is not None else product.name)
@@ -88,10 +90,10 @@ def send(
         for each in report.deliveries
         if each.mtype
     }
-    ask_all(bench, report, messages, timeout)
+    ask_all(bench, report, messages, seconds)
     if wait:
-        report.wait(timeout)
-        _warn(report, timeout)
+        report.wait(seconds)
+        _warn(report, seconds)
     return report
 
 
@@ -217,7 +219,7 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
         return
     if not can_receive(host):
         for recipient, message in messages.items():
-            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, timeout)
+            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, patience_of(timeout))
         return
     tag = f"samp-send-{secrets.token_hex(8)}"
 
