@@ -7,9 +7,11 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -366,6 +368,24 @@ with SAMPIntegratedClient(name="x") as client:
     assert "cannot be written" in error
     assert "TMPDIR" in error
     assert (files, ok) == ("[]", "True")
+
+
+@pytest.mark.parametrize(
+    "obj", [Table({"a": range(10_000)}), np.zeros((100, 100)), fits.BinTableHDU(Table({"a": range(10_000)}))]
+)
+def test_a_full_disk_by_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever those who write make of it, the error is that of the disk; and no directory is left."""
+    alice, bob = pair
+    Reader(bob, "table.load.fits", "image.load.fits")
+
+    def write(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing, "os", SimpleNamespace(**{**vars(os), "write": write}))
+    with pytest.raises(OSError, match="cannot be written: No space left") as caught:
+        alice.send(obj)
+    assert caught.value.errno == 28
+    assert list(Path(tempfile.gettempdir()).glob("pyvo-samp-*/*")) == []
 
 
 def test_a_really_full_disk(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

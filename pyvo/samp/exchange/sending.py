@@ -155,7 +155,11 @@ class _Place:
             path = bench.shelf.new_path(plain_name(name, form.suffix))
             # what stands in the file is base64 where it is a VOTable
             expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
-            write_file(path, form.write, expected, progress)
+            try:
+                write_file(path, form.write, expected, progress)
+            except BaseException:
+                bench.shelf.give_back(path)
+                raise
             return cls(lot=bench.shelf.add(path, name, ours=True, key=key), elsewhere=elsewhere)
         if product.path is not None:
             path = product.path

@@ -165,6 +165,20 @@ class Shelf:
             directory.mkdir(mode=0o700)
             return directory / name
 
+    @staticmethod
+    def give_back(path: Path) -> None:
+        """
+        Give back the room for a file that was not written.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            As `new_path` made it.
+        """
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
     def add(self, path: Path, name: str, *, ours: bool, key: str | None = None) -> Lot:
         """
         Put a file on the shelf.
@@ -314,9 +328,7 @@ class Shelf:
         for key in [key for key, other in self._by_key.items() if other is lot]:
             del self._by_key[key]
         if lot.ours:
-            with suppress(OSError):  # on Windows, while somebody reads it: it goes with the directory
-                lot.path.unlink(missing_ok=True)
-                lot.path.parent.rmdir()
+            self.give_back(lot.path)  # not on Windows, while somebody reads it: it goes with the directory
 
 
 class _Desk:
