@@ -46,6 +46,8 @@ class Product:
     path: Path | None = None
     #: The URL where it is already.
     url: str | None = None
+    #: Counts the rows of a table.
+    count: Callable[[], int] | None = None
 
 
 def is_a(obj: Any, module: str, *names: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,7 +66,7 @@ def _hdu_table(hdu: Any, name: str) -> Product:
         ),
         Form("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
     )
-    return Product("table", name or "table", forms, int(hdu.size))
+    return Product("table", name or "table", forms, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
 
 
 def hdulist_of(obj: Any) -> Product | None:
@@ -81,10 +82,8 @@ def hdulist_of(obj: Any) -> Product | None:
     if first.is_image:
         return _image(lambda: obj, name, size)
     table = _hdu_table(first, name)
-    fits_form = _image(lambda: obj, name, size).forms[0]
-    return Product(
-        "table", name, (Form("table.load.fits", ".fits", fits_form.write, "table-id"), *table.forms[1:]), size
-    )
+    fits_form = Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id")
+    return replace(table, forms=(fits_form, *table.forms[1:]), size=size)
 
 
 def nddata_of(obj: Any) -> Product | None:

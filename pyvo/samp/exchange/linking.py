@@ -15,9 +15,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import SAMPError, SAMPValueError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
 from ..handlers import Arrival
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
+from .forms import Product
+from .products import product_of
 from .reports import Delivery, SendReport
 from .sending import ask_all
 from .waiting import seconds_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from .workbench import Workbench
 
-__all__ = ["Link"]
+__all__ = ["Link", "linkable"]
 
 SELECT = "table.select.rowList"
 HIGHLIGHT = "table.highlight.row"
@@ -37,6 +39,34 @@ SETTLE_TIME = 5.0
 PAUSE = 0.1
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
+
+
+def linkable(table: Any) -> tuple[Product, int]:
+    """
+    Find out what a table is to others, and how many rows it has.
+
+    Parameters
+    ----------
+    table : object
+        The table, or what is sent as one.
+
+    Returns
+    -------
+    Product, int
+        What is sent of it, and the rows.
+
+    Raises
+    ------
+    SAMPTypeError
+        It is no table, or its rows cannot be counted.
+    """
+    product = product_of(table)
+    if product.kind != "table" or product.count is None:
+        raise SAMPTypeError(f"Tables can be linked, and {product.name!r} is sent as {product.kind}")
+    try:
+        return product, product.count()
+    except Exception as error:  # of whatever reads the file
+        raise SAMPTypeError(f"The rows of {product.name!r} cannot be counted: {error}") from error
 
 
 class Link:
@@ -159,6 +189,9 @@ class Link:
                 raise SAMPValueError(f"The mask has the shape {wanted.shape}, the table {self._rows} rows")
             mask = wanted.copy()
         else:
+            if wanted.size and wanted.dtype.kind not in "iu":
+                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
+                                     f"{wanted.ravel()[0]!r}")
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask

@@ -125,7 +125,7 @@ class Exchange:
         Parameters
         ----------
         table : astropy.table.Table
-            The table, or what `send` makes one of and has a length.
+            The table, or whatever `send` makes one of.
         to, name, timeout
             As of `send`.
 
@@ -133,12 +133,18 @@ class Exchange:
         -------
         Link
             With ``selection``, ``on_select``, ``select`` and ``highlight``.
+
+        Raises
+        ------
+        TypeError
+            It is no table.
         """
-        from .linking import Link  # noqa: PLC0415
+        from .linking import Link, linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
 
-        report = send(self._bench, table, to, name=name, timeout=timeout)
-        return Link(self._bench, len(table), report)
+        product, rows = linkable(table)
+        report = send(self._bench, product, to, name=name, timeout=timeout)
+        return Link(self._bench, rows, report)
 
     # Receiving
 

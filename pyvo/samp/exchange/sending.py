@@ -60,7 +60,7 @@ def send(
     bench : Workbench
         What the client has to work with.
     obj : object
-        What is sent.
+        What is sent; or the product that it is.
     to, name, mtype, timeout, table_id, progress, wait
         As there.
     params : dict, optional
@@ -69,7 +69,7 @@ def send(
     host = bench.host
     host.client.require_key()
     seconds = seconds_of(timeout)
-    product = product_of(obj)
+    product = obj if isinstance(obj, Product) else product_of(obj)
     forms = _forms(product, mtype)
     title = _plain(name if name is not None else product.name)
     identifier = table_id if table_id is not None else secrets.token_hex(8)

@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,7 @@ from ..errors import SAMPClientError, SAMPTypeError
 from ..url_book import local_path
 from .fetching import fetched, first_bytes
 from .forms import Form, Product
+from .loading import read_table
 from .products import SENDABLE
 from .sky_forms import coverage_forms
 from .table_forms import table_product
@@ -89,7 +91,8 @@ def _product(beginning: bytes, name: str, path: Path | None, url: str | None) ->
     size = path.stat().st_size if path is not None else 0
 
     def as_it_is(kind: str, *forms: Form) -> Product:
-        return Product(kind, name, forms, size, path, url)
+        count = partial(_count_rows, path, url) if kind == "table" else None
+        return Product(kind, name, forms, size, path, url, count)
 
     if head.startswith((b"SIMPLE  =", b"XTENSION")):
         kind, forms = _look_into_fits(head)
@@ -106,6 +109,12 @@ def _product(beginning: bytes, name: str, path: Path | None, url: str | None) ->
         raise SAMPTypeError(f"What {name!r} holds is not known. Of files these can be sent: FITS, VOTable, ECSV, CSV "
                             "and other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF.")
     return table_product(table, name)
+
+
+def _count_rows(path: Path | None, url: str | None) -> int:
+    with fetched(url, path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd in a file that others wrote nobody here is to blame
+        return len(read_table(file))
 
 
 def _unpacked(beginning: bytes) -> bytes:

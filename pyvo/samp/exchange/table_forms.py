@@ -21,7 +21,7 @@ def table_product(table: Any, name: str = "") -> Product:
         Form("table.load.fits", ".fits", lambda file: write_fits_table(table, file), "table-id"),
     )
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
-    return Product("table", name or "table", forms, size)
+    return Product("table", name or "table", forms, size, count=lambda: len(table))
 
 
 def table_of(obj: Any) -> Product | None:
@@ -53,7 +53,7 @@ def votable_of(obj: Any) -> Product | None:
                 "table-id",
             )
         )
-    return Product("table", name or "table", forms, size)
+    return Product("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
 
 
 def _write_document(document: Any, file: BinaryIO) -> None:
