@@ -12,11 +12,11 @@ from __future__ import annotations
 import secrets
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from ..errors import SAMPError, SAMPTypeError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
 from ..handlers import direct
 from ..protocol import best_match, check_mtype
 from ..url_book import PLAIN
@@ -80,7 +80,7 @@ def send(
         return report
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
-    places = {key: _Place.of(bench, product, form, title, identifier, progress) for key, form in used.items()}
+    places = _places(report, used, lambda form: _Place.of(bench, product, form, title, identifier, progress))
     ds9s = host.get_subscribed_clients("ds9.set")
     for each in report.deliveries:
         if each.mtype:
@@ -137,6 +137,32 @@ def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Deliver
     return delivery
 
 
+def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form], _Place]) -> dict[str, _Place]:
+    """
+    Have each form written that a recipient is to get.
+
+    One that cannot be written is the problem of those who take no other, and the error of all if there are no others.
+    """
+    places: dict[str, _Place] = {}
+    errors: list[SAMPError] = []
+    try:
+        for key, form in used.items():
+            try:
+                places[key] = place_of(form)
+            except (SAMPTypeError, SAMPValueError) as error:
+                errors.append(error)
+                for each in report.deliveries:
+                    if each.mtype == key:
+                        each.mtype, each.problem = "", str(error)
+        if errors and not places:
+            raise errors[0]
+    except BaseException:
+        for place in places.values():
+            place.discard()
+        raise
+    return places
+
+
 class _Place:
     """Where a form of the product can be read."""
 
@@ -157,6 +183,12 @@ class _Place:
             expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
             try:
                 write_file(path, form.write, expected, progress)
+            except (OSError, SAMPError):
+                bench.shelf.give_back(path)
+                raise
+            except Exception as error:  # of astropy, or of the library that the object is of
+                bench.shelf.give_back(path)
+                raise SAMPTypeError(f"The {product.kind} cannot be written for {form.mtype}: {error}") from error
             except BaseException:
                 bench.shelf.give_back(path)
                 raise
@@ -170,6 +202,11 @@ class _Place:
             lot = bench.shelf.add(path, product.path.name, ours=path is not product.path, key=key)
             return cls(lot=lot, elsewhere=elsewhere)
         return cls(quote(product.url, safe=PLAIN) if product.url else "")
+
+    def discard(self) -> None:
+        """Remove the file that was written for it."""
+        if self._lot is not None and self._lot.ours:
+            self._lot.discard()
 
     def for_one(self, *, is_ds9: bool) -> tuple[str, Loan | None]:
         """The URL for one recipient, and the loan that it is part of."""
