@@ -10,7 +10,7 @@ from typing import Any
 
 from .forms import attribute, warn
 
-__all__ = ["header_of"]
+__all__ = ["describes_data", "header_of"]
 
 #: What describes the file that the data once came from, not these data.
 _OF_THE_FILE = re.compile(
@@ -26,6 +26,18 @@ _OF_COORDINATES = re.compile(
 )
 #: Pixels along an axis of which nothing is known.
 LARGE = 10_000
+
+
+def describes_data(key: str) -> bool:
+    """
+    Tell whether a keyword of a header is about the data beside it, and about nothing else.
+
+    Parameters
+    ----------
+    key : str
+        The keyword.
+    """
+    return bool(_OF_THE_FILE.fullmatch(key.upper()) or _OF_COORDINATES.fullmatch(key.upper()))
 
 
 def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:

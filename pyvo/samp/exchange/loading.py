@@ -17,6 +17,7 @@ from ..errors import SAMPClientError
 from ..protocol import parse_float
 from .fetching import fetched
 from .fits_tables import read_fits_table
+from .table_forms import element_as_table
 
 __all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_position", "read_table"]
 
@@ -164,14 +165,7 @@ def read_table(path: Path) -> Any:
 def _read_votable(path: Path) -> Any:
     from astropy.io.votable import parse  # noqa: PLC0415
 
-    element = parse(path, verify="ignore").get_first_table()
-    table = element.to_table(use_names_over_ids=True)
-    for param in element.params:
-        value = param.value
-        if getattr(value, "ndim", None) == 0:
-            value = value.item()
-        table.meta.setdefault(param.name or param.ID, value)
-    return table
+    return element_as_table(parse(path, verify="ignore").get_first_table())
 
 
 def read_image(path: Path) -> Any:
@@ -226,9 +220,11 @@ def _read_spectrum(path: Path) -> Any:
             return table
     from astropy.nddata import StdDevUncertainty  # noqa: PLC0415
 
-    axis, flux = (table[column].quantity for column in ("spectral_axis", "flux"))
-    error = StdDevUncertainty(table["uncertainty"].quantity) if "uncertainty" in table.colnames else None
-    return kind(spectral_axis=axis, flux=flux, uncertainty=error)
+    mask = getattr(table["flux"], "mask", None)  # a spectrum has its own
+    plain = table.filled(float("nan")) if table.has_masked_columns else table
+    error = StdDevUncertainty(plain["uncertainty"].quantity) if "uncertainty" in plain.colnames else None
+    axis, flux = (plain[name].quantity for name in ("spectral_axis", "flux"))
+    return kind(spectral_axis=axis, flux=flux, uncertainty=error, mask=mask, meta=dict(table.meta))
 
 
 _READERS = {"table": read_table, "image": read_image, "spectrum": _read_spectrum, "coverage": _read_moc}
