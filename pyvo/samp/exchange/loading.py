@@ -128,8 +128,18 @@ def read_position(params: Mapping[str, Any]) -> Any:
     """
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
-    ra, dec = (parse_float(str(params.get(key, ""))) for key in ("ra", "dec"))
+    missing = [key for key in ("ra", "dec") if key not in params]
+    if missing:
+        raise SAMPClientError(f"The position has no {' and no '.join(missing)}")
+    ra, dec = (_degrees(key, params[key]) for key in ("ra", "dec"))
     return SkyCoord(ra, dec, unit="deg")
+
+
+def _degrees(key: str, value: Any) -> float:
+    try:
+        return parse_float(str(value))
+    except ValueError as error:
+        raise SAMPClientError(f"The position's {key}: {error}") from error
 
 
 def read_table(path: Path) -> Any:

@@ -212,10 +212,10 @@ class Exchange:
         Make a function the handler of an MType: ``@client.on("table.highlight.row")``.
 
         The function takes just the parameters of the message that it names, ``table_id`` for ``table-id``, decoded
-        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``numpy.ndarray``; a parameter annotated
-        with ``Table``, ``HDUList`` or ``SkyCoord`` is given what the message brings. It may name ``sender``,
-        ``mtype`` and ``params``, too. What it returns becomes the result of a call, an exception that it raises the
-        error.
+        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``,
+        an ``Enum``, ``numpy.ndarray``; a parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord``
+        is given what the message brings. It may name ``sender``, ``mtype`` and ``params``, too. What it returns
+        becomes the result of a call, an exception that it raises the error.
 
         Parameters
         ----------
