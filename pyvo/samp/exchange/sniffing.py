@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import SAMPClientError, SAMPTypeError
+from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError
 from ..url_book import local_path
 from .fetching import fetched, first_bytes
 from .forms import Form, Product
@@ -79,9 +79,13 @@ def product_at(place: str | os.PathLike[str]) -> Product:
 
 
 def _behind(url: str) -> Product:
-    if urlsplit(url).scheme not in {"http", "https"}:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SAMPValueError(f"{url!r} is no URL: {error}") from None
+    if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs can be sent, not {url!r}")
-    name = unquote(PurePosixPath(urlsplit(url).path).name) or "data"
+    name = unquote(PurePosixPath(parts.path).name) or "data"
     return _product(first_bytes(url, PEEK), name, None, url)
 
 
