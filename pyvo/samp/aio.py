@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from .aio_incoming import AsyncIncoming
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
 from .exchange.waiting import seconds_of
@@ -23,7 +24,6 @@ from .integrated_client import SAMPIntegratedClient
 from .transport.loop import Workers
 
 if TYPE_CHECKING:
-    from .exchange.incoming import Incoming
     from .exchange.presence import ClientInfo, Clients
 
 __all__ = ["AsyncIncoming", "AsyncSAMPClient"]
@@ -95,13 +95,12 @@ class AsyncSAMPClient:
         was_connected = self.client.is_connected
         try:
             await self._run(self._in_turn(self.client.connect), *args, **kwargs)
-        except asyncio.CancelledError:  # nobody is there to disconnect what will be connected
-            if not was_connected:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not was_connected:
+                # nobody is there to disconnect what will be connected
                 self._workers.submit(self._in_turn(self.client.disconnect))
                 self._end_workers()
-            raise
-        except BaseException:
-            if not self.client.is_connected:
+            elif not self.client.is_connected:
                 self._end_workers()
             raise
 
@@ -115,8 +114,8 @@ class AsyncSAMPClient:
 
     def _in_turn(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Have a function wait, in its thread, until what was asked for before is done; it has to be called."""
-        before, after = self._turn, threading.Event()
-        self._turn = after
+        before = self._turn
+        after = self._turn = threading.Event()
 
         def work(*args: Any, **kwargs: Any) -> Any:
             before.wait()
@@ -311,93 +310,3 @@ def _settle(
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(give)
-
-
-class AsyncIncoming(AsyncIterator[Any]):
-    """
-    An asynchronous iterator over what arrives.
-
-    Parameters
-    ----------
-    client : AsyncSAMPClient
-        The client.
-    mtypes : tuple of str
-        MTypes or wildcards.
-    limit : int
-        How many things may wait.
-    total : int, optional
-        How many things are taken at all.
-    """
-
-    def __init__(self, client: AsyncSAMPClient, mtypes: tuple[str, ...], limit: int, total: int | None) -> None:
-        self._client = client
-        self._mtypes = mtypes
-        self._limit = limit
-        self._total = total
-        self._news = asyncio.Event()
-        self._queue: Incoming | None = None
-        self._opening: asyncio.Future[Incoming] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def open(self) -> Self:
-        """Begin to take what arrives; the first ``anext`` does it as well."""
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._client._run(self._open))
-        try:  # one that is cancelled here does not cancel that: the queue would be nobody's
-            self._queue = await asyncio.shield(self._opening)
-        except Exception:
-            self._opening = None
-            raise
-        return self
-
-    def _open(self) -> Incoming:
-        from .exchange.incoming import Incoming  # noqa: PLC0415
-
-        self._client.client.client.require_key()
-        queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
-        loop, news = self._client._loop, self._news  # not self: who lets go of that lets go of the queue
-        assert loop is not None
-
-        def tell() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(news.set)
-
-        queue.on_news = tell
-        return queue
-
-    async def __anext__(self) -> Any:
-        await self.open()
-        queue = self._queue
-        assert queue is not None
-        while True:
-            self._news.clear()
-            item = queue.get_ready()
-            if item is not None:
-                return item
-            if queue.ended:
-                raise StopAsyncIteration
-            await self._news.wait()
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Take nothing any more. It may be repeated."""
-        opening, self._opening, self._queue = self._opening, None, None
-        if opening is not None:
-            await asyncio.shield(asyncio.ensure_future(self._close(opening)))
-
-    async def _close(self, opening: asyncio.Future[Incoming]) -> None:
-        try:
-            queue = await opening
-        except Exception:  # whoever wanted it has been told
-            return
-        if self._client._workers is not None:
-            await self._client._run(queue.close)
