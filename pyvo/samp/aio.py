@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from .aio_incoming import AsyncIncoming
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
+from .exchange.waiting import seconds_of
 from .integrated_client import SAMPIntegratedClient
 from .transport.loop import Workers
 
 if TYPE_CHECKING:
-    from .exchange.incoming import Incoming
     from .exchange.presence import ClientInfo, Clients
 
 __all__ = ["AsyncIncoming", "AsyncSAMPClient"]
@@ -73,6 +75,8 @@ class AsyncSAMPClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: Workers | None = None
         self._tasks: set[Any] = set()
+        self._turn = threading.Event()  # set when the last connect or disconnect that was asked for is done
+        self._turn.set()
 
     # Coming and going
 
@@ -88,10 +92,15 @@ class AsyncSAMPClient:
         self._loop = asyncio.get_running_loop()
         if self._workers is None:
             self._workers = Workers("samp-async")
+        was_connected = self.client.is_connected
         try:
-            await self._run(self.client.connect, *args, **kwargs)
-        except BaseException:
-            if not self.client.is_connected:
+            await self._run(self._in_turn(self.client.connect), *args, **kwargs)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not was_connected:
+                # nobody is there to disconnect what will be connected
+                self._workers.submit(self._in_turn(self.client.disconnect))
+                self._end_workers()
+            elif not self.client.is_connected:
                 self._end_workers()
             raise
 
@@ -100,8 +109,22 @@ class AsyncSAMPClient:
         for task in list(self._tasks):
             task.cancel()
         if self._workers is not None:
-            await asyncio.shield(self._run(self.client.disconnect))
+            await asyncio.shield(self._run(self._in_turn(self.client.disconnect)))
             self._end_workers()
+
+    def _in_turn(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a function wait, in its thread, until what was asked for before is done; it has to be called."""
+        before = self._turn
+        after = self._turn = threading.Event()
+
+        def work(*args: Any, **kwargs: Any) -> Any:
+            before.wait()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                after.set()
+
+        return work
 
     def _end_workers(self) -> None:
         workers, self._workers = self._workers, None
@@ -147,7 +170,7 @@ class AsyncSAMPClient:
         await self._run(clients.follow)
         return clients
 
-    async def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+    async def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
         Wait until a client is there.
 
@@ -187,7 +210,7 @@ class AsyncSAMPClient:
 
     # Receiving
 
-    async def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+    async def receive(self, mtype: str = "*", timeout: str | float = 60.0) -> Any:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
@@ -196,15 +219,16 @@ class AsyncSAMPClient:
         mtype, timeout
             As of `SAMPIntegratedClient.receive`.
         """
+        seconds = seconds_of(timeout)
         incoming = AsyncIncoming(self, (mtype,), 1, 1)
         try:
-            return await asyncio.wait_for(anext(incoming), timeout if timeout > 0 else None)
+            return await asyncio.wait_for(anext(incoming), max(0.0, seconds) if seconds else None)
         except StopAsyncIteration:
             raise SAMPClientError("The client was disconnected") from None
         except SAMPTimeoutError:
             raise
         except TimeoutError:
-            raise SAMPTimeoutError(f"No {mtype} came within {timeout:g} s") from None
+            raise SAMPTimeoutError(f"No {mtype} came within {seconds:g} s") from None
         finally:
             await incoming.aclose()
 
@@ -286,79 +310,3 @@ def _settle(
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(give)
-
-
-class AsyncIncoming(AsyncIterator[Any]):
-    """
-    An asynchronous iterator over what arrives.
-
-    Parameters
-    ----------
-    client : AsyncSAMPClient
-        The client.
-    mtypes : tuple of str
-        MTypes or wildcards.
-    limit : int
-        How many things may wait.
-    total : int, optional
-        How many things are taken at all.
-    """
-
-    def __init__(self, client: AsyncSAMPClient, mtypes: tuple[str, ...], limit: int, total: int | None) -> None:
-        self._client = client
-        self._mtypes = mtypes
-        self._limit = limit
-        self._total = total
-        self._news = asyncio.Event()
-        self._queue: Incoming | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def open(self) -> Self:
-        """Begin to take what arrives; the first ``anext`` does it as well."""
-        if self._queue is None:
-            self._queue = await self._client._run(self._open)
-        return self
-
-    def _open(self) -> Incoming:
-        from .exchange.incoming import Incoming  # noqa: PLC0415
-
-        self._client.client.client.require_key()
-        queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
-        loop = self._client._loop
-        assert loop is not None
-
-        def tell() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._news.set)
-
-        queue.on_news = tell
-        return queue
-
-    async def __anext__(self) -> Any:
-        await self.open()
-        queue = self._queue
-        assert queue is not None
-        while True:
-            self._news.clear()
-            item = queue.get_ready()
-            if item is not None:
-                return item
-            if queue.ended:
-                raise StopAsyncIteration
-            await self._news.wait()
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Take nothing any more. It may be repeated."""
-        queue, self._queue = self._queue, None
-        if queue is not None and self._client._workers is not None:
-            await self._client._run(queue.close)

@@ -156,6 +156,81 @@ def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("mtype", ["x-test.a", "x-test.*"])
+def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mtype: str) -> None:
+    """The queue that is being made then is nobody's, and takes nothing: what comes goes to the handlers."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            seen: list[str] = []
+
+            def note(sender: str) -> None:
+                seen.append(sender)
+
+            await asyncio.to_thread(client.on("x-test.a"), note)
+            queue = client.incoming(mtype)
+            for waiting in (client.receive(mtype, 20), anext(queue)):
+                task = asyncio.ensure_future(waiting)
+                await asyncio.sleep(0)  # it has begun, and waits for the thread that tells the hub
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await queue.aclose()
+            await queue.aclose()
+            while client.client._bench._queues:
+                await asyncio.sleep(0)
+            assert (await asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.a", 10))["samp.status"] == "samp.ok"
+            assert seen == [bob.get_public_id()]
+
+    run(main)
+
+
+def test_cancelling_connect(hub: SAMPHubServer, connect: Connect) -> None:
+    """Who gave up is not registered for ever, and may try again at once."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        for pauses in range(20):  # before it has begun, while it is at work, and when it is just done
+            client = AsyncSAMPClient(name="Alice")
+            connecting = asyncio.create_task(client.connect())
+            for _ in range(pauses):
+                await asyncio.to_thread(bob.ping)
+            if connecting.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await connecting
+            await client.connect()
+            assert client.is_connected
+            assert await client.get_registered_clients()
+            await client.disconnect()
+            left = asyncio.create_task(client.connect())
+            await asyncio.sleep(0)
+            left.cancel()
+        while await asyncio.to_thread(lambda: list(bob.clients)):
+            await asyncio.to_thread(bob.ping)
+
+    run(main)
+
+
+def test_leaving_a_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """As without asyncio."""
+    bob = connect("Bob")
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="Alice") as client:
+            sending = asyncio.create_task(asyncio.to_thread(
+                lambda: (bob.wait_for("alice", 20, "table.load.votable"), bob.send(table, "alice"))
+            ))
+            async for item in client.incoming("table.load.*"):
+                assert_same(item, table)
+                break
+            await sending
+            while "table.load.*" in await asyncio.to_thread(bob.get_subscriptions, "alice"):
+                continue
+
+    run(main)
+
+
 def test_disconnecting_ends_everything(hub: SAMPHubServer, connect: Connect) -> None:
     """Iterations end, handlers that are at work are cancelled, and their senders told."""
     bob = connect("Bob")

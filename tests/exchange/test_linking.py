@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.io.votable import from_table
 from astropy.table import Table
 
-from pyvo.samp import SAMPIntegratedClient, SAMPWarning
+from pyvo.samp import SAMPIntegratedClient, SAMPTypeError, SAMPValueError, SAMPWarning
 from pyvo.samp.exchange import linking
 
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
@@ -46,6 +49,40 @@ class Viewer:
 @pytest.fixture
 def viewer(pair: Pair) -> Viewer:
     return Viewer(pair[1])
+
+
+def test_tables_of_all_kinds(pair: Pair, table: Table, tmp_path: Path) -> None:
+    """The rows are those of the table, whatever it is in."""
+    alice, bob = pair
+    path = tmp_path / "cat.fits"
+    table.write(path)
+    table["name", "ra"].write(tmp_path / "cat.csv")
+    hdu = fits.BinTableHDU(table)
+    with bob.incoming("table.load.*") as queue:
+        for obj in (path, str(path), tmp_path / "cat.csv", hdu, fits.HDUList([fits.PrimaryHDU(), hdu]),
+                    from_table(table), np.asarray(table[["ra"]]), table[0]):
+            with alice.link(obj, to="bob") as link:
+                rows = len(queue.get(10))
+                assert link.selection.tolist() == [False] * rows
+                assert rows == (1 if obj.__class__.__name__ == "Row" else 3)
+
+
+def test_what_is_no_table(pair: Pair) -> None:
+    """Nobody is sent it."""
+    alice, bob = pair
+    with bob.incoming("*") as queue:
+        with pytest.raises(SAMPTypeError, match="Tables can be linked, and 'image' is sent as image"):
+            alice.link(np.zeros((3, 3)), to="bob")
+        assert len(queue) == 0
+
+
+def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
+    with pair[0].link(table, to="bob") as link:
+        for rows in ([1.5], ["a"], [None]):
+            with pytest.raises(SAMPValueError, match="by their numbers or a mask"):
+                link.select(rows)
+        assert link.select([]).ok
+        assert viewer.rows == [[]]
 
 
 def test_a_selection_there_is_a_mask_here(pair: Pair, viewer: Viewer, table: Table) -> None:

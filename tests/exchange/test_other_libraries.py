@@ -8,10 +8,11 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.nddata import StdDevUncertainty
 from astropy.table import Table
 
-from pyvo.samp import SAMPIntegratedClient
+from pyvo.samp import SAMPIntegratedClient, SAMPTypeError, SAMPWarning
 
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
@@ -55,6 +56,37 @@ def test_pandas(pair: Pair) -> None:
     assert len(exchange(pair, frame["n"], "table.load.votable")) == 2
 
 
+def test_pandas_dates(pair: Pair) -> None:
+    """Of any zone, and with some missing."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "zone": pandas.to_datetime(["2020-01-01T12:00", None]).tz_localize("Europe/Berlin"),
+            "plain": pandas.to_datetime(["2020-01-01", None]),
+            "long": pandas.to_timedelta([1, 2], unit="s"),
+        }
+    )
+    back = exchange(pair, frame, "table.load.votable")
+    assert [str(text) for text in back["zone"]] == ["2020-01-01T11:00:00.000", ""]
+    assert [str(text) for text in back["plain"]] == ["2020-01-01T00:00:00.000", ""]
+    assert back["long"].quantity.to_value("s").tolist() == [1, 2]
+
+
+def test_pandas_labels(pair: Pair) -> None:
+    """Every column arrives, also where labels are alike, or in several levels."""
+    pandas = pytest.importorskip("pandas")
+    levels = pandas.DataFrame({("a", "x"): [1], ("a", "y"): [2], ("b", ""): [3]})
+    assert exchange(pair, levels, "table.load.votable").colnames == ["a.x", "a.y", "b"]
+    alike = pandas.DataFrame([[1, 2, 3]], columns=["a", "a", "b"], index=pandas.Index([7], name="a"))
+    back = exchange(pair, alike, "table.load.votable")
+    assert [(name, back[name][0]) for name in back.colnames] == [("a", 7), ("a_2", 1), ("a_3", 2), ("b", 3)]
+    assert alike.columns.tolist() == ["a", "a", "b"]
+    several = pandas.DataFrame({"f": [1.0]}, index=pandas.MultiIndex.from_tuples([(1, "x")]))
+    assert exchange(pair, several, "table.load.votable").colnames == ["level_0", "level_1", "f"]
+    unnamed = pandas.DataFrame({"f": [1.0, 2.0]})[1:].set_index(pandas.Index(["x"]))
+    assert exchange(pair, unnamed, "table.load.votable").colnames == ["index", "f"]
+
+
 def test_moc(pair: Pair) -> None:
     mocpy = pytest.importorskip("mocpy")
     moc = mocpy.MOC.from_cone(lon=10 * u.deg, lat=20 * u.deg, radius=1 * u.deg, max_depth=10)
@@ -80,6 +112,30 @@ def test_spectrum(pair: Pair) -> None:
     assert back.uncertainty.array.tolist() == [1] * 20
     table = exchange(pair, spectrum, "table.load.votable")  # for those who take no spectra
     assert table["flux"].unit == u.Jy
+
+
+def test_all_of_a_spectrum(pair: Pair) -> None:
+    """Its mask and its plain metadata come along; what else there is the program is told."""
+    specutils = pytest.importorskip("specutils")
+    kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
+    header = fits.Header({"OBJECT": "Vega", "EXPTIME": 3.0, "NAXIS": 1, "CRVAL1": 5000.0})
+    spectrum = kind(
+        spectral_axis=np.linspace(5000, 6000, 4) * u.AA,
+        flux=np.arange(4) * u.Jy,
+        mask=np.array([False, True, False, False]),
+        meta={"header": header, "AIRMASS": np.float64(1.2), "steps": [1, 2]},
+    )
+    with pytest.warns(SAMPWarning, match="sent without steps"):
+        back = exchange(pair, spectrum, "spectrum.load.ssa-generic")
+    assert back.name == "Vega"
+    assert back.mask.tolist() == spectrum.mask.tolist()
+    assert back.flux.value[2:].tolist() == [2, 3]
+    assert (back.meta["AIRMASS"], back.meta["EXPTIME"]) == (1.2, 3.0)
+    assert "CRVAL1" not in back.meta
+    table = exchange(pair, spectrum, "table.load.fits")
+    assert np.isnan(np.ma.filled(table["flux"], np.nan)).tolist() == spectrum.mask.tolist()
+    with pytest.raises(SAMPTypeError, match="flux of 2 dimensions cannot be sent: send its spectra one by one"):
+        pair[0].send(kind(spectral_axis=np.linspace(1, 2, 4) * u.um, flux=np.ones((2, 4)) * u.Jy))
 
 
 def test_spectrum_like(pair: Pair) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,53 @@ def test_disconnecting_ends_the_wait(pair: Pair) -> None:
         list(alice.clients)
     alice.connect()
     assert [each.name for each in alice.clients] == ["Bob"]
+
+
+@pytest.mark.parametrize("timeout", [0, 20])
+def test_disconnecting_ends_a_wait_that_has_begun(pair: Pair, timeout: float) -> None:
+    """Whoever waits is told at once why nobody will come."""
+    alice, _ = pair
+    assert len(alice.clients) == 1
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            alice.wait_for("carol", timeout)
+        except SAMPClientError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not alice.clients._news._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        alice.ping()
+    alice.disconnect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "was disconnected" in str(errors[0])
+    alice.connect()
+    assert alice.wait_for("bob", 10).name == "Bob"
+
+
+def test_an_event_that_overtakes_an_answer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hub had answered before it told of a change does not undo that."""
+    alice, bob = pair
+    told = threading.Event()
+    alice.client.add_tap("test", ["samp.hub.event.subscriptions"], lambda arrival: told.set())
+    asked = alice.get_subscriptions
+    answers = []
+
+    def get_subscriptions(client_id: str) -> Any:
+        answer = asked(client_id)
+        if not answers:
+            bob.declare_subscriptions({"x-test.new": {}})
+            assert told.wait(10)
+            alice.ping()
+        answers.append(answer)
+        return answer
+
+    monkeypatch.setattr(alice, "get_subscriptions", get_subscriptions)
+    assert alice.wait_for("bob", 10, "x-test.new").id == bob.get_public_id()
 
 
 def test_a_new_hub(make_hub: Callable[..., SAMPHubServer]) -> None:

@@ -20,7 +20,7 @@ from astropy.io.votable import from_table, parse
 from astropy.nddata import CCDData, NDData
 from astropy.table import QTable, Table
 
-from pyvo.samp import SAMPClientError, SAMPTypeError
+from pyvo.samp import SAMPClientError, SAMPTypeError, SAMPValueError
 from pyvo.samp.exchange.forms import Product
 from pyvo.samp.exchange.products import product_of
 
@@ -69,7 +69,8 @@ def test_votables_are_sent_as_they_are(table: Table) -> None:
         assert back.get_first_table().params[0].value == 2000.0
         assert back.get_first_table().get_field_by_id("ra").ucd == "pos.eq.ra"
         assert len(Table.read(written(product, "table.load.fits"))) == 3
-    assert product_of(document.get_first_table()).kind == "table"
+    (of_one,) = parse(written(product_of(document.get_first_table()), "table.load.votable")).iter_tables()
+    assert {param.name: param.value for param in of_one.params}["equinox"] == 2000.0
 
 
 def test_what_makes_a_table(table: Table) -> None:
@@ -115,6 +116,8 @@ def test_masked_pixels_are_nan(image: CCDData) -> None:
 def test_tables_in_fits(table: Table) -> None:
     """A table HDU, and a file whose first data are one, are tables."""
     hdu = fits.BinTableHDU(table, name="CAT")
+    nameless = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table)])
+    assert product_of(nameless).name == "table"
     for obj in (hdu, fits.HDUList([fits.PrimaryHDU(), hdu])):
         product = product_of(obj)
         assert (product.kind, product.name, sorted(forms(product))) == ("table", "CAT", sorted(TABLE))
@@ -218,6 +221,9 @@ def test_places_of_no_use(tmp_path: Path) -> None:
         product_of("ftp://127.0.0.1/x.fits")
     with pytest.raises(SAMPClientError, match="cannot be read"):
         product_of("http://127.0.0.1:9/x.fits")
+    for url in ("http://[bad", "file://[bad/x"):
+        with pytest.raises(SAMPValueError, match=r"\[bad.* is no URL"):
+            product_of(url)
 
 
 def test_wcs_fixture() -> None:

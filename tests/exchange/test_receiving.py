@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import threading
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
-from astropy.table import Table
+from astropy.table import QTable, Table
 
 from pyvo.samp import (
     SAMPClientError,
@@ -126,6 +128,32 @@ def test_a_queue_keeps_the_order(pair: Pair, table: Table) -> None:
     assert [item.name for item in queue] == ["0", "1", "2", "3", "4"]  # and then it ends
     with pytest.raises(SAMPClientError, match="disconnected"):
         queue.get(1)
+
+
+def test_a_queue_that_was_left(pair: Pair, table: Table) -> None:
+    """Whoever leaves a loop has no queue any more: what comes then goes to the handlers, and the hub is told."""
+    alice, bob = pair
+    seen: list[str] = []
+
+    @bob.on("table.load.votable")
+    def load(name: str) -> None:
+        seen.append(name)
+
+    thread = when_subscribed(alice, "table.load.fits", lambda: alice.send(table, name="first"))
+    for item in bob.incoming("table.load.*"):
+        assert item.name == "first"
+        break
+    thread.join()
+    assert alice.send(table, name="second").ok
+    assert seen == ["second"]
+    while "table.load.*" in alice.get_subscriptions("bob"):  # each question is a message, and paces the loop
+        continue
+    queue = bob.incoming("x-test.a")
+    bob.disconnect()
+    del queue  # of a client that does not run
+    bob.connect()
+    while "x-test.a" in alice.get_subscriptions("bob"):
+        bob.declare_subscriptions()
 
 
 def test_sent_again(pair: Pair, table: Table) -> None:
@@ -376,6 +404,76 @@ def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None
     assert seen[0][1:] == ("Small", "Alice")
     assert seen[1][0].data.shape == (3, 4)
     assert (seen[2][0].ra.deg, seen[2][1]) == (10, 20)
+
+
+class Color(enum.Enum):
+    """What a handler may want."""
+
+    RED = "red"
+    TWO = 2
+
+
+def test_values_of_all_kinds(pair: Pair) -> None:
+    """Maps, tuples and members of an Enum; also where another annotation is known to a type checker only."""
+    alice, bob = pair
+    seen: dict[str, Any] = {}
+
+    @bob.on("x-test.many")
+    def many(
+        numbers: dict[str, int], pair: tuple[int, float], row: tuple[int, ...], color: Color, two: Color,
+        unknown: Unheard = None, maybe: Optional[dict[str, float]] = None,  # noqa: F821, UP045
+    ) -> None:  # fmt: skip
+        seen.update(locals())
+
+    answer = alice.ecall_and_wait("bob", "x-test.many", 10, numbers={"a": 1}, pair=[1, "2.5"], row=[1, 2], color="red",
+                                  two=2, maybe={"x": 1.5})
+    assert answer["samp.status"] == "samp.ok", answer
+    assert (seen["numbers"], seen["pair"], seen["row"]) == ({"a": 1}, (1, 2.5), (1, 2))
+    assert (seen["color"], seen["two"], seen["maybe"]) == (Color.RED, Color.TWO, {"x": 1.5})
+    good = {"numbers": {}, "pair": [1, 2], "row": [], "color": "red", "two": "2"}
+    for bad, text in (
+        ({"numbers": "1"}, "'numbers': a str came where a map"), ({"numbers": {"a": "x"}}, "'numbers': 'x' is not"),
+        ({"pair": [1]}, "1 items came where 2 were expected"), ({"color": "blue"}, "'blue' is none of red, 2"),
+    ):  # fmt: skip
+        answer = alice.ecall_and_wait("bob", "x-test.many", 10, **{**good, **bad})
+        assert text in answer["samp.error"]["samp.errortxt"]
+
+
+def test_objects_that_may_be_missing(pair: Pair, table: Table) -> None:
+    """One of several kinds, or none, as the annotation says; a QTable where that is wanted."""
+    alice, bob = pair
+    seen: list[Any] = []
+
+    @bob.on("table.load.votable")
+    def load(a: Table | None, b: Optional[Table], c: QTable, d: QTable | Table | None = None) -> None:  # noqa: UP045
+        seen.extend((a, b, c, d))
+
+    @bob.on("x-test.none")
+    def none(a: Table | None, b: Optional[SkyCoord], c: Table = "default") -> None:  # noqa: UP045
+        seen.extend((a, b, c))
+
+    @bob.on("coord.pointAt.sky")
+    def look(position: SkyCoord) -> None:
+        raise AssertionError("it is not called")
+
+    @bob.on("x-test.table")
+    def need(table: Table) -> None:
+        raise AssertionError("it is not called")
+
+    assert alice.send(table, to="bob").ok
+    assert [type(each) for each in seen] == [Table, Table, QTable, Table]
+    assert isinstance(seen[2]["ra"], u.Quantity)
+    assert seen[2].sender.name == "Alice"
+    seen.clear()
+    assert alice.ecall_and_wait("bob", "x-test.none", 10)["samp.status"] == "samp.ok"
+    assert seen == [None, None, "default"]
+    for mtype, params, text in (
+        ("coord.pointAt.sky", {}, "no parameter 'ra' and 'dec', of which 'position' is made"),
+        ("coord.pointAt.sky", {"ra": "1"}, "has no dec"),
+        ("coord.pointAt.sky", {"ra": "x", "dec": "1"}, "position's ra"),
+        ("x-test.table", {}, "no parameter 'url', of which 'table' is made"),
+    ):  # fmt: skip
+        assert text in alice.ecall_and_wait("bob", mtype, 10, **params)["samp.error"]["samp.errortxt"]
 
 
 def test_methods_partials_and_objects(pair: Pair) -> None:

@@ -7,9 +7,11 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -20,7 +22,14 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import Table
 
-from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPResponseError, SAMPWarning
+from pyvo.samp import (
+    SAMPClientError,
+    SAMPHubServer,
+    SAMPIntegratedClient,
+    SAMPResponseError,
+    SAMPTypeError,
+    SAMPWarning,
+)
 from pyvo.samp.exchange import writing
 from pyvo.samp.exchange.fetching import fetched
 from pyvo.samp.exchange.loading import read_image, read_table
@@ -335,6 +344,35 @@ def test_urls(pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch) -> No
     assert reader.params[0]["name"] == "x.fits"
 
 
+def test_a_form_that_cannot_be_written(pair: Pair, connect: Connect) -> None:
+    """It is the problem of those who take no other; the others get the table."""
+    alice, bob = pair
+    carol = connect("Carol")
+    reader = Reader(bob, "table.load.votable")
+    Reader(carol, "table.load.fits")
+    table = Table({"fine": [1, 2], "text": ["é", "b"]})
+    with pytest.warns(SAMPWarning, match="Carol did not load the table: .* as a FITS table. .* is in: text"):
+        report = alice.send(table)
+    assert reader.loaded[0]["text"].tolist() == ["é", "b"]
+    assert list(report.failed) == [carol.get_public_id()]
+    assert not report.ok
+    with pytest.raises(SAMPTypeError, match="is in: text"):
+        alice.send(table, to="carol")
+    assert list(Path(tempfile.gettempdir()).glob("pyvo-samp-*/*")) == []
+
+
+def test_what_fails_in_another_library(pair: Pair) -> None:
+    """The error says what was to be written, and is one of ours."""
+    alice, bob = pair
+    Reader(bob, "table.load.fits")
+    hdu = fits.BinTableHDU(Table({"a": [1]}))
+    hdu.writeto = lambda *args, **kwargs: 1 / 0
+    hdus = fits.HDUList([fits.PrimaryHDU(), hdu])
+    hdus.writeto = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(SAMPTypeError, match="The table cannot be written for table.load.fits: division"):
+        alice.send(hdus)
+
+
 # Disks and progress
 
 
@@ -366,6 +404,24 @@ with SAMPIntegratedClient(name="x") as client:
     assert "cannot be written" in error
     assert "TMPDIR" in error
     assert (files, ok) == ("[]", "True")
+
+
+@pytest.mark.parametrize(
+    "obj", [Table({"a": range(10_000)}), np.zeros((100, 100)), fits.BinTableHDU(Table({"a": range(10_000)}))]
+)
+def test_a_full_disk_by_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever those who write make of it, the error is that of the disk; and no directory is left."""
+    alice, bob = pair
+    Reader(bob, "table.load.fits", "image.load.fits")
+
+    def write(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing, "os", SimpleNamespace(**{**vars(os), "write": write}))
+    with pytest.raises(OSError, match="cannot be written: No space left") as caught:
+        alice.send(obj)
+    assert caught.value.errno == 28
+    assert list(Path(tempfile.gettempdir()).glob("pyvo-samp-*/*")) == []
 
 
 def test_a_really_full_disk(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError
-from .forms import Form, Product, attribute, first_text, is_a
+from .forms import Form, Product, attribute, first_text, is_a, warn
+from .headers import header_of
 from .table_forms import table_product
 from .votable_writer import write_votable
 
@@ -64,7 +66,7 @@ def _hdu_table(hdu: Any, name: str) -> Product:
         ),
         Form("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
     )
-    return Product("table", name or "table", forms, int(hdu.size))
+    return Product("table", name or "table", forms, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
 
 
 def hdulist_of(obj: Any) -> Product | None:
@@ -80,10 +82,8 @@ def hdulist_of(obj: Any) -> Product | None:
     if first.is_image:
         return _image(lambda: obj, name, size)
     table = _hdu_table(first, name)
-    fits_form = _image(lambda: obj, name, size).forms[0]
-    return Product(
-        "table", name, (Form("table.load.fits", ".fits", fits_form.write, "table-id"), *table.forms[1:]), size
-    )
+    fits_form = Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id")
+    return replace(table, forms=(fits_form, *table.forms[1:]), size=size)
 
 
 def nddata_of(obj: Any) -> Product | None:
@@ -92,25 +92,18 @@ def nddata_of(obj: Any) -> Product | None:
         return None
     import numpy as np  # noqa: PLC0415
 
-    if np.ndim(obj.data) < 2:
-        return None
+    if (dimensions := np.ndim(obj.data)) < 2:
+        raise SAMPTypeError(f"{type(obj).__name__} with data of {dimensions} dimensions is no image, which has two")
 
     def hdus() -> Any:
         from astropy.io import fits  # noqa: PLC0415
 
-        header = fits.Header()
-        for key, value in dict(obj.meta).items():
-            if isinstance(value, str | int | float | bool):
-                header[key] = value
-        if obj.wcs is not None and hasattr(obj.wcs, "to_header"):
-            # what else describes another coordinate system would contradict it
-            header.update(obj.wcs.to_header(relax=True))
+        header = header_of(obj.meta, obj.wcs)
         if obj.unit is not None:
             header["BUNIT"] = obj.unit.to_string()
-        data = _pixels(np.asarray(obj.data))
-        if obj.mask is not None and np.any(obj.mask):
-            data = np.where(obj.mask, np.nan, data).astype("f8" if data.dtype.itemsize > 4 else "f4")
-        return fits.HDUList([fits.PrimaryHDU(data, header)])
+        if obj.uncertainty is not None:
+            warn("Image viewers load no uncertainties: the image is sent without its own")
+        return fits.HDUList([fits.PrimaryHDU(_pixels(np.asarray(obj.data), obj.mask), header)])
 
     return _image(hdus, first_text(obj.meta.get("name"), obj.meta.get("OBJECT")), int(np.asarray(obj.data).nbytes))
 
@@ -131,18 +124,23 @@ def array_of(obj: Any) -> Product | None:
     def hdus() -> Any:
         from astropy.io import fits  # noqa: PLC0415
 
-        filled = obj
-        if is_a(obj, "numpy.ma", "MaskedArray"):
-            filled = np.ma.filled(obj.astype("f8"), np.nan)
         header = fits.Header()
         if getattr(obj, "unit", None) is not None:
             header["BUNIT"] = obj.unit.to_string()
-        return fits.HDUList([fits.PrimaryHDU(_pixels(np.asarray(filled)), header)])
+        # of masked arrays there are two kinds, numpy's and astropy's
+        pixels = np.asarray(np.ma.getdata(attribute(obj, "unmasked") if hasattr(obj, "unmasked") else obj))
+        return fits.HDUList([fits.PrimaryHDU(_pixels(pixels, attribute(obj, "mask")), header)])
 
     return _image(hdus, "", int(obj.nbytes))
 
 
-def _pixels(data: Any) -> Any:
-    """The pixels in a type that FITS has."""
-    changed = {"b1": "u1", "f2": "f4", "f16": "f8"}.get(f"{data.dtype.kind}{data.dtype.itemsize}")
+def _pixels(data: Any, mask: Any) -> Any:
+    """The pixels in a type that FITS has, and that has NaN for those under the mask."""
+    import numpy as np  # noqa: PLC0415
+
+    kind, size = data.dtype.kind, data.dtype.itemsize
+    if mask is not None and np.any(mask):
+        wide = size > 4 or (size > 2 and kind in "iu")
+        return np.where(mask, np.nan, data).astype("f8" if wide else "f4")
+    changed = {"b1": "u1", "i1": "i2", "f2": "f4", "f12": "f8", "f16": "f8"}.get(f"{kind}{size}")
     return data if changed is None else data.astype(changed)

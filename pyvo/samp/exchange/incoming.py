@@ -5,27 +5,31 @@ What arrives, one thing after the other: `receive` and `incoming`.
 While a queue is open it takes the messages that it is for before any handler sees them; it changes no binding, so that
 none has to be restored. What arrives is fetched and read before the sender gets its answer, which is an error if that
 fails: whoever sent it may then remove its file.
+
+Nothing here holds a queue but the program: one that it has let go, by leaving a loop for one, takes nothing any more.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, SAMPWarning
-from ..handlers import Arrival
+from ..handlers import Arrival, Tap
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..turns import give_way
 from .addressing import name_of
 from .loading import Sender, load
+from .waiting import Deadline
 
 if TYPE_CHECKING:
+    from ..client import SAMPClient as Client
     from .workbench import Workbench
 
 __all__ = ["Incoming"]
@@ -62,19 +66,23 @@ class Incoming:
         self._end: SAMPError | None = None
         #: Called in another thread when there is news; for event loops.
         self.on_news: Callable[[], object] | None = None
-        bench.host.client.add_tap(self, mtypes, self._take)
+        self._key = object()  # what it is known by where it must not be held
+        take = weakref.WeakMethod(self._take)
+        bench.host.client.add_tap(self._key, mtypes, lambda arrival: _take_if_there(take, arrival))
         bench.add_queue(self)
+        self._finalizer = weakref.finalize(self, _let_go, weakref.ref(bench.host.client), self._key)
+        self._finalizer.atexit = False
 
     # Taking out
 
-    def get(self, timeout: float = 0) -> Any:
+    def get(self, timeout: str | float = 0) -> Any:
         """
         Wait for the next thing.
 
         Parameters
         ----------
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
 
         Returns
         -------
@@ -89,16 +97,16 @@ class Incoming:
             The queue was closed, or the client disconnected.
         """
         give_way()  # within a handler: what is waited for is behind it in the queue
-        deadline = time.monotonic() + timeout if timeout > 0 else None
+        deadline = Deadline(timeout)
         while True:
             with self._news:
                 while not self._items:
                     if self._end is not None:
                         raise self._end
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
+                    left = deadline.left
+                    if left == 0:
                         wanted = " or ".join(self._patterns)
-                        raise SAMPTimeoutError(f"No {wanted} came within {timeout:g} s")
+                        raise SAMPTimeoutError(f"No {wanted} came within {deadline.seconds:g} s")
                     self._news.wait(left)
             found = self.get_ready()
             if found is not None:
@@ -137,10 +145,11 @@ class Incoming:
     def close(self) -> None:
         """Take nothing any more. It may be repeated."""
         self.end(SAMPClientError("The queue is closed"))
+        self._finalizer.detach()
         self._bench.remove_queue(self)
         host = self._bench.host
         if host is not None:
-            host.client.remove_tap(self)
+            host.client.remove_tap(self._key)
 
     def end(self, reason: SAMPError) -> None:
         """Let those who wait know that nothing will come."""
@@ -214,6 +223,22 @@ class Incoming:
         on_news = self.on_news
         if on_news is not None:
             on_news()
+
+
+def _take_if_there(take: weakref.WeakMethod[Any], arrival: Arrival) -> dict[str, SAMPValue] | None:
+    method: Tap | None = take()
+    return method(arrival) if method is not None else None
+
+
+def _let_go(client: weakref.ref[Client], key: object) -> None:
+    """Have it known that nobody waits for these messages any more; in another thread, as this may be any."""
+    there = client()
+    if there is None:
+        return
+    try:
+        there.loop.run_in_worker(there.remove_tap, key)
+    except SAMPClientError:  # it is not running, and has none
+        threading.Thread(target=there.remove_tap, args=(key,), daemon=True).start()
 
 
 def _key(arrival: Arrival) -> tuple[str, ...] | None:

@@ -15,18 +15,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import SAMPError, SAMPValueError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
 from ..handlers import Arrival
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
+from .forms import Product
+from .products import product_of
 from .reports import Delivery, SendReport
 from .sending import ask_all
+from .waiting import seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .workbench import Workbench
 
-__all__ = ["Link"]
+__all__ = ["Link", "linkable"]
 
 SELECT = "table.select.rowList"
 HIGHLIGHT = "table.highlight.row"
@@ -36,6 +39,34 @@ SETTLE_TIME = 5.0
 PAUSE = 0.1
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
+
+
+def linkable(table: Any) -> tuple[Product, int]:
+    """
+    Find out what a table is to others, and how many rows it has.
+
+    Parameters
+    ----------
+    table : object
+        The table, or what is sent as one.
+
+    Returns
+    -------
+    Product, int
+        What is sent of it, and the rows.
+
+    Raises
+    ------
+    SAMPTypeError
+        It is no table, or its rows cannot be counted.
+    """
+    product = product_of(table)
+    if product.kind != "table" or product.count is None:
+        raise SAMPTypeError(f"Tables can be linked, and {product.name!r} is sent as {product.kind}")
+    try:
+        return product, product.count()
+    except Exception as error:  # of whatever reads the file
+        raise SAMPTypeError(f"The rows of {product.name!r} cannot be counted: {error}") from error
 
 
 class Link:
@@ -134,7 +165,7 @@ class Link:
 
     # What is done here
 
-    def select(self, rows: Any, *, timeout: float = 30.0) -> SendReport:
+    def select(self, rows: Any, *, timeout: str | float = 30.0) -> SendReport:
         """
         Select rows in the other programs.
 
@@ -142,7 +173,7 @@ class Link:
         ----------
         rows : boolean mask, or row numbers
             Which.
-        timeout : float
+        timeout : str, int or float
             Seconds that they have to answer; 0: no limit.
 
         Returns
@@ -158,12 +189,15 @@ class Link:
                 raise SAMPValueError(f"The mask has the shape {wanted.shape}, the table {self._rows} rows")
             mask = wanted.copy()
         else:
+            if wanted.size and wanted.dtype.kind not in "iu":
+                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
+                                     f"{wanted.ravel()[0]!r}")
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask
         return self._tell(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
 
-    def highlight(self, row: int, *, timeout: float = 30.0) -> SendReport:
+    def highlight(self, row: int, *, timeout: str | float = 30.0) -> SendReport:
         """
         Highlight a row in the other programs.
 
@@ -171,7 +205,7 @@ class Link:
         ----------
         row : int
             Its number, from 0; a negative one counts from the end.
-        timeout : float
+        timeout : str, int or float
             Seconds that they have to answer; 0: no limit.
 
         Returns
@@ -183,7 +217,8 @@ class Link:
         self._highlighted = self._checked(row + self._rows if row < 0 else row)
         return self._tell(HIGHLIGHT, {"row": self._highlighted}, timeout)
 
-    def _tell(self, mtype: str, params: dict[str, Any], timeout: float) -> SendReport:
+    def _tell(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
+        seconds = seconds_of(timeout)
         holders = [each for each in self.report.deliveries if each.mtype and not each.failure]
         pause = threading.Event()
         while True:
@@ -194,8 +229,8 @@ class Link:
                     report.deliveries.append(Delivery(each.id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
                     messages[each.id] = {"samp.mtype": mtype, "samp.params": content}
-            ask_all(self._bench, report, messages, timeout)
-            report.wait(timeout)
+            ask_all(self._bench, report, messages, seconds)
+            report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
                 break
             pause.wait(PAUSE)

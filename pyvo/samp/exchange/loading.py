@@ -16,6 +16,8 @@ from typing import Any, Self
 from ..errors import SAMPClientError
 from ..protocol import parse_float
 from .fetching import fetched
+from .fits_tables import read_fits_table
+from .table_forms import element_as_table
 
 __all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_position", "read_table"]
 
@@ -126,8 +128,18 @@ def read_position(params: Mapping[str, Any]) -> Any:
     """
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
-    ra, dec = (parse_float(str(params.get(key, ""))) for key in ("ra", "dec"))
+    missing = [key for key in ("ra", "dec") if key not in params]
+    if missing:
+        raise SAMPClientError(f"The position has no {' and no '.join(missing)}")
+    ra, dec = (_degrees(key, params[key]) for key in ("ra", "dec"))
     return SkyCoord(ra, dec, unit="deg")
+
+
+def _degrees(key: str, value: Any) -> float:
+    try:
+        return parse_float(str(value))
+    except ValueError as error:
+        raise SAMPClientError(f"The position's {key}: {error}") from error
 
 
 def read_table(path: Path) -> Any:
@@ -152,7 +164,7 @@ def read_table(path: Path) -> Any:
         return _read_votable(path)
     if beginning.startswith((b"SIMPLE  =", b"\x1f\x8b")):
         try:
-            return Table.read(path, format="fits")
+            return read_fits_table(path)
         except OSError:
             if beginning.startswith(b"SIMPLE"):
                 raise
@@ -163,14 +175,7 @@ def read_table(path: Path) -> Any:
 def _read_votable(path: Path) -> Any:
     from astropy.io.votable import parse  # noqa: PLC0415
 
-    element = parse(path, verify="ignore").get_first_table()
-    table = element.to_table(use_names_over_ids=True)
-    for param in element.params:
-        value = param.value
-        if getattr(value, "ndim", None) == 0:
-            value = value.item()
-        table.meta.setdefault(param.name or param.ID, value)
-    return table
+    return element_as_table(parse(path, verify="ignore").get_first_table())
 
 
 def read_image(path: Path) -> Any:
@@ -225,9 +230,11 @@ def _read_spectrum(path: Path) -> Any:
             return table
     from astropy.nddata import StdDevUncertainty  # noqa: PLC0415
 
-    axis, flux = (table[column].quantity for column in ("spectral_axis", "flux"))
-    error = StdDevUncertainty(table["uncertainty"].quantity) if "uncertainty" in table.colnames else None
-    return kind(spectral_axis=axis, flux=flux, uncertainty=error)
+    mask = getattr(table["flux"], "mask", None)  # a spectrum has its own
+    plain = table.filled(float("nan")) if table.has_masked_columns else table
+    error = StdDevUncertainty(plain["uncertainty"].quantity) if "uncertainty" in plain.colnames else None
+    axis, flux = (plain[name].quantity for name in ("spectral_axis", "flux"))
+    return kind(spectral_axis=axis, flux=flux, uncertainty=error, mask=mask, meta=dict(table.meta))
 
 
 _READERS = {"table": read_table, "image": read_image, "spectrum": _read_spectrum, "coverage": _read_moc}

@@ -55,7 +55,7 @@ class Exchange:
         to: Who | None = None,
         name: str | None = None,
         mtype: str | None = None,
-        timeout: float = 60.0,
+        timeout: str | float = 60.0,
         *,
         table_id: str | None = None,
         progress: bool | None = None,
@@ -79,8 +79,8 @@ class Exchange:
             What the recipients shall call it; by default what it says of itself.
         mtype : str, optional
             The MType to use.
-        timeout : float
-            Seconds to wait for answers; 0: no limit. Later answers are still noted in the report.
+        timeout : str, int or float
+            Seconds to wait for answers; 0: no limit, less than 0: no wait. Later answers are still noted in the report.
         table_id : str, optional
             The table-id (image-id...). What is sent again under the same one replaces the earlier.
         progress : bool, optional
@@ -117,7 +117,7 @@ class Exchange:
         )  # fmt: skip
 
     def link(
-        self, table: Any, to: Who | None = None, name: str | None = None, timeout: float = 60.0
+        self, table: Any, to: Who | None = None, name: str | None = None, timeout: str | float = 60.0
     ) -> Link:
         """
         Send a table, and share selections of its rows from then on.
@@ -125,7 +125,7 @@ class Exchange:
         Parameters
         ----------
         table : astropy.table.Table
-            The table, or what `send` makes one of and has a length.
+            The table, or whatever `send` makes one of.
         to, name, timeout
             As of `send`.
 
@@ -133,16 +133,22 @@ class Exchange:
         -------
         Link
             With ``selection``, ``on_select``, ``select`` and ``highlight``.
+
+        Raises
+        ------
+        TypeError
+            It is no table.
         """
-        from .linking import Link  # noqa: PLC0415
+        from .linking import Link, linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
 
-        report = send(self._bench, table, to, name=name, timeout=timeout)
-        return Link(self._bench, len(table), report)
+        product, rows = linkable(table)
+        report = send(self._bench, product, to, name=name, timeout=timeout)
+        return Link(self._bench, rows, report)
 
     # Receiving
 
-    def receive(self, mtype: str = "*", timeout: float = 60.0) -> Any:
+    def receive(self, mtype: str = "*", timeout: str | float = 60.0) -> Any:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
@@ -152,8 +158,8 @@ class Exchange:
         ----------
         mtype : str
             MType or wildcard, such as ``"table.load.*"``.
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
 
         Returns
         -------
@@ -182,7 +188,8 @@ class Exchange:
         Iterate over what arrives: ``for table in client.incoming("table.load.*"): ...``.
 
         What comes while an iteration is at work waits in a queue. The loop ends when the client is disconnected, or
-        by ``close()`` from another thread.
+        by ``close()`` from another thread. With the queue all that waits in it is given up, so ``with
+        client.incoming("table.load.*") as queue: ...`` is the way to keep it for longer than one loop.
 
         Parameters
         ----------
@@ -205,10 +212,10 @@ class Exchange:
         Make a function the handler of an MType: ``@client.on("table.highlight.row")``.
 
         The function takes just the parameters of the message that it names, ``table_id`` for ``table-id``, decoded
-        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``numpy.ndarray``; a parameter annotated
-        with ``Table``, ``HDUList`` or ``SkyCoord`` is given what the message brings. It may name ``sender``,
-        ``mtype`` and ``params``, too. What it returns becomes the result of a call, an exception that it raises the
-        error.
+        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``,
+        an ``Enum``, ``numpy.ndarray``; a parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord``
+        is given what the message brings. It may name ``sender``, ``mtype`` and ``params``, too. What it returns
+        becomes the result of a call, an exception that it raises the error.
 
         Parameters
         ----------
@@ -236,7 +243,7 @@ class Exchange:
         """The other clients: a list that the hub's events keep up to date."""
         return self._bench.clients
 
-    def wait_for(self, client: str, timeout: float = 60.0, mtype: str | None = None) -> ClientInfo:
+    def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
         Wait until a client is there.
 
@@ -244,8 +251,8 @@ class Exchange:
         ----------
         client : str
             Its name, in upper or lower case, or id.
-        timeout : float
-            Seconds; 0 waits without limit.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, and less than 0 not at all.
         mtype : str, optional
             What it has to be subscribed to.
 
@@ -263,7 +270,7 @@ class Exchange:
 
     # Viewers
 
-    def point_at(self, position: Any, to: Who | None = None, timeout: float = 20.0) -> SendReport:
+    def point_at(self, position: Any, to: Who | None = None, timeout: str | float = 20.0) -> SendReport:
         """
         Have viewers look at a position.
 
@@ -284,7 +291,7 @@ class Exchange:
 
         return send(self._bench, as_position(position), to, timeout=timeout)
 
-    def get_position(self, client: Who | None = None, timeout: float = 20.0) -> Any:
+    def get_position(self, client: Who | None = None, timeout: str | float = 20.0) -> Any:
         """
         Ask a viewer where it looks.
 
@@ -292,7 +299,7 @@ class Exchange:
         ----------
         client : str or entry of ``client.clients``, optional
             Which; without it, the only one that tells.
-        timeout : float
+        timeout : str, int or float
             Seconds that it has; 0: no limit.
 
         Returns
@@ -316,7 +323,7 @@ class Exchange:
 
         return DS9(self._host)
 
-    def aladin(self, script: str, to: Who | None = None, timeout: float = 60.0) -> str:
+    def aladin(self, script: str, to: Who | None = None, timeout: str | float = 60.0) -> str:
         """
         Have Aladin run a script.
 
@@ -326,7 +333,7 @@ class Exchange:
             Commands of Aladin's.
         to : str or entry of ``client.clients``, optional
             Which Aladin; without it, the only one.
-        timeout : float
+        timeout : str, int or float
             Seconds that it may take; 0: no limit.
 
         Returns

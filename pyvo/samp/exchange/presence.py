@@ -24,6 +24,7 @@ from ..handlers import Arrival
 from ..protocol import best_match, check_mtype
 from ..turns import give_way
 from .addressing import can_receive
+from .waiting import Deadline
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
@@ -105,6 +106,8 @@ class Clients:
         self._following = False
         self._wanted = False
         self._filling = threading.Lock()
+        self._told: set[str] = set()  # of whom events have told since somebody began to ask about all
+        self._end: SAMPClientError | None = None
         self._listeners: list[Callable[[str], object]] = []
 
     # What is seen
@@ -155,25 +158,26 @@ class Clients:
 
     # Waiting
 
-    def wait_for(self, who: str, timeout: float, mtype: str | None) -> ClientInfo:
+    def wait_for(self, who: str, timeout: str | float, mtype: str | None) -> ClientInfo:
         """Wait for a client; see `Exchange.wait_for`."""
+        deadline = Deadline(timeout)
         give_way()  # within a handler: the events are behind it in the queue
         self.follow()
-        deadline = time.monotonic() + timeout if timeout > 0 else None
         with self._news:
             while True:
                 found, patience = self._find_settled(who, mtype)
                 if found is not None:
                     return found
-                now = time.monotonic()
-                left = None if deadline is None else deadline - now
-                if (left is not None and left <= 0) or not self._is_told():
+                if self._end is not None:
+                    raise self._end
+                left = deadline.left
+                if left == 0 or not self._is_told():
                     break
                 self._news.wait(min((x for x in (left, patience) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
-            f"No client called {who!r}{what} came within {timeout:g} s. Connected are: {present or 'none'}"
+            f"No client called {who!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
         )
 
     def _find_settled(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
@@ -204,6 +208,8 @@ class Clients:
         if host is None:
             return
         host.client.require_key()
+        with self._news:
+            self._end = None
         if not can_receive(host):  # it is told nothing, and asks each time
             self._fill(host)
             return
@@ -227,9 +233,17 @@ class Clients:
         """
         self._listeners.append(listener)
 
-    def clear(self) -> None:
-        """Forget everybody: the connection has ended."""
+    def clear(self, *, end: SAMPClientError | None = None) -> None:
+        """
+        Forget everybody: the connection has ended.
+
+        Parameters
+        ----------
+        end : SAMPClientError, optional
+            What those who wait for somebody are told, if no other hub is to be waited for.
+        """
         with self._news:
+            self._end = end
             self._known.clear()
             self._named_since.clear()
             self._gone.clear()
@@ -254,15 +268,29 @@ class Clients:
         ids = [client_id for client_id in host.get_registered_clients() if client_id not in {own, hub}]
         with self._news:
             before = set(self._known)
+            self._told.clear()
         for client_id in ids:
-            try:
-                info = ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id))
-            except SAMPProxyError:  # it has just left
+            while (info := self._asked(host, client_id)) is not None and not self._put_unless_told(info):
                 continue
-            self._put(info)
         with self._news:
             for client_id in before - set(ids):
                 self._known.pop(client_id, None)
+
+    @staticmethod
+    def _asked(host: Host, client_id: str) -> ClientInfo | None:
+        try:
+            return ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id))
+        except SAMPProxyError:  # it has just left
+            return None
+
+    def _put_unless_told(self, info: ClientInfo) -> bool:
+        """Note what the hub has answered, unless an event has come meanwhile: it may be newer than the answer."""
+        with self._news:
+            if info.id in self._told:
+                self._told.discard(info.id)
+                return False
+            self._put(info)
+            return True
 
     def _put(self, info: ClientInfo) -> None:
         with self._news:
@@ -285,6 +313,7 @@ class Clients:
         with self._news:
             if arrival.private_key != host.get_private_key():  # it was the last hub's
                 return
+            self._told.add(client_id)
             info = self._known.get(client_id, ClientInfo(client_id))
             if what == "unregister":
                 self._gone.add(client_id)

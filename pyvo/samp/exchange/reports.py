@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import html
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SAMPResponseError
 from ..turns import give_way
+from .waiting import Deadline
 
 if TYPE_CHECKING:
     from .shelf import Loan
@@ -119,21 +119,21 @@ class SendReport:
 
     # Waiting
 
-    def wait(self, timeout: float = 0) -> Self:
+    def wait(self, timeout: str | float = 0) -> Self:
         """
         Wait until every recipient has answered.
 
         Parameters
         ----------
-        timeout : float
-            Seconds; 0 waits without limit, until they have answered or are gone.
+        timeout : str, int or float
+            Seconds; 0 waits without limit, until they have answered or are gone, and less than 0 not at all.
         """
         give_way()  # within a handler: the answers are behind it in the queue
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         with self._news:
             while self.waiting or self._settling:
-                left = deadline - time.monotonic() if timeout > 0 else None
-                if left is not None and left <= 0:
+                left = deadline.left
+                if left == 0:
                     break
                 self._news.wait(left)
         return self

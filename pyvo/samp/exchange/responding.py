@@ -9,12 +9,13 @@ to fetch a table, is done in the client's thread; the handler itself runs where 
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SAMPClientError, SAMPTypeError
 from ..handlers import direct
@@ -33,7 +34,10 @@ Decode = Callable[[Any], Any]
 #: What a handler may name beside the message's parameters.
 _ABOUT = ("sender", "mtype", "params")
 #: Classes that are made of a whole message, by the names that they may have.
-_PRODUCTS = {"Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received"}
+_PRODUCTS = frozenset(
+    ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received")
+)
+_UNIONS = (typing.Union, types.UnionType)
 
 
 def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
@@ -66,13 +70,23 @@ def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Ca
     return handler
 
 
+class _Want(NamedTuple):
+    """What a handler wants for one of its parameters."""
+
+    decode: Decode | None
+    required: bool
+    #: The classes of which it wants one, where these are made of a whole message.
+    products: frozenset[str]
+    may_be_none: bool
+
+
 class _Arguments:
     """What a function takes, and how it is made of a message."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
-        self._wants: dict[str, tuple[Decode | None, bool, bool]] = {}
+        self._wants: dict[str, _Want] = {}
         self._takes_rest = False
         hints = _hints(function)
         for parameter in inspect.signature(function).parameters.values():
@@ -83,20 +97,29 @@ class _Arguments:
             else:
                 hint = hints.get(parameter.name, parameter.annotation)
                 decode = None if hint is parameter.empty else _decoder(hint)
-                self._wants[parameter.name] = (decode, parameter.default is parameter.empty, _is_product(hint))
+                names = _names_in(hint)
+                self._wants[parameter.name] = _Want(
+                    decode, parameter.default is parameter.empty, names & _PRODUCTS, "None" in names
+                )
 
     def of(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
         """The arguments for one message."""
         given = {_identifier(key): value for key, value in params.items()}
         arguments: dict[str, Any] = {}
-        for name, (decode, required, is_product) in self._wants.items():
-            if is_product and not isinstance(given.get(name), dict):
-                arguments[name] = load(mtype, params, sender()) if "url" in params else read_position(params)
+        for name, want in self._wants.items():
+            if want.products and not isinstance(given.get(name), dict):
+                if "url" in params or "ra" in params or "dec" in params:
+                    arguments[name] = _product_of(mtype, params, sender(), want.products)
+                elif want.required and want.may_be_none:
+                    arguments[name] = None
+                elif want.required:
+                    needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
+                    raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
             elif name in given:
-                arguments[name] = self._decode(name, decode, given[name])
-            elif name in _ABOUT and required:
+                arguments[name] = self._decode(name, want.decode, given[name])
+            elif name in _ABOUT and want.required:
                 arguments[name] = sender() if name == "sender" else mtype if name == "mtype" else dict(params)
-            elif required:
+            elif want.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
             arguments.update({name: value for name, value in given.items() if name not in self._wants})
@@ -123,12 +146,38 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target)
     except (NameError, TypeError, AttributeError):  # names that are known to type checkers only, or not here
-        return {}
+        pass
+    hints = {}
+    for name, hint in getattr(target, "__annotations__", {}).items():
+        one = type("_", (), {"__annotations__": {name: hint}})
+        try:  # of those that can be found nothing is lost
+            hints[name] = typing.get_type_hints(one, getattr(target, "__globals__", None))[name]
+        except (NameError, TypeError, AttributeError):
+            hints[name] = hint
+    return hints
 
 
-def _is_product(hint: Any) -> bool:
-    name = hint.rpartition(".")[2] if isinstance(hint, str) else getattr(hint, "__name__", "")
-    return name in _PRODUCTS
+def _names_in(hint: Any) -> frozenset[str]:
+    """The names of the classes between which an annotation leaves the choice."""
+    if isinstance(hint, str):  # it could not be resolved
+        names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
+        return frozenset([*names, "None"] if "Optional" in names else names)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
+    return frozenset("None" if kind is type(None) else getattr(kind, "__name__", "") for kind in kinds)
+
+
+def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
+    """What a message brings; a table with quantities where only such a one is wanted."""
+    if "url" not in params:
+        return read_position(params)
+    product = load(mtype, params, sender)
+    if "QTable" in wanted and "Table" not in wanted and type(product).__name__ == "Table":
+        from astropy.table import QTable  # noqa: PLC0415
+
+        table = QTable(product, copy=False)
+        table.__dict__.update({key: getattr(product, key) for key in ("sender", "name", "mtype")})
+        return table
+    return product
 
 
 # Decoding
@@ -136,20 +185,14 @@ def _is_product(hint: Any) -> bool:
 
 def _decoder(hint: Any) -> Decode | None:
     """How a SAMP value becomes what an annotation names (R3); None for what is given as it is."""
-    if isinstance(hint, str):  # it could not be resolved; the plain ones can
-        plain = {"int": int, "float": float, "bool": bool, "list[int]": list[int], "list[float]": list[float]}
-        hint = plain.get(hint.replace(" ", ""), Any)
-    if hint in _SCALARS:
-        return _SCALARS[hint]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _member_of(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        kinds = [kind for kind in inner if kind is not type(None)]
-        return _either([_decoder(kind) for kind in kinds])
-    if origin is list:
-        return _list_of(_decoder(inner[0]) if inner else None)
-    if getattr(hint, "__name__", "") == "ndarray" or getattr(origin, "__name__", "") == "ndarray":
+    if "ndarray" in (getattr(hint, "__name__", ""), getattr(origin, "__name__", "")):
         return _array
-    return None
+    if origin is None:
+        return _SCALARS.get(hint) if isinstance(hint, type) else None
+    return _GENERICS[origin](inner) if inner and origin in _GENERICS else None
 
 
 def _text(value: Any) -> str:
@@ -189,6 +232,43 @@ def _list_of(decoder: Decode | None) -> Decode:
     return decode
 
 
+def _tuple_of(kinds: tuple[Any, ...]) -> Decode:
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        items = _list_of(_decoder(kinds[0]))
+        return lambda value: tuple(items(value))
+    decoders = [_decoder(kind) for kind in kinds]
+
+    def decode(value: Any) -> tuple[Any, ...]:
+        items = _list_of(None)(value)
+        if len(items) != len(decoders):
+            raise SAMPTypeError(f"{len(items)} items came where {len(decoders)} were expected")
+        pairs = zip(decoders, items, strict=True)
+        return tuple(item if decoder is None else decoder(item) for decoder, item in pairs)
+
+    return decode
+
+
+def _map_of(decoder: Decode | None) -> Decode:
+    def decode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise SAMPTypeError(f"a {type(value).__name__} came where a map was expected")
+        return {key: item if decoder is None else decoder(item) for key, item in value.items()}
+
+    return decode
+
+
+def _member_of(kind: type[enum.Enum]) -> Decode:
+    def decode(value: Any) -> enum.Enum:
+        """By its value, or else by its name."""
+        text = _text(value)
+        for member in kind:
+            if text in (str(member.value), member.name):
+                return member
+        raise SAMPTypeError(f"{text!r} is none of {', '.join(str(member.value) for member in kind)}")
+
+    return decode
+
+
 def _array(value: Any) -> Any:
     import numpy as np  # noqa: PLC0415
 
@@ -197,6 +277,15 @@ def _array(value: Any) -> Any:
         return np.array([parse_int(item) for item in items], dtype=np.int64)
     except (ValueError, OverflowError):
         return np.array([parse_float(item) for item in items], dtype=float)
+
+
+#: What makes a decoder of what stands in the brackets.
+_GENERICS: dict[Any, Callable[[tuple[Any, ...]], Decode]] = {
+    **dict.fromkeys(_UNIONS, lambda inner: _either([_decoder(kind) for kind in inner if kind is not type(None)])),
+    list: lambda inner: _list_of(_decoder(inner[0])),
+    tuple: _tuple_of,
+    dict: lambda inner: _map_of(_decoder(inner[1])),
+}
 
 
 # Encoding

@@ -12,11 +12,11 @@ from __future__ import annotations
 import secrets
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from ..errors import SAMPError, SAMPTypeError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
 from ..handlers import direct
 from ..protocol import best_match, check_mtype
 from ..url_book import PLAIN
@@ -26,6 +26,7 @@ from .forms import Form, Product
 from .products import product_of
 from .reports import Delivery, SendReport
 from .shelf import Loan, Lot, plain_name
+from .waiting import patience_of, seconds_of
 from .writing import write_file
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def send(
     *,
     name: str | None = None,
     mtype: str | None = None,
-    timeout: float = 60.0,
+    timeout: str | float = 60.0,
     table_id: str | None = None,
     progress: bool | None = None,
     wait: bool = True,
@@ -59,7 +60,7 @@ def send(
     bench : Workbench
         What the client has to work with.
     obj : object
-        What is sent.
+        What is sent; or the product that it is.
     to, name, mtype, timeout, table_id, progress, wait
         As there.
     params : dict, optional
@@ -67,7 +68,8 @@ def send(
     """
     host = bench.host
     host.client.require_key()
-    product = product_of(obj)
+    seconds = seconds_of(timeout)
+    product = obj if isinstance(obj, Product) else product_of(obj)
     forms = _forms(product, mtype)
     title = _plain(name if name is not None else product.name)
     identifier = table_id if table_id is not None else secrets.token_hex(8)
@@ -78,7 +80,7 @@ def send(
         return report
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
-    places = {key: _Place.of(bench, product, form, title, identifier, progress) for key, form in used.items()}
+    places = _places(report, used, lambda form: _Place.of(bench, product, form, title, identifier, progress))
     ds9s = host.get_subscribed_clients("ds9.set")
     for each in report.deliveries:
         if each.mtype:
@@ -88,10 +90,10 @@ def send(
         for each in report.deliveries
         if each.mtype
     }
-    ask_all(bench, report, messages, timeout)
+    ask_all(bench, report, messages, seconds)
     if wait:
-        report.wait(timeout)
-        _warn(report, timeout)
+        report.wait(seconds)
+        _warn(report, seconds)
     return report
 
 
@@ -135,6 +137,32 @@ def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Deliver
     return delivery
 
 
+def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form], _Place]) -> dict[str, _Place]:
+    """
+    Have each form written that a recipient is to get.
+
+    One that cannot be written is the problem of those who take no other, and the error of all if there are no others.
+    """
+    places: dict[str, _Place] = {}
+    errors: list[SAMPError] = []
+    try:
+        for key, form in used.items():
+            try:
+                places[key] = place_of(form)
+            except (SAMPTypeError, SAMPValueError) as error:
+                errors.append(error)
+                for each in report.deliveries:
+                    if each.mtype == key:
+                        each.mtype, each.problem = "", str(error)
+        if errors and not places:
+            raise errors[0]
+    except BaseException:
+        for place in places.values():
+            place.discard()
+        raise
+    return places
+
+
 class _Place:
     """Where a form of the product can be read."""
 
@@ -153,7 +181,17 @@ class _Place:
             path = bench.shelf.new_path(plain_name(name, form.suffix))
             # what stands in the file is base64 where it is a VOTable
             expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
-            write_file(path, form.write, expected, progress)
+            try:
+                write_file(path, form.write, expected, progress)
+            except (OSError, SAMPError):
+                bench.shelf.give_back(path)
+                raise
+            except Exception as error:  # of astropy, or of the library that the object is of
+                bench.shelf.give_back(path)
+                raise SAMPTypeError(f"The {product.kind} cannot be written for {form.mtype}: {error}") from error
+            except BaseException:
+                bench.shelf.give_back(path)
+                raise
             return cls(lot=bench.shelf.add(path, name, ours=True, key=key), elsewhere=elsewhere)
         if product.path is not None:
             path = product.path
@@ -164,6 +202,11 @@ class _Place:
             lot = bench.shelf.add(path, product.path.name, ours=path is not product.path, key=key)
             return cls(lot=lot, elsewhere=elsewhere)
         return cls(quote(product.url, safe=PLAIN) if product.url else "")
+
+    def discard(self) -> None:
+        """Remove the file that was written for it."""
+        if self._lot is not None and self._lot.ours:
+            self._lot.discard()
 
     def for_one(self, *, is_ds9: bool) -> tuple[str, Loan | None]:
         """The URL for one recipient, and the loan that it is part of."""
@@ -217,7 +260,7 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
         return
     if not can_receive(host):
         for recipient, message in messages.items():
-            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, timeout)
+            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, patience_of(timeout))
         return
     tag = f"samp-send-{secrets.token_hex(8)}"
 

@@ -20,11 +20,8 @@ name on the shelf, by a symbolic link.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -37,6 +34,7 @@ from ..transport.files import FileSource, Streamer
 from ..transport.http import HTTPError, Request, Response
 from ..transport.loop import Loop
 from ..transport.server import Connection, XMLRPCServer
+from .private_directory import private_directory
 
 __all__ = ["Loan", "Lot", "Shelf", "plain_name"]
 
@@ -159,11 +157,25 @@ class Shelf:
         """
         with self._lock:
             if self._directory is None:
-                self._directory = Path(tempfile.mkdtemp(prefix="pyvo-samp-"))
-                self._clean = weakref.finalize(self, _remove, self._directory, os.getpid())
+                self._directory, remove = private_directory()
+                self._clean = weakref.finalize(self, remove)
             directory = self._directory / secrets.token_hex(8)
             directory.mkdir(mode=0o700)
             return directory / name
+
+    @staticmethod
+    def give_back(path: Path) -> None:
+        """
+        Give back the room for a file that was not written.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            As `new_path` made it.
+        """
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
 
     def add(self, path: Path, name: str, *, ours: bool, key: str | None = None) -> Lot:
         """
@@ -314,9 +326,7 @@ class Shelf:
         for key in [key for key, other in self._by_key.items() if other is lot]:
             del self._by_key[key]
         if lot.ours:
-            with suppress(OSError):  # on Windows, while somebody reads it: it goes with the directory
-                lot.path.unlink(missing_ok=True)
-                lot.path.parent.rmdir()
+            self.give_back(lot.path)  # not on Windows, while somebody reads it: it goes with the directory
 
 
 class _Desk:
@@ -377,9 +387,3 @@ def plain_name(name: str, suffix: str) -> str:
     stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60]
     return (plain or "data") + re.sub(r"[^A-Za-z0-9.]+", "", suffix)
-
-
-def _remove(directory: Path, process: int) -> None:
-    """Remove the directory, unless this is a child of the process to which it belongs."""
-    if os.getpid() == process:
-        shutil.rmtree(directory, ignore_errors=True)

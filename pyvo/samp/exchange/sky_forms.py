@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from ..errors import SAMPTypeError
 from ..url_book import local_path
-from .forms import Form, Product, attribute, first_text, is_a
+from .forms import Form, Product, attribute, first_text, is_a, warn
+from .headers import describes_data
 from .table_forms import table_product
 from .votable_writer import write_votable
 
@@ -19,25 +21,56 @@ __all__ = ["coverage_forms", "moc_of", "position_of", "spectrum_of"]
 def spectrum_of(obj: Any) -> Product | None:
     """Tell the forms of what has a spectral axis and a flux; None for any other object."""
     axis, flux = attribute(obj, "spectral_axis"), attribute(obj, "flux")
-    if axis is None or flux is None or getattr(flux, "ndim", 0) != 1:
+    dimensions = getattr(flux, "ndim", 0)
+    if axis is None or flux is None or not dimensions:
         return None
+    if dimensions > 1:
+        raise SAMPTypeError(f"{type(obj).__name__} with a flux of {dimensions} dimensions cannot be sent: send its "
+                            "spectra one by one")  # fmt: skip
     from astropy.table import QTable  # noqa: PLC0415
+    from astropy.utils.masked import Masked  # noqa: PLC0415
 
-    table = QTable([axis, flux], names=["spectral_axis", "flux"])
+    mask = attribute(obj, "mask")
+    table = QTable([axis, flux if mask is None else Masked(flux, mask=mask)], names=["spectral_axis", "flux"])
     uncertainty = attribute(obj, "uncertainty")
     if uncertainty is not None:
         error = uncertainty.represent_as(sys.modules["astropy.nddata"].StdDevUncertainty)
         table["uncertainty"] = error.quantity if error.unit is not None else error.array * flux.unit
     meta = getattr(obj, "meta", None) or {}
-    name = first_text(meta.get("name"), meta.get("OBJECT")) or "spectrum"
+    known, left_out = _plain(meta)
+    table.meta.update(known)
+    name = first_text(meta.get("name"), meta.get("OBJECT"), known.get("OBJECT")) or "spectrum"
     table.meta.update({"name": name, "utype": "spec:Spectrum"})
-    write = lambda file: write_votable(table, file)  # noqa: E731 - of two forms
+
+    def write(file: BinaryIO) -> None:
+        if left_out:
+            warn(f"Tables cannot hold all that is known of the spectrum; it is sent without {', '.join(left_out)}")
+        write_votable(table, file)
+
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
     forms = (
         Form("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
         *table_product(table).forms,
     )
     return Product("spectrum", name, forms, int(flux.nbytes) * 2)
+
+
+def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What of some metadata is plain, with that of a header in it, and the names of what is not."""
+    import numpy as np  # noqa: PLC0415
+
+    known: dict[str, Any] = {}
+    left_out: list[str] = []
+    for key, value in meta.items():
+        if isinstance(value, str | int | float | np.generic):
+            known[str(key)] = value
+        elif key == "header" and isinstance(value, Mapping):
+            inner, also = _plain({name: value[name] for name in value if not describes_data(name)})
+            known = {**inner, **known}
+            left_out += also
+        else:
+            left_out.append(str(key))
+    return known, left_out
 
 
 def moc_of(obj: Any) -> Product | None:

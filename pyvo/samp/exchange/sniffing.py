@@ -9,14 +9,16 @@ import os
 import re
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import SAMPClientError, SAMPTypeError
+from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError
 from ..url_book import local_path
 from .fetching import fetched, first_bytes
 from .forms import Form, Product
+from .loading import read_table
 from .products import SENDABLE
 from .sky_forms import coverage_forms
 from .table_forms import table_product
@@ -77,9 +79,13 @@ def product_at(place: str | os.PathLike[str]) -> Product:
 
 
 def _behind(url: str) -> Product:
-    if urlsplit(url).scheme not in {"http", "https"}:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SAMPValueError(f"{url!r} is no URL: {error}") from None
+    if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs can be sent, not {url!r}")
-    name = unquote(PurePosixPath(urlsplit(url).path).name) or "data"
+    name = unquote(PurePosixPath(parts.path).name) or "data"
     return _product(first_bytes(url, PEEK), name, None, url)
 
 
@@ -89,7 +95,8 @@ def _product(beginning: bytes, name: str, path: Path | None, url: str | None) ->
     size = path.stat().st_size if path is not None else 0
 
     def as_it_is(kind: str, *forms: Form) -> Product:
-        return Product(kind, name, forms, size, path, url)
+        count = partial(_count_rows, path, url) if kind == "table" else None
+        return Product(kind, name, forms, size, path, url, count)
 
     if head.startswith((b"SIMPLE  =", b"XTENSION")):
         kind, forms = _look_into_fits(head)
@@ -106,6 +113,12 @@ def _product(beginning: bytes, name: str, path: Path | None, url: str | None) ->
         raise SAMPTypeError(f"What {name!r} holds is not known. Of files these can be sent: FITS, VOTable, ECSV, CSV "
                             "and other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF.")
     return table_product(table, name)
+
+
+def _count_rows(path: Path | None, url: str | None) -> int:
+    with fetched(url, path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd in a file that others wrote nobody here is to blame
+        return len(read_table(file))
 
 
 def _unpacked(beginning: bytes) -> bytes:

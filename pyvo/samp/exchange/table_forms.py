@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
+from .fits_tables import write_fits_table
 from .forms import Form, Product, attribute, first_text, is_a
-from .votable_writer import flat_table, write_votable
+from .votable_writer import write_votable
 
-__all__ = ["frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
+__all__ = ["element_as_table", "frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
 
 
 def table_product(table: Any, name: str = "") -> Product:
@@ -17,21 +19,10 @@ def table_product(table: Any, name: str = "") -> Product:
     name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     forms = (
         Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
-        Form("table.load.fits", ".fits", lambda file: _write_fits_table(table, file), "table-id"),
+        Form("table.load.fits", ".fits", lambda file: write_fits_table(table, file), "table-id"),
     )
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
-    return Product("table", name or "table", forms, size)
-
-
-def _write_fits_table(table: Any, file: BinaryIO) -> None:
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.units import UnitsWarning  # noqa: PLC0415
-
-    with warnings.catch_warnings():
-        # long keywords, and units that FITS does not know: better kept than refused
-        warnings.simplefilter("ignore", (fits.verify.VerifyWarning))
-        warnings.simplefilter("ignore", UnitsWarning)
-        flat_table(table).write(file, format="fits")
+    return Product("table", name or "table", forms, size, count=lambda: len(table))
 
 
 def table_of(obj: Any) -> Product | None:
@@ -49,7 +40,7 @@ def votable_of(obj: Any) -> Product | None:
     if not is_a(document, "astropy.io.votable.tree", "VOTableFile"):
         if not is_a(obj, "astropy.io.votable.tree", "TableElement"):
             return None
-        return table_product(obj.to_table(use_names_over_ids=True), first_text(obj.name, obj.ID))
+        return table_product(element_as_table(obj), first_text(obj.name, obj.ID))
     first = next(iter(document.iter_tables()), None)
     name = first_text(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
     size = int(getattr(getattr(first, "array", None), "nbytes", 0))
@@ -59,11 +50,34 @@ def votable_of(obj: Any) -> Product | None:
             Form(
                 "table.load.fits",
                 ".fits",
-                lambda file: _write_fits_table(first.to_table(use_names_over_ids=True), file),
+                lambda file: write_fits_table(element_as_table(first), file),
                 "table-id",
             )
         )
-    return Product("table", name or "table", forms, size)
+    return Product("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+
+
+def element_as_table(element: Any) -> Any:
+    """
+    Make an astropy table of one of a VOTable's.
+
+    Parameters
+    ----------
+    element : astropy.io.votable.tree.TableElement
+        The table as it is in the file.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, with the values of PARAM elements as metadata.
+    """
+    table = element.to_table(use_names_over_ids=True)
+    for param in element.params:
+        value = param.value
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()
+        table.meta.setdefault(param.name or param.ID, value)
+    return table
 
 
 def _write_document(document: Any, file: BinaryIO) -> None:
@@ -74,11 +88,30 @@ def _write_document(document: Any, file: BinaryIO) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)
         warnings.simplefilter("ignore", UnitsWarning)
-        version = tuple(int(part) for part in str(document.version).split("."))
-        if version >= (1, 3):
-            document.to_xml(file, tabledata_format="binary2")
-        else:
-            document.to_xml(file)
+        document.to_xml(file, tabledata_format=_data_format(document))
+
+
+def _data_format(document: Any) -> str | None:
+    """How the rows of a VOTable can be written without loss; None: as they came."""
+    version = tuple(int(part) for part in str(document.version).split("."))
+    cells = ((field, table.array[field.ID]) for table in document.iter_tables() for field in table.fields)
+    if not all(_fits_binary(field, column) for field, column in cells):
+        return "tabledata"
+    return "binary2" if version >= (1, 3) else None
+
+
+def _fits_binary(field: Any, column: Any) -> bool:
+    """
+    Whether astropy writes a column rightly in bytes.
+
+    Arrays of various lengths it holds in the type that it found convenient, and writes them so, whatever the field
+    says; for text beyond ASCII, or beyond 16 bits, the fields have no place.
+    """
+    if field.datatype not in {"char", "unicodeChar"}:
+        return not str(field.arraysize or "").endswith("*")
+    is_wide = field.datatype == "unicodeChar"
+    texts = (text for text in column if isinstance(text, str))
+    return all(text.isascii() or (is_wide and max(text) <= "\uffff") for text in texts)
 
 
 def frame_of(obj: Any) -> Product | None:
@@ -88,11 +121,36 @@ def frame_of(obj: Any) -> Product | None:
     from astropy.table import Table  # noqa: PLC0415
 
     frame = obj.to_frame() if is_a(obj, "pandas", "Series") else obj
-    default = type(frame.index).__name__ == "RangeIndex" and frame.index.name is None
-    if not default:
-        frame = frame.reset_index()
-    frame = frame.rename(columns=str)
+    count = frame.index.nlevels
+    indices = {
+        name if name is not None else ("index" if count == 1 else f"level_{level}"): frame.index.get_level_values(level)
+        for level, name in enumerate(frame.index.names)
+    }
+    if type(frame.index).__name__ == "RangeIndex" and frame.index.name is None:
+        indices = {}
+    names = _unique([*indices, *frame.columns])
+    frame = frame.reset_index(drop=True)
+    frame.columns = names[len(indices) :]
+    for name, values in reversed(list(zip(names, indices.values(), strict=False))):
+        frame.insert(0, name, values)
+    for name in names:
+        if attribute(frame[name].dtype, "tz") is not None:
+            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
     return table_product(Table.from_pandas(frame), first_text(obj.attrs.get("name")))
+
+
+def _unique(labels: Iterable[Any]) -> list[str]:
+    """Names of columns of labels of any kind, such as the tuples that columns with several levels have."""
+    names: list[str] = []
+    for label in labels:
+        parts = label if isinstance(label, tuple) else (label,)
+        name = ".".join(str(part) for part in parts if part != "") or "column"
+        number = 2
+        unique = name
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
 
 
 def tabular_of(obj: Any) -> Product | None:

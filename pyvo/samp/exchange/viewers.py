@@ -11,6 +11,7 @@ from ..protocol import best_match
 from .addressing import Who, find_one, name_of
 from .loading import Sender, _mark, read_position
 from .reports import reproach
+from .waiting import patience_of
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DS9", "ask", "as_position", "get_position", "send_script"]
 
 
-def ask(host: Host, client_id: str, mtype: str, timeout: float, params: Mapping[str, Any]) -> dict[str, Any]:
+def ask(host: Host, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     Call a client and return its result.
 
@@ -30,7 +31,7 @@ def ask(host: Host, client_id: str, mtype: str, timeout: float, params: Mapping[
         Who is asked.
     mtype : str
         What.
-    timeout : float
+    timeout : str, int or float
         Seconds; 0 waits without limit.
     params : mapping
         The parameters.
@@ -45,7 +46,8 @@ def ask(host: Host, client_id: str, mtype: str, timeout: float, params: Mapping[
     SAMPResponseError
         It answered with an error.
     """
-    response = host.call_and_wait(client_id, {"samp.mtype": mtype, "samp.params": dict(params)}, timeout)
+    message = {"samp.mtype": mtype, "samp.params": dict(params)}
+    response = host.call_and_wait(client_id, message, patience_of(timeout))
     if response.get("samp.status") == "samp.error":
         raise SAMPResponseError(f"{name_of(host, client_id)} answered {mtype}: {reproach(response)}", response)
     result = response.get("samp.result")
@@ -82,7 +84,7 @@ def as_position(position: Any) -> Any:
     return coordinates
 
 
-def get_position(host: Host, who: Who | None, timeout: float) -> Any:
+def get_position(host: Host, who: Who | None, timeout: str | float) -> Any:
     """Ask a viewer where it looks; see `Exchange.get_position`."""
     # DS9 has no message for that, but a command
     mtype = "coord.get.sky" if who is not None or host.get_subscribed_clients("coord.get.sky") else "ds9.get"
@@ -111,7 +113,7 @@ class DS9:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def __call__(self, cmd: str, *, to: Who | None = None, url: str | None = None, timeout: float = 30.0) -> None:
+    def __call__(self, cmd: str, *, to: Who | None = None, url: str | None = None, timeout: str | float = 30.0) -> None:
         """
         Have DS9 do something.
 
@@ -123,7 +125,7 @@ class DS9:
             Which DS9; without it, the only one.
         url : str, optional
             URL of what the command is about.
-        timeout : float
+        timeout : str, int or float
             Seconds that it may take; 0: no limit.
 
         Raises
@@ -134,7 +136,7 @@ class DS9:
         client_id = find_one(self._host, "ds9.set", to, "DS9")
         ask(self._host, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
 
-    def get(self, cmd: str, *, to: Who | None = None, timeout: float = 30.0) -> str:
+    def get(self, cmd: str, *, to: Who | None = None, timeout: str | float = 30.0) -> str:
         """
         Ask DS9 for something.
 
@@ -144,7 +146,7 @@ class DS9:
             A command of DS9's, as for ``xpaget``.
         to : str or entry of ``client.clients``, optional
             Which DS9; without it, the only one.
-        timeout : float
+        timeout : str, int or float
             Seconds that it may take; 0: no limit.
 
         Returns
@@ -156,7 +158,7 @@ class DS9:
         return str(result.get("value", "")).strip()
 
 
-def send_script(host: Host, script: str, who: Who | None, timeout: float) -> str:
+def send_script(host: Host, script: str, who: Who | None, timeout: str | float) -> str:
     """Have Aladin run a script; see `Exchange.aladin`."""
     client_id = find_one(host, "script.aladin.send", who, "Aladin")
     result = ask(host, client_id, "script.aladin.send", timeout, {"script": script})

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from ..errors import SAMPTypeError
+from .columns import flat_table, free_name, free_number, write_or_blame
 
 if TYPE_CHECKING:
     import numpy as np
     from astropy.table import Table
 
-__all__ = ["flat_table", "write_votable"]
+__all__ = ["write_votable"]
 
 #: Bytes of one portion of rows, about.
 PORTION = 1024 * 1024
@@ -32,57 +33,9 @@ _TYPES = {
     "f4": "float", "f8": "double", "c8": "floatComplex", "c16": "doubleComplex",
 }  # fmt: skip
 #: What VOTable does not have, and what it becomes.
-_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8", "f2": "f4"}
-
-
-def flat_table(table: Any) -> Table:
-    """
-    Bring a table into columns that any format can hold.
-
-    Quantities become columns with a unit, positions two columns in degrees, times ISO strings; other mixtures are
-    taken apart by astropy. Units, descriptions and metadata stay.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        Any table; it is not modified.
-
-    Returns
-    -------
-    astropy.table.Table
-        A table that shares its data with the other where it can.
-    """
-    from astropy.coordinates import SkyCoord  # noqa: PLC0415
-    from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
-    from astropy.table.serialize import represent_mixins_as_columns  # noqa: PLC0415
-    from astropy.time import Time  # noqa: PLC0415
-
-    flat = Table(meta=dict(table.meta))
-    for name in table.colnames:
-        column = table[name]
-        if isinstance(column, Column | MaskedColumn):
-            flat.add_column(column, name=name, copy=False)
-        elif isinstance(column, SkyCoord):
-            for axis, values in zip(("ra", "dec"), (column.icrs.ra.deg, column.icrs.dec.deg), strict=True):
-                meta = {"ucd": f"pos.eq.{axis}"}
-                flat.add_column(Column(values, unit="deg", meta=meta), name=_free(flat, table, f"{name}.{axis}"))
-        elif isinstance(column, Time):
-            values = MaskedColumn(column.utc.isot, mask=column.mask, description=column.info.description)
-            values.meta["xtype"] = "timestamp"
-            flat.add_column(values, name=name)
-        elif hasattr(column, "unit") and hasattr(column, "value"):
-            one = Table([column], names=[name])
-            flat.add_column(one[name], copy=False)
-        else:
-            for part in represent_mixins_as_columns(Table([column], names=[name])).columns.values():
-                flat.add_column(part, copy=False)
-    return flat
-
-
-def _free(flat: Table, table: Any, name: str) -> str:
-    while name in flat.colnames or name in table.colnames:
-        name += "_"
-    return name
+_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
+#: Characters that are beyond what UCS-2, and so a field of VOTable, has.
+_FAR = re.compile("[^\0-\uffff]")
 
 
 class _Part(NamedTuple):
@@ -91,6 +44,8 @@ class _Part(NamedTuple):
     dtype: Any
     make: Callable[[slice], np.ndarray]
     mask: np.ndarray | None
+    #: What stands for a number that is missing in an array.
+    null: int | None = None
 
 
 def write_votable(table: Any, file: BinaryIO) -> None:
@@ -103,25 +58,35 @@ def write_votable(table: Any, file: BinaryIO) -> None:
         The table.
     file : binary file
         Where to.
+
+    Raises
+    ------
+    SAMPTypeError
+        VOTable cannot hold it; the text names the columns.
     """
+    write_or_blame(flat_table(table), file, _write, "a VOTable")
+
+
+def _write(flat: Table, file: BinaryIO) -> None:
     from astropy.io.votable import from_table  # noqa: PLC0415
     from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
     from astropy.table import Table  # noqa: PLC0415
     from astropy.units import UnitsWarning  # noqa: PLC0415
 
-    flat = _with_votable_types(flat_table(table))
+    flat = _with_votable_types(flat.copy(copy_data=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
         warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
         parts = [_part(flat[name]) for name in flat.colnames]
         if None in parts:
-            _leave_to_astropy(flat, file)
+            _leave_to_astropy(flat, parts, file)
             return
         document = from_table(Table(flat[:0], copy=False))
         _add_params(document, flat.meta)
         element = document.get_first_table()
-        for field, name in zip(element.fields, flat.colnames, strict=True):
+        for field, name, part in zip(element.fields, flat.colnames, parts, strict=True):
             field.datatype, field.arraysize = _type(flat[name])
+            field.values.null = part.null if part is not None else None
         text = io.BytesIO()
         document.to_xml(text)
     if not parts:
@@ -134,39 +99,41 @@ def write_votable(table: Any, file: BinaryIO) -> None:
     file.write(b"</STREAM></BINARY2></DATA>\n" + end + tail)
 
 
-def _leave_to_astropy(flat: Table, file: BinaryIO) -> None:
+def _leave_to_astropy(flat: Table, parts: list[_Part | None], file: BinaryIO) -> None:
+    """Write a table with arrays of various lengths, or with texts of very different ones."""
     import numpy as np  # noqa: PLC0415
     from astropy.io.votable import from_table  # noqa: PLC0415
+    from astropy.table import MaskedColumn  # noqa: PLC0415
 
-    for name in flat.colnames:
-        if flat[name].dtype.kind == "O":
-            column = flat[name].copy()
-            column[:] = [_with_mask(value) if isinstance(value, np.ndarray) else value for value in column]
-            flat.replace_column(name, column)
-    try:
-        document = from_table(flat)
-        _add_params(document, flat.meta)
-        document.to_xml(file, tabledata_format="binary2")
-    except (TypeError, ValueError, AttributeError) as error:
-        objects = [name for name in flat.colnames if flat[name].dtype.kind not in "biufcUSM"]
-        raise SAMPTypeError(
-            f"The table cannot be written as a VOTable. What no format can hold is in: {', '.join(objects)} ({error})"
-        ) from error
-
-
-def _with_mask(values: np.ndarray) -> Any:
-    """As astropy's writer wants arrays of various lengths."""
-    import numpy as np  # noqa: PLC0415
-
-    return np.ma.array(values, mask=np.ma.getmaskarray(values))
+    for name, part in zip(flat.colnames, parts, strict=True):
+        column = flat[name]
+        if column.dtype.kind == "O":
+            changed = column.copy()
+            changed[:] = [np.ma.array(cell, mask=False) if isinstance(cell, np.ndarray) else cell for cell in column]
+        else:  # only what stands where nothing should, and characters for which astropy's fields have no room
+            values = np.asarray(np.ma.getdata(column))
+            holes = np.ma.getmaskarray(column)
+            values = _shown(values, slice(None), holes, _blank(column, part.null if part is not None else None))
+            if column.dtype.kind == "U" and not _is_ascii(values):
+                values = np.array([_FAR.sub("?", text) for text in values], dtype=values.dtype)
+            about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
+            changed = MaskedColumn(values, mask=holes, **about) if holes.any() else type(column)(values, **about)
+        flat.replace_column(name, changed, copy=False)
+    document = from_table(flat)
+    for field, part in zip(document.get_first_table().fields, parts, strict=True):
+        field.values.null = part.null if part is not None else None
+    _add_params(document, flat.meta)
+    document.to_xml(file, tabledata_format="binary2")
 
 
 def _add_params(document: Any, meta: dict[str, Any]) -> None:
     """Write what the table's metadata says, as far as it is plain, as PARAM elements."""
+    import numpy as np  # noqa: PLC0415
     from astropy.io.votable.tree import Param  # noqa: PLC0415
 
     element = document.get_first_table()
-    for key, value in meta.items():
+    for key, given in meta.items():
+        value = given.item() if isinstance(given, np.generic) else given
         if key in {"ID", "name", "ref", "ucd", "utype", "description"} or not isinstance(key, str):
             continue
         if isinstance(value, bool):
@@ -193,20 +160,22 @@ def _with_votable_types(table: Table) -> Table:
             _split(table, name)
             continue
         if code in _WIDER:
-            changed = column.astype(_WIDER[code])
+            column = column.astype(_WIDER[code])
         elif code == "u8":
             fits = len(column) == 0 or int(np.ma.max(column.filled(0) if np.ma.isMA(column) else column)) < 2**63
-            changed = column.astype("i8" if fits else "U20")
-        elif column.dtype.kind == "M":
-            changed = column.astype("U32")
-        elif code in {"f16", "f12"}:
-            changed = column.astype("f8")
-        elif column.dtype.kind == "O":
-            changed = _as_text(column)
-        else:
-            continue
-        table.replace_column(name, changed)
+            column = column.astype("i8" if fits else "U20")
+        if column.dtype.kind in "iu" and _is_partly_missing(column) and free_number(column) is None:
+            column = column.astype("i4")
+        if column is not table[name]:
+            table.replace_column(name, column, copy=False)
     return table
+
+
+def _is_partly_missing(column: Any) -> bool:
+    """Whether elements of arrays are missing, for which a number has to stand."""
+    import numpy as np  # noqa: PLC0415
+
+    return column.ndim > 1 and np.ma.is_masked(column)
 
 
 def _split(table: Table, name: str) -> None:
@@ -216,25 +185,7 @@ def _split(table: Table, name: str) -> None:
     table.remove_column(name)
     flat = column.reshape(len(column), -1)
     for number in range(flat.shape[1]):
-        table.add_column(flat[:, number], name=_free(table, table, f"{name}_{number + 1}"), index=place + number)
-
-
-def _as_text(column: Any) -> Any:
-    """A column of str objects as one of strings of a fixed length; any other as it is."""
-    import numpy as np  # noqa: PLC0415
-
-    missing = np.array([value is None or value is np.ma.masked for value in column], dtype=bool)
-    if not all(isinstance(value, str) for value, none in zip(column, missing, strict=True) if not none):
-        return column
-    from astropy.table import MaskedColumn  # noqa: PLC0415
-
-    texts = ["" if none else str(value) for value, none in zip(column, missing, strict=True)]
-    if sum(map(len, texts)) * 4 + 4096 < max(map(len, texts), default=0) * len(texts):
-        return column  # one long text among many short ones
-    mask = missing | np.ma.getmaskarray(column)
-    changed = MaskedColumn(np.array(texts, dtype=np.str_), mask=mask, unit=column.unit, description=column.description)
-    changed.meta.update(column.meta)
-    return changed
+        table.add_column(flat[:, number], name=free_name(table, table, f"{name}_{number + 1}"), index=place + number)
 
 
 def _is_ascii(values: np.ndarray) -> bool:
@@ -263,22 +214,37 @@ def _part(column: Any) -> _Part | None:
     if 0 in shape or (kind not in "US" and f"{kind}{size}" not in _TYPES):
         return None
     values = np.asarray(np.ma.getdata(column))
-    missing = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
-    mask = None if missing is None else np.asarray(missing.reshape(len(column), -1).all(axis=1))
-    holes = missing if missing is not None and shape else None
-    if kind == "U":
-        values = values if size else values.astype("U1")
-        length = values.dtype.itemsize // 4
-        if _is_ascii(values):
-            return _Part(np.dtype(f"S{length}"), lambda rows: values[rows].astype(f"S{length}"), mask)
-        return _Part(np.dtype((">u2", (length,))), lambda rows: _utf16(values[rows], length), mask)
-    if kind == "S":
-        values = values if size else values.astype("S1")
-        return _Part(values.dtype, lambda rows: values[rows], mask)
+    holes = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
+    mask = None if holes is None else np.asarray(holes.reshape(len(column), -1).all(axis=1))
+    if kind in "US":
+        values = values if size else values.astype(f"{kind}1")
+        length = values.dtype.itemsize // (4 if kind == "U" else 1)
+        if kind == "S" or _is_ascii(values):
+            plain = np.dtype(f"S{length}")
+            return _Part(plain, lambda rows: _shown(values, rows, holes, values.dtype.type()).astype(plain), mask)
+        return _Part(np.dtype((">u2", (length,))), lambda rows: _utf16(_shown(values, rows, holes, ""), length), mask)
     if kind == "b":
         return _Part(np.dtype(("u1", shape)), lambda rows: _logical(values[rows], holes, rows), mask)
     big = np.dtype((values.dtype.newbyteorder(">"), shape))
-    return _Part(big, lambda rows: _with_nan(values[rows], holes, rows), mask)
+    null = free_number(column) if kind in "iu" and _is_partly_missing(column) else None
+    blank = _blank(column, null)
+    return _Part(big, lambda rows: _shown(values, rows, holes, blank), mask, null)
+
+
+def _blank(column: Any, null: int | None) -> Any:
+    """What stands where something is missing."""
+    if column.dtype.kind in "fc":
+        return float("nan")
+    return column.dtype.type() if null is None else null
+
+
+def _shown(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
+    """Some rows; where something is missing, nothing tells what was there."""
+    if holes is None:
+        return values[rows]
+    shown = values[rows].copy()
+    shown[holes[rows]] = blank
+    return shown
 
 
 def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.ndarray:
@@ -288,15 +254,6 @@ def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.nd
     if holes is not None:
         letters[holes[rows]] = ord("?")
     return letters
-
-
-def _with_nan(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.ndarray:
-    """Only a whole array can be missing in VOTable; a float within one is written as NaN."""
-    if holes is None or values.dtype.kind not in "fc":
-        return values
-    values = values.copy()
-    values[holes[rows]] = float("nan")
-    return values
 
 
 def _utf16(values: np.ndarray, length: int) -> np.ndarray:

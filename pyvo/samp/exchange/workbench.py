@@ -36,7 +36,7 @@ class Workbench:
         self._lock = threading.RLock()
         self._shelf: Shelf | None = None
         self._tags: dict[SendReport, str] = {}
-        self._queues: set[Incoming] = set()
+        self._queues: weakref.WeakSet[Incoming] = weakref.WeakSet()
         self.clients = Clients(self._host)
         self.clients.on_gone(self._on_gone)
 
@@ -106,15 +106,17 @@ class Workbench:
         for_good : bool
             Whether the program wanted that; otherwise the hub is gone, and another one may come.
         """
-        self.clients.clear()
+        end = SAMPClientError("The client was disconnected") if for_good else None
+        self.clients.clear(end=end)
         with self._lock:
-            reports, queues = list(self._tags), list(self._queues) if for_good else []
-            shelf = self._shelf if for_good else None
+            reports, queues, shelf = list(self._tags), list(self._queues), self._shelf
         for report in reports:
             for client_id in report.waiting:
                 report.note(client_id, problem="the connection to the hub ended before it answered")
             self.forget(report)
+        if end is None:
+            return
         for queue in queues:
-            queue.end(SAMPClientError("The client was disconnected"))
+            queue.end(end)
         if shelf is not None:
             shelf.close()

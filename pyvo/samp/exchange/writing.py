@@ -27,6 +27,8 @@ class _Counted(io.RawIOBase):
         # nobody else may look: on a machine with many users the directory for temporary files is everybody's
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         self._note = note
+        #: Why the disk did not take something; whatever those who write make of it.
+        self.failure: OSError | None = None
 
     def writable(self) -> bool:
         return True
@@ -42,7 +44,11 @@ class _Counted(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        done = os.write(self._descriptor, view[:CHUNK])
+        try:
+            done = os.write(self._descriptor, view[:CHUNK])
+        except OSError as error:
+            self.failure = error
+            raise
         self._note(done)
         return done
 
@@ -72,22 +78,23 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
     OSError
         The disk is full, for one.
     """
+    raw = None
     try:
-        with _bar(size, progress) as note, io.BufferedWriter(_Counted(path, note), CHUNK) as file:
+        with _bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
             write(cast("BinaryIO", file))
-    except OSError as error:
+    except BaseException as error:
         path.unlink(missing_ok=True)
-        if error.errno is None:
+        failure = raw.failure if raw is not None else None
+        if failure is None and isinstance(error, OSError):
+            failure = error
+        if failure is None or failure.errno is None:
             raise
         raise OSError(
-            error.errno,
-            f"The file for the recipients cannot be written: {error.strerror}. It takes about {size / 1e6:.0f} MB; "
+            failure.errno,
+            f"The file for the recipients cannot be written: {failure.strerror}. It takes about {size / 1e6:.0f} MB; "
             "TMPDIR names the directory for such files",
             str(path),
         ) from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
