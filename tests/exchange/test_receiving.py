@@ -156,6 +156,33 @@ def test_a_queue_that_was_left(pair: Pair, table: Table) -> None:
         bob.declare_subscriptions()
 
 
+def test_what_was_acknowledged_is_handed_over(pair: Pair, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender is answered just before the queue has the table: who disconnects in between gets it all the same."""
+    alice, bob = pair
+    queue = bob.incoming("table.load.*")
+    answered, go_on = threading.Event(), threading.Event()
+    answer = bob.client._answer
+
+    def slow_answer(*args: Any) -> None:
+        answer(*args)
+        answered.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(bob.client, "_answer", slow_answer)
+    assert alice.send(table, to="bob").ok
+    assert answered.wait(10)
+    assert len(queue) == 1
+    leaving = later(bob.disconnect)
+    items: list[Any] = []
+    got = later(lambda: items.append(queue.get(10)))
+    go_on.set()
+    leaving.join()
+    got.join()
+    assert [len(item) for item in items] == [len(table)]
+    with pytest.raises(SAMPClientError, match="disconnected"):
+        queue.get(1)
+
+
 def test_sent_again(pair: Pair, table: Table) -> None:
     """A table of the same table-id takes the place of the one that still waits."""
     alice, bob = pair

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..errors import warn
 from .columns import flat_table, free_number, write_or_blame
-from .forms import warn
 
 if TYPE_CHECKING:
     from astropy.table import Table

@@ -4,17 +4,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SAMPWarning
-
-__all__ = ["Form", "Product", "attribute", "first_text", "is_a", "warn"]
-
-_PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0] + "."
+__all__ = ["Form", "Product", "attribute", "first_text", "is_a"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,3 @@ def attribute(obj: Any, name: str) -> Any:
         return getattr(obj, name, None)
     except Exception:
         return None
-
-
-def warn(text: str) -> None:
-    """Warn the program of what cannot travel, at the place from where it called into the package."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, SAMPWarning, stacklevel=level)

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .forms import attribute, warn
+from ..errors import warn
+from .forms import attribute
 
 __all__ = ["describes_data", "header_of"]
 

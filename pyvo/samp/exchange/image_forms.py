@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SAMPTypeError
-from .forms import Form, Product, attribute, first_text, is_a, warn
+from ..errors import SAMPTypeError, warn
+from .forms import Form, Product, attribute, first_text, is_a
 from .headers import header_of
 from .table_forms import table_product
 from .votable_writer import write_votable

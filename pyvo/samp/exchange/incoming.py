@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, SAMPWarning
+from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..handlers import Arrival, Tap
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..turns import give_way
@@ -62,6 +61,7 @@ class Incoming:
         self._left = total
         self._items: deque[tuple[Any, tuple[str, ...] | None]] = deque()
         self._coming = 0
+        self._answered = 0  # of those that are coming: their senders believe that we have them
         self._news = threading.Condition()
         self._end: SAMPError | None = None
         #: Called in another thread when there is news; for event loops.
@@ -101,7 +101,7 @@ class Incoming:
         while True:
             with self._news:
                 while not self._items:
-                    if self._end is not None:
+                    if self._end is not None and not self._answered:
                         raise self._end
                     left = deadline.left
                     if left == 0:
@@ -121,7 +121,7 @@ class Incoming:
                 item, _ = self._items.popleft()
             if not isinstance(item, _Failure):
                 return item
-            warnings.warn(item.text, SAMPWarning, stacklevel=4)
+            warn(item.text)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -133,12 +133,12 @@ class Incoming:
             raise StopIteration from None
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + self._answered
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self._end is not None
+        return self._end is not None and not self._answered
 
     # Ending
 
@@ -189,11 +189,13 @@ class Incoming:
         if arrival.msg_id is not None:
             # Before the item is handed over: a program that was waiting for it alone may disconnect at once, and the
             # sender would be told that its recipient has left.
+            with self._news:
+                self._answered += 1
             client = self._bench.host.client
             own_key = client.get_private_key()
             if own_key is not None:
                 client._answer(own_key, arrival.msg_id, response)
-        self._put(item, key)
+        self._put(item, key, answered=arrival.msg_id is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -208,9 +210,10 @@ class Incoming:
                 self._left -= 1
             return None
 
-    def _put(self, item: Any, key: tuple[str, ...] | None = None) -> None:
+    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
         with self._news:
             self._coming -= 1
+            self._answered -= answered
             if isinstance(item, _Failure) and self._left is not None:
                 self._left += 1
             if key is not None:  # what was sent again, with the same table-id, takes the place of what still waits

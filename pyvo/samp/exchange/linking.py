@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..handlers import Arrival
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
 from .forms import Product
@@ -236,7 +235,7 @@ class Link:
             pause.wait(PAUSE)
         for each in report.deliveries:
             if each.failure or each.is_open:
-                warnings.warn(f"{each.name} did not follow: {each.outcome}", SAMPWarning, stacklevel=3)
+                warn(f"{each.name} did not follow: {each.outcome}")
         return report
 
     def _takes(self, client_id: str, mtype: str) -> bool:

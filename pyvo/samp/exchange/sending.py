@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from ..errors import SAMPError, SAMPTypeError, SAMPValueError, SAMPWarning
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..handlers import direct
 from ..protocol import best_match, check_mtype
 from ..url_book import PLAIN
@@ -76,7 +75,7 @@ def send(
     report = SendReport(product.kind, title, _deliveries(host, to, forms), identifier)
     if not report.deliveries:
         wanted = " or ".join(form.mtype for form in forms)
-        warnings.warn(f"No client is subscribed to {wanted}: nobody was sent it", SAMPWarning, stacklevel=4)
+        warn(f"No client is subscribed to {wanted}: nobody was sent it")
         return report
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
@@ -293,4 +292,4 @@ def _warn(report: SendReport, timeout: float) -> None:
             text = f"{each.name} has not answered within {timeout:g} s; what it was sent can still be read"
         else:
             continue
-        warnings.warn(text, SAMPWarning, stacklevel=5)
+        warn(text)

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from ..errors import SAMPTypeError
+from ..errors import SAMPTypeError, warn
 from ..url_book import local_path
-from .forms import Form, Product, attribute, first_text, is_a, warn
+from .forms import Form, Product, attribute, first_text, is_a
 from .headers import describes_data
 from .table_forms import table_product
 from .votable_writer import write_votable
