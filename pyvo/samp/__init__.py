@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         send_spectrum_to,
         send_table_to,
     )
+    from .web_client import SAMPWebHubProxy
     from .web_profile import WebProfileDialog
 
     __version__: str
@@ -67,6 +68,7 @@ __all__ = [
     "SAMPTypeError",
     "SAMPValueError",
     "SAMPWarning",
+    "SAMPWebHubProxy",
     "WebProfileDialog",
     "__version__",
     "accessible_table",
@@ -110,6 +112,7 @@ _HOMES = {
         "send_spectrum_to",
         "send_table_to",
     ],
+    "web_client": ["SAMPWebHubProxy"],
     "web_profile": ["WebProfileDialog"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

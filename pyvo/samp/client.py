@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .addresses import checked_port
+from .clientside.farewell import Remains, registered_key, weakly
+from .clientside.handlers import Binding, Handlers
+from .clientside.hub_link import Request
+from .clientside.hub_watch import HubWatch
+from .clientside.inbox import Inbox
+from .clientside.receiving import Receiving, answer_ping
 from .errors import SAMPClientError, SAMPHubError
-from .farewell import Remains, registered_key, weakly
 from .forking import forget_in_child
-from .handlers import Binding, Handlers
-from .hub_link import Request
 from .hub_proxy import SAMPHubProxy
-from .hub_watch import HubWatch
-from .inbox import Inbox
-from .receiving import Receiving, answer_ping
 from .transport.loop import Loop
 
 if TYPE_CHECKING:

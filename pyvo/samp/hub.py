@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from .addresses import checked_port
 from .broker import Broker, Delivery
-from .consent_askers import WebProfileDialog, make_asker
 from .errors import SAMPHubError
 from .forking import forget_in_child
-from .hub_session import HubSession, SessionOptions
-from .lockfile_writing import default_lockfile, private_lockfile
+from .hubside.lockfile_writing import default_lockfile, private_lockfile
+from .hubside.session import HubSession, SessionOptions
 from .protocol import subtypes
 from .signals import signals_end_in_order
 from .transport.loop import Loop
+from .web.consent_askers import WebProfileDialog, make_asker
 
 if TYPE_CHECKING:
     from .web_profile import WebProfile

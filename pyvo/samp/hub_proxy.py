@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from .callback_server import CallbackServer
+from .clientside.callback_server import CallbackServer
+from .clientside.farewell import Receiver
+from .clientside.hub_link import MARGIN, HubLink
+from .clientside.inbox import Inbox
+from .clientside.turns import give_way
 from .errors import SAMPValueError
-from .farewell import Receiver
-from .hub_link import MARGIN, HubLink
-from .inbox import Inbox
 from .transport.loop import Loop
-from .turns import give_way
 
 if TYPE_CHECKING:
     from .transport.http import Answer

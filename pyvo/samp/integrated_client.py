@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .bindings import BindingMethods
+from .clientside.bindings import BindingMethods
+from .clientside.handlers import Handlers
+from .clientside.keyword_sending import KeywordSending
+from .clientside.membership import Membership
+from .clientside.names import addressed
 from .errors import warn
 from .exchange.mixin import Exchange
-from .handlers import Handlers
-from .keyword_sending import KeywordSending
-from .membership import Membership
-from .names import addressed
 
 __all__ = ["SAMPIntegratedClient"]
 

@@ -17,10 +17,10 @@ from typing import Any
 from pyvo.samp.addresses import OwnNames, callback_url
 from pyvo.samp.broker import Broker, Client
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.liveness import Liveness
-from pyvo.samp.operations import HubOperations
+from pyvo.samp.hubside.liveness import Liveness
+from pyvo.samp.hubside.operations import HubOperations
+from pyvo.samp.hubside.push_mailbox import PushMailbox
 from pyvo.samp.protocol import SAMPValue
-from pyvo.samp.push_mailbox import PushMailbox
 from pyvo.samp.transport.http import Request, Response
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.server import Connection, XMLRPCServer

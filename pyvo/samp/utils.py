@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from xmlrpc import client as xmlrpc
 
+from .clientside.handlers import Binding, as_result, error_text
 from .constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from .errors import SAMPValueError
-from .handlers import Binding, as_result, error_text
 
 if TYPE_CHECKING:
     from .client import SAMPClient

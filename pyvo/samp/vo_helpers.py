@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .clientside.names import clients_named, names_of_clients
 from .errors import SAMPProxyError
 from .exchange.votable_writer import write_votable
 from .integrated_client import SAMPIntegratedClient
-from .names import clients_named, names_of_clients
 from .protocol import best_match
 
 if TYPE_CHECKING:

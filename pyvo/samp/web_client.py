@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+from .clientside.farewell import Receiver
+from .clientside.hub_link import MARGIN, Request
+from .clientside.inbox import Inbox
 from .errors import SAMPError, SAMPHubError, SAMPProxyError
-from .farewell import Receiver
-from .hub_link import MARGIN, Request
 from .hub_proxy import SAMPHubProxy, whole_seconds
-from .inbox import Inbox
 from .protocol import error_response
 from .transport.loop import Loop
 

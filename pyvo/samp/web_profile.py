@@ -27,23 +27,23 @@ from typing import Any, cast
 
 from pyvo.samp.broker import Broker, Client, Delivery, Payload
 from pyvo.samp.broker.deliveries import CALL
-from pyvo.samp.consent import REFUSED, Answer, ConsentDesk, Question, make_question
-from pyvo.samp.consent_askers import WebProfileDialog, make_asker
 from pyvo.samp.constants import SAFE_MTYPES
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.peer_user import is_of_another_user
 from pyvo.samp.protocol import SAMPValue, parse_bool, parse_float
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.rpc import Call
 from pyvo.samp.transport.server import Connection, XMLRPCServer
-from pyvo.samp.url_book import UrlBook, keys_in
-from pyvo.samp.url_translation import Translator
-from pyvo.samp.web_access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
-from pyvo.samp.web_mailbox import WebMailbox
-from pyvo.samp.web_member import Joining, Member
-from pyvo.samp.web_pulls import Pull, PullLimit
-from pyvo.samp.web_requests import PROFILE, TRANSLATOR, WebRequests
+from pyvo.samp.web.access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
+from pyvo.samp.web.consent import REFUSED, Answer, ConsentDesk, Question, make_question
+from pyvo.samp.web.consent_askers import WebProfileDialog, make_asker
+from pyvo.samp.web.mailbox import WebMailbox
+from pyvo.samp.web.member import Joining, Member
+from pyvo.samp.web.peer_user import is_of_another_user
+from pyvo.samp.web.pulls import Pull, PullLimit
+from pyvo.samp.web.requests import PROFILE, TRANSLATOR, WebRequests
+from pyvo.samp.web.url_book import UrlBook, keys_in
+from pyvo.samp.web.url_translation import Translator
 
 __all__ = ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN", "PORT", "WebProfile", "WebProfileDialog"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyvo.samp.newcomer import NEW, QUIET, Newcomer
+from pyvo.samp.hubside.newcomer import NEW, QUIET, Newcomer
 
 from .clockwork import Clock
 

@@ -25,7 +25,7 @@ from pyvo.samp.cli.hub import main
 from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
 from pyvo.samp.cli.monitor_screen import LogToMonitor, MonitorScreen, screen_of
 from pyvo.samp.cli.terminal import Style
-from pyvo.samp.consent import Answer, Question, Ticket
+from pyvo.samp.web.consent import Answer, Question, Ticket
 from tests.hub.web_pages import Page
 from tests.process.programs import HUB_IS_RUNNING, Program
 

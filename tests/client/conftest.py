@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient, hub_watch
-from pyvo.samp.hub_watch import HubWatch
+from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.clientside import hub_watch
+from pyvo.samp.clientside.hub_watch import HubWatch
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -98,7 +99,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubWatch]:
 #: The same for a script: it defines an event that is set when a watch has had an answer.
 WATCHED = """
 import threading
-from pyvo.samp import hub_watch
+from pyvo.samp.clientside import hub_watch
 hub_watch.FIRST_LOOK = hub_watch.ASK_AGAIN = 0.05
 answered, on_answer = threading.Event(), hub_watch.HubWatch._on_answer
 hub_watch.HubWatch._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())

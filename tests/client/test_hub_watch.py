@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp import hub_watch
-from pyvo.samp.hub_watch import HubWatch
+from pyvo.samp.clientside import hub_watch
+from pyvo.samp.clientside.hub_watch import HubWatch
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.xml_writer import write_answer, write_fault
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError, membership
+from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import SAMPClient
+from pyvo.samp.clientside import membership
 from pyvo.samp.transport.loop import Loop
 from tests.hub.recipients import wait_until
 

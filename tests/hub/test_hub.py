@@ -23,9 +23,10 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, hub_session, lockfile, signals
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, signals
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.hub_session import HubSession
+from pyvo.samp.hubside import session as hub_session
+from pyvo.samp.hubside.session import HubSession
 from pyvo.samp.lockfile import read_lockfile
 from pyvo.samp.signals import Latch
 from pyvo.samp.transport.connection import XMLRPCClient

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import liveness
-from pyvo.samp.liveness import Address, Liveness, Probe
+from pyvo.samp.hubside import liveness
+from pyvo.samp.hubside.liveness import Address, Liveness, Probe
 from pyvo.samp.transport.loop import Loop
 from tests.broker.clockwork import Alarm, Clock
 

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp import SAMPHubServer, lockfile, lockfile_helpers, lockfile_writing
+from pyvo.samp import SAMPHubServer, lockfile, lockfile_helpers
 from pyvo.samp.errors import SAMPHubError, SAMPValueError
+from pyvo.samp.hubside import lockfile_writing
+from pyvo.samp.hubside.lockfile_writing import remove_lockfile, write_lockfile
 from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
-from pyvo.samp.lockfile_writing import remove_lockfile, write_lockfile
 
 GOOD = {"samp.secret": "s3cret", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp.profile.version": "1.3"}
 

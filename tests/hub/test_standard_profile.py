@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import liveness, push_mailbox
 from pyvo.samp.broker import Broker
+from pyvo.samp.hubside import liveness, push_mailbox
 from pyvo.samp.standard_profile import StandardProfile
 from pyvo.samp.transport.loop import Loop
 

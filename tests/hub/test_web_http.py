@@ -10,9 +10,9 @@ import zlib
 
 import pytest
 
-from pyvo.samp import web_access
 from pyvo.samp.transport import http as transport_http
-from pyvo.samp.web_access import is_loopback, is_own_host, sending_rule
+from pyvo.samp.web import access as web_access
+from pyvo.samp.web.access import is_loopback, is_own_host, sending_rule
 
 from .web_pages import ORIGIN, Answer, Page, request, send
 
@@ -108,7 +108,7 @@ def test_a_request_without_a_host_is_refused(port):
 def test_other_machines_are_refused(make_hub, monkeypatch):
     """R45: should the system ever let such a connection through."""
     port = make_hub(web_profile=True)._web_port
-    monkeypatch.setattr("pyvo.samp.web_requests.is_loopback", lambda address: is_loopback("192.0.2.7"))
+    monkeypatch.setattr("pyvo.samp.web.requests.is_loopback", lambda address: is_loopback("192.0.2.7"))
     assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
     assert request(port, "GET", "/crossdomain.xml").status == 403
 

@@ -13,7 +13,8 @@ import xmlrpc.client
 import psutil
 import pytest
 
-from pyvo.samp import web_mailbox, web_pulls
+from pyvo.samp.web import mailbox as web_mailbox
+from pyvo.samp.web import pulls as web_pulls
 
 from .recipients import wait_until
 from .web_pages import Answer, Page, Program, message, request

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from pyvo.samp import url_book, url_sources, url_translation
+from pyvo.samp.web import url_book, url_sources, url_translation
 
 from .recipients import wait_until
 from .web_pages import ORIGIN, Answer, Page, Program, message, send

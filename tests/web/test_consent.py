@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp.consent import MAX_WAITING, Answer, Asker, ConsentDesk, Question, Ticket, display_text, make_question
 from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.web.consent import MAX_WAITING, Answer, Asker, ConsentDesk, Question, Ticket, display_text, make_question
 
 HERE = ("127.0.0.1", 1234)
 

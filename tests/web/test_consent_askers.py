@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyvo.samp import consent_askers
-from pyvo.samp.consent import Answer, Question, Ticket
-from pyvo.samp.consent_askers import WebProfileDialog, make_asker
+from pyvo.samp.web import consent_askers
+from pyvo.samp.web.consent import Answer, Question, Ticket
+from pyvo.samp.web.consent_askers import WebProfileDialog, make_asker
 
 ORIGIN = "https://sky.example"
 DETAILS = {"samp.name": "Sky page", "author": "me"}
@@ -243,8 +243,8 @@ def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, ca
 
 SCRIPT = """
     import sys, threading
-    from pyvo.samp.consent import Question, Ticket
-    from pyvo.samp.consent_askers import make_asker
+    from pyvo.samp.web.consent import Question, Ticket
+    from pyvo.samp.web.consent_askers import make_asker
 
     ticket = Ticket(Question("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
     if "gone" in sys.argv:
@@ -475,7 +475,7 @@ def test_typing_into_a_window_that_pops_up_is_no_consent(screen):
 @pytest.mark.slow
 def test_the_window_closes_with_its_hub(screen):
     window = subprocess.Popen(
-        [sys.executable, "-m", "pyvo.samp.consent_tk"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "pyvo.samp.web.consent_tk"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     with window:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pyvo.samp import peer_user
-from pyvo.samp.peer_user import is_of_another_user, user_of
+from pyvo.samp.web import peer_user
+from pyvo.samp.web.peer_user import is_of_another_user, user_of
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the table below was written by such a machine")
 

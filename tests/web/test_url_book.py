@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp import url_book
-from pyvo.samp.url_book import UrlBook, keys_in, local_path, url_key, urls_in
+from pyvo.samp.web import url_book
+from pyvo.samp.web.url_book import UrlBook, keys_in, local_path, url_key, urls_in
 
 
 @pytest.fixture

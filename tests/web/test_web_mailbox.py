@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from pyvo.samp import web_mailbox
 from pyvo.samp.broker import Delivery, Payload
 from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import write_answer
-from pyvo.samp.web_mailbox import GRACE, IDLE_GRACE, RETURN_GRACE, WebMailbox
-from pyvo.samp.web_pulls import Pull, PullLimit
+from pyvo.samp.web import mailbox as web_mailbox
+from pyvo.samp.web.mailbox import GRACE, IDLE_GRACE, RETURN_GRACE, WebMailbox
+from pyvo.samp.web.pulls import Pull, PullLimit
 
 from .doubles import FakeConnection, FakeLoop
 

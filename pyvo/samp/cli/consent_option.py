@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..consent import Answer, Asker, Ticket
+from ..web.consent import Answer, Asker, Ticket
 
 __all__ = ["AllowOrigins", "add_consent_option", "dialog_of"]
 

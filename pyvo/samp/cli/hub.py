@@ -15,10 +15,10 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from ..consent_askers import make_asker
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPError
 from ..hub import SAMPHubServer
+from ..web.consent_askers import make_asker
 from .commands import carry_out
 from .consent_option import add_consent_option, dialog_of
 from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from ..broker import Delivery
 from ..broker.deliveries import RESPONSE
-from ..consent import Answer, Asker, Ticket
+from ..web.consent import Answer, Asker, Ticket
 from .monitor import Message, Monitor
 from .terminal import Style, clean, columns, fit
 

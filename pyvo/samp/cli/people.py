@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from ..clientside.names import clients_named, names_of_clients
 from ..errors import SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
-from ..names import clients_named, names_of_clients
 from .status import CommandError, Status
 from .terminal import title
 

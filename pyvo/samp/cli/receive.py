@@ -11,9 +11,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from ..clientside.handlers import error_text
 from ..errors import SAMPError, SAMPHubError
 from ..exchange.fetching import fetched
-from ..handlers import error_text
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response, ok_response
 from .files import copy_into, new_file, stem_of

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from ..consent import display_text
+from ..web.consent import display_text
 
 __all__ = [
     "CleanFormatter",

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from ..clientside.names import clients_named, names_of_clients
 from ..errors import SAMPClientError, SAMPProxyError
-from ..names import clients_named, names_of_clients
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host

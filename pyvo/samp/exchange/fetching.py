@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
-from ..url_book import PLAIN, local_path
+from ..web.url_book import PLAIN, local_path
 
 __all__ = ["fetched", "first_bytes", "is_here"]
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ..clientside.handlers import Arrival, Tap
+from ..clientside.turns import give_way
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
-from ..handlers import Arrival, Tap
 from ..protocol import SAMPValue, best_match, error_response, ok_response
-from ..turns import give_way
 from .addressing import name_of
 from .loading import Sender, load
 from .waiting import Deadline

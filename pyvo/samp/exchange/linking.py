@@ -14,8 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from ..clientside.handlers import Arrival
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
-from ..handlers import Arrival
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
 from .forms import Product
 from .products import product_of

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..clientside.handlers import Arrival
+from ..clientside.turns import give_way
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
-from ..handlers import Arrival
 from ..protocol import best_match, check_mtype
-from ..turns import give_way
 from .addressing import can_receive
 from .waiting import Deadline
 

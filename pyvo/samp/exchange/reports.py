@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from ..clientside.turns import give_way
 from ..errors import SAMPResponseError
-from ..turns import give_way
 from .waiting import Deadline
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..clientside.handlers import direct
 from ..errors import SAMPClientError, SAMPTypeError
-from ..handlers import direct
 from ..protocol import parse_bool, parse_float, parse_int
 from .addressing import name_of
 from .loading import Sender, load, read_position

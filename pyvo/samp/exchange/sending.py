@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from ..clientside.handlers import direct
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
-from ..handlers import direct
 from ..protocol import best_match, check_mtype
-from ..url_book import PLAIN
+from ..web.url_book import PLAIN
 from .addressing import Who, can_receive, name_of, recipients_of
 from .fetching import is_here
 from .forms import Form, Product

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError, warn
-from ..url_book import local_path
+from ..web.url_book import local_path
 from .forms import Form, Product, attribute, first_text, is_a
 from .headers import describes_data
 from .table_forms import table_product

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError
-from ..url_book import local_path
+from ..web.url_book import local_path
 from .fetching import fetched, first_bytes
 from .forms import Form, Product
 from .loading import read_table

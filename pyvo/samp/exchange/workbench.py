@@ -8,7 +8,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from ..callback_server import own_address
+from ..clientside.callback_server import own_address
 from ..errors import SAMPClientError
 from .presence import Clients
 from .reports import SendReport

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .deferred import Deferred
 from .http import HTTPError, Request, RequestReader, Response
@@ -16,7 +16,7 @@ from .loop import READ, WRITE, Timer
 if TYPE_CHECKING:
     from .server import XMLRPCServer
 
-__all__ = ["Connection", "Handler"]
+__all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +32,6 @@ RECEIVE_SIZE = 64 * 1024
 MAX_AHEAD = 64 * 1024
 #: Bytes of an unfinished request or answer that are held without asking the server whether there is room for them.
 FREE_SIZE = 64 * 1024
-
-
-class Handler(Protocol):
-    """What a server asks for its answers; called in the loop's thread, where it must not block."""
-
-    def handle(self, request: Request, connection: Connection) -> Response | Deferred | None:
-        """
-        Answer a request.
-
-        A `Deferred` is to be resolved with a `Response`. None says that the connection was detached.
-        """
-
-    def refuse(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit."""
 
 
 class Connection:

@@ -29,8 +29,9 @@ import time
 from itertools import islice
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
-from .accepted import Connection, Handler
+from .accepted import Connection
 from .deferred import Deferred
+from .handler import Handler
 from .http import MAX_BODY
 from .loop import READ, Loop, Timer
 

@@ -240,7 +240,7 @@ class _Dialog(Asker):
 
 class _Window(Asker):
     """
-    Shows a window of a process of its own (`pyvo.samp.consent_tk`).
+    Shows a window of a process of its own (`pyvo.samp.web.consent_tk`).
 
     Toolkits want their windows in the main thread, which belongs to the user's program; and that program may be
     using another toolkit.

@@ -25,19 +25,19 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .client import SAMPClient
+from ..client import SAMPClient
+from ..errors import SAMPClientError, SAMPError, SAMPHubError
+from ..forking import forget_in_child
+from ..hub_proxy import SAMPHubProxy
+from ..transport.xml_writer import write_call
+from ..web_client import SAMPWebHubProxy
 from .dispatching import Dispatch, Elsewhere
-from .errors import SAMPClientError, SAMPError, SAMPHubError
 from .farewell import weakly
-from .forking import forget_in_child
-from .hub_proxy import SAMPHubProxy
 from .hub_watch import HubWatch
-from .transport.xml_writer import write_call
-from .web_client import SAMPWebHubProxy
 
 if TYPE_CHECKING:
-    from .hub import SAMPHubServer
-    from .transport.loop import Timer
+    from ..hub import SAMPHubServer
+    from ..transport.loop import Timer
 
 __all__ = ["Membership"]
 
@@ -202,7 +202,7 @@ class Membership:
     # Joining and leaving; with the lock
 
     def _start_hub_if_none(self, options: dict[str, Any]) -> None:
-        from .hub import SAMPHubServer  # noqa: PLC0415 - most programs never need it
+        from ..hub import SAMPHubServer  # noqa: PLC0415 - most programs never need it
 
         try:
             self.hub.connect(**self._how)

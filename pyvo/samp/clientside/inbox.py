@@ -15,14 +15,14 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .dispatcher import Dispatcher
-from .errors import SAMPProxyError
-from .protocol import check_message, check_response
-from .transport.loop import Loop
+from ..dispatcher import Dispatcher
+from ..errors import SAMPProxyError
+from ..protocol import check_message, check_response
+from ..transport.loop import Loop
 from .turns import turn
 
 if TYPE_CHECKING:
-    from .client import SAMPClient
+    from ..client import SAMPClient
 
 __all__ = ["Inbox"]
 

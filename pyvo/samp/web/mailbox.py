@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from pyvo.samp.broker import Delivery
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.xml_writer import Raw, write_value
-from pyvo.samp.web_pulls import Pull, PullLimit
+from pyvo.samp.web.pulls import Pull, PullLimit
 
 if TYPE_CHECKING:
     from pyvo.samp.transport.loop import Loop, Timer

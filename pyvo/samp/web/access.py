@@ -11,11 +11,11 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from .protocol import SAMPValue, best_match, check_pattern
-from .transport.http import Request
+from ..protocol import SAMPValue, best_match, check_pattern
+from ..transport.http import Request
 
 if TYPE_CHECKING:
-    from .broker.clients import MayReach
+    from ..broker.clients import MayReach
 
 __all__ = [
     "CLIENT_ACCESS_POLICY",

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import SAMPClientError
-from .protocol import SAMPValue, best_match, check_pattern, encode, subtypes
+from ..errors import SAMPClientError
+from ..protocol import SAMPValue, best_match, check_pattern, encode, subtypes
 
 __all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text"]
 

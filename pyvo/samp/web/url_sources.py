@@ -20,7 +20,7 @@ import socket
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from .transport.files import FileSource, Head, Refusal, Source
+from ..transport.files import FileSource, Head, Refusal, Source
 from .url_book import PLAIN, local_path
 
 __all__ = ["open_target"]

@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..errors import SAMPError, SAMPProxyError
+from ..hub_proxy import SAMPHubProxy
+from ..protocol import SAMPValue, error_response, ok_response
 from .bindings import BindingMethods
 from .dispatching import Elsewhere
-from .errors import SAMPError, SAMPProxyError
 from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
-from .hub_proxy import SAMPHubProxy
-from .protocol import SAMPValue, error_response, ok_response
 
 __all__ = ["Receiving", "answer_ping"]
 

@@ -23,15 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .broker import Broker
-from .errors import SAMPHubError
+from ..broker import Broker
+from ..errors import SAMPHubError
+from ..signals import Latch
+from ..standard_profile import StandardProfile
+from ..transport.loop import Loop, Timer
 from .lockfile_writing import holds, remove_lockfile, write_lockfile
-from .signals import Latch
-from .standard_profile import StandardProfile
-from .transport.loop import Loop, Timer
 
 if TYPE_CHECKING:
-    from .web_profile import WebProfile
+    from ..web_profile import WebProfile
 
 __all__ = ["HubSession", "SessionOptions"]
 

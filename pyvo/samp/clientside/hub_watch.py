@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .errors import SAMPError, SAMPTransportError
-from .transport.loop import Loop, Timer
-from .transport.outgoing import Outgoing
+from ..errors import SAMPError, SAMPTransportError
+from ..transport.loop import Loop, Timer
+from ..transport.outgoing import Outgoing
 
 __all__ = ["HubWatch"]
 

@@ -9,9 +9,9 @@ from pyvo.samp.transport.deferred import Deferred
 
 if TYPE_CHECKING:
     from pyvo.samp.broker import Client
-    from pyvo.samp.consent import Question
     from pyvo.samp.transport.server import Connection
-    from pyvo.samp.web_mailbox import WebMailbox
+    from pyvo.samp.web.consent import Question
+    from pyvo.samp.web.mailbox import WebMailbox
 
 __all__ = ["Joining", "Member"]
 

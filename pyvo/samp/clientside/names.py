@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from .errors import SAMPClientError, SAMPProxyError
+from ..errors import SAMPClientError, SAMPProxyError
 
 __all__ = ["addressed", "clients_named", "names_of_clients"]
 

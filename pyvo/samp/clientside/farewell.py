@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakMethod, WeakSet
 
-from .errors import SAMPError
-from .forking import forget_in_child
-from .transport.xml_reader import read_answer
+from ..errors import SAMPError
+from ..forking import forget_in_child
+from ..transport.xml_reader import read_answer
 
 if TYPE_CHECKING:
+    from ..transport.http import Answer
+    from ..transport.loop import Loop
     from .hub_link import HubLink, Request
     from .hub_watch import HubWatch
-    from .transport.http import Answer
-    from .transport.loop import Loop
 
 __all__ = ["Receiver", "Remains", "registered_key", "weakly"]
 

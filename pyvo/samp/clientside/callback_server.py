@@ -12,14 +12,14 @@ import hmac
 import socket
 from typing import Any, Protocol
 
-from .addresses import OwnNames
-from .errors import SAMPProxyError
+from ..addresses import OwnNames
+from ..errors import SAMPProxyError
+from ..transport.http import Request, Response
+from ..transport.http_url import http_address
+from ..transport.loop import Loop
+from ..transport.rpc import XMLRPCHandler
+from ..transport.server import Connection, XMLRPCServer
 from .inbox import Inbox
-from .transport.http import Request, Response
-from .transport.http_url import http_address
-from .transport.loop import Loop
-from .transport.rpc import XMLRPCHandler
-from .transport.server import Connection, XMLRPCServer
 
 __all__ = ["CallbackServer", "own_address"]
 

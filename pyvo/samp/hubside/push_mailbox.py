@@ -32,8 +32,8 @@ from typing import NamedTuple
 from pyvo.samp.broker import NOTIFICATION, Broker, Client, Delivery
 from pyvo.samp.dispatcher import Dispatcher
 from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
-from pyvo.samp.liveness import Address, Liveness
-from pyvo.samp.newcomer import Newcomer
+from pyvo.samp.hubside.liveness import Address, Liveness
+from pyvo.samp.hubside.newcomer import Newcomer
 from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.outgoing import Outgoing

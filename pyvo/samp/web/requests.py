@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .operations import HubOperations
-from .transport.http import HTTPError, Request, Response
-from .transport.rpc import Call
-from .web_access import (
+from ..hubside.operations import HubOperations
+from ..transport.http import HTTPError, Request, Response
+from ..transport.rpc import Call
+from .access import (
     CLIENT_ACCESS_POLICY,
     CROSS_DOMAIN,
     DATA_ONLY,
@@ -22,10 +22,10 @@ from .web_access import (
 )
 
 if TYPE_CHECKING:
-    from .broker import Broker
-    from .transport.loop import Loop
-    from .transport.server import Connection
-    from .web_profile import WebProfile
+    from ..broker import Broker
+    from ..transport.loop import Loop
+    from ..transport.server import Connection
+    from ..web_profile import WebProfile
 
 __all__ = ["PROFILE", "TRANSLATOR", "WebRequests"]
 

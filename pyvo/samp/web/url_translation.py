@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from functools import partial
 
-from .transport.files import Streamer
+from ..transport.files import Streamer
 from .url_sources import open_target
 
 __all__ = ["Translator"]

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
-from .errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
-from .forking import FORKED, forget_in_child
-from .lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
+from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
+from ..forking import FORKED, forget_in_child
+from ..lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
+from ..transport.connection import XMLRPCClient
+from ..transport.wire import LateError
 from .recent import Recent
 from .remote import RemoteMethod, encoded
-from .transport.connection import XMLRPCClient
-from .transport.wire import LateError
 
 if TYPE_CHECKING:
-    from .hub import SAMPHubServer
-    from .transport.http import Answer
+    from ..hub import SAMPHubServer
+    from ..transport.http import Answer
 
 __all__ = ["LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "HubLink", "Request"]
 

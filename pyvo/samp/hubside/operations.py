@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from pyvo.samp.broker import Broker, Client, Payload
+from pyvo.samp.hubside.waiting_call import response_of_call, wait_time
 from pyvo.samp.protocol import SAMPValue
 from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.rpc import XMLRPCHandler
-from pyvo.samp.waiting_call import response_of_call, wait_time
 
 __all__ = ["HubOperations"]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import SAMPTypeError
-from .protocol import SAMPValue, check_message, check_response, encode
-from .transport.connection import XMLRPCClient
+from ..errors import SAMPTypeError
+from ..protocol import SAMPValue, check_message, check_response, encode
+from ..transport.connection import XMLRPCClient
 
 __all__ = ["RemoteMethod", "encoded"]
 

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import SAMPHubError
-from .lockfile import LOCKURL, format_lockfile, is_alive, is_url, lockfile_source, read_lockfile, shown
+from ..errors import SAMPHubError
+from ..lockfile import LOCKURL, format_lockfile, is_alive, is_url, lockfile_source, read_lockfile, shown
 
 try:
     import fcntl

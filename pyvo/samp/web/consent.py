@@ -23,10 +23,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import SAMPProxyError
+from ..errors import SAMPProxyError
 
 if TYPE_CHECKING:
-    from .protocol import SAMPValue
+    from ..protocol import SAMPValue
 
 __all__ = ["Answer", "Asker", "ConsentDesk", "Question", "Ticket", "display_text", "make_question"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from .errors import SAMPClientError
+from ..errors import SAMPClientError
 
 __all__ = ["Dispatch", "Elsewhere"]
 
