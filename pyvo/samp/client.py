@@ -189,14 +189,19 @@ class SAMPClient(Receiving):
 
     # Registration
 
-    def register(self) -> None:
+    def register(self, *, meanwhile: Callable[[], object] | None = None) -> None:
         """
-        Register with the hub and declare metadata and subscriptions.
+        Register with the hub and declare metadata and subscriptions. Starts the client if it does not run.
+
+        Parameters
+        ----------
+        meanwhile : callable, optional
+            Called when the client is about to be started.
 
         Raises
         ------
         SAMPClientError
-            There is no connection, or the client is registered already.
+            There is no connection, the client is registered already, or cannot be started.
         SAMPHubError
             The hub is gone, or gave no valid answer.
         """
@@ -204,14 +209,21 @@ class SAMPClient(Receiving):
             raise SAMPClientError(f"The client cannot register. {self.hub.trouble}")
         if self.is_registered:
             raise SAMPClientError("The client is registered already")
-        self.prepare()
         seen: list[Answer] = []
-        try:
-            try:
-                # The hub is at work while the thread starts
-                answer = self.hub.register_as(self._metadata, self.loop.start, seen)
-            finally:
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                self.prepare()
+                if meanwhile is not None:
+                    meanwhile()
                 self.loop.start()
+
+        try:
+            answer = self.hub.register_as(self._metadata, begin, seen)  # the hub is at work while all this is made
+            begin()
             key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
             if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
                 raise SAMPHubError("The hub gave no valid answer to the registration: a key or an id is missing.")

@@ -34,6 +34,7 @@ from pyvo.samp.transport.deferred import Deferred
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.rpc import Call
 from pyvo.samp.transport.server import Connection, XMLRPCServer
+from pyvo.samp.transport.xml_writer import Raw
 from pyvo.samp.web.access import CLIENT_ACCESS_POLICY, CROSS_DOMAIN, browser_of, sending_rule
 from pyvo.samp.web.consent import REFUSED, Answer, ConsentDesk, Question, make_question
 from pyvo.samp.web.consent_askers import WebProfileDialog, make_asker
@@ -56,6 +57,8 @@ PORT = 21012
 _KEYLESS = ("samp.webhub.ping", "samp.webhub.register")
 #: Web clients that may be registered at a time: a page that is allowed always could register for ever.
 MAX_CLIENTS = 500
+#: Farewells that are kept for pages which were thrown out and have not asked since.
+MAX_LAST_WORDS = 100
 
 
 class WebProfile:
@@ -97,6 +100,7 @@ class WebProfile:
         self._may_reach = sending_rule(SAFE_MTYPES if mtypes is None else mtypes)
         self._desk = ConsentDesk(make_asker(dialog), loop.run_in_worker, loop.call_later)
         self._members: dict[str, Member] = {}  # by public id
+        self._last_words: dict[str, Raw] = {}  # by private key, for pages that were thrown out between two pulls
         self.limit = PullLimit(loop)
         self._all_pulled: threading.Event | None = None
         self.book = UrlBook()
@@ -243,7 +247,15 @@ class WebProfile:
         if joining.client is not None:
             self._broker.unregister(joining.client)
 
+    def last_words(self, key: str) -> Raw | None:
+        """What a page that was thrown out between two pulls is told by its next one, once (R26)."""
+        return self._last_words.pop(key, None)
+
     def _forget(self, member: Member) -> None:
+        if member.mailbox.last_words is not None:
+            self._last_words[member.client.private_key] = member.mailbox.last_words
+            if len(self._last_words) > MAX_LAST_WORDS:
+                del self._last_words[next(iter(self._last_words))]
         self._members.pop(member.client.client_id, None)
         self.book.close(member.token)
 
@@ -287,9 +299,11 @@ class _Operations(WebRequests):
         self._web.allow_callbacks(self._client(key), allow=parse_bool(allow.strip()))
         return ""
 
-    def pull_callbacks(self, key: str, timeout: str) -> Deferred:
+    def pull_callbacks(self, key: str, timeout: str) -> Deferred | Raw:
         """Hand over the callbacks that wait, or wait for one (R42)."""
         assert self.current is not None
+        if (last_words := self._web.last_words(key)) is not None:
+            return last_words
         request, connection, _call = self.current
         pull = Pull(connection, browser_of(request.headers))
         return self._web.member(self._client(key)).mailbox.pull(pull, parse_float(timeout.strip()))

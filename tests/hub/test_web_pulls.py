@@ -13,6 +13,7 @@ import xmlrpc.client
 import psutil
 import pytest
 
+from pyvo.samp import web_profile
 from pyvo.samp.web import mailbox as web_mailbox
 from pyvo.samp.web import pulls as web_pulls
 
@@ -484,3 +485,21 @@ def test_stopping_the_hub_ends_all_pulls(hub, page):
     with contextlib.suppress(ConnectionError):
         Answer(sock)
     assert sock.recv(1) == b""
+
+
+def test_who_is_thrown_out_between_two_pulls_is_told_by_the_next(hub, page, monkeypatch):
+    """R26: once; what is kept for pages that never ask again is bounded."""
+    monkeypatch.setattr(web_profile, "MAX_LAST_WORDS", 2)
+    broker = hub._session.broker
+    page.listen("samp.hub.disconnect")
+    with Page(hub) as second, Page(hub) as third:
+        pages = [page, second.register().listen("samp.hub.disconnect"), third.register().listen("samp.hub.disconnect")]
+        for each in pages:
+            broker.disconnect(broker.client(each.id), "too loud")
+        wait_until(lambda: not hub._session.web._members)
+        for each in (second, third):
+            [callback] = each.call("pullCallbacks", "600")
+            assert callback["samp.params"][1]["samp.params"] == {"reason": "too loud"}
+        for each in pages:
+            with pytest.raises(xmlrpc.client.Fault, match="not, or no longer, registered"):
+                each.call("pullCallbacks", "600")

@@ -102,6 +102,19 @@ def test_a_pull_ends_with_an_empty_list(bench):
     assert numbers(pull) == []
 
 
+def test_who_closes_before_the_answer_is_written_has_not_read_it(bench):
+    """R42: whenever it is found out in which order that happened."""
+    bench.put(1)
+    pull = Pull(FakeConnection())
+    looks = iter([True])
+    pull.connection.is_there = lambda: next(looks, False)  # it closes between the look at it and the writing
+    answer = bench.mailbox.pull(pull, 600)
+    answer.when_done(lambda _: answer.on_sent(True))
+    pull.connection.closed = pull.connection.was_reset = True
+    pull.connection.on_closed()
+    assert numbers(bench.pull()) == [1]
+
+
 @pytest.mark.parametrize("timeout", [0, -3])
 def test_a_pull_without_time_does_not_wait(bench, timeout):
     assert numbers(bench.pull(timeout)) == []

@@ -252,10 +252,7 @@ class Membership:
             url = self.hub.url
             if not (self._wanted and url):
                 raise SAMPHubError(DISCONNECTED)
-            self.client.prepare()
-            self._watch = HubWatch(self.client.loop, url, weakly(self._question), weakly(self._on_silence))
-            self.client.watched_by(self._watch)
-            self.client.register()
+            self.client.register(meanwhile=lambda: self._begin_watch(url))
         except BaseException:
             self._end_watch()
             self.hub.disconnect()
@@ -284,6 +281,10 @@ class Membership:
 
     def _left(self, *, for_good: bool) -> None:
         """Do what is to be done when the connection has ended, by the program's will or not; for subclasses."""
+
+    def _begin_watch(self, url: str) -> None:
+        self._watch = HubWatch(self.client.loop, url, weakly(self._question), weakly(self._on_silence))
+        self.client.watched_by(self._watch)
 
     def _end_watch(self) -> None:
         watch, self._watch = self._watch, None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .deferred import Deferred
 from .http import HTTPError, Request, RequestReader, Response
 from .loop import READ, WRITE, Timer
+from .socket_state import left_something_unread
 
 if TYPE_CHECKING:
     from .server import XMLRPCServer
@@ -179,8 +180,7 @@ class Connection:
 
     def _note_reset(self) -> None:
         """Find out whether the other side, which has closed the connection, then got something from us."""
-        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.was_reset = True
+        self.was_reset = self.was_reset or left_something_unread(self._sock)
 
     def _serve(self) -> None:
         """Answer the requests that have arrived, one after the other."""

@@ -106,6 +106,8 @@ class WebMailbox:
         self._unsure: list[Pull] = []  # that were handed callbacks, perhaps in vain
         self._flush_is_due = False
         self._closed = False
+        #: The farewell, as the answer to a pull, if none was waiting for it (R26).
+        self.last_words: Raw | None = None
         self._grace: Timer | None = None
         self._patience = IDLE_GRACE  # how long the grace is
 
@@ -279,6 +281,7 @@ class WebMailbox:
     # How an answer fared
 
     def _on_sent(self, pull: Pull, *, sent: bool) -> None:
+        pull.is_sent = sent
         if not sent:
             self._put_back(pull)
             self._await_return()
@@ -351,9 +354,12 @@ class WebMailbox:
     # The end
 
     def _close(self, farewell: Delivery | None) -> None:
-        if farewell is not None and self._waiting and not self._queue:
-            self._queue.append(farewell)
-            self._flush()
+        if farewell is not None:
+            if self._waiting and not self._queue:
+                self._queue.append(farewell)
+                self._flush()
+            else:
+                self.last_words = _write_callbacks([farewell])
         self._end()
         self._on_closed()
 

@@ -43,13 +43,18 @@ class Pull:
         self.answer = Deferred()
         self.batch: list[Delivery] = []
         self.timer: Timer | None = None
+        #: Whether the answer has been written.
+        self.is_sent = False
         self._requests = connection.requests
 
     @property
     def is_settled(self) -> bool:
         """Whether the answer cannot come back any more: it was read before the next request, or in good order."""
         connection = self.connection
-        return connection.requests != self._requests or (not connection.is_there() and not connection.was_reset)
+        if connection.requests != self._requests:
+            return True
+        # Who closes before there is an answer has not read it, in whatever order
+        return self.is_sent and not connection.is_there() and not connection.was_reset
 
     @property
     def was_lost(self) -> bool:
