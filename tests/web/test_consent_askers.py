@@ -318,14 +318,28 @@ def on_terminal():
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("typed", "answer"), [("y\n", "once"), ("Always\n", "always"), ("n\n", "deny"), ("\n", "deny"), ("\x04", "deny")]
+    ("typed", "answer"),
+    [
+        ("y\n", "once"),
+        ("Always\n", "always"),
+        ("n\n", "deny"),
+        ("\n", "deny"),
+        ("\x04", "deny"),
+        ("maybe\n|y\n", "once"),
+        ("yse\n|\n", "deny"),
+        ("maybe\n|maybe\n", "deny"),
+    ],
 )
 def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT))
     shown = terminal.until("[n] no: ")
     assert "Sky page" in shown
     assert ORIGIN in shown
-    terminal.type(typed)
+    first, _, second = typed.partition("|")
+    terminal.type(first)
+    if second:
+        terminal.until("Please answer y or n: ")
+        terminal.type(second)
     terminal.until(f"ANSWER {answer}")
 
 

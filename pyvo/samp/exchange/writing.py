@@ -100,8 +100,10 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
 @contextmanager
 def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
     in_notebook = "ipykernel" in sys.modules
-    wanted = size >= LARGE and (in_notebook or sys.stdout.isatty()) if progress is None else progress
-    if not wanted or size <= 0:
+    if progress is None:
+        seen = in_notebook or (sys.stdout is not None and sys.stdout.isatty())
+        progress = seen and size >= LARGE
+    if not progress or size <= 0:
         yield lambda _count: None
         return
     from astropy.utils.console import ProgressBar  # noqa: PLC0415

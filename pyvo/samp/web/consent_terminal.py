@@ -24,8 +24,10 @@ import io
 import logging
 import os
 import selectors
+import shutil
 import socket
 import sys
+import textwrap
 from typing import Any
 
 from .consent import MEANING, Answer, Asker, Question, Ticket
@@ -41,11 +43,13 @@ class Terminal(Asker):
     """Asks in the terminal, IPython or notebook that the hub runs in."""
 
     def ask(self, ticket: Ticket) -> Answer:
-        """Ask, and wait for a line; anything but a clear yes is a no."""
+        """Ask, and wait for a line; what is no answer is asked for once more, and then anything but a yes is a no."""
         question = ticket.question
         text = _text(question)
         try:
             line = self._read(text, ticket)
+            if line.strip() and not _is_answer(line):
+                line = self._read("Please answer y or n: ", ticket)
         except (EOFError, OSError, RuntimeError) as error:
             # StdinNotImplementedError of a kernel whose front end takes no input is a RuntimeError
             log.warning("Nobody could be asked about %s (%s): refused", question.name, error)
@@ -75,13 +79,17 @@ class Terminal(Asker):
         return _read_terminal(text, ticket)
 
 
+def _is_answer(line: str) -> bool:
+    return line.strip().lower() in {*_ANSWERS, "n", "no"}
+
+
 def _text(question: Question) -> str:
     choices = "[y] yes, once   " + ("[a] always for this origin, while the hub runs   " if question.lasting else "")
     return (
         "\nA web page asks to join SAMP, by which the astronomy programs on this computer talk to each other.\n"
         f"  Name:   {question.name}\n"
         f"  Origin: {question.origin_text}\n"
-        f"{MEANING}\n"
+        f"{textwrap.fill(MEANING, min(100, shutil.get_terminal_size().columns - 1))}\n"
         f"{choices}[n] no: "
     )
 

@@ -53,7 +53,7 @@ class WebRequests(HubOperations):
         The operations that only this profile has, by the last part of their names.
     """
 
-    paths = frozenset({"/", ""})
+    paths = frozenset({"/", "", "/RPC2"})  # the last for Python's ``ServerProxy`` of a URL without a path
 
     def __init__(
         self, profile: WebProfile, broker: Broker, loop: Loop, own: Mapping[str, Callable[..., Any]]
