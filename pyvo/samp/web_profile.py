@@ -251,6 +251,12 @@ class WebProfile:
         """What a page that was thrown out between two pulls is told by its next one, once (R26)."""
         return self._last_words.pop(key, None)
 
+    def is_leaving(self, key: str) -> bool:
+        """Whether a page is just being thrown out, so that its next pull is told why."""
+        return any(
+            member.client.private_key == key and not member.client.is_active for member in self._members.values()
+        )
+
     def _forget(self, member: Member) -> None:
         if member.mailbox.last_words is not None:
             self._last_words[member.client.private_key] = member.mailbox.last_words
@@ -299,11 +305,13 @@ class _Operations(WebRequests):
         self._web.allow_callbacks(self._client(key), allow=parse_bool(allow.strip()))
         return ""
 
-    def pull_callbacks(self, key: str, timeout: str) -> Deferred | Raw:
+    def pull_callbacks(self, key: str, timeout: str) -> Deferred | Raw | list[SAMPValue]:
         """Hand over the callbacks that wait, or wait for one (R42)."""
         assert self.current is not None
         if (last_words := self._web.last_words(key)) is not None:
             return last_words
+        if self._web.is_leaving(key):
+            return []
         request, connection, _call = self.current
         pull = Pull(connection, browser_of(request.headers))
         return self._web.member(self._client(key)).mailbox.pull(pull, parse_float(timeout.strip()))
