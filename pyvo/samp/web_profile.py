@@ -308,13 +308,17 @@ class _Operations(WebRequests):
     def pull_callbacks(self, key: str, timeout: str) -> Deferred | Raw | list[SAMPValue]:
         """Hand over the callbacks that wait, or wait for one (R42)."""
         assert self.current is not None
-        if (last_words := self._web.last_words(key)) is not None:
-            return last_words
-        if self._web.is_leaving(key):
-            return []
         request, connection, _call = self.current
+        try:
+            client = self._client(key)
+        except SAMPProxyError:  # the usual pull does not pay for those who were thrown out
+            if (last_words := self._web.last_words(key)) is not None:
+                return last_words
+            if self._web.is_leaving(key):
+                return []
+            raise
         pull = Pull(connection, browser_of(request.headers))
-        return self._web.member(self._client(key)).mailbox.pull(pull, parse_float(timeout.strip()))
+        return self._web.member(client).mailbox.pull(pull, parse_float(timeout.strip()))
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """
