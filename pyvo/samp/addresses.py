@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from pyvo.samp.errors import SAMPValueError
-from pyvo.samp.transport.http_url import http_address
+from pyvo.samp.transport.http_url import http_address, is_address
 
 __all__ = ["OwnNames", "callback_url", "checked_port"]
 
@@ -35,7 +36,7 @@ class OwnNames:
         name, colon, port = host.lower().rpartition(":")
         if not (colon and port.isdigit()):
             name = host.lower()
-        return name in self._names or (self._everywhere and _is_address(name.strip("[]")))
+        return name in self._names or (self._everywhere and is_address(name.strip("[]")))
 
 
 def checked_port(port: int | str) -> int:
@@ -89,14 +90,11 @@ def callback_url(url: str, peer: str) -> str:
         It is no ``http`` URL.
     """
     host, port, path = http_address(url)
-    if urlsplit(url).hostname == "localhost" or not _is_address(host) or ipaddress.ip_address(host).is_unspecified:
+    if urlsplit(url).hostname == "localhost" or not is_address(host) or _is_unspecified(host):
         host = peer
     return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+@lru_cache(maxsize=128)
+def _is_unspecified(address: str) -> bool:
+    return ipaddress.ip_address(address).is_unspecified

@@ -210,6 +210,8 @@ class SAMPClient(Receiving):
         if self.is_registered:
             raise SAMPClientError("The client is registered already")
         seen: list[Answer] = []
+        declared: dict[str, Mapping[str, Any]] = {}
+        written: dict[str, Any] = {}
         begun = False
 
         def begin() -> None:
@@ -219,7 +221,8 @@ class SAMPClient(Receiving):
                 self.prepare()
                 if meanwhile is not None:
                     meanwhile()
-                self.loop.start()
+                declared.update(self._declarations())
+                written.update(self._written(declared))
 
         try:
             answer = self.hub.register_as(self._metadata, begin, seen)  # the hub is at work while all this is made
@@ -233,28 +236,36 @@ class SAMPClient(Receiving):
             self._ended = ""
             self.thrown_out = False
             self._remains.private_key = key
-            self._introduce(key)
+            self._introduce(key, declared, written)
         except BaseException:
             self._remains.private_key = self._remains.private_key or registered_key(seen)
             self._remains.unregister()
             self._forget_registration()
             raise
 
-    def _introduce(self, key: str) -> None:
-        """Tell the hub all about the client at once."""
+    def _introduce(self, key: str, declared: dict[str, Mapping[str, Any]], written: dict[str, Any]) -> None:
+        """Tell the hub all about the client at once: what was written ahead, unless that has changed."""
         receiver = self._remains.receiver
+        requests: list[Request] = [receiver.announcement(key)] if receiver is not None else []
         with self._declaring:
-            requests: list[Request] = []
-            if receiver is not None:
-                requests.append(receiver.announcement(key))
-            if self._metadata:
-                requests.append(("declareMetadata", {"private_key": key, "metadata": self._metadata}))
-            if receiver is not None:
-                subscriptions = self._wanted(self._subscriptions)
-                requests.append(("declareSubscriptions", {"private_key": key, "subscriptions": subscriptions}))
-            self.hub.ask_in_a_row(*requests)
+            current = self._declarations()
+            if current != declared:  # another thread has bound a handler
+                written = self._written(current)
+            requests += [(name, {"private_key": key, "declared": value}) for name, value in written.items()]
+            self.hub.ask_in_a_row(*requests, meanwhile=self.loop.start)  # to start a thread takes about as long
+        self.loop.start()
         if receiver is not None:
             receiver.begin(key)
+
+    def _declarations(self) -> dict[str, Mapping[str, Any]]:
+        """What the client declares, by operation."""
+        declared: dict[str, Mapping[str, Any]] = {"declareMetadata": self._metadata} if self._metadata else {}
+        if self._remains.receiver is not None:
+            declared["declareSubscriptions"] = self._wanted(self._subscriptions)
+        return declared
+
+    def _written(self, declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: self.hub.written(value) for name, value in declared.items()}
 
     def unregister(self) -> None:
         """

@@ -21,8 +21,10 @@ from xmlrpc.client import Fault
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from ..forking import FORKED, forget_in_child
 from ..lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
+from ..protocol import SAMPValue, encode
 from ..transport.connection import XMLRPCClient
 from ..transport.wire import LateError
+from ..transport.xml_writer import Raw, write_value
 from .recent import Recent
 from .remote import RemoteMethod, encoded
 
@@ -293,7 +295,26 @@ class HubLink:
             method, *values, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen
         )
 
-    def ask_in_a_row(self, *requests: Request) -> None:
+    def written(self, value: Mapping[str, Any]) -> SAMPValue | Raw:
+        """
+        Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place.
+
+        Parameters
+        ----------
+        value : mapping
+            A parameter of an operation.
+
+        Returns
+        -------
+        dict or Raw
+            The SAMP value, as it is sent where that is known.
+        """
+        encoded_value = encode(value)
+        if self.proxy is not None and isinstance(self._samp_hub, RemoteMethod):
+            return Raw(write_value(encoded_value))
+        return encoded_value
+
+    def ask_in_a_row(self, *requests: Request, meanwhile: Callable[[], object] | None = None) -> None:
         """
         Call several operations at once; their answers are of no interest.
 
@@ -301,6 +322,8 @@ class HubLink:
         ----------
         *requests : tuple of (str, dict)
             Operations and their parameters; they must be such that may be called twice.
+        meanwhile : callable, optional
+            Called while the hub is at work, perhaps twice.
         """
         hub = self._samp_hub if self.proxy is not None else None
         if not isinstance(hub, RemoteMethod):
@@ -308,7 +331,7 @@ class HubLink:
                 self._ask(operation, **params)
             return
         calls = [(getattr(hub, operation).name, encoded(params)) for operation, params in requests]
-        self._carry_out(hub.client.call_in_a_row, calls)
+        self._carry_out(hub.client.call_in_a_row, calls, meanwhile)
 
     def _carry_out(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Make a call, and turn what may go wrong below into what programs expect."""

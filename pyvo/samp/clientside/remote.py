@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import SAMPTypeError
 from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.connection import XMLRPCClient
+from ..transport.xml_writer import Raw
 
 __all__ = ["RemoteMethod", "encoded"]
 
@@ -41,19 +42,20 @@ class RemoteMethod:
         setattr(self, name, method)  # next time it is found without coming here
         return method
 
-    def __call__(self, *params: SAMPValue, **waiting: Any) -> SAMPValue:
+    def __call__(self, *params: SAMPValue | Raw, **waiting: Any) -> SAMPValue:
         """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
         return self.client.call(self.name, *params, **waiting)
 
 
-def encoded(params: Mapping[str, Any]) -> list[SAMPValue]:
+def encoded(params: Mapping[str, Any]) -> list[SAMPValue | Raw]:
     """
     Write the parameters of an operation as SAMP values (R4).
 
     Parameters
     ----------
     params : mapping
-        The parameters in order. Their names serve error messages, but for maps, whose keys say enough.
+        The parameters in order; what is written already stays. Their names serve error messages, but for maps, whose
+        keys say enough.
 
     Returns
     -------
@@ -69,7 +71,9 @@ def encoded(params: Mapping[str, Any]) -> list[SAMPValue]:
     ]  # fmt: skip
 
 
-def _encoded(name: str, value: Any) -> SAMPValue:
+def _encoded(name: str, value: Any) -> SAMPValue | Raw:
+    if isinstance(value, Raw):
+        return value
     if not isinstance(value, Mapping):
         if name in _CHECKS:
             raise SAMPTypeError(f"A {name} is a map, not {value!r}")

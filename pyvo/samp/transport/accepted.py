@@ -31,6 +31,8 @@ LINGER_TIME = 2.0
 RECEIVE_SIZE = 64 * 1024
 #: Bytes that may arrive behind a request that is still being answered.
 MAX_AHEAD = 64 * 1024
+#: Says that an answer may wait for the next one, to be sent in one packet; not everywhere.
+MORE = getattr(socket, "MSG_MORE", 0)
 #: Bytes of an unfinished request or answer that are held without asking the server whether there is room for them.
 FREE_SIZE = 64 * 1024
 
@@ -50,6 +52,7 @@ class Connection:
         self._waiting_for: Deferred | None = None
         self._keep_alive = True
         self._with_body = True
+        self._corked = False
         self._out: memoryview | None = None
         self._sent: Callable[[bool], object] | None = None
         self._deadline: Timer | None = None
@@ -100,6 +103,7 @@ class Connection:
         socket.socket
             The socket, blocking, with a time-out. `XMLRPCServer.take_back` closes it.
         """
+        self._uncork()
         self.loop.unwatch(self._sock)
         self._let_go()
         self._sock.settimeout(WRITE_TIME)
@@ -224,6 +228,7 @@ class Connection:
 
     def _await_more(self) -> None:
         reader = self._reader
+        self._uncork()
         if self._ended:
             self.close()
             return
@@ -264,6 +269,7 @@ class Connection:
         if self.closed:
             _tell(deferred.cancel)
             return
+        self._uncork()
         self._waiting_for = deferred
         deferred.when_done(self._on_deferred)
         if self._waiting_for is not None:
@@ -298,8 +304,10 @@ class Connection:
 
     def _send(self, response: Response) -> None:
         data = response.encode(keep_alive=self._keep_alive, with_body=self._with_body)
+        # To send costs more than to answer: whoever asks several things at once gets one packet.
+        self._corked = self._serving and self._reader.pending and self._keep_alive
         try:
-            sent = self._sock.send(data)
+            sent = self._sock.send(data, MORE if self._corked else 0)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
@@ -312,6 +320,12 @@ class Connection:
         else:
             log.warning("Too many answers wait for their readers; one of %d bytes is dropped", len(data))
             self.close()
+
+    def _uncork(self) -> None:
+        """Send what waits for a next answer, which takes its time."""
+        if self._corked:
+            self._corked = False
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # set it is; this pushes
 
     def _write(self) -> None:
         if self._out is None:

@@ -143,7 +143,8 @@ class XMLRPCClient:
             if seen is not None:
                 seen.append(answer)
         except BaseException as error:
-            if seen is not None and not seen and not isinstance(error, Exception):
+            # The wait was broken off here, and not by the server
+            if seen is not None and not seen and not isinstance(error, SAMPTransportError):
                 with suppress(SAMPTransportError):
                     seen.append(self._last_words(wire, sent=True))
             self._drop(wire)
@@ -154,7 +155,9 @@ class XMLRPCClient:
             self._drop(wire)
         return self._result(answer)
 
-    def call_in_a_row(self, calls: Sequence[tuple[str, Sequence[SAMPValue | Raw]]]) -> list[SAMPValue]:
+    def call_in_a_row(
+        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Raw]]], meanwhile: Callable[[], object] | None = None
+    ) -> list[SAMPValue]:
         """
         Call several methods, in order. They must be such that may be called twice.
 
@@ -165,6 +168,8 @@ class XMLRPCClient:
         ----------
         calls : sequence of tuple
             Names and parameters.
+        meanwhile : callable, optional
+            Called while the server is at work; once more if it has to be asked one by one.
 
         Returns
         -------
@@ -183,13 +188,17 @@ class XMLRPCClient:
         if self._idle:  # it would not be if the server closed its connections
             wire = self._take()
             try:
-                answers = self._exchange_all(wire, bodies)
+                answers = self._exchange_all(wire, bodies, meanwhile)
             finally:
                 if len(answers) == len(bodies) and answers[-1].keep_alive:
                     self._give_back(wire)
                 else:
                     self._drop(wire)
-        return [self._result(answer) for answer in answers] + [self.post(body) for body in bodies[len(answers) :]]
+        results = [self._result(answer) for answer in answers]
+        for body in bodies[len(answers) :]:
+            results.append(self.post(body, meanwhile=meanwhile))
+            meanwhile = None
+        return results
 
     def _result(self, answer: Answer) -> SAMPValue:
         check_answer(answer, self._who)
@@ -304,7 +313,9 @@ class XMLRPCClient:
             if answer is not None:
                 return answer
 
-    def _exchange_all(self, wire: Wire, bodies: Sequence[bytes]) -> list[Answer]:
+    def _exchange_all(
+        self, wire: Wire, bodies: Sequence[bytes], meanwhile: Callable[[], object] | None
+    ) -> list[Answer]:
         """Write several requests at once. The answers to the first of them, as far as they came."""
         answers: list[Answer] = []
         patience = Patience(self._who, min(self.timeout, ROW_TIME), None, ROW_TIME)
@@ -314,6 +325,8 @@ class XMLRPCClient:
                 return answers
         except OSError:
             return answers
+        if meanwhile is not None:
+            meanwhile()
         while len(answers) < len(bodies):
             try:
                 if not wire.wait(patience.left()):

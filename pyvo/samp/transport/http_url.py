@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError
 
-__all__ = ["http_address", "request_head"]
+__all__ = ["http_address", "is_address", "request_head"]
 
 
 @lru_cache(maxsize=128)
@@ -46,6 +47,16 @@ def http_address(url: str) -> tuple[str, int, str]:
     if parts.query:
         path += "?" + parts.query
     return "127.0.0.1" if host == "localhost" else host, port or 80, path
+
+
+@lru_cache(maxsize=128)
+def is_address(host: str) -> bool:
+    """Whether a host is given by its address, so that nothing has to be looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def request_head(url: str) -> bytes:

@@ -9,7 +9,6 @@ image, say) takes its time to answer. Everything here belongs to the loop's thre
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -19,7 +18,7 @@ from collections.abc import Callable, Sequence
 from ..errors import SAMPError, SAMPTransportError
 from .connection import check_answer
 from .http import Answer, AnswerReader, HTTPError
-from .http_url import http_address, request_head
+from .http_url import http_address, is_address, request_head
 from .loop import READ, WRITE, Loop, Timer
 from .wire import KEEP_TIME, is_own_echo
 from .xml_reader import XMLError, read_answer
@@ -61,7 +60,7 @@ class Outgoing:
     def __init__(self, loop: Loop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
         self._loop = loop
         self._host, self._port, _ = http_address(url)
-        self._is_address = _is_address(self._host)
+        self._is_address = is_address(self._host)
         self._head = request_head(url)
         self._who = who
         self._on_closed = on_closed
@@ -311,14 +310,6 @@ class Outgoing:
             self._loop.call_soon(done, error)
         else:
             done(error)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def check_acknowledged(body: bytes) -> None:
