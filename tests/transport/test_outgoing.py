@@ -17,8 +17,7 @@ import pytest
 from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import outgoing as outgoing_module
 from pyvo.samp.transport.loop import Loop
-from pyvo.samp.transport.outgoing import Outgoing, check_acknowledged
-from pyvo.samp.transport.xml_reader import XMLError
+from pyvo.samp.transport.outgoing import Outgoing
 from pyvo.samp.transport.xml_writer import write_answer, write_call, write_fault
 
 from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, in_loop, kept, reset, silent
@@ -192,15 +191,6 @@ def test_acknowledgements_of_all_kinds(sender, answer):
     with FakeServer(answering(answer)) as server:
         assert sender(server.url).send() is None
         assert len(server.requests) == 1
-
-
-def test_what_is_an_acknowledgement():
-    check_acknowledged(write_answer(["a"]))
-    with pytest.raises(SAMPProxyError):
-        check_acknowledged(write_fault(1, "x"))
-    for body in (b"", b"<html>", b"<methodResponse><fault>", write_call("x", [])):
-        with pytest.raises(XMLError):
-            check_acknowledged(body)
 
 
 # What goes wrong

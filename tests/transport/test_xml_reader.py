@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from pyvo.samp.errors import SAMPProxyError, SAMPValueError
 from pyvo.samp.protocol import MAX_DEPTH, format_float, parse_float
-from pyvo.samp.transport.xml_reader import MethodCall, XMLError, read_answer, read_call, read_document
+from pyvo.samp.transport.xml_reader import (
+    MethodCall,
+    XMLError,
+    check_acknowledged,
+    read_answer,
+    read_call,
+    read_document,
+)
 from pyvo.samp.transport.xml_writer import write_answer, write_call, write_fault
 
 from ..protocol.strategies import texts
@@ -607,3 +614,12 @@ def test_memory_is_bounded_by_the_length(value: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 5 * len(body) + 1_000_000
+
+
+def test_what_is_an_acknowledgement():
+    check_acknowledged(write_answer(["a"]))
+    with pytest.raises(SAMPProxyError):
+        check_acknowledged(write_fault(1, "x"))
+    for body in (b"", b"<html>", b"<methodResponse><fault>", write_call("x", [])):
+        with pytest.raises(XMLError):
+            check_acknowledged(body)

@@ -14,16 +14,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from .http import MAX_BODY, Answer, HTTPError
 from .http_url import http_address, request_head
 from .wire import KEEP_TIME, Patience, Wire
-from .xml_reader import XMLError, read_answer
+from .xml_reader import XMLError, check_acknowledged, read_answer
 from .xml_writer import Raw, write_call
 
 __all__ = ["XMLRPCClient", "check_answer"]
+
+T = TypeVar("T")
 
 CONNECT_TIME = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
@@ -153,13 +156,13 @@ class XMLRPCClient:
             self._give_back(wire)
         else:
             self._drop(wire)
-        return self._result(answer)
+        return self._result(answer, read_answer)
 
     def call_in_a_row(
         self, calls: Sequence[tuple[str, Sequence[SAMPValue | Raw]]], meanwhile: Callable[[], object] | None = None
-    ) -> list[SAMPValue]:
+    ) -> None:
         """
-        Call several methods, in order. They must be such that may be called twice.
+        Call several methods, in order, whose answers are of no interest. They must be such that may be called twice.
 
         To a server that has kept a connection open all calls are written at once, which spares the waits in
         between. What it does not answer there is asked once more, one by one.
@@ -170,11 +173,6 @@ class XMLRPCClient:
             Names and parameters.
         meanwhile : callable, optional
             Called while the server is at work; once more if it has to be asked one by one.
-
-        Returns
-        -------
-        list
-            What the server answered.
 
         Raises
         ------
@@ -194,16 +192,16 @@ class XMLRPCClient:
                     self._give_back(wire)
                 else:
                     self._drop(wire)
-        results = [self._result(answer) for answer in answers]
+        for answer in answers:
+            self._result(answer, check_acknowledged)
         for body in bodies[len(answers) :]:
-            results.append(self.post(body, meanwhile=meanwhile))
+            self.post(body, meanwhile=meanwhile)
             meanwhile = None
-        return results
 
-    def _result(self, answer: Answer) -> SAMPValue:
+    def _result(self, answer: Answer, read: Callable[[bytes], T]) -> T:
         check_answer(answer, self._who)
         try:
-            return read_answer(answer.body)
+            return read(answer.body)
         except XMLError as error:
             raise SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True) from error
 

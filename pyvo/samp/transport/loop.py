@@ -246,6 +246,11 @@ class Loop:
         self._wake_end.close()
 
     @property
+    def started(self) -> bool:
+        """Whether `start` has been called."""
+        return self._started
+
+    @property
     def stopped(self) -> bool:
         """Whether `stop` has been called."""
         return self._stopping

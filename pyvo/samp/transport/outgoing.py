@@ -21,7 +21,7 @@ from .http import Answer, AnswerReader, HTTPError
 from .http_url import http_address, is_address, request_head
 from .loop import READ, WRITE, Loop, Timer
 from .wire import KEEP_TIME, is_own_echo
-from .xml_reader import XMLError, read_answer
+from .xml_reader import XMLError, check_acknowledged
 
 __all__ = ["Outgoing"]
 
@@ -310,20 +310,3 @@ class Outgoing:
             self._loop.call_soon(done, error)
         else:
             done(error)
-
-
-def check_acknowledged(body: bytes) -> None:
-    """
-    Raise unless ``body`` is an XML-RPC answer that is no fault.
-
-    What an acknowledgement holds beyond that is nobody's business (rule R30): one without a fault is not parsed.
-
-    Raises
-    ------
-    SAMPProxyError
-        It is a fault.
-    XMLError
-        It is no XML-RPC.
-    """
-    if b"<methodResponse" not in body or b"<fault" in body:
-        read_answer(body)

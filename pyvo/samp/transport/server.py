@@ -133,7 +133,10 @@ class XMLRPCServer(SimpleXMLRPCServer):
 
     def start(self) -> None:
         """Begin to serve."""
-        self.loop.call_soon(self._listen)
+        if self.loop.started:
+            self.loop.call_soon(self._listen)
+        else:  # its thread needs not be woken for that when it starts
+            self._listen()
 
     def stop_listening(self) -> None:
         """Take no more connections; those that are open are still served (loop's thread only)."""

@@ -18,7 +18,7 @@ from pyvo.samp.protocol import SAMPValue, parse_int
 from pyvo.samp.transport.xml_expat import BLANKS, XMLError, parse
 from pyvo.samp.transport.xml_quick import RawParams, quick_parse
 
-__all__ = ["MethodCall", "XMLError", "read_answer", "read_call", "read_document"]
+__all__ = ["MethodCall", "XMLError", "check_acknowledged", "read_answer", "read_call", "read_document"]
 
 _PROLOG = re.compile(rb"""<\?xml\s+version\s*=\s*["'][0-9.]+["']\s+encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _CODECS = {
@@ -100,6 +100,23 @@ def read_answer(body: bytes) -> SAMPValue:
     if len(params) > 1:
         raise XMLError("an answer has more than one value")
     return params[0] if params else ""
+
+
+def check_acknowledged(body: bytes) -> None:
+    """
+    Raise unless ``body`` is an XML-RPC answer that is no fault.
+
+    What an acknowledgement holds beyond that is nobody's business (rule R30): one without a fault is not parsed.
+
+    Raises
+    ------
+    SAMPProxyError
+        It is a fault.
+    XMLError
+        It is no XML-RPC.
+    """
+    if b"<methodResponse" not in body or b"<fault" in body:
+        read_answer(body)
 
 
 def read_document(body: bytes) -> tuple[list[SAMPValue], str | None]:
