@@ -235,8 +235,9 @@ class SAMPClient(Receiving):
             self._hub_id = hub_id if isinstance(hub_id, str) else None
             self._ended = ""
             self.thrown_out = False
-            self._remains.private_key = key
-            self._introduce(key, declared, written)
+            with self._declaring:  # whoever binds a handler now declares it when the hub knows the client's address
+                self._remains.private_key = key
+                self._introduce(key, declared, written)
         except BaseException:
             self._remains.private_key = self._remains.private_key or registered_key(seen)
             self._remains.unregister()
@@ -247,12 +248,11 @@ class SAMPClient(Receiving):
         """Tell the hub all about the client at once: what was written ahead, unless that has changed."""
         receiver = self._remains.receiver
         requests: list[Request] = [receiver.announcement(key)] if receiver is not None else []
-        with self._declaring:
-            current = self._declarations()
-            if current != declared:  # another thread has bound a handler
-                written = self._written(current)
-            requests += [(name, {"private_key": key, "declared": value}) for name, value in written.items()]
-            self.hub.ask_in_a_row(*requests, meanwhile=self.loop.start)  # to start a thread takes about as long
+        current = self._declarations()
+        if current != declared:  # another thread has bound a handler
+            written = self._written(current)
+        requests += [(name, {"private_key": key, "declared": value}) for name, value in written.items()]
+        self.hub.ask_in_a_row(*requests, meanwhile=self.loop.start)  # to start a thread takes about as long
         self.loop.start()
         if receiver is not None:
             receiver.begin(key)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +20,9 @@ from pyvo.samp import (
     SAMPHubServer,
     SAMPIntegratedClient,
     SAMPProxyError,
+    SAMPTypeError,
 )
+from pyvo.samp.clientside.callback_server import CallbackServer
 
 from .conftest import Connect, HubProcess, Record, other_ids
 
@@ -200,13 +204,56 @@ def test_not_callable(hub: SAMPHubServer, connect: Connect) -> None:
         bob.enotify("alice", "samp.app.ping")
 
 
-def test_address_in_use(hub: SAMPHubServer) -> None:
-    """A port that is taken is an error of the client's, and leaves nothing behind."""
+def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
+    """A port that is taken is an error of the client's, and leaves nothing behind, at the hub neither."""
+    alice = connect("Alice")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         client = SAMPIntegratedClient(port=taken.getsockname()[1])
         with pytest.raises(SAMPClientError, match="cannot listen"):
             client.connect()
         assert not client.is_connected
+    assert other_ids(alice) == []
+
+
+def test_bad_metadata(hub: SAMPHubServer, connect: Connect) -> None:
+    """What SAMP cannot carry is an error before the hub is told, which has nobody registered then."""
+    alice = connect("Alice")
+    client = SAMPIntegratedClient(metadata={"x": None})
+    with pytest.raises(SAMPTypeError, match="x is None"):
+        client.connect()
+    assert not client.is_connected
+    assert other_ids(alice) == []
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bool) -> None:
+    """A handler that another thread binds when the declarations are written, or even about to be sent."""
+    alice = connect("Alice")
+    client = SAMPIntegratedClient(name="Bob")
+    register_as, announcement = client.hub.register_as, CallbackServer.announcement
+    binding = threading.Thread(target=client.bind_receive_call, args=("test.x", Record(client)))
+
+    def register_and_bind(*args: Any) -> Any:
+        answer = register_as(*args)
+        binding.start()
+        binding.join()
+        return answer
+
+    def bind_and_announce(server: CallbackServer, key: str) -> Any:
+        binding.start()  # it has to wait until the hub knows where the client is
+        return announcement(server, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if early:
+            patch.setattr(client.hub, "register_as", register_and_bind)
+        else:
+            patch.setattr(CallbackServer, "announcement", bind_and_announce)
+        client.connect()
+    try:
+        binding.join()
+        assert alice.ecall_and_wait("bob", "test.x", 10)["samp.status"] == "samp.ok"
+    finally:
+        client.disconnect()
 
 
 def test_all_addresses(hub: SAMPHubServer, connect: Connect) -> None:

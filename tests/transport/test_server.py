@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import struct
 import threading
 import weakref
 import xmlrpc.client
@@ -112,6 +113,24 @@ def test_pipelined_requests_are_answered_in_order(server, loop, operations):
         in_loop(loop, operations.waiting[1].resolve, "in the loop")
         assert read_answer(client.answer().body) == "in the loop"
         assert read_answer(client.answer().body) == "d"
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="answers go out one by one here")
+def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop, operations):
+    """An answer may wait for the next one only while that is being made."""
+    fcntl = pytest.importorskip("fcntl")
+    unsent = 0x894B  # SIOCOUTQNSD of Linux: bytes that the kernel has not sent yet
+
+    def held_back() -> int:
+        (connection,) = server._connections
+        return struct.unpack("i", fcntl.ioctl(connection._sock, unsent, bytes(4)))[0]
+
+    for later in (call("wait", "b"), call("echo", "b")[:-9]):  # one takes its time, of one a part is missing
+        with RawClient(server.port, call("echo", "a") + call("echo", "a2") + later) as client:
+            eventually(loop, lambda: operations.calls[-1] in ("b", "a2"))
+            assert in_loop(loop, held_back) == 0
+            assert [read_answer(client.answer().body) for _ in range(2)] == ["a", "a2"]
+        eventually(loop, lambda: not server._connections)
 
 
 def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server):
