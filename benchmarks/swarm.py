@@ -20,7 +20,9 @@ from .wire import Address, Request, answer, answer_body, call_body, post, receiv
 
 __all__ = ["BenchmarkError", "Client", "Swarm"]
 
-CHUNK = 1 << 20
+#: Bytes that are read at once, unless more are known to come: a larger buffer costs a call of the memory management.
+CHUNK = 64 * 1024
+LARGE_CHUNK = 1 << 20
 OK_RESPONSE = {"samp.status": "samp.ok", "samp.result": {"answer": "42"}}
 
 
@@ -70,7 +72,7 @@ class Wire:
 
     def _read(self, sock: socket.socket) -> None:
         try:
-            data = sock.recv(CHUNK)
+            data = sock.recv(min(max(self._need - self._have, CHUNK), LARGE_CHUNK))
         except BlockingIOError:
             return
         except OSError:

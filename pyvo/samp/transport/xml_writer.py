@@ -18,6 +18,9 @@ from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
 __all__ = ["Raw", "write_answer", "write_call", "write_fault", "write_value"]
 
 _PROLOG = b'<?xml version="1.0"?>\n'
+_NOTHING = _PROLOG + (
+    b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
+)
 
 # What no XML document can hold, not even as a reference. The ASCII part has a cheaper check of its own.
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r"))
@@ -53,16 +56,7 @@ def write_value(value: SAMPValue) -> bytes:
     """
     pieces: list[str] = []
     _put(value, MAX_DEPTH, pieces.append)
-    text = "".join(pieces)
-    if text.isascii():
-        written = text.encode("ascii")
-    else:
-        if found := _FORBIDDEN.search(text):
-            raise SAMPValueError(f"a string holds the character {found.group()!r}, which XML cannot carry")
-        written = text.encode("ascii", "xmlcharrefreplace")
-    if len(written.translate(None, _CONTROLS)) != len(written):
-        raise SAMPValueError("a string holds a control character, which XML cannot carry")
-    return written
+    return _checked(pieces)
 
 
 def write_call(method: str, params: Sequence[SAMPValue | Raw]) -> bytes:
@@ -81,17 +75,26 @@ def write_call(method: str, params: Sequence[SAMPValue | Raw]) -> bytes:
     bytes
         The document.
     """
-    written = b"".join([b"<param>%b</param>" % _written(param) for param in params])
-    return b"%b<methodCall><methodName>%b</methodName><params>%b</params></methodCall>" % (
-        _PROLOG,
-        _escape(method).encode("ascii", "xmlcharrefreplace"),
-        written,
-    )
+    parts = [_PROLOG]
+    pieces = [f"<methodCall><methodName>{_escape(method)}</methodName><params>"]
+    for param in params:
+        pieces.append("<param>")
+        if isinstance(param, Raw):
+            parts += (_checked(pieces), param)
+            pieces = []
+        else:
+            _put(param, MAX_DEPTH, pieces.append)
+        pieces.append("</param>")
+    pieces.append("</params></methodCall>")
+    parts.append(_checked(pieces))
+    return b"".join(parts)
 
 
 def write_answer(value: SAMPValue | Raw) -> bytes:
     """Write the document that answers a call with a value."""
-    written = _written(value)
+    if isinstance(value, str) and not value:  # most operations answer that
+        return _NOTHING
+    written = value if isinstance(value, Raw) else write_value(value)
     return b"%b<methodResponse><params><param>%b</param></params></methodResponse>" % (_PROLOG, written)
 
 
@@ -106,8 +109,18 @@ def write_fault(code: int, text: str) -> bytes:
     ) % (_PROLOG, code, told)
 
 
-def _written(param: SAMPValue | Raw) -> bytes:
-    return param if isinstance(param, Raw) else write_value(param)
+def _checked(pieces: list[str]) -> bytes:
+    """Put text together, in ASCII; all of it is looked through at once, and not each string by itself."""
+    text = "".join(pieces)
+    if text.isascii():
+        written = text.encode("ascii")
+    else:
+        if found := _FORBIDDEN.search(text):
+            raise SAMPValueError(f"a string holds the character {found.group()!r}, which XML cannot carry")
+        written = text.encode("ascii", "xmlcharrefreplace")
+    if len(written.translate(None, _CONTROLS)) != len(written):
+        raise SAMPValueError("a string holds a control character, which XML cannot carry")
+    return written
 
 
 def _put(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
