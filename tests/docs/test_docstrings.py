@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import re
+from pathlib import Path
 
 import pytest
-
-import pyvo.samp
 
 validate = pytest.importorskip("numpydoc.validate")
 
@@ -15,18 +16,31 @@ validate = pytest.importorskip("numpydoc.validate")
 LEFT_OUT = {"EX01", "SA01", "ES01", "RT01"}
 
 
+MODULES = Path(__file__).parents[2] / "docs" / "reference" / "modules.rst"
+_SHOWN = re.compile(r"^\.\. automodapi:: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
+
+
 def public() -> list[str]:
-    """Names of classes, functions and methods of the package, as users see them."""
-    found = []
-    for name in pyvo.samp.__all__:
-        thing = getattr(pyvo.samp, name)
-        if inspect.isclass(thing):
-            found.append(f"pyvo.samp.{name}")
-            members = inspect.getmembers(thing)
-            found += [f"pyvo.samp.{name}.{key}" for key, member in members if key[0] != "_" and _is_ours(member)]
-        elif inspect.isfunction(thing):
-            found.append(f"pyvo.samp.{name}")
+    """Names of classes, functions and methods that the reference shows."""
+    found = _in_module("pyvo.samp", set())
+    for name, options in _SHOWN.findall(MODULES.read_text(encoding="utf-8")):
+        skipped = re.search(r":skip: (.*)", options)
+        found += _in_module(name, set(skipped[1].split(", ")) if skipped else set())
     return found
+
+
+def _in_module(module: str, skipped: set[str]) -> list[str]:
+    package = importlib.import_module(module)
+    found = []
+    for name in set(package.__all__) - skipped:
+        thing = getattr(package, name)
+        if inspect.isclass(thing):
+            found.append(f"{module}.{name}")
+            members = inspect.getmembers(thing)
+            found += [f"{module}.{name}.{key}" for key, member in members if key[0] != "_" and _is_ours(member)]
+        elif inspect.isfunction(thing):
+            found.append(f"{module}.{name}")
+    return sorted(found)
 
 
 def _is_ours(member: object) -> bool:

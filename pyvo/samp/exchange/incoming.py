@@ -152,7 +152,14 @@ class Incoming:
             host.client.remove_tap(self._key)
 
     def end(self, reason: SAMPError) -> None:
-        """Let those who wait know that nothing will come."""
+        """
+        Let those who wait know that nothing will come.
+
+        Parameters
+        ----------
+        reason : SAMPError
+            What is raised for them.
+        """
         with self._news:
             if self._end is None:
                 self._end = reason

@@ -170,8 +170,8 @@ class Link:
 
         Parameters
         ----------
-        rows : boolean mask, or row numbers
-            Which.
+        rows : array_like
+            A mask (bool, one for each row of the table), or row numbers (int, from 0).
         timeout : str, int or float
             Seconds that they have to answer; 0: no limit.
 

@@ -40,7 +40,7 @@ class ClientInfo:
     """
     Another client, as it was when this was asked for.
 
-    Attributes
+    Parameters
     ----------
     id : str
         Its public id.
@@ -159,7 +159,30 @@ class Clients:
     # Waiting
 
     def wait_for(self, who: str, timeout: str | float, mtype: str | None) -> ClientInfo:
-        """Wait for a client; see `Exchange.wait_for`."""
+        """
+        Wait for a client: what ``wait_for`` of `SAMPIntegratedClient` does.
+
+        Parameters
+        ----------
+        who : str
+            Its name or id.
+        timeout : str, int or float
+            Seconds; 0 waits without limit.
+        mtype : str or None
+            An MType that it has to take, if any.
+
+        Returns
+        -------
+        ClientInfo
+            The client.
+
+        Raises
+        ------
+        SAMPTimeoutError
+            None has come in time.
+        SAMPError
+            The connection to the hub has ended.
+        """
         deadline = Deadline(timeout)
         give_way()  # within a handler: the events are behind it in the queue
         self.follow()

@@ -20,7 +20,19 @@ __all__ = ["Delivery", "SendReport", "reproach"]
 
 
 def reproach(response: Mapping[str, Any]) -> str:
-    """What a response says is amiss; empty for one that is fine."""
+    """
+    Tell what a response says is amiss.
+
+    Parameters
+    ----------
+    response : mapping
+        The response (R17).
+
+    Returns
+    -------
+    str
+        The text of its error or warning; empty for a response that is fine.
+    """
     if response.get("samp.status") == "samp.ok":
         return ""
     error = response.get("samp.error")
@@ -30,15 +42,32 @@ def reproach(response: Mapping[str, Any]) -> str:
 
 @dataclass
 class Delivery:
-    """What one recipient was sent, and what it said."""
+    """
+    What one recipient was sent, and what it said.
+
+    Parameters
+    ----------
+    id : str
+        Public id of the recipient.
+    name : str
+        Its name.
+    mtype : str
+        The MType of what it was sent; empty if it was sent nothing.
+    url : str
+        Where it was told to load from; empty if from nowhere.
+    response : dict, optional
+        Its response (R17); None until it comes.
+    problem : str
+        Why it could not be asked, or will not answer; empty while neither is so.
+    loan : Loan, optional
+        What it has been lent to load.
+    """
 
     id: str
     name: str
     mtype: str = ""
     url: str = ""
-    #: Its response; None until it comes.
     response: dict[str, Any] | None = None
-    #: Why it could not be asked, or will not answer; empty while neither is so.
     problem: str = ""
     loan: Loan | None = field(default=None, repr=False)
 
@@ -69,23 +98,32 @@ class SendReport:
     """
     What became of something that was sent.
 
-    Attributes
+    Parameters
     ----------
-    name : str
-        What the recipients were told it is called.
     kind : str
         What it is: a table, an image...
-    deliveries : list of Delivery
+    name : str
+        What the recipients were told it is called.
+    deliveries : iterable of Delivery
         One for each recipient.
+    identifier : str
+        The table-id, image-id... under which it was sent.
+
+    Attributes
+    ----------
+    kind, name, deliveries
+        As given.
+    id : str
+        The identifier.
+    on_done : callable or None
+        Called when the last answer has come.
     """
 
     def __init__(self, kind: str, name: str, deliveries: Iterable[Delivery] = (), identifier: str = "") -> None:
         self.kind = kind
         self.name = name
-        #: The table-id, image-id... under which it was sent.
         self.id = identifier
         self.deliveries = list(deliveries)
-        #: Called when the last answer has come.
         self.on_done: Callable[[], object] | None = None
         self._news = threading.Condition()
         self._settling: set[str] = set()  # whose answer has come and is being dealt with
@@ -155,7 +193,18 @@ class SendReport:
     # What the sending does
 
     def note(self, recipient_id: str, *, response: dict[str, Any] | None = None, problem: str = "") -> None:
-        """Note what one recipient said, or why it will not; the first such note counts."""
+        """
+        Note what one recipient said, or why it will not; the first such note counts.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Public id of the recipient.
+        response : dict, optional
+            Its response.
+        problem : str
+            Why there will be none.
+        """
         with self._news:
             for each in self.deliveries:
                 if each.id == recipient_id and each.is_open:
