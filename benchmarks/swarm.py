@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from .wire import Address, Request, answer, answer_body, call_body, post, receive_body, result_of
+from .wire import Address, Request, answer, answer_body, call_body, post, read_head, receive_body, result_of
 
 __all__ = ["BenchmarkError", "Client", "Swarm"]
 
@@ -87,18 +87,13 @@ class Wire:
 
     def _split(self) -> None:
         """Hand over the message if it is complete."""
-        data = b"".join(self._parts)
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         end = data.find(b"\r\n\r\n")
         if end >= 0:
-            head = data[:end].lower()
-            at = head.find(b"content-length:")
-            if at < 0:
-                raise BenchmarkError(f"No Content-Length: {head!r}")
-            size = int(head[at + 15 :].split(b"\r", 1)[0])
+            size, keep = read_head(data[:end])
             self._need = end + 4 + size
             if len(data) >= self._need:
                 self._parts, self._have, self._need = [], 0, 0
-                keep = b"connection: close" not in head and b"http/1.1" in head
                 self.event_message(data[end + 4 :], keep)
                 return
         self._parts = [data]
@@ -265,6 +260,7 @@ class Client:
         registration = result_of(body)
         self.key = registration["samp.private-key"]
         self.client_id = registration["samp.self-id"]
+        self._reply_heads: dict[int, bytes] = {}
         self._reply_head, self._reply_tail = self.prepare("reply", "@", OK_RESPONSE).split(b"@", 1)
 
     def declarations(self, subscriptions: Iterable[str], name: str) -> list[bytes]:
@@ -313,12 +309,15 @@ class Client:
 
     def reply(self, msg_id: bytes) -> None:
         """Answer a call."""
-        # The length changes with the id, and the head was written for one of a single byte.
-        head = self._reply_head
-        at = head.index(b"Content-Length: ") + 16
-        end = head.index(b"\r", at)
-        size = int(head[at:end]) + len(msg_id) - 1
-        self.send(head[:at] + str(size).encode() + head[end:] + msg_id + self._reply_tail, lambda _: None)
+        head = self._reply_heads.get(len(msg_id))
+        if head is None:
+            # The length changes with the id, and the head was written for one of a single byte.
+            head = self._reply_head
+            at = head.index(b"Content-Length: ") + 16
+            end = head.index(b"\r", at)
+            size = int(head[at:end]) + len(msg_id) - 1
+            head = self._reply_heads[len(msg_id)] = head[:at] + str(size).encode() + head[end:]
+        self.send(head + msg_id + self._reply_tail, lambda _: None)
 
 
 class Swarm:

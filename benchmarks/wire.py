@@ -9,11 +9,12 @@ hub is what is measured.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from xmlrpc.client import loads
 
-__all__ = ["Address", "Request", "answer", "call_body", "params_of", "post", "receive_body", "result_of", "xml"]
+__all__ = ["Address", "Request", "answer", "call_body", "post", "read_head", "receive_body", "result_of", "xml"]
 
 #: The leading string parameters of a call, with or without a type.
 STRING_PARAM = re.compile(rb"<param>\s*<value>(?:\s*<string>)?([^<]*)(?:</string>\s*)?</value>")
@@ -89,12 +90,23 @@ def params_of(body: bytes, count: int) -> list[bytes]:
 
 
 def receive_body(body: bytes) -> Request:
-    """Read as much of a hub's call as the generator needs: the method, and the parameters before the message."""
+    """Read as much of a hub's call as the generator needs: the method, and of calls the parameters up to the id."""
     match = METHOD.search(body)
     if match is None:
         raise ValueError(f"This is no method call: {body[:80]!r}")
     method = match[1]
-    return Request(method, params_of(body[:2000], 2 if method.endswith(b"Notification") else 3), len(body))
+    return Request(method, params_of(body, 3) if method.endswith(b"receiveCall") else [], len(body))
+
+
+@lru_cache(maxsize=1024)
+def read_head(head: bytes) -> tuple[int, bool]:
+    """Read the length of a body, and whether the connection stays open. The same heads come over and over."""
+    head = head.lower()
+    at = head.find(b"content-length:")
+    if at < 0:
+        raise ValueError(f"No Content-Length: {head!r}")
+    size = int(head[at + 15 :].split(b"\r", 1)[0])
+    return size, b"connection: close" not in head and b"http/1.1" in head
 
 
 def result_of(body: bytes) -> Any:
