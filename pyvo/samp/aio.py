@@ -21,7 +21,7 @@ from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
 from .exchange.waiting import seconds_of
 from .integrated_client import SAMPIntegratedClient
-from .transport.loop import Workers
+from .transport.workers import Workers
 
 if TYPE_CHECKING:
     from .exchange.presence import ClientInfo, Clients

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The loop, its timers and its workers."""
+"""The loop and its timers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pyvo.samp.transport.loop import READ, WRITE, Loop, Workers
+from pyvo.samp.transport import loop as loop_module
+from pyvo.samp.transport.loop import READ, WRITE, Loop
 
 from .peers import PATIENCE, eventually, in_loop
 
@@ -210,7 +211,8 @@ def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
         right.close()
 
 
-def test_an_idle_loop_sleeps(loop):
+def test_an_idle_loop_sleeps(loop, monkeypatch):
+    monkeypatch.setattr(loop_module, "LINGER", 0.0)
     in_loop(loop, int)
     rounds: list[float | None] = []
     select = loop._selector.select
@@ -327,96 +329,42 @@ def test_stop_from_many_threads(loop):
     assert not loop._thread.is_alive()
 
 
-# Workers
+# Lingering
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    workers = Workers("test", idle=60.0)
-    yield workers
-    workers.stop(PATIENCE)
+def patient(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> Loop:
+    """A loop that looks for more all the time once something has happened, until it is stopped."""
+    monkeypatch.setattr(loop_module, "LINGER", 10 * PATIENCE)
+    return loop
 
 
-def wait_idle(workers: Workers, number: int, loop: Loop) -> None:
-    eventually(loop, lambda: workers._idle == number)
+def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, monkeypatch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arrived = threading.Semaphore(0)
+        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
+        woken: list[bool] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(patient, "_wake", lambda: woken.append(True))
+            for _ in range(20):
+                ours.send(b"a")
+                assert arrived.acquire(timeout=PATIENCE)
+                done = threading.Event()
+                patient.call_soon(done.set)
+                assert done.wait(PATIENCE)
+        assert not woken
 
 
-def test_workers_are_reused(workers, loop):
-    for _ in range(50):
-        done = threading.Event()
-        workers.submit(done.set)
-        assert done.wait(PATIENCE)
-        wait_idle(workers, 1, loop)
-    assert workers.size == 1
-
-
-def test_as_many_workers_as_tasks_block(workers):
-    """A task that blocks holds up no other."""
-    gate = threading.Barrier(21)
-    for _ in range(20):
-        workers.submit(gate.wait, PATIENCE)
-    gate.wait(PATIENCE)
-    assert workers.size == 20
-
-
-def test_idle_workers_end(loop):
-    workers = Workers("test", idle=0.01)
-    done = threading.Event()
-    workers.submit(done.set)
-    assert done.wait(PATIENCE)
-    eventually(loop, lambda: workers.size == 0)
-    done.clear()
-    workers.submit(done.set)
-    assert done.wait(PATIENCE)
-    workers.stop(PATIENCE)
-
-
-def test_no_task_is_lost_where_workers_come_and_go():
-    """The idle time is so short that threads end while tasks are handed to them."""
-    workers = Workers("test", idle=0.0)
-    counted = threading.Semaphore(0)
-    threads = [threading.Thread(target=lambda: [workers.submit(counted.release) for _ in range(300)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for _ in range(4 * 300):
-        assert counted.acquire(timeout=PATIENCE)
-    workers.stop(PATIENCE)
-
-
-def test_a_task_waits_where_no_thread_can_be_started(workers, loop, monkeypatch, caplog):
-    """It is done by the next thread that is free, and does not upset the count of those."""
-    seen: list[str] = []
-    gate, second = threading.Event(), threading.Event()
-    workers.submit(gate.wait, PATIENCE)
-
-    def fail(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
-        workers.submit(seen.append, "waited")
-    assert "has to wait" in caplog.text
-    assert not seen
-    gate.set()
-    wait_idle(workers, 1, loop)
-    assert seen == ["waited"]
-    workers.submit(second.set)
-    assert second.wait(PATIENCE)
-
-
-def test_a_waiting_worker_keeps_nothing_alive(workers, loop):
-    class Thing:
-        def __del__(self) -> None:
-            gone.set()
-
-        def use(self) -> None:
-            """Do nothing."""
-
-    gone = threading.Event()
-    workers.submit(Thing().use)
-    assert gone.wait(PATIENCE)
+def test_a_loop_that_lingers_is_stopped_at_once(patient):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        happened = threading.Event()
+        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
+        ours.send(b"a")
+        assert happened.wait(PATIENCE)
+        patient.stop(PATIENCE)
+        assert not patient._thread.is_alive()
 
 
 # Fork
