@@ -211,8 +211,7 @@ def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
         right.close()
 
 
-def test_an_idle_loop_sleeps(loop, monkeypatch):
-    monkeypatch.setattr(loop_module, "LINGER", 0.0)
+def test_an_idle_loop_sleeps(loop):
     in_loop(loop, int)
     rounds: list[float | None] = []
     select = loop._selector.select
@@ -333,10 +332,13 @@ def test_stop_from_many_threads(loop):
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> Loop:
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """A loop that looks for more all the time once something has happened, until it is stopped."""
     monkeypatch.setattr(loop_module, "LINGER", 10 * PATIENCE)
-    return loop
+    loop = Loop("patient", lingers=True)
+    loop.start()
+    yield loop
+    loop.stop(PATIENCE)
 
 
 def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, monkeypatch):
@@ -354,6 +356,21 @@ def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, mo
                 patient.call_soon(done.set)
                 assert done.wait(PATIENCE)
         assert not woken
+
+
+def test_where_processors_are_scarce_the_loop_does_not_linger(patient, monkeypatch):
+    """It has given way, and got its next turn late: others have more to do than to answer it."""
+    turns: list[bool] = []
+    monkeypatch.setattr(loop_module, "LINGER", 1e-3)
+    monkeypatch.setattr(loop_module, "LINGER_AGAIN", 10 * PATIENCE)
+    monkeypatch.setattr(loop_module, "_give_way", lambda: (turns.append(True), time.sleep(0.01)))
+    deadline = time.monotonic() + PATIENCE
+    while not turns:
+        in_loop(patient, int)
+        assert time.monotonic() < deadline
+    for _ in range(20):
+        in_loop(patient, int)
+    assert len(turns) == 1
 
 
 def test_a_loop_that_lingers_is_stopped_at_once(patient):

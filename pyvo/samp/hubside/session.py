@@ -80,7 +80,7 @@ class HubSession:
         self.closed = Latch()
         self.params: dict[str, str] = {}
         self.broker = Broker()
-        self.loop = Loop("samp-hub")
+        self.loop = Loop("samp-hub", lingers=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
 

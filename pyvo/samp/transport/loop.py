@@ -14,9 +14,10 @@ by `Loop.run_in_worker`. `Workers` are threads made on demand, reused, and ended
 a while: starting a thread costs more than most of the work it would do.
 
 One thing mostly leads to the next: who was sent a message acknowledges it, who was answered asks again. To be put to
-sleep and woken costs the system more than such an answer takes to come. So a loop that has just had something to do
-looks for more for a moment before it sleeps. This costs next to no CPU time, as it spares as much, and shortens the
-round trip of a message by a quarter.
+sleep and woken costs the system more than such an answer takes to come. So the loop of a hub looks for more for a moment
+before it sleeps, whenever the last thing came as quickly. This costs next to no CPU time, as it spares as much, and
+shortens the round trip of a message by a quarter. It does not where more wants to run than there are processors, and
+then is left off for a while. A client's loop would only be in its program's way.
 
 All threads are daemons: a script that ends is not kept alive by them.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import os
 import selectors
 import socket
@@ -48,10 +50,17 @@ WRITE = selectors.EVENT_WRITE
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
-#: Seconds for which a loop looks for more before it sleeps; not where the others need its processor to go on.
+#: Seconds for which a loop that lingers looks for more before it sleeps; not where there is one processor for all.
 LINGER = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
+#: Seconds without a turn that show that more wants to run than there are processors. Then it does not pay to linger.
+CROWDED = 1e-3
+#: Seconds after which it is tried again.
+LINGER_AGAIN = 1.0
 #: Rounds that are still made for callbacks which call `Loop.call_soon` while the loop ends.
 LAST_ROUNDS = 100
+
+
+_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Timer:
@@ -82,10 +91,13 @@ class Loop:
     ----------
     name : str
         Name of the thread, and prefix of its workers' names.
+    lingers : bool
+        Whether it looks for more before it sleeps.
     """
 
-    def __init__(self, name: str = "samp-loop") -> None:
+    def __init__(self, name: str = "samp-loop", *, lingers: bool = False) -> None:
         self.name = name
+        self._linger_from = 0.0 if lingers else math.inf
         self.workers = Workers(f"{name}-worker")
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -237,11 +249,13 @@ class Loop:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        busy = False
+        one_leads_to_the_next = False
         try:
             while not self._stopping:
-                events = (self._linger() if busy else []) or self._sleep()
-                busy = bool(events or self._ready)
+                since = time.monotonic()
+                events = (self._linger(since + LINGER) if one_leads_to_the_next else []) or self._sleep()
+                now = time.monotonic()
+                one_leads_to_the_next = now - since < LINGER and now > self._linger_from
                 for key, mask in events:
                     # an earlier callback of this round may have closed this one's socket
                     if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
@@ -256,12 +270,14 @@ class Loop:
         finally:
             self._close()
 
-    def _linger(self) -> Events:
+    def _linger(self, until: float) -> Events:
         """Look for events for a moment, which is cheaper than to sleep and be woken by the next one."""
         events: Events = []
-        until = time.monotonic() + LINGER
         while not events and not self._ready and time.monotonic() < until:
+            _give_way()  # whoever is to send the next thing may be waiting for this very processor
             events = self._selector.select(0.0)
+        if time.monotonic() - until > CROWDED:
+            self._linger_from = until + LINGER_AGAIN
         return events
 
     def _sleep(self) -> Events:
