@@ -14,10 +14,10 @@ by `Loop.run_in_worker`. `Workers` are threads made on demand, reused, and ended
 a while: starting a thread costs more than most of the work it would do.
 
 One thing mostly leads to the next: who was sent a message acknowledges it, who was answered asks again. To be put to
-sleep and woken costs the system more than such an answer takes to come. So the loop of a hub looks for more for a moment
-before it sleeps, whenever the last thing came as quickly. This costs next to no CPU time, as it spares as much, and
-shortens the round trip of a message by a quarter. It does not where more wants to run than there are processors, and
-then is left off for a while. A client's loop would only be in its program's way.
+sleep and woken costs the system more than such an answer takes to come. So the loop of a hub looks for more for a
+moment before it sleeps, whenever the last thing came as quickly. This costs next to no CPU time, as it spares as much,
+and shortens the round trip of a message by a quarter. It does not pay where more wants to run than there are
+processors, and is then left off for a while. A client's loop would only be in its program's way.
 
 All threads are daemons: a script that ends is not kept alive by them.
 """
