@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
-from pyvo.samp.transport.xml_expat import XMLError, parse
+from pyvo.samp.transport import xml_quick
+from pyvo.samp.transport.xml_expat import Document, XMLError, parse
 from pyvo.samp.transport.xml_quick import quick_parse
 from pyvo.samp.transport.xml_reader import read_call
-from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call
+from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call, write_value
 
 from ..protocol.strategies import values, values_of
 
@@ -39,10 +40,19 @@ def agree(body: bytes) -> bool:
     Hold the short cut to what the whole grammar says; tell whether there was a short cut.
     """
     quick = quick_parse(body)
+    assert parse_with_long_texts(body) in (None, quick)
     if quick is None:
         return False
     assert quick == parse(body.decode("ascii"))  # which raises when the document is not right
     return True
+
+
+def parse_with_long_texts(body: bytes) -> Document | None:
+    """Take the short cut as if all texts of more than five characters were long ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xml_quick, "_LONG", 5)
+        patch.setattr(xml_quick, "_FAR_APART", 1)
+        return quick_parse(body)
 
 
 @st.composite
@@ -91,6 +101,7 @@ def test_our_own_documents(value: Any) -> None:
     for body in (write_call("a.b", ["k", value, "1"]), write_answer(value)):
         took_it = agree(body)
         assert took_it or b"&#" in body
+        assert took_it is (parse_with_long_texts(body) is not None)
 
 
 @given(plain_values)
@@ -250,9 +261,9 @@ def test_raw_parameters_are_spliced_verbatim(params: list[Any], document: str) -
         for place, value in enumerate(call.params):
             raw = call.raw[place]
             assert raw is not None
-            assert raw in body
-            assert raw.startswith(b"<value>")
-            assert raw.endswith(b"</value>")
+            assert bytes(raw) in body
+            assert raw[:7] == b"<value>"
+            assert raw[-8:] == b"</value>"
             again = read_call(write_call("c.d", ["k", Raw(raw)]))
             assert again.params == ["k", value]
             assert again.raw[1] == raw
@@ -268,6 +279,32 @@ def test_raw_parameters_are_a_sequence() -> None:
     for outside in (3, -4):
         with pytest.raises(IndexError):
             raw[outside]
+
+
+LONG_TEXTS = ["x" * 70_000, "&<>\"'" * 20_000, "a ]] > b" * 10_000, " \n\t" * 30_000]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS)
+def test_long_texts(text: str) -> None:
+    """They are gone through once, wherever they are, and are what they were."""
+    value = {"list": [text, "short", text + text], text: {"k": text}, "samp.mtype": "a.b"}
+    body = write_call("a.b", ["key", value, "10"])
+    call = read_call(body)
+    assert (call.name, call.params) == ("a.b", ["key", value, "10"])
+    assert call.raw[1] == write_value(value)
+    assert read_call(bytearray(body)).params == call.params
+    short, cut = xml_quick._cut_out(body)
+    assert len(short) < 2000
+    assert set(cut.values()) == {text, text + text}
+
+
+def test_a_long_text_of_no_plain_kind_is_left_to_the_other_reader() -> None:
+    for spoiled in ("x" * 70_000 + "]]>", "&#65;" * 20_000, "x" * 70_000 + "\x01", "x" * 70_000 + "\r"):
+        body = f"<methodResponse><params><param><value>{spoiled}</value></param></params></methodResponse>".encode()
+        assert quick_parse(body) is None
+    name = "a" * 70_000
+    assert quick_parse(write_call(name, [])) is None
+    assert read_call(write_call(name, [])).name == name
 
 
 def test_no_input_makes_the_short_cut_slow() -> None:

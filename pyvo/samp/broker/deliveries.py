@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from pyvo.samp.protocol import SAMPValue, check_message, check_response
-from pyvo.samp.transport.xml_writer import Raw, write_value
+from pyvo.samp.transport.xml_writer import Raw, Written, write_value
 
 __all__ = ["NOTIFICATION", "CALL", "RESPONSE", "Delivery", "Mailbox", "Payload"]
 
@@ -27,7 +27,7 @@ class Payload:
     ----------
     value : dict
         The message or response.
-    raw : bytes, optional
+    raw : Raw or memoryview, optional
         The XML-RPC ``<value>`` it arrived as, when those bytes may go out again as they are.
     origin : str
         Profile of the client whose words these are; ``"hub"`` for the hub's own. (Rule R46: what
@@ -36,19 +36,19 @@ class Payload:
 
     __slots__ = ("_encoded", "origin", "value")
 
-    def __init__(self, value: dict[str, SAMPValue], raw: bytes | None = None, origin: str = "hub") -> None:
+    def __init__(self, value: dict[str, SAMPValue], raw: Written | None = None, origin: str = "hub") -> None:
         self.value = value
         self.origin = origin
-        self._encoded: Raw | None = None if raw is None else Raw(raw)
+        self._encoded = raw
 
     @classmethod
-    def message(cls, value: SAMPValue, raw: bytes | None = None, origin: str = "hub") -> Payload:
+    def message(cls, value: SAMPValue, raw: Written | None = None, origin: str = "hub") -> Payload:
         """Make the payload of a message; a missing ``samp.params`` is added, nonsense is refused (R16)."""
         checked = check_message(value)
         return cls(checked, raw if checked is value else None, origin)
 
     @classmethod
-    def response(cls, value: SAMPValue, raw: bytes | None = None, origin: str = "hub") -> Payload:
+    def response(cls, value: SAMPValue, raw: Written | None = None, origin: str = "hub") -> Payload:
         """Make the payload of a response; nonsense is refused (R17)."""
         checked = check_response(value)
         return cls(checked, raw if checked is value else None, origin)
@@ -60,13 +60,13 @@ class Payload:
         assert isinstance(mtype, str)  # `check_message` saw to it
         return mtype
 
-    def encoded(self) -> Raw:
+    def encoded(self) -> Written:
         """
         Write the payload as an XML-RPC value.
 
         Returns
         -------
-        Raw
+        Raw or memoryview
             The same object each time.
         """
         if self._encoded is None:

@@ -146,7 +146,7 @@ class HubOperations(XMLRPCHandler):
     def _client(self, key: str) -> Client:
         return self._broker.authenticate(self._profile_name, key)
 
-    def _raw(self, index: int) -> bytes | None:
+    def _raw(self, index: int) -> memoryview | None:
         """The bytes of a parameter as they came in, where they may go out again like that."""
         assert self.current is not None
         return self.current.method_call.raw[index]

@@ -37,7 +37,7 @@ from pyvo.samp.hubside.newcomer import Newcomer
 from pyvo.samp.transport.http_url import http_address
 from pyvo.samp.transport.loop import Loop
 from pyvo.samp.transport.outgoing import Outgoing
-from pyvo.samp.transport.xml_writer import Raw, write_call
+from pyvo.samp.transport.xml_writer import Raw, Written, write_call
 
 __all__ = ["PushMailbox"]
 
@@ -63,16 +63,16 @@ class _Item(NamedTuple):
     since: float
 
 
-def callback_parts(delivery: Delivery) -> list[bytes]:
+def callback_parts(delivery: Delivery) -> list[bytes | memoryview]:
     """
     Write the call of the client that makes a delivery (R32).
 
     Returns
     -------
-    list of bytes
+    list of bytes or memoryview
         The document in pieces, the payload's own bytes among them and not copied.
     """
-    envelope: list[str | Raw] = [delivery.recipient_key, delivery.sender_id]
+    envelope: list[str | Written] = [delivery.recipient_key, delivery.sender_id]
     if delivery.tag is not None:
         envelope.append(delivery.tag)
     before, _, after = write_call(f"samp.client.{delivery.kind}", [*envelope, _GAP]).partition(_GAP)

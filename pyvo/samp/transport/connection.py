@@ -18,11 +18,12 @@ from typing import TypeVar
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
+from . import Bytes
 from .http import MAX_BODY, Answer, HTTPError
 from .http_url import http_address, request_head
 from .wire import KEEP_TIME, Patience, Wire
 from .xml_reader import XMLError, check_acknowledged, read_answer
-from .xml_writer import Raw, write_call
+from .xml_writer import Written, write_call
 
 __all__ = ["XMLRPCClient", "check_answer"]
 
@@ -85,7 +86,7 @@ class XMLRPCClient:
     def call(
         self,
         method: str,
-        *params: SAMPValue | Raw,
+        *params: SAMPValue | Written,
         timeout: float | None = None,
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
@@ -159,7 +160,7 @@ class XMLRPCClient:
         return self._result(answer, read_answer)
 
     def call_in_a_row(
-        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Raw]]], meanwhile: Callable[[], object] | None = None
+        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Written]]], meanwhile: Callable[[], object] | None = None
     ) -> None:
         """
         Call several methods, in order, whose answers are of no interest. They must be such that may be called twice.
@@ -198,7 +199,7 @@ class XMLRPCClient:
             self.post(body, meanwhile=meanwhile)
             meanwhile = None
 
-    def _result(self, answer: Answer, read: Callable[[bytes], T]) -> T:
+    def _result(self, answer: Answer, read: Callable[[Bytes], T]) -> T:
         check_answer(answer, self._who)
         try:
             return read(answer.body)

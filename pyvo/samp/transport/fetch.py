@@ -58,4 +58,4 @@ def fetch(url: str, max_size: int, timeout: float) -> bytes:
         raise SAMPTransportError(f"{host}:{port} gave no valid answer: {error}") from error
     if answer.status != 200:
         raise SAMPTransportError(f"{host}:{port} answered with HTTP status {answer.status}")
-    return answer.body
+    return bytes(answer.body)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from . import Bytes
 from .http_body import Body, HTTPError
 from .http_head import content_length, keeps_alive, parse_headers
 from .http_messages import Answer, Request, Response
@@ -67,7 +68,8 @@ class _Reader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
-        self._buffer += data
+        if self._body is None or self._buffer or not self._body.take_whole(data):
+            self._buffer += data
 
     def _take_head(self) -> bytes | None:
         """All lines up to the blank one; None until they are there."""
@@ -307,7 +309,7 @@ class AnswerReader(_Reader):
         self._body = None
         return self._answer(body.value(), complete=complete and not closed)
 
-    def _answer(self, content: bytes, *, complete: bool) -> Answer:
+    def _answer(self, content: Bytes, *, complete: bool) -> Answer:
         self._announcements = 0
         head = self._head
         keep_alive = head.keep_alive and complete and not self._buffer

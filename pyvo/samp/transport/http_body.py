@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import zlib
 
+from . import Bytes
+
 __all__ = ["Body", "HTTPError"]
 
 
@@ -30,6 +32,8 @@ class HTTPError(Exception):
 #: Bytes that chunked coding may add to a body, besides eight for each byte of the body.
 MAX_FRAMING = 64 * 1024
 MAX_LINE = 1024
+#: Bytes of a body that is not to be copied.
+LARGE = 64 * 1024
 
 
 class Body:
@@ -83,6 +87,14 @@ class Body:
         """How many bytes are known to be still to come."""
         return self._remaining
 
+    def take_whole(self, data: bytes) -> bool:
+        """Take a piece that is wholly the body's, without the way through a buffer; False if it is not."""
+        if self._chunked or len(data) > self._remaining:
+            return False
+        self._data += data
+        self._remaining -= len(data)
+        return True
+
     def take(self, buffer: bytearray) -> bool:
         """Move what belongs to the body out of ``buffer``; True when the body is complete."""
         if self._chunked:
@@ -93,15 +105,16 @@ class Body:
         self._remaining -= self._move(buffer, self._remaining)
         return not self._remaining
 
-    def value(self) -> bytes:
+    def value(self) -> Bytes:
         """The body, unpacked."""
-        data = bytes(self._data)
-        return _unzip(data, self._limit) if self._packed else data
+        if self._packed:
+            return _unzip(self._data, self._limit)
+        return self._data if len(self._data) > LARGE else bytes(self._data)
 
     def _move(self, buffer: bytearray, most: int) -> int:
         """Move up to ``most`` bytes from ``buffer`` to the body; how many it were."""
         size = min(len(buffer), most)
-        if len(self._data) + size > self._limit:
+        if self.size + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
         if size == len(buffer):
             self._data += buffer
@@ -138,7 +151,7 @@ class Body:
             raise HTTPError(400, "The length of a chunk is malformed")
         self._chunk_left = int(digits, 16)
         self._in_trailer = not self._chunk_left
-        if len(self._data) + self._chunk_left > self._limit:
+        if self.size + self._chunk_left > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
     def _take_line(self, buffer: bytearray) -> bytes | None:
@@ -155,7 +168,7 @@ class Body:
         return line.removesuffix(b"\r")
 
 
-def _unzip(data: bytes, limit: int) -> bytes:
+def _unzip(data: Bytes, limit: int) -> bytes:
     """Unpack gzip, but never to more than ``limit`` bytes (a few kB can unpack to gigabytes)."""
     unpacker = zlib.decompressobj(wbits=31)
     try:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 
+from . import Bytes
+
 __all__ = ["Answer", "Request", "Response"]
 
 
@@ -16,7 +18,7 @@ class Request(NamedTuple):
     method: str
     target: str
     headers: dict[str, str]
-    body: bytes
+    body: Bytes
     keep_alive: bool
 
 
@@ -26,7 +28,7 @@ class Answer(NamedTuple):
     status: int
     reason: str
     headers: dict[str, str]
-    body: bytes
+    body: Bytes
     keep_alive: bool
 
 

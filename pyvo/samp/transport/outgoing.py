@@ -86,13 +86,13 @@ class Outgoing:
         """Whether the connection is open."""
         return self._sock is not None
 
-    def send(self, parts: Sequence[bytes], done: Done, timeout: float) -> None:
+    def send(self, parts: Sequence[bytes | memoryview], done: Done, timeout: float) -> None:
         """
         Send a call; one must not be under way.
 
         Parameters
         ----------
-        parts : sequence of bytes
+        parts : sequence of bytes or memoryview
             The body, in as many pieces as it comes in: what several recipients get is not copied for each.
         done : callable
             Called once, with None when the server has acknowledged; else with the error: `SAMPProxyError` when it

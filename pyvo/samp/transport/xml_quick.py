@@ -14,10 +14,12 @@ it. The two must agree wherever both have an answer; the tests see to it.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
 from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
+from pyvo.samp.transport import Bytes
 from pyvo.samp.transport.xml_expat import BLANKS, Document
 
 __all__ = ["RawParams", "quick_parse"]
@@ -40,7 +42,7 @@ _TOKEN = re.compile(
     (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?+
     <value
     (?:
-      (?: > \s*+ <string(>[^<]*+)</string> \s*+ | (>[^<]*+) ) </value> \s*+ (?: </(member|param)> \s*+ )?+
+      (?: > \s*+ <string>([^<]*+)</string> \s*+ | >([^<]*+) ) </value> \s*+ (?: </(member|param)> \s*+ )?+
       | > \s*+ <(struct>|array>\s*+<data>) \s*+
     )
     | </(struct|data>\s*+</array)> \s*+ </value> \s*+ (?: </(member|param)> \s*+ )?+
@@ -50,6 +52,12 @@ _TOKEN = re.compile(
 )
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n"))
+_EACH_CONTROL = [bytes([control]) for control in _CONTROLS]
+
+#: Bytes of a text, or a document, that is not to be copied and gone through again and again.
+_LONG = 64 * 1024
+#: Bytes to one tag where there may be such texts.
+_FAR_APART = 1000
 _STRANGE_REFERENCE = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
 
 # Stands for a "<" that was "&lt;", until the tags are recognised. No plain document has it.
@@ -61,13 +69,13 @@ _ALL_AT_ONCE = 1_000_000
 _Groups: TypeAlias = "tuple[str, ...]"
 
 
-def quick_parse(body: bytes) -> Document | None:
+def quick_parse(body: Bytes) -> Document | None:
     """
     Read a document if it is a plain one.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
         The document.
 
     Returns
@@ -75,27 +83,61 @@ def quick_parse(body: bytes) -> Document | None:
     Document or None
         What it says; None when it is not plain, or not even XML-RPC.
     """
-    text = _plain_text(body)
+    if not body.isascii() or _has_controls(body):
+        return None
+    short, cut = _cut_out(body) if len(body) > _LONG else (body, {})
+    text = _resolved(short.decode("ascii"))
     head = _HEAD.match(text)
     end = text.rfind("</params>")
-    if head is None or end < 0:
+    if head is None or end < 0 or "" in cut.values():
         return None
     method = head[3]
     tail = _TAIL.fullmatch(text, end)
     if tail is None or tail[1] != ("Response" if method is None else "Call"):
         return None
-    params = _values(_tokens(text, head.end(), end))
+    tokens = _tokens(text, head.end(), end)
+    if cut:
+        tokens = (tuple([cut.get(group, group) for group in token]) for token in tokens)
+    params = _values(tokens)
     if params is None or method is None:
         return None if params is None else Document(None, params)
     name = method.strip(BLANKS)
-    return Document(name, params) if name else None
+    return Document(name, params) if name and name not in cut else None
 
 
-def _plain_text(body: bytes) -> str:
+def _cut_out(body: Bytes) -> tuple[Bytes, dict[str, str]]:
+    """
+    Take long texts out of a document.
+
+    Returns
+    -------
+    short : bytes or bytearray
+        The document with marks in their places that nobody can guess.
+    cut : dict of str to str
+        From marks to texts, empty for those that are not plain.
+    """
+    pieces: list[Bytes] = []
+    cut: dict[str, str] = {}
+    nonce = secrets.token_hex(16)
+    done = end = 0
+    for _ in range(len(body) // _FAR_APART):  # if there are more tags, to look at each does not pay
+        start = body.find(b">", end) + 1
+        end = body.find(b"<", start)
+        if not start or end < 0:
+            break
+        if end - start > _LONG:
+            mark = f"{nonce}-{len(cut)}"
+            cut[mark] = _resolved(str(memoryview(body)[start:end], "ascii")).replace(_LESS, "<")
+            pieces += (body[done:start], mark.encode("ascii"))
+            done = end
+    if not cut:
+        return body, cut
+    pieces.append(body[done:])
+    return b"".join(pieces), cut
+
+
+def _resolved(text: str) -> str:
     """The text with all references resolved; empty when there is anything in it that is not plain."""
-    if not body.isascii() or len(body.translate(None, _CONTROLS)) != len(body):
-        return ""
-    text = body.decode("ascii")
     if "]" in text and "]]>" in text:  # XML has that nowhere but at the end of CDATA
         return ""
     if "&" not in text:
@@ -104,6 +146,12 @@ def _plain_text(body: bytes) -> str:
         return ""
     text = text.replace("&lt;", _LESS).replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
     return text.replace("&amp;", "&")  # not earlier, or it would make references of "&amp;lt;"
+
+
+def _has_controls(body: Bytes) -> bool:
+    if len(body) < _LONG:
+        return len(body.translate(None, _CONTROLS)) != len(body)
+    return any(control in body for control in _EACH_CONTROL)  # many quick looks cost half as much as one that copies
 
 
 def _tokens(text: str, start: int, end: int) -> Iterable[_Groups]:
@@ -131,7 +179,7 @@ def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
             if after_closing != wrapping:
                 return None
             continue
-        value = (string or bare)[1:]
+        value = string or bare
         if opening:
             value = {} if opening == "struct>" else []
         mismatched = (member or param) != wrapping or after != ("" if opening else wrapping)
@@ -149,13 +197,13 @@ def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
     return None if outer else values
 
 
-class RawParams(Sequence[bytes | None]):
+class RawParams(Sequence[memoryview | None]):
     """
-    The parameters of a plain call, as they are written: found when asked for.
+    The parameters of a plain call, as they are written: found when asked for, and not copied.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
         A document that `quick_parse` has read. That it could means that a ``<param>`` in it is one, and no
         text that looks like one.
     count : int
@@ -164,7 +212,7 @@ class RawParams(Sequence[bytes | None]):
 
     __slots__ = ("_body", "_count")
 
-    def __init__(self, body: bytes, count: int) -> None:
+    def __init__(self, body: Bytes, count: int) -> None:
         self._body = body
         self._count = count
 
@@ -172,16 +220,20 @@ class RawParams(Sequence[bytes | None]):
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> bytes: ...
+    def __getitem__(self, index: int) -> memoryview: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[bytes | None]: ...
+    def __getitem__(self, index: slice) -> list[memoryview | None]: ...
 
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None]:
+    def __getitem__(self, index: int | slice) -> memoryview | list[memoryview | None]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self._count))]
-        end = 0
-        for _ in range(range(self._count)[index] + 1):
-            start = self._body.index(b"<param>", end) + len(b"<param>")
-            end = self._body.index(b"</param>", start)
-        return self._body[start:end].strip()
+        place = range(self._count)[index]
+        body = self._body
+        start, end = 0, len(body)
+        # The message, which may be long, is the one that is asked for: it is not gone through from either side.
+        for _ in range(place + 1):
+            start = body.index(b"<param>", start) + len(b"<param>")
+        for _ in range(self._count - place):
+            end = body.rindex(b"</param>", start, end)
+        return memoryview(body)[body.index(b"<", start) : body.rindex(b">", start, end) + 1]

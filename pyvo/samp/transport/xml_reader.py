@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pyvo.samp.errors import SAMPProxyError, SAMPValueError
 from pyvo.samp.protocol import SAMPValue, parse_int
+from pyvo.samp.transport import Bytes
 from pyvo.samp.transport.xml_expat import BLANKS, XMLError, parse
 from pyvo.samp.transport.xml_quick import RawParams, quick_parse
 
@@ -37,20 +38,20 @@ class MethodCall(NamedTuple):
 
     name: str
     params: list[SAMPValue]
-    raw: Sequence[bytes | None]
+    raw: Sequence[memoryview | None]
     """
     For each parameter the bytes ``<value>...</value>`` that may be put into another document as they are;
     `None` where they may not.
     """
 
 
-def read_call(body: bytes) -> MethodCall:
+def read_call(body: Bytes) -> MethodCall:
     """
     Read a call.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
         The document.
 
     Returns
@@ -73,13 +74,13 @@ def read_call(body: bytes) -> MethodCall:
     return MethodCall(document.method, document.params, RawParams(body, count) if plain else [None] * count)
 
 
-def read_answer(body: bytes) -> SAMPValue:
+def read_answer(body: Bytes) -> SAMPValue:
     """
     Read the answer to a call.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
         The document.
 
     Returns
@@ -102,7 +103,7 @@ def read_answer(body: bytes) -> SAMPValue:
     return params[0] if params else ""
 
 
-def check_acknowledged(body: bytes) -> None:
+def check_acknowledged(body: Bytes) -> None:
     """
     Raise unless ``body`` is an XML-RPC answer that is no fault.
 
@@ -119,13 +120,13 @@ def check_acknowledged(body: bytes) -> None:
         read_answer(body)
 
 
-def read_document(body: bytes) -> tuple[list[SAMPValue], str | None]:
+def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
     """
     Read a call or an answer.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
         The document.
 
     Returns
@@ -160,7 +161,7 @@ def _proxy_error(fault: SAMPValue) -> SAMPProxyError:
     return SAMPProxyError(number, text if isinstance(text, str) else "")
 
 
-def _decode(body: bytes) -> str:
+def _decode(body: Bytes) -> str:
     declared = _PROLOG.match(body)
     name = declared.group(1).lower() if declared else b"utf-8"
     codec = _CODECS.get(name)

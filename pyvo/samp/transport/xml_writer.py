@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from pyvo.samp.errors import SAMPTypeError, SAMPValueError
 from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
 
-__all__ = ["Raw", "write_answer", "write_call", "write_fault", "write_value"]
+__all__ = ["Raw", "Written", "write_answer", "write_call", "write_fault", "write_value"]
 
 _PROLOG = b'<?xml version="1.0"?>\n'
 _NOTHING = _PROLOG + (
@@ -31,6 +32,11 @@ class Raw(bytes):
     """A value that is written already: ``<value>...</value>``, to be put into a document as it is."""
 
     __slots__ = ()
+
+
+#: The same, perhaps as a piece of a document that came in.
+Written: TypeAlias = "Raw | memoryview"
+_WRITTEN = (Raw, memoryview)
 
 
 def write_value(value: SAMPValue) -> bytes:
@@ -59,7 +65,7 @@ def write_value(value: SAMPValue) -> bytes:
     return _checked(pieces)
 
 
-def write_call(method: str, params: Sequence[SAMPValue | Raw]) -> bytes:
+def write_call(method: str, params: Sequence[SAMPValue | Written]) -> bytes:
     """
     Write a call.
 
@@ -75,11 +81,11 @@ def write_call(method: str, params: Sequence[SAMPValue | Raw]) -> bytes:
     bytes
         The document.
     """
-    parts = [_PROLOG]
+    parts: list[bytes | memoryview] = [_PROLOG]
     pieces = [f"<methodCall><methodName>{_escape(method)}</methodName><params>"]
     for param in params:
         pieces.append("<param>")
-        if isinstance(param, Raw):
+        if isinstance(param, _WRITTEN):
             parts += (_checked(pieces), param)
             pieces = []
         else:
@@ -90,12 +96,12 @@ def write_call(method: str, params: Sequence[SAMPValue | Raw]) -> bytes:
     return b"".join(parts)
 
 
-def write_answer(value: SAMPValue | Raw) -> bytes:
+def write_answer(value: SAMPValue | Written) -> bytes:
     """Write the document that answers a call with a value."""
     if isinstance(value, str) and not value:  # most operations answer that
         return _NOTHING
-    written = value if isinstance(value, Raw) else write_value(value)
-    return b"%b<methodResponse><params><param>%b</param></params></methodResponse>" % (_PROLOG, written)
+    written = value if isinstance(value, _WRITTEN) else write_value(value)
+    return b"".join((_PROLOG, b"<methodResponse><params><param>", written, b"</param></params></methodResponse>"))
 
 
 def write_fault(code: int, text: str) -> bytes:
