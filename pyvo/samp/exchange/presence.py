@@ -164,24 +164,8 @@ class Clients:
 
         Parameters
         ----------
-        who : str
-            Its name or id.
-        timeout : str, int or float
-            Seconds; 0 waits without limit.
-        mtype : str or None
-            An MType that it has to take, if any.
-
-        Returns
-        -------
-        ClientInfo
-            The client.
-
-        Raises
-        ------
-        SAMPTimeoutError
-            None has come in time.
-        SAMPError
-            The connection to the hub has ended.
+        who, timeout, mtype
+            As ``client``, ``timeout`` and ``mtype`` there.
         """
         deadline = Deadline(timeout)
         give_way()  # within a handler: the events are behind it in the queue
