@@ -296,19 +296,7 @@ class HubLink:
         )
 
     def written(self, value: Mapping[str, Any]) -> SAMPValue | Raw:
-        """
-        Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place.
-
-        Parameters
-        ----------
-        value : mapping
-            A parameter of an operation.
-
-        Returns
-        -------
-        dict or Raw
-            The SAMP value, as it is sent where that is known.
-        """
+        """Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place."""
         encoded_value = encode(value)
         if self.proxy is not None and isinstance(self._samp_hub, RemoteMethod):
             return Raw(write_value(encoded_value))
@@ -323,10 +311,12 @@ class HubLink:
         *requests : tuple of (str, dict)
             Operations and their parameters; they must be such that may be called twice.
         meanwhile : callable, optional
-            Called while the hub is at work, perhaps twice.
+            Called while the hub is at work or before, perhaps twice.
         """
         hub = self._samp_hub if self.proxy is not None else None
         if not isinstance(hub, RemoteMethod):
+            if meanwhile is not None:
+                meanwhile()
             for operation, params in requests:
                 self._ask(operation, **params)
             return
