@@ -57,11 +57,7 @@ class _HubHangsError(SAMPTransportError):
 
 
 class HubLink:
-    """
-    What `SAMPHubProxy` is besides the operations of the hub.
-
-    Any number of threads may use it at once: a call that waits holds up no other.
-    """
+    """What `SAMPHubProxy` is besides the operations of the hub."""
 
     def __init__(self) -> None:
         #: What the hub's methods are looked up in; None before the first connection.
@@ -296,11 +292,16 @@ class HubLink:
         )
 
     def written(self, value: Mapping[str, Any]) -> SAMPValue | Raw:
-        """Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place."""
-        encoded_value = encode(value)
-        if self.proxy is not None and isinstance(self._samp_hub, RemoteMethod):
-            return Raw(write_value(encoded_value))
-        return encoded_value
+        """
+        Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place.
+
+        Parameters
+        ----------
+        value : mapping
+            What an operation of the hub takes.
+        """
+        goes_as_written = self.proxy is not None and isinstance(self._samp_hub, RemoteMethod)
+        return Raw(write_value(encode(value))) if goes_as_written else encode(value)
 
     def ask_in_a_row(self, *requests: Request, meanwhile: Callable[[], object] | None = None) -> None:
         """
