@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.cli.people import Directory
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer
@@ -222,6 +223,15 @@ def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) ->
     assert messages[1]["params"] == {"rows": ["1", "2"]}
     assert messages[0]["sender"]["name"] == "Sender"
     assert (messages[0]["kind"], messages[0]["msg-id"]) == ("notification", None)
+
+
+def test_a_name_that_can_not_be_asked_for_any_more(hub: SAMPHubServer) -> None:
+    """The last message of a hub is shown, too: that it shuts down."""
+    client = SAMPIntegratedClient("Reader")
+    client.connect()
+    hub.stop()
+    assert Directory(client).title("c7") == "c7"
+    client.disconnect()
 
 
 def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:

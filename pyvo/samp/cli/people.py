@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ..clientside.names import clients_named, names_of_clients
-from ..errors import SAMPProxyError
+from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from .status import CommandError, Status
 from .terminal import title
@@ -184,11 +184,11 @@ class Directory:
         self._names: dict[str, str] = {}
 
     def name(self, client_id: str) -> str:
-        """Tell a client's name; empty for one that has none, or has gone before anybody asked."""
+        """Tell a client's name; empty for one that has none, or has gone before anybody asked, or the hub has."""
         if client_id not in self._names:
             try:
                 name = self._client.get_metadata(client_id).get("samp.name", "")
-            except SAMPProxyError:
+            except (SAMPProxyError, SAMPHubError):  # that the hub has gone is told when all that came is shown
                 name = ""
             self._names[client_id] = name if isinstance(name, str) else ""
         return self._names[client_id]
