@@ -62,8 +62,6 @@ class Probe:
             self._process.wait()
 
 
-
-
 def client_library(bench: Bench, through: str | None = None) -> Row:
     """Both libraries' clients, with partners of the generator's; each at its own hub or both through one."""
     goals = [

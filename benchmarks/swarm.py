@@ -90,7 +90,10 @@ class Wire:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         end = data.find(b"\r\n\r\n")
         if end >= 0:
-            size, keep = read_head(data[:end])
+            try:
+                size, keep = read_head(data[:end])
+            except ValueError as error:
+                raise BenchmarkError(str(error)) from error
             self._need = end + 4 + size
             if len(data) >= self._need:
                 self._parts, self._have, self._need = [], 0, 0

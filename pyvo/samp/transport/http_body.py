@@ -114,7 +114,7 @@ class Body:
     def _move(self, buffer: bytearray, most: int) -> int:
         """Move up to ``most`` bytes from ``buffer`` to the body; how many it were."""
         size = min(len(buffer), most)
-        if self.size + size > self._limit:
+        if len(self._data) + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
         if size == len(buffer):
             self._data += buffer
@@ -151,7 +151,7 @@ class Body:
             raise HTTPError(400, "The length of a chunk is malformed")
         self._chunk_left = int(digits, 16)
         self._in_trailer = not self._chunk_left
-        if self.size + self._chunk_left > self._limit:
+        if len(self._data) + self._chunk_left > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
     def _take_line(self, buffer: bytearray) -> bytes | None:
