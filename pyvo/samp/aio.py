@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .aio_incoming import AsyncIncoming
+from .clientside.received_calls import in_same_call
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
 from .exchange.waiting import seconds_of
@@ -270,6 +271,7 @@ class AsyncSAMPClient:
             raise SAMPClientError("There is no connection to a SAMP hub: call connect() first.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        function = in_same_call(function)
 
         def work() -> None:
             try:

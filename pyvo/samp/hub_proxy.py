@@ -367,6 +367,5 @@ class SAMPHubProxy(HubLink):
         response : mapping
             With ``samp.status``, and ``samp.result`` or ``samp.error`` (R17).
         """
-        answer = self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)
-        self.replied.add(msg_id)
-        return answer
+        with self.received_calls.reply(private_key, msg_id):
+            return self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)

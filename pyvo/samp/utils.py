@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import xml.parsers.expat
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from xmlrpc import client as xmlrpc
 
@@ -48,12 +49,17 @@ class SAMPMsgReplierWrapper:
             arguments = given if binding.takes_id else (*given[:2], *given[3:])
             if msg_id is None:
                 return f(*arguments)
-            try:
-                response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}
-            except Exception as error:  # the sender of the call is told
-                response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
-            if msg_id not in self.cli.hub.replied:
-                self.cli.hub.reply(private_key, msg_id, response)
+            hub = self.cli.hub
+            current = hub.received_calls.current(msg_id)
+            # There is none where the program calls the handler, for instance from a `receive_call` of its own
+            handling = nullcontext(current) if current else hub.received_calls.handle(private_key, msg_id)
+            with handling as call:
+                try:
+                    response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}
+                except Exception as error:  # the sender of the call is told
+                    response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
+                if not call.replied:
+                    hub.reply(private_key, msg_id, response)
             return None
 
         # `wraps` makes the signature look like that of `f`, which may lack the msg_id

@@ -272,8 +272,11 @@ class _Puller:
         """Drop a message for which there is no room; the sender of a call is told (R23)."""
         log.warning("A message was dropped: %s", error)
         if callback["samp.methodName"] == "receiveCall":
+            msg_id = callback["samp.params"][1]
             try:
-                self._hub.reply(private_key, callback["samp.params"][1], error_response(str(error)))
+                # an earlier call of the same id may be open, see `received_calls`
+                with self._hub.received_calls.handle(private_key, msg_id):
+                    self._hub.reply(private_key, msg_id, error_response(str(error)))
             except SAMPError as another:
                 log.debug("A reply was not taken: %s", another)
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
 from pyvo.samp.clientside.handlers import Binding, Handlers, as_result, error_text
-from pyvo.samp.clientside.recent import Recent
 from pyvo.samp.clientside.turns import give_way, turn
 from pyvo.samp.hub_proxy import whole_seconds
 
@@ -105,15 +104,6 @@ def test_no_seconds(timeout: Any) -> None:
     """R22: what is no number is refused."""
     with pytest.raises(SAMPValueError, match="timeout"):
         whole_seconds(timeout)
-
-
-def test_recent() -> None:
-    """A thousand strings are remembered, not all that ever were."""
-    recent = Recent(10)
-    for number in range(1000):
-        recent.add(str(number))
-        assert all(str(n) in recent for n in range(max(0, number - 9), number + 1))
-    assert "900" not in recent
 
 
 def test_turns() -> None:

@@ -147,7 +147,7 @@ def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient])
     """R25: what another client says about the hub is no news of the hub."""
     alice, bob = pair
     message = {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}}
-    alice.client.heed("receive_notification", ("key", bob.get_public_id(), message))
+    alice.client.heed("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
     assert alice.is_connected
 
 

@@ -69,6 +69,50 @@ def test_awaitable_calls(hub: SAMPHubServer, connect: Connect, table: Table) -> 
     assert_same(seen[0], table)
 
 
+def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
+    """
+    Each call gets one reply although its msg-id has come before, as JSAMP's hubs do it (R20, R21).
+
+    A handler replies by itself, in the event loop or by awaiting the reply, or leaves that to the package.
+    """
+    replies: list[str] = []
+    client = AsyncSAMPClient(name="Bob")
+
+    @client.on("x-test.function")
+    def function(n: str) -> None:
+        raise ValueError(n)
+
+    @client.on("x-test.coroutine")
+    async def coroutine(n: str) -> dict[str, str]:
+        await asyncio.sleep(0)
+        return {"n": n}
+
+    @client.on("x-test.replies")
+    async def replies_and_raises(n: str) -> None:
+        await client.ereply("m1", "samp.ok", result={})
+        raise ValueError("too late")
+
+    def record(operation: str, /, **params: Any) -> str:
+        replies.append(params["response"]["samp.status"])
+        return ""
+
+    async def main() -> None:
+        async with client:
+            loop = asyncio.get_running_loop()
+            key, ask = client.get_private_key(), client.client.hub._ask
+            client.client.hub._ask = record  # type: ignore[method-assign]  # that hub did not send these calls
+            try:
+                for mtype in ("function", "coroutine", "replies"):
+                    message = {"samp.mtype": f"x-test.{mtype}", "samp.params": {"n": "1"}}
+                    for _ in range(2):
+                        await loop.run_in_executor(None, client.client.receive_call, key, "c9", "m1", message)
+            finally:
+                client.client.hub._ask = ask  # type: ignore[method-assign]
+
+    run(main)
+    assert replies == ["samp.error"] * 2 + ["samp.ok"] * 4
+
+
 def test_handlers_in_the_event_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
     """Functions and coroutine functions; tables are read elsewhere."""
     bob = connect("Bob")

@@ -2,12 +2,17 @@
 """JSAMP, the reference implementation: its testers against our hub, its hub with our clients."""
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp import AsyncSAMPClient, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.utils import SAMPMsgReplierWrapper
 
 from .conftest import Run
 from .programs import Program
@@ -94,6 +99,77 @@ def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Con
 
     snooper.wait_for("x-test.call-all")
     assert '"ratio": "0.25"' in snooper.output
+
+
+class Caller:
+    """Calls with one tag again and again, and waits for the responses."""
+
+    def __init__(self, client: SAMPIntegratedClient, tag: str = "tag") -> None:
+        self._client, self._tag = client, tag
+        self.responses: queue.Queue[dict[str, Any]] = queue.Queue()
+        client.bind_receive_response(tag, lambda _key, _who, _tag, response: self.responses.put(response))
+
+    def call(self, recipient: str, mtype: str, **params: Any) -> str:
+        return self._client.ecall(recipient, self._tag, mtype, **params)
+
+    def response(self) -> dict[str, Any]:
+        return self.responses.get(timeout=10)
+
+
+@pytest.mark.timeout(60)
+def test_jsamps_hub_repeats_msg_ids(jsamp_hub: Program, connect: Connect) -> None:
+    """Each call is answered once, although that hub gives all calls with one tag the same msg-id (R20, R21)."""
+    sender, receiver = connect("sender"), connect("receiver")
+    you = receiver.get_public_id()
+    receiver.on("x-test.on")(lambda params: params)
+    wrapped = SAMPMsgReplierWrapper(receiver)(lambda key, sender, mtype, params, extra: params)
+    receiver.bind_receive_call("x-test.wrapped", wrapped)
+    caller = Caller(sender)
+    ids = set()
+    for mtype in ("x-test.on", "x-test.wrapped", "samp.app.ping", "x-test.on"):
+        for _ in range(3):
+            ids.add(caller.call(you, mtype))
+            assert caller.response()["samp.status"] == "samp.ok"
+    assert len(ids) == 1  # or this tests nothing
+
+    async def main() -> None:
+        async with AsyncSAMPClient(name="async") as client:
+            @client.on("x-test.async")
+            async def echo(n: str) -> dict[str, str]:
+                return {"n": n}
+
+            await asyncio.to_thread(lambda: [ask(client.get_public_id(), n) for n in range(3)])
+
+    def ask(recipient: str, number: int) -> None:
+        caller.call(recipient, "x-test.async", n=number)
+        assert caller.response() == {"samp.status": "samp.ok", "samp.result": {"n": str(number)}}
+
+    asyncio.run(main())
+    assert caller.responses.empty()
+
+
+@pytest.mark.timeout(60)
+def test_calls_of_one_msg_id_that_are_open_at_once(jsamp_hub: Program, connect: Connect) -> None:
+    """JSAMP's hub passes each reply on, whatever else bears its msg-id: two calls get two responses, no more."""
+    sender, receiver = connect("sender"), connect("receiver")
+    both = threading.Barrier(2)
+
+    def handler(key: str, who: str, msg_id: str, mtype: str, params: dict[str, str], extra: object) -> None:
+        both.wait(10)
+        if params["n"] == "1":
+            receiver.ereply(msg_id, "samp.ok", result=params)
+        both.wait(10)
+        raise ValueError(params["n"])
+
+    receiver.bind_receive_call("x-test.open", handler)
+    caller = Caller(sender)
+    ids = [caller.call(receiver.get_public_id(), "x-test.open", n=n) for n in (1, 2)]
+    assert ids[0] == ids[1]
+    responses = [caller.response() for _ in ids]
+    assert sorted(one["samp.status"] for one in responses) == ["samp.error", "samp.ok"]
+    caller.call(receiver.get_public_id(), "samp.app.ping")
+    caller.response()
+    assert caller.responses.empty()
 
 
 @pytest.mark.timeout(60)

@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from ..errors import SAMPClientError
+from .received_calls import in_same_call
 
 __all__ = ["Dispatch", "Elsewhere"]
 
@@ -35,7 +36,8 @@ class Elsewhere:
         self._dispatch = dispatch
         self._lock = threading.Lock()
         self._waiting: set[Future[Any]] = set()
-        self._thread: int | None = None  # the one in which the event loop runs, once it is known
+        # Where the event loop runs, once that is known. Not the thread's identifier, which another thread gets later.
+        self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """
@@ -58,14 +60,15 @@ class Elsewhere:
         SAMPClientError
             The client was disconnected before its turn came.
         """
-        if threading.get_ident() == self._thread:  # it would wait for itself
+        if threading.current_thread() is self._thread:  # it would wait for itself
             return function(*args, **kwargs)
+        function = in_same_call(function)
         future: Future[Any] = Future()
 
         def job() -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            self._thread = threading.get_ident()
+            self._thread = threading.current_thread()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # whatever it is, it belongs to the one who waits

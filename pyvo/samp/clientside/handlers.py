@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import SAMPClientError
 from ..protocol import SAMPValue, best_match, check_pattern, encode, subtypes
+from .received_calls import ReceivedCall
 
 __all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text"]
 
@@ -18,11 +19,11 @@ Map = dict[str, Any]
 
 
 class Arrival(NamedTuple):
-    """A message that has arrived, and for which registration; ``msg_id`` is None for a notification."""
+    """A message that has arrived, and for which registration; ``call`` is None for a notification."""
 
     private_key: str
     sender_id: str
-    msg_id: str | None
+    call: ReceivedCall | None
     mtype: str
     params: Map
 

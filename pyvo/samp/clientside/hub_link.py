@@ -25,7 +25,7 @@ from ..protocol import SAMPValue, encode
 from ..transport.connection import XMLRPCClient
 from ..transport.wire import LateError
 from ..transport.xml_writer import Raw, write_value
-from .recent import Recent
+from .received_calls import ReceivedCalls
 from .remote import RemoteMethod, encoded
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class HubLink:
         self.proxy: Any = None
         #: The contents of the lockfile that was used; empty without a connection.
         self.lockfile: dict[str, str] = {}
-        #: Ids of the calls that were replied to of late.
-        self.replied = Recent()
+        #: The calls that came over this connection and have not been replied to.
+        self.received_calls = ReceivedCalls()
         #: Called with the reason when the connection is found to be lost; perhaps by several threads at once.
         self.on_lost: Callable[[str], object] | None = None
         self._connected = False
@@ -235,6 +235,7 @@ class HubLink:
 
     def abandon(self) -> None:
         """Forget the connection, in the child of a fork: it is the parent's."""
+        self.received_calls = ReceivedCalls()
         client, self._client = self._client, None
         if client is not None:
             client.abandon()

@@ -13,7 +13,9 @@ from ..hub_proxy import SAMPHubProxy
 from ..protocol import SAMPValue, error_response, ok_response
 from .bindings import BindingMethods
 from .dispatching import Elsewhere
+from .farewell import Remains
 from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
+from .received_calls import ReceivedCall
 
 __all__ = ["Receiving", "answer_ping"]
 
@@ -27,6 +29,7 @@ class Receiving(BindingMethods):
     thrown_out: bool
     _handlers: Handlers
     _hub_id: str | None
+    _remains: Remains
     #: Where the program's handlers run; None for the thread that received the message.
     elsewhere: Elsewhere | None = None
 
@@ -77,8 +80,8 @@ class Receiving(BindingMethods):
         params : tuple
             What it is to be called with.
         """
-        if method != "receive_notification" or params[1] != self._hub_id:
-            return
+        if method != "receive_notification" or params[1] != self._hub_id or params[0] != self._remains.private_key:
+            return  # a message of the previous hub, which may have had the same id, says nothing about this one
         message = params[2]
         if message["samp.mtype"] == "samp.hub.event.shutdown":
             self.hub.lose("The hub has shut down. Call connect() when a hub is running again.")
@@ -127,23 +130,28 @@ class Receiving(BindingMethods):
         message : mapping
             The message.
         """
+        with self.hub.received_calls.handle(private_key, msg_id) as call:
+            response = self._tapped(private_key, sender_id, call, message)
+            if response is None:
+                response = self._respond(private_key, sender_id, msg_id, message)
+            if response is not None:
+                self._answer(call, response)
+        return ""
+
+    def _respond(
+        self, private_key: str, sender_id: str, msg_id: str, message: Mapping[str, Any]
+    ) -> dict[str, SAMPValue] | None:
+        """Have a call handled; return the response, or None if the handler replies by itself."""
         mtype = message["samp.mtype"]
-        response = self._tapped(private_key, sender_id, msg_id, message)
-        if response is not None:
-            self._answer(private_key, msg_id, response)
-            return ""
         binding = self._handlers.for_call(mtype)
         if binding is None:
-            self._answer(private_key, msg_id, error_response(f"This client has no handler for calls of {mtype}"))
-            return ""
+            return error_response(f"This client has no handler for calls of {mtype}")
         try:
             result = self._run(binding.run, binding.is_direct, private_key, sender_id, msg_id, message)
-            if not binding.takes_id:  # it could not reply
-                self._answer(private_key, msg_id, ok_response(as_result(result)))
+            return None if binding.takes_id else ok_response(as_result(result))
         except BaseException as error:  # sys.exit() in a handler is an error of that handler
             log.exception("The handler of the call %s failed", mtype)
-            self._answer(private_key, msg_id, error_response(error_text(error)))
-        return ""
+            return error_response(error_text(error))
 
     def receive_response(
         self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]
@@ -212,13 +220,13 @@ class Receiving(BindingMethods):
         return function(*args) if is_direct else self.run_handler(function, *args)
 
     def _tapped(
-        self, private_key: str, sender_id: str, msg_id: str | None, message: Mapping[str, Any]
+        self, private_key: str, sender_id: str, call: ReceivedCall | None, message: Mapping[str, Any]
     ) -> dict[str, SAMPValue] | None:
         """Show a message to the package's own listeners; the response if one of them has taken it."""
         mtype = message["samp.mtype"]
         for tap in self._handlers.taps_for(mtype):
             try:
-                response = tap(Arrival(private_key, sender_id, msg_id, mtype, message["samp.params"]))
+                response = tap(Arrival(private_key, sender_id, call, mtype, message["samp.params"]))
             except Exception as error:
                 log.exception("A listener to %s failed", mtype)
                 response = error_response(error_text(error))
@@ -226,17 +234,18 @@ class Receiving(BindingMethods):
                 return response
         return None
 
-    def _answer(self, private_key: str, msg_id: str, response: dict[str, SAMPValue]) -> None:
-        """Reply in the place of a handler, if it has not."""
-        if msg_id in self.hub.replied:
+    def _answer(self, call: ReceivedCall, response: dict[str, SAMPValue]) -> None:
+        """Reply to the call that is being handled, unless its handler has."""
+        if call.replied:
             return
         try:
-            self.hub.reply(private_key, msg_id, response)
+            self.hub.reply(call.private_key, call.msg_id, response)
+            call.replied = True  # a derived class may have a `reply` of its own
         except SAMPProxyError as error:
             if response["samp.status"] == "samp.error":
                 log.debug("A reply was not taken: %s", error)
             else:  # JSAMP's hub refuses what is not ASCII: the caller must not be left waiting for that
-                self._answer(private_key, msg_id, error_response(f"The answer was refused: {error_text(error)}"))
+                self._answer(call, error_response(f"The answer was refused: {error_text(error)}"))
         except SAMPError as error:
             log.debug("A reply was not sent: %s", error)
 

@@ -193,16 +193,13 @@ class Incoming:
             self._put(_Failure(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
         response = ok_response({})
-        if arrival.msg_id is not None:
+        if arrival.call is not None:
             # Before the item is handed over: a program that was waiting for it alone may disconnect at once, and the
             # sender would be told that its recipient has left.
             with self._news:
                 self._answered += 1
-            client = self._bench.host.client
-            own_key = client.get_private_key()
-            if own_key is not None:
-                client._answer(own_key, arrival.msg_id, response)
-        self._put(item, key, answered=arrival.msg_id is not None)
+            self._bench.host.client._answer(arrival.call, response)
+        self._put(item, key, answered=arrival.call is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -255,7 +252,10 @@ def _key(arrival: Arrival) -> tuple[str, ...] | None:
     """What a table, image... is known by, if its sender has given it an id."""
     kind = arrival.mtype.partition(".")[0]
     identifier = arrival.params.get(f"{kind}-id")
-    return (arrival.sender_id, kind, identifier) if isinstance(identifier, str) and identifier else None
+    if not (isinstance(identifier, str) and identifier):
+        return None
+    # The private key, for another hub gives the same public ids to other clients
+    return (arrival.private_key, arrival.sender_id, kind, identifier)
 
 
 class _Failure:

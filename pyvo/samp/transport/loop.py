@@ -269,6 +269,7 @@ class Loop:
                 self._run_ready()
         finally:
             self._close()
+            self._ident = None  # the system gives it to another thread
 
     def _linger(self, until: float) -> Events:
         """Look for events for a moment, which is cheaper than to sleep and be woken by the next one."""

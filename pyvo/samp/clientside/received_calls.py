@@ -1,0 +1,109 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Calls that a client has received, and whether each of them has been replied to.
+
+A msg-id does not tell two calls apart. Hubs built on JSAMP (JSAMP, TOPCAT, Aladin) make it from the sender and its
+msg-tag. When the sender uses a tag again, the same id comes again, even while the first call is still open. Observed
+with JSAMP's hub: it passes every reply on to the sender, so two replies to one call arrive as two responses, and the
+second of two open calls gets its response only by a second reply. Therefore each delivery of a call is an object of its
+own, and the mark "replied" belongs to that object.
+
+A reply names only the msg-id. It belongs to the call that is being handled in the same context, in whatever thread the
+handler runs. A reply from elsewhere, such as a thread that a handler started, belongs to the oldest call of that id
+that has not been replied to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["ReceivedCall", "ReceivedCalls", "in_same_call"]
+
+#: How many calls without a reply are kept, so that handlers that never reply do not fill the memory.
+MAX_OPEN = 1000
+
+
+class ReceivedCall:
+    """One delivery of a call: for which registration, under which msg-id, and whether it has been replied to."""
+
+    __slots__ = ("calls", "msg_id", "private_key", "replied")
+
+    def __init__(self, calls: ReceivedCalls, private_key: str, msg_id: str) -> None:
+        self.calls = calls
+        self.private_key = private_key
+        self.msg_id = msg_id
+        self.replied = False
+
+
+#: The call that is being handled.
+_current: ContextVar[ReceivedCall | None] = ContextVar("pyvo_samp_received_call", default=None)
+
+
+class ReceivedCalls:
+    """The calls of one client that have not been replied to. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[ReceivedCall, None] = {}  # the oldest first
+
+    @contextmanager
+    def handle(self, private_key: str, msg_id: str) -> Iterator[ReceivedCall]:
+        """Handle a call that has just been delivered, within the block."""
+        call = ReceivedCall(self, private_key, msg_id)
+        with self._lock:
+            self._open[call] = None
+            if len(self._open) > MAX_OPEN:
+                del self._open[next(iter(self._open))]
+        token = _current.set(call)
+        try:
+            yield call
+        finally:
+            _current.reset(token)
+
+    def current(self, msg_id: str) -> ReceivedCall | None:
+        """Return the call that is being handled, if it has that id."""
+        call = _current.get()
+        return call if call is not None and call.calls is self and call.msg_id == msg_id else None
+
+    @contextmanager
+    def reply(self, private_key: str, msg_id: str) -> Iterator[None]:
+        """Mark the call that is replied to within the block; a reply that fails does not count."""
+        with self._lock:
+            call = self._find(private_key, msg_id)
+            if call is not None:
+                call.replied = True
+                self._open.pop(call, None)
+        try:
+            yield
+        except BaseException:
+            if call is not None:
+                with self._lock:
+                    call.replied = False
+                    self._open = {call: None, **self._open}
+            raise
+
+    def _find(self, private_key: str, msg_id: str) -> ReceivedCall | None:
+        call = self.current(msg_id)
+        if call is not None and not call.replied:
+            return call
+        return next((c for c in self._open if c.msg_id == msg_id and c.private_key == private_key), None)
+
+
+def in_same_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that may run in another thread part of the handling of the current call."""
+    call = _current.get()
+    if call is None:
+        return function
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = _current.set(call)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _current.reset(token)
+
+    return run

@@ -1,0 +1,333 @@
+"""
+Each delivery of a call gets one reply, whatever its msg-id was before (R20, R21).
+
+Hubs built on JSAMP give a message the msg-id that they gave before when its sender uses its msg-tag again; ours never
+does. So the deliveries are made here as such a hub makes them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.clientside import inbox
+from pyvo.samp.clientside.dispatching import Elsewhere
+from pyvo.samp.clientside.received_calls import MAX_OPEN, ReceivedCalls
+from pyvo.samp.utils import SAMPMsgReplierWrapper
+
+from .conftest import Connect
+
+ID = "c1_A_92a4_tag"  # as JSAMP makes it
+
+
+class Deliveries:
+    """Delivers calls to a client, and keeps its replies from the hub, which did not send these calls."""
+
+    def __init__(self, client: SAMPIntegratedClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.client = client
+        self.replies: queue.Queue[Any] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        ask = client.hub._ask
+
+        def record(operation: str, /, **params: Any) -> Any:
+            if operation != "reply":
+                return ask(operation, **params)
+            self.replies.put((params["msg_id"], params["response"]))
+            return ""
+
+        monkeypatch.setattr(client.hub, "_ask", record)
+
+    def deliver(self, mtype: str, msg_id: str = ID, **params: str) -> None:
+        """Deliver one call, in this thread."""
+        message = {"samp.mtype": mtype, "samp.params": params}
+        self.client.receive_call(str(self.client.get_private_key()), "c9", msg_id, message)
+
+    def begin(self, mtype: str, **params: str) -> threading.Thread:
+        """Deliver one call in another thread."""
+        thread = threading.Thread(target=self.deliver, args=(mtype,), kwargs=params)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def statuses(self) -> list[str]:
+        """What was replied so far."""
+        found = []
+        while not self.replies.empty():
+            msg_id, response = self.replies.get()
+            assert msg_id == ID
+            found.append(response["samp.status"])
+        return found
+
+
+Deliver = Callable[[SAMPIntegratedClient], Deliveries]
+
+
+@pytest.fixture
+def deliveries(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deliver]:
+    made: list[Deliveries] = []
+
+    def make(client: SAMPIntegratedClient) -> Deliveries:
+        made.append(Deliveries(client, monkeypatch))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def fail(*_: Any) -> Any:
+    raise ValueError("no")
+
+
+def bind_all(client: SAMPIntegratedClient) -> None:
+    """Bind one handler of each kind."""
+    client.on("test.on")(lambda params: params)
+    client.bind_receive_call("test.five", lambda key, sender, mtype, params, extra: params)
+    client.bind_receive_call("test.wrapped", SAMPMsgReplierWrapper(client)(lambda key, sender, *rest: {}))
+    client.bind_receive_call("test.raises", fail)
+    client.bind_receive_call("test.wrapped-raises", SAMPMsgReplierWrapper(client)(lambda a, b, c, d, e, f: fail()))
+    client.bind_receive_notification("test.unbound", fail)
+
+    @SAMPMsgReplierWrapper(client)
+    def replies_itself(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        client.ereply(msg_id, "samp.ok", result={})
+
+    def replies_and_raises(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        client.ereply(msg_id, "samp.ok", result={})
+        raise ValueError("too late")
+
+    client.bind_receive_call("test.replies", replies_itself)
+    client.bind_receive_call("test.replies-raises", replies_and_raises)
+
+
+#: What a caller is told by the handlers of `bind_all`, and by the package itself.
+ANSWERS = {
+    "test.on": "samp.ok",
+    "test.five": "samp.ok",
+    "test.wrapped": "samp.ok",
+    "test.raises": "samp.error",
+    "test.wrapped-raises": "samp.error",
+    "test.unbound": "samp.error",
+    "test.replies": "samp.ok",
+    "test.replies-raises": "samp.ok",
+    "samp.app.ping": "samp.ok",
+}
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_the_same_id_again(join: Connect, deliveries: Deliver, dispatched: bool) -> None:
+    """Every handler, and the answers of the package itself: one reply to each delivery, in either profile."""
+    jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+    options = {"dispatch": jobs.put} if dispatched else {}
+    client = join("Bob", **options)
+    bind_all(client)
+    hub = deliveries(client)
+    window = threading.Thread(target=lambda: [job() for job in iter(jobs.get, None)])
+    window.start()
+    try:
+        for mtype, status in ANSWERS.items():
+            for _ in range(3):
+                hub.deliver(mtype)
+                assert hub.statuses() == [status], mtype
+    finally:
+        jobs.put(None)
+        window.join(10)
+
+
+def test_receive_takes_the_same_id_again(join: Connect, deliveries: Deliver) -> None:
+    """What `incoming` takes is replied to by the queue, once each."""
+    client = join("Bob")
+    hub = deliveries(client)
+    with client.incoming("test.*") as arriving:
+        for number in range(3):
+            hub.deliver("test.x", n=str(number))
+            assert hub.statuses() == ["samp.ok"]
+            assert arriving.get(10) == {"n": str(number)}
+
+
+def test_two_at_once(join: Connect, deliveries: Deliver) -> None:
+    """
+    Two calls of one id that are open at the same moment: each gets its own reply.
+
+    The first handler replies and fails afterwards, the second only fails: the first is answered once, and the second
+    is answered.
+    """
+    client = join("Bob")
+    hub = deliveries(client)
+    both = threading.Barrier(2)
+
+    def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        both.wait(10)
+        if params["n"] == "1":
+            client.ereply(msg_id, "samp.ok", result={})
+        both.wait(10)
+        raise ValueError("no")
+
+    client.bind_receive_call("test.x", handler)
+    first, second = hub.begin("test.x", n="1"), hub.begin("test.x", n="2")
+    first.join(10)
+    second.join(10)
+    assert sorted(hub.statuses()) == ["samp.error", "samp.ok"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_reply_from_another_thread(join: Connect, deliveries: Deliver, wrapped: bool) -> None:
+    """A handler waits while its thread replies, as a program with a window does it: there is no second reply."""
+    client = join("Bob")
+    hub = deliveries(client)
+
+    def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        helper = threading.Thread(target=client.ereply, args=(msg_id, "samp.ok", {}))
+        helper.start()
+        helper.join(10)
+        raise ValueError("too late")
+
+    client.bind_receive_call("test.x", SAMPMsgReplierWrapper(client)(handler) if wrapped else handler)
+    for _ in range(2):
+        hub.deliver("test.x")
+        assert hub.statuses() == ["samp.ok"]
+
+
+def test_late_reply_belongs_to_the_earlier_call(join: Connect, deliveries: Deliver) -> None:
+    """A reply that comes when the handler is long done is not taken for that of the next call of the same id."""
+    client = join("Bob")
+    hub = deliveries(client)
+    at_work, late = threading.Event(), threading.Event()
+
+    def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        if params["n"] == "2":
+            at_work.set()
+            assert late.wait(10)
+            raise ValueError("no")
+
+    client.bind_receive_call("test.x", handler)
+    hub.deliver("test.x", n="1")
+    second = hub.begin("test.x", n="2")
+    assert at_work.wait(10)
+    client.ereply(ID, "samp.ok", result={})
+    assert hub.statuses() == ["samp.ok"]
+    late.set()
+    second.join(10)
+    assert hub.statuses() == ["samp.error"]
+
+
+def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that the hub refuses is no reply: the caller is told of the failure."""
+    client = join("Bob")
+    hub = deliveries(client)
+    record = client.hub._ask
+    refusals = iter([True, False])
+
+    def refuse(operation: str, /, **params: Any) -> Any:
+        if next(refusals):
+            raise SAMPProxyError(1, "not ASCII")
+        return record(operation, **params)
+
+    monkeypatch.setattr(client.hub, "_ask", refuse)
+
+    def handler(key: str, sender: str, msg_id: str, *_: Any) -> None:
+        client.ereply(msg_id, "samp.ok", result={})
+
+    client.bind_receive_call("test.x", lambda a, b, msg_id, d, e, f: handler(a, b, msg_id), declare=False)
+    hub.deliver("test.x")
+    assert hub.statuses() == ["samp.error"]
+
+
+def test_wrapper_without_a_delivery(join: Connect, deliveries: Deliver) -> None:
+    """A program may call a wrapped handler by itself, from a `receive_call` of its own."""
+    client = join("Bob")
+    hub = deliveries(client)
+
+    def replies(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        client.ereply(msg_id, "samp.ok", result={})
+
+    for function in (replies, lambda key, sender, mtype, params, extra: {}):
+        handler = SAMPMsgReplierWrapper(client)(function)
+        for _ in range(2):
+            handler(client.get_private_key(), "c9", ID, "test.x", {}, {})
+            assert hub.statuses() == ["samp.ok"]
+
+
+def test_no_room(
+    make_hub: Callable[..., SAMPHubServer], connect: Connect, deliveries: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of the Web Profile that is refused for want of room is not taken for an open one of the same id."""
+    web_hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True)
+    client = connect("Bob", how={"hub": web_hub, "web": True})
+    hub = deliveries(client)
+    at_work, refused = threading.Event(), threading.Event()
+
+    def handler(key: str, sender: str, mtype: str, params: Any, extra: Any) -> None:
+        at_work.set()
+        assert refused.wait(10)
+
+    client.bind_receive_call("test.x", handler)
+    hub.begin("test.x")
+    assert at_work.wait(10)
+    monkeypatch.setattr(inbox, "MAX_WAITING", -1)
+    receiver: Any = client.client._remains.receiver
+    params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
+    receiver._take(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
+    assert hub.statuses() == ["samp.error"]
+    refused.set()
+    hub.close()
+    assert hub.statuses() == ["samp.ok"]
+
+
+def test_calls_without_a_reply_are_forgotten() -> None:
+    """Handlers that never reply do not fill the memory; a registration's calls are its own."""
+    calls = ReceivedCalls()
+    for number in range(2 * MAX_OPEN):
+        with calls.handle("key", str(number)):
+            pass
+    assert len(calls._open) == MAX_OPEN
+    with calls.reply("another key", str(2 * MAX_OPEN - 1)):
+        pass
+    assert len(calls._open) == MAX_OPEN
+    with calls.reply("key", str(2 * MAX_OPEN - 1)):
+        pass
+    assert len(calls._open) == MAX_OPEN - 1
+
+
+def test_a_thread_that_reuses_the_identifier() -> None:
+    """A thread with the identifier of an event loop's thread that has ended is not taken for it."""
+    jobs: queue.Queue[Callable[[], None]] = queue.Queue()
+    elsewhere = Elsewhere(jobs.put)
+    waiting = threading.Thread(target=elsewhere.run, args=(lambda: None,))
+    waiting.start()
+    window = threading.Thread(target=jobs.get(timeout=10))
+    window.start()
+    window.join(10)
+    waiting.join(10)
+    elsewhere._dispatch = lambda job: elsewhere.release()  # the window has gone
+    refused: list[bool] = []
+
+    def run_again() -> None:
+        if threading.get_ident() == window.ident:
+            try:
+                elsewhere.run(lambda: None)
+            except SAMPClientError:
+                refused.append(True)
+            else:
+                refused.append(False)
+
+    # The system gives the identifiers of threads that have ended to new ones; these hold them all
+    checked = threading.Barrier(100)
+    threads = [threading.Thread(target=lambda: (run_again(), checked.wait(20))) for _ in range(checked.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    if not refused:
+        pytest.skip("no thread got the identifier of the one that had ended")
+    assert refused == [True]
