@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .addresses import checked_port
-from .clientside.farewell import Remains, registered_key, weakly
+from .clientside.derived_classes import DerivedClient, OwnLoop, replaces
+from .clientside.farewell import Remains, registered_key
 from .clientside.handlers import Binding, Handlers
 from .clientside.hub_link import Request
 from .clientside.hub_watch import HubWatch
 from .clientside.inbox import Inbox
 from .clientside.receiving import Receiving, answer_ping
-from .errors import SAMPClientError, SAMPHubError
+from .errors import SAMPClientError, SAMPError, SAMPHubError
 from .forking import forget_in_child
 from .hub_proxy import SAMPHubProxy
 from .transport.loop import Loop
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPClient"]
 
+log = logging.getLogger(__name__)
+
 #: What every callable client subscribes to, to hear that its registration has ended (R26).
 _ALWAYS: dict[str, dict[str, str]] = {"samp.hub.event.shutdown": {}, "samp.hub.disconnect": {}}
 
 
-class SAMPClient(Receiving):
+class SAMPClient(Receiving, DerivedClient):
     """
     A client that registers with a hub, by a connection that it is given.
 
@@ -53,6 +57,8 @@ class SAMPClient(Receiving):
         Whether the client can receive messages and responses (R13).
     """
 
+    _metadata: dict[str, Any]
+
     def __init__(
         self,
         hub: SAMPHubProxy,
@@ -63,13 +69,20 @@ class SAMPClient(Receiving):
         port: int = 0,
         callable: bool = True,  # noqa: A002 - the name that programs use
     ) -> None:
-        self._metadata: dict[str, Any] = dict(metadata or {})
+        self._metadata = dict(metadata or {})
         if name is not None:
             self._metadata["samp.name"] = name
         if description is not None:
             self._metadata["samp.description.text"] = description
         self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), checked_port(port))
         self._callable = bool(callable)
+        self.hub = hub
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._metadata = {}
+        self._address = ("127.0.0.1", 0)
+        self._callable = True
         self._handlers = Handlers()
         self._handlers.calls = {"samp.app.ping": Binding(answer_ping, False, {})}
         self._subscriptions: dict[str, Any] = {}
@@ -83,38 +96,21 @@ class SAMPClient(Receiving):
         self.on_end: Callable[[str], object] | None = None
         #: Whether that was because the hub wanted to be rid of this client.
         self.thrown_out = False
+        self._remains = Remains()
+        weakref.finalize(self, self._remains.leave_aside).atexit = False
         forget_in_child(self)
-        self._finalizer: weakref.finalize[..., SAMPClient] | None = None
-        self.use_hub(hub)
-
-    def use_hub(self, hub: SAMPHubProxy) -> None:
-        """
-        Exchange the connection of a client that is not running.
-
-        Parameters
-        ----------
-        hub : SAMPHubProxy
-            The connection to the hub.
-        """
-        self.hub = hub
-        hub.on_lost = weakly(self._on_hub_lost)
-        self._remains = Remains(hub)
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, self._remains.leave_aside)
-        self._finalizer.atexit = False
 
     # Running
 
     @property
     def is_running(self) -> bool:
         """Whether the client's threads run."""
-        return self._remains.loop is not None
+        return self._is_running
 
     @property
     def is_registered(self) -> bool:
         """Whether the client is registered with the hub."""
-        return self._remains.private_key is not None
+        return self._is_registered
 
     @property
     def listens_on(self) -> str:
@@ -140,6 +136,8 @@ class SAMPClient(Receiving):
         """
         self.prepare()
         self.loop.start()
+        if isinstance(self._remains.receiver, OwnLoop):
+            self._remains.receiver.start()
 
     def watched_by(self, watch: HubWatch) -> None:
         """
@@ -159,13 +157,15 @@ class SAMPClient(Receiving):
         loop = Loop("samp-client")
         try:
             if self._callable:
-                self._remains.receiver = self.hub.receiver(loop, Inbox(loop, self), self._address)
+                receiver = self._own_loop() or self.hub.receiver(loop, Inbox(loop, self), self._address)
+                self._remains.receiver = receiver
         except OSError as error:
             loop.stop()
             raise SAMPClientError(
                 f"The client cannot listen on {self._address[0]}:{self._address[1]}: {error.strerror or error}"
             ) from error
         self._remains.loop = loop
+        self._is_running = True
 
     def stop(self, timeout: float = 10.0) -> None:
         """
@@ -176,14 +176,23 @@ class SAMPClient(Receiving):
         timeout : float
             Seconds to wait for handlers that are at work.
         """
+        self._is_running = False
+        if self.is_registered and replaces(self, SAMPClient, "unregister"):
+            try:
+                self.unregister()
+            except SAMPError as error:
+                log.debug("The hub did not take notice of an unregister: %s", error)
         self._remains.unregister()
         self._forget_registration()
         self._ended = ""
+        if isinstance(self._remains.receiver, OwnLoop):
+            self._remains.receiver.join(timeout)
         self._remains.stop(timeout)
 
     def abandon(self) -> None:
         """Forget what other threads were doing, in the child of a fork."""
         self._declaring = threading.RLock()
+        self._is_running = False
         self._handlers.abandon()
         self._forget_registration()
 
@@ -238,6 +247,7 @@ class SAMPClient(Receiving):
             with self._declaring:  # whoever binds a handler now declares it when the hub knows the client's address
                 self._remains.private_key = key
                 self._introduce(key, declared, written)
+            self._registered_event.set()
         except BaseException:
             self._remains.private_key = self._remains.private_key or registered_key(seen)
             self._remains.unregister()
@@ -311,6 +321,7 @@ class SAMPClient(Receiving):
         self._remains.private_key = None
         self._public_id = None
         self._hub_id = None
+        self._registered_event.clear()
 
     def _on_hub_lost(self, reason: str) -> None:
         self._forget_registration()

@@ -49,8 +49,8 @@ class SAMPWebHubProxy(SAMPHubProxy):
 
     prefix = "samp.webhub"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def _prepare(self) -> None:
+        super()._prepare()
         self._translator = ""
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from pyvo.samp import AsyncSAMPClient, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 
+from ..client.derived_families import FAMILIES, check_that_it_goes, check_that_it_works
 from .conftest import Run
-from .programs import Program
+from .network import own_network
+from .programs import Program, wait_for_hub
 from .recorder import Recorder
 from .witness import Witness
 
@@ -170,6 +173,59 @@ def test_calls_of_one_msg_id_that_are_open_at_once(jsamp_hub: Program, connect: 
     caller.call(receiver.get_public_id(), "samp.app.ping")
     caller.response()
     assert caller.responses.empty()
+
+
+@pytest.fixture
+def jsamp_web_hub(home: Path, run: Run) -> Iterator[Program]:
+    """JSAMP's hub with both profiles, which consents to everything, in a network where its port is free."""
+    with own_network():
+        options = ("-web:auth", "true", "-web:norestrictmtypes")
+        program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std,web", *options)
+        wait_for_hub(home)
+        yield program
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_derived_classes_with_jsamps_hub(
+    jsamp_web_hub: Program, connect: Connect, family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs derive from our classes, for either profile; they send and receive, and come back."""
+    monkeypatch.setenv("SAMP_TEST", "a value")
+    plain, derived = connect("plain"), family()
+    try:
+        for _ in range(2):
+            derived.connect()
+            check_that_it_works(derived, plain)
+            check_that_it_goes(derived, plain)
+    finally:
+        derived.disconnect()
+    silent = family(receives=False)
+    silent.connect()
+    try:
+        assert silent.ecall_and_wait("plain", "x-test.echo", 10, n=1)["samp.result"] == {"n": "1"}
+    finally:
+        silent.disconnect()
+
+
+@pytest.mark.timeout(120)
+def test_repeated_msg_ids_in_the_web_profile(jsamp_web_hub: Program, connect: Connect) -> None:
+    """JSAMP's hub repeats msg-ids to clients of the Web Profile, too: ours answers each call once."""
+    sender, web = connect("sender"), SAMPIntegratedClient(name="web")
+    web.on("x-test.on")(lambda params: params)
+    wrapped = SAMPMsgReplierWrapper(web)(lambda key, who, mtype, params, extra: params)
+    web.bind_receive_call("x-test.wrapped", wrapped)
+    web.connect(web=True)
+    try:
+        caller, ids = Caller(sender), set()
+        for mtype in ("x-test.on", "x-test.wrapped", "samp.app.ping"):
+            for _ in range(3):
+                ids.add(caller.call(str(web.get_public_id()), mtype))
+                assert caller.response()["samp.status"] == "samp.ok"
+        assert len(ids) == 1
+        assert caller.responses.empty()
+    finally:
+        web.disconnect()
 
 
 @pytest.mark.timeout(60)

@@ -51,17 +51,11 @@ class Receiver(Protocol):
 
 
 class Remains:
-    """
-    What is left to do for a client that leaves.
+    """What is left to do for a client that leaves."""
 
-    Parameters
-    ----------
-    hub : HubLink
-        The client's connection.
-    """
-
-    def __init__(self, hub: HubLink) -> None:
-        self.hub = hub
+    def __init__(self) -> None:
+        #: The client's connection; None until it is given one.
+        self.hub: HubLink | None = None
         self.private_key: str | None = None
         self.loop: Loop | None = None
         self.receiver: Receiver | None = None
@@ -72,7 +66,7 @@ class Remains:
     def unregister(self, timeout: float = UNREGISTER_TIME) -> None:
         """Take leave of the hub; never fails, for whom should it tell."""
         key, self.private_key = self.private_key, None
-        if key is not None:
+        if key is not None and self.hub is not None:
             self.hub.take_leave(key, timeout)
 
     def stop(self, timeout: float) -> None:
@@ -92,7 +86,8 @@ class Remains:
     def leave(self, timeout: float = UNREGISTER_TIME) -> None:
         """Do all of it."""
         self.unregister(timeout)
-        self.hub.disconnect()
+        if self.hub is not None:
+            self.hub.disconnect()
         self.stop(timeout)
 
     def leave_aside(self) -> None:

@@ -25,6 +25,7 @@ from ..protocol import SAMPValue, encode
 from ..transport.connection import XMLRPCClient
 from ..transport.wire import LateError
 from ..transport.xml_writer import Raw, write_value
+from .derived_classes import Prepared
 from .received_calls import ReceivedCalls
 from .remote import RemoteMethod, encoded
 
@@ -56,10 +57,14 @@ class _HubHangsError(SAMPTransportError):
     """The hub did not answer a look: there is no need for another one."""
 
 
-class HubLink:
+class HubLink(Prepared):
     """What `SAMPHubProxy` is besides the operations of the hub."""
 
     def __init__(self) -> None:
+        """Take no arguments: `__new__` makes everything."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
         #: What the hub's methods are looked up in; None before the first connection.
         self.proxy: Any = None
         #: The contents of the lockfile that was used; empty without a connection.
@@ -191,6 +196,8 @@ class HubLink:
         self.lockfile = {}
         if client is not None:
             client.close()
+        elif callable(getattr(type(self.proxy), "shutdown", None)):  # a derived class brought a `ServerProxyPool`
+            self.proxy.shutdown()
 
     def take_leave(self, private_key: str, timeout: float) -> None:
         """
@@ -239,6 +246,7 @@ class HubLink:
         client, self._client = self._client, None
         if client is not None:
             client.abandon()
+        if client is not None or self._connected:
             self.proxy = None
             self._connected = False
             self._trouble = FORKED

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ..client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
@@ -31,6 +31,7 @@ from ..forking import forget_in_child
 from ..hub_proxy import SAMPHubProxy
 from ..transport.xml_writer import write_call
 from ..web_client import SAMPWebHubProxy
+from .derived_classes import Prepared, replaces
 from .dispatching import Dispatch, Elsewhere
 from .farewell import weakly
 from .hub_watch import HubWatch
@@ -55,7 +56,7 @@ HANDLER_TIME = 1.0
 DISCONNECTED = "disconnect() was called while the client was connecting."
 
 
-class Membership:
+class Membership(Prepared):
     """
     The connection of a client, from `connect` to `disconnect`.
 
@@ -66,6 +67,11 @@ class Membership:
     dispatch : callable, optional
         As of `SAMPIntegratedClient`.
     """
+
+    #: The client without the connection; None until a derived class makes it.
+    client: SAMPClient
+    #: What `client` is made with.
+    client_arguments: dict[str, Any]
 
     def __init__(
         self,
@@ -78,13 +84,20 @@ class Membership:
         *,
         dispatch: Dispatch | None = None,
     ) -> None:
-        #: The connection to the hub.
-        self.hub = SAMPHubProxy()
-        #: The client without the connection.
-        self.client = SAMPClient(self.hub, name, description, metadata, addr, port, callable)
-        self.client.on_end = weakly(self._on_end)
+        self.client_arguments = {
+            "name": name, "description": description, "metadata": metadata, "addr": addr, "port": port,
+            "callable": callable,
+        }  # fmt: skip
+        self.client = SAMPClient(self.hub, **self.client_arguments)
         if dispatch is not None:
             self.client.elsewhere = Elsewhere(dispatch)
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        #: The connection to the hub.
+        self.hub = SAMPHubProxy()
+        self.client = cast("SAMPClient", None)
+        self.client_arguments = {}
         #: The hub that `connect` started because there was none.
         self.own_hub: SAMPHubServer | None = None
         self._lock = threading.RLock()
@@ -101,7 +114,8 @@ class Membership:
     @property
     def is_connected(self) -> bool:
         """Whether the client is registered with a hub."""
-        return self.hub.is_connected and self.client.is_registered
+        client = cast("SAMPClient | None", self.client)
+        return client is not None and self.hub.is_connected and client.is_registered
 
     def connect(
         self,
@@ -150,7 +164,10 @@ class Membership:
             if self.is_connected:
                 self._check_same(hub, hub_params)
                 return
+            if self.client is None:
+                self.client = SAMPClient(self.hub, **self.client_arguments)
             self._end()
+            self.client.on_end = weakly(self._on_end)
             self._how = {"hub": hub, "hub_params": hub_params, "pool_size": pool_size}
             self._reconnect = reconnect
             self._on_state = on_state
@@ -238,10 +255,8 @@ class Membership:
         raise why
 
     def _use_profile(self, web: bool | str) -> None:
-        kind = SAMPWebHubProxy if web else SAMPHubProxy
-        if type(self.hub) is not kind:
-            self.hub = kind()
-            self.client.use_hub(self.hub)
+        if isinstance(self.hub, SAMPWebHubProxy) != bool(web):
+            self.client.hub = self.hub = SAMPWebHubProxy() if web else SAMPHubProxy()
         if isinstance(web, str):
             self._how["url"] = web
 
@@ -252,7 +267,12 @@ class Membership:
             url = self.hub.url
             if not (self._wanted and url):
                 raise SAMPHubError(DISCONNECTED)
-            self.client.register(meanwhile=lambda: self._begin_watch(url))
+            if replaces(self.client, SAMPClient, "register"):
+                self.client.start()
+                self._begin_watch(url)
+                self.client.register()
+            else:
+                self.client.register(meanwhile=lambda: self._begin_watch(url))
         except BaseException:
             self._end_watch()
             self.hub.disconnect()
@@ -268,9 +288,10 @@ class Membership:
             self._timer = None
         self._end_watch()
         self._left(for_good=True)
-        if self.client.elsewhere is not None:
-            self.client.elsewhere.release()
-        self.client.stop(HANDLER_TIME)
+        if self.client is not None:
+            if self.client.elsewhere is not None:
+                self.client.elsewhere.release()
+            self.client.stop(HANDLER_TIME)
         self.hub.disconnect()
         hub, self.own_hub = self.own_hub, None
         if hub is not None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from ..errors import SAMPError, SAMPProxyError
+from ..errors import SAMPClientError, SAMPError, SAMPProxyError
 from ..hub_proxy import SAMPHubProxy
 from ..protocol import SAMPValue, error_response, ok_response
 from .bindings import BindingMethods
 from .dispatching import Elsewhere
-from .farewell import Remains
+from .farewell import Remains, weakly
 from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
 from .received_calls import ReceivedCall
 
@@ -25,13 +26,29 @@ log = logging.getLogger(__name__)
 class Receiving(BindingMethods):
     """What a client does with messages and responses. Its methods run in the client's worker threads."""
 
-    hub: SAMPHubProxy
     thrown_out: bool
     _handlers: Handlers
     _hub_id: str | None
     _remains: Remains
     #: Where the program's handlers run; None for the thread that received the message.
     elsewhere: Elsewhere | None = None
+
+    @property
+    def hub(self) -> SAMPHubProxy:
+        """The connection to the hub. Another one may be given to a client that is not running."""
+        hub = self._remains.hub
+        if hub is None:
+            raise SAMPClientError("The client has no connection to a hub, and none has been given to it.")
+        return cast("SAMPHubProxy", hub)
+
+    @hub.setter
+    def hub(self, hub: SAMPHubProxy) -> None:
+        hub.on_lost = weakly(self._on_hub_lost)
+        self._remains.hub = hub
+
+    @abstractmethod
+    def _on_hub_lost(self, reason: str) -> None:
+        """Take note that the connection is lost; in any thread."""
 
     @property
     def hub_id(self) -> str | None:
@@ -103,6 +120,7 @@ class Receiving(BindingMethods):
         message : mapping
             The message.
         """
+        self.heed("receive_notification", (private_key, sender_id, message))  # of a derived class that pulls by itself
         if self._tapped(private_key, sender_id, None, message) is not None:
             return ""
         binding = self._handlers.for_notification(message["samp.mtype"])
