@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime as dt
 import json
 from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, cast
 
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.cli import snoop
 from pyvo.samp.cli.people import Directory
 from tests.process.programs import Program
 
@@ -239,6 +244,27 @@ def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
     hub.stop()
     assert program.wait() == 3
     assert program.lines[-1] == "samp: The hub has gone."
+
+
+def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    """The next hub gives the id of one client to another, whose message may come before the news of that hub."""
+    names = iter(["Before", "After"])
+
+    class Client:
+        def get_metadata(self, client_id: str) -> dict[str, str]:
+            return {"samp.name": next(names)}
+
+        def get_public_id(self) -> str:
+            return "c1"
+
+    arrived: SimpleQueue[Any] = SimpleQueue()
+    heard = snoop.Heard(dt.datetime.now().astimezone(), "c2", None, "a.b", {}, {})
+    for item in (heard, "lost", heard):
+        arrived.put(item)
+    options = argparse.Namespace(count=2, pattern="*", reconnect=True, json=False, color="never")
+    snoop._print_all(cast("SAMPIntegratedClient", Client()), arrived, options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" from ")[2] for line in lines] == ["Before (c2)", "After (c2)"]
 
 
 @pytest.mark.slow

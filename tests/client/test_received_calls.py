@@ -59,14 +59,18 @@ class Deliveries:
             thread.join(10)
             assert not thread.is_alive()
 
-    def statuses(self) -> list[str]:
+    def responses(self) -> list[dict[str, Any]]:
         """What was replied so far."""
         found = []
         while not self.replies.empty():
             msg_id, response = self.replies.get()
             assert msg_id == ID
-            found.append(response["samp.status"])
+            found.append(response)
         return found
+
+    def statuses(self) -> list[str]:
+        """The statuses of what was replied so far."""
+        return [response["samp.status"] for response in self.responses()]
 
 
 Deliver = Callable[[SAMPIntegratedClient], Deliveries]
@@ -155,29 +159,39 @@ def test_receive_takes_the_same_id_again(join: Connect, deliveries: Deliver) -> 
             assert arriving.get(10) == {"n": str(number)}
 
 
-def test_two_at_once(join: Connect, deliveries: Deliver) -> None:
+@pytest.mark.parametrize("replying", ["1", "2"])
+def test_two_at_once(join: Connect, deliveries: Deliver, replying: str) -> None:
     """
     Two calls of one id that are open at the same moment: each gets its own reply.
 
-    The first handler replies and fails afterwards, the second only fails: the first is answered once, and the second
-    is answered.
+    One handler replies and fails afterwards, the other only fails: the one call is answered once, the other, too.
     """
     client = join("Bob")
     hub = deliveries(client)
+    at_work = {"1": threading.Event(), "2": threading.Event()}
     both = threading.Barrier(2)
 
     def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        at_work[params["n"]].set()
         both.wait(10)
-        if params["n"] == "1":
+        if params["n"] == replying:
             client.ereply(msg_id, "samp.ok", result={})
-        both.wait(10)
-        raise ValueError("no")
+            both.wait(10)
+        else:
+            both.wait(10)
+            raise ValueError("no")
+        raise ValueError("too late")
 
     client.bind_receive_call("test.x", handler)
-    first, second = hub.begin("test.x", n="1"), hub.begin("test.x", n="2")
-    first.join(10)
-    second.join(10)
-    assert sorted(hub.statuses()) == ["samp.error", "samp.ok"]
+    for number, event in at_work.items():
+        hub.begin("test.x", n=number)
+        assert event.wait(10)
+        if number == "1":
+            assert hub.statuses() == []
+    hub.close()
+    own, automatic = hub.responses()
+    assert own["samp.status"] == "samp.ok"
+    assert automatic["samp.error"] == {"samp.errortxt": "no"}
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -92,8 +92,17 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
         await client.ereply("m1", "samp.ok", result={})
         raise ValueError("too late")
 
+    at_work, go = asyncio.Event(), asyncio.Event()
+
+    @client.on("x-test.waits")
+    async def wait(n: str) -> None:
+        at_work.set()
+        await go.wait()
+        raise ValueError(n)
+
     def record(operation: str, /, **params: Any) -> str:
-        replies.append(params["response"]["samp.status"])
+        response = params["response"]
+        replies.append(response.get("samp.error", {}).get("samp.errortxt", response["samp.status"]))
         return ""
 
     async def main() -> None:
@@ -101,16 +110,25 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
             loop = asyncio.get_running_loop()
             key, ask = client.get_private_key(), client.client.hub._ask
             client.client.hub._ask = record  # type: ignore[method-assign]  # that hub did not send these calls
+
+            def deliver(mtype: str) -> asyncio.Future[Any]:
+                message = {"samp.mtype": f"x-test.{mtype}", "samp.params": {"n": "1"}}
+                return loop.run_in_executor(None, client.client.receive_call, key, "c9", "m1", message)
+
             try:
                 for mtype in ("function", "coroutine", "replies"):
-                    message = {"samp.mtype": f"x-test.{mtype}", "samp.params": {"n": "1"}}
                     for _ in range(2):
-                        await loop.run_in_executor(None, client.client.receive_call, key, "c9", "m1", message)
+                        await deliver(mtype)
+                earlier = deliver("waits")
+                await at_work.wait()
+                await deliver("replies")
+                go.set()
+                await earlier
             finally:
                 client.client.hub._ask = ask  # type: ignore[method-assign]
 
     run(main)
-    assert replies == ["samp.error"] * 2 + ["samp.ok"] * 4
+    assert replies == ["1"] * 2 + ["samp.ok"] * 4 + ["samp.ok", "1"]
 
 
 def test_handlers_in_the_event_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -286,6 +287,18 @@ def test_a_callback_that_calls_itself_does_not_prevent_the_end():
     loop.call_soon(again)
     loop.stop(PATIENCE)
     assert not loop._thread.is_alive()
+
+
+def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
+    """The system gives the identifier of a thread that has ended to another one."""
+    loop = Loop()
+    loop.start()
+    loop.stop()
+    identifier = loop._thread.ident
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "threading", SimpleNamespace(get_ident=lambda: identifier))
+        inside = loop.in_loop()
+    assert not inside
 
 
 def test_stop_from_inside():

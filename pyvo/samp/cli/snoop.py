@@ -126,6 +126,7 @@ def _print_all(client: SAMPIntegratedClient, arrived: SimpleQueue[Any], options:
         elif item == "lost":
             if not options.reconnect:
                 raise SAMPHubError("The hub has gone.")
+            directory.forget()  # the first messages of the next hub may come before the news of it, from the same ids
         else:
             directory.note(item.mtype, item.params)
             is_own = item.mtype.startswith("samp.hub.event.") and item.params.get("id") == client.get_public_id()

@@ -161,8 +161,7 @@ class Membership(Prepared):
             The client is connected to another hub than the given one.
         """
         with self._lock:
-            if self.is_connected:
-                self._check_same(hub, hub_params)
+            if self.is_connected and self._is_connected_to(hub, hub_params):
                 return
             if self.client is None:
                 self.client = SAMPClient(self.hub, **self.client_arguments)
@@ -312,10 +311,12 @@ class Membership(Prepared):
         if watch is not None:
             watch.stop()
 
-    def _check_same(self, hub: SAMPHubServer | None, hub_params: Mapping[str, str] | None) -> None:
-        params = hub.params if hub is not None else hub_params
-        if params is not None and params.get("samp.hub.xmlrpc.url") != self.hub.lockfile.get("samp.hub.xmlrpc.url"):
+    def _is_connected_to(self, hub: SAMPHubServer | None, hub_params: Mapping[str, str] | None) -> bool:
+        params, known = (hub.params if hub is not None else hub_params), self.hub.lockfile
+        if params is not None and params.get("samp.hub.xmlrpc.url") != known.get("samp.hub.xmlrpc.url"):
             raise SAMPClientError("The client is connected to another hub: call disconnect() first.")
+        # One with another secret at the same address has taken the place of the hub that is gone
+        return params is None or params.get("samp.secret", "") in {"", known.get("samp.secret")}
 
     # The hub is gone
 

@@ -47,12 +47,15 @@ def recipients_of(host: Host, to: Who) -> dict[str, str]:
     """
     several = [to] if isinstance(to, str) or hasattr(to, "id") else list(to)
     names = names_of_clients(host)
-    found = (_one(names, item) for item in several)
+    found = (_one(host, names, item) for item in several)
     return {client_id: names.get(client_id, "") for client_id in found}
 
 
-def _one(names: dict[str, str], who: Any) -> str:
+def _one(host: Host, names: dict[str, str], who: Any) -> str:
     wanted = who if isinstance(who, str) else str(who.id)
+    if getattr(who, "session", None) not in (None, host.clients.session):
+        # An entry of an earlier list: a hub that was started since gives its id to another client
+        wanted = wanted if wanted in clients_named(names, who.name) else who.name
     if wanted in names:
         return wanted
     found = clients_named(names, wanted)

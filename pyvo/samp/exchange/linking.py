@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..clientside.handlers import Arrival
+from ..clientside.names import clients_named, names_of_clients
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
 from .forms import Product
@@ -90,6 +91,7 @@ class Link:
         #: The ``table-id``.
         self.id = report.id
         self._since = time.monotonic()
+        self._private_key = bench.host.get_private_key()
         self._urls = {each.url for each in report.deliveries if each.url}
         self._lock = threading.Lock()
         self._selected: Any = None
@@ -218,16 +220,16 @@ class Link:
 
     def _tell(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
         seconds = seconds_of(timeout)
-        holders = [each for each in self.report.deliveries if each.mtype and not each.failure]
+        holders = self._holders()
         pause = threading.Event()
         while True:
             report = SendReport("selection" if mtype == SELECT else "highlight", self.report.name, identifier=self.id)
             messages = {}
-            for each in holders:
-                if self._takes(each.id, mtype):
-                    report.deliveries.append(Delivery(each.id, each.name, mtype, each.url))
+            for client_id, each in holders.items():
+                if self._takes(client_id, mtype):
+                    report.deliveries.append(Delivery(client_id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
-                    messages[each.id] = {"samp.mtype": mtype, "samp.params": content}
+                    messages[client_id] = {"samp.mtype": mtype, "samp.params": content}
             ask_all(self._bench, report, messages, seconds)
             report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
@@ -237,6 +239,19 @@ class Link:
             if each.failure or each.is_open:
                 warn(f"{each.name} did not follow: {each.outcome}")
         return report
+
+    def _holders(self) -> dict[str, Delivery]:
+        """
+        The clients that have the table, by their ids of today.
+
+        Another hub gives other ids, and an id of the hub that is gone to another client: there names count.
+        """
+        sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
+        host = self._bench.host
+        if host.get_private_key() == self._private_key:
+            return {each.id: each for each in sent}
+        names = names_of_clients(host)
+        return {client_id: each for each in sent for client_id in clients_named(names, each.name)}
 
     def _takes(self, client_id: str, mtype: str) -> bool:
         try:

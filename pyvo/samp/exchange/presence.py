@@ -5,8 +5,9 @@ Who is there: a list of the other clients that the hub's events keep up to date 
 Theory of operation
 -------------------
 At the first question the client subscribes to the hub's events, and only then asks who is there: so nothing falls
-between the two. An event that tells what is known already changes nothing. Ids are never used twice (R6), so one that
-has left stays out, even if it was just being asked about.
+between the two. An event that tells what is known already changes nothing. A hub never uses an id twice (R6), so one
+that has left stays out, even if it was just being asked about. The next hub does use it: the list is that of one
+registration, and is made anew for the next.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ class ClientInfo:
         What it declared (R11).
     subscriptions : dict
         What it takes: from MTypes or wildcards to annotations (R12).
+    session : object
+        Stands for the registration with the hub, for the time of which its id is its own.
     """
 
     id: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     subscriptions: Mapping[str, Any] = field(default_factory=dict)
+    session: object = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -103,7 +107,9 @@ class Clients:
         self._known: dict[str, ClientInfo] = {}
         self._named_since: dict[str, float] = {}
         self._gone: set[str] = set()
-        self._following = False
+        self._followed_key: str | None = None  # the registration that the list is of
+        #: Stands for the registration that the list is of: another hub gives the same ids to other clients.
+        self.session = object()
         self._wanted = False
         self._filling = threading.Lock()
         self._told: set[str] = set()  # of whom events have told since somebody began to ask about all
@@ -221,13 +227,13 @@ class Clients:
             self._fill(host)
             return
         with self._filling:
-            if self._following:
-                return
-            host.client.add_tap(self, ["samp.hub.event.*"], self._on_event)
-            self._wanted = True
-            self._fill(host)
-            with self._news:
-                self._following = True
+            # Again if the client has come to another hub meanwhile
+            while self._followed_key != (key := host.client.require_key()):
+                host.client.add_tap(self, ["samp.hub.event.*"], self._on_event)
+                self._wanted = True
+                self._fill(host)
+                with self._news:
+                    self._followed_key = key
 
     def on_gone(self, listener: Callable[[str], object]) -> None:
         """
@@ -254,7 +260,8 @@ class Clients:
             self._known.clear()
             self._named_since.clear()
             self._gone.clear()
-            self._following = False
+            self._followed_key = None
+            self.session = object()
             self._news.notify_all()
 
     def restart(self) -> None:
@@ -283,10 +290,10 @@ class Clients:
             for client_id in before - set(ids):
                 self._known.pop(client_id, None)
 
-    @staticmethod
-    def _asked(host: Host, client_id: str) -> ClientInfo | None:
+    def _asked(self, host: Host, client_id: str) -> ClientInfo | None:
+        session = self.session
         try:
-            return ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id))
+            return ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id), session)
         except SAMPProxyError:  # it has just left
             return None
 
@@ -321,7 +328,7 @@ class Clients:
             if arrival.private_key != host.get_private_key():  # it was the last hub's
                 return
             self._told.add(client_id)
-            info = self._known.get(client_id, ClientInfo(client_id))
+            info = self._known.get(client_id, ClientInfo(client_id, session=self.session))
             if what == "unregister":
                 self._gone.add(client_id)
                 self._known.pop(client_id, None)

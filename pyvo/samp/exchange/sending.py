@@ -79,7 +79,11 @@ def send(
         return report
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
-    places = _places(report, used, lambda form: _Place.of(bench, product, form, title, identifier, progress))
+    def place_of(form: Form) -> _Place:
+        recipients = [each.id for each in report.deliveries if each.mtype == form.mtype]
+        return _Place.of(bench, product, form, title, identifier, progress, recipients)
+
+    places = _places(report, used, place_of)
     ds9s = host.get_subscribed_clients("ds9.set")
     for each in report.deliveries:
         if each.mtype:
@@ -172,7 +176,14 @@ class _Place:
 
     @classmethod
     def of(
-        cls, bench: Workbench, product: Product, form: Form, name: str, identifier: str, progress: bool | None
+        cls,
+        bench: Workbench,
+        product: Product,
+        form: Form,
+        name: str,
+        identifier: str,
+        progress: bool | None,
+        recipients: list[str],
     ) -> _Place:
         key = f"{form.mtype} {identifier}"
         elsewhere = not is_here(urlsplit(bench.host.hub.url).hostname or "")
@@ -191,14 +202,16 @@ class _Place:
             except BaseException:
                 bench.shelf.give_back(path)
                 raise
-            return cls(lot=bench.shelf.add(path, name, ours=True, key=key), elsewhere=elsewhere)
+            lot = bench.shelf.add(path, name, ours=True, key=key, recipients=recipients)
+            return cls(lot=lot, elsewhere=elsewhere)
         if product.path is not None:
             path = product.path
             if not elsewhere:
                 if "%" not in path.as_uri():
                     return cls(path.as_uri())
                 path = bench.shelf.second_name(path)
-            lot = bench.shelf.add(path, product.path.name, ours=path is not product.path, key=key)
+            ours = path is not product.path
+            lot = bench.shelf.add(path, product.path.name, ours=ours, key=key, recipients=recipients)
             return cls(lot=lot, elsewhere=elsewhere)
         return cls(quote(product.url, safe=PLAIN) if product.url else "")
 

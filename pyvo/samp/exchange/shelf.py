@@ -24,7 +24,7 @@ import re
 import secrets
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -96,13 +96,16 @@ class Lot:
         Name under which it is handed out.
     ours : bool
         Whether it is to be removed when it has served.
+    recipients : iterable of str
+        Ids of those whom it is for.
     """
 
-    def __init__(self, shelf: Shelf, path: Path, name: str, *, ours: bool) -> None:
+    def __init__(self, shelf: Shelf, path: Path, name: str, *, ours: bool, recipients: Iterable[str] = ()) -> None:
         self.shelf = shelf
         self.path = path
         self.name = name
         self.ours = ours
+        self.recipients = frozenset(recipients)
         self.loans: set[Loan] = set()
 
     def lend(self, *, http: bool = False) -> Loan:
@@ -177,7 +180,9 @@ class Shelf:
             path.unlink(missing_ok=True)
             path.parent.rmdir()
 
-    def add(self, path: Path, name: str, *, ours: bool, key: str | None = None) -> Lot:
+    def add(
+        self, path: Path, name: str, *, ours: bool, key: str | None = None, recipients: Iterable[str] = ()
+    ) -> Lot:
         """
         Put a file on the shelf.
 
@@ -191,15 +196,17 @@ class Shelf:
             Whether it is to be removed when it has served.
         key : str, optional
             What it stands for: a file that was put here earlier with the same key is removed (a table that is sent
-            again replaces the earlier one).
+            again replaces the earlier one), unless it is for others, who may not have read it yet.
+        recipients : iterable of str
+            For whom it is.
         """
-        lot = Lot(self, path, plain_name(name, path.suffix), ours=ours)
+        lot = Lot(self, path, plain_name(name, path.suffix), ours=ours, recipients=recipients)
         with self._lock:
             self._lots.add(lot)
             earlier = self._by_key.pop(key, None) if key is not None else None
             if key is not None:
                 self._by_key[key] = lot
-        if earlier is not None:
+        if earlier is not None and earlier.recipients <= lot.recipients:
             earlier.discard()
         return lot
 
