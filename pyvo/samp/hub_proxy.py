@@ -367,5 +367,10 @@ class SAMPHubProxy(HubLink):
         response : mapping
             With ``samp.status``, and ``samp.result`` or ``samp.error`` (R17).
         """
-        with self.received_calls.reply(private_key, msg_id):
+        call = self.received_calls.claim(private_key, msg_id)
+        try:
             return self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)
+        except BaseException:
+            if call is not None:
+                self.received_calls.release(call)
+            raise

@@ -52,7 +52,7 @@ class SAMPMsgReplierWrapper:
             hub = self.cli.hub
             current = hub.received_calls.current(msg_id)
             # There is none where the program calls the handler, for instance from a `receive_call` of its own
-            handling = nullcontext(current) if current else hub.received_calls.handle(private_key, msg_id)
+            handling = nullcontext(current) if current else hub.received_calls.add(private_key, msg_id)
             with handling as call:
                 try:
                     response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}

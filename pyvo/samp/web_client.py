@@ -275,7 +275,7 @@ class _Puller:
             msg_id = callback["samp.params"][1]
             try:
                 # an earlier call of the same id may be open, see `received_calls`
-                with self._hub.received_calls.handle(private_key, msg_id):
+                with self._hub.received_calls.add(private_key, msg_id):
                     self._hub.reply(private_key, msg_id, error_response(str(error)))
             except SAMPError as another:
                 log.debug("A reply was not taken: %s", another)

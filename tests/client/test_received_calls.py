@@ -302,15 +302,17 @@ def test_calls_without_a_reply_are_forgotten() -> None:
     """Handlers that never reply do not fill the memory; a registration's calls are its own."""
     calls = ReceivedCalls()
     for number in range(2 * MAX_OPEN):
-        with calls.handle("key", str(number)):
-            pass
+        calls.add("key", str(number))
     assert len(calls._open) == MAX_OPEN
-    with calls.reply("another key", str(2 * MAX_OPEN - 1)):
-        pass
+    last = str(2 * MAX_OPEN - 1)
+    assert calls.claim("another key", last) is None
     assert len(calls._open) == MAX_OPEN
-    with calls.reply("key", str(2 * MAX_OPEN - 1)):
-        pass
+    call = calls.claim("key", last)
+    assert call is not None
     assert len(calls._open) == MAX_OPEN - 1
+    assert calls.claim("key", last) is None
+    calls.release(call)
+    assert calls.claim("key", last) is call
 
 
 def test_a_thread_that_reuses_the_identifier() -> None:

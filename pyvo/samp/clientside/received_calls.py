@@ -16,10 +16,9 @@ that has not been replied to.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["ReceivedCall", "ReceivedCalls", "in_same_call"]
 
@@ -28,15 +27,24 @@ MAX_OPEN = 1000
 
 
 class ReceivedCall:
-    """One delivery of a call: for which registration, under which msg-id, and whether it has been replied to."""
+    """One delivery of a call. It is handled within a ``with`` block."""
 
-    __slots__ = ("calls", "msg_id", "private_key", "replied")
+    __slots__ = ("_token", "calls", "msg_id", "private_key", "replied")
 
     def __init__(self, calls: ReceivedCalls, private_key: str, msg_id: str) -> None:
         self.calls = calls
+        #: Of the registration that it came for.
         self.private_key = private_key
         self.msg_id = msg_id
+        #: Whether it has been replied to.
         self.replied = False
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        _current.reset(self._token)
 
 
 #: The call that is being handled.
@@ -50,47 +58,37 @@ class ReceivedCalls:
         self._lock = threading.Lock()
         self._open: dict[ReceivedCall, None] = {}  # the oldest first
 
-    @contextmanager
-    def handle(self, private_key: str, msg_id: str) -> Iterator[ReceivedCall]:
-        """Handle a call that has just been delivered, within the block."""
+    def add(self, private_key: str, msg_id: str) -> ReceivedCall:
+        """Take note of a call that has just been delivered."""
         call = ReceivedCall(self, private_key, msg_id)
         with self._lock:
             self._open[call] = None
             if len(self._open) > MAX_OPEN:
                 del self._open[next(iter(self._open))]
-        token = _current.set(call)
-        try:
-            yield call
-        finally:
-            _current.reset(token)
+        return call
 
     def current(self, msg_id: str) -> ReceivedCall | None:
         """Return the call that is being handled, if it has that id."""
         call = _current.get()
         return call if call is not None and call.calls is self and call.msg_id == msg_id else None
 
-    @contextmanager
-    def reply(self, private_key: str, msg_id: str) -> Iterator[None]:
-        """Mark the call that is replied to within the block; a reply that fails does not count."""
+    def claim(self, private_key: str, msg_id: str) -> ReceivedCall | None:
+        """Mark the call that a reply belongs to, which is about to be sent; None if it is not known."""
         with self._lock:
-            call = self._find(private_key, msg_id)
+            call = self.current(msg_id)
+            if call is None or call.replied:
+                fitting = (c for c in self._open if c.msg_id == msg_id and c.private_key == private_key)
+                call = next(fitting, None)
             if call is not None:
                 call.replied = True
                 self._open.pop(call, None)
-        try:
-            yield
-        except BaseException:
-            if call is not None:
-                with self._lock:
-                    call.replied = False
-                    self._open = {call: None, **self._open}
-            raise
-
-    def _find(self, private_key: str, msg_id: str) -> ReceivedCall | None:
-        call = self.current(msg_id)
-        if call is not None and not call.replied:
             return call
-        return next((c for c in self._open if c.msg_id == msg_id and c.private_key == private_key), None)
+
+    def release(self, call: ReceivedCall) -> None:
+        """Undo `claim`: the reply has failed."""
+        with self._lock:
+            call.replied = False
+            self._open = {call: None, **self._open}
 
 
 def in_same_call(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -148,7 +148,7 @@ class Receiving(BindingMethods):
         message : mapping
             The message.
         """
-        with self.hub.received_calls.handle(private_key, msg_id) as call:
+        with self.hub.received_calls.add(private_key, msg_id) as call:
             response = self._tapped(private_key, sender_id, call, message)
             if response is None:
                 response = self._respond(private_key, sender_id, msg_id, message)
