@@ -8,8 +8,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import warn
+from ..errors import SAMPClientError, warn, without_warnings
 from .columns import flat_table, free_number, write_or_blame
+from .texts import decode_text
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -115,7 +116,10 @@ def _with_null(column: Any) -> Any:
 
 def read_fits_table(place: Path) -> Table:
     """
-    Read the first table of a FITS file, with what is missing in its logical columns.
+    Read the first table of a FITS file.
+
+    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
+    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
 
     Parameters
     ----------
@@ -126,23 +130,73 @@ def read_fits_table(place: Path) -> Table:
     -------
     astropy.table.Table
         The table.
-    """
-    import numpy as np  # noqa: PLC0415
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.table import MaskedColumn, Table  # noqa: PLC0415
 
-    table = Table.read(place, format="fits")
-    logical = [name for name in table.colnames if table[name].dtype.kind == "b"]
-    if not logical:
-        return table
-    with fits.open(place, memmap=False) as hdus:
-        first = next(hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU))
-        raw = first.data.view(np.ndarray)
-        for name in set(logical) & set(raw.dtype.names or ()):
-            missing = raw[name] == 0
-            if missing.any():
-                column = table[name]
-                masked = MaskedColumn(np.asarray(column), mask=missing, description=column.description)
-                masked.meta.update(column.meta)
-                table.replace_column(name, masked)
+    Warns
+    -----
+    SAMPWarning
+        There are more tables in the file.
+    """
+    from astropy.io import fits  # noqa: PLC0415
+
+    with without_warnings(), fits.open(place, memmap=False, ignore_missing_simple=True) as hdus:
+        numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
+        if not numbers:
+            raise SAMPClientError("The FITS file holds no table")
+        table = _read_hdu(hdus, numbers[0])
+        if hdus[0].header.get("VOTMETA") is True and hdus[0].data is not None:
+            _describe(table, hdus[0].data.tobytes())
+        others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
+    if others:
+        warn(f"The FITS file holds {len(numbers)} tables: the first is read, but not {others}")
     return table
+
+
+def _is_table(hdu: Any) -> bool:
+    from astropy.io import fits  # noqa: PLC0415
+
+    # the class of compressed images is one of tables in astropy 6
+    return isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not hdu.header.get("ZIMAGE")
+
+
+def _read_hdu(hdus: Any, number: int) -> Table:
+    import numpy as np  # noqa: PLC0415
+    from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
+
+    hdu = hdus[number]
+    hdu.verify("silentfix+ignore")
+    table = Table.read(hdus, format="fits", hdu=number)
+    raw = hdu.data.view(np.ndarray)
+    by_columns = hdus[0].header.get("COLFITS") is True or "ColFits" in str(hdu.header.get("STILCLAS", ""))
+    for name in table.colnames:
+        column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
+        about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
+        if column.dtype.kind == "b" and values is not None and values.dtype.itemsize and (missing := values == 0).any():
+            table.replace_column(name, MaskedColumn(np.asarray(column), mask=missing, **about), copy=False)
+        elif column.dtype.kind == "S" and (np.asarray(column).view("u1") > 127).any():
+            texts = [decode_text(bytes(text)) for text in np.asarray(column).flat]
+            table.replace_column(name, Column(np.array(texts).reshape(column.shape), **about), copy=False)
+    return _rows_from_columns(table, hdu.header) if by_columns and len(table) == 1 else table
+
+
+def _rows_from_columns(table: Table, header: Any) -> Table:
+    """Make rows of a table of one row, whose cells are the columns."""
+    from astropy.table import Table  # noqa: PLC0415
+
+    made = Table(meta=dict(table.meta))
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        rows = type(column)(column[0], unit=column.unit, description=column.description, meta=dict(column.meta))
+        dimensions = str(header.get(f"TDIM{number}", "")).strip("() ").split(",")
+        if len(dimensions) == 2 and dimensions[0].strip() == "1" and rows.ndim == 2:
+            rows = rows.reshape(-1)
+        made.add_column(rows, name=name, copy=False)
+    return made
+
+
+def _describe(table: Table, document: bytes) -> None:
+    from .tolerant_votable import describe_table  # noqa: PLC0415 - it needs this module
+
+    try:
+        describe_table(table, document.rstrip(b"\0 "))
+    except Exception as error:  # of whatever is in it
+        warn(f"What the file says about its table in the form of a VOTable is left out: {error}")
