@@ -98,13 +98,12 @@ def load(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_picture
-    try:
-        with fetched(url.strip()) as path, without_warnings():  # of what is odd in a file that others wrote
-            obj = read(path, url.strip())
-    except SAMPClientError:
-        raise
-    except Exception as error:
-        raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
+    with fetched(url.strip()) as path:
+        try:
+            with without_warnings():  # nobody here is to blame for what is odd in a file that others wrote
+                obj = read(path, url.strip())
+        except Exception as error:
+            raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
     return _mark(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 from xml.parsers import expat
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import SAMPClientError, warn, without_warnings
 from .detection import open_unpacked
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_table", "read_votable_with_astropy", "with_streams_inline"]
 
+#: A table without rows, as astropy needs them.
+NO_ROWS = b"<TABLEDATA/>"
+
 log = logging.getLogger(__name__)
 
 _TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
@@ -47,7 +50,8 @@ _ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1[124-9]|2\\d|3[01])|"
                        "x0*(?:[0-8bBcCeEfF]|1[0-9a-fA-F]));")  # fmt: skip
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
-_TEXTS = {"char", "unicodeChar"}
+#: Types of texts; the last one is none of the standard.
+_TEXTS = {"char", "unicodeChar", "string"}
 #: The attributes of a FIELD that a column of astropy keeps, and those that it needs.
 _KEPT = ("ID", "name", "datatype", "arraysize", "unit", "ucd", "utype", "xtype", "width", "precision")
 _NEEDED = _KEPT[:7]
@@ -277,6 +281,8 @@ class _TableReader:
         self._format = rows.tag if rows is not None else "TABLEDATA"
         self._fields = table.all("FIELD")
         self._params = [*table.all("PARAM"), *(p for group in table.all("GROUP") for p in group.walk("PARAM"))]
+        #: The texts of the cells by columns, if those are read instead of the rows as they are.
+        self._cells: dict[int, list[str]] | None = None
         #: Whether texts are read as bytes, which astropy does not decode.
         self._as_bytes = self._is_binary and any(_dimensions(each)[:-1] for each in self._fields if _is_text(each))
 
@@ -302,20 +308,18 @@ class _TableReader:
             log.debug("astropy does not read the VOTable as it is: %s", error)
         try:
             return self._read(self._made())
-        except Exception as error:  # of one cell at least
-            if self._is_binary:
+        except Exception:  # it is not the head
+            if self._rows is None or self._is_binary:
                 raise
-            table = self._read(self._made(), invalid="mask")
-            warn(f"Cells of the table that do not fit the type of their column are missing in it: {_first_line(error)}")
-            return table
+            return self._read_good_cells()
 
-    def _read(self, document: bytes, *, rows: bool = True, invalid: str = "exception") -> Table:
+    def _read(self, document: bytes, *, rows: bool = True) -> Table:
         from astropy.io.votable import parse  # noqa: PLC0415
 
         from .table_forms import element_as_table  # noqa: PLC0415 - what writes tables need not load this
 
         with without_warnings():
-            element = parse(io.BytesIO(document), verify="ignore", invalid=invalid).get_first_table()
+            element = parse(io.BytesIO(document), verify="ignore").get_first_table()
             table = element_as_table(element)
         for param in self._params:
             name = param.attributes.get("name") or param.attributes.get("ID") or ""
@@ -351,7 +355,7 @@ class _TableReader:
             self._source(about),
             *(self._head(each) for each in (*self._fields, *self._params)),
             b"<DATA>",
-            self._row_source() if rows else b"<TABLEDATA/>",
+            self._row_source() if rows else NO_ROWS,
             b"</DATA></TABLE></RESOURCE></VOTABLE>",
         ])  # fmt: skip
 
@@ -359,8 +363,10 @@ class _TableReader:
         return b"" if element is None else _unprefixed(self._data[element.start : element.end])
 
     def _row_source(self) -> bytes:
+        if self._cells is not None:
+            return _written_rows([self._cells[place] for place in range(len(self._fields))])
         if self._rows is None:
-            return b"<TABLEDATA/>"
+            return NO_ROWS
         if not self._is_binary:
             return self._source(self._rows)
         stream = self._rows.first("STREAM")
@@ -371,7 +377,7 @@ class _TableReader:
 
     def _head(self, element: _Element) -> bytes:
         """Return a FIELD or PARAM in a form in which astropy reads it."""
-        attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key)) is not None}
+        attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key))}
         children = element.children
         if _is_text(element):
             if element.tag == "FIELD" and self._is_binary:
@@ -381,6 +387,7 @@ class _TableReader:
                     children = element.all("DESCRIPTION", "LINK")
             else:
                 attributes["arraysize"] = "*"  # astropy cuts off what is longer
+                attributes["datatype"] = attributes["datatype"].replace("string", "char")
         if element.tag == "PARAM":
             attributes.setdefault("value", "")
         return self._written(element.tag, attributes, children)
@@ -420,12 +427,30 @@ class _TableReader:
         else:
             warn(f"Some of what is said of {column.title} is left out: {error}")
 
+    def _read_good_cells(self) -> Table:
+        """Return the table; what does not fit the type of a column is missing in it, as is what a row does not have."""
+        self._cells = _cells(self._source(self._rows), range(len(self._fields)))
+        bad = []
+        for place, texts in self._cells.items():
+            head = self._head(self._fields[place])
+            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[place]) else []
+            if numbers:
+                bad.append(f"{self._fields[place].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
+            for number in numbers:
+                texts[number] = ""
+        table = self._read(self._made())
+        which = f" in: {', '.join(bad)}" if bad else ", as rows have more or fewer of them than the table has columns"
+        warn(f"Cells of the table cannot be read and are missing{which}")
+        return table
+
     # Texts
 
     def _restore_texts(self, table: Table) -> None:
         """Make texts of what astropy has read for each column of texts."""
         arrays = [place for place, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
-        cells = _cells(self._source(self._rows), arrays) if self._format == "TABLEDATA" and arrays else {}
+        cells = self._cells or {}
+        if self._rows is not None and not self._is_binary and arrays:
+            cells = cells or _cells(self._source(self._rows), arrays)
         for place, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
             if not _is_text(each) or (self._is_binary and not self._as_bytes):
                 continue
@@ -447,7 +472,7 @@ def _dimensions(element: _Element) -> list[str]:
     text = "".join(element.attributes.get("arraysize", "").split())
     sizes = text.split("x") if text else ["1"]
     inner, last = sizes[:-1], sizes[-1]
-    if not all(size.isdecimal() and int(size) for size in inner):
+    if not all(size.isdecimal() and int(size) for size in inner) or element.attributes.get("datatype") == "string":
         return ["*"]
     return [*inner, last if last.isdecimal() else "*"]
 
@@ -499,7 +524,7 @@ def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
     """Return the texts of some columns of a TABLEDATA element with the blanks in front, which astropy takes away."""
     columns: dict[int, list[str]] = {place: [] for place in places}
     parts: list[str] = []
-    place = -1
+    place, row = -1, 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
@@ -512,14 +537,35 @@ def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
             parser.CharacterDataHandler = parts.append if place in columns else None
 
     def on_end(tag: str) -> None:
+        nonlocal row
         if tag == "TD" and place in columns:
             columns[place].append("".join(parts))
             parts.clear()
             parser.CharacterDataHandler = None
+        elif tag == "TR":
+            row += 1
+            for texts in columns.values():
+                texts.extend([""] * (row - len(texts)))
 
     parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
     parser.Parse(rows, True)
     return columns
+
+
+def _written_rows(columns: Sequence[Sequence[str]]) -> bytes:
+    """Return a TABLEDATA element of the texts of its cells."""
+    rows = ("".join(f"<TD>{escape(text)}</TD>" for text in row) for row in zip(*columns, strict=True))
+    return f"<TABLEDATA>{''.join(f'<TR>{row}</TR>' for row in rows)}</TABLEDATA>".encode()
+
+
+def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[int]:
+    """Return the numbers of the cells of one column that astropy refuses: halve until it is clear which."""
+    if start == end or not _refusal(head, _written_rows([texts[start:end]])):
+        return []
+    if end - start == 1:
+        return [start]
+    middle = (start + end) // 2
+    return _bad_cells(head, texts, start, middle) + _bad_cells(head, texts, middle, end)
 
 
 def _unprefixed(source: bytes) -> bytes:
@@ -528,13 +574,13 @@ def _unprefixed(source: bytes) -> bytes:
     return source if prefix is None else re.sub(rb"(</?)" + re.escape(prefix[1]), rb"\1", source)
 
 
-def _refusal(part: bytes) -> str:
+def _refusal(part: bytes, rows: bytes = NO_ROWS) -> str:
     """Return why astropy refuses a part of a TABLE; nothing if it does not."""
     from astropy.io.votable import parse  # noqa: PLC0415
 
     field = b"" if part.startswith(b"<FIELD") else b'<FIELD name="x" datatype="int"/>'
     inside = (field + part) if part.startswith(b"<PARAM") else (part + field)
-    inside += b"<DATA><TABLEDATA/></DATA>"
+    inside += b"<DATA>%s</DATA>" % rows
     document = b'<VOTABLE version="1.4"><RESOURCE><TABLE>%s</TABLE></RESOURCE></VOTABLE>' % inside
     try:
         with without_warnings():
