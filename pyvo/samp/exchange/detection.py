@@ -14,7 +14,10 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import SAMPTypeError, without_warnings
 
-__all__ = ["Peek", "fits_kind", "is_fits", "is_votable", "open_unpacked", "peek_at", "text_formats", "unpack"]
+__all__ = [
+    "PEEK_SIZE", "Peek", "fits_kind", "is_description", "is_fits", "is_votable", "open_unpacked", "peek_at",
+    "text_formats", "unpack",
+]  # fmt: skip
 
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
 Peek = Callable[[int], bytes]
@@ -139,8 +142,8 @@ def fits_kind(peek: Peek) -> str:
     for header in _headers(peek):
         if "MOCVERS" in header or "MOCORDER" in header or header.get("ORDERING") in {"NUNIQ", "RANGE", "RANGE29"}:
             return "coverage"
-        if header.get("VOTMETA") is True and header.get("NAXIS") == 1:
-            described = True  # STIL (TOPCAT, STILTS) describes the next table by a VOTable in these bytes
+        if is_description(header):
+            described = True
         elif header.get("XTENSION", "").strip() in {"BINTABLE", "A3DTABLE", "TABLE"} and not header.get("ZIMAGE"):
             return "table"
         elif _data_size(header):
@@ -148,6 +151,18 @@ def fits_kind(peek: Peek) -> str:
     if described:
         return "table"
     raise SAMPTypeError("A FITS file without data cannot be sent")
+
+
+def is_description(header: Any) -> bool:
+    """
+    Tell whether the data of an HDU is a VOTable that describes the next table, as STIL (TOPCAT, STILTS) writes it.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header of the HDU.
+    """
+    return header.get("VOTMETA") is True and header.get("NAXIS") == 1
 
 
 def _headers(peek: Peek) -> Iterator[Any]:

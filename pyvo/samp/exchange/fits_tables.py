@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import SAMPClientError, warn, without_warnings
 from .columns import flat_table, free_number, write_or_blame
+from .detection import is_description
 from .texts import decode_text
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["read_fits_table", "write_fits_table"]
+__all__ = ["first_table", "read_fits_table", "write_fits_table"]
 
 #: What FITS does not have, or not with numbers that stand for what is missing.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
+#: The types of columns, by the letters that FITS has for them.
+_TYPES = {
+    "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16", "A": "U1",
+}  # fmt: skip
 #: Bytes of a FITS file's blocks, and of the lines of headers.
 BLOCK, LINE = 2880, 80
 
@@ -139,11 +144,24 @@ def read_fits_table(place: Path) -> Table:
     from astropy.io import fits  # noqa: PLC0415
 
     with without_warnings(), fits.open(place, memmap=False, ignore_missing_simple=True) as hdus:
+        return first_table(hdus)
+
+
+def first_table(hdus: Any) -> Table:
+    """
+    Make an astropy table of the first table among HDUs, as `read_fits_table` does.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The HDUs.
+    """
+    with without_warnings():
         numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
         if not numbers:
             raise SAMPClientError("The FITS file holds no table")
         table = _read_hdu(hdus, numbers[0])
-        if hdus[0].header.get("VOTMETA") is True and hdus[0].data is not None:
+        if is_description(hdus[0].header) and hdus[0].data is not None:
             _describe(table, hdus[0].data.tobytes())
         others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
     if others:
@@ -163,10 +181,13 @@ def _read_hdu(hdus: Any, number: int) -> Table:
     from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
 
     hdu = hdus[number]
+    _name_columns(hdu.header)
     hdu.verify("silentfix+ignore")
-    table = Table.read(hdus, format="fits", hdu=number)
-    raw = hdu.data.view(np.ndarray)
     by_columns = hdus[0].header.get("COLFITS") is True or "ColFits" in str(hdu.header.get("STILCLAS", ""))
+    if by_columns and hdu.header["NAXIS1"] == 0:  # cells without values, which astropy does not read
+        return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
+    table = Table.read(hdus, format="fits", hdu=number)
+    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: it has no columns
     for name in table.colnames:
         column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
         about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
@@ -175,7 +196,23 @@ def _read_hdu(hdus: Any, number: int) -> Table:
         elif column.dtype.kind == "S" and (np.asarray(column).view("u1") > 127).any():
             texts = [decode_text(bytes(text)) for text in np.asarray(column).flat]
             table.replace_column(name, Column(np.array(texts).reshape(column.shape), **about), copy=False)
-    return _rows_from_columns(table, hdu.header) if by_columns and len(table) == 1 else table
+    if by_columns and len(table) == 1:
+        table = _rows_from_columns(table, hdu.header)
+    _use_keywords(table)
+    return table
+
+
+def _name_columns(header: Any) -> None:
+    """Give each column a name that no other has: astropy reads the table not at all, or a column twice."""
+    seen: set[str] = set()
+    for number in range(1, int(header.get("TFIELDS", 0)) + 1):
+        given = name = str(header.get(f"TTYPE{number}", "")).strip() or f"col{number}"
+        count = 2
+        while name.lower() in seen:
+            name, count = f"{given}_{count}", count + 1
+        seen.add(name.lower())
+        if header.get(f"TTYPE{number}") != name:
+            header[f"TTYPE{number}"] = name
 
 
 def _rows_from_columns(table: Table, header: Any) -> Table:
@@ -185,12 +222,22 @@ def _rows_from_columns(table: Table, header: Any) -> Table:
     made = Table(meta=dict(table.meta))
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
-        rows = type(column)(column[0], unit=column.unit, description=column.description, meta=dict(column.meta))
         dimensions = str(header.get(f"TDIM{number}", "")).strip("() ").split(",")
-        if len(dimensions) == 2 and dimensions[0].strip() == "1" and rows.ndim == 2:
-            rows = rows.reshape(-1)
+        values = column[0].reshape(-1) if dimensions[0].strip() == "1" and len(dimensions) == 2 else column[0]
+        rows = type(column)(values, unit=column.unit, description=column.description, meta=dict(column.meta))
         made.add_column(rows, name=name, copy=False)
     return made
+
+
+def _use_keywords(table: Table) -> None:
+    """Move what keywords of STIL and others say about columns to the columns."""
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        if description := table.meta.pop(f"TCOMM{number}", None):
+            column.description = column.description or str(description)
+        for keyword, key in (("TUCD", "ucd"), ("TUTYP", "utype"), ("TXTYP", "xtype")):
+            if value := table.meta.pop(f"{keyword}{number}", None):
+                column.meta[key] = str(value)
 
 
 def _describe(table: Table, document: bytes) -> None:
