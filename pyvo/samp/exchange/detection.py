@@ -251,7 +251,9 @@ def text_formats(beginning: bytes, name: str) -> list[tuple[str, str]]:
     if not text.strip() or re.search("[\0-\x08\x0e-\x1a\x7f]", text):
         return []
     kinds = ["ascii"]
-    if text.startswith("# %ECSV"):
+    if re.search(r"^-+(\t-+)+\r?$", text, re.MULTILINE):
+        kinds = ["tst"]  # Tab-Separated Table, as SkyCat and STIL write it
+    elif text.startswith("# %ECSV"):
         kinds = ["ascii.ecsv"]
     elif name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".csv") or "," in text.partition("\n")[0]:
         kinds = ["ascii.csv", "ascii"]

@@ -23,7 +23,8 @@ _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
 #: The types of columns, by the letters that FITS has for them.
 _TYPES = {
-    "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16", "A": "U1",
+    "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
+    "A": "U1",
 }  # fmt: skip
 #: Bytes of a FITS file's blocks, and of the lines of headers.
 BLOCK, LINE = 2880, 80

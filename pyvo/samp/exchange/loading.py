@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from ..errors import SAMPClientError, without_warnings
 from ..protocol import parse_float
-from .detection import PEEK_SIZE, is_fits, is_votable, peek_at, text_formats
+from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, text_formats
 from .fetching import fetched
 from .fits_tables import read_fits_table
 from .tolerant_votable import read_votable_with_astropy
@@ -201,7 +201,10 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
     for name, encoding in formats:
         try:
             with without_warnings():
-                table = Table.read(path, format=name, **({"encoding": encoding} if encoding else {}))
+                if name == "tst":
+                    table = _read_tst(path, encoding)
+                else:
+                    table = Table.read(path, format=name, **({"encoding": encoding} if encoding else {}))
         except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
             log.debug("%s is not %s in %s: %s", path.name, name, encoding, error)
             continue
@@ -209,6 +212,17 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
         if name != "ascii" or (len(table.colnames) > 1 and len(table)):
             return table
     return None
+
+
+def _read_tst(path: Path, encoding: str) -> Any:
+    """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
+    from astropy.table import Table  # noqa: PLC0415
+
+    with open_unpacked(path) as file:
+        text = file.read().decode(encoding)
+    lines = text.partition("\n[EOD]")[0].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
+    return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")
 
 
 def read_image(path: Path, _url: str = "") -> Any:
