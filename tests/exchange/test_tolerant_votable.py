@@ -198,7 +198,8 @@ def test_rows_of_various_lengths(read) -> None:
 
 def test_documents_that_are_no_xml(read) -> None:
     """Letters of Latin-1 in what should be UTF-8, control characters: mended, and told."""
-    text = '\n<?xml version="1.0"?><VOTABLE><RESOURCE><TABLE><DESCRIPTION>José</DESCRIPTION>{}</TABLE></RESOURCE></VOTABLE>'
+    head = '\n<?xml version="1.0"?><VOTABLE><RESOURCE><TABLE><DESCRIPTION>José</DESCRIPTION>'
+    text = head + "{}</TABLE></RESOURCE></VOTABLE>"
     rows = "<DATA><TABLEDATA><TR><TD>Mü\x01n&#2;&#x1f;</TD></TR></TABLEDATA></DATA>"
     field = '<FIELD name="s" datatype="char" arraysize="*"/>'
     with pytest.warns(SAMPWarning) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -144,7 +145,9 @@ def read_fits_table(place: Path) -> Table:
     """
     from astropy.io import fits  # noqa: PLC0415
 
-    with without_warnings(), fits.open(place, memmap=False, ignore_missing_simple=True) as hdus:
+    with without_warnings(), fits.open(
+        place, memmap=False, ignore_missing_simple=True, character_as_bytes=True
+    ) as hdus:
         return first_table(hdus)
 
 
@@ -191,12 +194,16 @@ def _read_hdu(hdus: Any, number: int) -> Table:
     raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: it has no columns
     for name in table.colnames:
         column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
-        about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
-        if column.dtype.kind == "b" and values is not None and values.dtype.itemsize and (missing := values == 0).any():
-            table.replace_column(name, MaskedColumn(np.asarray(column), mask=missing, **about), copy=False)
-        elif column.dtype.kind == "S" and (np.asarray(column).view("u1") > 127).any():
-            texts = [decode_text(bytes(text)) for text in np.asarray(column).flat]
-            table.replace_column(name, Column(np.array(texts).reshape(column.shape), **about), copy=False)
+        changed, missing = np.asarray(column), np.ma.getmaskarray(column)
+        if column.dtype.kind == "b" and values is not None and values.dtype.itemsize:
+            missing = (values == 0).reshape(column.shape)
+        elif column.dtype.kind == "S" and changed.nbytes and (np.ascontiguousarray(changed).view("u1") > 127).any():
+            changed = np.array([decode_text(bytes(text)) for text in changed.flat]).reshape(column.shape)
+        else:
+            continue
+        about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
+        kind = partial(MaskedColumn, mask=missing) if missing.any() else Column
+        table.replace_column(name, kind(changed, **about), copy=False)
     if by_columns and len(table) == 1:
         table = _rows_from_columns(table, hdu.header)
     _use_keywords(table)

@@ -292,7 +292,12 @@ class _TableReader:
 
     def read_head(self) -> Table:
         """Return the table without its rows."""
-        return self._read(self._made(rows=False), rows=False)
+        try:
+            return self._read(self._made(rows=False), rows=False)
+        except Exception as error:
+            log.debug("astropy does not read the head of the VOTable as it is: %s", error)
+            self._leave_out()
+            return self._read(self._made(rows=False), rows=False)
 
     def read(self) -> Table:
         """Return the table."""
