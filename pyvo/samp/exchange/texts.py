@@ -60,7 +60,7 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
     return rows
 
 
-def split_texts(text: str, length: int | None) -> list[str]:
+def split_texts(text: str, length: int) -> list[str]:
     """
     Split a text into those that were put together in it, each filled up with blanks or NULs.
 
@@ -68,10 +68,8 @@ def split_texts(text: str, length: int | None) -> list[str]:
     ----------
     text : str
         The text.
-    length : int or None
-        The length of each of them; None if it is but one.
+    length : int
+        The length of each of them.
     """
-    if length is None:
-        return [text]
     parts = (text[start : start + length] for start in range(0, len(text), length))
     return [part.partition("\0")[0].rstrip(" ") for part in parts]

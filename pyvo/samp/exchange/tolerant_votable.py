@@ -212,19 +212,19 @@ def _scan(data: bytes) -> _Element:
         above[-1].children.append(element)
         above.append(element)
         if element.tag == "TABLEDATA":
-            parser.StartElementHandler = None
+            parser.StartElementHandler, parser.EndElementHandler = None, on_end_in_rows
 
-    def on_end(tag: str) -> None:
-        kind = tag.rpartition(":")[2]
-        if kind in {"TR", "TD"}:
-            return
+    def on_end_in_rows(tag: str) -> None:
+        if tag.endswith("TABLEDATA"):
+            parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+            on_end(tag)
+
+    def on_end(_tag: str) -> None:
         element = above.pop()
         found = _TAG.match(data, element.start)
         if found is not None and not found[0].endswith(b"/>"):
             found = _TAG.match(data, parser.CurrentByteIndex)
         element.end = found.end() if found is not None else parser.CurrentByteIndex
-        if kind == "TABLEDATA":
-            parser.StartElementHandler = on_start
 
     parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
     parser.Parse(data, True)
@@ -462,10 +462,12 @@ class _TableReader:
             sizes = _dimensions(each)
             length = int(sizes[0]) if len(sizes) > 1 else None
             if self._as_bytes:
-                texts = decode_texts(table[name], each.attributes["datatype"], length)
+                values = _shaped(decode_texts(table[name], each.attributes["datatype"], length), sizes)
+            elif length is None:
+                values = _plain(table[name], sizes)
             else:
-                texts = [split_texts(text, length) for text in cells.get(place, _plain(table[name]))]
-            _replace(table, name, _shaped(texts, sizes))
+                values = _shaped([split_texts(text, length) for text in cells[place]], sizes)
+            _replace(table, name, values)
 
 
 def _is_text(element: _Element) -> bool:
@@ -493,11 +495,12 @@ def _flat_size(element: _Element) -> dict[str, str]:
     return {"arraysize": str(count)}
 
 
-def _plain(column: Any) -> list[str]:
-    """Return the texts of a column; those that are missing are empty."""
+def _plain(column: Any, sizes: list[str]) -> Any:
+    """Return a column of texts; those that are missing are empty."""
     import numpy as np  # noqa: PLC0415
 
-    return [str(text) for text in np.ma.filled(np.ma.asarray(column, dtype=object), "")]
+    texts: Any = np.ma.filled(np.ma.asarray(column, dtype=object), "")
+    return texts if sizes[-1] == "*" else texts.astype(np.str_)
 
 
 def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
