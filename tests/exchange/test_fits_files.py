@@ -138,7 +138,11 @@ def test_columns_as_cells(is_marked: str, tmp_path: Path) -> None:
     assert str(table["v"].unit) == "m"
     assert table["one"].tolist() == [[[0]], [[1]], [[2]]]
     assert table["ok"].tolist() == [True, False, True]
-    assert product_of(path).count() == 3
+    with fits.open(path) as opened:
+        for what in (path, opened):
+            product = product_of(what)
+            assert (product.kind, product.path) == ("table", None)  # written anew, as only STIL reads such a file
+            assert product.count() == 3
 
 
 def test_keywords_of_columns(tmp_path: Path) -> None:

@@ -310,6 +310,18 @@ def test_a_file_without_other_files_is_sent_as_it_is(tmp_path: Path) -> None:
     assert (product.path, product.forms[0].write) == (path, None)
 
 
+def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:
+    """Others read them where they are; of a file that is missing the sender is told."""
+    path = tmp_path / "x.vot"
+    path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="http://127.0.0.1:9/x"/></BINARY></DATA>'))
+    assert product_of(path).forms[0].write is None
+    with pytest.raises(SAMPClientError, match="cannot be read"):
+        read_table(path)
+    path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="none.bin"/></BINARY></DATA>'))
+    with pytest.warns(SAMPWarning, match="rows of it are in another file: There is no file"):
+        assert product_of(path).forms[0].write is None
+
+
 # All doors
 
 

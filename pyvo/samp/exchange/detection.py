@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, cast
 from ..errors import SAMPTypeError, without_warnings
 
 __all__ = [
-    "PEEK_SIZE", "Peek", "fits_kind", "is_description", "is_fits", "is_votable", "open_unpacked", "peek_at",
-    "text_formats", "unpack",
+    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "open_unpacked",
+    "peek_at", "text_formats", "unpack",
 ]  # fmt: skip
 
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
@@ -131,25 +131,27 @@ def fits_kind(peek: Peek) -> str:
     Returns
     -------
     str
-        ``"table"``, ``"image"`` or ``"coverage"``.
+        ``"table"``, ``"colfits"`` (a table whose columns are the cells of one row, as STIL writes it, and nobody but
+        STIL reads it), ``"image"`` or ``"coverage"``.
 
     Raises
     ------
     SAMPTypeError
         The file has no data, or it ends in a header.
     """
-    described = False
+    described, by_columns = False, False
     for header in _headers(peek):
         if "MOCVERS" in header or "MOCORDER" in header or header.get("ORDERING") in {"NUNIQ", "RANGE", "RANGE29"}:
             return "coverage"
+        by_columns = by_columns or is_by_columns(header)
         if is_description(header):
             described = True
         elif header.get("XTENSION", "").strip() in {"BINTABLE", "A3DTABLE", "TABLE"} and not header.get("ZIMAGE"):
-            return "table"
+            return "colfits" if by_columns else "table"
         elif _data_size(header):
             return "image"
     if described:
-        return "table"
+        return "colfits" if by_columns else "table"
     raise SAMPTypeError("A FITS file without data cannot be sent")
 
 
@@ -163,6 +165,18 @@ def is_description(header: Any) -> bool:
         The header of the HDU.
     """
     return header.get("VOTMETA") is True and header.get("NAXIS") == 1
+
+
+def is_by_columns(header: Any) -> bool:
+    """
+    Tell whether STIL (TOPCAT, STILTS) wrote a table by columns (``colfits``): its one row has each column as a cell.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header of the primary HDU, or of the table.
+    """
+    return header.get("COLFITS") is True or "ColFits" in str(header.get("STILCLAS", ""))
 
 
 def _headers(peek: Peek) -> Iterator[Any]:

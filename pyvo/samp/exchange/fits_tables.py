@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import SAMPClientError, warn, without_warnings
 from .columns import flat_table, free_number, write_or_blame
-from .detection import is_description
+from .detection import is_by_columns, is_description
 from .texts import decode_text
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _read_hdu(hdus: Any, number: int) -> Table:
     hdu = hdus[number]
     _name_columns(hdu.header)
     hdu.verify("silentfix+ignore")
-    by_columns = hdus[0].header.get("COLFITS") is True or "ColFits" in str(hdu.header.get("STILCLAS", ""))
+    by_columns = is_by_columns(hdus[0].header) or is_by_columns(hdu.header)
     if by_columns and hdu.header["NAXIS1"] == 0:  # cells without values, which astropy does not read
         return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
     table = Table.read(hdus, format="fits", hdu=number)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError, warn
-from .detection import is_description
+from .detection import is_by_columns, is_description
 from .fits_tables import first_table
 from .forms import Form, Product, attribute, first_text, is_a
 from .headers import header_of
@@ -83,6 +83,8 @@ def hdulist_of(obj: Any) -> Product | None:
     size = sum(int(hdu.size) for hdu in obj)
     if first.is_image:
         return _image(lambda: obj, name, size)
+    if is_by_columns(obj[0].header) or is_by_columns(first.header):
+        return table_product(first_table(obj), name)
     forms = (
         Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id"),
         Form("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, without_warnings
+from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, warn, without_warnings
 from ..web.url_book import local_path
 from .detection import PEEK_SIZE, Peek, fits_kind, is_fits, is_votable, peek_at, text_formats, unpack
 from .fetching import fetched, first_bytes
+from .fits_tables import read_fits_table
 from .forms import Form, Product
 from .loading import read_other_table, read_table
 from .products import SENDABLE
@@ -88,11 +89,9 @@ def _product(peek: Peek, name: str, path: Path | None, url: str | None) -> Produ
         count = partial(_count_rows, path, url) if kind == "table" else None
         return Product(kind, name, forms, size, path, url, count)
 
-    if is_fits(head):
-        kind = fits_kind(peek)
-        if kind == "coverage":
-            return as_it_is(kind, *coverage_forms(None))
-        return as_it_is(kind, Form(f"{kind}.load.fits", ".fits", id_key=f"{kind}-id"))
+    if is_fits(head) and (kind := fits_kind(peek)) != "colfits":
+        forms = (Form(f"{kind}.load.fits", ".fits", id_key=f"{kind}-id"),)
+        return as_it_is(kind, *(coverage_forms(None) if kind == "coverage" else forms))
     if is_votable(peek):
         return as_it_is("table", Form("table.load.votable", ".vot", _whole_votable(path, url), "table-id"))
     for magic, mtypes in _PICTURES.items():
@@ -101,7 +100,7 @@ def _product(peek: Peek, name: str, path: Path | None, url: str | None) -> Produ
     if head.startswith(b"\xcd\xf3\x00\x01"):
         return as_it_is("table", Form("table.load.cdf", ".cdf", id_key="table-id"))
     with fetched(url, path) as file:
-        table = read_other_table(file, text_formats(head, name))
+        table = read_fits_table(file) if is_fits(head) else read_other_table(file, text_formats(head, name))
     if table is None:
         raise SAMPTypeError(f"What {name!r} holds is not known. Of files these can be sent: FITS, VOTable, ECSV, CSV "
                             "and other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF.")
@@ -117,5 +116,9 @@ def _whole_votable(path: Path | None, url: str | None) -> Callable[[BinaryIO], o
     """Return what writes a VOTable whose rows are in another file, which does not go with it; None if there is none."""
     if path is None:  # others can read the other file where this one is
         return None
-    document = with_streams_inline(path, url or "")
+    try:
+        document = with_streams_inline(path, url or "")
+    except SAMPClientError as error:
+        warn(f"{path.name} is sent as it is, but rows of it are in another file: {error}")
+        return None
     return None if document is None else lambda file: file.write(document)

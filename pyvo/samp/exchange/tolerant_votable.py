@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
@@ -52,6 +52,8 @@ _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 #: Types of texts; the last one is none of the standard.
 _TEXTS = {"char", "unicodeChar", "string"}
+#: Where astropy notes whether a text came as ``char`` or as ``unicodeChar``.
+_DATATYPE = "_votable_string_dtype"
 #: The attributes of a FIELD that a column of astropy keeps, and those that it needs.
 _KEPT = ("ID", "name", "datatype", "arraysize", "unit", "ucd", "utype", "xtype", "width", "precision")
 _NEEDED = _KEPT[:7]
@@ -144,7 +146,7 @@ def describe_table(table: Table, document: bytes) -> None:
 
 def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     """
-    Return a VOTable with the streams inside that are in files of their own; None if it has no such.
+    Return a VOTable with the streams inside that are in other files on this machine; None if it has no such.
 
     Parameters
     ----------
@@ -158,7 +160,8 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
         if not is_packed and _LINKED_STREAM.search(content) is None:
             return None
     data, root = _parsed(path)
-    streams = [stream for stream in root.walk("STREAM") if stream.attributes.get("href")]
+    hrefs = ((stream, stream.attributes.get("href", "").strip()) for stream in root.walk("STREAM"))
+    streams = [stream for stream, href in hrefs if href and urlsplit(href).scheme not in {"http", "https", "ftp"}]
     if not streams:
         return None
     made, place = bytearray(), 0
@@ -524,7 +527,8 @@ def _replace(table: Table, name: str, values: Any) -> None:
     from astropy.table import Column  # noqa: PLC0415
 
     old = table[name]
-    column = Column(values, name=name, unit=old.unit, description=old.description, meta=dict(old.meta))
+    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # it may have to be another by now
+    column = Column(values, name=name, unit=old.unit, description=old.description, meta=meta)
     table.replace_column(name, column, copy=False)
 
 
