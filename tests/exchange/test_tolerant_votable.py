@@ -334,3 +334,42 @@ def test_received(pair: Pair, tmp_path: Path) -> None:
         with pytest.warns(SAMPWarning, match="PARAM 'bad' is left out"):
             assert alice.send(path, to="bob").ok
         assert queue.get(10)["a"].tolist() == [1, 2]
+
+
+GAIA = (
+    '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE type="results">'
+    '<INFO name="QUERY_STATUS" value="OK"/><COOSYS ID="GAIADR3" epoch="J2016.0" system="ICRS"/>'
+    '<TABLE><FIELD name="a" datatype="int" ref="GAIADR3" ucd="meta.id;meta.main"><DESCRIPTION>n</DESCRIPTION></FIELD>'
+    '<FIELD name="designation" datatype="char" arraysize="*" xtype="adql:REGION"/>'
+    '<FIELD name="flux" datatype="float" arraysize="*" unit="&apos;electron&apos;.s**-1"/>'
+    '<DATA><BINARY2><STREAM encoding="base64">{}</STREAM></BINARY2></DATA></TABLE></RESOURCE></VOTABLE>'
+)
+GAIA_ROWS = b"".join([
+    b"\0", struct.pack(">ii", 1, 4), b"Gaia", struct.pack(">iff", 2, 1.5, 2.5),
+    b"\x20", struct.pack(">iii", 2, 0, 0),
+])  # fmt: skip
+ARCHIVES = {name: document(NUMBERS + ROWS, around, "1.3") for name, around in SERVICES.items()}
+ARCHIVES["Gaia, BINARY2"] = GAIA.format(base64.b64encode(GAIA_ROWS).decode()).encode()
+ARCHIVES["Gaia, packed"] = gzip.compress(ARCHIVES["Gaia, BINARY2"])
+ARCHIVES["ECSV"] = b"# %ECSV 1.0\n# ---\n# datatype:\n# - {name: a, datatype: int32}\n# schema: astropy-2.0\na\n1\n2\n"
+ARCHIVES["ECSV, packed"] = gzip.compress(ARCHIVES["ECSV"])
+ARCHIVES["FITS, packed"] = gzip.compress(fits_bytes(Table({"a": [1, 2]})))
+
+
+@pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
+@pytest.mark.parametrize("name", ["result", "result.vot", "result.fits"])
+def test_archives_by_each_door(name: str, content: bytes, pair: Pair, tmp_path: Path) -> None:
+    """Sent, linked, and received, whatever the file is called and the message calls it."""
+    alice, bob = pair
+    path = tmp_path / name
+    path.write_bytes(content)
+    with bob.incoming("table.load.*", "table.select.rowList") as queue:
+        assert alice.send(path, to="bob").ok
+        assert list(queue.get(10)["a"]) == [1, 2]
+        with alice.link(path, to="bob") as link:
+            assert list(queue.get(10)["a"]) == [1, 2]
+            assert link.select([1]).ok
+            assert queue.get(10)["row-list"] == ["1"]
+        for mtype in ("table.load.fits", "table.load.votable"):
+            assert alice.ecall_and_wait("bob", mtype, 10, url=path.as_uri())["samp.status"] == "samp.ok"
+            assert list(queue.get(10)["a"]) == [1, 2]

@@ -295,3 +295,19 @@ def test_several_at_a_time(
         thread.join(60)
     assert not failures
     assert list(warnings.filters) == before
+
+
+@pytest.mark.matrix
+def test_healpix(run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """A map of the sky, which STILTS writes of a table that says where its pixels are."""
+    alice, bob = pair
+    path = full.with_name("map.fits")
+    commands = ["addcol -before 1 pixel (long)index-1", "keepcols 'pixel i4'", "setparam STIL_HPX_LEVEL 0",
+                "setparam STIL_HPX_ISNEST true", "setparam STIL_HPX_COLNAME pixel", "setparam STIL_HPX_CSYS C"]
+    stilts(run, "tpipe", f"in={full}", f"cmd={'; '.join(commands)}", f"out={path}", "ofmt=fits-healpix")
+    with bob.incoming("table.load.*") as queue:
+        assert alice.send(path, to="bob").ok
+        table = queue.get(20)
+    assert plain(table["PIXEL"]) == [0, 1, 2]
+    assert plain(table["i4"]) == [3, None, 5]
+    assert table.meta["PIXTYPE"] == "HEALPIX"
