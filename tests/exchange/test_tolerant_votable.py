@@ -17,7 +17,7 @@ from astropy.table import Table
 from pyvo.samp import SAMPClientError, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.exchange.loading import read_table
 from pyvo.samp.exchange.products import product_of
-from pyvo.samp.exchange.tolerant_votable import read_votable_with_astropy
+from pyvo.samp.exchange.tolerant_votable import CHUNK_SIZE, read_votable_with_astropy, with_streams_inline
 
 NUMBERS = '<FIELD name="a" datatype="int"/>'
 ROWS = "<DATA><TABLEDATA><TR><TD>1</TD></TR><TR><TD>2</TD></TR></TABLEDATA></DATA>"
@@ -308,6 +308,21 @@ def test_a_file_without_other_files_is_sent_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(in_binary("BINARY2", NUMBERS, [struct.pack(">i", 1)]))
     product = product_of(path)
     assert (product.path, product.forms[0].write) == (path, None)
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+def test_a_stream_far_behind(packed, tmp_path: Path) -> None:
+    """Wherever its tag stands, be it in two portions of the file."""
+    (tmp_path / "rows.bin").write_bytes(struct.pack(">i", 1))
+    stream = '<STREAM\n type="locator" href="rows.bin"/>'
+    start = document(NUMBERS + "<!--").index(b"<!--")
+    for length in (CHUNK_SIZE - 20, 2 * CHUNK_SIZE):
+        comment = f"<!--{'x' * (length - start)}-->"
+        path = tmp_path / f"{length}.vot"
+        path.write_bytes(packed(document(f"{NUMBERS}{comment}<DATA><BINARY>{stream}</BINARY></DATA>")))
+        made = with_streams_inline(path)
+        assert made is not None
+        assert b"AAAAAQ==" in made
 
 
 def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:

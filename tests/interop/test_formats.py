@@ -302,7 +302,7 @@ def test_healpix(run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPInt
     """A map of the sky, which STILTS writes of a table that says where its pixels are."""
     alice, bob = pair
     path = full.with_name("map.fits")
-    commands = ["addcol -before 1 pixel (long)index-1", "keepcols 'pixel i4'", "setparam STIL_HPX_LEVEL 0",
+    commands = ['addcol -before 1 pixel "(long)index-1"', 'keepcols "pixel i4"', "setparam STIL_HPX_LEVEL 0",
                 "setparam STIL_HPX_ISNEST true", "setparam STIL_HPX_COLNAME pixel", "setparam STIL_HPX_CSYS C"]
     stilts(run, "tpipe", f"in={full}", f"cmd={'; '.join(commands)}", f"out={path}", "ofmt=fits-healpix")
     with bob.incoming("table.load.*") as queue:

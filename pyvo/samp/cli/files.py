@@ -30,6 +30,7 @@ _MAGIC = {
     b"\xff\xd8\xff": ".jpg",
     b"GIF8": ".gif",
     b"\xcd\xf3\x00\x01": ".cdf",
+    b"\xcd\xf2\x60\x02": ".cdf",
     b"PAR1": ".parquet",
     b"# %ECSV": ".ecsv",
 }

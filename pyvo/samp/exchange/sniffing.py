@@ -97,7 +97,7 @@ def _product(peek: Peek, name: str, path: Path | None, url: str | None) -> Produ
     for magic, mtypes in _PICTURES.items():
         if head.startswith(magic):
             return as_it_is("picture", *(Form(mtype, f".{mtypes[-1][-3:]}", id_key="image-id") for mtype in mtypes))
-    if head.startswith(b"\xcd\xf3\x00\x01"):
+    if head.startswith((b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")):
         return as_it_is("table", Form("table.load.cdf", ".cdf", id_key="table-id"))
     with fetched(url, path) as file:
         table = read_fits_table(file) if is_fits(head) else read_other_table(file, text_formats(head, name))

@@ -14,7 +14,6 @@ import base64
 import gzip
 import io
 import logging
-import mmap
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_table", "read_votable_with_astropy", "with_streams_inline"]
 
+#: Bytes of a document that are searched at once, and the most that a start tag has.
+CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
 #: A table without rows, as astropy needs them.
 NO_ROWS = b"<TABLEDATA/>"
 
@@ -155,9 +156,13 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     url : str
         Where it comes from, if not from there.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        is_packed = content[:2] in {b"\x1f\x8b", b"BZ"}
-        if not is_packed and _LINKED_STREAM.search(content) is None:
+    with open_unpacked(path) as file:
+        rest = b""
+        while chunk := file.read(CHUNK_SIZE):
+            if _LINKED_STREAM.search(rest + chunk):
+                break
+            rest = chunk[-MAX_TAG_SIZE:]
+        else:
             return None
     data, root = _parsed(path)
     hrefs = ((stream, stream.attributes.get("href", "").strip()) for stream in root.walk("STREAM"))
