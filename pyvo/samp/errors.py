@@ -21,7 +21,10 @@ Everything raised on purpose derives from `SAMPError`::
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from xmlrpc.client import Fault
 
@@ -39,6 +42,7 @@ __all__ = [
     "SAMPValueError",
     "SAMPWarning",
     "warn",
+    "without_warnings",
 ]
 
 
@@ -147,3 +151,42 @@ def warn(text: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(own):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, SAMPWarning, stacklevel=level)
+
+
+class _Silence:
+    """Ignored warnings, and how many threads want that at the moment."""
+
+    lock = threading.Lock()
+    users = 0
+    saved: warnings.catch_warnings[None] | None = None
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """
+    Ignore the warnings of other packages for the length of a ``with`` block; `SAMPWarning` is shown as ever.
+
+    The filters of `warnings` belong to all threads. So they are changed when the first thread enters such a block,
+    and restored when the last one leaves: if each thread saved and restored them, what one of them restored could be
+    what another one had changed.
+    """
+    with _Silence.lock:
+        if not _Silence.users:
+            action = next((entry[0] for entry in warnings.filters if _is_about_us(entry)), "default")
+            _Silence.saved = warnings.catch_warnings()
+            _Silence.saved.__enter__()
+            warnings.simplefilter("ignore")
+            warnings.simplefilter(action, SAMPWarning)  # type: ignore[arg-type]
+        _Silence.users += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.users -= 1
+            if not _Silence.users and _Silence.saved is not None:
+                _Silence.saved.__exit__(None, None, None)
+
+
+def _is_about_us(entry: tuple[Any, ...]) -> bool:
+    """Tell whether an entry of `warnings.filters` is about each `SAMPWarning`, whatever its text."""
+    return entry[1] is None and entry[3] is None and not entry[4] and issubclass(SAMPWarning, entry[2])

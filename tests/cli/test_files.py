@@ -84,6 +84,8 @@ def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
         (b"\x1f\x8b\x08", "http://h/a.fits.gz", ".fits.gz"),
         (b"\x1f\x8b\x08", "http://h/a.exe.gz", ".gz"),
         (b"ra,dec", "http://h/a.CSV", ".csv"),
+        (b"ra,<VOTABLE >", "http://h/a.csv", ".csv"),
+        (b"<!-- <TABLE> -->" + b" " * 5000 + b"<v:VOTABLE>", "http://h/a", ".vot"),
         (b"#!/bin/sh", "http://h/a.sh", ".dat"),
     ],
 )

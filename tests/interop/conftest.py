@@ -21,11 +21,15 @@ class Run(Protocol):
     def __call__(self, *command: str, **variables: str) -> Program: ...
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this directory, so that ``-m "not interop"`` leaves it out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is in this directory, so that ``-m "not interop"`` leaves it out; the matrix runs only with ``-m``."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("interop")
+    if "matrix" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
 
 
 @pytest.fixture

@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from ..exchange.detection import PEEK_SIZE, is_votable
+
 __all__ = ["copy_into", "new_file", "stem_of", "suffix_of"]
 
 #: Characters of a name, without the suffix; file systems take 255 bytes.
 MAX_LENGTH = 80
-#: Bytes that tell what a file holds.
-PEEK = 4096
-
-_VOTABLE = re.compile(rb"<(?:\w+:)?VOTABLE[\s>]")
 _MAGIC = {
     b"SIMPLE  =": ".fits",
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
     b"GIF8": ".gif",
     b"\xcd\xf3\x00\x01": ".cdf",
+    b"\xcd\xf2\x60\x02": ".cdf",
     b"PAR1": ".parquet",
     b"# %ECSV": ".ecsv",
 }
@@ -86,7 +85,7 @@ def suffix_of(beginning: bytes, url: str) -> str:
     for magic, suffix in _MAGIC.items():
         if beginning.startswith(magic):
             return suffix
-    if _VOTABLE.search(beginning):
+    if is_votable(lambda count: beginning[:count]):
         return ".vot"
     suffix = Path(urlsplit(url).path).suffix.lower()
     return suffix if suffix in _KNOWN else ".dat"
@@ -139,7 +138,7 @@ def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
         The new file.
     """
     with source.open("rb") as file:
-        suffix = suffix_of(file.read(PEEK), url)
+        suffix = suffix_of(file.read(PEEK_SIZE), url)
         file.seek(0)
         with new_file(directory, stem, suffix) as copy:
             path = Path(os.fsdecode(copy.name))

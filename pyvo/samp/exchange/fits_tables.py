@@ -5,20 +5,28 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import warn
+from ..errors import SAMPClientError, warn, without_warnings
 from .columns import flat_table, free_number, write_or_blame
+from .detection import is_by_columns, is_description
+from .texts import decode_text
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["read_fits_table", "write_fits_table"]
+__all__ = ["first_table", "read_fits_table", "write_fits_table"]
 
 #: What FITS does not have, or not with numbers that stand for what is missing.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
+#: The types of columns, by the letters that FITS has for them.
+_TYPES = {
+    "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
+    "A": "U1",
+}  # fmt: skip
 #: Bytes of a FITS file's blocks, and of the lines of headers.
 BLOCK, LINE = 2880, 80
 
@@ -115,7 +123,10 @@ def _with_null(column: Any) -> Any:
 
 def read_fits_table(place: Path) -> Table:
     """
-    Read the first table of a FITS file, with what is missing in its logical columns.
+    Read the first table of a FITS file.
+
+    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
+    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
 
     Parameters
     ----------
@@ -126,23 +137,121 @@ def read_fits_table(place: Path) -> Table:
     -------
     astropy.table.Table
         The table.
-    """
-    import numpy as np  # noqa: PLC0415
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.table import MaskedColumn, Table  # noqa: PLC0415
 
-    table = Table.read(place, format="fits")
-    logical = [name for name in table.colnames if table[name].dtype.kind == "b"]
-    if not logical:
-        return table
-    with fits.open(place, memmap=False) as hdus:
-        first = next(hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU))
-        raw = first.data.view(np.ndarray)
-        for name in set(logical) & set(raw.dtype.names or ()):
-            missing = raw[name] == 0
-            if missing.any():
-                column = table[name]
-                masked = MaskedColumn(np.asarray(column), mask=missing, description=column.description)
-                masked.meta.update(column.meta)
-                table.replace_column(name, masked)
+    Warns
+    -----
+    SAMPWarning
+        There are more tables in the file.
+    """
+    from astropy.io import fits  # noqa: PLC0415
+
+    with without_warnings(), fits.open(
+        place, memmap=False, ignore_missing_simple=True, character_as_bytes=True
+    ) as hdus:
+        return first_table(hdus)
+
+
+def first_table(hdus: Any) -> Table:
+    """
+    Make an astropy table of the first table among HDUs, as `read_fits_table` does.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The HDUs.
+    """
+    with without_warnings():
+        numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
+        if not numbers:
+            raise SAMPClientError("The FITS file holds no table")
+        table = _read_hdu(hdus, numbers[0])
+        if is_description(hdus[0].header) and hdus[0].data is not None:
+            _describe(table, hdus[0].data.tobytes())
+        others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
+    if others:
+        warn(f"The FITS file holds {len(numbers)} tables: the first is read, but not {others}")
     return table
+
+
+def _is_table(hdu: Any) -> bool:
+    from astropy.io import fits  # noqa: PLC0415
+
+    # the class of compressed images is one of tables in astropy 6
+    return isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not hdu.header.get("ZIMAGE")
+
+
+def _read_hdu(hdus: Any, number: int) -> Table:
+    import numpy as np  # noqa: PLC0415
+    from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
+
+    hdu = hdus[number]
+    _name_columns(hdu.header)
+    hdu.verify("silentfix+ignore")
+    by_columns = is_by_columns(hdus[0].header) or is_by_columns(hdu.header)
+    if by_columns and hdu.header["NAXIS1"] == 0:  # cells without values, which astropy does not read
+        return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
+    table = Table.read(hdus, format="fits", hdu=number)
+    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: it has no columns
+    for name in table.colnames:
+        column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
+        changed, missing = np.asarray(column), np.ma.getmaskarray(column)
+        if column.dtype.kind == "b" and values is not None and values.dtype.itemsize:
+            missing = (values == 0).reshape(column.shape)
+        elif column.dtype.kind == "S" and changed.nbytes and (np.ascontiguousarray(changed).view("u1") > 127).any():
+            changed = np.array([decode_text(bytes(text)) for text in changed.flat]).reshape(column.shape)
+        else:
+            continue
+        about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
+        kind = partial(MaskedColumn, mask=missing) if missing.any() else Column
+        table.replace_column(name, kind(changed, **about), copy=False)
+    if by_columns and len(table) == 1:
+        table = _rows_from_columns(table, hdu.header)
+    _use_keywords(table)
+    return table
+
+
+def _name_columns(header: Any) -> None:
+    """Give each column a name that no other has: astropy reads the table not at all, or a column twice."""
+    seen: set[str] = set()
+    for number in range(1, int(header.get("TFIELDS", 0)) + 1):
+        given = name = str(header.get(f"TTYPE{number}", "")).strip() or f"col{number}"
+        count = 2
+        while name.lower() in seen:
+            name, count = f"{given}_{count}", count + 1
+        seen.add(name.lower())
+        if header.get(f"TTYPE{number}") != name:
+            header[f"TTYPE{number}"] = name
+
+
+def _rows_from_columns(table: Table, header: Any) -> Table:
+    """Make rows of a table of one row, whose cells are the columns."""
+    from astropy.table import Table  # noqa: PLC0415
+
+    made = Table(meta=dict(table.meta))
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        dimensions = str(header.get(f"TDIM{number}", "")).strip("() ").split(",")
+        values = column[0].reshape(-1) if dimensions[0].strip() == "1" and len(dimensions) == 2 else column[0]
+        rows = type(column)(values, unit=column.unit, description=column.description, meta=dict(column.meta))
+        made.add_column(rows, name=name, copy=False)
+    return made
+
+
+def _use_keywords(table: Table) -> None:
+    """Move what keywords of STIL and others say about columns to the columns."""
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        if description := table.meta.pop(f"TCOMM{number}", None):
+            column.description = column.description or str(description)
+        for keyword, key in (("TUCD", "ucd"), ("TUTYP", "utype"), ("TXTYP", "xtype")):
+            if value := table.meta.pop(f"{keyword}{number}", None):
+                column.meta[key] = str(value)
+
+
+def _describe(table: Table, document: bytes) -> None:
+    from .tolerant_votable import describe_table  # noqa: PLC0415 - it needs this module
+
+    try:
+        describe_table(table, document.rstrip(b"\0 "))
+    except Exception as error:  # of whatever is in it
+        warn(f"What the file says about its table in the form of a VOTable is left out: {error}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError, warn
+from .detection import is_by_columns, is_description
+from .fits_tables import first_table
 from .forms import Form, Product, attribute, first_text, is_a
 from .headers import header_of
 from .table_forms import table_product
@@ -73,7 +74,8 @@ def hdulist_of(obj: Any) -> Product | None:
     """Tell the forms of an HDUList; None for any other object."""
     if not is_a(obj, "astropy.io.fits", "HDUList"):
         return None
-    first = next((hdu for hdu in obj if hdu.size or getattr(hdu, "data", None) is not None), None)
+    hdus = [hdu for hdu in obj if not is_description(hdu.header)]
+    first = next((hdu for hdu in hdus if hdu.size or getattr(hdu, "data", None) is not None), None)
     if first is None:
         raise SAMPTypeError("An HDUList without data cannot be sent")
     file_name = Path(obj.filename()).name if obj.filename() else ""
@@ -81,9 +83,13 @@ def hdulist_of(obj: Any) -> Product | None:
     size = sum(int(hdu.size) for hdu in obj)
     if first.is_image:
         return _image(lambda: obj, name, size)
-    table = _hdu_table(first, name)
-    fits_form = Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id")
-    return replace(table, forms=(fits_form, *table.forms[1:]), size=size)
+    if is_by_columns(obj[0].header) or is_by_columns(first.header):
+        return table_product(first_table(obj), name)
+    forms = (
+        Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id"),
+        Form("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),
+    )
+    return Product("table", name or "table", forms, size, count=lambda: len(first_table(obj)))
 
 
 def nddata_of(obj: Any) -> Product | None:

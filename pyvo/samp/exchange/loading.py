@@ -7,19 +7,22 @@ What is read is complete when it is handed over: the sender may remove its file 
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import SAMPClientError
+from ..errors import SAMPClientError, without_warnings
 from ..protocol import parse_float
+from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, text_formats
 from .fetching import fetched
 from .fits_tables import read_fits_table
-from .table_forms import element_as_table
+from .tolerant_votable import read_votable_with_astropy
 
-__all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_position", "read_table"]
+__all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_other_table", "read_position", "read_table"]
+
+log = logging.getLogger(__name__)
 
 
 class Sender(str):
@@ -95,14 +98,12 @@ def load(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_picture
-    try:
-        with fetched(url.strip()) as path, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in a file that others wrote nobody here is to blame
-            obj = read(path)
-    except SAMPClientError:
-        raise
-    except Exception as error:
-        raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
+    with fetched(url.strip()) as path:
+        try:
+            with without_warnings():  # nobody here is to blame for what is odd in a file that others wrote
+                obj = read(path, url.strip())
+        except Exception as error:
+            raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
     return _mark(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
 
 
@@ -142,7 +143,7 @@ def _degrees(key: str, value: Any) -> float:
         raise SAMPClientError(f"The position's {key}: {error}") from error
 
 
-def read_table(path: Path) -> Any:
+def read_table(path: Path, url: str = "") -> Any:
     """
     Read a table whatever its format is.
 
@@ -150,35 +151,81 @@ def read_table(path: Path) -> Any:
     ----------
     path : pathlib.Path
         The file.
+    url : str
+        Where it comes from, if not from there.
 
     Returns
     -------
     astropy.table.Table
         The first table in it.
+
+    Raises
+    ------
+    SAMPClientError
+        It holds no table that is read.
+    """
+    peek = peek_at(path)
+    beginning = peek(PEEK_SIZE)
+    if is_fits(beginning):
+        return read_fits_table(path)
+    if is_votable(peek):
+        return _read_votable(path, url)
+    table = read_other_table(path, text_formats(beginning, path.name))
+    if table is None:
+        raise SAMPClientError("It is no FITS file, no VOTable, and no other table that astropy reads")
+    return table
+
+
+def _read_votable(path: Path, url: str) -> Any:
+    return read_votable_with_astropy(path, url)
+
+
+def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
+    """
+    Read a table that is neither FITS nor VOTable.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    formats : list
+        Names of formats of astropy, each with an encoding, that are tried one after the other.
+
+    Returns
+    -------
+    astropy.table.Table or None
+        The table; None if it has none of the formats.
     """
     from astropy.table import Table  # noqa: PLC0415
 
-    with path.open("rb") as file:
-        beginning = file.read(4096)
-    if b"VOTABLE" in beginning:
-        return _read_votable(path)
-    if beginning.startswith((b"SIMPLE  =", b"\x1f\x8b")):
+    for name, encoding in formats:
         try:
-            return read_fits_table(path)
-        except OSError:
-            if beginning.startswith(b"SIMPLE"):
-                raise
-            return _read_votable(path)  # packed as well
-    return Table.read(path)
+            with without_warnings():
+                if name == "tst":
+                    table = _read_tst(path, encoding)
+                else:
+                    table = Table.read(path, format=name, **({"encoding": encoding} if encoding else {}))
+        except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
+            log.debug("%s is not %s in %s: %s", path.name, name, encoding, error)
+            continue
+        # any text is a table of one column, and any line the head of one without rows
+        if name != "ascii" or (len(table.colnames) > 1 and len(table)):
+            return table
+    return None
 
 
-def _read_votable(path: Path) -> Any:
-    from astropy.io.votable import parse  # noqa: PLC0415
+def _read_tst(path: Path, encoding: str) -> Any:
+    """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
+    from astropy.table import Table  # noqa: PLC0415
 
-    return element_as_table(parse(path, verify="ignore").get_first_table())
+    with open_unpacked(path) as file:
+        text = file.read().decode(encoding)
+    lines = text.partition("\n[EOD]")[0].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
+    return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")
 
 
-def read_image(path: Path) -> Any:
+def read_image(path: Path, _url: str = "") -> Any:
     """
     Read a FITS file.
 
@@ -186,6 +233,8 @@ def read_image(path: Path) -> Any:
     ----------
     path : pathlib.Path
         The file.
+    _url : str
+        Not used: an image has all in its file.
 
     Returns
     -------
@@ -200,11 +249,11 @@ def read_image(path: Path) -> Any:
         return hdus
 
 
-def _read_picture(path: Path) -> Picture:
+def _read_picture(path: Path, _url: str = "") -> Picture:
     return Picture(path.read_bytes())
 
 
-def _read_moc(path: Path) -> Any:
+def _read_moc(path: Path, _url: str = "") -> Any:
     try:
         mocpy = import_module("mocpy")
     except ImportError:
@@ -212,15 +261,15 @@ def _read_moc(path: Path) -> Any:
     return mocpy.MOC.from_fits(path)
 
 
-def _read_spectrum(path: Path) -> Any:
+def _read_spectrum(path: Path, url: str = "") -> Any:
     """A spectrum of specutils where that is installed and understands it, or else the table that it is."""
     try:
         specutils = import_module("specutils")
     except ImportError:
-        return read_table(path)
+        return read_table(path, url)
     kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
     try:
-        table = read_table(path)
+        table = read_table(path, url)
     except Exception:
         return kind.read(path)
     if not {"spectral_axis", "flux"} <= set(table.colnames):

@@ -1,0 +1,274 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Detect the format of a file by its content. Only the structure of the file decides, never a word somewhere in it."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ..errors import SAMPTypeError, without_warnings
+
+__all__ = [
+    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "open_unpacked",
+    "peek_at", "text_formats", "unpack",
+]  # fmt: skip
+
+#: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
+Peek = Callable[[int], bytes]
+
+#: Bytes that are read first, and the most that are read to find the end of a header.
+PEEK_SIZE = 64 * 1024
+MAX_PEEK_SIZE = 64 * 1024 * 1024
+
+_BLOCK, _CARD = 2880, 80
+#: What may stand in front of the root element of an XML document.
+_PROLOG = re.compile(
+    rb"(?:\s|<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*'|\[.*?\]\s*(?=>))*>)*", re.DOTALL
+)
+_ROOT = re.compile(rb"<(?:[\w.-]+:)?VOTABLE[\s/>]")
+
+
+def peek_at(path: Path) -> Peek:
+    """
+    Return a function that reads the first bytes of a file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file. If gzip or bzip2 packed it, it is unpacked.
+    """
+
+    def peek(count: int) -> bytes:
+        with path.open("rb") as file:
+            return unpack(file.read(count), count)
+
+    return peek
+
+
+def open_unpacked(path: Path) -> BinaryIO:
+    """
+    Open a file to read it, and unpack it if gzip or bzip2 packed it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    """
+    with path.open("rb") as file:
+        magic = file.read(3)
+    opener: Any = gzip.open if magic.startswith(b"\x1f\x8b") else bz2.open if magic == b"BZh" else open
+    return cast("BinaryIO", opener(path, "rb"))
+
+
+def unpack(beginning: bytes, count: int) -> bytes:
+    """
+    Unpack the first bytes of a file if gzip or bzip2 packed it.
+
+    Parameters
+    ----------
+    beginning : bytes
+        The first bytes of the file.
+    count : int
+        How many bytes to return at most.
+    """
+    unpacked = b""
+    while beginning and len(unpacked) < count:  # such a file may consist of many members
+        if beginning.startswith(b"\x1f\x8b"):
+            member: Any = zlib.decompressobj(wbits=31)
+        elif beginning.startswith(b"BZh"):
+            member = bz2.BZ2Decompressor()
+        else:
+            return unpacked or beginning[:count]
+        try:
+            unpacked += member.decompress(beginning, count - len(unpacked))
+        except (zlib.error, OSError):
+            break
+        beginning = member.unused_data
+    return unpacked
+
+
+def _portions(peek: Peek) -> Iterator[bytes]:
+    """Yield the beginning of a file, each time more of it, until all of it is read or enough."""
+    size = PEEK_SIZE
+    beginning = peek(size)
+    yield beginning
+    while len(beginning) >= size < MAX_PEEK_SIZE:
+        size *= 4
+        beginning = peek(size)
+        yield beginning
+
+
+# FITS
+
+
+def is_fits(beginning: bytes) -> bool:
+    """
+    Tell whether a file is a FITS file.
+
+    Parameters
+    ----------
+    beginning : bytes
+        The first bytes of the file, unpacked.
+    """
+    return beginning.startswith((b"SIMPLE  =", b"XTENSION="))
+
+
+def fits_kind(peek: Peek) -> str:
+    """
+    Find out what a FITS file holds: the first HDU with data decides.
+
+    Parameters
+    ----------
+    peek : callable
+        Returns the first bytes of the file.
+
+    Returns
+    -------
+    str
+        ``"table"``, ``"colfits"`` (a table whose columns are the cells of one row, as STIL writes it, and nobody but
+        STIL reads it), ``"image"`` or ``"coverage"``.
+
+    Raises
+    ------
+    SAMPTypeError
+        The file has no data, or it ends in a header.
+    """
+    described, by_columns = False, False
+    for header in _headers(peek):
+        if "MOCVERS" in header or "MOCORDER" in header or header.get("ORDERING") in {"NUNIQ", "RANGE", "RANGE29"}:
+            return "coverage"
+        by_columns = by_columns or is_by_columns(header)
+        if is_description(header):
+            described = True
+        elif header.get("XTENSION", "").strip() in {"BINTABLE", "A3DTABLE", "TABLE"} and not header.get("ZIMAGE"):
+            return "colfits" if by_columns else "table"
+        elif _data_size(header):
+            return "image"
+    if described:
+        return "colfits" if by_columns else "table"
+    raise SAMPTypeError("A FITS file without data cannot be sent")
+
+
+def is_description(header: Any) -> bool:
+    """
+    Tell whether the data of an HDU is a VOTable that describes the next table, as STIL (TOPCAT, STILTS) writes it.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header of the HDU.
+    """
+    return header.get("VOTMETA") is True and header.get("NAXIS") == 1
+
+
+def is_by_columns(header: Any) -> bool:
+    """
+    Tell whether STIL (TOPCAT, STILTS) wrote a table by columns (``colfits``): its one row has each column as a cell.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header of the primary HDU, or of the table.
+    """
+    return header.get("COLFITS") is True or "ColFits" in str(header.get("STILCLAS", ""))
+
+
+def _headers(peek: Peek) -> Iterator[Any]:
+    """Yield the headers of a FITS file, one by one; only as much of the file is read as that needs."""
+    from astropy.io import fits  # noqa: PLC0415
+
+    start, header = 0, None
+    for beginning in _portions(peek):
+        while (end := _end_of_header(beginning, start)) is not None:
+            with without_warnings():
+                header = fits.Header.fromstring(beginning[start:end].decode("ascii", "replace"))
+            yield header
+            start = end + -(-_data_size(header) // _BLOCK) * _BLOCK
+    if header is None:
+        raise SAMPTypeError("The file begins as a FITS file, but its first header has no end")
+
+
+def _end_of_header(beginning: bytes, start: int) -> int | None:
+    """Return the offset of what follows a header; None if the end of the header is not among these bytes."""
+    for card in range(start, len(beginning) - 7, _CARD):
+        if beginning[card : card + 8] == b"END     ":
+            return start + -(-(card + _CARD - start) // _BLOCK) * _BLOCK
+    return None
+
+
+def _data_size(header: Any) -> int:
+    """Return the size of the data of an HDU in bytes."""
+    axes = [int(header.get(f"NAXIS{number}", 0)) for number in range(1, int(header.get("NAXIS", 0)) + 1)]
+    if axes and axes[0] == 0 and header.get("GROUPS"):  # random groups, as old radio telescopes wrote them
+        axes = axes[1:]
+    size = 1 if axes else 0
+    for axis in axes:
+        size *= axis
+    return abs(int(header.get("BITPIX", 8))) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + size)
+
+
+# XML and text
+
+
+def is_votable(peek: Peek) -> bool:
+    """
+    Tell whether a file is a VOTable: an XML document whose root element is VOTABLE.
+
+    Parameters
+    ----------
+    peek : callable
+        Returns the first bytes of the file.
+    """
+    for beginning in _portions(peek):
+        text = _plain_xml(beginning)
+        end = cast("re.Match[bytes]", _PROLOG.match(text)).end()
+        if _ROOT.match(text, end):
+            return True
+        if not text.startswith((b"<!", b"<?"), end):  # otherwise a comment may end behind what was read
+            return False
+    return False
+
+
+def _plain_xml(beginning: bytes) -> bytes:
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if beginning.startswith(mark):
+            return beginning[2:].decode(encoding, "replace").encode()
+    return beginning.removeprefix(b"\xef\xbb\xbf")
+
+
+def text_formats(beginning: bytes, name: str) -> list[tuple[str, str]]:
+    """
+    Return the formats, each with the encoding, in which astropy may read a file that is neither FITS nor VOTable.
+
+    Parameters
+    ----------
+    beginning : bytes
+        The first bytes of the file, unpacked.
+    name : str
+        The name of the file.
+    """
+    for magic, kind in ((b"PAR1", "parquet"), (b"\x89HDF", "hdf5")):
+        if beginning.startswith(magic):
+            return [(kind, "")]
+    encodings = ["utf-8", "latin-1"]  # STIL writes its formats of text in Latin-1
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        text = beginning.decode(encodings[1])
+        encodings = encodings[1:]
+    if not text.strip() or re.search("[\0-\x08\x0e-\x1a\x7f]", text):
+        return []
+    kinds = ["ascii"]
+    if re.search(r"^-+(\t-+)+\r?$", text, re.MULTILINE):
+        kinds = ["tst"]  # Tab-Separated Table, as SkyCat and STIL write it
+    elif text.startswith("# %ECSV"):
+        kinds = ["ascii.ecsv"]
+    elif name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".csv") or "," in text.partition("\n")[0]:
+        kinds = ["ascii.csv", "ascii"]
+    return [(kind, encoding) for kind in kinds for encoding in encodings]
