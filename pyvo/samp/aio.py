@@ -195,7 +195,7 @@ class AsyncSAMPClient:
         """
         await self._run(self.client.ds9, cmd, **kwargs)
 
-    async def ds9_get(self, cmd: str, **kwargs: Any) -> str:
+    async def ds9_get(self, cmd: str, **kwargs: Any) -> Any:
         """
         Ask DS9 for something.
 
@@ -206,7 +206,7 @@ class AsyncSAMPClient:
         **kwargs
             As of ``SAMPIntegratedClient.ds9.get``.
         """
-        return str(await self._run(self.client.ds9.get, cmd, **kwargs))
+        return await self._run(self.client.ds9.get, cmd, **kwargs)
 
     # Receiving
 
