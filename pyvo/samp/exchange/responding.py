@@ -10,14 +10,15 @@ to fetch a table, is done in the client's thread; the handler itself runs where 
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clientside.handlers import direct
+from ..clientside.handlers import direct, refuse_coroutine_function
 from ..errors import SAMPClientError, SAMPTypeError
 from ..protocol import parse_bool, parse_float, parse_int
 from .addressing import name_of
@@ -31,8 +32,6 @@ __all__ = ["respond_with"]
 Run = Callable[..., Any]
 Decode = Callable[[Any], Any]
 
-#: What a handler may name beside the message's parameters.
-_ABOUT = ("sender", "mtype", "params")
 #: Classes that are made of a whole message, by the names that they may have.
 _PRODUCTS = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received")
@@ -59,13 +58,18 @@ def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Ca
         The handler.
     """
     arguments = _Arguments(function)
+    title = getattr(function, "__qualname__", None) or repr(function)
 
     @direct
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         def sender() -> Sender:
             return Sender(sender_id, name_of(bench.host, sender_id))
 
-        return _result(run(function, **arguments.of(mtype, params, sender)))
+        value = run(function, **arguments.of(mtype, params, sender))
+        if inspect.iscoroutine(value):  # a coroutine function within one that does not look like one
+            value.close()
+            refuse_coroutine_function(title, is_one=True)
+        return _result(value)
 
     return handler
 
@@ -88,28 +92,39 @@ class _Arguments:
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
         self._wants: dict[str, _Want] = {}
         self._takes_rest = False
-        hints = _hints(function)
-        for parameter in inspect.signature(function).parameters.values():
+        parameters = _parameters(function)
+        for name, (parameter, hint) in parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._takes_rest = True
+            elif parameter.kind is parameter.VAR_POSITIONAL and any(
+                other.kind is other.VAR_KEYWORD for other, _ in parameters.values()
+            ):
+                continue  # (*args, **kwargs): all is given by name
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise SAMPClientError(f"A handler takes parameters by name; {parameter.name!r} cannot be given so")
+                raise SAMPClientError(f"A handler takes parameters by name; {name!r} cannot be given so")
             else:
-                hint = hints.get(parameter.name, parameter.annotation)
                 decode = None if hint is parameter.empty else _decoder(hint)
                 names = _names_in(hint)
-                self._wants[parameter.name] = _Want(
+                self._wants[name] = _Want(
                     decode, parameter.default is parameter.empty, names & _PRODUCTS, "None" in names
                 )
+        fixed = function.keywords if isinstance(function, functools.partial) else {}
+        #: What the program itself has given to a partial; a message does not change it.
+        self._fixed = frozenset(fixed)
 
     def of(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
         """The arguments for one message."""
         given = {_identifier(key): value for key, value in params.items()}
+        about: dict[str, Callable[[], Any]] = {"sender": sender, "mtype": lambda: mtype, "params": lambda: dict(params)}
         arguments: dict[str, Any] = {}
         for name, want in self._wants.items():
+            if name in self._fixed:
+                continue
             if want.products and not isinstance(given.get(name), dict):
-                if "url" in params or "ra" in params or "dec" in params:
-                    arguments[name] = _product_of(mtype, params, sender(), want.products)
+                if _brings(params, want.products):
+                    product = _product_of(mtype, params, sender(), want.products)
+                    if want.required or _is_wanted(product, want.products):
+                        arguments[name] = product
                 elif want.required and want.may_be_none:
                     arguments[name] = None
                 elif want.required:
@@ -117,12 +132,13 @@ class _Arguments:
                     raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
             elif name in given:
                 arguments[name] = self._decode(name, want.decode, given[name])
-            elif name in _ABOUT and want.required:
-                arguments[name] = sender() if name == "sender" else mtype if name == "mtype" else dict(params)
+            elif name in about:
+                arguments[name] = about[name]()
             elif want.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
-            arguments.update({name: value for name, value in given.items() if name not in self._wants})
+            known = {*self._wants, *self._fixed}
+            arguments.update({name: value for name, value in given.items() if name not in known})
         return arguments
 
     @staticmethod
@@ -140,21 +156,63 @@ def _identifier(key: str) -> str:
     return re.sub(r"\W", "_", key)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    target: Any = function if inspect.isroutine(function) else type(function).__call__
-    target = getattr(function, "func", target)  # a partial
+def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """
+    What a function can be called with, and what its annotations mean.
+
+    A decorator that uses `functools.wraps` and passes on what it does not name itself (``**kwargs``) takes what the
+    function within takes, too.
+    """
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    for layer in _layers(function):
+        try:
+            signature = inspect.signature(layer, follow_wrapped=False)
+        except (TypeError, ValueError) as error:  # some functions written in C do not tell
+            raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
+        namespace = getattr(_code_of(layer), "__globals__", None)
+        rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+        inner = rest and _wrapped(layer) is not None
+        for name, parameter in signature.parameters.items():
+            if not (inner and parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)):
+                found.setdefault(name, (parameter, _resolved(parameter.annotation, namespace)))
+        if not inner:
+            break
+    return found
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """A function, the function that it wraps, and so on."""
+    while function is not None:
+        yield function
+        function = _wrapped(function)
+
+
+def _wrapped(function: Any) -> Any:
+    inner = function.func if isinstance(function, functools.partial) else function
+    wrapped = getattr(inner, "__wrapped__", None)
+    if wrapped is not None and inspect.ismethod(inner):  # of a decorated method the function within still takes self
+        return types.MethodType(wrapped, inner.__self__)
+    return wrapped
+
+
+def _code_of(function: Any) -> Any:
+    """The function in whose module the annotations are to be understood."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isclass(function):
+        return inspect.unwrap(function.__init__)
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    return getattr(function, "__func__", function)
+
+
+def _resolved(hint: Any, namespace: dict[str, Any] | None) -> Any:
+    """An annotation as what it names; as it stands if that is known to type checkers only, or not in its module."""
+    holder = type("_", (), {"__annotations__": {"hint": hint}})
     try:
-        return typing.get_type_hints(target)
-    except (NameError, TypeError, AttributeError):  # names that are known to type checkers only, or not here
-        pass
-    hints = {}
-    for name, hint in getattr(target, "__annotations__", {}).items():
-        one = type("_", (), {"__annotations__": {name: hint}})
-        try:  # of those that can be found nothing is lost
-            hints[name] = typing.get_type_hints(one, getattr(target, "__globals__", None))[name]
-        except (NameError, TypeError, AttributeError):
-            hints[name] = hint
-    return hints
+        return hint if hint is inspect.Parameter.empty else typing.get_type_hints(holder, namespace)["hint"]
+    except Exception:  # an annotation may be any expression
+        return hint
 
 
 def _names_in(hint: Any) -> frozenset[str]:
@@ -162,13 +220,26 @@ def _names_in(hint: Any) -> frozenset[str]:
     if isinstance(hint, str):  # it could not be resolved
         names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
         return frozenset([*names, "None"] if "Optional" in names else names)
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
-    return frozenset("None" if kind is type(None) else getattr(kind, "__name__", "") for kind in kinds)
+    if isinstance(hint, typing.ForwardRef):
+        return _names_in(hint.__forward_arg__)
+    if typing.get_origin(hint) in _UNIONS:
+        return frozenset().union(*(_names_in(kind) for kind in typing.get_args(hint)))
+    return frozenset(("None" if hint is type(None) else getattr(hint, "__name__", ""),))
+
+
+def _brings(params: Mapping[str, Any], wanted: frozenset[str]) -> bool:
+    """Whether a message has what such an object is made of."""
+    by_url = "url" in params and wanted != {"SkyCoord"}
+    return by_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params))
+
+
+def _is_wanted(product: Any, wanted: frozenset[str]) -> bool:
+    return any(kind.__name__ in wanted for kind in type(product).__mro__)
 
 
 def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
     """What a message brings; a table with quantities where only such a one is wanted."""
-    if "url" not in params:
+    if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
     product = load(mtype, params, sender)
     if "QTable" in wanted and "Table" not in wanted and type(product).__name__ == "Table":
