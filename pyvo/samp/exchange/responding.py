@@ -15,7 +15,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clientside.handlers import direct, refuse_coroutine_function
@@ -164,35 +164,37 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
     function within takes, too.
     """
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
-    for layer in _layers(function):
+    layer: Any = function
+    while layer is not None:
+        inner = _wrapped(layer)
         try:
-            signature = inspect.signature(layer, follow_wrapped=False)
+            parameters = inspect.signature(layer, follow_wrapped=False).parameters
         except (TypeError, ValueError) as error:  # some functions written in C do not tell
-            raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
+            if inner is None:
+                raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
+            layer = inner
+            continue
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            inner = None
         namespace = getattr(_code_of(layer), "__globals__", None)
-        rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
-        inner = rest and _wrapped(layer) is not None
-        for name, parameter in signature.parameters.items():
-            if not (inner and parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)):
+        for name, parameter in parameters.items():
+            if inner is None or parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 found.setdefault(name, (parameter, _resolved(parameter.annotation, namespace)))
-        if not inner:
-            break
+        layer = inner
     return found
 
 
-def _layers(function: Any) -> Iterator[Any]:
-    """A function, the function that it wraps, and so on."""
-    while function is not None:
-        yield function
-        function = _wrapped(function)
-
-
 def _wrapped(function: Any) -> Any:
-    inner = function.func if isinstance(function, functools.partial) else function
-    wrapped = getattr(inner, "__wrapped__", None)
-    if wrapped is not None and inspect.ismethod(inner):  # of a decorated method the function within still takes self
-        return types.MethodType(wrapped, inner.__self__)
-    return wrapped
+    """The function that one wraps by `functools.wraps`, as it is to be called; None if there is none."""
+    if isinstance(function, functools.partial):
+        inner = _wrapped(function.func)
+        return None if inner is None else functools.partial(inner, *function.args, **function.keywords)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is None and not inspect.isroutine(function) and not inspect.isclass(function):
+        function = function.__call__
+        wrapped = getattr(function, "__wrapped__", None)
+    # the function within a decorated method still takes self
+    return types.MethodType(wrapped, function.__self__) if wrapped is not None and inspect.ismethod(function) else wrapped
 
 
 def _code_of(function: Any) -> Any:

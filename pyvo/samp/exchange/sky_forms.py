@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -118,4 +119,6 @@ def position_of(obj: Any) -> Product | None:
 
         return table_product(QTable({"position": coordinates.ravel()}), "positions")
     ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
+    if not (math.isfinite(ra) and math.isfinite(dec)):
+        raise SAMPTypeError(f"A position with coordinates that are not finite (ra {ra}, dec {dec}) cannot be sent")
     return Product("position", "position", (Form("coord.pointAt.sky", "", params={"ra": ra, "dec": dec}),))
