@@ -296,7 +296,7 @@ def closed(directory: Path) -> fits.HDUList:
     ("make", "text"),
     [
         (lambda: Table, "The class Table itself cannot be sent"),
-        (lambda: Raises(), r"Raises cannot be sent: .*\(RuntimeError: the session has ended\)"),
+        (Raises, r"Raises cannot be sent: .*\(RuntimeError: the session has ended\)"),
         (lambda: SkyCoord(np.nan, 1, unit="deg"), r"coordinates that are not finite \(ra nan, dec 1"),
         (lambda: SkyCoord(10, 20, unit="deg", frame="altaz"), "A position in the frame altaz cannot be sent unless"),
         (lambda: np.zeros((0, 5)), r"without pixels \(of shape \(0, 5\)\)"),

@@ -370,7 +370,7 @@ def test_aladin_is_told_by_a_script(pair: Pair, tmp_path: Path) -> None:
     alice, bob = pair
     (tmp_path / "m.fits").touch()
     seen: list[str] = []
-    bob.on("script.aladin.send")(lambda script: seen.append(script))
+    bob.on("script.aladin.send")(lambda script: seen.extend([script]))
     assert alice.send(tmp_path / "m.fits", to="bob", mtype="script.aladin.send").ok
     assert seen == [f"m_fits=load {tmp_path / 'm.fits'}"]
 

@@ -139,7 +139,7 @@ STEM = "ds91795888379026698.xpa"
     ],
 )
 def test_answers_in_files(
-    alice: SAMPIntegratedClient, connect: Connect, tmp_path: Path, suffix: str, content: bytes, answer: str | bytes | None
+    alice: SAMPIntegratedClient, connect: Connect, tmp_path: Path, suffix: str, content: bytes, answer: Any
 ) -> None:
     """DS9 names a file in place of a value, and leaves it behind: it is read, and removed."""
     path = tmp_path / f"{STEM}{suffix}"

@@ -74,7 +74,9 @@ def test_ds9_answers_many_calls_at_once(hub: SAMPHubServer, connect: Connect, sh
 
 
 @pytest.fixture
-def asked(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path, home: Path) -> Iterator[SAMPIntegratedClient]:
+def asked(
+    hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path, home: Path
+) -> Iterator[SAMPIntegratedClient]:
     """A client to whose hub a DS9 is connected that shows an image and a region. DS9 leaves no file behind."""
     client = connect("asker")
     show("ds9", "-xpa", "no", TMP=str(home))

@@ -112,7 +112,7 @@ def is_coroutine_function(function: object) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or (
-        not inspect.isclass(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+        callable(function) and inspect.iscoroutinefunction(type(function).__call__)
     )
 
 

@@ -93,9 +93,7 @@ def hdulist_of(obj: Any) -> Product | None:
 
 
 def nddata_of(obj: Any) -> Product | None:
-    """
-    Tell the forms of CCDData, NDData, Cutout2D and whatever else has pixels and a WCS; None for any other object.
-    """
+    """Tell the forms of CCDData, NDData, Cutout2D and all else that has pixels and a WCS; None for any other object."""
     is_nddata = is_a(obj, "astropy.nddata", "NDDataBase")
     if attribute(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
         return None
@@ -130,9 +128,7 @@ def nddata_of(obj: Any) -> Product | None:
 
 def _has_pixels_and_wcs(obj: Any) -> bool:
     """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
-    if isinstance(obj, type) or attribute(obj, "wcs") is None and not hasattr(obj, "wcs"):
-        return False
-    return is_a(attribute(obj, "data"), "numpy", "ndarray")
+    return is_a(attribute(obj, "data"), "numpy", "ndarray") and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:
@@ -146,8 +142,6 @@ def array_of(obj: Any) -> Product | None:
     """Tell the forms of a numpy array that is an image or a table; None for any other object."""
     if not is_a(obj, "numpy", "ndarray"):
         return None
-    import numpy as np  # noqa: PLC0415
-
     if obj.dtype.names is not None and obj.ndim == 1:
         from astropy.table import Table  # noqa: PLC0415
 

@@ -34,8 +34,8 @@ _ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id",
 #: What `send` takes, for error messages.
 SENDABLE = (
     "Table, QTable, structured numpy array, VOTableFile, anything with .votable or .to_table() (pyvo and astroquery "
-    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), Spectrum (specutils), MOC "
-    "(mocpy), SkyCoord, path, URL"
+    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), Spectrum "
+    "(specutils), MOC (mocpy), SkyCoord, path, URL"
 )
 
 

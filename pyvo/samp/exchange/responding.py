@@ -121,15 +121,7 @@ class _Arguments:
             if name in self._fixed:
                 continue
             if want.products and not isinstance(given.get(name), dict):
-                if _brings(params, want.products):
-                    product = _product_of(mtype, params, sender(), want.products)
-                    if want.required or _is_wanted(product, want.products):
-                        arguments[name] = product
-                elif want.required and want.may_be_none:
-                    arguments[name] = None
-                elif want.required:
-                    needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
-                    raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
+                arguments.update(_object_for(name, want, mtype, params, sender))
             elif name in given:
                 arguments[name] = self._decode(name, want.decode, given[name])
             elif name in about:
@@ -193,8 +185,9 @@ def _wrapped(function: Any) -> Any:
     if wrapped is None and not inspect.isroutine(function) and not inspect.isclass(function):
         function = function.__call__
         wrapped = getattr(function, "__wrapped__", None)
-    # the function within a decorated method still takes self
-    return types.MethodType(wrapped, function.__self__) if wrapped is not None and inspect.ismethod(function) else wrapped
+    if wrapped is not None and inspect.ismethod(function):  # the function within still takes self
+        return types.MethodType(wrapped, function.__self__)
+    return wrapped
 
 
 def _code_of(function: Any) -> Any:
@@ -227,6 +220,19 @@ def _names_in(hint: Any) -> frozenset[str]:
     if typing.get_origin(hint) in _UNIONS:
         return frozenset().union(*(_names_in(kind) for kind in typing.get_args(hint)))
     return frozenset(("None" if hint is type(None) else getattr(hint, "__name__", ""),))
+
+
+def _object_for(
+    name: str, want: _Want, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
+) -> dict[str, Any]:
+    """The argument that is made of a whole message; none if its default is to stay."""
+    if _brings(params, want.products):
+        product = _product_of(mtype, params, sender(), want.products)
+        return {name: product} if want.required or _is_wanted(product, want.products) else {}
+    if want.required and not want.may_be_none:
+        needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
+        raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
+    return {name: None} if want.required else {}
 
 
 def _brings(params: Mapping[str, Any], wanted: frozenset[str]) -> bool:

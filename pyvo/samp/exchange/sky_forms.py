@@ -123,8 +123,8 @@ def position_of(obj: Any) -> Product | None:
     except Exception as error:  # of astropy, about whatever it tried first
         frame = coordinates.frame.name
         raise SAMPTypeError(
-            f"A position in the frame {frame} cannot be sent unless all is known (time, location, distance...) by which "
-            f"it can be converted to ICRS: {error}"
+            f"A position in the frame {frame} cannot be sent unless all is known (time, location, distance...) by "
+            f"which it can be converted to ICRS: {error}"
         ) from error
     if not (math.isfinite(ra) and math.isfinite(dec)):
         raise SAMPTypeError(f"A position with coordinates that are not finite (ra {ra}, dec {dec}) cannot be sent")
