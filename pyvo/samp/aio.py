@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .aio_incoming import AsyncIncoming
+from .clientside.handlers import is_coroutine_function
 from .clientside.received_calls import in_same_call
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.responding import respond_with
@@ -196,7 +197,7 @@ class AsyncSAMPClient:
         """
         await self._run(self.client.ds9, cmd, **kwargs)
 
-    async def ds9_get(self, cmd: str, **kwargs: Any) -> str:
+    async def ds9_get(self, cmd: str, **kwargs: Any) -> Any:
         """
         Ask DS9 for something.
 
@@ -207,7 +208,7 @@ class AsyncSAMPClient:
         **kwargs
             As of ``SAMPIntegratedClient.ds9.get``.
         """
-        return str(await self._run(self.client.ds9.get, cmd, **kwargs))
+        return await self._run(self.client.ds9.get, cmd, **kwargs)
 
     # Receiving
 
@@ -257,7 +258,7 @@ class AsyncSAMPClient:
         """
 
         def bind(function: Function) -> Function:
-            run = self._run_coroutine if inspect.iscoroutinefunction(function) else self.client.client.run_handler
+            run = self._run_coroutine if is_coroutine_function(function) else self._run_handler
             self.client.bind_receive_message(mtype, respond_with(self.client._bench, function, run))
             return function
 
@@ -289,11 +290,21 @@ class AsyncSAMPClient:
             raise SAMPClientError("There is no event loop yet")
         self._loop.call_soon_threadsafe(job)
 
+    def _run_handler(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a function in the event loop; what it returns may be a coroutine, as of one with a decorator."""
+        value = self.client.client.run_handler(function, **arguments)
+        return self._await(value) if inspect.iscoroutine(value) else value
+
     def _run_coroutine(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a coroutine function in the event loop, and wait for it in this thread, which is the client's."""
+        """Run a coroutine function in the event loop."""
+        return self._await(function(**arguments))
+
+    def _await(self, coroutine: Any) -> Any:
+        """Have the event loop run a coroutine, and wait for it in this thread, which is the client's."""
         if self._loop is None:
+            coroutine.close()
             raise SAMPClientError("There is no event loop yet")
-        task = asyncio.run_coroutine_threadsafe(function(**arguments), self._loop)
+        task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         self._tasks.add(task)
         try:
             return task.result()

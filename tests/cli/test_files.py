@@ -139,6 +139,21 @@ def test_send(samp: Samp, viewer: Make, csv: Path) -> None:
     assert report["recipients"][0]["status"] == "samp.ok"
 
 
+def test_send_with_an_mtype(samp: Samp, viewer: Make, tmp_path: Path) -> None:
+    """Files and URLs go as they are, to a client that is known by a part of its name."""
+    viewer("SAOImageDS9", "x-asdf.load")
+    (tmp_path / "a.asdf").write_bytes(b"#ASDF 1.0.0\n")
+    for place in (tmp_path / "a.asdf", "s3://bucket/a.asdf"):
+        done = samp("send", place, "--mtype", "x-asdf.load", "--to", "ds9", "--json")
+        assert done.status == 0, done.err
+        (entry,) = json.loads(done.out)["recipients"]
+        assert entry["url"] == (place if isinstance(place, str) else place.as_uri())
+        assert (entry["name"], entry["mtype"]) == ("SAOImageDS9", "x-asdf.load")
+    done = samp("send", tmp_path / "b.asdf", "--mtype", "x-asdf.load")
+    assert done.status == 1
+    assert "There is no file" in done.err
+
+
 def test_send_by_content(samp: Samp, viewer: Make, tmp_path: Path) -> None:
     """An image goes to those who show images, whatever the file is called."""
     viewer("Tables", "table.load.fits")

@@ -105,7 +105,7 @@ def test_parts_of_names(samp: Samp, viewer: Make) -> None:
     assert samp("notify", "a.b", "--to", "twin").out == "Notified Twin (c4)\n"
     done = samp("notify", "a.b", "--to", "win")
     assert done.status == 2
-    assert "give an id: c2, c3, c4" in done.err
+    assert "'win' may mean Twin, Twin 1, Twin 2; give an id: c2, c3, c4" in done.err
     assert samp("notify", "a.b", "--to", "").status == 4
 
 
@@ -121,6 +121,17 @@ def test_call(samp: Samp, viewer: Make) -> None:
     done = samp("call", "a.b", "--to", "c1", "--json")
     response = {"id": "c1", "name": "One", "status": "samp.ok", "result": {"value": "42"}}
     assert json.loads(done.out) == {"mtype": "a.b", "responses": [response]}
+
+
+def test_call_shows_all(samp: Samp, viewer: Make) -> None:
+    """What stands beside status, result and error, too."""
+    response = {"samp.status": "samp.ok", "samp.result": {"url": "file:///x"}, "x.more": "y"}
+    viewer("One", "a.b", response=response)
+    done = samp("call", "a.b")
+    assert done.out.splitlines() == ["One (c1): samp.ok", "    url = file:///x", "    x.more = y"]
+    (entry,) = json.loads(samp("call", "a.b", "--json").out)["responses"]
+    assert entry["x.more"] == "y"
+    assert entry["result"] == {"url": "file:///x"}
 
 
 def test_call_that_fails(samp: Samp, viewer: Make) -> None:

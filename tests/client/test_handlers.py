@@ -123,3 +123,20 @@ def test_turns() -> None:
         raise RuntimeError
     assert ended[-1] == "third"
     assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "takes_id"),
+    [
+        (lambda private_key, sender_id, mtype, params, extra, more=None: None, False),
+        (lambda key, sender, MType, params, extra, more=None: None, False),
+        (lambda private_key, sender_id, msg_id, mtype, params, extra=None: None, True),
+        (lambda a, b, c, d, e, f=None: None, True),
+        (lambda *args: None, True),
+        (lambda key, sender, *mtype: None, True),
+        (lambda key, sender, mtype, params, extra, more: None, True),
+    ],
+)
+def test_the_msg_id_and_defaults(handler: Any, takes_id: bool) -> None:
+    """Where five or six arguments are possible, the name of the third parameter tells which."""
+    assert Binding.of(handler, None).takes_id is takes_id

@@ -72,3 +72,47 @@ def test_nameless(hub: SAMPHubServer, connect: Connect) -> None:
     for name in ("Carol", ""):
         with pytest.raises(SAMPProxyError, match="no name"):
             alice.enotify(name, "samp.app.ping")
+
+
+def test_parts_of_names(hub: SAMPHubServer, connect: Connect) -> None:
+    """A part of a name, in upper or lower case, means the one client that has it; several are listed, not guessed."""
+    alice, topcat = connect("Alice"), connect("My TOPCAT")
+    record = Record(topcat)
+    topcat.bind_receive_notification("test.x", record)
+    for part in ("topcat", "TopCat", " y T "):
+        alice.enotify(part, "test.x")
+        record.next()
+        assert alice.get_metadata(part)["samp.name"] == "My TOPCAT"
+    with pytest.raises(KeyError):
+        find_client_id(alice, "topcat")
+    other = connect("TOPCAT 2")
+    with pytest.raises(SAMPClientError) as caught:
+        alice.enotify("topcat", "test.x")
+    ids = f"{topcat.get_public_id()}, {other.get_public_id()}"
+    assert str(caught.value) == f"'topcat' may mean My TOPCAT, TOPCAT 2; give an id: {ids}"
+    exact = connect("topcat")
+    assert alice.get_metadata("TOPCAT") == {"samp.name": "topcat"}
+    exact.disconnect()
+
+
+def test_what_is_no_part_of_a_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """A single letter, the id of a client that has left, and a part of the hub's name."""
+    alice, bob = connect("Alice"), connect("Bob")
+    gone = str(bob.get_public_id())
+    bob.disconnect()
+    connect(f"x{gone}x")
+    hub_name = alice.get_metadata("hub")["samp.name"]
+    for text in (gone, "x", hub_name[1:]):
+        with pytest.raises(SAMPProxyError, match="No client has the id or name"):
+            alice.enotify(text, "test.x")
+
+
+@pytest.mark.parametrize("name", ["SAOImageDS9", "ds9", "DS9"])
+@pytest.mark.parametrize("wanted", ["SAOImageDS9", "saoimageds9", "ds9", "DS9"])
+def test_names_of_ds9(hub: SAMPHubServer, connect: Connect, name: str, wanted: str) -> None:
+    """DS9 8.4.1 calls itself SAOImageDS9, DS9 8.6 ds9; either name finds either."""
+    alice, ds9 = connect("Alice"), connect(name)
+    connect("ds9 helper")
+    assert alice.get_metadata(wanted)["samp.name"] == name
+    assert alice.wait_for(wanted, 10).id == alice.clients[wanted].id == ds9.get_public_id()
+    assert wanted in alice.clients

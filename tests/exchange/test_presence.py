@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError
@@ -111,6 +112,42 @@ def test_waiting(pair: Pair, connect: Connect) -> None:
         alice.wait_for("dora", 0.1)
     with pytest.raises(SAMPTimeoutError, match="'carol' that takes x-test.b"):
         alice.wait_for("carol", 0.1, "x-test.b")
+
+
+def test_parts_of_names(pair: Pair, connect: Connect) -> None:
+    """One client with that part is waited for; several are listed; a whole name goes first."""
+    alice, _ = pair
+    one = connect("My viewer")
+    one.bind_receive_call("x-test.a", lambda *args: None)
+    assert alice.wait_for("VIEWER", 10).id == alice.clients["viewer"].id == one.get_public_id()
+    two = connect("Your viewer")
+    two.bind_receive_call("x-test.b", lambda *args: None)
+    assert alice.wait_for("viewer", 10, "x-test.b").id == two.get_public_id()
+    with pytest.raises(SAMPClientError, match=r"'viewer' may mean My viewer, Your viewer; give an id: c\d+, c\d+"):
+        alice.wait_for("viewer", 10)
+    with pytest.raises(SAMPClientError, match="may mean"):
+        alice.clients["viewer"]
+    assert "viewer" in alice.clients
+    assert "viewers" not in alice.clients
+    assert "v" not in alice.clients
+    assert 3 not in alice.clients
+    named = connect("viewer")
+    named.bind_receive_call("x-test.a", lambda *args: None)
+    assert alice.wait_for("Viewer", 10, "x-test.a").id in {named.get_public_id(), one.get_public_id()}
+    assert alice.wait_for(str(named.get_public_id()), 10).name == "viewer"
+    assert alice.wait_for("viewer", 10).id == named.get_public_id()
+
+
+def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
+    """When it has left, no other client is sent what was for it, whatever that is called."""
+    alice, bob = pair
+    entry = alice.clients["Bob"]
+    bob.disconnect()
+    connect(entry.id)
+    with pytest.raises(SAMPClientError, match="No client has the id"):
+        alice.send(np.zeros((2, 2)), to=entry)
+    with pytest.raises(SAMPClientError, match="One client can be asked, not 2"):
+        alice.get_position([connect("P").get_public_id(), connect("Q").get_public_id()])
 
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.io.votable import from_table, parse
-from astropy.nddata import CCDData, NDData
+from astropy.nddata import CCDData, Cutout2D, NDData
 from astropy.table import QTable, Table
+from astropy.utils.masked import Masked
 
 from pyvo.samp import SAMPClientError, SAMPTypeError, SAMPValueError
 from pyvo.samp.exchange.forms import Product
@@ -240,3 +242,85 @@ def test_a_client_loads_nothing_of_this(python_environment: dict[str, str]) -> N
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=python_environment, check=True, timeout=30)
+
+
+# Images by their attributes
+
+
+class Image:
+    """What some library calls an image."""
+
+    def __init__(self, data: Any, **attributes: Any) -> None:
+        self.data = data
+        self.__dict__.update(attributes)
+
+
+def test_whatever_has_data_and_a_wcs() -> None:
+    """A Cutout2D, and all that looks like one: with its coordinates, unit, mask and header."""
+    pixels = np.arange(100.0).reshape(10, 10)
+    cutout = Cutout2D(pixels, (5, 4), (3, 4), wcs=wcs())
+    product = product_of(cutout)
+    assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
+    (hdu,) = fits.open(written(product, "image.load.fits"))
+    assert hdu.data.tolist() == cutout.data.tolist()
+    assert hdu.header["CRPIX1"] == cutout.wcs.wcs.crpix[0]
+    for obj in (
+        Image(np.ma.masked_greater(pixels, 50) * 1.0, wcs=wcs(), unit=u.Jy, meta={"OBJECT": "M 1"}),
+        Image(Masked(pixels * u.Jy, mask=pixels > 50), wcs=wcs(), meta=fits.Header({"OBJECT": "M 1"})),
+        Image(pixels, wcs=wcs(), unit="Jy", mask=pixels > 50, meta={"name": "M 1"}),
+    ):
+        product = product_of(obj)
+        assert product.name == "M 1"
+        (hdu,) = fits.open(written(product, "image.load.fits"))
+        assert (hdu.header["BUNIT"], hdu.header["CRVAL1"]) == ("Jy", 10)
+        assert np.isnan(hdu.data).sum() == 49
+        assert hdu.data[0, 3] == 3
+    (hdu,) = fits.open(written(product_of(Cutout2D(pixels, (5, 4), 3)), "image.load.fits"))
+    assert hdu.data.shape == (3, 3)
+
+
+class Raises:
+    """Something whose attributes are no more to be had."""
+
+    def to_table(self) -> Table:
+        raise RuntimeError("the session has ended")
+
+
+def closed(directory: Path) -> fits.HDUList:
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(directory / "x.fits")
+    with fits.open(directory / "x.fits") as hdus:
+        return hdus
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Table, "The class Table itself cannot be sent"),
+        (Raises, r"Raises cannot be sent: .*\(RuntimeError: the session has ended\)"),
+        (lambda: SkyCoord(np.nan, 1, unit="deg"), r"coordinates that are not finite \(ra nan, dec 1"),
+        (lambda: SkyCoord(10, 20, unit="deg", frame="altaz"), "A position in the frame altaz cannot be sent unless"),
+        (lambda: np.zeros((0, 5)), r"without pixels \(of shape \(0, 5\)\)"),
+        (lambda: NDData(np.zeros((0, 5))), "NDData without pixels"),
+        (lambda: NDData(np.zeros((2, 2), complex)), "NDData with data of type complex128 is no image"),
+        (lambda: Image(np.array([["a"]]), wcs=None), "Image with data of type <U1 is no image"),
+        (lambda: Image(np.zeros(3), wcs=None), "Image with data of 1 dimensions is no image"),
+        (lambda: Image([[1, 2]], wcs=None), "An object of type tests.Image cannot be sent. What can: Table"),
+        (lambda: Image(np.zeros((2, 2))), "An object of type tests.Image cannot be sent. What can: Table"),
+    ],
+)
+def test_reasons_that_a_person_understands(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(SAMPTypeError, match=text):
+        product_of(make())
+
+
+def test_a_text_that_is_no_path() -> None:
+    """Somebody may give the content of a file in place of its name."""
+    with pytest.raises(FileNotFoundError, match="There is no file '<VOTABLE") as caught:
+        product_of("<VOTABLE>" * 10_000)
+    assert len(str(caught.value)) < 1000
+
+
+def test_hdus_of_a_closed_file(tmp_path: Path) -> None:
+    """The pixels are read when they are first wanted: too late."""
+    with pytest.raises(SAMPTypeError, match="The file that the HDUs come from is closed"):
+        written(product_of(closed(tmp_path)), "image.load.fits")

@@ -522,7 +522,7 @@ def test_methods_partials_and_objects(pair: Pair) -> None:
 
 
 def test_what_is_no_handler(pair: Pair) -> None:
-    for bad in (3, lambda *args: None, eval("lambda x, /: None")):
+    for bad in (3, lambda *args: None, eval("lambda x, /: None"), dict.fromkeys, max):
         with pytest.raises(SAMPClientError):
             pair[1].on("x-test.a")(bad)
     with pytest.raises(ValueError, match="x-test"):

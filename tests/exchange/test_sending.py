@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bz2
 import logging
 import os
 import subprocess
@@ -28,6 +29,7 @@ from pyvo.samp import (
     SAMPIntegratedClient,
     SAMPResponseError,
     SAMPTypeError,
+    SAMPValueError,
     SAMPWarning,
 )
 from pyvo.samp.exchange import writing
@@ -54,6 +56,14 @@ class Reader:
         self.params.append(params)
         with fetched(params["url"]) as path:
             self.loaded.append(read_image(path) if mtype.startswith("image") else read_table(path))
+        self.client.ereply(msg_id, "samp.ok", {})
+
+
+class Recorder(Reader):
+    """A client that reads nothing of what it is sent."""
+
+    def __call__(self, key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        self.params.append(params)
         self.client.ereply(msg_id, "samp.ok", {})
 
 
@@ -282,6 +292,87 @@ def test_an_mtype_of_ones_own(pair: Pair, image: CCDData, tmp_path: Path) -> Non
     assert alice.send(path, mtype="image.load.fits", extra_thing="1").ok
     assert reader.params[0]["extra_thing"] == "1"
     assert reader.params[0]["url"] == path.as_uri()
+
+
+PLACES = {
+    "packed.fits.bz2": "image.load.fits",
+    "own.asdf": "x-asdf.load",
+    "stars.csv": "table.load.votable",
+    "empty": "image.load.fits",
+    "half.fits": "table.load.fits",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_file_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path, name: str) -> None:
+    """The user says what it is, and is obeyed, whatever is in it."""
+    alice, bob = pair
+    contents = {"stars.csv": b"a,b\n1,2\n", "empty": b"", "half.fits": b"SIMPLE  ="}
+    path = tmp_path / name
+    path.write_bytes(contents.get(name, bz2.compress(b"SIMPLE  =")))
+    reader = Recorder(bob, PLACES[name])
+    for place in (path, str(path), path.as_uri()):
+        report = alice.send(place, to="bob", mtype=PLACES[name])
+        assert report.ok, report
+    for params in reader.params:
+        assert (params["url"], params["name"]) == (path.as_uri(), name)
+    kind = PLACES[name].partition(".")[0]
+    assert report.kind == (kind if kind in {"table", "image"} else "file")
+    assert (f"{kind}-id" in reader.params[0]) == (report.kind == kind)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("ftp://archive.example/dir/a%20b.fits", "a b.fits"),
+        ("http://127.0.0.1:9/a.fits?size=3#x", "a.fits"),
+        ("s3://bucket/a.fits", "a.fits"),
+        ("gs://bucket/dir/", "dir"),
+        ("ivo://example/x", "x"),
+        ("vos:me/a.fits", "a.fits"),
+        ("data:image/png;base64,iVBORw0KGgo=", "png;base64,iVBORw0KGgo="),
+        ("file://elsewhere.example/a.fits", "a.fits"),
+        ("file:///only/there/a.fits", "a.fits"),
+        ("http://[", "["),
+    ],
+)
+def test_a_url_goes_as_it_is_with_an_mtype(pair: Pair, url: str, name: str) -> None:
+    """Of whatever scheme; nobody here reads it."""
+    alice, bob = pair
+    reader = Recorder(bob, "image.load.fits")
+    assert alice.send(url, to="bob", mtype="image.load.fits").ok
+    assert reader.params[0]["url"] == url
+    assert reader.params[0]["name"] == name
+
+
+def test_a_directory_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path) -> None:
+    """Some formats are directories: HiPS, Measurement Sets, Zarr."""
+    alice, bob = pair
+    reader = Recorder(bob, "x-ms.load")
+    assert alice.send(tmp_path, to="bob", mtype="x-ms.load").ok
+    assert reader.params[0]["url"] == tmp_path.as_uri()
+
+
+def test_mistakes_with_an_mtype(pair: Pair, tmp_path: Path, table: Table) -> None:
+    """A path of nothing, what is no MType, and an object that has no such form."""
+    alice, _ = pair
+    for place in (tmp_path / "x", "x.fits", "a\0b", "no file " * 1000):
+        with pytest.raises(FileNotFoundError, match="There is no file"):
+            alice.send(place, mtype="image.load.fits")
+    with pytest.raises(SAMPValueError):
+        alice.send(tmp_path, mtype="a.*")
+    with pytest.raises(SAMPTypeError, match=r"A table cannot be sent as x\.y; it can as table\.load\.votable"):
+        alice.send(table, mtype="x.y")
+
+
+def test_aladin_is_told_by_a_script(pair: Pair, tmp_path: Path) -> None:
+    """That MType has no url."""
+    alice, bob = pair
+    (tmp_path / "m.fits").touch()
+    seen: list[str] = []
+    bob.on("script.aladin.send")(lambda script: seen.extend([script]))
+    assert alice.send(tmp_path / "m.fits", to="bob", mtype="script.aladin.send").ok
+    assert seen == [f"m_fits=load {tmp_path / 'm.fits'}"]
 
 
 @pytest.mark.parametrize("name", ["with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits", "plain.fits"])

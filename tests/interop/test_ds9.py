@@ -2,13 +2,15 @@
 """DS9 as a member of our hub. Its HTTP is its own: no Host header, lines ended by LF, a connection per request."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPResponseError, SAMPTimeoutError
 
 from .conftest import Run
 from .programs import Screen
@@ -69,3 +71,72 @@ def test_ds9_answers_many_calls_at_once(hub: SAMPHubServer, connect: Connect, sh
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(lambda command: ask(client, ds9, command), commands * 10))
     assert answers == expected * 10
+
+
+@pytest.fixture
+def asked(
+    hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path, home: Path
+) -> Iterator[SAMPIntegratedClient]:
+    """A client to whose hub a DS9 is connected that shows an image and a region. DS9 leaves no file behind."""
+    client = connect("asker")
+    show("ds9", "-xpa", "no", TMP=str(home))
+    client.wait_for("ds9", 60, "ds9.get")
+    url = write_image(tmp_path)
+    assert client.send(url, to="ds9", mtype="image.load.fits").ok
+    client.ds9("regions command {circle 20 20 5}")
+    yield client
+    # one of a question that was not answered may be there, without content
+    assert [path.name for path in home.glob("ds9*.xpa*") if path.stat().st_size] == []
+
+
+def test_long_answers(asked: SAMPIntegratedClient, tmp_path: Path) -> None:
+    """They come as what they are, and are what DS9 shows."""
+    ask = asked.ds9.get
+    pixels = fits.getdata(tmp_path / "crab.fits", memmap=False)
+    assert "circle(20" in ask("regions")
+    assert "CRVAL1" in ask("fits header")
+    values = sorted(float(value) for value in ask("data image 1 1 2 2 yes").split())
+    assert values == pytest.approx(sorted(pixels[:2, :2].ravel()), rel=1e-4)
+    hdus = ask("fits")
+    assert isinstance(hdus, fits.HDUList)
+    assert np.array_equal(hdus[0].data, pixels)
+    assert np.array_equal(np.frombuffer(ask("array little"), "<f4").reshape(pixels.shape), pixels)
+    assert ask("png").startswith(b"\x89PNG")
+    assert ask("nrrd").startswith(b"NRRD")
+    assert ask("fits size").split() == [str(WIDTH), str(HEIGHT)]
+    assert asked.get_position("ds9").ra.deg == pytest.approx(RA, abs=0.01)
+    with pytest.raises(SAMPTimeoutError, match=r"has not answered ds9\.get 'plot list' within 2 s"):
+        ask("plot list", timeout=2)
+    with pytest.raises(SAMPClientError, match="cannot be read"):
+        ask("rgbarray")
+    assert ask("version").startswith(("SAOImageDS9 ", "ds9 "))
+
+
+def questions() -> list[tuple[str, str]]:
+    text = (Path(__file__).parent / "ds9_questions.txt").read_text()
+    return [(kind, question) for kind, _, question in
+            (line.partition("\t") for line in text.splitlines() if not line.startswith("#"))]
+
+
+KINDS = {"str": str, "file": str, "bytes": bytes, "FITS": fits.HDUList, "bytes?": bytes, "network": str}
+ERRORS = {
+    "silent": SAMPTimeoutError, "missing": SAMPClientError, "error": SAMPResponseError, "network": SAMPResponseError,
+    "bytes?": SAMPResponseError,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_questions(asked: SAMPIntegratedClient) -> None:
+    """Every question of the reference manual gives a str, bytes or an HDUList, or an error in time."""
+    bad = []
+    for kind, question in questions():
+        try:
+            answer = asked.ds9.get(question, timeout=2 if kind == "silent" else 20)
+        except (SAMPTimeoutError, SAMPClientError, SAMPResponseError) as error:
+            if type(error) is not ERRORS.get(kind):
+                bad.append((kind, question, repr(error)))
+        else:
+            if not isinstance(answer, KINDS.get(kind, ())):
+                bad.append((kind, question, repr(answer)[:100]))
+    assert bad == []

@@ -31,6 +31,8 @@ EPILOG = epilog(
 )
 
 TAG = "samp-call"
+#: What a response consists of (R17); it may have more.
+_PARTS = ("samp.status", "samp.result", "samp.error")
 _COLOURS = {SAMP_STATUS_OK: "green", SAMP_STATUS_ERROR: "red"}
 
 #: Who answered and what; no response for who did not answer in time.
@@ -140,8 +142,8 @@ def show_answer(answer: Answer, directory: Directory, style: Style) -> None:
         return
     status = str(response.get("samp.status"))
     print(f"{name}: {style(clean(status), _COLOURS.get(status, 'yellow'))}")
-    for part in ("samp.error", "samp.result"):
-        values = response.get(part)
+    rest = {key: value for key, value in response.items() if key not in _PARTS}
+    for values in (response.get("samp.error"), response.get("samp.result"), rest):
         for key, value in values.items() if isinstance(values, dict) else ():
             if key != "samp.debugtxt":  # stack traces, usually; --json has them
                 print(f"    {style(clean(key), 'dim')} = {clean(value, 2000)}")
@@ -154,6 +156,7 @@ def _as_json(answer: Answer, directory: Directory) -> dict[str, Any]:
     if response is not None:
         entry["status"] = response.get("samp.status")
         entry |= {part: response[f"samp.{part}"] for part in ("result", "error") if f"samp.{part}" in response}
+        entry |= {key: value for key, value in response.items() if key not in _PARTS}
     return entry
 
 

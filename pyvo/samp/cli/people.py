@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ..clientside.names import clients_named, names_of_clients
+from ..clientside.names import ambiguous, find_id, names_of_clients
 from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from .status import CommandError, Status
-from .terminal import title
+from .terminal import clean, title
 
 __all__ = ["METADATA", "Directory", "find", "find_takers", "join", "next_item"]
 
@@ -108,7 +108,7 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     client : SAMPIntegratedClient
         A connected client.
     wanted : iterable of str
-        Ids, or names in upper or lower case, or parts of such names: ``ds9`` calls itself SAOImageDS9.
+        Ids, or names in upper or lower case, or parts of such names: DS9 calls itself SAOImageDS9.
 
     Returns
     -------
@@ -123,9 +123,9 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     names = names_of_clients(client)
     found: dict[str, None] = {}
     for text in wanted:
-        ids = [text] if text in names else clients_named(names, text) or _with_part(names, text)
+        ids = find_id(names, text, client.client.hub_id)
         if len(ids) > 1:
-            raise CommandError(Status.USAGE, f"Several clients are called {text!r}; give an id: {', '.join(ids)}")
+            raise CommandError(Status.USAGE, clean(str(ambiguous(names, text, ids)), 500))
         if not ids:
             present = ", ".join(title(client_id, name) for client_id, name in names.items()) or "nobody"
             raise CommandError(Status.NOBODY, f"No client has the id or name {text!r}. Connected: {present}.")
@@ -163,10 +163,6 @@ def find_takers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str)
         text = f"{titles} does not take {mtype}." if len(ids) == 1 else f"None of them takes {mtype}: {titles}."
         raise CommandError(Status.NOBODY, f"{text} `samp list` shows who takes what.")
     return ids
-
-
-def _with_part(names: Mapping[str, str], text: str) -> list[str]:
-    return [client_id for client_id, name in names.items() if text and text.casefold() in name.casefold()]
 
 
 class Directory:

@@ -21,6 +21,7 @@ EPILOG = epilog(
   samp send stars.csv --to topcat          converted to what TOPCAT reads
   samp send https://example.org/m51.fits --to ds9 --to aladin
   samp send spectrum.fits --mtype spectrum.load.ssa-generic
+  samp send m51.fits.bz2 --mtype image.load.fits       whatever it holds
 """,
     {
         0: "all recipients have it",
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_recipient_arguments(parser)
     parser.add_argument("--name", help="the name that the recipients show (default: that of the file)")
-    parser.add_argument("--mtype", type=mtype, help="the MType to use, if the content does not tell")
+    parser.add_argument("--mtype", type=mtype, help="the MType to use; the file or URL is sent as it is")
     parser.add_argument(
         "--timeout",
         type=seconds,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,8 @@ from ..errors import SAMPClientError
 from ..protocol import SAMPValue, best_match, check_pattern, encode, subtypes
 from .received_calls import ReceivedCall
 
-__all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text"]
+__all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text", "is_coroutine_function",
+           "refuse_coroutine_function"]
 
 Handler = Callable[..., Any]
 Map = dict[str, Any]
@@ -72,18 +74,17 @@ class Binding(NamedTuple):
         assert isinstance(copied, dict)
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-            raise SAMPClientError(f"{function!r} is a coroutine function: AsyncSAMPClient.on takes such handlers")
+        refuse_coroutine_function(function)
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # some functions written in C do not tell; the usual is assumed
             return cls(function, True, copied)
-        for count in (6, 5):
-            try:
-                signature.bind(*range(count))
-            except TypeError:
-                continue
-            return cls(function, count == 6, copied)
+        counts = [count for count in (6, 5) if _takes(signature, count)]
+        if counts:
+            # with defaults, both may be possible: then the name of the third parameter tells
+            third = [*signature.parameters.values(), None, None, None][2]
+            is_mtype = third is not None and third.kind is not third.VAR_POSITIONAL and "mtype" in third.name.lower()
+            return cls(function, counts[0] == 6 and not (5 in counts and is_mtype), copied)
         raise SAMPClientError(
             f"The handler {function!r} takes {signature}. It must take (private_key, sender_id, msg_id, mtype, "
             "params, extra), or the same without msg_id."
@@ -97,6 +98,30 @@ class Binding(NamedTuple):
         if self.takes_id:
             return self.function(private_key, sender_id, msg_id, mtype, params, extra)
         return self.function(private_key, sender_id, mtype, params, extra)
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a function, a partial of one or an object to call is a coroutine function."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or (
+        callable(function) and inspect.iscoroutinefunction(type(function).__call__)
+    )
+
+
+def refuse_coroutine_function(function: object, *, is_one: bool = False) -> None:
+    """Raise an error for a coroutine function, which nothing here would await."""
+    if is_one or is_coroutine_function(function):
+        title = function if isinstance(function, str) else repr(function)
+        raise SAMPClientError(f"{title} is a coroutine function: AsyncSAMPClient.on takes such handlers")
 
 
 class Handlers:
@@ -151,6 +176,7 @@ class Handlers:
         """Have the responses to calls with a tag handled by a function (R20)."""
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
+        refuse_coroutine_function(function)
         with self._lock:
             self.responses = {**self.responses, str(encode(msg_tag, "msg_tag")): function}
 

@@ -1,21 +1,29 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Finding clients by their names.
+Find clients by their names.
 
-An id is tried first, so that who knows the id pays nothing. Nothing is remembered: names may be changed, and a
-second client of the same name may come at any time.
+The id is tried first, so that a program that knows the id pays nothing. Nothing is cached: a client may change its
+name, and a second client of the same name may come at any time. An id goes before a name, a whole name before another
+name of the same program, and that before a part of a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from ..errors import SAMPClientError, SAMPProxyError
 
-__all__ = ["addressed", "clients_named", "names_of_clients"]
+__all__ = ["addressed", "ambiguous", "clients_called", "clients_named", "clients_with_part", "find_id",
+           "names_of_clients", "no_such_client"]
 
 T = TypeVar("T")
+
+#: Names that one program has in its different versions: DS9 8.4.1 calls itself SAOImageDS9, DS9 8.6 ds9.
+_SAME_PROGRAM = {"saoimageds9": "ds9"}
+#: The ids that hubs give. The id of a client that has left must not pass for a part of another client's name.
+_LIKE_AN_ID = re.compile(r"(c|cli#)\d+", re.ASCII)
 
 
 class _Hub(Protocol):
@@ -24,8 +32,16 @@ class _Hub(Protocol):
     def get_registered_clients(self, private_key: str) -> list[str]: ...
 
 
+class _Client(Protocol):
+    @property
+    def hub_id(self) -> str | None: ...
+
+
 class Connected(Protocol):
     """A client with a connection."""
+
+    @property
+    def client(self) -> _Client: ...
 
     @property
     def hub(self) -> _Hub: ...
@@ -59,7 +75,7 @@ def names_of_clients(conn: Connected) -> dict[str, str]:
     return names
 
 
-def clients_named(names: dict[str, str], name: str) -> list[str]:
+def clients_named(names: Mapping[str, str], name: str) -> list[str]:
     """
     List the ids of the clients that have a name, in upper or lower case.
 
@@ -76,16 +92,86 @@ def clients_named(names: dict[str, str], name: str) -> list[str]:
     return [client_id for client_id, other in names.items() if other.casefold() == wanted]
 
 
+def clients_called(names: Mapping[str, str], name: str) -> list[str]:
+    """
+    List the ids of the clients that have a name, or else another name of the same program.
+
+    Parameters
+    ----------
+    names : mapping
+        From ids to names.
+    name : str
+        The name, in upper or lower case.
+    """
+    return clients_named(names, name) or clients_named({i: _usual(other) for i, other in names.items()}, _usual(name))
+
+
+def _usual(name: str) -> str:
+    return _SAME_PROGRAM.get(name.casefold(), name)
+
+
+def clients_with_part(names: Mapping[str, str], part: str) -> list[str]:
+    """
+    List the ids of the clients whose names contain a text of two letters or more.
+
+    Parameters
+    ----------
+    names : mapping
+        From ids to names, without the hub.
+    part : str
+        The text, in upper or lower case.
+    """
+    wanted = part.strip().casefold()
+    if len(wanted) < 2 or _LIKE_AN_ID.fullmatch(wanted):
+        return []
+    return [client_id for client_id, name in names.items() if wanted in name.casefold()]
+
+
+def find_id(names: Mapping[str, str], who: str, hub_id: str | None) -> list[str]:
+    """
+    List the ids of the clients that a text may mean: more than one if it is ambiguous.
+
+    Parameters
+    ----------
+    names : mapping
+        From ids to names.
+    who : str
+        An id, a name, or a part of a name.
+    hub_id : str or None
+        The id of the hub, which is not found by a part of its name.
+    """
+    if who in names:
+        return [who]
+    others = {client_id: name for client_id, name in names.items() if client_id != hub_id}
+    return clients_called(names, who) or clients_with_part(others, who)
+
+
+def ambiguous(names: Mapping[str, str], who: str, found: list[str]) -> SAMPClientError:
+    """Make the error for a text that may mean several clients."""
+    others = sorted({names[client_id] for client_id in found})
+    is_name = {name.casefold() for name in others} == {who.casefold()}
+    what = f"Several clients are called {who!r}" if is_name else f"{who!r} may mean {', '.join(others)}"
+    return SAMPClientError(f"{what}; give an id: {', '.join(found)}")
+
+
+def no_such_client(names: Mapping[str, str], who: str) -> str:
+    """The text of the error for a text that means no client."""
+    present = ", ".join(f"{name or '(no name)'} ({client_id})" for client_id, name in names.items())
+    return f"No client has the id or name {who!r}. " + (
+        f"Connected are: {present}" if present else "No other client is connected"
+    )
+
+
 def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) -> T:
     """
-    Do something with a client that is given by its id or by its name.
+    Do something with a client that is given by its id, its name or a part of its name.
 
     Parameters
     ----------
     conn : SAMPIntegratedClient
         A connected client.
     recipient : str
-        Id or name.
+        Id, name, or part of a name that only one client has.
     operation : callable
         Called with the id.
 
@@ -97,7 +183,7 @@ def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) ->
     Raises
     ------
     SAMPClientError
-        Several clients have that name.
+        Several clients have that name, or that part of a name.
     SAMPProxyError
         No client has that id or name, or the hub refused the operation.
     """
@@ -108,13 +194,14 @@ def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) ->
         names = names_of_clients(conn)
         if recipient in names or recipient == conn.get_public_id():
             raise
-        found = clients_named(names, recipient)
+        found = clients_called(names, recipient)
         if not found and _is_own_name(conn, recipient):
             found = [str(conn.get_public_id())]
+        found = found or find_id(names, recipient, conn.client.hub_id)
         if not found:
-            raise _nobody(fault, recipient, names) from None
+            raise SAMPProxyError(fault.faultCode, no_such_client(names, recipient)) from None
     if len(found) > 1:
-        raise SAMPClientError(f"Several clients are called {recipient!r}; give an id: {', '.join(found)}")
+        raise ambiguous(names, recipient, found)
     return operation(found[0])
 
 
@@ -122,12 +209,3 @@ def _is_own_name(conn: Connected, name: str) -> bool:
     own_id = str(conn.get_public_id())
     own_name = conn.hub.get_metadata(str(conn.get_private_key()), own_id).get("samp.name", "")
     return bool(clients_named({own_id: str(own_name)}, name))
-
-
-def _nobody(fault: SAMPProxyError, recipient: str, names: dict[str, str]) -> SAMPProxyError:
-    present = ", ".join(f"{name or '(no name)'} ({client_id})" for client_id, name in names.items())
-    return SAMPProxyError(
-        fault.faultCode,
-        f"No client has the id or name {recipient!r}. "
-        + (f"Connected are: {present}" if present else "No other client is connected"),
-    )

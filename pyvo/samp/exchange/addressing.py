@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..clientside.names import clients_named, names_of_clients
+from ..clientside.names import ambiguous, clients_named, find_id, names_of_clients, no_such_client
 from ..errors import SAMPClientError, SAMPProxyError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def recipients_of(host: Host, to: Who) -> dict[str, str]:
     host : SAMPIntegratedClient
         A connected client.
     to : str, entry of ``client.clients``, or several of them
-        Ids or names.
+        Ids, names, or parts of names that only one client has.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def recipients_of(host: Host, to: Who) -> dict[str, str]:
     Raises
     ------
     SAMPClientError
-        One of them is not there, or there are several of that name.
+        One of them is not there, or several clients may be meant.
     """
     several = [to] if isinstance(to, str) or hasattr(to, "id") else list(to)
     names = names_of_clients(host)
@@ -52,19 +52,22 @@ def recipients_of(host: Host, to: Who) -> dict[str, str]:
 
 
 def _one(host: Host, names: dict[str, str], who: Any) -> str:
-    wanted = who if isinstance(who, str) else str(who.id)
-    if getattr(who, "session", None) not in (None, host.clients.session):
-        # An entry of an earlier list: a hub that was started since gives its id to another client
-        wanted = wanted if wanted in clients_named(names, who.name) else who.name
-    if wanted in names:
-        return wanted
-    found = clients_named(names, wanted)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SAMPClientError(f"Several clients are called {wanted!r}; give an id: {', '.join(found)}")
-    present = ", ".join(f"{name or '(no name)'} ({client_id})" for client_id, name in names.items())
-    raise SAMPClientError(f"No client has the id or name {wanted!r}. Connected are: {present or 'none'}")
+    if isinstance(who, str):
+        wanted = who
+        found = find_id(names, who, host.client.hub_id)
+    elif getattr(who, "session", None) in (None, host.clients.session):  # an entry means that client and no other
+        wanted = str(who.id)
+        found = [wanted] if wanted in names else []
+    else:  # an entry of an earlier list: a hub that was started since gives its id to another client
+        wanted = who.name
+        found = clients_named(names, wanted)
+        if str(who.id) in found:
+            found = [str(who.id)]
+    if len(found) > 1:
+        raise ambiguous(names, wanted, found)
+    if not found:
+        raise SAMPClientError(no_such_client(names, wanted))
+    return found[0]
 
 
 def find_one(host: Host, mtype: str, who: Who | None, usual_name: str) -> str:
@@ -88,8 +91,10 @@ def find_one(host: Host, mtype: str, who: Who | None, usual_name: str) -> str:
         Its id.
     """
     if who is not None:
-        (client_id,) = recipients_of(host, who)
-        return client_id
+        found = list(recipients_of(host, who))
+        if len(found) != 1:
+            raise SAMPClientError(f"One client can be asked, not {len(found)}")
+        return found[0]
     able = list(host.get_subscribed_clients(mtype))
     if len(able) != 1:
         named = [client_id for client_id in able if usual_name.casefold() in name_of(host, client_id).casefold()]

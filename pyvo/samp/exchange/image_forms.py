@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +25,13 @@ def _image(hdus: Callable[[], Any], name: str, size: int) -> Product:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VerifyWarning)
-            hdus().writeto(file, output_verify="silentfix+ignore")
+            try:
+                hdus().writeto(file, output_verify="silentfix+ignore")
+            except ValueError as error:
+                if "closed file" not in str(error):
+                    raise
+                raise SAMPTypeError("The file that the HDUs come from is closed, and their data were not read before: "
+                                    "send the path of the file, or send them before it is closed") from error
 
     return Product("image", name or "image", (Form("image.load.fits", ".fits", write, "image-id"),), size)
 
@@ -93,33 +99,55 @@ def hdulist_of(obj: Any) -> Product | None:
 
 
 def nddata_of(obj: Any) -> Product | None:
-    """Tell the forms of CCDData or NDData of two dimensions or more; None for any other object."""
-    if not is_a(obj, "astropy.nddata", "NDDataBase") or attribute(obj, "spectral_axis") is not None:
+    """Tell the forms of CCDData, NDData, Cutout2D and all else that has pixels and a WCS; None for any other object."""
+    is_nddata = is_a(obj, "astropy.nddata", "NDDataBase")
+    if attribute(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
         return None
     import numpy as np  # noqa: PLC0415
 
-    if (dimensions := np.ndim(obj.data)) < 2:
+    pixels = obj.data
+    dimensions, kind = np.ndim(pixels), np.asarray(np.ma.getdata(pixels)).dtype
+    if np.size(pixels) == 0:
+        raise SAMPTypeError(f"{type(obj).__name__} without pixels cannot be sent")
+    if dimensions < 2:
         raise SAMPTypeError(f"{type(obj).__name__} with data of {dimensions} dimensions is no image, which has two")
+    if kind.kind not in "biuf":
+        raise SAMPTypeError(f"{type(obj).__name__} with data of type {kind} is no image: FITS has no such pixels")
+    meta = attribute(obj, "meta")
+    meta = meta if isinstance(meta, Mapping) else {}
 
     def hdus() -> Any:
         from astropy.io import fits  # noqa: PLC0415
 
-        header = header_of(obj.meta, obj.wcs)
-        if obj.unit is not None:
-            header["BUNIT"] = obj.unit.to_string()
-        if obj.uncertainty is not None:
+        header = header_of(meta, attribute(obj, "wcs"))
+        unit = attribute(obj, "unit") or attribute(pixels, "unit")
+        if unit is not None:
+            header["BUNIT"] = unit.to_string() if hasattr(unit, "to_string") else str(unit)
+        if attribute(obj, "uncertainty") is not None:
             warn("Image viewers load no uncertainties: the image is sent without its own")
-        return fits.HDUList([fits.PrimaryHDU(_pixels(np.asarray(obj.data), obj.mask), header)])
+        masks = (attribute(obj, "mask"), attribute(pixels, "mask"))
+        mask = next((mask for mask in masks if mask is not None), None)
+        return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(pixels), mask), header)])
 
-    return _image(hdus, first_text(obj.meta.get("name"), obj.meta.get("OBJECT")), int(np.asarray(obj.data).nbytes))
+    return _image(hdus, first_text(meta.get("name"), meta.get("OBJECT")), int(np.asarray(pixels).nbytes))
+
+
+def _has_pixels_and_wcs(obj: Any) -> bool:
+    """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
+    return is_a(attribute(obj, "data"), "numpy", "ndarray") and hasattr(obj, "wcs")
+
+
+def _unmasked(array: Any) -> Any:
+    """The plain array; of masked arrays there are two kinds, numpy's and astropy's."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.asarray(np.ma.getdata(attribute(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
 def array_of(obj: Any) -> Product | None:
     """Tell the forms of a numpy array that is an image or a table; None for any other object."""
     if not is_a(obj, "numpy", "ndarray"):
         return None
-    import numpy as np  # noqa: PLC0415
-
     if obj.dtype.names is not None and obj.ndim == 1:
         from astropy.table import Table  # noqa: PLC0415
 
@@ -127,15 +155,16 @@ def array_of(obj: Any) -> Product | None:
     if obj.ndim < 2 or obj.dtype.kind not in "biuf":
         return None
 
+    if obj.size == 0:
+        raise SAMPTypeError(f"An image without pixels (of shape {obj.shape}) cannot be sent")
+
     def hdus() -> Any:
         from astropy.io import fits  # noqa: PLC0415
 
         header = fits.Header()
         if getattr(obj, "unit", None) is not None:
             header["BUNIT"] = obj.unit.to_string()
-        # of masked arrays there are two kinds, numpy's and astropy's
-        pixels = np.asarray(np.ma.getdata(attribute(obj, "unmasked") if hasattr(obj, "unmasked") else obj))
-        return fits.HDUList([fits.PrimaryHDU(_pixels(pixels, attribute(obj, "mask")), header)])
+        return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(obj), attribute(obj, "mask")), header)])
 
     return _image(hdus, "", int(obj.nbytes))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..clientside.handlers import Arrival
+from ..clientside.handlers import Arrival, refuse_coroutine_function
 from ..clientside.names import clients_named, names_of_clients
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
@@ -124,6 +124,7 @@ class Link:
         listener : callable
             Called where handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
         """
+        refuse_coroutine_function(listener)
         self._on_select.append(listener)
         return listener
 
@@ -136,6 +137,7 @@ class Link:
         listener : callable
             Called where handlers run.
         """
+        refuse_coroutine_function(listener)
         self._on_highlight.append(listener)
         return listener
 

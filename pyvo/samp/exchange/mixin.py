@@ -71,14 +71,15 @@ class Exchange:
         ----------
         obj : object
             Table, QTable, VOTableFile, a result of pyvo or astroquery (anything with ``.votable`` or
-            ``.to_table()``), pandas DataFrame, HDU, HDUList, CCDData, NDData, 2-d array, Spectrum, MOC, SkyCoord, or
-            a path or URL of a file, which is looked into.
+            ``.to_table()``), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D (anything with ``.data`` and
+            ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or a path or URL of a file, which is looked into.
         to : str, entry of ``client.clients``, or several of them, optional
-            Ids or names of the recipients; without it, all that take it.
+            Ids or names of the recipients, or parts of names that one client has (``"ds9"``); without it, all that
+            take it.
         name : str, optional
             What the recipients shall call it; by default what it says of itself.
         mtype : str, optional
-            The MType to use.
+            The MType to use. A file or URL is then sent as it is, whatever it holds.
         timeout : str, int or float
             Seconds to wait for answers; 0: no limit, less than 0: no wait. Later answers are still noted in the report.
         table_id : str, optional
@@ -215,7 +216,8 @@ class Exchange:
         by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``,
         an ``Enum``, ``numpy.ndarray``; a parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord``
         is given what the message brings. It may name ``sender``, ``mtype`` and ``params``, too. What it returns
-        becomes the result of a call, an exception that it raises the error.
+        becomes the result of a call, an exception that it raises the error. A parameter with a default may be missing
+        from a message; it is filled all the same where it is there.
 
         Parameters
         ----------
@@ -227,9 +229,11 @@ class Exchange:
         callable
             The decorator; the function stays as it is.
         """
+        from ..clientside.handlers import refuse_coroutine_function  # noqa: PLC0415
         from .responding import respond_with  # noqa: PLC0415
 
         def bind(function: Function) -> Function:
+            refuse_coroutine_function(function)
             handler = respond_with(self._bench, function, self._host.client.run_handler)
             self._host.bind_receive_message(mtype, handler)
             return function
@@ -250,7 +254,7 @@ class Exchange:
         Parameters
         ----------
         client : str
-            Its name, in upper or lower case, or id.
+            Its name, in upper or lower case, a part of its name (``"ds9"``), or id.
         timeout : str, int or float
             Seconds; 0 waits without limit, and less than 0 not at all.
         mtype : str, optional
@@ -265,6 +269,8 @@ class Exchange:
         ------
         SAMPTimeoutError
             It did not come.
+        SAMPClientError
+            Several clients have that part in their names.
         """
         return self.clients.wait_for(client, timeout, mtype)
 

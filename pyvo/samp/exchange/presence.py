@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..clientside.handlers import Arrival
+from ..clientside.names import ambiguous, clients_called, clients_with_part
 from ..clientside.turns import give_way
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
@@ -93,7 +94,7 @@ class Clients:
     """
     The other clients of the hub, without the hub itself. It is always up to date.
 
-    It is iterated over in the order of arrival, and indexed by id or name, in upper or lower case.
+    It is iterated over in the order of arrival, and indexed by id, name or part of a name, in upper or lower case.
 
     Parameters
     ----------
@@ -127,17 +128,18 @@ class Clients:
         return len(list(iter(self)))
 
     def __contains__(self, who: object) -> bool:
-        return isinstance(who, str) and any(_is(info, who) for info in self)
+        return isinstance(who, str) and bool(_meant({info.id: info.name for info in self}, who)[0])
 
     def __getitem__(self, who: str) -> ClientInfo:
-        infos = list(self)
-        found = [info for info in infos if info.id == who] or [info for info in infos if _is(info, who)]
+        infos = {info.id: info for info in self}
+        names = {info.id: info.name for info in infos.values()}
+        found, _ = _meant(names, who)
         if not found:
-            present = ", ".join(sorted(info.name for info in infos if info.name))
+            present = ", ".join(sorted(name for name in names.values() if name))
             raise KeyError(f"No client has the id or name {who!r}. Connected are: {present or 'none'}")
         if len(found) > 1:
-            raise SAMPClientError(f"Several clients are called {who!r}: {', '.join(info.id for info in found)}")
-        return found[0]
+            raise ambiguous(names, who, found)
+        return infos[found[0]]
 
     def taking(self, mtype: str) -> list[ClientInfo]:
         """
@@ -194,15 +196,21 @@ class Clients:
         )
 
     def _find_settled(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
-        """The client that is waited for, or how long one that might be it has to tell what it takes."""
+        """
+        Find the client that is waited for, or how long one that might be it has to declare its subscriptions.
+
+        A client of that name may come while there are others with that part in their names: only one of those that
+        can be meant is taken.
+        """
+        names = {info.id: info.name for info in self._known.values()}
+        ids, is_part = _meant(names, who)
+        infos = [self._known[client_id] for client_id in ids]
+        if mtype is not None:
+            infos = [info for info in infos if info.takes(mtype)]
+        if is_part and len(infos) > 1:
+            raise ambiguous(names, who, [info.id for info in infos])
         patience = None
-        for info in self._known.values():
-            if not _is(info, who):
-                continue
-            if mtype is not None:
-                if info.takes(mtype):
-                    return info, None
-                continue
+        for info in infos:
             left = self._named_since.get(info.id, 0.0) + SETTLE_TIME - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
@@ -342,8 +350,12 @@ class Clients:
                 listener(client_id)
 
 
-def _is(info: ClientInfo, who: str) -> bool:
-    return info.id == who or info.name.casefold() == who.casefold() != ""
+def _meant(names: Mapping[str, str], who: str) -> tuple[list[str], bool]:
+    """The ids of the clients that may be meant, and whether only a part of their names says so."""
+    if who in names:
+        return [who], False
+    found = clients_called(names, who)
+    return (found, False) if found else (clients_with_part(names, who), True)
 
 
 def _summary(info: ClientInfo, count: int) -> str:

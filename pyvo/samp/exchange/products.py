@@ -9,23 +9,33 @@ cannot exist.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
-from ..errors import SAMPTypeError
-from .forms import Product, is_a
+from ..errors import SAMPError, SAMPTypeError
+from ..web.url_book import local_path
+from .forms import Form, Product, is_a
 from .image_forms import array_of, hdu_of, hdulist_of, nddata_of
-from .sky_forms import moc_of, position_of, spectrum_of
+from .sky_forms import coverage_forms, moc_of, position_of, spectrum_of
 from .table_forms import frame_of, table_of, tabular_of, votable_of
 
-__all__ = ["SENDABLE", "product_of"]
+__all__ = ["SENDABLE", "file_or_url_as", "product_of"]
+
+#: A URL of any scheme; one letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
+#: The parameter by which messages about such a thing name it.
+_ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
 
 #: What `send` takes, for error messages.
 SENDABLE = (
     "Table, QTable, structured numpy array, VOTableFile, anything with .votable or .to_table() (pyvo and astroquery "
-    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, numpy image (2-d array), Spectrum (specutils), MOC "
-    "(mocpy), SkyCoord, path, URL"
+    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), Spectrum "
+    "(specutils), MOC (mocpy), SkyCoord, path, URL"
 )
 
 
@@ -53,15 +63,83 @@ def product_of(obj: Any) -> Product:
     if isinstance(obj, str | os.PathLike):
         from .sniffing import product_at  # noqa: PLC0415 - it needs this module
 
-        return product_at(obj)
+        try:
+            return product_at(obj)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise FileNotFoundError(_no_such_file(os.fspath(obj))) from None
     for adapter in _ADAPTERS:
-        product = adapter(obj)
+        try:
+            product = adapter(obj)
+        except SAMPError:
+            raise
+        except Exception as error:  # of whatever library the object is of
+            raise SAMPTypeError(
+                f"{_described(obj)} cannot be sent: what it holds cannot be had ({type(error).__name__}: {error})"
+            ) from error
         if product is not None:
             return product
     raise SAMPTypeError(f"{_described(obj)} cannot be sent. What can: {SENDABLE}.")
 
 
+def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Product:
+    """
+    Take a file or URL for what its user says that it is; nothing of it is read.
+
+    Its recipient may read what is unknown here: another format, another compression, a URL that only it reaches.
+
+    Parameters
+    ----------
+    place : str or path
+        Path or URL.
+    mtype : str
+        The MType by which it is to be sent.
+
+    Returns
+    -------
+    Product
+        The file or URL as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    text = os.fspath(place)
+    kind = mtype.partition(".")[0]
+    form = next(
+        # Aladin is told by a script what to load
+        (form for form in coverage_forms(None) if form.make_params is not None and form.mtype == mtype),
+        Form(mtype, "", id_key=_ID_KEYS.get(kind)),
+    )
+    kind = kind if kind in _ID_KEYS else "file"
+    path = Path((isinstance(place, str) and local_path(text)) or text).expanduser().absolute()
+    if _is_there(path):
+        url = None if path.is_file() else path.as_uri()
+        return Product(kind, path.name, (form,), path=path if url is None else None, url=url)
+    if isinstance(place, str) and _URL.match(text):
+        name = PurePosixPath(unquote(re.split("[?#]", text)[0])).name
+        return Product(kind, name if len(name) < 100 else "data", (form,), url=text)
+    raise FileNotFoundError(_no_such_file(text))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file or directory is there; a text that can be no path is the path of none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a null byte in it, or more characters than a path may have
+        return False
+
+
+def _no_such_file(text: str) -> str:
+    short = text if len(text) <= 200 else text[:200] + "..."  # somebody may have given the content of a file
+    return f"There is no file {short!r}, and it is no URL either. What can be sent: {SENDABLE}."
+
+
 def _described(obj: Any) -> str:
+    if isinstance(obj, type):
+        return f"The class {obj.__name__} itself"
     if is_a(obj, "numpy", "ndarray"):
         return f"An array of {obj.ndim} dimensions and type {obj.dtype}"
     package = type(obj).__module__.partition(".")[0]

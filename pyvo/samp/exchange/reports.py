@@ -37,7 +37,11 @@ def reproach(response: Mapping[str, Any]) -> str:
         return ""
     error = response.get("samp.error")
     details = error if isinstance(error, Mapping) else {}
-    return str(details.get("samp.errortxt") or details.get("samp.usertxt") or "it gave no reason")
+    short, long = (str(details.get(f"samp.{key}") or "").strip() for key in ("errortxt", "usertxt"))
+    if long and long not in short:
+        short = f"{short} ({long})" if short else long
+    debug = str(details.get("samp.debugtxt") or "").strip()
+    return short or str(details.get("samp.code") or "") or debug.rpartition("\n")[2] or "it gave no reason"
 
 
 @dataclass

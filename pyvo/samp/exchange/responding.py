@@ -10,6 +10,7 @@ to fetch a table, is done in the client's thread; the handler itself runs where 
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import re
 import types
@@ -17,7 +18,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clientside.handlers import direct
+from ..clientside.handlers import direct, refuse_coroutine_function
 from ..errors import SAMPClientError, SAMPTypeError
 from ..protocol import parse_bool, parse_float, parse_int
 from .addressing import name_of
@@ -31,8 +32,6 @@ __all__ = ["respond_with"]
 Run = Callable[..., Any]
 Decode = Callable[[Any], Any]
 
-#: What a handler may name beside the message's parameters.
-_ABOUT = ("sender", "mtype", "params")
 #: Classes that are made of a whole message, by the names that they may have.
 _PRODUCTS = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received")
@@ -59,13 +58,18 @@ def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Ca
         The handler.
     """
     arguments = _Arguments(function)
+    title = getattr(function, "__qualname__", None) or repr(function)
 
     @direct
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         def sender() -> Sender:
             return Sender(sender_id, name_of(bench.host, sender_id))
 
-        return _result(run(function, **arguments.of(mtype, params, sender)))
+        value = run(function, **arguments.of(mtype, params, sender))
+        if inspect.iscoroutine(value):  # a coroutine function within one that does not look like one
+            value.close()
+            refuse_coroutine_function(title, is_one=True)
+        return _result(value)
 
     return handler
 
@@ -88,41 +92,45 @@ class _Arguments:
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
         self._wants: dict[str, _Want] = {}
         self._takes_rest = False
-        hints = _hints(function)
-        for parameter in inspect.signature(function).parameters.values():
+        parameters = _parameters(function)
+        for name, (parameter, hint) in parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._takes_rest = True
+            elif parameter.kind is parameter.VAR_POSITIONAL and any(
+                other.kind is other.VAR_KEYWORD for other, _ in parameters.values()
+            ):
+                continue  # (*args, **kwargs): all is given by name
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise SAMPClientError(f"A handler takes parameters by name; {parameter.name!r} cannot be given so")
+                raise SAMPClientError(f"A handler takes parameters by name; {name!r} cannot be given so")
             else:
-                hint = hints.get(parameter.name, parameter.annotation)
                 decode = None if hint is parameter.empty else _decoder(hint)
                 names = _names_in(hint)
-                self._wants[parameter.name] = _Want(
+                self._wants[name] = _Want(
                     decode, parameter.default is parameter.empty, names & _PRODUCTS, "None" in names
                 )
+        fixed = function.keywords if isinstance(function, functools.partial) else {}
+        #: What the program itself has given to a partial; a message does not change it.
+        self._fixed = frozenset(fixed)
 
     def of(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
         """The arguments for one message."""
         given = {_identifier(key): value for key, value in params.items()}
+        about: dict[str, Callable[[], Any]] = {"sender": sender, "mtype": lambda: mtype, "params": lambda: dict(params)}
         arguments: dict[str, Any] = {}
         for name, want in self._wants.items():
+            if name in self._fixed:
+                continue
             if want.products and not isinstance(given.get(name), dict):
-                if "url" in params or "ra" in params or "dec" in params:
-                    arguments[name] = _product_of(mtype, params, sender(), want.products)
-                elif want.required and want.may_be_none:
-                    arguments[name] = None
-                elif want.required:
-                    needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
-                    raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
+                arguments.update(_object_for(name, want, mtype, params, sender))
             elif name in given:
                 arguments[name] = self._decode(name, want.decode, given[name])
-            elif name in _ABOUT and want.required:
-                arguments[name] = sender() if name == "sender" else mtype if name == "mtype" else dict(params)
+            elif name in about:
+                arguments[name] = about[name]()
             elif want.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
-            arguments.update({name: value for name, value in given.items() if name not in self._wants})
+            known = {*self._wants, *self._fixed}
+            arguments.update({name: value for name, value in given.items() if name not in known})
         return arguments
 
     @staticmethod
@@ -140,21 +148,66 @@ def _identifier(key: str) -> str:
     return re.sub(r"\W", "_", key)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    target: Any = function if inspect.isroutine(function) else type(function).__call__
-    target = getattr(function, "func", target)  # a partial
+def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """
+    What a function can be called with, and what its annotations mean.
+
+    A decorator that uses `functools.wraps` and passes on what it does not name itself (``**kwargs``) takes what the
+    function within takes, too.
+    """
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    layer: Any = function
+    while layer is not None:
+        inner = _wrapped(layer)
+        try:
+            parameters = inspect.signature(layer, follow_wrapped=False).parameters
+        except (TypeError, ValueError) as error:  # some functions written in C do not tell
+            if inner is None:
+                raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
+            layer = inner
+            continue
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            inner = None
+        namespace = getattr(_code_of(layer), "__globals__", None)
+        for name, parameter in parameters.items():
+            if inner is None or parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                found.setdefault(name, (parameter, _resolved(parameter.annotation, namespace)))
+        layer = inner
+    return found
+
+
+def _wrapped(function: Any) -> Any:
+    """The function that one wraps by `functools.wraps`, as it is to be called; None if there is none."""
+    if isinstance(function, functools.partial):
+        inner = _wrapped(function.func)
+        return None if inner is None else functools.partial(inner, *function.args, **function.keywords)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is None and not inspect.isroutine(function) and not inspect.isclass(function):
+        function = function.__call__
+        wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and inspect.ismethod(function):  # the function within still takes self
+        return types.MethodType(wrapped, function.__self__)
+    return wrapped
+
+
+def _code_of(function: Any) -> Any:
+    """The function in whose module the annotations are to be understood."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isclass(function):
+        return inspect.unwrap(function.__init__)
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    return getattr(function, "__func__", function)
+
+
+def _resolved(hint: Any, namespace: dict[str, Any] | None) -> Any:
+    """An annotation as what it names; as it stands if that is known to type checkers only, or not in its module."""
+    holder = type("_", (), {"__annotations__": {"hint": hint}})
     try:
-        return typing.get_type_hints(target)
-    except (NameError, TypeError, AttributeError):  # names that are known to type checkers only, or not here
-        pass
-    hints = {}
-    for name, hint in getattr(target, "__annotations__", {}).items():
-        one = type("_", (), {"__annotations__": {name: hint}})
-        try:  # of those that can be found nothing is lost
-            hints[name] = typing.get_type_hints(one, getattr(target, "__globals__", None))[name]
-        except (NameError, TypeError, AttributeError):
-            hints[name] = hint
-    return hints
+        return hint if hint is inspect.Parameter.empty else typing.get_type_hints(holder, namespace)["hint"]
+    except Exception:  # an annotation may be any expression
+        return hint
 
 
 def _names_in(hint: Any) -> frozenset[str]:
@@ -162,13 +215,39 @@ def _names_in(hint: Any) -> frozenset[str]:
     if isinstance(hint, str):  # it could not be resolved
         names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
         return frozenset([*names, "None"] if "Optional" in names else names)
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
-    return frozenset("None" if kind is type(None) else getattr(kind, "__name__", "") for kind in kinds)
+    if isinstance(hint, typing.ForwardRef):
+        return _names_in(hint.__forward_arg__)
+    if typing.get_origin(hint) in _UNIONS:
+        return frozenset().union(*(_names_in(kind) for kind in typing.get_args(hint)))
+    return frozenset(("None" if hint is type(None) else getattr(hint, "__name__", ""),))
+
+
+def _object_for(
+    name: str, want: _Want, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
+) -> dict[str, Any]:
+    """The argument that is made of a whole message; none if its default is to stay."""
+    if _brings(params, want.products):
+        product = _product_of(mtype, params, sender(), want.products)
+        return {name: product} if want.required or _is_wanted(product, want.products) else {}
+    if want.required and not want.may_be_none:
+        needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
+        raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
+    return {name: None} if want.required else {}
+
+
+def _brings(params: Mapping[str, Any], wanted: frozenset[str]) -> bool:
+    """Whether a message has what such an object is made of."""
+    by_url = "url" in params and wanted != {"SkyCoord"}
+    return by_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params))
+
+
+def _is_wanted(product: Any, wanted: frozenset[str]) -> bool:
+    return any(kind.__name__ in wanted for kind in type(product).__mro__)
 
 
 def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
     """What a message brings; a table with quantities where only such a one is wanted."""
-    if "url" not in params:
+    if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
     product = load(mtype, params, sender)
     if "QTable" in wanted and "Table" not in wanted and type(product).__name__ == "Table":

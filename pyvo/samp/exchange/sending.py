@@ -9,6 +9,7 @@ long as one of them may want it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from ..web.url_book import PLAIN
 from .addressing import Who, can_receive, name_of, recipients_of
 from .fetching import is_here
 from .forms import Form, Product
-from .products import product_of
+from .products import file_or_url_as, product_of
 from .reports import Delivery, SendReport
 from .shelf import Loan, Lot, plain_name
 from .waiting import patience_of, seconds_of
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from .workbench import Workbench
 
 __all__ = ["ask_all", "send"]
-
-#: The parameter by which messages about such a thing name it.
-_ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
 
 
 def send(
@@ -68,7 +66,7 @@ def send(
     host = bench.host
     host.client.require_key()
     seconds = seconds_of(timeout)
-    product = obj if isinstance(obj, Product) else product_of(obj)
+    product = obj if isinstance(obj, Product) else _product(obj, mtype)
     forms = _forms(product, mtype)
     title = _plain(name if name is not None else product.name)
     identifier = table_id if table_id is not None else secrets.token_hex(8)
@@ -100,19 +98,22 @@ def send(
     return report
 
 
+def _product(obj: Any, mtype: str | None) -> Product:
+    if mtype is None:
+        return product_of(obj)
+    check_mtype(mtype)
+    # the user knows better what is in the file
+    return file_or_url_as(obj, mtype) if isinstance(obj, str | os.PathLike) else product_of(obj)
+
+
 def _forms(product: Product, mtype: str | None) -> list[Form]:
     if mtype is None:
         return list(product.forms)
-    check_mtype(mtype)
     fitting = [form for form in product.forms if form.mtype == mtype]
-    if fitting:
-        return fitting
-    if product.path is None and product.url is None:
+    if not fitting:
         ways = ", ".join(form.mtype for form in product.forms)
         raise SAMPTypeError(f"A {product.kind} cannot be sent as {mtype}; it can as {ways}")
-    # the user knows better what is in the file
-    suffix = product.path.suffix if product.path is not None else ""
-    return [Form(mtype, suffix, id_key=_ID_KEYS.get(mtype.partition(".")[0]))]
+    return fitting
 
 
 def _deliveries(host: Host, to: Who | None, forms: list[Form]) -> Iterable[Delivery]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -117,5 +118,14 @@ def position_of(obj: Any) -> Product | None:
         from astropy.table import QTable  # noqa: PLC0415
 
         return table_product(QTable({"position": coordinates.ravel()}), "positions")
-    ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
+    try:
+        ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
+    except Exception as error:  # of astropy, about whatever it tried first
+        frame = coordinates.frame.name
+        raise SAMPTypeError(
+            f"A position in the frame {frame} cannot be sent unless all is known (time, location, distance...) by "
+            f"which it can be converted to ICRS: {error}"
+        ) from error
+    if not (math.isfinite(ra) and math.isfinite(dec)):
+        raise SAMPTypeError(f"A position with coordinates that are not finite (ra {ra}, dec {dec}) cannot be sent")
     return Product("position", "position", (Form("coord.pointAt.sky", "", params={"ra": ra, "dec": dec}),))

@@ -3,20 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import stat
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from ..errors import SAMPClientError, SAMPResponseError, SAMPValueError
+from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
 from ..protocol import best_match
 from .addressing import Who, find_one, name_of
-from .loading import Sender, _mark, read_position
+from .fetching import fetched
+from .loading import Sender, _mark, read_image, read_position
 from .reports import reproach
-from .waiting import patience_of
+from .waiting import Deadline, patience_of
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
 
 __all__ = ["DS9", "ask", "as_position", "get_position", "send_script"]
+
+#: Files that DS9 8.4.1 writes for its responses and leaves behind. Binary ones have no further suffix.
+_MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
+#: What no text contains; DS9 writes form feeds between pages.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
 def ask(host: Host, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +57,95 @@ def ask(host: Host, client_id: str, mtype: str, timeout: str | float, params: Ma
     ------
     SAMPResponseError
         It answered with an error.
+    SAMPTimeoutError
+        It did not answer in time.
+
+    Warns
+    -----
+    SAMPWarning
+        It answered with a warning.
     """
     message = {"samp.mtype": mtype, "samp.params": dict(params)}
-    response = host.call_and_wait(client_id, message, patience_of(timeout))
+    deadline = Deadline(patience_of(timeout))
+    try:
+        response = host.call_and_wait(client_id, message, deadline.seconds)
+    except SAMPProxyError as fault:
+        if deadline.left != 0:
+            raise
+        question = f" {params['cmd']!r}" if "cmd" in params else ""
+        raise SAMPTimeoutError(
+            f"{name_of(host, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
+        ) from fault
+    fault_text = reproach(response)
     if response.get("samp.status") == "samp.error":
-        raise SAMPResponseError(f"{name_of(host, client_id)} answered {mtype}: {reproach(response)}", response)
+        raise SAMPResponseError(f"{name_of(host, client_id)} answered {mtype}: {fault_text}", response)
+    if fault_text:
+        warn(f"{name_of(host, client_id)} answered {mtype} with a warning: {fault_text}")
     result = response.get("samp.result")
     return result if isinstance(result, dict) else {}
+
+
+def _one_of(result: Mapping[str, Any], keys: Collection[str], who: str) -> str:
+    """
+    The one key under which a result has its content; empty if the result has none.
+
+    What is in a result under other keys is an error where it would be all that there is, or else a warning: nobody
+    would miss it otherwise.
+    """
+    filled = [key for key in keys if result.get(key)]
+    rest = [key for key in result if key not in keys or key in filled[1:]]
+    if rest and not filled:
+        raise SAMPClientError(f"{who} answered with {', '.join(rest)}, not with {' or '.join(keys)}: {dict(result)}")
+    if rest:
+        warn(f"{who} answered with more than {filled[0]}; this is not returned: {', '.join(rest)}")
+    return filled[0] if filled else ""
+
+
+def _answer_of_ds9(result: Mapping[str, Any], who: str) -> Any:
+    """What DS9 answers: a short text as value, or a file that a URL names."""
+    key = _one_of(result, ("value", "url"), who)
+    if key != "url":
+        return str(result.get(key, "")).strip()
+    url = str(result["url"]).strip()
+    try:
+        with fetched(url) as path:
+            answer = _content(path, Path(urlsplit(url).path).name)
+            _remove_if_made_by_ds9(path)
+            return answer
+    except Exception as error:  # of astropy, about what is no FITS file
+        raise SAMPClientError(f"The file that {who} answered with cannot be read: {error}") from error
+
+
+def _content(path: Path, name: str) -> Any:
+    """Text as str, FITS as HDUList, anything else as bytes."""
+    content = path.read_bytes()
+    made_by_ds9 = _MADE_BY_DS9.fullmatch(name)
+    # the answer to "fits header" is a text with a line for each card
+    if content.startswith(b"SIMPLE  =") and b"\n" not in content[:2880]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file that others wrote nobody here is to blame
+            return read_image(path)
+    if made_by_ds9 and made_by_ds9[1] is None:  # pixels may look like text
+        return content
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        # what DS9 writes in a locale that is not UTF-8
+        return content.decode("latin-1") if made_by_ds9 else content
+    return content if _CONTROL.search(text) and not made_by_ds9 else text
+
+
+def _remove_if_made_by_ds9(path: Path) -> None:
+    """
+    Remove a file that DS9 has made for one response: it does not do so itself.
+
+    Any client may name any file. So only a file that is the user's own and is named like those of DS9 is removed.
+    """
+    if _MADE_BY_DS9.fullmatch(path.name) is None:
+        return
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode) and (os.name == "nt" or status.st_uid == os.getuid()):
+        path.unlink(missing_ok=True)
 
 
 def as_position(position: Any) -> Any:
@@ -90,11 +184,11 @@ def get_position(host: Host, who: Who | None, timeout: str | float) -> Any:
     mtype = "coord.get.sky" if who is not None or host.get_subscribed_clients("coord.get.sky") else "ds9.get"
     client_id = find_one(host, mtype, who, "Aladin")
     if best_match(host.get_subscriptions(client_id), "coord.get.sky") is None:
-        answer = str(ask(host, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"}).get("value", ""))
-        numbers = answer.split()
+        result = ask(host, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
+        numbers = str(_answer_of_ds9(result, name_of(host, client_id))).split()
         if len(numbers) != 2:
             raise SAMPClientError(f"{name_of(host, client_id)} shows nothing that has a position")
-        result: dict[str, Any] = {"ra": numbers[0], "dec": numbers[1]}
+        result = {"ra": numbers[0], "dec": numbers[1]}
     else:
         result = ask(host, client_id, "coord.get.sky", timeout, {})
     return _mark(read_position(result), Sender(client_id, name_of(host, client_id)), "", "coord.get.sky")
@@ -136,7 +230,7 @@ class DS9:
         client_id = find_one(self._host, "ds9.set", to, "DS9")
         ask(self._host, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
 
-    def get(self, cmd: str, *, to: Who | None = None, timeout: str | float = 30.0) -> str:
+    def get(self, cmd: str, *, to: Who | None = None, timeout: str | float = 30.0) -> Any:
         """
         Ask DS9 for something.
 
@@ -151,15 +245,28 @@ class DS9:
 
         Returns
         -------
-        str
-            Its answer.
+        str, HDUList or bytes
+            The answer; empty if DS9 has nothing to tell. DS9 writes long answers to a file: text (``"regions"``,
+            ``"fits header"``, ``"data image 1 1 3 3 yes"``) comes as `str`, FITS (``"fits"``) as
+            `~astropy.io.fits.HDUList`, anything else (``"png"``, ``"array"``, ``"nrrd"``) as `bytes`. DS9 leaves the
+            file behind; it is removed when it has been read.
+
+        Raises
+        ------
+        SAMPResponseError
+            DS9 answered with an error.
+        SAMPTimeoutError
+            DS9 did not answer. It never answers what it does not know, nor while it asks the user something.
+        SAMPClientError
+            The file that DS9 named cannot be read: it shows nothing of that kind.
         """
-        result = ask(self._host, find_one(self._host, "ds9.get", to, "DS9"), "ds9.get", timeout, {"cmd": cmd})
-        return str(result.get("value", "")).strip()
+        client_id = find_one(self._host, "ds9.get", to, "DS9")
+        result = ask(self._host, client_id, "ds9.get", timeout, {"cmd": cmd})
+        return _answer_of_ds9(result, name_of(self._host, client_id))
 
 
 def send_script(host: Host, script: str, who: Who | None, timeout: str | float) -> str:
     """Have Aladin run a script; see `Exchange.aladin`."""
     client_id = find_one(host, "script.aladin.send", who, "Aladin")
     result = ask(host, client_id, "script.aladin.send", timeout, {"script": script})
-    return str(result.get("script.result", ""))
+    return str(result.get(_one_of(result, ("script.result",), name_of(host, client_id)), ""))
