@@ -13,19 +13,25 @@ answer that could not be written go back to the front; and so do those of an ans
 thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them. An answer was
 read when another request has come by its connection, or when that was closed in good order.
 
-Who is gone
------------
-A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after its last pull
-(R43). How long that is depends on what became of the pull: the shortest where its connection closed; a bit longer
-after an empty answer, as the next pull follows at once, but stands in the browser behind those of other tabs, and the
-connection stays open for those; longest after callbacks, as a page that is busy with a large table pulls late, and
-before the first pull. A page that sends and does not allow callbacks pulls nothing: it is left alone until it
-unregisters.
+Pages that have gone
+--------------------
+A page that goes says nothing either. What it leaves is a pull that the browser *breaks off*: the other side closes the
+connection while the pull waits, or before it has read the whole answer. Such a page is unregistered after `GRACE`, the
+time in which a page pulls again whose connection alone was broken (R43).
+
+A page that does not pull has broken nothing off. It may be held up: by a modal dialog, by a debugger, as a background
+tab whose timers the browser throttles, on a computer that sleeps, or behind the pulls of other tabs (R49). So it keeps
+its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That its connection is closed after
+the answer means nothing: some clients do so after each answer, and browsers and this hub close those that are idle. A
+page that was closed in the moment between two pulls looks the same; it is unregistered after the same time.
+
+A page that sends and does not allow callbacks pulls nothing: it is left alone until it unregisters.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -50,13 +56,14 @@ MAX_ANSWER = 4 * 1024 * 1024
 #: Answers of which it is not known yet whether they were read that are kept for a client, the latest. A browser has six
 #: connections.
 MAX_UNSURE = 6
-#: Seconds that a pull may wait, whatever it asks for.
-MAX_WAIT = 3600.0
-#: Seconds without a pull after which a client is gone: when the last one's connection has closed; when it has been
-#: answered with nothing (in that time connections get free for sixty tabs, see `web_pulls`); else.
+#: Seconds that a pull waits at most, whatever it asks for. Firefox (153 ESR, ``network.http.response.timeout``) breaks
+#: off a request that has no answer after 300 s, which would look as if its page had gone.
+MAX_WAIT = 240.0
+#: Seconds without a pull after which a page is unregistered: when its last pull was broken off; else.
 GRACE = 10.0
-RETURN_GRACE = 14.0
-IDLE_GRACE = 60.0
+IDLE_GRACE = 300.0
+#: Seconds by which the wall clock may run ahead of a timer. Beyond it the computer, or this process, was suspended.
+MAX_DELAY = 5.0
 
 
 class WebMailbox:
@@ -110,14 +117,15 @@ class WebMailbox:
         self.last_words: Raw | None = None
         self._grace: Timer | None = None
         self._patience = IDLE_GRACE  # how long the grace is
+        self._grace_began = 0.0  # by the wall clock, which goes on while the computer sleeps
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def is_pulled(self) -> bool:
-        """Whether a pull waits: the page is there, however long it has been silent."""
-        return bool(self._waiting)
+        """Whether the client pulls, or is given time to: it is there, however long it has been silent."""
+        return bool(self._waiting) or self._grace is not None
 
     @property
     def is_due(self) -> bool:
@@ -284,7 +292,7 @@ class WebMailbox:
         pull.is_sent = sent
         if not sent:
             self._put_back(pull)
-            self._await_return()
+            self._await_next(pull)
 
     def _look_after(self, pull: Pull) -> None:
         """Watch what becomes of an answer that went out, and of the page."""
@@ -315,30 +323,23 @@ class WebMailbox:
         """A pull's connection closed while it waited."""
         if pull in self._waiting:
             self._leave(pull)
-        self._await_return()
-
-    def _await_return(self) -> None:
-        """Give the page time to come back: its end of the connection is closed, ours may still be open."""
-        if not self._closed and not self._waiting:
-            self._start_grace(GRACE)
+        self._await_next(pull)
 
     def _await_next(self, pull: Pull) -> None:
         """Give the page time for its next pull."""
-        if self._closed or self._waiting:
-            return
-        if pull.connection.closed:
-            self._await_return()
-        else:
-            self._start_grace(IDLE_GRACE if pull.batch else RETURN_GRACE)
+        if not self._closed and not self._waiting:
+            self._start_grace(GRACE if pull.was_broken_off else IDLE_GRACE)
 
     def _on_connection_closed(self, pull: Pull) -> None:
+        was_broken_off = pull.was_broken_off
         self._take_back_lost()
-        if pull is self._last:
-            self._await_return()
+        if was_broken_off and pull is self._last:
+            self._await_next(pull)
 
     def _start_grace(self, delay: float) -> None:
         self._cancel_grace()
         self._patience = delay
+        self._grace_began = time.time()
         self._grace = self._loop.call_later(delay, self._on_silence)
 
     def _cancel_grace(self) -> None:
@@ -347,7 +348,9 @@ class WebMailbox:
             self._grace = None
 
     def _on_silence(self) -> None:
-        if not self._closed and not self._waiting:
+        if time.time() - self._grace_began > self._patience + MAX_DELAY:
+            self._start_grace(self._patience)  # the page was suspended, too
+        elif not self._closed and not self._waiting:
             self._end()
             self._on_gone("has gone: the page pulls its callbacks no longer")
 
