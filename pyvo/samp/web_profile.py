@@ -193,10 +193,10 @@ class WebProfile:
                 # what was put before is taken before
                 self._loop.call_soon(self._drop_callbacks, client, mailbox)
 
-    def was_heard(self, client: Client) -> None:
-        """Note that a page has made a request (R43)."""
+    def was_heard(self, client: Client, connection: Connection | None) -> None:
+        """Note that a page has made a request (R43), and by which connection of its browser."""
         if (member := self._members.get(client.client_id)) is not None:
-            member.mailbox.was_heard()
+            member.mailbox.was_heard(connection)
 
     def has_seen(self, client: Client, value: SAMPValue) -> None:
         """Note what a program of the Standard Profile said where a page could see it (R46). In any thread."""
@@ -371,5 +371,7 @@ class _Operations(WebRequests):
 
     def _client(self, key: str) -> Client:
         client = super()._client(key)
-        self._web.was_heard(client)
+        assert self.current is not None
+        request, connection, _call = self.current
+        self._web.was_heard(client, connection if browser_of(request.headers) else None)
         return client

@@ -432,7 +432,7 @@ class ConsentDesk:
                 self._busy = ticket is not None
             if ticket is None:
                 return
-            ticket.set_timer(self._call_later(self._patience, lambda ticket=ticket: self._lapse(ticket)))
+            ticket.set_timer(self._call_later(self._patience, partial(self._lapse, ticket)))
             overdue = self._call_later(self._patience + TAKING_BACK, partial(self._on_overdue, ticket))
             answer = self._ask(ticket)
             overdue.cancel()

@@ -21,9 +21,10 @@ time in which a page pulls again whose connection alone was broken (R43).
 
 A page that does not pull has broken nothing off. It may be held up: by a modal dialog, by a debugger, as a background
 tab whose timers the browser throttles, on a computer that sleeps, or behind the pulls of other tabs (R49). So it keeps
-its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That its connection is closed after
-the answer means nothing: some clients do so after each answer, and browsers and this hub close those that are idle. A
-page that was closed in the moment between two pulls looks the same; it is unregistered after the same time.
+its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That a connection is closed later says
+nothing: browsers and this hub close those that are idle. A page that was closed in the moment between two pulls looks
+the same, and is unregistered after the same time. Only when the whole browser ends in that moment something tells so:
+the connection of the page's last request is closed within `QUICK_CLOSE`, and browsers keep idle ones much longer.
 
 A page that sends and does not allow callbacks pulls nothing: it is left alone until it unregisters.
 """
@@ -42,6 +43,7 @@ from pyvo.samp.transport.xml_writer import Raw, write_value
 from pyvo.samp.web.pulls import Pull, PullLimit
 
 if TYPE_CHECKING:
+    from pyvo.samp.transport.accepted import Connection
     from pyvo.samp.transport.loop import Loop, Timer
 
 __all__ = ["WebMailbox"]
@@ -56,12 +58,13 @@ MAX_ANSWER = 4 * 1024 * 1024
 #: Answers of which it is not known yet whether they were read that are kept for a client, the latest. A browser has six
 #: connections.
 MAX_UNSURE = 6
-#: Seconds that a pull waits at most, whatever it asks for. Firefox (153 ESR, ``network.http.response.timeout``) breaks
-#: off a request that has no answer after 300 s, which would look as if its page had gone.
-MAX_WAIT = 240.0
+#: Seconds that a pull may wait, whatever it asks for.
+MAX_WAIT = 3600.0
 #: Seconds without a pull after which a page is unregistered: when its last pull was broken off; else.
 GRACE = 10.0
 IDLE_GRACE = 300.0
+#: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
+QUICK_CLOSE = 10.0
 #: Seconds by which the wall clock may run ahead of a timer. Beyond it the computer, or this process, was suspended.
 MAX_DELAY = 5.0
 
@@ -110,6 +113,7 @@ class WebMailbox:
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None
+        self._last_used: Connection | None = None  # by the last request, if a browser made it
         self._unsure: list[Pull] = []  # that were handed callbacks, perhaps in vain
         self._flush_is_due = False
         self._closed = False
@@ -202,8 +206,18 @@ class WebMailbox:
         if not self._closed and not self._waiting:
             self._start_grace(IDLE_GRACE)
 
-    def was_heard(self) -> None:
-        """Note that the client has made a request: it is not gone yet, if it was not the last that it wrote."""
+    def was_heard(self, connection: Connection | None = None) -> None:
+        """
+        Note that the client has made a request: it is not gone yet, if it was not the last that it wrote.
+
+        Parameters
+        ----------
+        connection : Connection, optional
+            What it came by, if that belongs to a browser.
+        """
+        self._last_used = connection
+        if connection is not None:
+            connection.on_closed = lambda: self._on_connection_closed(connection)
         if self._grace is not None and self._grace.active:
             self._start_grace(self._patience)
 
@@ -302,7 +316,7 @@ class WebMailbox:
             if len(self._unsure) > MAX_UNSURE:
                 self._unsure.pop(0).batch = []
         if not connection.closed:
-            connection.on_closed = lambda: self._on_connection_closed(pull)
+            connection.on_closed = lambda: self._on_connection_closed(connection)
         self._await_next(pull)
 
     def _take_back_lost(self) -> None:
@@ -330,11 +344,16 @@ class WebMailbox:
         if not self._closed and not self._waiting:
             self._start_grace(GRACE if pull.was_broken_off else IDLE_GRACE)
 
-    def _on_connection_closed(self, pull: Pull) -> None:
-        was_broken_off = pull.was_broken_off
+    def _on_connection_closed(self, connection: Connection) -> None:
+        """The connection of an answered pull, or of the last request, closed, and was not used for another request."""
+        last = self._last
+        broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._take_back_lost()
-        if was_broken_off and pull is self._last:
-            self._await_next(pull)
+        if self._grace is None or self._waiting:
+            return
+        is_quick = time.time() - self._grace_began < QUICK_CLOSE
+        if broken_off or (connection is self._last_used and connection.was_left and is_quick):
+            self._start_grace(GRACE)
 
     def _start_grace(self, delay: float) -> None:
         self._cancel_grace()
