@@ -297,6 +297,14 @@ def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, shor
     assert numbers(page.pull()) == [2]
 
 
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, program, short_grace):
+    """R43: the connection that the page's last request came by, after others, is closed at once."""
+    send_numbers(program, 1)
+    assert numbers(page.pull()) == [1]
+    page._main.close()
+    wait_until(lambda: not is_registered(program, page))
+
+
 def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, short_grace, monkeypatch):
     """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
     monkeypatch.setattr(accepted, "WRITE_TIME", 0.5)

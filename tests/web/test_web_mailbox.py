@@ -347,11 +347,15 @@ def clock_of(bench, monkeypatch):
     monkeypatch.setattr(web_mailbox.time, "time", lambda: bench.loop.now)
 
 
-@pytest.mark.parametrize(("after", "is_gone"), [(0, True), (QUICK_CLOSE - 1, True), (QUICK_CLOSE + 1, False)])
-def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatch, after, is_gone):
+@pytest.mark.parametrize(
+    ("after", "requests", "is_gone"),
+    [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
+)
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatch, after, requests, is_gone):
     """R43: it closes the connection of the page's last request, which it would keep for minutes otherwise."""
     clock_of(bench, monkeypatch)
     pull = bench.pull()
+    pull.connection.requests = requests
     bench.mailbox.was_heard(pull.connection)
     bench.put(1)
     bench.loop.run(after)
@@ -363,6 +367,7 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatc
 def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(bench):
     """R43: it was asked to, or needs the room."""
     pull = bench.pull()
+    pull.connection.requests = 2
     bench.mailbox.was_heard(pull.connection)
     bench.put(1)
     pull.connection.closed = True
@@ -374,6 +379,7 @@ def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(bench):
 def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(bench):
     """R43: it was that one's request that was broken off."""
     pull = bench.pull()
+    pull.connection.requests = 2
     bench.mailbox.was_heard(pull.connection)
     bench.put(1)
     other = beside(bench)
@@ -386,6 +392,7 @@ def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(b
 def test_an_older_connection_of_the_page_says_nothing(bench):
     """R43."""
     pull = bench.pull()
+    pull.connection.requests = 2
     bench.mailbox.was_heard(pull.connection)
     bench.put(1)
     bench.mailbox.was_heard(FakeConnection())

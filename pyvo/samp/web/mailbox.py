@@ -24,7 +24,8 @@ tab whose timers the browser throttles, on a computer that sleeps, or behind the
 its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That a connection is closed later says
 nothing: browsers and this hub close those that are idle. A page that was closed in the moment between two pulls looks
 the same, and is unregistered after the same time. Only when the whole browser ends in that moment something tells so:
-the connection of the page's last request is closed within `QUICK_CLOSE`, and browsers keep idle ones much longer.
+a connection that was used several times, last by this page, is closed within `QUICK_CLOSE`, and browsers keep idle ones
+much longer.
 
 A page that sends and does not allow callbacks pulls nothing: it is left alone until it unregisters.
 """
@@ -351,8 +352,10 @@ class WebMailbox:
         self._take_back_lost()
         if self._grace is None or self._waiting:
             return
+        # Who uses each connection once, as simple programs do, says nothing by closing it
+        was_kept = connection is self._last_used and connection.requests > 1
         is_quick = time.time() - self._grace_began < QUICK_CLOSE
-        if broken_off or (connection is self._last_used and connection.was_left and is_quick):
+        if broken_off or (was_kept and connection.was_left and is_quick):
             self._start_grace(GRACE)
 
     def _start_grace(self, delay: float) -> None:
