@@ -162,13 +162,16 @@ class WebProfile:
 
     def ask(self, question: Question, connection: Connection) -> Deferred:
         """Register a page when the user agrees (R40)."""
-        if len(self._members) >= MAX_CLIENTS:
-            raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
+        self._check_number()
         if is_of_another_user(connection.peer, self.port):  # who can state any origin, one that is always allowed too
             raise SAMPProxyError(REFUSED, "The Web Profile serves the user alone who runs the hub")
         joining = Joining(question, connection)
-        ticket = self._desk.submit(question, lambda verdict: self._loop.call_soon(self._on_verdict, joining, verdict))
-        joining.answer.on_cancel(lambda: self._desk.withdraw(ticket))
+
+        def answered(answer: Answer) -> None:
+            self._loop.call_soon(self._on_verdict, joining, answer)
+
+        ticket = self._desk.submit(question, answered)
+        joining.answer.on_cancel(lambda: self._desk.withdraw(ticket, answered))
         joining.answer.on_sent = lambda sent: None if sent else self._undo(joining)
         return joining.answer
 
@@ -190,10 +193,10 @@ class WebProfile:
                 # what was put before is taken before
                 self._loop.call_soon(self._drop_callbacks, client, mailbox)
 
-    def was_heard(self, client: Client) -> None:
-        """Note that a page has made a request (R43)."""
+    def was_heard(self, client: Client, connection: Connection | None) -> None:
+        """Note that a page has made a request (R43), and by which connection of its browser."""
         if (member := self._members.get(client.client_id)) is not None:
-            member.mailbox.was_heard()
+            member.mailbox.was_heard(connection)
 
     def has_seen(self, client: Client, value: SAMPValue) -> None:
         """Note what a program of the Standard Profile said where a page could see it (R46). In any thread."""
@@ -227,8 +230,9 @@ class WebProfile:
             on_closed=lambda: self._forget(member),
         )
         try:
+            self._check_number()  # again: one answer may let in many pages at once
             client = self._broker.register(PROFILE, mailbox, may_reach=self._may_reach)
-        except SAMPProxyError as fault:  # the hub is shutting down
+        except SAMPProxyError as fault:  # there are too many, or the hub is shutting down
             joining.answer.fail(fault)
             return
         member = Member(client, mailbox, secrets.token_urlsafe(18))
@@ -241,6 +245,10 @@ class WebProfile:
                 "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{member.token}?",
             }
         )
+
+    def _check_number(self) -> None:
+        if len(self._members) >= MAX_CLIENTS:
+            raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
 
     def _undo(self, joining: Joining) -> None:
         """Unregister a page that went away before it got its key."""
@@ -363,5 +371,7 @@ class _Operations(WebRequests):
 
     def _client(self, key: str) -> Client:
         client = super()._client(key)
-        self._web.was_heard(client)
+        assert self.current is not None
+        request, connection, _call = self.current
+        self._web.was_heard(client, connection if browser_of(request.headers) else None)
         return client

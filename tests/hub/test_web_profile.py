@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -13,9 +14,10 @@ import xmlrpc.client
 import pytest
 
 from pyvo.samp import SAMPHubServer, WebProfileDialog, web_profile
+from pyvo.samp.web.consent import MAX_SHARING
 
 from .recipients import wait_until
-from .web_pages import ORIGIN, Page, Program, message
+from .web_pages import ORIGIN, Answer, Page, Program, message
 
 Fault = xmlrpc.client.Fault
 OK = {"samp.status": "samp.ok", "samp.result": {"n": "1"}}
@@ -135,6 +137,11 @@ def desk(make_hub):
     desk.answer.set()
 
 
+def waiting_for_consent(desk) -> int:
+    """How many registrations wait for the user's answer."""
+    return sum(len(ticket._waiting) for ticket in desk.hub._session.web._desk._open_tickets())
+
+
 def registering(page: Page, name: str = "Sky page"):
     sock = page.connect()
     page.send(sock, "register", {"samp.name": name})
@@ -157,19 +164,76 @@ def test_a_pending_question_blocks_nobody(desk):
         two.accept(two.receive(second))
 
 
-def test_a_flood_from_one_origin_is_one_question(desk):
-    """R41."""
-    threads = threading.active_count()
-    with Page(desk.hub) as page:
-        first = registering(page)
+def test_five_tabs_that_register_at_the_same_moment_are_registered_by_one_answer(desk):
+    """R40, R41: a browser restores a session. Each has a registration of its own."""
+    with contextlib.ExitStack() as stack:
+        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        socks = [registering(tab, f"tab {number}") for number, tab in enumerate(tabs)]
+        wait_until(lambda: waiting_for_consent(desk) == 5)
+        desk.answer.set()
+        for tab, sock in zip(tabs, socks, strict=True):
+            tab.accept(tab.receive(sock))
+            tab.listen("x.y")
+        assert len({tab.key for tab in tabs} | {tab.id for tab in tabs}) == 10
+        assert len(desk.asked) == 1
+
+
+def test_a_refusal_refuses_all_tabs(desk):
+    """R40."""
+    desk.said = False
+    with contextlib.ExitStack() as stack:
+        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        socks = [registering(tab) for tab in tabs]
+        wait_until(lambda: waiting_for_consent(desk) == 5)
+        desk.answer.set()
+        for tab, sock in zip(tabs, socks, strict=True):
+            with pytest.raises(Fault, match="did not allow"):
+                tab.receive(sock)
+        assert len(desk.asked) == 1
+
+
+def test_a_tab_that_leaves_takes_no_other_tab_with_it(desk):
+    """R41, R43."""
+    with Page(desk.hub) as one, Page(desk.hub) as two, Program(desk.hub) as program:
+        first = registering(one)
         wait_until(lambda: desk.asked)
+        second = registering(two)
+        wait_until(lambda: waiting_for_consent(desk) == 2)
+        first.close()
+        wait_until(lambda: waiting_for_consent(desk) == 1)
+        desk.answer.set()
+        two.accept(two.receive(second))
+        assert sorted(program.call("getRegisteredClients")) == sorted(["hub", two.id])
+
+
+def test_a_flood_from_one_origin_is_one_question(desk):
+    """R41: those that share the answer are bounded, and hold no thread."""
+    threads = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        pages = [stack.enter_context(Page(desk.hub)) for _ in range(MAX_SHARING)]
+        for page in pages:
+            registering(page)
+        wait_until(lambda: waiting_for_consent(desk) == MAX_SHARING)
         for _ in range(50):
-            with pytest.raises(Fault, match=f"being asked about another registration from {ORIGIN}"):
-                page.register()
+            with pytest.raises(Fault, match=f"Too many pages of {ORIGIN}"):
+                pages[0].register()
         assert threading.active_count() <= threads + 1
         desk.answer.set()
-        page.accept(page.receive(first))
+        wait_until(lambda: len(desk.hub._session.web._members) == MAX_SHARING)
         assert len(desk.asked) == 1
+
+
+def test_one_answer_lets_in_no_more_pages_than_there_may_be(desk, monkeypatch):
+    """Nor do those make a mess that it keeps out."""
+    monkeypatch.setattr(web_profile, "MAX_CLIENTS", 3)
+    with contextlib.ExitStack() as stack:
+        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        socks = [registering(tab) for tab in tabs]
+        wait_until(lambda: waiting_for_consent(desk) == 5)
+        desk.answer.set()
+        answers = [Answer(sock).body for sock in socks]
+        assert sum(b"There are 3 web clients" in answer for answer in answers) == 2
+        assert len(desk.hub._session.web._members) == 3
 
 
 def test_a_page_that_leaves_while_the_question_is_open_is_not_registered(desk):

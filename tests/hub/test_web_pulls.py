@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pyvo.samp import web_profile
+from pyvo.samp.transport import accepted
 from pyvo.samp.web import mailbox as web_mailbox
 from pyvo.samp.web import pulls as web_pulls
 
@@ -285,8 +286,52 @@ def test_a_closed_tab_is_unregistered_within_15_seconds(hub, page):
         assert time.monotonic() - began > 9
 
 
-def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace):
-    """R43."""
+def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, short_grace):
+    """R43: it has broken nothing off; that the connection of its last pull is closed in good order says nothing."""
+    sock = begin_pull(hub, page)
+    send_numbers(program, 1)
+    page.receive(sock)
+    sock.close()
+    threading.Event().wait(1.0)
+    send_numbers(program, 2)
+    assert numbers(page.pull()) == [2]
+
+
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, program, short_grace):
+    """R43: the connection that the page's last request came by, after others, is closed at once."""
+    send_numbers(program, 1)
+    assert numbers(page.pull()) == [1]
+    page._main.close()
+    wait_until(lambda: not is_registered(program, page))
+
+
+def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, short_grace, monkeypatch):
+    """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
+    monkeypatch.setattr(accepted, "WRITE_TIME", 0.5)
+    sock = begin_pull(hub, page)
+    program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
+    wait_until(lambda: len(hub._session.web._members[page.id].mailbox) == 1)
+    threading.Event().wait(1.0)
+    assert is_registered(program, page)
+    assert numbers(page.pull_some(1)) == [1]
+    sock.close()
+
+
+def test_a_page_that_is_held_up_outlives_the_time_of_silent_clients(make_hub):
+    """Its pull was the last that was heard of it, and its own time is what counts."""
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
+    with Page(hub) as page, Program(hub) as program:
+        page.register().listen("x.y")
+        sock = begin_pull(hub, page)
+        send_numbers(program, 1)
+        page.receive(sock)
+        threading.Event().wait(1.5)
+        assert page.id in hub._session.web._members
+
+
+def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace, monkeypatch):
+    """R43: nothing tells so, but its time has an end."""
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -334,7 +379,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monk
 
 def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
     """R43: the browser keeps it for other tabs, which may even use it."""
-    monkeypatch.setattr(web_mailbox, "RETURN_GRACE", 0.5)
+    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
     assert page.pull("0") == []
 
     def is_gone() -> bool:

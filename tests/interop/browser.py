@@ -12,8 +12,11 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from .programs import Program, environment
 
@@ -41,6 +44,18 @@ class Page:
         """Load the page anew; what it knew is forgotten."""
         self._browser.submit("reload", page=self._number).result(TIMEOUT)
 
+    def go(self, url: str) -> None:
+        """Load another page in this tab."""
+        self._browser.submit("goto", page=self._number, url=url).result(TIMEOUT)
+
+    def back(self) -> None:
+        """Go back to the page that was there before."""
+        self._browser.submit("back", page=self._number).result(TIMEOUT)
+
+    def close_dialog(self) -> None:
+        """Click the button of the dialog that holds the page up."""
+        self._browser.submit("closeDialog", page=self._number).result(TIMEOUT)
+
     def close(self) -> None:
         """Close the tab, as a user does: no word of farewell to the hub. A closed one stays closed."""
         if self._closed:
@@ -55,10 +70,12 @@ class Page:
 
 
 class Browser:
-    """A headless Chromium with a profile of its own.
+    """A headless Chromium or Firefox with a profile of its own.
 
     Parameters
     ----------
+    executable : str
+        What to run.
     directory : Path
         An empty directory for the profile and for what the browser says.
     env : mapping
@@ -71,9 +88,13 @@ class Browser:
         self._open: dict[int, Future[Any]] = {0: Future()}
         self._lock = threading.Lock()
         self.log = directory / "browser.log"
+        self.is_firefox = "firefox" in Path(executable).name
+        driver = NODE / ("firefox.mjs" if self.is_firefox else "driver.mjs")
+        profile = directory / "profile"
+        profile.mkdir()
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                ["node", str(NODE / "driver.mjs"), executable, str(directory / "profile")],
+                ["node", str(driver), executable, str(profile)],
                 env=dict(env), text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )
@@ -115,9 +136,28 @@ class Browser:
         self.submit("open", page=number, url=url).result(TIMEOUT)
         return Page(self, number)
 
+    def tab_processes(self) -> list[psutil.Process]:
+        """Find the processes that run the pages: not those of the browser's windows, network and graphics."""
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            arguments = process.cmdline()
+            if (arguments[-1:] == ["tab"]) if self.is_firefox else ("--type=renderer" in arguments):
+                found.append(process)
+        assert found
+        return found
+
+    def kill(self) -> None:
+        """End the browser without a word, as a crash does."""
+        driver = psutil.Process(self._process.pid)
+        for process in [*driver.children(recursive=True), driver]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.stop()
+
     def stop(self) -> None:
         """Close the browser with all its tabs."""
-        self._to.close()
+        with suppress(BrokenPipeError):  # of one that was killed
+            self._to.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

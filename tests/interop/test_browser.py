@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Chromium with sampjs: pages of two origins as members of our hub."""
+"""Chromium and Firefox with sampjs: pages of two origins as members of our hub."""
 from __future__ import annotations
 
 import hashlib
@@ -7,16 +7,18 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.transport import accepted
 
 from .browser import NODE, Browser, Page, Site
 from .network import WEB_PORT, own_network
-from .programs import environment, need
+from .programs import environment, need, until
 from .recorder import Recorder
 from .witness import Witness
 
@@ -55,9 +57,10 @@ class User:
 @pytest.fixture(scope="module", autouse=True)
 def network() -> Iterator[None]:
     """One network for the hub, the sites, the browser and the clients of all tests here."""
-    need("chromium", "node")
-    if not (NODE / "node_modules" / "sampjs").is_dir():
-        pytest.skip("sampjs and playwright-core are not installed (tests/interop/install does it)")
+    need("node")
+    for name in ("sampjs", "playwright-core", "ws"):
+        if not (NODE / "node_modules" / name).is_dir():
+            pytest.skip(f"{name} is not installed (tests/interop/install does it)")
     with own_network():
         yield
 
@@ -68,6 +71,7 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("www")
     for name in ("member.html", "member.js", "node_modules/sampjs/samp.js"):
         shutil.copy(NODE / name, directory)
+    (directory / "other.html").write_text("<p>Another page.")
     (directory / "data.bin").write_bytes(bytes(range(256)) * 4096)
     (directory / "secret.bin").write_bytes(b"nobody spoke of this")
     return directory
@@ -80,15 +84,28 @@ def sites(network: None, www: Path) -> Iterator[tuple[Site, Site]]:
         yield first, second
 
 
-@pytest.fixture(scope="module")
-def browser(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser; each test opens tabs of its own."""
-    directory = tmp_path_factory.mktemp("browser")
-    executable = shutil.which("chromium")
+@pytest.fixture(scope="module", params=["chromium", "firefox-esr"])
+def start_browser(
+    network: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], Browser]]:
+    """Start browsers of one kind, each with a profile of its own."""
+    need(request.param)
+    executable = shutil.which(request.param)
     assert executable is not None
-    one = Browser(executable, directory, environment(directory))
-    yield one
-    one.stop()
+    with ExitStack() as stack:
+        def start() -> Browser:
+            directory = tmp_path_factory.mktemp("browser")
+            one = Browser(executable, directory, environment(directory))
+            stack.callback(one.stop)
+            return one
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser(start_browser: Callable[[], Browser]) -> Browser:
+    """One browser; each test opens tabs of its own."""
+    return start_browser()
 
 
 @pytest.fixture
@@ -298,7 +315,7 @@ def test_the_hub_reads_for_a_page_what_its_browser_refuses(
     elsewhere, path = sites[1].url("data.bin?a=%41&b=c%20d"), www / "data.bin"
     one = page(0)
     page_id = one.run("register", "page", ANY)
-    with pytest.raises(RuntimeError, match="Failed to fetch"):
+    with pytest.raises(RuntimeError, match="Failed to fetch|NetworkError"):
         one.run("read", elsewhere, False)
 
     content = path.read_bytes()
@@ -387,3 +404,167 @@ def test_eight_tabs_of_one_browser_all_work(page: Callable[..., Page], connect: 
         for page_id in ids:
             assert client.ecall_and_wait(page_id, "table.ping", 20, n=round_number)["samp.status"] == "samp.ok"
     assert set(ids) <= set(client.get_registered_clients())
+
+
+# A browser's everyday: sessions that are restored, pages that are held up, pages that go
+
+#: Seconds for which a page is held up.
+HELD_UP = [3, pytest.param(75, marks=[pytest.mark.slow, pytest.mark.timeout(200)])]
+
+
+def send(client: SAMPIntegratedClient, page_id: str, *numbers: int, **more: str) -> None:
+    """Send notifications to a page."""
+    for number in numbers:
+        client.enotify(page_id, "table.number", n=str(number), **more)
+
+
+def arrived(page: Page, count: int) -> list[int]:
+    """Wait for what `send` sent."""
+    return [int(each["content"]["n"]) for each in page.run("wait", "table.number", count)]
+
+
+@contextmanager
+def suspended(browser: Browser) -> Iterator[None]:
+    """Stop the processes that run the pages (SIGSTOP), and let them go on."""
+    processes = browser.tab_processes()
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def test_the_tabs_of_a_restored_session_are_asked_about_once(
+    hub: SAMPHubServer, user: User, page: Callable[..., Page], connect: Connect
+) -> None:
+    """R40, R41: eight tabs register at the same moment, though the browser has six connections for them."""
+    client = connect("program")
+    user.answer_now.clear()
+    tabs = [page(0) for _ in range(8)]
+    registrations = [tab.start("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
+    desk = hub._session.web._desk
+    until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 6)
+    user.answer_now.set()
+    ids = {registration.result(30) for registration in registrations}
+    assert len(ids) == 8
+    assert ids <= set(client.get_registered_clients())
+    assert len(user.questions) == 1
+    for page_id in ids:
+        assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+def test_a_refusal_refuses_all_tabs_of_a_session(
+    hub: SAMPHubServer, user: User, page: Callable[..., Page]
+) -> None:
+    """R40."""
+    user.answer_now.clear()
+    registrations = [page(0).start("register", "please refuse", ANY) for _ in range(5)]
+    desk = hub._session.web._desk
+    until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 5)
+    user.answer_now.set()
+    for registration in registrations:
+        with pytest.raises(RuntimeError, match="Fault"):
+            registration.result(30)
+    assert len(user.questions) == 1
+
+
+@pytest.mark.parametrize("seconds", HELD_UP)
+def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect: Connect, seconds: int) -> None:
+    """R43: ``alert()`` stops the page; it finds itself registered still, with what was sent to it meanwhile."""
+    client = connect("program")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    one.run("holdUp")
+    threading.Event().wait(1)
+    send(client, page_id, 1, 2)
+    threading.Event().wait(seconds)
+    send(client, page_id, 3)
+    one.close_dialog()
+    assert arrived(one, 3) == [1, 2, 3]
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+@pytest.mark.parametrize("seconds", HELD_UP)
+def test_a_page_whose_process_is_suspended_stays(
+    browser: Browser, page: Callable[..., Page], connect: Connect, seconds: int
+) -> None:
+    """R43: SIGSTOP of the tab."""
+    client = connect("program")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    with suspended(browser):
+        send(client, page_id, 1, 2)
+        threading.Event().wait(seconds)
+        send(client, page_id, 3)
+    assert arrived(one, 3) == [1, 2, 3]
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+@pytest.mark.parametrize("write_time", [1, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_suspended_page_gets_large_messages_when_it_goes_on(
+    browser: Browser, page: Callable[..., Page], connect: Connect, monkeypatch: pytest.MonkeyPatch, write_time: int
+) -> None:
+    """R42, R43: the hub closes the connection of a reader that is too slow; the page has broken nothing off."""
+    monkeypatch.setattr(accepted, "WRITE_TIME", write_time)
+    client = connect("program")
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    with suspended(browser):
+        send(client, page_id, *range(6), pad="x" * 3_000_000)
+        threading.Event().wait(write_time + 12)  # and the time after which a page has gone
+    assert arrived(one, 6) == list(range(6))
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+
+
+def test_back_to_a_page_that_was_left(
+    browser: Browser, page: Callable[..., Page], sites: tuple[Site, Site], connect: Connect
+) -> None:
+    """R43: Chromium 156 keeps a page with its pull, for the way back. Firefox 153 keeps no page that has one."""
+    client = connect("program")
+    witness = Witness(client)
+    one = page()
+    page_id = one.run("register", "page", ANY)
+    one.go(sites[0].url("other.html"))
+    if browser.is_firefox:
+        witness.departure(page_id, 15)
+        one.back()
+        assert not one.run("isConnected")
+        page_id = one.run("register", "page", ANY)
+        send(client, page_id, 1)
+    else:
+        send(client, page_id, 1)
+        threading.Event().wait(12)  # longer than a page has that has gone
+        one.back()
+        assert one.run("isConnected")
+    assert arrived(one, 1) == [1]
+    assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
+    one.go(sites[0].url("other.html"))
+    one.close()
+    witness.departure(page_id, 15)
+
+
+def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Page], connect: Connect) -> None:
+    """R43."""
+    if browser.is_firefox:
+        pytest.skip("Firefox 153 leaves the pull of a tab that has crashed open, so that nothing tells of it")
+    client = connect("program")
+    witness = Witness(client)
+    page_id = page().run("register", "page", ANY)
+    for process in browser.tab_processes():
+        process.kill()
+    witness.departure(page_id, 15)
+
+
+def test_a_browser_that_crashes_is_noticed(
+    hub: SAMPHubServer, start_browser: Callable[[], Browser], sites: tuple[Site, Site], connect: Connect
+) -> None:
+    """R43: also by pages that were between two pulls, as they have just been told of each other."""
+    client = connect("program")
+    witness = Witness(client)
+    browser = start_browser()
+    ids = [browser.open(sites[0].url("member.html")).run("register", "page", ANY) for _ in range(3)]
+    browser.kill()
+    for page_id in ids:
+        witness.departure(page_id, 15)

@@ -57,16 +57,18 @@ class FakeLoop:
 class FakeConnection:
     def __init__(self) -> None:
         self.closed = False
+        self.was_left = False
         self.was_reset = False
         self.requests = 1
         self.left = False
         self.on_closed: Callable[[], object] | None = None
 
     def is_there(self) -> bool:
+        self.was_left = self.was_left or self.left
         return not (self.closed or self.left)
 
     def close(self) -> None:
         """What the transport does when the other side has closed."""
-        self.closed = True
+        self.closed = self.was_left = True
         if self.on_closed is not None:
             self.on_closed()

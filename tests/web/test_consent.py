@@ -11,7 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.web.consent import MAX_WAITING, Answer, Asker, ConsentDesk, Question, Ticket, display_text, make_question
+from pyvo.samp.web.consent import (
+    BROWSER_CONNECTIONS,
+    LATE_SHARING,
+    MAX_NULL,
+    MAX_SHARING,
+    MAX_WAITING,
+    PATIENCE,
+    TURN_TIME,
+    Answer,
+    Asker,
+    ConsentDesk,
+    Question,
+    Ticket,
+    display_text,
+    make_question,
+)
 
 HERE = ("127.0.0.1", 1234)
 
@@ -26,7 +41,9 @@ class Bench(Asker):
         self.timers: list[SimpleNamespace] = []
         self.during: Callable[[Ticket], object] = lambda _ticket: None
         self.got: list[tuple[str, Answer]] = []
-        self.desk = ConsentDesk(self, self.jobs.append, self.call_later, patience=5.0)
+        self.pages: dict[str, Callable[[Answer], object]] = {}
+        self.now = 0.0
+        self.desk = ConsentDesk(self, self.jobs.append, self.call_later, patience=5.0, clock=lambda: self.now)
 
     def ask(self, ticket: Ticket) -> Answer:
         self.asked.append(ticket.question.name)
@@ -44,11 +61,21 @@ class Bench(Asker):
 
     def submit(self, name: str, origin: str = "https://a.example") -> Ticket:
         question = Question(name, origin, {}, HERE)
-        return self.desk.submit(question, lambda answer: self.got.append((name, answer)))
+        self.pages[name] = lambda answer: self.got.append((name, answer))
+        return self.desk.submit(question, self.pages[name])
+
+    def leave(self, ticket: Ticket, name: str) -> None:
+        """A page goes away while it waits."""
+        self.desk.withdraw(ticket, self.pages[name])
 
     def work(self) -> None:
         while self.jobs:
             self.jobs.pop(0)()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
 
 
 def test_a_question_is_asked_in_a_worker_and_answered_once():
@@ -80,29 +107,125 @@ def test_the_worker_is_started_anew_after_a_pause():
     assert bench.asked == ["one", "two"]
 
 
-def test_one_open_question_per_origin():
-    """R41: a flood from one page is refused, with a fault that says why."""
-    bench = Bench()
-    bench.submit("page")
-    for _ in range(100):
-        with pytest.raises(SAMPProxyError, match=r"being asked about another registration from https://a\.example"):
-            bench.submit("page")
+@pytest.mark.parametrize("answer", [Answer.ONCE, Answer.ALWAYS, Answer.DENY])
+def test_tabs_of_one_origin_that_register_at_the_same_moment_share_an_answer(bench, answer):
+    """R40, R41: the user is asked once; a refusal refuses them all. A name is what a page says it is."""
+    bench.answers = [answer]
+
+    def more_come(ticket: Ticket) -> None:
+        if ticket.question.name == "tab 0":
+            for number in range(3, 5):
+                bench.submit(f"tab {number}")
+
+    bench.during = more_come
+    for number in range(3):
+        bench.submit(f"tab {number}")
+    bench.submit("other", "https://b.example")
+    bench.work()
+    assert bench.asked == ["tab 0", "other"]
+    assert bench.got == [*((f"tab {number}", answer) for number in range(5)), ("other", Answer.ONCE)]
+
+
+def test_an_answer_serves_no_registration_that_comes_after_it(bench):
+    """R40: a page's second request is another one."""
+    for name in ("one", "two"):
+        bench.submit(name)
+    bench.work()
+    bench.submit("late")
+    bench.work()
+    assert bench.asked == ["one", "late"]
+
+
+@pytest.mark.parametrize("answer", [Answer.ONCE, Answer.DENY])
+def test_tabs_that_wait_in_the_browser_share_the_answer_too(bench, answer):
+    """R41: a browser opens six connections; the registrations of more tabs come when the first are answered."""
+    bench.answers = [answer]
+    for number in range(BROWSER_CONNECTIONS):
+        bench.submit(f"tab {number}")
+    bench.work()
+    bench.now = LATE_SHARING - 0.1
+    bench.submit("tab 6")
+    bench.submit("other", "https://b.example")
+    bench.work()
+    assert bench.asked == ["tab 0", "other"]
+    assert bench.got[6] == ("tab 6", answer)
+    bench.now = LATE_SHARING
+    bench.submit("much later")
+    bench.work()
+    assert bench.asked == ["tab 0", "other", "much later"]
+
+
+def test_the_registrations_that_share_an_answer_are_bounded(bench):
+    """R41: in number; they have no more time than the question has."""
+    for number in range(MAX_SHARING):
+        bench.submit(f"tab {number}")
+    with pytest.raises(SAMPProxyError, match=r"Too many pages of https://a\.example"):
+        bench.submit("one more")
+    bench.submit("other", "https://b.example")
     assert len(bench.jobs) == 1
     bench.work()
-    assert bench.asked == ["page"]
-
-
-def test_the_question_on_the_screen_counts_as_open():
-    bench = Bench()
-
-    def flood(_ticket: Ticket) -> None:
-        with pytest.raises(SAMPProxyError):
-            bench.submit("again")
-
-    bench.during = flood
-    bench.submit("page")
+    assert bench.asked == ["tab 0", "other"]
+    bench.submit("after that")  # nor do more of them come in the moment after the answer
     bench.work()
-    assert bench.asked == ["page"]
+    assert bench.asked[2:] == ["after that"]
+
+
+def test_a_question_that_lapses_refuses_all_who_share_it(bench):
+    bench.during = lambda ticket: (bench.submit("two"), lapse_shown(bench))
+    bench.submit("one")
+    bench.work()
+    assert bench.got == [("one", Answer.DENY), ("two", Answer.DENY)]
+
+
+def test_a_question_stays_while_somebody_waits_for_its_answer(bench):
+    """R41: also when the page has gone that it names."""
+    taken_back = []
+    ticket = bench.submit("one")
+    assert bench.submit("two") is bench.submit("three") is ticket
+
+    def leave(ticket: Ticket) -> None:
+        ticket.when_withdrawn(lambda: taken_back.append(1))
+        bench.leave(ticket, "one")
+        assert taken_back == []
+
+    bench.during = leave
+    bench.leave(ticket, "two")
+    bench.work()
+    assert bench.got == [("three", Answer.ONCE)]
+    assert taken_back == []
+
+
+def test_a_question_is_taken_back_when_the_last_one_goes(bench):
+    taken_back = []
+    bench.submit("one")
+    bench.submit("two")
+
+    def leave(ticket: Ticket) -> None:
+        if ticket.question.name == "one":
+            ticket.when_withdrawn(lambda: taken_back.append(1))
+            bench.leave(ticket, "one")
+            bench.leave(ticket, "two")
+            bench.submit("reloaded")  # which does not share the answer to what is taken back
+
+    bench.during = leave
+    bench.answers = [Answer.DENY]
+    bench.work()
+    assert taken_back == [1]
+    assert bench.asked == ["one", "reloaded"]
+    assert bench.got == [("reloaded", Answer.ONCE)]
+
+
+def test_pages_without_an_origin_of_their_own_are_each_asked_about(bench):
+    """R48: any frame may have the origin ``null``. None of them is refused because of another, but they are bounded."""
+    for number in range(MAX_NULL):
+        bench.submit(f"page {number}", "null")
+    with pytest.raises(SAMPProxyError, match="Too many"):
+        bench.submit("one more", "null")
+    bench.submit("page", "https://a.example")
+    bench.answers = [Answer.DENY]
+    bench.work()
+    assert bench.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
+    assert [answer for _, answer in bench.got] == [Answer.DENY, *[Answer.ONCE] * MAX_NULL]
 
 
 def test_a_page_may_ask_again_as_soon_as_it_has_its_answer():
@@ -141,7 +264,7 @@ def test_a_page_that_goes_away_while_it_waits_is_not_asked_about():
     bench = Bench()
     bench.submit("first", "https://1.example")
     gone = bench.submit("gone", "https://2.example")
-    bench.desk.withdraw(gone)
+    bench.leave(gone, "gone")
     bench.submit("reloaded", "https://2.example")  # and its question no longer blocks its origin
     bench.work()
     assert bench.asked == ["first", "reloaded"]
@@ -153,7 +276,7 @@ def test_a_page_that_goes_away_while_it_is_asked_about_gets_nothing():
 
     def leave(ticket: Ticket) -> None:
         ticket.when_withdrawn(lambda: taken_back.append("before"))
-        bench.desk.withdraw(ticket)
+        bench.leave(ticket, "page")
         ticket.when_withdrawn(lambda: taken_back.append("after"))
 
     bench.during = leave
@@ -173,7 +296,7 @@ def test_what_was_answered_is_not_taken_back():
     bench.during = lambda ticket: ticket.when_withdrawn(lambda: taken_back.append(1))
     ticket = bench.submit("page")
     bench.work()
-    bench.desk.withdraw(ticket)
+    bench.leave(ticket, "page")
     assert taken_back == []
 
 
@@ -214,11 +337,10 @@ def test_a_question_that_nobody_answers_lapses():
 
     def wait(ticket: Ticket) -> None:
         ticket.when_withdrawn(lambda: taken_back.append(1))
-        bench.timers[0].function()
+        lapse_shown(bench)
 
     bench.during = wait
     bench.submit("page")
-    assert bench.timers[0].delay == 5.0
     bench.work()
     assert bench.got == [("page", Answer.DENY)]
     assert taken_back == [1]
@@ -232,11 +354,34 @@ def test_an_asker_that_ends_its_thread_has_not_said_yes():
     assert bench.got == [("page", Answer.DENY), ("next", Answer.ONCE)]
 
 
-def lapse(bench: Bench) -> None:
-    """Let the time of the question that is shown pass."""
-    for timer in [timer for timer in bench.timers if not timer.cancelled and timer.delay > 5.0]:
+def lapse(bench: Bench, delay: float = 10.0) -> None:
+    """Let the time of the question that is shown, and the time to take it back, pass."""
+    for timer in [timer for timer in bench.timers if not timer.cancelled and timer.delay == delay]:
         timer.cancel()
         timer.function()
+
+
+def lapse_shown(bench: Bench) -> None:
+    """Let the time of the question that is shown pass."""
+    lapse(bench, 5.0)
+
+
+def test_the_time_of_a_question_begins_when_it_is_shown():
+    """R41: joining is not refused to one page because the user is being asked about another."""
+    bench = Bench()
+
+    def wait(ticket: Ticket) -> None:
+        if ticket.question.name == "first":
+            bench.submit("second", "https://2.example")
+            lapse_shown(bench)
+            assert bench.got == [("first", Answer.DENY)]
+
+    bench.during = wait
+    bench.submit("first", "https://1.example")
+    bench.work()
+    assert bench.got == [("first", Answer.DENY), ("second", Answer.ONCE)]
+    assert all(timer.cancelled for timer in bench.timers)
+    assert TURN_TIME > 5 * PATIENCE
 
 
 def test_a_question_that_does_not_come_back_is_left_alone(caplog):
@@ -266,7 +411,7 @@ def test_a_question_of_a_page_that_has_gone_is_left_alone_too():
 
     def ask(ticket: Ticket) -> None:
         if ticket.question.name == "gone":
-            bench.desk.withdraw(ticket)
+            bench.leave(ticket, "gone")
             bench.submit("next", "https://2.example")
             lapse(bench)
             bench.work()
@@ -303,6 +448,7 @@ def test_no_more_than_one_worker_is_lost(caplog, beside, lost):
 def test_a_lapsed_question_in_the_queue_is_not_shown():
     bench = Bench()
     bench.submit("page")
+    assert bench.timers[0].delay == TURN_TIME
     bench.timers[0].function()
     bench.work()
     assert bench.got == [("page", Answer.DENY)]

@@ -9,7 +9,7 @@ from pyvo.samp.broker import Delivery, Payload
 from pyvo.samp.transport.xml_reader import read_answer
 from pyvo.samp.transport.xml_writer import write_answer
 from pyvo.samp.web import mailbox as web_mailbox
-from pyvo.samp.web.mailbox import GRACE, IDLE_GRACE, RETURN_GRACE, WebMailbox
+from pyvo.samp.web.mailbox import GRACE, IDLE_GRACE, QUICK_CLOSE, WebMailbox
 from pyvo.samp.web.pulls import Pull, PullLimit
 
 from .doubles import FakeConnection, FakeLoop
@@ -32,14 +32,15 @@ class Bench:
             on_overflow=self.overflow.append, on_gone=self.gone.append, on_delivery=self.seen.append,
         )  # fmt: skip
 
-    def pull(self, timeout: float = 600, *, sent: bool = True, browser: str = "") -> Pull:
-        """Pull as the transport does it."""
+    def pull(self, timeout: float = 600, *, sent: bool = True, left: bool = True, browser: str = "") -> Pull:
+        """Pull as the transport does it; the answer of one that is not sent was closed by the page, or by the hub."""
         pull = Pull(FakeConnection(), browser)
         answer = self.mailbox.pull(pull, timeout)
 
         def write(_answer):
             if not sent:
                 pull.connection.closed = True
+                pull.connection.was_left = left
             if answer.on_sent is not None:
                 answer.on_sent(sent)
 
@@ -53,7 +54,7 @@ class Bench:
 
     def lose(self, pull: Pull) -> None:
         """What the transport does when the connection of a waiting pull breaks."""
-        pull.connection.closed = True
+        pull.connection.closed = pull.connection.was_left = True
         pull.answer.cancel()
 
 
@@ -316,17 +317,92 @@ def test_a_page_with_another_pull_is_not_gone(bench):
     assert bench.gone == []
 
 
-def test_a_page_whose_connection_closes_after_an_answer_is_gone_after_the_grace_time(bench):
-    """R43: the tab was closed between two pulls."""
+def test_a_page_whose_answer_was_thrown_away_unread_is_gone_after_the_grace_time(bench):
+    """R43: the tab was closed before it had read the answer."""
     pull = bench.pull()
     bench.put(1)
-    bench.loop.run(5)
-    pull.connection.close()
+    lose_answer(pull)
     bench.loop.run(GRACE + 0.1)
     assert len(bench.gone) == 1
 
 
-def test_a_page_that_is_busy_with_what_it_got_is_not_gone_so_soon(bench):
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(bench, number, closes):
+    """R43: it has broken nothing off, whether its last answer was empty, and whether its connection is kept."""
+    pull = bench.pull(1)
+    bench.put(*range(number))
+    bench.loop.run(2)
+    if closes:
+        pull.connection.close()
+    bench.put(7)
+    bench.loop.run(IDLE_GRACE - 5)
+    assert bench.gone == []
+    assert IDLE_GRACE >= 180
+    assert numbers(bench.pull()) == [7]
+
+
+def clock_of(bench, monkeypatch):
+    """Have the wall clock go with the loop."""
+    monkeypatch.setattr(web_mailbox.time, "time", lambda: bench.loop.now)
+
+
+@pytest.mark.parametrize(
+    ("after", "requests", "is_gone"),
+    [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
+)
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatch, after, requests, is_gone):
+    """R43: it closes the connection of the page's last request, which it would keep for minutes otherwise."""
+    clock_of(bench, monkeypatch)
+    pull = bench.pull()
+    pull.connection.requests = requests
+    bench.mailbox.was_heard(pull.connection)
+    bench.put(1)
+    bench.loop.run(after)
+    pull.connection.close()
+    bench.loop.run(GRACE + 0.1)
+    assert bool(bench.gone) is is_gone
+
+
+def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(bench):
+    """R43: it was asked to, or needs the room."""
+    pull = bench.pull()
+    pull.connection.requests = 2
+    bench.mailbox.was_heard(pull.connection)
+    bench.put(1)
+    pull.connection.closed = True
+    pull.connection.on_closed()
+    bench.loop.run(GRACE + 1)
+    assert bench.gone == []
+
+
+def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(bench):
+    """R43: it was that one's request that was broken off."""
+    pull = bench.pull()
+    pull.connection.requests = 2
+    bench.mailbox.was_heard(pull.connection)
+    bench.put(1)
+    other = beside(bench)
+    other.mailbox.was_heard(pull.connection)
+    pull.connection.close()
+    bench.loop.run(GRACE + 1)
+    assert bench.gone == []
+
+
+def test_an_older_connection_of_the_page_says_nothing(bench):
+    """R43."""
+    pull = bench.pull()
+    pull.connection.requests = 2
+    bench.mailbox.was_heard(pull.connection)
+    bench.put(1)
+    bench.mailbox.was_heard(FakeConnection())
+    pull.connection.close()
+    bench.loop.run(GRACE + 1)
+    assert bench.gone == []
+
+
+def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(bench):
+    """R43: it was closed in that moment, and nothing tells so."""
     bench.pull()
     bench.put(1)
     bench.loop.run(IDLE_GRACE - 1)
@@ -335,14 +411,42 @@ def test_a_page_that_is_busy_with_what_it_got_is_not_gone_so_soon(bench):
     assert len(bench.gone) == 1
 
 
-def test_a_page_that_got_nothing_and_does_not_come_back_is_gone_soon(bench):
-    """R43: within 15 s, though the browser keeps the connection for other tabs."""
-    bench.pull(100)
-    bench.loop.run(100 + RETURN_GRACE - 0.1)
+def test_a_page_that_is_too_slow_for_an_answer_is_held_up(bench):
+    """R43: the hub has closed the connection, as the page did not read on; the page has broken nothing off."""
+    bench.pull(sent=False, left=False)
+    bench.put(1)
+    bench.loop.run(IDLE_GRACE - 1)
     assert bench.gone == []
-    bench.loop.run(0.2)
+    assert numbers(bench.pull()) == [1]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_time_that_a_computer_sleeps_does_not_count(bench, monkeypatch, broken):
+    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock tells of it."""
+    monkeypatch.setattr(web_mailbox.time, "time", lambda: bench.loop.now + slept)
+    slept = 0.0
+    pull = bench.pull(1)
+    bench.loop.run(0 if broken else 2)
+    if broken:
+        bench.lose(pull)
+    grace = GRACE if broken else IDLE_GRACE
+    bench.loop.run(grace - 2)
+    slept = 3600.0
+    bench.loop.run(grace - 2)
+    assert bench.gone == []
+    bench.loop.run(5)
     assert len(bench.gone) == 1
-    assert GRACE <= RETURN_GRACE < 15
+
+
+def test_a_page_that_is_held_up_is_not_silent(bench):
+    """Its silence has a time of its own, which the hub's ``client_timeout`` leaves alone."""
+    assert not bench.mailbox.is_pulled
+    bench.pull()
+    assert bench.mailbox.is_pulled
+    bench.put(1)
+    assert bench.mailbox.is_pulled
+    bench.loop.run(IDLE_GRACE + 1)
+    assert not bench.mailbox.is_pulled
 
 
 def test_a_page_that_has_to_make_room_has_time_to_come_back():

@@ -62,6 +62,8 @@ class Connection:
         self.closed = False
         #: How many requests have come by it.
         self.requests = 0
+        #: Whether the other side has closed the connection, as far as has been noticed.
+        self.was_left = False
         #: Whether the other side broke the connection with something unread that was sent to it.
         self.was_reset = False
         #: Called in the loop's thread when the connection has been closed, by whichever side.
@@ -91,7 +93,7 @@ class Connection:
         except BlockingIOError:
             return None
         except OSError:
-            self.was_reset = True
+            self.was_left = self.was_reset = True
         return False
 
     def detach(self) -> socket.socket:
@@ -139,7 +141,7 @@ class Connection:
         try:
             step(*args)
         except OSError:  # reset by the other side
-            self.was_reset = True
+            self.was_left = self.was_reset = True
             self.close()
         except BaseException:  # the end of the interpreter, too, is not for a request to decide
             log.exception("A connection is closed because of an error")
@@ -184,6 +186,7 @@ class Connection:
 
     def _note_reset(self) -> None:
         """Find out whether the other side, which has closed the connection, then got something from us."""
+        self.was_left = True
         self.was_reset = self.was_reset or left_something_unread(self._sock)
 
     def _serve(self) -> None:

@@ -2,19 +2,26 @@
 """
 Asking the user whether a web page may join (R40, R41).
 
-A page that registers gets nothing before the user has seen its name and the origin of its request, and
+A page that registers gets nothing before the user has seen a name and the origin of its request, and
 has agreed. `ConsentDesk` keeps the questions in order: one is shown at a time, the others wait behind
 it, and nobody else is held up. How a question is put is the business of an *asker*; `make_asker` turns what a user
 gave as ``web_profile_dialog`` into one.
 
-An asker runs in a worker thread and may take as long as the user does. When the page goes away meanwhile, its ticket
-is withdrawn: an asker that can take its question back does so; the answer of one that can't is ignored.
+A browser that restores a session loads many tabs of one origin at the same moment, and each of them registers. While
+a question about an origin is open, further registrations from that origin share its answer, be it yes or no. The name
+makes no difference: a page states any name it likes, and what one page of an origin may do, all of them can do. The
+origin ``null``, which unrelated pages have, and programs that state no origin share nothing: each is asked about.
+
+An asker runs in a worker thread and may take as long as the user does. When all pages that wait for the answer go away
+meanwhile, the ticket is withdrawn: an asker that can take its question back does so; the answer of one that can't is
+ignored.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import deque
@@ -34,12 +41,24 @@ log = logging.getLogger(__name__)
 
 #: Code of the fault that a page gets when it may not register.
 REFUSED = 2
-#: Seconds for which a question waits for its answer before it counts as refused.
+#: Seconds for which a question is shown without an answer before it counts as refused.
 PATIENCE = 300.0
+#: Seconds for which a question waits for its turn before it counts as refused: some others may take `PATIENCE` each.
+TURN_TIME = 1800.0
 #: Seconds that an asker has to take back a question that has lapsed.
 TAKING_BACK = 5.0
 #: Questions that may wait at a time, from all pages together.
 MAX_WAITING = 32
+#: Questions about the origin ``null`` that may be open at a time: any page can make a frame that has this origin, and
+#: must not take all of `MAX_WAITING`.
+MAX_NULL = 8
+#: Registrations that may wait for the answer to one question; more than the tabs of a session.
+MAX_SHARING = 64
+#: Connections that a browser opens to one host. The registrations of more tabs wait in the browser, and come when the
+#: first ones have been answered.
+BROWSER_CONNECTIONS = 6
+#: Seconds for which an answer that so many registrations have shared serves those that waited in the browser.
+LATE_SHARING = 2.0
 #: Characters that an origin may have: it is shown and compared as a whole. A host's name has 253 at most.
 MAX_ORIGIN = 300
 #: What a user is told that consent means.
@@ -47,6 +66,8 @@ MEANING = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
     "and read the data that they offer to it."
 )
+#: What a user is told besides, if pages share the answer.
+SHARED_MEANING = " Your answer also holds for other pages of this origin that ask at the same time."
 
 
 class Answer(Enum):
@@ -72,8 +93,13 @@ class Question(NamedTuple):
 
     @property
     def lasting(self) -> bool:
-        """Whether "always for this origin" means anything: many pages share ``null``, and any program has none."""
+        """Whether the origin says who asks, so that an answer holds for it: unrelated pages have ``null`` or none."""
         return self.origin not in ("", "null")
+
+    @property
+    def meaning(self) -> str:
+        """What the user is told that consent means."""
+        return MEANING + SHARED_MEANING if self.lasting else MEANING
 
     @property
     def origin_text(self) -> str:
@@ -149,58 +175,85 @@ def make_question(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> Qu
 
 
 class Ticket:
-    """One question on its way to an answer; the first of answer, withdrawal and lapse counts."""
+    """
+    One question on its way to an answer, and the registrations that wait for it.
+
+    The first of answer, lapse, and withdrawal of all registrations counts.
+    """
 
     def __init__(self, question: Question, answered: Callable[[Answer], object]) -> None:
         self.question = question
         self.timer: Any = None
-        self._answered: Callable[[Answer], object] | None = answered
+        #: How many registrations have shared it.
+        self.sharing = 1
+        self._waiting = [answered]
         self._take_back: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
     @property
     def open(self) -> bool:
         """Whether somebody still waits for the answer."""
-        return self._answered is not None
+        return bool(self._waiting)
+
+    def share(self, answered: Callable[[Answer], object]) -> bool:
+        """Add a registration that waits for the answer; False when nobody waits for it any more."""
+        with self._lock:
+            if not self._waiting:
+                return False
+            self._waiting.append(answered)
+            self.sharing += 1
+        return True
 
     def settle(self, answer: Answer) -> bool:
         """Give the answer; False when nobody waits for it any more."""
         with self._lock:
-            answered, self._answered = self._answered, None
+            waiting, self._waiting = self._waiting, []
             self._take_back = None
-        if answered is None:
+        if not waiting:
             return False
         self._cancel_timer()
-        answered(answer)
+        for answered in waiting:
+            answered(answer)
         return True
 
-    def withdraw(self, *, tell: bool = False) -> None:
+    def withdraw(self, answered: Callable[[Answer], object] | None = None, *, tell: bool = False) -> None:
         """
-        Take the question back.
+        Take a registration back, and with the last one the question.
 
         Parameters
         ----------
+        answered : callable, optional
+            What waits for the answer for that registration; by default all are taken back.
         tell : bool
-            Whether the one who waits gets a refusal; one who has gone away does not.
+            Whether those who wait get a refusal; a page that has gone away does not.
         """
         with self._lock:
-            answered, self._answered = self._answered, None
+            gone = [each for each in self._waiting if answered in (None, each)]
+            self._waiting = [each for each in self._waiting if each not in gone]
+            if not gone or self._waiting:
+                return
             take_back, self._take_back = self._take_back, None
-        if answered is None:
-            return
         self._cancel_timer()
         if tell:
-            answered(Answer.DENY)
+            for each in gone:
+                each(Answer.DENY)
         if take_back is not None:
             take_back()
 
     def when_withdrawn(self, take_back: Callable[[], object]) -> None:
         """Have ``take_back()`` called when the question has become pointless; at once when it has already."""
         with self._lock:
-            if self._answered is not None:
+            if self._waiting:
                 self._take_back = take_back
                 return
         take_back()
+
+    def set_timer(self, timer: Any) -> None:
+        """Put a timer in the place of the one that runs; both end with the ticket."""
+        self._cancel_timer()
+        self.timer = timer
+        if not self.open:
+            self._cancel_timer()
 
     def _cancel_timer(self) -> None:
         if self.timer is not None:
@@ -235,7 +288,9 @@ class ConsentDesk:
     call_later : callable
         ``call_later(seconds, function)`` runs it later, and returns something with a ``cancel`` method.
     patience : float
-        Seconds for which a question waits; then it counts as refused.
+        Seconds for which a question is shown; then it counts as refused.
+    clock : callable
+        Returns the seconds of a clock that is not set.
     """
 
     def __init__(
@@ -245,11 +300,13 @@ class ConsentDesk:
         call_later: Callable[[float, Callable[[], object]], Any],
         *,
         patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._asker = asker
         self._run_in_worker = run_in_worker
         self._call_later = call_later
         self._patience = patience
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
         self._shown: Ticket | None = None
@@ -257,17 +314,18 @@ class ConsentDesk:
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
+        self._late: tuple[str, Answer, float, int] | None = None  # origin, answer, until when, for how many more
 
     def submit(self, question: Question, answered: Callable[[Answer], object]) -> Ticket:
         """
-        Queue a question.
+        Queue a question, or share the answer to one about the same origin that is open.
 
         Parameters
         ----------
         question : Question
             What to ask.
         answered : callable
-            ``answered(answer)`` is called once, from any thread, unless the ticket is withdrawn before.
+            ``answered(answer)`` is called once, from any thread, unless it is withdrawn before.
 
         Returns
         -------
@@ -277,39 +335,45 @@ class ConsentDesk:
         Raises
         ------
         SAMPProxyError
-            The question is refused without being asked: this origin has an open one already, or there are too many.
+            The question is refused without being asked: there are too many.
         """
         ticket = Ticket(question, answered)
         with self._lock:
             if self._closed:
                 raise SAMPProxyError(REFUSED, "The hub is being stopped")
-            known = question.lasting and question.origin in self._always
-            if not known:
+            known = self._known_answer(question)
+            if known is None:
+                if (shared := self._share(question, answered)) is not None:
+                    return shared
                 self._admit(ticket)
-            start = not (known or self._busy)
+            start = known is None and not self._busy
             self._busy = self._busy or start
-        if known:
-            log.info("%s (%s) is allowed as before", question.name, question.origin)
-            ticket.settle(Answer.ALWAYS)
+        if known is not None:
+            _log_answer(question, known, 1)
+            ticket.settle(known)
         if start:
             self._run_in_worker(self._work)
         return ticket
 
-    def withdraw(self, ticket: Ticket, *, tell: bool = False) -> None:
+    def withdraw(
+        self, ticket: Ticket, answered: Callable[[Answer], object] | None = None, *, tell: bool = False
+    ) -> None:
         """
-        Take a question back.
+        Take a question back, or one of the registrations that share its answer.
 
         Parameters
         ----------
         ticket : Ticket
             What `submit` returned.
+        answered : callable, optional
+            What `submit` was given; by default all registrations are taken back.
         tell : bool
-            Whether the page gets a refusal; one that has gone away does not.
+            Whether the pages get a refusal; one that has gone away does not.
         """
+        ticket.withdraw(answered, tell=tell)
         with self._lock:
-            if ticket in self._waiting:
+            if ticket in self._waiting and not ticket.open:
                 self._waiting.remove(ticket)
-        ticket.withdraw(tell=tell)
 
     def close(self) -> None:
         """Refuse everything that is open, and everything to come."""
@@ -321,17 +385,43 @@ class ConsentDesk:
             ticket.withdraw(tell=True)
         self._asker.close()
 
+    def _known_answer(self, question: Question) -> Answer | None:
+        """Return the answer that holds for a question without asking, if there is one."""
+        if not question.lasting:
+            return None
+        if question.origin in self._always:
+            return Answer.ALWAYS
+        if self._late is not None:
+            origin, answer, end, left = self._late
+            if self._clock() < end and left > 0 and origin == question.origin:
+                self._late = (origin, answer, end, left - 1)
+                return answer
+        return None
+
+    def _share(self, question: Question, answered: Callable[[Answer], object]) -> Ticket | None:
+        """Let a registration wait for the answer to an open question about its origin, if there is one."""
+        if not question.lasting:
+            return None
+        for ticket in self._open_tickets():
+            if ticket.question.origin == question.origin and ticket.open:
+                if ticket.sharing >= MAX_SHARING:
+                    raise SAMPProxyError(
+                        REFUSED, f"Too many pages of {question.origin} wait for the user's consent; try again later"
+                    )
+                if ticket.share(answered):
+                    return ticket
+        return None
+
+    def _open_tickets(self) -> list[Ticket]:
+        # A question that was withdrawn but can't be taken off the screen counts, or its page could pile them up.
+        return [*self._waiting, *([self._shown] if self._shown else [])]
+
     def _admit(self, ticket: Ticket) -> None:
         origin = ticket.question.origin
-        # A question that was withdrawn but can't be taken off the screen counts, or its page could pile them up.
-        asked = [*self._waiting, *([self._shown] if self._shown else [])]
-        if origin and any(other.question.origin == origin for other in asked):
-            raise SAMPProxyError(
-                REFUSED, f"The user is being asked about another registration from {origin}; try again after that"
-            )
-        if len(self._waiting) >= MAX_WAITING:
+        nulls = sum(other.question.origin == "null" for other in self._open_tickets()) if origin == "null" else 0
+        if len(self._waiting) >= MAX_WAITING or nulls >= MAX_NULL:
             raise SAMPProxyError(REFUSED, "Too many web pages are waiting for the user's consent; try again later")
-        ticket.timer = self._call_later(self._patience, lambda: self._lapse(ticket))
+        ticket.timer = self._call_later(TURN_TIME, lambda: self._lapse(ticket))
         self._waiting.append(ticket)
 
     def _work(self) -> None:
@@ -342,20 +432,30 @@ class ConsentDesk:
                 self._busy = ticket is not None
             if ticket is None:
                 return
+            ticket.set_timer(self._call_later(self._patience, partial(self._lapse, ticket)))
             overdue = self._call_later(self._patience + TAKING_BACK, partial(self._on_overdue, ticket))
             answer = self._ask(ticket)
             overdue.cancel()
-            question = ticket.question
             with self._lock:
                 if self._shown is not ticket:  # it has lapsed long ago, and another worker goes on
                     self._lost = False
                     return
-                self._shown = None  # before the page hears of it: it may ask again at once
-                if ticket.open and answer is Answer.ALWAYS and question.lasting:
-                    self._always.add(question.origin)
+                self._shown = None  # before the pages hear of it: they may ask again at once
+                if ticket.open:
+                    self._remember(ticket, answer)
             if ticket.settle(answer):
-                verdict = "not allowed" if answer is Answer.DENY else f"allowed ({answer.value})"
-                log.info("Web page %s (%s): %s", question.name, question.origin_text, verdict)
+                _log_answer(ticket.question, answer, ticket.sharing)
+
+    def _remember(self, ticket: Ticket, answer: Answer) -> None:
+        """Keep an answer: for always, or for the tabs whose registrations could not leave the browser before it."""
+        if not ticket.question.lasting:
+            return
+        if answer is Answer.ALWAYS:
+            self._always.add(ticket.question.origin)
+        elif ticket.sharing >= BROWSER_CONNECTIONS:
+            self._late = (
+                ticket.question.origin, answer, self._clock() + LATE_SHARING, MAX_SHARING - ticket.sharing
+            )  # fmt: skip
 
     def _ask(self, ticket: Ticket) -> Answer:
         if not ticket.open:
@@ -385,3 +485,9 @@ class ConsentDesk:
         if ticket.open:
             log.info("Nobody said whether %s may join: refused", ticket.question.name)
         self.withdraw(ticket, tell=True)
+
+
+def _log_answer(question: Question, answer: Answer, pages: int) -> None:
+    verdict = "not allowed" if answer is Answer.DENY else f"allowed ({answer.value})"
+    more = f", with {pages - 1} more of this origin" if pages > 1 else ""
+    log.info("Web page %s (%s): %s%s", question.name, question.origin_text, verdict, more)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from .consent import MEANING, Answer, Asker, Question, Ticket
+from .consent import Answer, Asker, Question, Ticket
 from .consent_terminal import Terminal
 
 __all__ = ["WebProfileDialog", "make_asker"]
@@ -290,7 +290,7 @@ def _as_json(question: Question) -> bytes:
     shown = {
         "name": question.name,
         "origin": question.origin_text,
-        "meaning": MEANING,
+        "meaning": question.meaning,
         "always": question.lasting,
     }
     return json.dumps(shown).encode("ascii")

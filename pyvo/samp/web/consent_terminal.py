@@ -30,7 +30,7 @@ import sys
 import textwrap
 from typing import Any
 
-from .consent import MEANING, Answer, Asker, Question, Ticket
+from .consent import Answer, Asker, Question, Ticket
 
 __all__ = ["Terminal"]
 
@@ -89,7 +89,7 @@ def _text(question: Question) -> str:
         "\nA web page asks to join SAMP, by which the astronomy programs on this computer talk to each other.\n"
         f"  Name:   {question.name}\n"
         f"  Origin: {question.origin_text}\n"
-        f"{textwrap.fill(MEANING, min(100, shutil.get_terminal_size().columns - 1))}\n"
+        f"{textwrap.fill(question.meaning, min(100, shutil.get_terminal_size().columns - 1))}\n"
         f"{choices}[n] no: "
     )
 

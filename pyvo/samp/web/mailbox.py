@@ -13,19 +13,27 @@ answer that could not be written go back to the front; and so do those of an ans
 thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them. An answer was
 read when another request has come by its connection, or when that was closed in good order.
 
-Who is gone
------------
-A page that has gone says nothing either. It is *gone* when it has been silent for a grace time after its last pull
-(R43). How long that is depends on what became of the pull: the shortest where its connection closed; a bit longer
-after an empty answer, as the next pull follows at once, but stands in the browser behind those of other tabs, and the
-connection stays open for those; longest after callbacks, as a page that is busy with a large table pulls late, and
-before the first pull. A page that sends and does not allow callbacks pulls nothing: it is left alone until it
-unregisters.
+Pages that have gone
+--------------------
+A page that goes says nothing either. What it leaves is a pull that the browser *breaks off*: the other side closes the
+connection while the pull waits, or before it has read the whole answer. Such a page is unregistered after `GRACE`, the
+time in which a page pulls again whose connection alone was broken (R43).
+
+A page that does not pull has broken nothing off. It may be held up: by a modal dialog, by a debugger, as a background
+tab whose timers the browser throttles, on a computer that sleeps, or behind the pulls of other tabs (R49). So it keeps
+its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That a connection is closed later says
+nothing: browsers and this hub close those that are idle. A page that was closed in the moment between two pulls looks
+the same, and is unregistered after the same time. Only when the whole browser ends in that moment something tells so:
+a connection that was used several times, last by this page, is closed within `QUICK_CLOSE`, and browsers keep idle ones
+much longer.
+
+A page that sends and does not allow callbacks pulls nothing: it is left alone until it unregisters.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -36,6 +44,7 @@ from pyvo.samp.transport.xml_writer import Raw, write_value
 from pyvo.samp.web.pulls import Pull, PullLimit
 
 if TYPE_CHECKING:
+    from pyvo.samp.transport.accepted import Connection
     from pyvo.samp.transport.loop import Loop, Timer
 
 __all__ = ["WebMailbox"]
@@ -52,11 +61,13 @@ MAX_ANSWER = 4 * 1024 * 1024
 MAX_UNSURE = 6
 #: Seconds that a pull may wait, whatever it asks for.
 MAX_WAIT = 3600.0
-#: Seconds without a pull after which a client is gone: when the last one's connection has closed; when it has been
-#: answered with nothing (in that time connections get free for sixty tabs, see `web_pulls`); else.
+#: Seconds without a pull after which a page is unregistered: when its last pull was broken off; else.
 GRACE = 10.0
-RETURN_GRACE = 14.0
-IDLE_GRACE = 60.0
+IDLE_GRACE = 300.0
+#: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
+QUICK_CLOSE = 10.0
+#: Seconds by which the wall clock may run ahead of a timer. Beyond it the computer, or this process, was suspended.
+MAX_DELAY = 5.0
 
 
 class WebMailbox:
@@ -103,6 +114,7 @@ class WebMailbox:
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None
+        self._last_used: Connection | None = None  # by the last request, if a browser made it
         self._unsure: list[Pull] = []  # that were handed callbacks, perhaps in vain
         self._flush_is_due = False
         self._closed = False
@@ -110,14 +122,15 @@ class WebMailbox:
         self.last_words: Raw | None = None
         self._grace: Timer | None = None
         self._patience = IDLE_GRACE  # how long the grace is
+        self._grace_began = 0.0  # by the wall clock, which goes on while the computer sleeps
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def is_pulled(self) -> bool:
-        """Whether a pull waits: the page is there, however long it has been silent."""
-        return bool(self._waiting)
+        """Whether the client pulls, or is given time to: it is there, however long it has been silent."""
+        return bool(self._waiting) or self._grace is not None
 
     @property
     def is_due(self) -> bool:
@@ -194,8 +207,18 @@ class WebMailbox:
         if not self._closed and not self._waiting:
             self._start_grace(IDLE_GRACE)
 
-    def was_heard(self) -> None:
-        """Note that the client has made a request: it is not gone yet, if it was not the last that it wrote."""
+    def was_heard(self, connection: Connection | None = None) -> None:
+        """
+        Note that the client has made a request: it is not gone yet, if it was not the last that it wrote.
+
+        Parameters
+        ----------
+        connection : Connection, optional
+            What it came by, if that belongs to a browser.
+        """
+        self._last_used = connection
+        if connection is not None:
+            connection.on_closed = lambda: self._on_connection_closed(connection)
         if self._grace is not None and self._grace.active:
             self._start_grace(self._patience)
 
@@ -284,7 +307,7 @@ class WebMailbox:
         pull.is_sent = sent
         if not sent:
             self._put_back(pull)
-            self._await_return()
+            self._await_next(pull)
 
     def _look_after(self, pull: Pull) -> None:
         """Watch what becomes of an answer that went out, and of the page."""
@@ -294,7 +317,7 @@ class WebMailbox:
             if len(self._unsure) > MAX_UNSURE:
                 self._unsure.pop(0).batch = []
         if not connection.closed:
-            connection.on_closed = lambda: self._on_connection_closed(pull)
+            connection.on_closed = lambda: self._on_connection_closed(connection)
         self._await_next(pull)
 
     def _take_back_lost(self) -> None:
@@ -315,30 +338,30 @@ class WebMailbox:
         """A pull's connection closed while it waited."""
         if pull in self._waiting:
             self._leave(pull)
-        self._await_return()
-
-    def _await_return(self) -> None:
-        """Give the page time to come back: its end of the connection is closed, ours may still be open."""
-        if not self._closed and not self._waiting:
-            self._start_grace(GRACE)
+        self._await_next(pull)
 
     def _await_next(self, pull: Pull) -> None:
         """Give the page time for its next pull."""
-        if self._closed or self._waiting:
-            return
-        if pull.connection.closed:
-            self._await_return()
-        else:
-            self._start_grace(IDLE_GRACE if pull.batch else RETURN_GRACE)
+        if not self._closed and not self._waiting:
+            self._start_grace(GRACE if pull.was_broken_off else IDLE_GRACE)
 
-    def _on_connection_closed(self, pull: Pull) -> None:
+    def _on_connection_closed(self, connection: Connection) -> None:
+        """The connection of an answered pull, or of the last request, closed, and was not used for another request."""
+        last = self._last
+        broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._take_back_lost()
-        if pull is self._last:
-            self._await_return()
+        if self._grace is None or self._waiting:
+            return
+        # Who uses each connection once, as simple programs do, says nothing by closing it
+        was_kept = connection is self._last_used and connection.requests > 1
+        is_quick = time.time() - self._grace_began < QUICK_CLOSE
+        if broken_off or (was_kept and connection.was_left and is_quick):
+            self._start_grace(GRACE)
 
     def _start_grace(self, delay: float) -> None:
         self._cancel_grace()
         self._patience = delay
+        self._grace_began = time.time()
         self._grace = self._loop.call_later(delay, self._on_silence)
 
     def _cancel_grace(self) -> None:
@@ -347,7 +370,9 @@ class WebMailbox:
             self._grace = None
 
     def _on_silence(self) -> None:
-        if not self._closed and not self._waiting:
+        if time.time() - self._grace_began > self._patience + MAX_DELAY:
+            self._start_grace(self._patience)  # the page was suspended, too
+        elif not self._closed and not self._waiting:
             self._end()
             self._on_gone("has gone: the page pulls its callbacks no longer")
 

@@ -57,6 +57,11 @@ class Pull:
         return self.is_sent and not connection.is_there() and not connection.was_reset
 
     @property
+    def was_broken_off(self) -> bool:
+        """Whether the other side has closed the connection before it had read the whole answer."""
+        return (self.connection.was_left and not self.is_sent) or self.was_lost
+
+    @property
     def was_lost(self) -> bool:
         """Whether the other side has thrown the answer away unread."""
         return not self.is_settled and self.connection.was_reset

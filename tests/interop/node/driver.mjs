@@ -6,22 +6,36 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 const [, , executablePath, userDataDir] = process.argv;
+// Playwright turns the back/forward cache off, which users have.
+const ignoreDefaultArgs = ["--disable-back-forward-cache"];
 const flags = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ];
 const context = await chromium.launchPersistentContext(userDataDir, {
-    executablePath, headless: true, chromiumSandbox: false, args: flags, viewport: { width: 900, height: 600 },
+    executablePath, headless: true, chromiumSandbox: false, args: flags, ignoreDefaultArgs,
+    viewport: { width: 900, height: 600 },
 });
 const pages = new Map();
+const dialogs = new Map();
 
 const commands = {
     async open({ page, url }) {
         const opened = await context.newPage();
         opened.on("console", (message) => process.stderr.write(`[page ${page}] ${message.text()}\n`));
         opened.on("pageerror", (error) => process.stderr.write(`[page ${page}] ${error}\n`));
+        opened.on("dialog", (dialog) => dialogs.set(page, dialog));
         pages.set(page, opened);
         await opened.goto(url);
+    },
+    async goto({ page, url }) {
+        await pages.get(page).goto(url);
+    },
+    async back({ page }) {
+        await pages.get(page).goBack({ waitUntil: "commit" });
+    },
+    async closeDialog({ page }) {
+        await dialogs.get(page).accept();
     },
     // Calls a method of the page's `member` (see member.js) and waits for its promise.
     run({ page, method, args }) {

@@ -65,6 +65,16 @@ globalThis.member = {
         this.effort = effort;
     },
 
+    // Whether this is the page that has registered, and not one that was loaded anew in its place.
+    async isConnected() {
+        return this.connection !== null && !this.closed;
+    },
+
+    // Opens a dialog that holds the page up, after this method has returned.
+    async holdUp() {
+        setTimeout(() => alert("A dialog"), 0);
+    },
+
     take(kind, sender, name, content) {
         const end = performance.now() + this.effort;
         while (performance.now() < end) {
