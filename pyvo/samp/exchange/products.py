@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import SAMPTypeError
-from .forms import Product, is_a
+from .forms import Form, Product, is_a
 from .image_forms import array_of, hdu_of, hdulist_of, nddata_of
 from .sky_forms import moc_of, position_of, spectrum_of
-from .table_forms import frame_of, table_of, tabular_of, votable_of
+from .table_forms import frame_of, table_of, table_product, tabular_of, votable_of
 
-__all__ = ["SENDABLE", "product_of"]
+__all__ = ["SENDABLE", "as_votable", "product_of"]
 
 #: What `send` takes, for error messages.
 SENDABLE = (
@@ -59,6 +59,43 @@ def product_of(obj: Any) -> Product:
         if product is not None:
             return product
     raise SAMPTypeError(f"{_described(obj)} cannot be sent. What can: {SENDABLE}.")
+
+
+def as_votable(obj: Any) -> tuple[Product, Form]:
+    """
+    Find out how an object is sent as a VOTable.
+
+    Parameters
+    ----------
+    obj : object
+        What `product_of` takes for a table.
+
+    Returns
+    -------
+    Product, Form
+        What can be sent of it, and the form that is a VOTable.
+
+    Raises
+    ------
+    SAMPTypeError
+        It is no table.
+    """
+    product = product_of(obj)
+    form = _votable_form(product)
+    if form is None and product.kind == "table":  # a file of another format
+        from .fetching import fetched  # noqa: PLC0415
+        from .loading import read_table  # noqa: PLC0415
+
+        with fetched(product.url, product.path) as place:
+            product = table_product(read_table(place), product.name)
+        form = _votable_form(product)
+    if form is None:
+        raise SAMPTypeError(f"{product.name!r} is sent as {product.kind}, and that is no table")
+    return product, form
+
+
+def _votable_form(product: Product) -> Form | None:
+    return next((form for form in product.forms if form.mtype == "table.load.votable"), None)
 
 
 def _described(obj: Any) -> str:
