@@ -74,6 +74,9 @@ def flat_table(table: Any) -> Table:
     for name in table.colnames:
         try:
             for part, column in _plain(name, table[name]):
+                if not part.strip():
+                    part = f"col{len(flat.colnames) + 1}"  # noqa: PLW2901 - a column needs some name
+                    warn(f"A column has the name {name!r}; it is sent as {part!r}")
                 flat.add_column(column, name=part if part == name else free_name(flat, table, part), copy=False)
         except SAMPWarning:  # for the program that makes errors of warnings
             raise

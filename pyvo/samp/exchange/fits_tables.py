@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import warn
-from .columns import flat_table, free_number, write_or_blame
+from ..errors import SAMPTypeError, warn
+from .columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
+from .headers import card_of
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -19,6 +21,13 @@ __all__ = ["read_fits_table", "write_fits_table"]
 #: What FITS does not have, or not with numbers that stand for what is missing.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
+#: Keywords that say how the file is built; in the metadata they are of another file.
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|THEAP|END|CONTINUE|CHECKSUM|DATASUM|Z(IMAGE|TABLE)|"
+    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__coordinate_columns__"
+)
+#: Columns that a FITS table can have.
+MAX_COLUMNS = 999
 #: Bytes of a FITS file's blocks, and of the lines of headers.
 BLOCK, LINE = 2880, 80
 
@@ -42,9 +51,14 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
     Warns
     -----
     SAMPWarning
-        FITS does not have a column's unit: it is left out.
+        FITS cannot hold a column's unit or some metadata, which are left out.
     """
+    if len(table.colnames) > MAX_COLUMNS:
+        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(table.colnames)}")
     flat = flat_table(table)
+    left_out = _clear_metadata(flat)
+    if left_out:
+        warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
     for name in flat.colnames:
         if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
             warn(f"FITS has no unit {flat[name].unit}: those who take the table as FITS get {name!r} without its unit")
@@ -58,6 +72,50 @@ def _is_unit_of_fits(unit: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _clear_metadata(flat: Table) -> list[str]:
+    """Remove what FITS cannot hold of the metadata, and tell its names."""
+    left_out = []
+    known: dict[str, Any] = {}
+    keywords = set()
+    for key, value in flat.meta.items():
+        items = value if isinstance(value, list) else [value]
+        items = [text_of_bytes(item)[0] if isinstance(item, bytes) else item for item in items]
+        keyword = "COMMENT" if key == "comments" else str(key).upper()
+        if (
+            not isinstance(key, str)
+            or keyword in keywords
+            or _STRUCTURE.fullmatch(keyword)
+            or any(card_of(keyword, item, "") is None for item in items)
+            or (keyword == "EXTNAME" and not isinstance(value, str))
+        ):
+            left_out.append(str(key))
+            continue
+        keywords.add(keyword)
+        known[key] = items if isinstance(value, list) else items[0]
+    flat.meta.clear()
+    flat.meta.update(known)
+    for name in list(flat.colnames):
+        if name != name.rstrip():  # FITS keeps no blanks at the end
+            flat.rename_column(name, free_name(flat, flat, name.rstrip()))
+    for name in flat.colnames:
+        column = flat[name]
+        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_plain(value))]
+        left_out += [f"{name}.{key}" for key in odd]
+        column.meta = {key: value for key, value in column.meta.items() if key not in odd}
+        if not isinstance(column.format, str):  # a function, say
+            column.format = None
+    return left_out
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether astropy can write some metadata of a column into comments."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return type(value) in {str, int, float, bool}
 
 
 def _write(flat: Table, file: BinaryIO) -> None:

@@ -80,12 +80,12 @@ class XMLText:
     def warn(self) -> None:
         """Warn about what was replaced, if anything was."""
         if self._replaced:
-            warn(f"XML has no control characters and lone surrogates: '?' is sent instead, in {_list(self._replaced)}")
+            warn(f"XML has no control characters and lone surrogates: '?' is sent instead, in {_list(map(repr, self._replaced))}")
 
 
 def _list(names: Any) -> str:
-    """Some names, in a form that can be printed."""
-    shown = [repr(name) for name in names]
+    """Some names for a message."""
+    shown = list(names)
     more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
     return ", ".join(shown[:NAMED]) + more
 
@@ -132,6 +132,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
     from astropy.units import UnitsWarning  # noqa: PLC0415
 
     flat = _with_votable_types(flat.copy(copy_data=False))
+    _replace_what_xml_lacks(flat)
     left_out = _clear_metadata(flat)
     parts = [_part(flat[name]) for name in flat.colnames]
     with warnings.catch_warnings():
@@ -144,7 +145,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
         text, xml = _document(flat, parts, left_out)
     xml.warn()
     if left_out:
-        warn(f"VOTable cannot hold all the metadata; the table is sent without {_list(left_out)}")
+        warn(f"VOTable cannot hold all the metadata; the table is sent without {_list(map(repr, left_out))}")
     if not parts:
         file.write(text)
         return
@@ -175,6 +176,34 @@ def _document(flat: Table, parts: list[_Part], left_out: list[str]) -> tuple[byt
     xml = XMLText(file)
     document.to_xml(xml)
     return file.getvalue(), xml
+
+
+def _replace_what_xml_lacks(flat: Table) -> None:
+    """Replace characters that XML cannot hold in names, descriptions and metadata, and warn about them."""
+    replaced = []
+
+    def written(value: Any, where: str) -> Any:
+        if isinstance(value, bytes):
+            value = text_of_bytes(value)[0]
+        if isinstance(value, list | tuple):
+            return [written(item, where) for item in value]
+        if not isinstance(value, str) or not _NOT_IN_XML.search(value):
+            return value
+        replaced.append(where)
+        return _NOT_IN_XML.sub("?", value)
+
+    meta = {written(key, f"the key {key!r}"): written(value, f"the value of {key!r}") for key, value in flat.meta.items()}
+    flat.meta.clear()
+    flat.meta.update(meta)
+    for name in flat.colnames:
+        column = flat[name]
+        column.description = written(column.description, f"the description of the column {name!r}")
+        column.meta = {key: written(value, f"{key!r} of the column {name!r}") for key, value in column.meta.items()}
+        changed = written(name, f"the name of the column {name!r}")
+        if changed != name:
+            flat.rename_column(name, free_name(flat, flat, changed))
+    if replaced:
+        warn(f"XML has no control characters and lone surrogates: '?' is sent instead, in {_list(replaced)}")
 
 
 def _clear_metadata(flat: Table) -> list[str]:
@@ -229,13 +258,10 @@ def _param(value: Any) -> dict[str, Any] | None:
     """The attributes of a PARAM that has a value; None if the value has no such form."""
     import numpy as np  # noqa: PLC0415
 
-    if isinstance(value, bytes):
-        value = text_of_bytes(value)[0]
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         value = "\n".join(value)  # the comments of a FITS file, for one
     if isinstance(value, str):
-        text = _NOT_IN_XML.sub("?", value)
-        return {"datatype": "char" if text.isascii() else "unicodeChar", "arraysize": "*", "value": str(value)}
+        return {"datatype": "char" if value.isascii() else "unicodeChar", "arraysize": "*", "value": str(value)}
     try:
         array = np.asanyarray(value)
     except Exception:  # of lists of anything
