@@ -24,7 +24,7 @@ _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
 #: Keywords that say how the file is built; in the metadata they are of another file.
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|THEAP|END|CONTINUE|CHECKSUM|DATASUM|Z(IMAGE|TABLE)|"
-    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__coordinate_columns__"
+    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
 )
 #: Columns that a FITS table can have.
 MAX_COLUMNS = 999

@@ -42,7 +42,14 @@ _ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
 _LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
 #: What astropy makes of a table's metadata, and of a column's.
 _OF_TABLES = frozenset({"ID", "name", "ucd", "utype", "description"})
-_OF_COLUMNS = frozenset({"ucd", "utype", "xtype", "width", "precision", "values", "links"})
+_OF_COLUMNS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("ucd", "utype", "xtype"), lambda value: isinstance(value, str)),
+    # astropy makes a format of these, and reads no table that it cannot show in that
+    "width": lambda value: bool(re.fullmatch(r"0*[1-9]\d{0,2}", str(value))),
+    "precision": lambda value: bool(re.fullmatch(r"[EF]?[1-9]\d?|F?0", str(value))),
+    "values": lambda value: isinstance(value, dict),
+    "links": lambda value: isinstance(value, list),
+}
 #: Names in one warning.
 NAMED = 10
 
@@ -212,7 +219,7 @@ def _clear_metadata(flat: Table) -> list[str]:
     for name in flat.colnames:
         known = {}
         for key, value in flat[name].meta.items():
-            if key in _OF_COLUMNS and (isinstance(value, str) or key in {"width", "values", "links"}):
+            if key in _OF_COLUMNS and _OF_COLUMNS[key](value):
                 known[key] = value
             elif not str(key).startswith("_"):  # such as the types that astropy's reader notes for its writer
                 left_out.append(f"{name}.{key}")
