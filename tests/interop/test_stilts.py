@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from astropy.io.votable import parse
+from astropy.io import fits
 from astropy.table import Table
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -61,12 +61,11 @@ def test_stilts_reads_what_is_written(format_: str, tmp_path: Path) -> None:
             shapes.append((len(back), len(back.colnames)))
     assert len(paths) > 100
     (tmp_path / "list").write_text("".join(f"{path}\n" for path in paths))
-    out = tmp_path / "out.vot"
+    out = tmp_path / "out.fits"
     command = ["topcat", "-stilts", "tmulti", f"in=@{tmp_path / 'list'}", f"ifmt={format_}", "multi=false", f"out={out}",
-               "ofmt=votable-binary2-inline"]  # fmt: skip
+               "ofmt=fits-basic"]  # fmt: skip
     done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), fits.open(out) as copied:
         warnings.simplefilter("ignore")
-        copied = list(parse(out, verify="ignore").iter_tables())
-    assert [(len(each.array), len(each.fields)) for each in copied] == shapes
+        assert [(hdu.header["NAXIS2"], hdu.header["TFIELDS"]) for hdu in copied[1:]] == shapes

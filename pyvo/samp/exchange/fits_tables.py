@@ -151,6 +151,11 @@ def _with_null(column: Any) -> Any:
     import numpy as np  # noqa: PLC0415
     from astropy.table import Column, MaskedColumn  # noqa: PLC0415
 
+    if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
+        empty = np.empty(len(column), dtype=object)
+        for row in range(len(column)):
+            empty[row] = np.zeros(0)
+        return Column(empty, unit=column.unit, description=column.description, meta=dict(column.meta))
     code = f"{column.dtype.kind}{column.dtype.itemsize}"
     if code in _WIDER:
         column = column.astype(_WIDER[code])

@@ -294,9 +294,6 @@ def _with_votable_types(table: Table) -> Table:
     for name in list(table.colnames):
         column = table[name]
         code = column.dtype.kind + str(column.dtype.itemsize)
-        if column.dtype.kind in "USO" and column.ndim > 1:
-            _split(table, name)
-            continue
         if code in _WIDER:
             column = column.astype(_WIDER[code])
         elif code == "u8":
@@ -306,6 +303,10 @@ def _with_votable_types(table: Table) -> Table:
             column = column.astype("i4")
         if column is not table[name]:
             table.replace_column(name, column, copy=False)
+        if column.dtype.kind in "USO" and column.ndim > 1:
+            _split(table, name)
+        elif column.dtype.kind == "O" and len(column) and getattr(column[0], "dtype", None) in ("c8", "c16"):
+            _split_complex(table, name)
     return table
 
 
@@ -324,6 +325,20 @@ def _split(table: Table, name: str) -> None:
     flat = column.reshape(len(column), -1)
     for number in range(flat.shape[1]):
         table.add_column(flat[:, number], name=free_name(table, table, f"{name}_{number + 1}"), index=place + number)
+
+
+def _split_complex(table: Table, name: str) -> None:
+    """Make two columns of complex arrays of various lengths, which STILTS 3.4 misreads: it counts real numbers."""
+    import numpy as np  # noqa: PLC0415
+
+    column = table[name]
+    place = table.colnames.index(name)
+    table.remove_column(name)
+    for offset, part in enumerate(("real", "imag")):
+        numbers = column.copy()
+        for row, cell in enumerate(column):
+            numbers[row] = np.ascontiguousarray(getattr(cell, part))
+        table.add_column(numbers, name=free_name(table, table, f"{name}.{part}"), index=place + offset)
 
 
 def _part(column: Any) -> _Part:
