@@ -31,8 +31,8 @@ shapes = st.sampled_from([(), (), (), (1,), (2,), (2, 3), (0,), (0, 2)])
 values = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.sampled_from([2**63, -(2**63), 2**70]), st.floats(), texts,
-        plain_bytes, st.complex_numbers(), st.just(object()), st.sampled_from([np.int16(3), np.float32(1.5), np.ones(3)]),
-        st.sampled_from([np.ma.masked, np.datetime64("NaT"), 3 * u.m]),
+        plain_bytes, st.complex_numbers(), st.just(object()),
+        st.sampled_from([np.int16(3), np.float32(1.5), np.ones(3), np.ma.masked, np.datetime64("NaT"), 3 * u.m]),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=2)),
     max_leaves=4,

@@ -35,9 +35,12 @@ def written(table: Any, format_: str) -> tuple[bytes, list[str]] | None:
         try:
             WRITERS[format_](table, file)
         except SAMPTypeError as error:
-            names = [name.strip() or "col" for name in table.colnames]
-            assert any(name in str(error) for name in names), error
-            return None
+            refusal = str(error)
+        else:
+            refusal = ""
+    if refusal:
+        assert any((name.strip() or "col") in refusal for name in table.colnames), refusal
+        return None
     assert all(issubclass(each.category, SAMPWarning) for each in caught), [str(each.message) for each in caught]
     return file.getvalue(), [str(each.message) for each in caught]
 
@@ -68,8 +71,7 @@ def test_what_is_written_is_read(format_: str, table: Any) -> None:
         assert len(back) == len(flat)
         str(back)  # all cells can be shown
     if format_ == "votable":
-        pairs = [name for name in flat.colnames if flat[name].dtype.kind in "US" and flat[name].ndim > 1]
-        if not pairs:
+        if not any(is_split(column) for column in flat.columns.values()):
             assert len(ours.colnames) == len(flat.colnames)
             for name, column in zip(flat.colnames, ours.columns.values(), strict=True):
                 assert_same_cells(flat[name], column)
@@ -77,6 +79,14 @@ def test_what_is_written_is_read(format_: str, table: Any) -> None:
         for key, value in table.meta.items():
             if isinstance(value, str) and not said:
                 assert str(ours.meta.get(key, "")).strip() == value.strip() or key in {"ref", "ID", "description"}
+
+
+def is_split(column: Any) -> bool:
+    """Whether a VOTable has several columns instead."""
+    if column.dtype.kind == "O" and len(column) and isinstance(column[0], np.ndarray):
+        return bool(column[0].dtype.kind == "c")
+    is_text = column.dtype.kind in "USO" or (column.dtype == "u8" and column.ndim > 1)
+    return is_text and column.ndim > 1
 
 
 def assert_same_cells(sent: Any, back: Any) -> None:

@@ -62,8 +62,8 @@ def test_stilts_reads_what_is_written(format_: str, tmp_path: Path) -> None:
     assert len(paths) > 100
     (tmp_path / "list").write_text("".join(f"{path}\n" for path in paths))
     out = tmp_path / "out.fits"
-    command = ["topcat", "-stilts", "tmulti", f"in=@{tmp_path / 'list'}", f"ifmt={format_}", "multi=false", f"out={out}",
-               "ofmt=fits-basic"]  # fmt: skip
+    command = ["topcat", "-stilts", "tmulti", f"in=@{tmp_path / 'list'}", f"ifmt={format_}", "multi=false",
+               f"out={out}", "ofmt=fits-basic"]  # fmt: skip
     done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     with warnings.catch_warnings(), fits.open(out) as copied:

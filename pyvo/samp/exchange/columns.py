@@ -394,5 +394,5 @@ def _of_arrays(column: Any, missing: np.ndarray) -> Any:
         return _like(column, np.stack([np.asarray(cell, dtype=dtype) for cell in cells]), missing)
     changed = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):
-        changed[row] = np.atleast_1d(np.asarray(cell, dtype=dtype))
+        changed[row] = np.atleast_1d(np.asarray(cell, dtype=dtype)) if cell.size else np.zeros(0, dtype)
     return _like(column, changed, np.zeros(len(cells), dtype=bool))

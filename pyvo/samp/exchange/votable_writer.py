@@ -37,6 +37,7 @@ _TYPES = {
 _WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
 #: Characters that XML 1.0 does not have, not even as references.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LACKS = "XML has no control characters and lone surrogates: '?' is sent instead, in {}"
 #: One attribute as astropy writes it, and characters that a parser turns into spaces unless they are references.
 _ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
 _LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
@@ -87,7 +88,7 @@ class XMLText:
     def warn(self) -> None:
         """Warn about what was replaced, if anything was."""
         if self._replaced:
-            warn(f"XML has no control characters and lone surrogates: '?' is sent instead, in {_list(map(repr, self._replaced))}")
+            warn(_LACKS.format(_list(map(repr, self._replaced))))
 
 
 def _list(names: Any) -> str:
@@ -199,9 +200,10 @@ def _replace_what_xml_lacks(flat: Table) -> None:
         replaced.append(where)
         return _NOT_IN_XML.sub("?", value)
 
-    meta = {written(key, f"the key {key!r}"): written(value, f"the value of {key!r}") for key, value in flat.meta.items()}
+    given = list(flat.meta.items())
     flat.meta.clear()
-    flat.meta.update(meta)
+    for key, value in given:
+        flat.meta[written(key, f"the key {key!r}")] = written(value, f"the value of {key!r}")
     for name in flat.colnames:
         column = flat[name]
         column.description = written(column.description, f"the description of the column {name!r}")
@@ -210,7 +212,7 @@ def _replace_what_xml_lacks(flat: Table) -> None:
         if changed != name:
             flat.rename_column(name, free_name(flat, flat, changed))
     if replaced:
-        warn(f"XML has no control characters and lone surrogates: '?' is sent instead, in {_list(replaced)}")
+        warn(_LACKS.format(_list(replaced)))
 
 
 def _clear_metadata(flat: Table) -> list[str]:
