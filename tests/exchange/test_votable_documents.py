@@ -147,6 +147,16 @@ def test_fits_gets_one_table_and_says_so() -> None:
         assert len(Table.read(written(product_of(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
 
 
+def test_what_a_document_says_of_its_columns_is_sent_on_in_fits(recwarn: pytest.WarningsRecorder) -> None:
+    """Limits, links and UCDs of a table that came are no reason for a warning."""
+    text = RICH.replace(b'<VALUES null="-9"/>', b'<VALUES null="-9"><MIN value="1"/></VALUES>')
+    table = Table.read(io.BytesIO(text), format="votable", table_id="T1")
+    back = Table.read(written(product_of(table), TABLE[1]))
+    assert back["ra"].meta["ucd"] == "pos.eq.ra"
+    assert back["n"].meta["values"]["min"]["value"] == 1
+    assert [str(each.message) for each in recwarn if issubclass(each.category, SAMPWarning)] == []
+
+
 def test_a_document_that_xml_cannot_hold() -> None:
     """Such as one whose rows came as bytes: what cannot be written is replaced and shown."""
     given = parse(io.BytesIO(RICH))

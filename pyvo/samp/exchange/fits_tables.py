@@ -53,9 +53,9 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
     SAMPWarning
         FITS cannot hold a column's unit or some metadata, which are left out.
     """
-    if len(table.colnames) > MAX_COLUMNS:
-        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(table.colnames)}")
     flat = flat_table(table)
+    if len(flat.colnames) > MAX_COLUMNS:
+        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(flat.colnames)}")
     left_out = _clear_metadata(flat)
     if left_out:
         warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
@@ -111,11 +111,13 @@ def _clear_metadata(flat: Table) -> list[str]:
 
 def _is_plain(value: Any) -> bool:
     """Whether astropy can write some metadata of a column into comments."""
+    import numpy as np  # noqa: PLC0415
+
     if isinstance(value, list | tuple):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    return type(value) in {str, int, float, bool}
+    return value is None or isinstance(value, str | int | float | np.bool_ | np.integer | np.floating)
 
 
 def _write(flat: Table, file: BinaryIO) -> None:

@@ -23,9 +23,9 @@ __all__ = ["SENDABLE", "as_votable", "product_of"]
 
 #: What `send` takes, for error messages.
 SENDABLE = (
-    "Table, QTable, structured numpy array, VOTableFile, anything with .votable or .to_table() (pyvo and astroquery "
-    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, numpy image (2-d array), Spectrum (specutils), MOC "
-    "(mocpy), SkyCoord, path, URL"
+    "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
+    "and astroquery results), pandas DataFrame, HDU, HDUList, CCDData, NDData, numpy image (2-d array), Spectrum "
+    "(specutils), MOC (mocpy), SkyCoord, path, URL"
 )
 
 
