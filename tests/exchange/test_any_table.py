@@ -78,7 +78,8 @@ def test_what_is_written_is_read(format_: str, table: Any) -> None:
                 assert name == column.name or said or column.name.startswith(re.sub(r"[^ -~]", "?", name)[:1])
         for key, value in table.meta.items():
             if isinstance(value, str) and not said:
-                assert str(ours.meta.get(key, "")).strip() == value.strip() or key in {"ref", "ID", "description"}
+                got = str(ours.meta.get(key, "")).strip()
+                assert got == value.strip() or key in {"ref", "ID", "description"}, (key, value, got)
 
 
 def is_split(column: Any) -> bool:

@@ -87,7 +87,8 @@ RICH = b"""<?xml version="1.0"?>
 <TIMESYS ID="ts" timeorigin="MJD-origin" timescale="TCB" refposition="BARYCENTER"/>
 <GROUP name="resgroup"><PARAM name="gp" datatype="int" value="4"/></GROUP>
 <PARAM name="ofres" datatype="char" arraysize="*" value="a  b&#10;c"/><LINK href="http://example.org/r"/>
-<RESOURCE type="meta" name="service" utype="adhoc:service"><PARAM name="url" datatype="int" value="1"/></RESOURCE>
+<RESOURCE type="meta" name="service" utype="adhoc:service">
+<PARAM name="url" datatype="char" arraysize="*" value="http://example.org/?a=1&amp;b=&lt;2&gt;"/></RESOURCE>
 <TABLE name="t" ID="T1" ucd="meta.table"><DESCRIPTION>First</DESCRIPTION>
 <FIELD name="ra" ID="ra" datatype="double" unit="deg" ucd="pos.eq.ra" ref="sys"><LINK href="http://example.org/f"/></FIELD>
 <FIELD name="n" ID="n" datatype="int"><VALUES null="-9"/></FIELD>

@@ -238,7 +238,8 @@ def _of_time(column: Any) -> Column:
 
     times = column.copy() if column.scale == "local" else column.utc  # whose place is anybody's guess
     times.precision = 9
-    texts = np.asarray(getattr(times.isot, "unmasked", times.isot))
+    # astropy makes numbers of no times
+    texts = np.asarray(getattr(times.isot, "unmasked", times.isot)).astype(np.str_, copy=False)
     shown = texts[~np.asarray(column.mask)]
     for zeros in ("000000", "000"):
         if np.char.endswith(shown, zeros).all():

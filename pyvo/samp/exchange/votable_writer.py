@@ -10,6 +10,7 @@ million rows take seconds and the memory of one portion.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import re
 import warnings
@@ -40,6 +41,8 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 _LACKS = "XML has no control characters and lone surrogates: '?' is sent instead, in {}"
 #: One attribute as astropy writes it, and characters that a parser turns into spaces unless they are references.
 _ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
+_TAG = re.compile(r"<(\w+)")
+_ESCAPED_TWICE = re.compile("&amp;(lt|gt|amp);")
 _LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
 #: What astropy makes of a table's metadata, and of a column's.
 _OF_TABLES = frozenset({"ID", "name", "ucd", "utype", "description"})
@@ -70,6 +73,7 @@ class XMLText:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._before = ""
+        self._tag = ""
         self._replaced: dict[str, None] = {}
 
     def write(self, text: str) -> None:
@@ -77,8 +81,12 @@ class XMLText:
         for match in _NOT_IN_XML.finditer(text):
             context = self._before + text[: match.end()]
             self._replaced[context[context.rfind("<") :][:200]] = None
-        if _ATTRIBUTE.fullmatch(text):
+        if tag := _TAG.fullmatch(text):
+            self._tag = tag[1]
+        elif _ATTRIBUTE.fullmatch(text):
             text = text.translate(_LINE_ENDS)
+            if self._tag in {"PARAM", "MIN", "MAX"} and text.startswith(' value="') and _escapes_twice():
+                text = _ESCAPED_TWICE.sub(r"&\1;", text)
         self._before = (self._before + text[-300:])[-300:]
         self._file.write(_NOT_IN_XML.sub("?", text).encode("utf-8"))
 
@@ -89,6 +97,19 @@ class XMLText:
         """Warn about what was replaced, if anything was."""
         if self._replaced:
             warn(_LACKS.format(_list(map(repr, self._replaced))))
+
+
+@functools.cache
+def _escapes_twice() -> bool:
+    """Whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
+    from astropy.io.votable.tree import Param, VOTableFile  # noqa: PLC0415
+    from astropy.utils.xml.writer import XMLWriter  # noqa: PLC0415
+
+    file = io.StringIO()
+    document = VOTableFile()
+    param = Param(document, name="p", datatype="char", arraysize="*", value="&")
+    param.to_xml(XMLWriter(file), version_1_2_or_later=True, version=document.version)
+    return "&amp;amp;" in file.getvalue()
 
 
 def _list(names: Any) -> str:
@@ -272,7 +293,9 @@ def _param(value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         return {"datatype": "char" if value.isascii() else "unicodeChar", "arraysize": "*", "value": str(value)}
     try:
-        array = np.asanyarray(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # as of what is missing in a list
+            array = np.asanyarray(value)
     except Exception:  # of lists of anything
         return None
     if np.ma.is_masked(array) or array.dtype.kind not in "biuf" or array.ndim > 1 or not array.size:
