@@ -7,16 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .clientside.names import clients_named, names_of_clients
 from .errors import SAMPProxyError
-from .exchange.votable_writer import write_votable
 from .integrated_client import SAMPIntegratedClient
 from .protocol import best_match
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = [
     "accessible_table",
@@ -87,29 +83,46 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
 
 
 @contextmanager
-def accessible_table(table: Table) -> Iterator[str]:
+def accessible_table(table: Any) -> Iterator[str]:
     """
     Write a table where other programs can read it, for the length of a ``with`` block.
 
     Parameters
     ----------
-    table : astropy.table.Table
-        The table.
+    table : object
+        The table, or whatever `SAMPIntegratedClient.send` sends as one. A `~astropy.io.votable.tree.VOTableFile` is
+        written as it is, with all its tables; a VOTable that is in a file or behind a URL stays there.
 
     Yields
     ------
     str
         URL of a VOTable.
+
+    Raises
+    ------
+    TypeError
+        It is no table, or VOTable cannot hold it.
+
+    Warns
+    -----
+    SAMPWarning
+        VOTable cannot hold all of it; the text names what is replaced or left out.
     """
+    from .exchange.products import as_votable  # noqa: PLC0415
+
+    product, form = as_votable(table)
+    if form.write is None:
+        yield product.path.as_uri() if product.path is not None else str(product.url)
+        return
     with tempfile.TemporaryDirectory(prefix="pyvo-samp-") as directory:
         path = Path(directory) / "table.vot"
         with path.open("xb") as file:
-            write_votable(table, file)
+            form.write(file)
         yield path.as_uri()
 
 
 def send_table_to(
-    conn: SAMPIntegratedClient, table: Table, client_name: str | None = None, name: str = "data"
+    conn: SAMPIntegratedClient, table: Any, client_name: str | None = None, name: str = "data"
 ) -> None:
     """
     Send a table, and wait until it is loaded.
@@ -118,8 +131,8 @@ def send_table_to(
     ----------
     conn : SAMPIntegratedClient
         A connected client.
-    table : astropy.table.Table
-        The table.
+    table : object
+        The table, as of `accessible_table`.
     client_name : str, optional
         Name of the recipient; without it, all that load VOTables get the table.
     name : str
@@ -131,6 +144,8 @@ def send_table_to(
         No client has that name.
     SAMPProxyError
         It loads no VOTables.
+    TypeError
+        What is given is no table.
 
     Warns
     -----
@@ -141,11 +156,14 @@ def send_table_to(
     --------
     SAMPIntegratedClient.send : Sends anything, and tells what became of it.
     """
-    mtype = "table.load.votable"
+    from .exchange.products import as_votable  # noqa: PLC0415
+
+    product, form = as_votable(table)
+    mtype = form.mtype
     recipient = find_client_id(conn, client_name) if client_name else None
     if recipient is not None and best_match(conn.get_subscriptions(recipient), mtype) is None:
         raise SAMPProxyError(1, f"{client_name} is not subscribed to {mtype}")
-    conn.send(table, recipient, name=name, mtype=mtype, timeout=LOAD_TIME)
+    conn.send(product, recipient, name=name, mtype=mtype, timeout=LOAD_TIME)
 
 
 def send_product_to(

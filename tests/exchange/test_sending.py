@@ -274,6 +274,21 @@ def test_the_same_table_id(pair: Pair, table: Table) -> None:
     assert not first.exists()
 
 
+def test_tables_that_could_not_be_read(pair: Pair) -> None:
+    """They arrive, and the warning names what is changed in them, with the line of the program that sends."""
+    alice, bob = pair
+    reader = Reader(bob, "table.load.votable")
+    for table, what in (
+        (Table({"a": [b"Orion", "étoile".encode("latin-1")]}), "column 'a'"),
+        (Table({"a": [1, 2]}, meta={"k": "x\x0by"}), "value of 'k'"),
+        (Table({"a\x01": [1, 2]}), r"column 'a\\x01'"),
+    ):
+        with pytest.warns(SAMPWarning, match=what) as caught:
+            assert alice.send(table, to="bob").ok
+        assert caught[0].filename == __file__
+    assert [len(back) for back in reader.loaded] == [2, 2, 2]
+
+
 def test_names_beyond_ascii(pair: Pair, table: Table) -> None:
     """They are written in ASCII: hubs of Java would refuse the message."""
     alice, bob = pair

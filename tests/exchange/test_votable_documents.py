@@ -4,14 +4,26 @@
 from __future__ import annotations
 
 import io
+import urllib.request
+import xml.etree.ElementTree as ET
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from astropy.io.votable import parse
-from astropy.io.votable.tree import VOTableFile
+from astropy.io.votable.tree import TableElement, VOTableFile
+from astropy.table import QTable, Table
 
+from pyvo.samp import SAMPTypeError, SAMPWarning
 from pyvo.samp.exchange.products import product_of
+from pyvo.samp.vo_helpers import accessible_table, send_table_to
 
 from .test_products import TABLE, written
+from .test_sending import Pair, Reader
 
 DOCUMENT = """<?xml version="1.0" encoding="utf-8"?>
 <VOTABLE version="{version}" xmlns="http://www.ivoa.net/xml/VOTable/v1.{schema}"><RESOURCE><TABLE name="t">
@@ -63,3 +75,136 @@ def test_cells(datatype: str, arraysize: str, first: str, second: str, version: 
     assert [str(cell) for cell in back.array["v"]] == [str(cell) for cell in expected["v"]]
     assert back.array["k"].tolist() == [1, 2]
     assert back.params[0].value == 7
+
+
+# What stands around the tables
+
+RICH = b"""<?xml version="1.0"?>
+<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><DESCRIPTION>All</DESCRIPTION>
+<PARAM name="ofdoc" datatype="int" value="3"/><INFO name="docinfo" value="i">content</INFO>
+<RESOURCE name="outer" ID="R1" type="results" utype="x:y"><DESCRIPTION>Res</DESCRIPTION>
+<INFO name="QUERY_STATUS" value="OK"/><COOSYS ID="sys" system="ICRS" epoch="J2015.5"/>
+<TIMESYS ID="ts" timeorigin="MJD-origin" timescale="TCB" refposition="BARYCENTER"/>
+<GROUP name="resgroup"><PARAM name="gp" datatype="int" value="4"/></GROUP>
+<PARAM name="ofres" datatype="char" arraysize="*" value="a  b&#10;c"/><LINK href="http://example.org/r"/>
+<RESOURCE type="meta" name="service" utype="adhoc:service">
+<PARAM name="url" datatype="char" arraysize="*" value="http://example.org/?a=1&amp;b=&lt;2&gt;"/></RESOURCE>
+<TABLE name="t" ID="T1" ucd="meta.table"><DESCRIPTION>First</DESCRIPTION>
+<FIELD name="ra" ID="ra" datatype="double" unit="deg" ucd="pos.eq.ra" ref="sys"><LINK href="http://example.org/f"/></FIELD>
+<FIELD name="n" ID="n" datatype="int"><VALUES null="-9"/></FIELD>
+<PARAM name="epoch" datatype="double" unit="yr" value="2016" ref="ts"/>
+<GROUP name="pos"><FIELDref ref="ra"/></GROUP><LINK href="http://example.org/t"/>
+<DATA><TABLEDATA><TR><TD>1.5</TD><TD>-9</TD></TR></TABLEDATA></DATA><INFO name="after" value="end"/></TABLE>
+<RESOURCE name="inner" type="results"><TABLE name="t2"><FIELD name="b" datatype="char" arraysize="*"/>
+<DATA><TABLEDATA><TR><TD>x</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></RESOURCE></VOTABLE>"""
+#: What astropy writes anew, and how the rows are written.
+NOT_COMPARED = {"ID", "nrows", "encoding"}
+ROWS = {"DATA", "BINARY2", "TABLEDATA", "STREAM", "TR", "TD"}
+
+
+def elements(text: bytes) -> Counter[Any]:
+    """The elements of a document, each with the one in which it is and what it says."""
+    found: Counter[Any] = Counter()
+
+    def walk(element: Any, around: str) -> None:
+        tag = element.tag.rpartition("}")[2]
+        if tag in ROWS:
+            return
+        said = {key: value for key, value in element.attrib.items() if key not in NOT_COMPARED and "}" not in key}
+        found[around, tag, tuple(sorted(said.items())), (element.text or "").strip()] += 1
+        for child in element:
+            walk(child, f"{tag} {element.get('name')}")
+
+    walk(ET.fromstring(text), "")
+    return found
+
+
+def test_a_document_leaves_as_it_came() -> None:
+    """PARAM, INFO, GROUP, COOSYS, TIMESYS, LINK, names of RESOURCEs, all tables; and it stays as it is."""
+    given = parse(io.BytesIO(RICH))
+    for obj in (given, SimpleNamespace(votable=given)):
+        assert elements(written(product_of(obj), TABLE[0]).getvalue()) == elements(RICH)
+    assert all("name" not in resource.extra_attributes for resource in given.resources)
+
+
+def test_a_table_of_a_document_takes_along_what_is_around_it() -> None:
+    given = parse(io.BytesIO(RICH))
+    product = product_of(given.get_first_table())
+    assert product.name == "t"
+    missing = elements(RICH) - elements(written(product, TABLE[0]).getvalue())
+    assert {around for around, *_ in missing} == {"RESOURCE outer", "RESOURCE inner", "TABLE t2"}
+    inner = parse(written(product_of(next(iter(given.resources[0].resources[1].iter_tables()))), TABLE[0]))
+    assert [table.name for table in inner.iter_tables()] == ["t2"]
+    assert [resource.name for resource in inner.resources[0].resources] == ["service", "inner"]
+
+
+def test_a_table_element_of_no_document() -> None:
+    alone = TableElement.from_table(VOTableFile(), Table({"a": [1, 2]}))
+    assert parse(written(product_of(alone), TABLE[0])).get_first_table().array["a"].tolist() == [1, 2]
+
+
+def test_fits_gets_one_table_and_says_so() -> None:
+    with pytest.warns(SAMPWarning, match="the first of the 2 tables"):
+        assert len(Table.read(written(product_of(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
+
+
+def test_what_a_document_says_of_its_columns_is_sent_on_in_fits(recwarn: pytest.WarningsRecorder) -> None:
+    """Limits, links and UCDs of a table that came are no reason for a warning."""
+    text = RICH.replace(b'<VALUES null="-9"/>', b'<VALUES null="-9"><MIN value="1"/></VALUES>')
+    table = Table.read(io.BytesIO(text), format="votable", table_id="T1")
+    back = Table.read(written(product_of(table), TABLE[1]))
+    assert back["ra"].meta["ucd"] == "pos.eq.ra"
+    assert back["n"].meta["values"]["min"]["value"] == 1
+    assert [str(each.message) for each in recwarn if issubclass(each.category, SAMPWarning)] == []
+
+
+def test_a_document_that_xml_cannot_hold() -> None:
+    """Such as one whose rows came as bytes: what cannot be written is replaced and shown."""
+    given = parse(io.BytesIO(RICH))
+    given.resources[0].infos[0].value = "O\x0bK"
+    with pytest.warns(SAMPWarning, match=r"instead, in .*QUERY_STATUS.*O\\x0b"):
+        back = parse(written(product_of(given), TABLE[0]))
+    assert back.resources[0].infos[0].value == "O?K"
+
+
+# Doors
+
+
+def doors(directory: Path) -> list[Any]:
+    """One table in each form in which it can be given."""
+    table = Table({"ra": [1.5], "name": ["x"]})
+    document = VOTableFile.from_table(table)
+    forms: list[Any] = [table, QTable(table), table[0], np.asarray(table), document, document.get_first_table(),
+                        SimpleNamespace(votable=document), SimpleNamespace(to_table=lambda: table)]  # fmt: skip
+    for suffix, format_ in {"vot": "votable", "fits": "fits", "csv": "ascii.csv"}.items():
+        path = directory / f"table.{suffix}"
+        table.write(path, format=format_)
+        forms += [path, str(path), path.as_uri()]
+    return [*forms, *([table.to_pandas()] if find_spec("pandas") else [])]
+
+
+def test_accessible_table_takes_what_send_takes(tmp_path: Path) -> None:
+    for given in doors(tmp_path):
+        with accessible_table(given) as url, urllib.request.urlopen(url) as file:
+            assert list(Table.read(io.BytesIO(file.read()), format="votable")["ra"]) == [1.5]
+    with accessible_table(parse(io.BytesIO(RICH))) as url, urllib.request.urlopen(url) as file:
+        assert elements(file.read()) == elements(RICH)
+    with pytest.raises(SAMPTypeError, match="is sent as image"), accessible_table(np.ones((2, 2))):
+        pass
+
+
+def test_every_door_takes_what_send_takes(pair: Pair, tmp_path: Path) -> None:
+    """send_table_to sends a VOTable whatever it is given, and link counts the rows of each."""
+    alice, bob = pair
+    reader = Reader(bob, "table.load.votable", "table.load.fits")
+    given = doors(tmp_path)
+    for obj in given:
+        send_table_to(alice, obj, "bob")
+        assert Path(reader.params[-1]["url"].removeprefix("file://")).suffix == ".vot"
+    for obj in given:
+        with alice.link(obj) as link:
+            assert len(link.selection) == 1
+            assert link.report.ok
+    assert [list(back["ra"]) for back in reader.loaded] == [[1.5]] * 2 * len(given)
+    with pytest.raises(SAMPTypeError, match="is sent as image"):
+        send_table_to(alice, np.ones((2, 2)))

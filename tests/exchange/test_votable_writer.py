@@ -17,7 +17,7 @@ from astropy.time import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvo.samp import SAMPTypeError
+from pyvo.samp import SAMPTypeError, SAMPWarning
 from pyvo.samp.exchange import votable_writer
 from pyvo.samp.exchange.votable_writer import write_votable
 
@@ -75,7 +75,7 @@ def test_odd_columns() -> None:
     assert list(back["bytes"]) == ["ab", "c"]
     assert list(back["dates"]) == ["2020-01-01T00:00:00", "2021-06-01T12:00:00"]
     assert list(back["greek"]) == ["αβ", "x"]
-    assert list(back["far"]) == ["?", "y"]
+    assert list(back["far"]) == ["\U0001f52d", "y"]
     assert list(back["two_2"]) == ["b", "e"]
     assert [str(value) for value in np.ma.filled(back["empty"], "")] == ["", ""]
 
@@ -106,12 +106,17 @@ def test_holes_in_arrays() -> None:
 
 
 def test_metadata_becomes_params() -> None:
-    """What is plain in the table's metadata is written; what is not is left out."""
-    table = Table({"a": [1]}, meta={"N": 3, "X": 1.5, "OK": True, "WHO": "Zoë", "list": [1], "huge": 2**70, 5: "key"})
+    """What is plain in the table's metadata is written; what is not is left out, and named."""
+    known = {"N": 3, "X": 1.5, "OK": True, "WHO": "Zoë", "lines": "one\n two\tthree"}
+    more = {"list": [1, 2], "comments": ["a", "b"], "bytes": b"caf\xc3\xa9"}
+    odd = {"huge": 2**70, 5: "key", "map": {"a": 1}, "none": None, "name": 7, "mixed": [1, "a"]}
+    table = Table({"a": [1]}, meta={**known, **more, **odd})
     file = io.BytesIO()
-    write_votable(table, file)
+    with pytest.warns(SAMPWarning, match="sent without 'name', 'huge', '5', 'map', 'none', 'mixed'$"):
+        write_votable(table, file)
     params = {param.name: param.value for param in parse_single_table(io.BytesIO(file.getvalue())).params}
-    assert params == {"N": 3, "X": 1.5, "OK": True, "WHO": "Zoë"}
+    assert params.pop("list").tolist() == [1, 2]
+    assert params == {**known, "comments": "a\nb", "bytes": "café"}
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -9,11 +9,12 @@ missing stays missing, and its place is empty: nobody shall read there what the 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import SAMPTypeError
+from ..errors import SAMPTypeError, SAMPWarning, warn
 from .forms import attribute
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ _MOTIONS = {
 _FLOATS = {"f2": "f4", "f12": "f8", "f16": "f8", "c24": "c16", "c32": "c16"}
 #: The same of integers in arrays of various lengths, where each cell has a type.
 _INTEGERS = {"i1": "i2", "u2": "i4", "u4": "i8"}
+#: Characters that end a text in every format, or that no encoding has.
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+#: Rows of a column of texts that are checked at a time.
+CHECKED_ROWS = 65536
 
 
 def flat_table(table: Any) -> Table:
@@ -56,6 +61,11 @@ def flat_table(table: Any) -> Table:
     ------
     SAMPTypeError
         No format can hold it; the text names the columns.
+
+    Warns
+    -----
+    SAMPWarning
+        Characters of a text are replaced, or bytes are decoded by a guess.
     """
     from astropy.table import Table  # noqa: PLC0415
 
@@ -64,7 +74,12 @@ def flat_table(table: Any) -> Table:
     for name in table.colnames:
         try:
             for part, column in _plain(name, table[name]):
+                if not part.strip():
+                    part = f"col{len(flat.colnames) + 1}"  # noqa: PLW2901 - a column needs some name
+                    warn(f"A column has the name {name!r}; it is sent as {part!r}")
                 flat.add_column(column, name=part if part == name else free_name(flat, table, part), copy=False)
+        except SAMPWarning:  # for the program that makes errors of warnings
+            raise
         except Exception as error:  # of classes of any library
             odd.append(f"{name} ({error})")
     if odd:
@@ -111,7 +126,7 @@ def write_or_blame(table: Table, file: BinaryIO, write: Callable[[Table, BinaryI
     try:
         write(table, file)
     except Exception as error:
-        if _is_of_disk(error):
+        if _is_of_disk(error) or isinstance(error, SAMPWarning):
             raise
         reasons = ((name, _failure(table, name, write)) for name in table.colnames)
         odd = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
@@ -177,7 +192,10 @@ def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
             part = _of_numbers(np.ma.array(values[field], mask=missing[field]), unit)
             yield from _of_column(f"{name}.{field}", part)
     elif kind == "O":
-        yield name, _of_objects(column)
+        plain = _of_objects(name, column)
+        yield name, _with_plain_texts(name, plain) if plain.dtype.kind in "US" else plain
+    elif kind in "US":
+        yield name, _with_plain_texts(name, column)
     elif kind == "M":
         yield name, _like(column, column.astype("U32"), _absent(column))
     elif kind == "m":
@@ -220,7 +238,8 @@ def _of_time(column: Any) -> Column:
 
     times = column.copy() if column.scale == "local" else column.utc  # whose place is anybody's guess
     times.precision = 9
-    texts = np.asarray(getattr(times.isot, "unmasked", times.isot))
+    # astropy makes numbers of no times
+    texts = np.asarray(getattr(times.isot, "unmasked", times.isot)).astype(np.str_, copy=False)
     shown = texts[~np.asarray(column.mask)]
     for zeros in ("000000", "000"):
         if np.char.endswith(shown, zeros).all():
@@ -253,10 +272,66 @@ def _like(column: Any, values: Any, missing: np.ndarray) -> Any:
     return MaskedColumn(values, mask=missing, **about) if missing.any() else Column(values, **about)
 
 
+# Texts
+
+
+def text_of_bytes(data: bytes) -> tuple[str, bool]:
+    """Decode UTF-8, or else Latin-1; tell whether it is UTF-8."""
+    try:
+        return data.decode(), True
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), False
+
+
+def _with_plain_texts(name: str, column: Any) -> Any:
+    """Decode bytes beyond ASCII, and replace what no format can hold in a text."""
+    import numpy as np  # noqa: PLC0415
+
+    values = np.asarray(np.ma.getdata(column))
+    if not values.dtype.isnative:
+        column = column.astype(values.dtype.newbyteorder("="))
+        values = np.asarray(np.ma.getdata(column))
+    starts = range(0, len(values), CHECKED_ROWS)
+    if not any(_has_odd_texts(values[start : start + CHECKED_ROWS]) for start in starts):
+        return column
+    missing = np.ma.getmaskarray(column)
+    cells = [b"" if hole else cell for cell, hole in zip(values.flat, missing.flat, strict=True)]
+    decoded = [text_of_bytes(cell) if isinstance(cell, bytes) else (cell, True) for cell in cells]
+    if not all(is_utf8 for _, is_utf8 in decoded):
+        warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are sent as Latin-1")
+    texts = _written_texts(name, [text for text, _ in decoded])
+    return _like(column, np.array(texts, dtype=np.str_).reshape(values.shape), missing)
+
+
+def _has_odd_texts(values: np.ndarray) -> bool:
+    """Whether some texts or bytes need to be changed before they can be written."""
+    import numpy as np  # noqa: PLC0415
+
+    is_text = values.dtype.kind == "U"
+    length = values.dtype.itemsize // (4 if is_text else 1)
+    if not length or not values.size:
+        return False
+    points = np.ascontiguousarray(values).view("u4" if is_text else "u1").reshape(-1, length)
+    highest = int(points.max())
+    if not is_text and highest > 127:
+        return True
+    if highest >= 0xD800 and bool(((points >= 0xD800) & (points < 0xE000)).any()):
+        return True
+    return bool(((points[:, :-1] == 0) & (points[:, 1:] != 0)).any())
+
+
+def _written_texts(name: str, texts: list[str]) -> list[str]:
+    """Replace NUL, at which readers end a text, and lone surrogates, which no encoding has."""
+    changed = [_UNWRITABLE.sub("?", text) for text in texts]
+    if changed != texts:
+        warn(f"The column {name!r} has NUL characters or lone surrogates: '?' is sent instead of each")
+    return changed
+
+
 # Columns of objects
 
 
-def _of_objects(column: Any) -> Any:
+def _of_objects(name: str, column: Any) -> Any:
     """A column of numbers or texts where the objects are all the like; one of arrays if they are arrays."""
     import numpy as np  # noqa: PLC0415
 
@@ -264,7 +339,7 @@ def _of_objects(column: Any) -> Any:
     missing |= np.ma.getmaskarray(column)
     present = list(np.ma.getdata(column)[~missing])
     if all(isinstance(value, str) for value in present):
-        return _of_texts(column, missing)
+        return _of_texts(name, column, missing)
     if all(isinstance(value, list | tuple | np.ndarray) for value in present):
         return _of_arrays(column, missing)
     for kinds in ((bytes,), (bool, np.bool_), (int, float, complex, np.number)):
@@ -285,11 +360,12 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is np.ma.masked or type(value).__name__ in {"NAType", "NaTType"}
 
 
-def _of_texts(column: Any, missing: np.ndarray) -> Any:
+def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
     """A column of strings of a fixed length, or of objects still where one is much longer than the others."""
     import numpy as np  # noqa: PLC0415
 
-    texts = np.where(missing, "", np.ma.getdata(column))
+    written = _written_texts(name, list(np.where(missing, "", np.ma.getdata(column)).flat))
+    texts = np.fromiter(written, dtype=object, count=len(written)).reshape(column.shape)
     lengths = [len(text) for text in texts.flat]
     if sum(lengths) * 4 + 4096 < max(lengths, default=0) * len(lengths):
         return _like(column, texts, missing)
@@ -306,6 +382,10 @@ def _of_arrays(column: Any, missing: np.ndarray) -> Any:
         raise SAMPTypeError(f"arrays of {'strings' if dtype.kind in 'US' else dtype}")
     code = f"{dtype.kind}{dtype.itemsize}"
     dtype = np.dtype({**_FLOATS, **_INTEGERS}.get(code, code))
+    if code == "u8":
+        if any(cell.size and int(cell.max()) >= 2**63 for cell in cells):
+            raise SAMPTypeError("integers of more than 63 bits in arrays of various lengths")
+        dtype = np.dtype("i8")
     if any(np.ma.is_masked(cell) for cell in cells):
         dtype = dtype if dtype.kind in "fc" else np.dtype("f8")
         cells = [np.ma.filled(cell.astype(dtype), np.nan) for cell in cells]
@@ -315,5 +395,5 @@ def _of_arrays(column: Any, missing: np.ndarray) -> Any:
         return _like(column, np.stack([np.asarray(cell, dtype=dtype) for cell in cells]), missing)
     changed = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):
-        changed[row] = np.asarray(cell, dtype=dtype)
+        changed[row] = np.atleast_1d(np.asarray(cell, dtype=dtype)) if cell.size else np.zeros(0, dtype)
     return _like(column, changed, np.zeros(len(cells), dtype=bool))

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import SAMPClientError, warn, without_warnings
-from .columns import flat_table, free_number, write_or_blame
+from ..errors import SAMPClientError, SAMPTypeError, warn, without_warnings
+from .columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
 from .detection import is_by_columns, is_description
+from .headers import card_of
 from .texts import decode_text
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ _TYPES = {
     "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
     "A": "U1",
 }  # fmt: skip
+#: Keywords that say how the file is built; in the metadata they are of another file.
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|THEAP|END|CONTINUE|CHECKSUM|DATASUM|Z(IMAGE|TABLE)|"
+    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
+)
+#: Columns that a FITS table can have.
+MAX_COLUMNS = 999
 #: Bytes of a FITS file's blocks, and of the lines of headers.
 BLOCK, LINE = 2880, 80
 
@@ -50,9 +59,14 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
     Warns
     -----
     SAMPWarning
-        FITS does not have a column's unit: it is left out.
+        FITS cannot hold a column's unit or some metadata, which are left out.
     """
     flat = flat_table(table)
+    if len(flat.colnames) > MAX_COLUMNS:
+        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(flat.colnames)}")
+    left_out = _clear_metadata(flat)
+    if left_out:
+        warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
     for name in flat.colnames:
         if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
             warn(f"FITS has no unit {flat[name].unit}: those who take the table as FITS get {name!r} without its unit")
@@ -66,6 +80,52 @@ def _is_unit_of_fits(unit: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _clear_metadata(flat: Table) -> list[str]:
+    """Remove what FITS cannot hold of the metadata, and tell its names."""
+    left_out = []
+    known: dict[str, Any] = {}
+    keywords = set()
+    for key, value in flat.meta.items():
+        items = value if isinstance(value, list) else [value]
+        items = [text_of_bytes(item)[0] if isinstance(item, bytes) else item for item in items]
+        keyword = "COMMENT" if key == "comments" else str(key).upper()
+        if (
+            not isinstance(key, str)
+            or keyword in keywords
+            or _STRUCTURE.fullmatch(keyword)
+            or any(card_of(keyword, item, "") is None for item in items)
+            or (keyword == "EXTNAME" and not isinstance(value, str))
+        ):
+            left_out.append(str(key))
+            continue
+        keywords.add(keyword)
+        known[key] = items if isinstance(value, list) else items[0]
+    flat.meta.clear()
+    flat.meta.update(known)
+    for name in list(flat.colnames):
+        if name != name.rstrip():  # FITS keeps no blanks at the end
+            flat.rename_column(name, free_name(flat, flat, name.rstrip()))
+    for name in flat.colnames:
+        column = flat[name]
+        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_plain(value))]
+        left_out += [f"{name}.{key}" for key in odd]
+        column.meta = {key: value for key, value in column.meta.items() if key not in odd}
+        if not isinstance(column.format, str):  # a function, say
+            column.format = None
+    return left_out
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether astropy can write some metadata of a column into comments."""
+    import numpy as np  # noqa: PLC0415
+
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, str | int | float | np.bool_ | np.integer | np.floating)
 
 
 def _write(flat: Table, file: BinaryIO) -> None:
@@ -101,6 +161,11 @@ def _with_null(column: Any) -> Any:
     import numpy as np  # noqa: PLC0415
     from astropy.table import Column, MaskedColumn  # noqa: PLC0415
 
+    if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
+        empty = np.empty(len(column), dtype=object)
+        for row in range(len(column)):
+            empty[row] = np.zeros(0)
+        return Column(empty, unit=column.unit, description=column.description, meta=dict(column.meta))
     code = f"{column.dtype.kind}{column.dtype.itemsize}"
     if code in _WIDER:
         column = column.astype(_WIDER[code])

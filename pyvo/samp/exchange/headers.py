@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import warn
 from .forms import attribute
 
-__all__ = ["describes_data", "header_of"]
+__all__ = ["card_of", "describes_data", "header_of"]
 
 #: What describes the file that the data once came from, not these data.
 _OF_THE_FILE = re.compile(
@@ -69,7 +69,7 @@ def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:
     for key, value, comment in _cards(meta):
         if _OF_THE_FILE.fullmatch(key.upper()) or (wcs is not None and _OF_COORDINATES.fullmatch(key.upper())):
             continue
-        card = _card(key, value, comment)
+        card = card_of(key, value, comment)
         if card is None:
             left_out.append(key)
         else:
@@ -92,8 +92,24 @@ def _cards(meta: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
     return ((str(key), value, "") for key, value in dict(meta).items())
 
 
-def _card(key: str, value: Any, comment: str) -> Any:
-    """A line of a header; None if FITS does not take it."""
+def card_of(key: str, value: Any, comment: str) -> Any:
+    """
+    Make a line of a header.
+
+    Parameters
+    ----------
+    key : str
+        The keyword.
+    value : object
+        Its value.
+    comment : str
+        What is said of it.
+
+    Returns
+    -------
+    astropy.io.fits.Card or None
+        The line; None if FITS does not take it.
+    """
     import numpy as np  # noqa: PLC0415
     from astropy.io import fits  # noqa: PLC0415
 

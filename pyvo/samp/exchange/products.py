@@ -22,9 +22,9 @@ from ..web.url_book import local_path
 from .forms import Form, Product, is_a
 from .image_forms import array_of, hdu_of, hdulist_of, nddata_of
 from .sky_forms import coverage_forms, moc_of, position_of, spectrum_of
-from .table_forms import frame_of, table_of, tabular_of, votable_of
+from .table_forms import frame_of, table_of, table_product, tabular_of, votable_of
 
-__all__ = ["SENDABLE", "file_or_url_as", "product_of"]
+__all__ = ["SENDABLE", "as_votable", "file_or_url_as", "product_of"]
 
 #: A URL of any scheme; one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
@@ -33,9 +33,9 @@ _ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id",
 
 #: What `send` takes, for error messages.
 SENDABLE = (
-    "Table, QTable, structured numpy array, VOTableFile, anything with .votable or .to_table() (pyvo and astroquery "
-    "results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), Spectrum "
-    "(specutils), MOC (mocpy), SkyCoord, path, URL"
+    "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
+    "and astroquery results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), "
+    "Spectrum (specutils), MOC (mocpy), SkyCoord, path, URL"
 )
 
 
@@ -135,6 +135,43 @@ def _is_there(path: Path) -> bool:
 def _no_such_file(text: str) -> str:
     short = text if len(text) <= 200 else text[:200] + "..."  # somebody may have given the content of a file
     return f"There is no file {short!r}, and it is no URL either. What can be sent: {SENDABLE}."
+
+
+def as_votable(obj: Any) -> tuple[Product, Form]:
+    """
+    Find out how an object is sent as a VOTable.
+
+    Parameters
+    ----------
+    obj : object
+        What `product_of` takes for a table.
+
+    Returns
+    -------
+    Product, Form
+        What can be sent of it, and the form that is a VOTable.
+
+    Raises
+    ------
+    SAMPTypeError
+        It is no table.
+    """
+    product = product_of(obj)
+    form = _votable_form(product)
+    if form is None and product.kind == "table":  # a file of another format
+        from .fetching import fetched  # noqa: PLC0415
+        from .loading import read_table  # noqa: PLC0415
+
+        with fetched(product.url, product.path) as place:
+            product = table_product(read_table(place), product.name)
+        form = _votable_form(product)
+    if form is None:
+        raise SAMPTypeError(f"{product.name!r} is sent as {product.kind}, and that is no table")
+    return product, form
+
+
+def _votable_form(product: Product) -> Form | None:
+    return next((form for form in product.forms if form.mtype == "table.load.votable"), None)
 
 
 def _described(obj: Any) -> str:

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from ..errors import warn
 from .fits_tables import write_fits_table
 from .forms import Form, Product, attribute, first_text, is_a
-from .votable_writer import write_votable
+from .votable_writer import XMLText, write_votable
 
 __all__ = ["element_as_table", "frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
+
+#: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
+_AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
+_writing = threading.Lock()
 
 
 def table_product(table: Any, name: str = "") -> Product:
@@ -40,21 +47,60 @@ def votable_of(obj: Any) -> Product | None:
     if not is_a(document, "astropy.io.votable.tree", "VOTableFile"):
         if not is_a(obj, "astropy.io.votable.tree", "TableElement"):
             return None
-        return table_product(element_as_table(obj), first_text(obj.name, obj.ID))
-    first = next(iter(document.iter_tables()), None)
+        if obj.ref is not None:  # its columns are those of another table
+            return table_product(element_as_table(obj), first_text(obj.name, obj.ID))
+        document = _document_with(obj)
+    tables = list(document.iter_tables())
+    first = tables[0] if tables else None
     name = first_text(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
-    size = int(getattr(getattr(first, "array", None), "nbytes", 0))
+    size = sum(int(getattr(table.array, "nbytes", 0)) for table in tables)
     forms = [Form("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
     if first is not None:
-        forms.append(
-            Form(
-                "table.load.fits",
-                ".fits",
-                lambda file: write_fits_table(element_as_table(first), file),
-                "table-id",
-            )
-        )
+        forms.append(Form("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
     return Product("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+
+
+def _write_first(tables: list[Any], file: BinaryIO) -> None:
+    """Write the first of some tables as FITS."""
+    if len(tables) > 1:
+        warn(f"A FITS file gets the first of the {len(tables)} tables of the document only")
+    write_fits_table(element_as_table(tables[0]), file)
+
+
+def _document_with(element: Any) -> Any:
+    """Make a document of one table, with all that the document from which it comes says around the tables."""
+    from astropy.io.votable.tree import Resource, VOTableFile  # noqa: PLC0415
+
+    whole = attribute(element, "_votable")
+    document = VOTableFile(version=str(attribute(whole, "version") or "1.4"))
+    chain = _resources_around(element, attribute(whole, "resources") or [])
+    place: Any = document
+    for old in [whole, *chain] if chain else ():
+        if old is not whole:
+            new = Resource(name=old.name, ID=old.ID, utype=old.utype, type=old.type, **old.extra_attributes)
+            # such as the description of a service that needs an identifier from the table
+            new.resources.extend(other for other in old.resources if not any(other.iter_tables()))
+            place.resources.append(new)
+            place = new
+        place.description = old.description
+        for kind in _AROUND_TABLES:
+            getattr(place, kind, []).extend(getattr(old, kind, ()))
+    if not chain:
+        place = Resource()
+        document.resources.append(place)
+    place.tables.append(element)
+    return document
+
+
+def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
+    """The RESOURCEs in which a table is, the outermost first; none if it is in none of these."""
+    for resource in resources:
+        if any(table is element for table in resource.tables):
+            return [resource]
+        inner = _resources_around(element, resource.resources)
+        if inner:
+            return [resource, *inner]
+    return []
 
 
 def element_as_table(element: Any) -> Any:
@@ -85,10 +131,30 @@ def _write_document(document: Any, file: BinaryIO) -> None:
     from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
     from astropy.units import UnitsWarning  # noqa: PLC0415
 
-    with warnings.catch_warnings():
+    xml = XMLText(file)
+    with warnings.catch_warnings(), _names_of_resources(document.resources):
         warnings.simplefilter("ignore", VOWarning)
         warnings.simplefilter("ignore", UnitsWarning)
-        document.to_xml(file, tabledata_format=_data_format(document))
+        document.to_xml(xml, tabledata_format=_data_format(document))
+    xml.warn()
+
+
+@contextmanager
+def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
+    """Have astropy write the names of RESOURCEs, which it forgets (8.0), as attributes that it does not know."""
+    named = []
+    with _writing:
+        try:
+            waiting = list(resources)
+            for resource in waiting:
+                waiting += resource.resources
+                if resource.name and "name" not in resource.extra_attributes:
+                    resource.extra_attributes["name"] = resource.name
+                    named.append(resource)
+            yield
+        finally:
+            for resource in named:
+                del resource.extra_attributes["name"]
 
 
 def _data_format(document: Any) -> str | None:
@@ -111,7 +177,11 @@ def _fits_binary(field: Any, column: Any) -> bool:
         return not str(field.arraysize or "").endswith("*")
     is_wide = field.datatype == "unicodeChar"
     texts = (text for text in column if isinstance(text, str))
-    return all(text.isascii() or (is_wide and max(text) <= "\uffff") for text in texts)
+    return all(text.isascii() or (is_wide and _is_in_16_bits(text)) for text in texts)
+
+
+def _is_in_16_bits(text: str) -> bool:
+    return all(character < "\ud800" or "\udfff" < character <= "\uffff" for character in text)
 
 
 def frame_of(obj: Any) -> Product | None:

@@ -1,0 +1,109 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Whatever is written without an error can be read, and what is changed on the way is named in a warning."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from hypothesis import HealthCheck, given, settings
+
+from pyvo.samp import SAMPTypeError, SAMPWarning
+from pyvo.samp.exchange.columns import flat_table
+from pyvo.samp.exchange.fits_tables import write_fits_table
+from pyvo.samp.exchange.loading import read_table
+from pyvo.samp.exchange.votable_writer import write_votable
+
+from .any_tables import tables
+
+WRITERS: dict[str, Callable[[Any, Any], None]] = {"votable": write_votable, "fits": write_fits_table}
+
+
+def written(table: Any, format_: str) -> tuple[bytes, list[str]] | None:
+    """Write a table; return the file and the warnings, or None if the table is refused for a reason."""
+    file = io.BytesIO()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            WRITERS[format_](table, file)
+        except SAMPTypeError as error:
+            refusal = str(error)
+        else:
+            refusal = ""
+    if refusal:
+        assert any((name.strip() or "col") in refusal for name in table.colnames), refusal
+        return None
+    assert all(issubclass(each.category, SAMPWarning) for each in caught), [str(each.message) for each in caught]
+    return file.getvalue(), [str(each.message) for each in caught]
+
+
+def quiet_flat(table: Any) -> Table:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return flat_table(table)
+
+
+@pytest.mark.parametrize("format_", WRITERS)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(table=tables())
+def test_what_is_written_is_read(format_: str, table: Any) -> None:
+    """By what reads for our clients, and by astropy itself; with all rows, columns and values."""
+    result = written(table, format_)
+    if result is None:
+        return
+    data, said = result
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(directory) / "table"
+        path.write_bytes(data)
+        ours = read_table(path)
+        theirs = Table.read(io.BytesIO(data), format=format_)
+    flat = quiet_flat(table)
+    for back in (ours, theirs):
+        assert len(back) == len(flat)
+        str(back)  # all cells can be shown
+    if format_ == "votable":
+        if not any(is_split(column) for column in flat.columns.values()):
+            assert len(ours.colnames) == len(flat.colnames)
+            for name, column in zip(flat.colnames, ours.columns.values(), strict=True):
+                assert_same_cells(flat[name], column)
+                assert name == column.name or said or column.name.startswith(re.sub(r"[^ -~]", "?", name)[:1])
+        for key, value in table.meta.items():
+            if isinstance(value, str) and not said:
+                got = str(ours.meta.get(key, "")).strip()
+                assert got == value.strip() or key in {"ref", "ID", "description"}, (key, value, got)
+
+
+def is_split(column: Any) -> bool:
+    """Whether a VOTable has several columns instead."""
+    if column.dtype.kind == "O" and len(column) and isinstance(column[0], np.ndarray):
+        return bool(column[0].dtype.kind == "c")
+    is_text = column.dtype.kind in "USO" or (column.dtype == "u8" and column.ndim > 1)
+    return is_text and column.ndim > 1
+
+
+def assert_same_cells(sent: Any, back: Any) -> None:
+    """Check the cells of a column, as far as they are not missing."""
+    holes = np.ma.getmaskarray(sent)
+    for row in range(len(sent)):
+        if not holes[row].any():
+            here, there = np.ma.getdata(sent)[row], back[row]
+            if sent.dtype.kind in "US" or isinstance(here, str):
+                shown = there.decode() if isinstance(there, bytes) else str(np.ma.filled(there, ""))
+                assert shown == str(here.decode() if isinstance(here, bytes) else here)
+            else:
+                wanted = np.asarray(here)
+                if wanted.dtype.kind == "u" and wanted.dtype.itemsize == 8:
+                    assert str(there) == str(here)
+                else:
+                    blank = np.nan if wanted.dtype.kind in "fc" else 0
+                    there = np.ma.filled(np.ma.asarray(there).astype(wanted.dtype), blank)
+                    assert np.array_equal(there.ravel(), wanted.ravel(), equal_nan=wanted.dtype.kind in "fc")
