@@ -4,8 +4,9 @@ Reading VOTables, quickly.
 
 Theory of operation: expat reads the head of the document up to the start tag that the rows follow, and nothing more.
 Astropy reads the head with no rows in it, so that fields, units, PARAM and GROUP elements are its own. The rows are
-converted in portions (`votable_reader_rows`). At last astropy reads head and tail together, again without the rows: it
-finds what is wrong in the tail, and makes the empty table into whose columns the values are put.
+converted in portions (`votable_reader_rows`, `votable_reader_tabledata`). At last astropy reads head and tail together,
+again without the rows: it finds what is wrong in the tail, and makes the empty table into whose columns the values are
+put.
 
 What is not known to be read exactly as astropy reads it (several tables, comments among the rows, a DOCTYPE, another
 encoding...) is left to astropy; only BINARY2's bits for missing texts are heeded here, and not there. What is not a
@@ -29,7 +30,8 @@ from xml.parsers import expat
 
 from ..errors import SAMPClientError
 from .table_forms import element_as_table
-from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, TabledataRows, make_stores
+from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, make_stores
+from .votable_reader_tabledata import TabledataRows
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -42,6 +44,8 @@ PORTION = 512 * 1024
 MAX_HEAD, MAX_TAIL = 64 * 1024 * 1024, 1024 * 1024
 #: Bytes of a row of TABLEDATA, at most.
 MAX_ROW = 64 * 1024 * 1024
+#: Rows that a document may wrongly say that it has: some that astropy has among its tests do.
+MAX_CLAIM = 1_000_000
 #: Packed files may grow to this many bytes, or to this many times their size.
 MAX_UNPACKED, MAX_GROWTH = 256 * 1024 * 1024, 200
 
@@ -236,9 +240,8 @@ class _HeadParser:
         if path[-2:-1] == ["DATA"] and (path[-3:-2] != ["TABLE"] or not is_first):
             raise OtherReaderNeeded("DATA with other elements")
         if path[-1] == "TABLEDATA" or path[-2:] in (["BINARY", "STREAM"], ["BINARY2", "STREAM"]):
-            if path[-1] == "STREAM" and (
-                attributes.get("encoding") != "base64" or "href" in attributes or path[-3:-2] != ["DATA"] or not is_first
-            ):
+            is_here = attributes.get("encoding") == "base64" and "href" not in attributes
+            if path[-1] == "STREAM" and not (is_here and is_first and path[-3:-2] == ["DATA"]):
                 raise OtherReaderNeeded("a STREAM that is not here, or not in base64")
             if path[-1] == "TABLEDATA" and path[-2:-1] != ["DATA"]:
                 raise OtherReaderNeeded("TABLEDATA at an unknown place")
@@ -274,7 +277,7 @@ class _Document:
         self._head, self._unread = _HeadParser().parse(source)
         prefix, colon, _ = self._head.open[-1].rpartition(":")
         self._prefix = (prefix + colon).encode()
-        if self._head.rows is not None and self._head.rows > source.limit:
+        if self._head.rows is not None and self._head.rows > max(source.limit, MAX_CLAIM):
             raise SAMPClientError(f"The document says that it has {self._head.rows} rows, for which it is too small")
 
     def read(self) -> Table:
@@ -389,6 +392,6 @@ def _filled(empty: Table, stores: list[ColumnStore]) -> Table:
     columns = []
     for column, store in zip(empty.columns.values(), stores, strict=True):
         values, mask = store.take()
-        about = {key: getattr(column, key) for key in ("name", "unit", "format", "description", "meta")}
+        about = {key: getattr(column, key) for key in ("name", "unit", "format", "description", "meta", "fill_value")}
         columns.append(MaskedColumn(values, mask=mask, copy=False, **about))
     return Table(columns, meta=empty.meta, copy=False)
