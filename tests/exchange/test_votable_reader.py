@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import struct
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,3 +310,174 @@ def test_binary_is_read_as_astropy_reads_it(case: tuple[str, dict[str, list[bool
     path = tmp_path / "t.vot"
     path.write_bytes(text.encode())
     check(path, flags)
+
+
+# What must be quick
+
+
+@pytest.mark.parametrize(
+    ("fields", "data"),
+    [
+        ('<FIELD name="a" datatype="double"/><FIELD name="b" datatype="int"/>',
+         rows(["1.5", "2"], ["", ""], ["1E-5", "0x1f"])),
+        ('<FIELD name="a" datatype="char" arraysize="*"/>', rows(["a &amp; b"], ["é"], [" x "], [""])),
+        ('<FIELD name="a" datatype="float" arraysize="2"/><FIELD name="b" datatype="short" arraysize="*"/>',
+         rows(["1 2", "1 2 3"], ["NaN 0", ""])),
+        ('<FIELD name="a" datatype="boolean"/><FIELD name="b" datatype="bit"/>',
+         rows(["T", "1"], ["false", "0"], ["", ""])),
+        ('<FIELD name="a" datatype="int"/>', "<TABLEDATA>\r\n <TR>\r\n<TD>1</TD></TR>\t<TR><TD/> </TR></TABLEDATA>"),
+    ],
+)
+def test_ordinary_tabledata_is_not_left_to_astropy(fields: str, data: str, tmp_path: Path) -> None:
+    """Numbers, texts, arrays, empty cells and white space are read quickly, with a prefix or none, packed or not."""
+    path = tmp_path / "t.vot"
+    for prefix in ("", "vot"):
+        text = document(fields, data, prefix=prefix).encode()
+        for content in (text, gzip.compress(text)):
+            path.write_bytes(content)
+            reading = check(path)
+            assert reading is not None
+            assert not reading.was_left
+
+
+def stream(data: bytes, kind: str = "BINARY2") -> str:
+    return f'<{kind}><STREAM encoding="base64">{base64.encodebytes(data).decode()}</STREAM></{kind}>'
+
+
+def test_missing_texts_are_masked(tmp_path: Path) -> None:
+    """BINARY2's bits count for texts as well: what is missing is masked, and what is empty is not."""
+    path = tmp_path / "t.vot"
+    data = b"".join(flags + struct.pack(">I", len(text)) + text for flags, text in
+                    ((b"\x80", b""), (b"\0", b""), (b"\0", b"abc")))
+    path.write_text(document('<FIELD name="a" datatype="char" arraysize="*"/>', stream(data)))
+    reading = Reading(path)
+    assert not reading.was_left
+    assert reading.table["a"].mask.tolist() == [True, False, False]
+    assert reading.table["a"].tolist() == [None, "", "abc"]
+
+
+def test_many_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and letters that lie on both sides of a cut are put together; the columns grow."""
+    fields = ('<FIELD name="a" datatype="char" arraysize="*"/><FIELD name="b" datatype="long"/>'
+              '<FIELD name="c" datatype="float" arraysize="*"/>')
+    texts = ["x" * (number % 40) for number in range(500)]
+    path = tmp_path / "t.vot"
+    data = b"".join(
+        b"\0" + struct.pack(">I", len(text)) + text.encode() + struct.pack(">q", number)
+        + struct.pack(f">I{number % 3}f", number % 3, *range(number % 3))
+        for number, text in enumerate(texts)
+    )
+    cells = [[text, str(number), " ".join(map(str, range(number % 3)))] for number, text in enumerate(texts)]
+    for body in (stream(data), rows(*cells)):
+        path.write_text(document(fields, body))
+        for size in (7, 64, 1000):
+            monkeypatch.setattr(votable_reader, "PORTION", size)
+            reading = check(path)
+            assert reading is not None
+            assert not reading.was_left
+            assert reading.table["b"].tolist() == list(range(500))
+
+
+def test_numbers_are_rounded_as_by_python(tmp_path: Path) -> None:
+    """Decimal numbers near the middle between two doubles become the same double as with Python's ``float``."""
+    rng = np.random.default_rng(3)
+    texts = [f"{value:.{digits}f}" for value, digits in
+             zip(rng.normal(size=3000) * 10.0 ** rng.integers(0, 8, 3000), rng.integers(1, 17, 3000), strict=True)]
+    for mantissa in rng.integers(2**53, 2**54, 2000) | 1:
+        place = int(rng.integers(0, 16))
+        texts.append(f"{str(mantissa)[:place]}.{str(mantissa)[place:]}")
+    path = tmp_path / "t.vot"
+    path.write_text(document('<FIELD name="a" datatype="double"/>', rows(*([text] for text in texts))))
+    reading = Reading(path)
+    assert not reading.was_left
+    assert reading.table["a"].tolist() == [float(text) for text in texts]
+
+
+def test_all_bytes_are_told(tmp_path: Path) -> None:
+    """A progress bar hears of all bytes of the file."""
+    path = tmp_path / "t.vot"
+    path.write_text(document('<FIELD name="a" datatype="int"/>', rows(*([str(number)] for number in range(100)))))
+    told: list[int] = []
+    read_votable(path, note=told.append)
+    assert sum(told) == path.stat().st_size
+
+
+# Broken and hostile documents
+
+
+def broken(path: Path, text: str | bytes, match: str) -> None:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SAMPClientError, match=match):
+            read_votable(path)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+
+
+LONG = '<FIELD name="a" datatype="long"/>'
+
+
+def test_cut_off_documents(tmp_path: Path) -> None:
+    """A document or a stream that ends too early is an error, not a shorter table."""
+    path = tmp_path / "t.vot"
+    for whole in (document(LONG, rows(*(["1"] for _ in range(100)))), document(LONG, stream(bytes(900)))):
+        broken(path, whole[: len(whole) * 2 // 3], "cut off")
+    broken(path, document(LONG, stream(bytes(895))), "cut off")
+    broken(path, gzip.compress(document(LONG, stream(bytes(900))).encode())[:-20], "broken")
+
+
+def test_wrong_base64(tmp_path: Path) -> None:
+    """Letters that base64 does not have are an error, not skipped."""
+    path = tmp_path / "t.vot"
+    text = document(LONG, stream(bytes(900)))
+    broken(path, text.replace("AAAA", "A*AA", 1), "base64")
+    broken(path, text.replace("AAAA", "AA==", 1), "base64")
+    broken(path, document(LONG, '<BINARY><STREAM encoding="base64">AAAAA</STREAM></BINARY>'), "base64")
+
+
+def test_number_of_rows_that_lies(tmp_path: Path) -> None:
+    """A false number of rows takes no memory: a small one is not heeded, an impossible one an error."""
+    path = tmp_path / "t.vot"
+    broken(path, document(LONG, rows(["1"]), table=' nrows="1000000000000"'), "rows")
+    broken(path, document(LONG, rows(["1"]) + "<!-- -->", table=' nrows="1000000000000"'), "rows")
+    path.write_text(document(LONG, rows(["1"]), table=' nrows="30000"'))
+    assert len(read_votable(path)) == 1
+
+
+def test_length_of_a_cell_that_lies(tmp_path: Path) -> None:
+    """A text that says to have four thousand million letters takes no memory."""
+    broken(tmp_path / "t.vot",
+           document('<FIELD name="a" datatype="char" arraysize="*"/>', stream(b"\0\xff\xff\xff\xff" + bytes(900))),
+           "cut off")
+
+
+def test_a_packed_file_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small packed file with a huge document in it is an error, also if it is left to astropy."""
+    monkeypatch.setattr(votable_reader, "MAX_UNPACKED", 1_000_000)
+    path = tmp_path / "t.vot"
+    for data in (rows(*(["1"] for _ in range(300_000))), "<!-- -->" + rows(*(["1"] for _ in range(300_000)))):
+        broken(path, gzip.compress(document(LONG, data).encode()), "packed")
+    broken(path, gzip.compress(document(LONG, stream(bytes(900_000 * 9))).encode()), "packed")
+
+
+def test_a_billion_entities(tmp_path: Path) -> None:
+    """Entities that stand for entities end in an error of the parser."""
+    path = tmp_path / "t.vot"
+    levels = "".join(f'<!ENTITY e{n} "{10 * ("&e" + str(n - 1) + ";")}">' for n in range(1, 10))
+    doctype = f'<!DOCTYPE VOTABLE [<!ENTITY e0 "1234567890">{levels}]>'
+    path.write_text(document(LONG, rows(["&e9;"])).replace("<VOTABLE", doctype + "<VOTABLE"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="amplification"):
+            read_votable(path)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_head_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document in which no table comes is not read for ever."""
+    monkeypatch.setattr(votable_reader, "MAX_HEAD", 100_000)
+    broken(tmp_path / "t.vot", f"<VOTABLE><RESOURCE>{'<INFO/>' * 100_000}", "no row")

@@ -17,7 +17,7 @@ from ..errors import SAMPClientError
 from ..protocol import parse_float
 from .fetching import fetched
 from .fits_tables import read_fits_table
-from .table_forms import element_as_table
+from .writing import progress_bar
 
 __all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_position", "read_table"]
 
@@ -173,9 +173,10 @@ def read_table(path: Path) -> Any:
 
 
 def _read_votable(path: Path) -> Any:
-    from astropy.io.votable import parse  # noqa: PLC0415
+    from .votable_reader import read_votable  # noqa: PLC0415 - it loads numpy
 
-    return element_as_table(parse(path, verify="ignore").get_first_table())
+    with progress_bar(path.stat().st_size, None) as note:
+        return read_votable(path, note=note)
 
 
 def read_image(path: Path) -> Any:

@@ -59,7 +59,9 @@ _TAG = re.compile(rb"<(?:[^\"'>]|\"[^\"]*\"|'[^']*')*>")
 _ATTRIBUTE = re.compile(rb"(\s+[^\s=]+\s*=\s*)(\"[^\"]*\"|'[^']*')")
 
 
-def read_votable(path: Path, note: Callable[[int], object] | None = None) -> Table:
+def read_votable(
+    path: Path, read_otherwise: Callable[[Path], Table] | None = None, note: Callable[[int], object] | None = None
+) -> Table:
     """
     Read the first table of a VOTable, as `element_as_table` gives it.
 
@@ -67,6 +69,8 @@ def read_votable(path: Path, note: Callable[[int], object] | None = None) -> Tab
     ----------
     path : pathlib.Path
         The file, which may be packed.
+    read_otherwise : callable, optional
+        Called with the path to read what is not known here; `read_votable_with_astropy` unless it is given.
     note : callable, optional
         Called with the number of bytes each time some have been read from the file.
 
@@ -92,7 +96,7 @@ def read_votable(path: Path, note: Callable[[int], object] | None = None) -> Tab
         if source.is_packed:
             while source.read(PORTION):  # that it does not grow too much
                 pass
-    return read_votable_with_astropy(path)
+    return (read_otherwise or read_votable_with_astropy)(path)
 
 
 def read_votable_with_astropy(path: Path) -> Table:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Writing files for others, with a progress bar where somebody is looking and it takes long."""
+"""Writing files for others, and progress bars where somebody is looking and it takes long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-__all__ = ["write_file"]
+__all__ = ["progress_bar", "write_file"]
 
 #: Bytes from which on a progress bar is shown, unless the caller says otherwise.
 LARGE = 50_000_000
@@ -80,7 +80,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
     """
     raw = None
     try:
-        with _bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
+        with progress_bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
             write(cast("BinaryIO", file))
     except BaseException as error:
         path.unlink(missing_ok=True)
@@ -98,7 +98,22 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
 
 
 @contextmanager
-def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    """
+    Show a progress bar.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that are expected, about.
+    progress : bool or None
+        Whether to show it; None: if it is much and somebody is looking.
+
+    Yields
+    ------
+    callable
+        To be called with the number of bytes each time some have been read or written.
+    """
     in_notebook = "ipykernel" in sys.modules
     if progress is None:
         seen = in_notebook or (sys.stdout is not None and sys.stdout.isatty())
