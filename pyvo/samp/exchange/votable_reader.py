@@ -4,9 +4,9 @@ Reading VOTables, quickly.
 
 Theory of operation: expat reads the head of the document up to the start tag that the rows follow, and nothing more.
 Astropy reads the head with no rows in it, so that fields, units, PARAM and GROUP elements are its own. The rows are
-converted in portions (`votable_reader_rows`, `votable_reader_tabledata`). At last astropy reads head and tail together,
-again without the rows: it finds what is wrong in the tail, and makes the empty table into whose columns the values are
-put.
+converted in portions (`votable_reader_rows`, `votable_reader_tabledata`). If the tail has more than end tags, astropy
+reads head and tail together, again without the rows, to find what is wrong in it. The values are put into the columns
+of the empty table that astropy makes.
 
 What is not known to be read exactly as astropy reads it (several tables, comments among the rows, a DOCTYPE, another
 encoding...) is left to astropy; only BINARY2's bits for missing texts are heeded here, and not there. What is not a
@@ -293,7 +293,9 @@ class _Document:
             self._read_tabledata(stores)
         else:
             self._read_binary(stores)
-        _, element = _parse_without_rows(self._head.data + self._read_tail())
+        tail = self._read_tail()
+        if b"".join(tail.split()) != ends:
+            _, element = _parse_without_rows(self._head.data + tail)
         if len(element.fields) != len(stores):
             raise OtherReaderNeeded("other fields than those before the rows")
         return _filled(element_as_table(element), stores)
@@ -339,7 +341,7 @@ class _Document:
         end = b"</" + self._prefix + b"STREAM"
         stop = -1
         while stop < 0:
-            data = self._unread or self._source.read(PORTION)
+            data = self._unread or self._source.read(PORTION - len(letters))
             self._unread = b""
             if not data:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")

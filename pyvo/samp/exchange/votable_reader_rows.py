@@ -92,7 +92,7 @@ class ColumnStore:
         if end > len(self._values):
             self._resize(max(end, len(self._values) + len(self._values) // 4))
         self._values[self._used : end] = values
-        if mask is not None:
+        if mask is not None and mask.any():
             if self.shape and np.ndim(mask) == 1:
                 mask = np.reshape(mask, (-1, *(1 for _ in self.shape)))
             self._mask[self._used : end] = mask
@@ -189,7 +189,8 @@ class BinaryRows:
         self._stores = stores
         self._has_flags = has_flags
         self._segments = self._layout()
-        self._rest = bytearray()
+        self._rest: list[bytes] = []
+        self._count = 0  # bytes in it
         self._needed = 1
 
     def _layout(self) -> list[_Segment]:
@@ -206,17 +207,19 @@ class BinaryRows:
 
     def add(self, data: bytes) -> int:
         """Convert the whole rows in what came so far, and return the number of all rows."""
-        self._rest += data
-        if len(self._rest) >= self._needed:
-            done = self._convert(bytes(self._rest))
-            del self._rest[:done]
+        self._rest.append(data)
+        self._count += len(data)
+        if self._count >= self._needed:
+            whole = b"".join(self._rest)
+            rest = whole[self._convert(whole) :]
+            self._rest, self._count = [rest], len(rest)
         return len(self._stores[0])
 
     def finish(self) -> None:
         """Check that nothing is left over."""
-        if self._rest:
+        if self._count:
             raise SAMPClientError(
-                f"The table is cut off: its data end {len(self._rest)} bytes after the beginning of row "
+                f"The table is cut off: its data end {self._count} bytes after the beginning of row "
                 f"{len(self._stores[0]) + 1}"
             )
 
@@ -327,7 +330,8 @@ def _fixed(raw: Array, store: ColumnStore) -> Converted:
         return (raw & 8) != 0, None  # which bit it is astropy knows
     if store.datatype == "boolean":
         return _booleans(raw, is_array=bool(store.shape))
-    return raw, find_null(raw, store.null)
+    values = raw.astype(store.dtype)
+    return values, find_null(values, store.null)
 
 
 def _booleans(raw: Array, *, is_array: bool) -> Converted:
