@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -121,10 +122,7 @@ def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], o
     if not progress or size <= 0:
         yield lambda _count: None
         return
-    from astropy.utils.console import ProgressBar  # noqa: PLC0415
-
-    widget = in_notebook and find_spec("ipywidgets") is not None
-    with ProgressBar(size, ipython_widget=widget) as bar:
+    with _bar(size, widget=in_notebook and find_spec("ipywidgets") is not None) as bar:
         done = 0
 
         def note(count: int) -> None:
@@ -134,3 +132,29 @@ def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], o
 
         yield note
         bar.update(size)
+
+
+class _NoTerminal:
+    """Standard output that says of itself that it is no terminal."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _bar(size: int, *, widget: bool) -> Any:
+    from astropy.utils.console import ProgressBar  # noqa: PLC0415
+
+    if widget or threading.current_thread() is threading.main_thread():
+        return ProgressBar(size, ipython_widget=widget)
+    # In another thread, where what arrives is read, astropy's bar (6.1 to 8.0) fails on a terminal, because only the
+    # main thread may handle a signal. Elsewhere it is silent; this can be taken back.
+    bar = ProgressBar(size, ipython_widget=False, file=_NoTerminal())
+    vars(bar).pop("update", None)
+    bar._silent = False
+    return bar
