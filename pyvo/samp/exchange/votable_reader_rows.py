@@ -86,17 +86,23 @@ class ColumnStore:
             values[: self._used], mask[: self._used] = self._values[: self._used], self._mask[: self._used]
             self._values, self._mask = values, mask
 
-    def put(self, values: Any, mask: Any) -> None:
-        """Store the next rows."""
-        end = self._used + len(values)
+    def put(self, values: Any, mask: Any = None) -> Array:
+        """Store the next rows, and return them as they are stored."""
+        start, end = self._used, self._used + len(values)
         if end > len(self._values):
             self._resize(max(end, len(self._values) + len(self._values) // 4))
-        self._values[self._used : end] = values
-        if mask is not None and mask.any():
+        self._values[start:end] = values
+        self._used = end
+        if mask is not None:
+            self.mark(mask)
+        return self._values[start:end]
+
+    def mark(self, mask: Any) -> None:
+        """Mask something in the rows that were stored last."""
+        if mask.any():
             if self.shape and np.ndim(mask) == 1:
                 mask = np.reshape(mask, (-1, *(1 for _ in self.shape)))
-            self._mask[self._used : end] = mask
-        self._used = end
+            self._mask[self._used - len(mask) : self._used] |= mask
 
     def _resize(self, rows: int) -> None:
         for array in (self._values, self._mask):
@@ -256,10 +262,13 @@ class BinaryRows:
         return end
 
     def _put(self, number: int, values: Any, mask: Any, flags: Array | None) -> None:
-        if flags is not None and flags[:, number].any():
-            missing = flags[:, number]
-            mask = missing if mask is None else mask | missing.reshape(-1, *(1 for _ in range(np.ndim(mask) - 1)))
-        self._stores[number].put(values, mask)
+        store = self._stores[number]
+        stored = store.put(values, mask)
+        null = None if store.is_variable else find_null(stored, store.null)
+        if null is not None:
+            store.mark(null)
+        if flags is not None:
+            store.mark(flags[:, number])
 
     def _row_starts(self, data: bytes) -> tuple[list[int], int]:
         """Find the whole rows, and where the last of them ends; note how many bytes there must be for the next."""
@@ -330,8 +339,7 @@ def _fixed(raw: Array, store: ColumnStore) -> Converted:
         return (raw & 8) != 0, None  # which bit it is astropy knows
     if store.datatype == "boolean":
         return _booleans(raw, is_array=bool(store.shape))
-    values = raw.astype(store.dtype)
-    return values, find_null(values, store.null)
+    return raw, None
 
 
 def _booleans(raw: Array, *, is_array: bool) -> Converted:
