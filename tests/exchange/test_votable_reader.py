@@ -425,7 +425,9 @@ def test_cut_off_documents(tmp_path: Path) -> None:
     for whole in (document(LONG, rows(*(["1"] for _ in range(100)))), document(LONG, stream(bytes(900)))):
         broken(path, whole[: len(whole) * 2 // 3], "cut off")
     broken(path, document(LONG, stream(bytes(895))), "cut off")
-    broken(path, gzip.compress(document(LONG, stream(bytes(900))).encode())[:-20], "broken")
+    packed = gzip.compress(document(LONG, stream(np.random.default_rng(1).bytes(900_000))).encode())
+    broken(path, packed[:-20], "broken")
+    broken(path, packed[:50_000] + bytes(100) + packed[50_100:], "broken")
 
 
 def test_wrong_base64(tmp_path: Path) -> None:
@@ -441,6 +443,7 @@ def test_number_of_rows_that_lies(tmp_path: Path) -> None:
     """A false number of rows takes no memory: a small one is not heeded, an impossible one an error."""
     path = tmp_path / "t.vot"
     broken(path, document(LONG, rows(["1"]), table=' nrows="1000000000000"'), "rows")
+    broken(path, document(LONG, rows(["1"]), table=f' nrows="{"9" * 5000}"'), "rows")
     broken(path, document(LONG, rows(["1"]) + "<!-- -->", table=' nrows="1000000000000"'), "rows")
     path.write_text(document(LONG, rows(["1"]), table=' nrows="30000"'))
     assert len(read_votable(path)) == 1

@@ -23,6 +23,7 @@ import io
 import lzma
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -89,8 +90,8 @@ def read_votable(
             return _Document(_Source(file, note)).read()
         except OtherReaderNeeded:
             pass
-        except (EOFError, OSError, lzma.LZMAError) as error:
-            raise SAMPClientError(f"The packed file is broken: {error}") from error
+        except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            raise SAMPClientError(f"The file is broken: {error}") from error
         file.seek(0)
         source = _Source(file)
         if source.is_packed:
@@ -219,7 +220,7 @@ class _HeadParser:
             raise OtherReaderNeeded("a start tag that is none")
         head = data[: table.start()] + _without_nrows(table.group()) + data[table.end() : rows.end()]
         kind = next(name for name in map(_local, reversed(self._names)) if name != "STREAM")
-        number = int(self._rows) if self._rows is not None and self._rows.isdecimal() else None
+        number = int(self._rows[:30]) if self._rows is not None and self._rows.isdecimal() else None
         return _Head(head, kind, self._names, self._encoding, number), data[rows.end() :]
 
     def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
@@ -286,7 +287,7 @@ class _Document:
 
     def read(self) -> Table:
         """Read the table."""
-        ends = b"".join(b"</" + name.encode(self._head.encoding) + b">" for name in reversed(self._head.open))
+        ends = b"".join(b"</" + name.encode() + b">" for name in reversed(self._head.open))
         document, element = _parse_without_rows(self._head.data + ends)
         stores = make_stores(element.fields, is_13=_is_13(document.version))
         if self._head.kind == "TABLEDATA":
