@@ -195,3 +195,13 @@ def test_selecting_within_a_listener(pair: Pair, viewer: Viewer, table: Table) -
     viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
     assert viewer.rows == [[0, 2]]
     link.close()
+
+
+def test_many_rows() -> None:
+    """Half a million row numbers are read as a few are; what is no number is refused among them, too."""
+    texts = [str(number) for number in range(500_000)]
+    assert linking._numbers(texts) == list(range(500_000))
+    assert linking._numbers(["+7", "-0", "8"]) == [7, 0, 8]
+    for odd in ("", "x", "1.5", "\u0663"):
+        with pytest.raises(SAMPValueError):
+            linking._numbers([*texts[:1000], odd])

@@ -35,6 +35,7 @@ from pyvo.samp import (
 from pyvo.samp.exchange import writing
 from pyvo.samp.exchange.fetching import fetched
 from pyvo.samp.exchange.loading import read_image, read_table
+from pyvo.samp.exchange.votable_writer import write_votable
 
 from .conftest import assert_same
 
@@ -591,6 +592,59 @@ def test_the_real_bar(pair: Pair) -> None:
     alice, bob = pair
     Reader(bob, "table.load.votable")
     assert alice.send(Table({"a": range(1000)}), progress=True).ok
+
+
+def test_the_real_bar_in_another_thread(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Astropy's bar shows in the threads in which what arrives is read, too."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    failures: list[BaseException] = []
+
+    def transfer() -> None:
+        try:
+            with writing.progress_bar(1000, True) as note:
+                note(500)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=transfer)
+    thread.start()
+    thread.join(20)
+    assert failures == []
+    assert "50.00%" in capsys.readouterr().out
+
+
+def test_progress_of_what_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large table shows a bar while it is read where somebody is looking, and a small one does not."""
+    steps: list[int] = []
+
+    class Bar:
+        def __init__(self, total: int, ipython_widget: bool) -> None:
+            self.total = total
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            steps.append(-1)
+
+        def update(self, value: int) -> None:
+            assert 0 <= value <= self.total
+            steps.append(value)
+
+    monkeypatch.setattr("astropy.utils.console.ProgressBar", Bar)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    path = tmp_path / "t.vot"
+    with path.open("wb") as file:
+        write_votable(Table({"a": np.zeros(300_000)}), file)
+    assert len(read_table(path)) == 300_000
+    assert steps == []
+    monkeypatch.setattr(writing, "LARGE", 1_000_000)
+    assert len(read_table(path)) == 300_000
+    assert len(steps) > 5
+    assert steps[:-1] == sorted(steps[:-1])
+    assert steps[-2:] == [path.stat().st_size, -1]
 
 
 def test_nothing_is_logged(pair: Pair, table: Table, caplog: pytest.LogCaptureFixture) -> None:

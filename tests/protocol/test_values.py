@@ -357,3 +357,12 @@ def test_encoding_loads_no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SAMPTypeError):
         encode(object())
     assert "numpy" not in sys.modules
+
+
+def test_long_lists_of_integers() -> None:
+    """The numbers of a long list, which are encoded all together, become what each becomes alone."""
+    numbers = [0, -1, 2**63 - 1, -(2**63), *range(100)]
+    assert encode(numbers) == [str(number) for number in numbers]
+    assert encode([*numbers, True, 2**64]) == [*(str(number) for number in numbers), "1", str(2**64)]
+    with pytest.raises(SAMPValueError, match="too many digits"):
+        encode([*numbers, 10**5000])

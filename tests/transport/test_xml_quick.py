@@ -345,3 +345,24 @@ def test_random_bytes_in_a_good_document() -> None:
             else:
                 assert quick_parse(body) is None
         assert quick_parse(good[:place]) is None
+
+
+@pytest.mark.parametrize("text", ["7", "", "a &amp; b", "&lt;b&gt;", "]]", "x" * 70_000])
+def test_long_lists_of_strings(text: str) -> None:
+    """Half a million row numbers are cut from the document at once, and what is among them is read rightly."""
+    strings = [str(number) for number in range(20_000)]
+    body = write_call("samp.client.receiveCall", ["key", {"samp.params": {"row-list": strings, "url": "u"}}])
+    assert agree(body)
+    assert agree(body.replace(b"<string>777<", f"<string>{text}<".encode()))
+    between = b"777</string></value>8<value><string>"
+    for wrong in (b"777<value/>", b"777</string>", b"<array>", b"&bad;", b"]]>", between):
+        assert not agree(body.replace(b"<string>777<", b"<string>" + wrong + b"<"))
+    for place in (b"<value><array>", b"</array></value>"):
+        assert not agree(body.replace(place, place.replace(b"<value>", b"<value>x").replace(b"</value>", b"x</value>")))
+
+
+def test_a_long_list_deep_in_others_is_left_to_the_other_reader() -> None:
+    """No list is taken out where it may be nested too deep."""
+    body = b"<methodCall><methodName>a</methodName><params><param>%b</param></params></methodCall>"
+    written = b"<value><array><data>" * (MAX_DEPTH + 1) + b"<value><string>1</string></value>" * 20_000
+    assert quick_parse(body % (written + b"</data></array></value>" * (MAX_DEPTH + 1))) is None

@@ -153,3 +153,20 @@ def test_method_names_are_escaped() -> None:
 def test_every_document_is_well_formed() -> None:
     for document in (write_call("m", [{"<&>": "]]>"}]), write_answer("]]>"), write_fault(1, "]]>")):
         ET.fromstring(document)
+
+
+@pytest.mark.parametrize("odd", ["", "<&>", "\r", "é", "x"])
+def test_long_lists_are_written_as_short_ones(odd: str) -> None:
+    """The strings of a long list, which are written all together, stand in the document as those of short ones do."""
+    strings = ["1", odd, "2"] * 50
+    one_by_one = b"".join(write_value(text) for text in strings)
+    assert write_value(list(strings)) == b"<value><array><data>" + one_by_one + b"</data></array></value>"
+    assert write_value([*strings, ["x"]]) == (
+        b"<value><array><data>" + one_by_one + write_value(["x"]) + b"</data></array></value>"
+    )
+
+
+@pytest.mark.parametrize("odd", ["\0", "a\0b", "\x01"])
+def test_control_characters_in_long_lists(odd: str) -> None:
+    with pytest.raises(SAMPValueError, match="control character"):
+        write_value(["1"] * 100 + [odd])

@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import os
-import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -18,11 +17,14 @@ from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
 from ..web.url_book import PLAIN, local_path
+from .writing import progress_bar
 
 __all__ = ["fetched", "first_bytes", "is_here"]
 
 #: Seconds for a server to say something.
 TIME_OUT = 60.0
+#: Bytes that are copied at once.
+CHUNK = 1024 * 1024
 
 
 def _open(url: str, headers: dict[str, str] | None = None) -> Any:
@@ -113,7 +115,10 @@ def fetched(url: str | None, path: Path | None = None) -> Iterator[Path]:
     try:
         with open(descriptor, "wb") as file, _open(url) as answer:
             try:
-                shutil.copyfileobj(answer, file, 1024 * 1024)
+                with progress_bar(int(answer.length or 0), None) as note:
+                    while data := answer.read(CHUNK):
+                        file.write(data)
+                        note(len(data))
             except http.client.HTTPException as error:
                 raise SAMPClientError(f"{url} broke off: {error}") from error
         yield copy

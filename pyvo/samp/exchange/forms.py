@@ -26,6 +26,8 @@ class Form:
     params: dict[str, Any] = field(default_factory=dict)
     #: Makes all the parameters of the URL and the name, where the message is no ordinary one.
     make_params: Callable[[str, str], dict[str, Any]] | None = None
+    #: Tells whether a program, by its name, should get this form although it takes an earlier one as well.
+    is_better_for: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)

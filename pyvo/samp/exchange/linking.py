@@ -298,8 +298,11 @@ class Link:
 
 
 def _numbers(value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {str}:
         raise SAMPValueError("The message does not say which rows")
+    joined = "".join(value)
+    if joined.isascii() and joined.isdecimal() and 0 < min(map(len, value)) <= max(map(len, value)) < 19:
+        return list(map(int, value))
     return [parse_int(item) for item in value]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,8 @@ from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, t
 from .fetching import fetched
 from .fits_tables import read_fits_table
 from .tolerant_votable import read_votable_with_astropy
+from .votable_reader import read_votable
+from .writing import progress_bar
 
 __all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_other_table", "read_position", "read_table"]
 
@@ -177,7 +180,8 @@ def read_table(path: Path, url: str = "") -> Any:
 
 
 def _read_votable(path: Path, url: str) -> Any:
-    return read_votable_with_astropy(path, url)
+    with progress_bar(path.stat().st_size, None) as note:
+        return read_votable(path, partial(read_votable_with_astropy, url=url), note)
 
 
 def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:

@@ -119,11 +119,12 @@ def _forms(product: Product, mtype: str | None) -> list[Form]:
 def _deliveries(host: Host, to: Who | None, forms: list[Form]) -> Iterable[Delivery]:
     """Choose for each recipient the best form that it takes."""
     if to is None:
-        chosen: dict[str, str] = {}
+        takers: dict[str, list[Form]] = {}
         for form in forms:
             for client_id in host.get_subscribed_clients(form.mtype):
-                chosen.setdefault(client_id, form.mtype)
-        return [Delivery(client_id, name_of(host, client_id), mtype) for client_id, mtype in chosen.items()]
+                takers.setdefault(client_id, []).append(form)
+        names = {client_id: name_of(host, client_id) for client_id in takers}
+        return [Delivery(each, names[each], _best(fitting, names[each]).mtype) for each, fitting in takers.items()]
     return [_to_one(host, client_id, name, forms) for client_id, name in recipients_of(host, to).items()]
 
 
@@ -134,11 +135,18 @@ def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Deliver
     except SAMPError as error:  # it has just left
         delivery.problem = str(error)
         return delivery
-    fitting = (form.mtype for form in forms if best_match(takes, form.mtype) is not None)
-    delivery.mtype = next(fitting, "")
-    if not delivery.mtype:
+    fitting = [form for form in forms if best_match(takes, form.mtype) is not None]
+    if fitting:
+        delivery.mtype = _best(fitting, delivery.name).mtype
+    else:
         delivery.problem = f"it does not take {' or '.join(form.mtype for form in forms)}"
     return delivery
+
+
+def _best(fitting: list[Form], program: str) -> Form:
+    """The form that is best for a program, or else the first."""
+    better = (form for form in fitting if form.is_better_for is not None and form.is_better_for(program))
+    return next(better, fitting[0])
 
 
 def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form], _Place]) -> dict[str, _Place]:

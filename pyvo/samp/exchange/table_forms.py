@@ -7,9 +7,11 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO
 
 from ..errors import warn
+from .fits_plus import is_plain, write_fits_plus
 from .fits_tables import write_fits_table
 from .forms import Form, Product, attribute, first_text, is_a
 from .votable_writer import XMLText, write_votable
@@ -19,16 +21,30 @@ __all__ = ["element_as_table", "frame_of", "table_of", "table_product", "tabular
 #: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
 _writing = threading.Lock()
+#: Bytes from which on TOPCAT gets a table in the form that it reads fastest.
+LARGE = 1_000_000
 
 
 def table_product(table: Any, name: str = "") -> Product:
     """Tell the forms of an astropy table."""
     name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
+    size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
+
+    def write_fits(file: BinaryIO) -> None:
+        if is_for_topcat():
+            write_fits_plus(table, file)
+        else:
+            write_fits_table(table, file)
+
+    @cache
+    def is_for_topcat() -> bool:
+        return size >= LARGE and is_plain(table)
+
     forms = (
         Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
-        Form("table.load.fits", ".fits", lambda file: write_fits_table(table, file), "table-id"),
+        Form("table.load.fits", ".fits", write_fits, "table-id",
+             is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
     )
-    size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
     return Product("table", name or "table", forms, size, count=lambda: len(table))
 
 

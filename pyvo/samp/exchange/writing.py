@@ -1,18 +1,19 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Writing files for others, with a progress bar where somebody is looking and it takes long."""
+"""Writing files for others, and progress bars where somebody is looking and it takes long."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-__all__ = ["write_file"]
+__all__ = ["progress_bar", "write_file"]
 
 #: Bytes from which on a progress bar is shown, unless the caller says otherwise.
 LARGE = 50_000_000
@@ -80,7 +81,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
     """
     raw = None
     try:
-        with _bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
+        with progress_bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
             write(cast("BinaryIO", file))
     except BaseException as error:
         path.unlink(missing_ok=True)
@@ -98,7 +99,22 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
 
 
 @contextmanager
-def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    """
+    Show a progress bar.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that are expected, about.
+    progress : bool or None
+        Whether to show it; None: if it is much and somebody is looking.
+
+    Yields
+    ------
+    callable
+        To be called with the number of bytes each time some have been read or written.
+    """
     in_notebook = "ipykernel" in sys.modules
     if progress is None:
         seen = in_notebook or (sys.stdout is not None and sys.stdout.isatty())
@@ -106,10 +122,7 @@ def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
     if not progress or size <= 0:
         yield lambda _count: None
         return
-    from astropy.utils.console import ProgressBar  # noqa: PLC0415
-
-    widget = in_notebook and find_spec("ipywidgets") is not None
-    with ProgressBar(size, ipython_widget=widget) as bar:
+    with _bar(size, widget=in_notebook and find_spec("ipywidgets") is not None) as bar:
         done = 0
 
         def note(count: int) -> None:
@@ -119,3 +132,29 @@ def _bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
 
         yield note
         bar.update(size)
+
+
+class _NoTerminal:
+    """Standard output that says of itself that it is no terminal."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _bar(size: int, *, widget: bool) -> Any:
+    from astropy.utils.console import ProgressBar  # noqa: PLC0415
+
+    if widget or threading.current_thread() is threading.main_thread():
+        return ProgressBar(size, ipython_widget=widget)
+    # In another thread, where what arrives is read, astropy's bar (6.1 to 8.0) fails on a terminal, because only the
+    # main thread may handle a signal. Elsewhere it is silent; this can be taken back.
+    bar = ProgressBar(size, ipython_widget=False, file=_NoTerminal())
+    vars(bar).pop("update", None)
+    bar._silent = False
+    return bar

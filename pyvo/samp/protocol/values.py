@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pyvo.samp.errors import SAMPTypeError, SAMPValueError, warn
 
@@ -28,6 +28,9 @@ _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 # No XML 1.0 document can hold these characters, not even as references.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+# From so many items on it pays to look whether all are numbers.
+_LONG_LIST = 64
 
 # Longer than any number that means something, and short enough for int() and float() to be quick.
 _MAX_DIGITS = 400
@@ -127,6 +130,10 @@ class _Encoder:
 
     def _list(self, value: list[object] | tuple[object, ...], place: _Place, depth: int) -> list[SAMPValue]:
         self._check_depth(depth)
+        if len(value) >= _LONG_LIST and set(map(type, value)) == {int}:  # such as half a million row numbers
+            numbers = cast("list[int]", value)
+            if max(numbers) < 2**63 and min(numbers) >= -(2**63):
+                return list(map(str, numbers))
         return [self._value(item, (place, index), depth) for index, item in enumerate(value)]
 
     def _number(self, value: float, place: _Place) -> str:

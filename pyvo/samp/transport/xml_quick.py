@@ -63,6 +63,10 @@ _STRANGE_REFERENCE = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
 # Stands for a "<" that was "&lt;", until the tags are recognised. No plain document has it.
 _LESS = "\x01"
 
+# How a list of strings is written by this package, among others.
+_LIST_START, _LIST_END = "<array><data><value><string>", "</string></value></data></array>"
+_NEXT_STRING = "</string></value><value><string>"
+
 # A list of all tokens is the quickest, but of a document of nothing but tags it takes ten times the memory.
 _ALL_AT_ONCE = 1_000_000
 
@@ -87,6 +91,8 @@ def quick_parse(body: Bytes) -> Document | None:
         return None
     short, cut = _cut_out(body) if len(body) > _LONG else (body, {})
     text = _resolved(short.decode("ascii"))
+    if len(text) > _LONG:
+        text = _without_long_list(text, cut)
     head = _HEAD.match(text)
     end = text.rfind("</params>")
     if head is None or end < 0 or "" in cut.values():
@@ -134,6 +140,24 @@ def _cut_out(body: Bytes) -> tuple[Bytes, dict[str, str]]:
         return body, cut
     pieces.append(body[done:])
     return b"".join(pieces), cut
+
+
+def _without_long_list(text: str, cut: dict[str, Any]) -> str:
+    """Take a long list of plain strings, such as half a million row numbers, out of a document, as `_cut_out` does."""
+    start = text.find(_LIST_START)
+    end = text.find(_LIST_END, start)
+    if start < 0 or end - start < _LONG or text.count("<", 0, start) >= MAX_DEPTH:
+        return text
+    strings = text[start + len(_LIST_START) : end].split(_NEXT_STRING)
+    if "<" in "".join(strings):
+        return text
+    if _LESS in text:
+        strings = [string.replace(_LESS, "<") for string in strings]
+    if cut:
+        strings = [cut.get(string, string) for string in strings]
+    mark = f"{secrets.token_hex(16)}-list"
+    cut[mark] = strings
+    return f"{text[:start]}<string>{mark}</string>{text[end + len(_LIST_END) :]}"
 
 
 def _resolved(text: str) -> str:

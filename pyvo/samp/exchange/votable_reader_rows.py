@@ -1,0 +1,391 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The rows of a VOTable in BINARY and BINARY2, from bytes to columns of numpy, many rows at a time.
+
+Theory of operation: where every field has a fixed size, a portion is an array of records. Where some vary, one loop
+finds where each row starts; all that follows is done for all rows at once. The values go to a `ColumnStore` for each
+field, as those of TABLEDATA do (`votable_reader_tabledata`).
+
+What is not known to be read as astropy reads it raises `OtherReaderNeeded`, and the whole document is read by astropy.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import SAMPClientError
+
+__all__ = [
+    "Array", "BinaryRows", "ColumnStore", "Converted", "OtherReaderNeeded", "as_arrays", "as_objects", "find_null",
+    "make_stores",
+]  # fmt: skip
+
+#: Values of the bytes of a boolean; all others are missing, or wrong in an array.
+BOOLEAN_TRUE, BOOLEAN_FALSE, BOOLEAN_MISSING = b"Tt1", b"Ff0", b"\0 ?"
+Array = np.ndarray[Any, Any]
+#: Values, and a mask that can be broadcast to them, or None if nothing is missing.
+Converted = tuple[Any, Any]
+
+
+class OtherReaderNeeded(Exception):  # noqa: N818 - it is no error
+    """The document has something that is left to astropy."""
+
+
+class ColumnStore:
+    """
+    The values of one column so far, and where something is missing.
+
+    Parameters
+    ----------
+    field : astropy.io.votable.tree.Field
+        The field.
+    is_13 : bool
+        Whether the document is of version 1.3 or later.
+    """
+
+    def __init__(self, field: Any, *, is_13: bool) -> None:
+        self.datatype: str = field.datatype
+        self.is_13 = is_13
+        self.name: str = field.ID
+        self.is_text = self.datatype in {"char", "unicodeChar"}
+        size = str(field.arraysize or "")
+        self.is_variable = size.endswith("*")
+        if self.is_variable and "x" in size:
+            raise OtherReaderNeeded(f"arrays of arrays of various lengths in {self.name}")
+        if self.is_variable and self.datatype == "bit":
+            raise OtherReaderNeeded(f"bits of various numbers in {self.name}")
+        #: numpy's type of the values; objects for what is of various lengths.
+        full = np.dtype(field.converter.format)
+        self.shape: tuple[int, ...] = full.shape
+        self.dtype = full.base
+        if full.itemsize == 0:
+            raise OtherReaderNeeded(f"cells without content in {self.name}")
+        self.null = None if self.is_text else getattr(field.converter, "null", None)
+        element = field.converter._base if self.dtype.kind == "O" and not self.is_text else None
+        if self.shape:
+            self.null = getattr(field.converter._base, "null", None)
+        if element is not None:
+            self.null = getattr(element, "null", None)
+        if self.null is not None and np.isnan(self.null):
+            raise OtherReaderNeeded(f"NaN for what is missing in {self.name}")
+        #: numpy's type of one element of an array of various lengths.
+        self.element = None if element is None else np.dtype(element.format)
+        self._used = 0
+        self._values = np.empty((0, *self.shape), dtype=self.dtype)
+        self._mask = np.zeros((0, *self.shape), dtype=bool)
+
+    def reserve(self, rows: int) -> None:
+        """Get room for so many rows in all; most of it takes no memory before it is written to."""
+        if rows > len(self._values):
+            values, mask = np.empty((rows, *self.shape), dtype=self.dtype), np.zeros((rows, *self.shape), dtype=bool)
+            values[: self._used], mask[: self._used] = self._values[: self._used], self._mask[: self._used]
+            self._values, self._mask = values, mask
+
+    def put(self, values: Any, mask: Any = None) -> Array:
+        """Store the next rows, and return them as they are stored."""
+        start, end = self._used, self._used + len(values)
+        if end > len(self._values):
+            self._resize(max(end, len(self._values) + len(self._values) // 4))
+        self._values[start:end] = values
+        self._used = end
+        if mask is not None:
+            self.mark(mask)
+        return self._values[start:end]
+
+    def mark(self, mask: Any) -> None:
+        """Mask something in the rows that were stored last."""
+        if mask.any():
+            if self.shape and np.ndim(mask) == 1:
+                mask = np.reshape(mask, (-1, *(1 for _ in self.shape)))
+            self._mask[self._used - len(mask) : self._used] |= mask
+
+    def _resize(self, rows: int) -> None:
+        for array in (self._values, self._mask):
+            array.resize((rows, *self.shape), refcheck=False)
+
+    def take(self) -> tuple[Array, Array]:
+        """Return values and mask of all rows. The store is empty afterwards."""
+        self._resize(self._used)
+        values, mask = self._values, self._mask
+        self._values, self._mask, self._used = values[:0], mask[:0], 0
+        return values, mask
+
+    def __len__(self) -> int:
+        return self._used
+
+
+def make_stores(fields: Sequence[Any], *, is_13: bool) -> list[ColumnStore]:
+    """
+    Make a store for each field.
+
+    Parameters
+    ----------
+    fields : sequence of astropy.io.votable.tree.Field
+        The fields.
+    is_13 : bool
+        Whether the document is of version 1.3 or later.
+
+    Returns
+    -------
+    list of ColumnStore
+        The stores.
+    """
+    if not fields:
+        raise OtherReaderNeeded("a table without fields")
+    return [ColumnStore(field, is_13=is_13) for field in fields]
+
+
+def find_null(values: Array, null: Any) -> Array | None:
+    """Find what stands for something missing."""
+    if null is not None:
+        return np.asarray(values == null)
+    return np.isnan(values) if values.dtype.kind in "fc" else None
+
+
+def as_objects(cells: Sequence[Any]) -> Array:
+    """Make an array of objects."""
+    objects = np.empty(len(cells), dtype=object)
+    objects[:] = cells
+    return objects
+
+
+def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array:
+    """Cut arrays of various lengths from their elements, in the types that astropy gives them."""
+    wide = values.astype({"f": "f8", "i": "i8", "u": "i8"}.get(values.dtype.kind, values.dtype.newbyteorder("=")))
+    missing = np.zeros(len(values), dtype=bool) if mask is None else mask
+    objects = np.empty(len(counts), dtype=object)
+    start = 0
+    for row, count in enumerate(counts):
+        end = start + count
+        objects[row] = np.ma.array(wide[start:end], mask=missing[start:end]) if count else np.ma.array([])
+        start = end
+    return objects
+
+
+# BINARY and BINARY2
+
+
+class _Segment(NamedTuple):
+    """Fields of fixed size that stand one behind the other, and perhaps one of various length behind them."""
+
+    dtype: np.dtype[Any]
+    #: The field that varies, whose number of elements is the last in the segment, and bytes of an element.
+    variable: int | None
+    size: int
+
+
+class BinaryRows:
+    """
+    Convert rows of BINARY or BINARY2.
+
+    Parameters
+    ----------
+    stores : list of ColumnStore
+        Where the values go.
+    has_flags : bool
+        Whether each row begins with bits that say what is missing (BINARY2).
+    """
+
+    def __init__(self, stores: list[ColumnStore], *, has_flags: bool) -> None:
+        self._stores = stores
+        self._has_flags = has_flags
+        self._segments = self._layout()
+        self._rest: list[bytes] = []
+        self._count = 0  # bytes in it
+        self._needed = 1
+
+    def _layout(self) -> list[_Segment]:
+        segments = []
+        fields: list[Any] = [("flags", "u1", ((len(self._stores) + 7) // 8,))] if self._has_flags else []
+        for number, store in enumerate(self._stores):
+            if store.is_variable:
+                segments.append(_Segment(np.dtype([*fields, ("count", ">u4")]), number, _element_type(store).itemsize))
+                fields = []
+            else:
+                fields.append((f"c{number}", *_binary_type(store)))
+        segments.append(_Segment(np.dtype(fields), None, 0))
+        return segments
+
+    def add(self, data: bytes) -> int:
+        """Convert the whole rows in what came so far, and return the number of all rows."""
+        self._rest.append(data)
+        self._count += len(data)
+        if self._count >= self._needed:
+            whole = b"".join(self._rest)
+            rest = whole[self._convert(whole) :]
+            self._rest, self._count = [rest], len(rest)
+        return len(self._stores[0])
+
+    def finish(self) -> None:
+        """Check that nothing is left over."""
+        if self._count:
+            raise SAMPClientError(
+                f"The table is cut off: its data end {self._count} bytes after the beginning of row "
+                f"{len(self._stores[0]) + 1}"
+            )
+
+    def _convert(self, data: bytes) -> int:
+        if len(self._segments) == 1:
+            size = self._segments[0].dtype.itemsize
+            rows = len(data) // size
+            starts = np.arange(rows, dtype=np.intp) * size
+            end = rows * size
+        else:
+            found, end = self._row_starts(data)
+            starts = np.array(found, dtype=np.intp)
+        self._needed = max(self._needed, 1)
+        if not len(starts):
+            return end
+        flags = None
+        text: list[str] = []  # all of it, made when it is needed
+        for segment in self._segments:
+            if not segment.dtype.itemsize:
+                continue
+            block = _records(data, segment.dtype, starts)
+            if "flags" in (segment.dtype.names or ()):
+                flags = _bits(block["flags"], len(self._stores))
+            for name in segment.dtype.names or ():
+                if name not in {"flags", "count"}:
+                    self._put(int(name[1:]), *_fixed(block[name], self._stores[int(name[1:])]), flags)
+            starts = starts + segment.dtype.itemsize
+            if segment.variable is not None:
+                counts = block["count"].astype(np.intp)
+                store = self._stores[segment.variable]
+                values = _various(data, text, starts, counts, store)
+                self._put(segment.variable, values, None, flags)
+                starts = starts + counts * segment.size
+        return end
+
+    def _put(self, number: int, values: Any, mask: Any, flags: Array | None) -> None:
+        store = self._stores[number]
+        stored = store.put(values, mask)
+        null = None if store.is_variable else find_null(stored, store.null)
+        if null is not None:
+            store.mark(null)
+        if flags is not None:
+            store.mark(flags[:, number])
+
+    def _row_starts(self, data: bytes) -> tuple[list[int], int]:
+        """Find the whole rows, and where the last of them ends; note how many bytes there must be for the next."""
+        count = struct.Struct(">I").unpack_from
+        steps = [(segment.dtype.itemsize - 4, segment.dtype.itemsize, segment.size) for segment in self._segments[:-1]]
+        last = self._segments[-1].dtype.itemsize
+        starts: list[int] = []
+        position, end = 0, len(data)
+        at = 0
+        try:
+            while position < end:
+                at = position
+                for before, whole, size in steps:
+                    (number,) = count(data, at + before)
+                    at += whole + number * size
+                at += last
+                if at > end:
+                    break
+                starts.append(position)
+                position = at
+        except struct.error:
+            at += 1
+        self._needed = max(1, at - position)
+        return starts, position
+
+
+def _binary_type(store: ColumnStore) -> tuple[Any, ...]:
+    """The type in bytes of a field of fixed size."""
+    if store.is_text:
+        length = store.dtype.itemsize // 4
+        return ("u1", (length,)) if store.datatype == "char" else (">u2", (length,))
+    if store.datatype == "bit" and store.shape:
+        return "u1", ((math.prod(store.shape) + 7) // 8,)
+    if store.dtype.kind == "b":
+        return "u1", store.shape
+    return store.dtype.newbyteorder(">"), store.shape
+
+
+def _element_type(store: ColumnStore) -> np.dtype[Any]:
+    """The type in bytes of one element of a field of various length."""
+    if store.is_text:
+        return np.dtype("u1" if store.datatype == "char" else ">u2")
+    assert store.element is not None
+    return np.dtype("u1") if store.element.kind == "b" else store.element.newbyteorder(">")
+
+
+def _records(data: bytes, dtype: np.dtype[Any], starts: Array) -> Array:
+    """The records that begin at some places, which need not be aligned."""
+    if len(starts) * dtype.itemsize == len(data) or (len(starts) > 1 and starts[1] - starts[0] == dtype.itemsize):
+        whole = np.diff(starts)
+        if not len(whole) or (whole == dtype.itemsize).all():
+            return np.frombuffer(data, dtype, len(starts), int(starts[0]))
+    places = np.ndarray((len(data) - dtype.itemsize + 1,), dtype, data, strides=(1,))
+    return places[starts]
+
+
+def _bits(raw: Array, count: int) -> Array:
+    return np.unpackbits(np.ascontiguousarray(raw), axis=1, count=count).astype(bool)
+
+
+def _fixed(raw: Array, store: ColumnStore) -> Converted:
+    """Convert what a field of fixed size has in some rows."""
+    if store.is_text:
+        return _characters(raw, store), None
+    if store.datatype == "bit":
+        if store.shape:
+            return _bits(raw, math.prod(store.shape)).reshape(len(raw), *store.shape), None
+        return (raw & 8) != 0, None  # which bit it is astropy knows
+    if store.datatype == "boolean":
+        return _booleans(raw, is_array=bool(store.shape))
+    return raw, None
+
+
+def _booleans(raw: Array, *, is_array: bool) -> Converted:
+    values = np.isin(raw, np.frombuffer(BOOLEAN_TRUE, "u1"))
+    mask = ~(values | np.isin(raw, np.frombuffer(BOOLEAN_FALSE, "u1")))
+    if is_array and not np.isin(raw[mask], np.frombuffer(BOOLEAN_MISSING, "u1")).all():
+        raise OtherReaderNeeded("an unknown letter for a boolean")
+    return values, mask
+
+
+def _characters(raw: Array, store: ColumnStore) -> Array:
+    """Convert characters of one or two bytes each; a zero ends the text."""
+    if store.datatype == "char":
+        if raw.size and int(raw.max()) > 127:
+            raise OtherReaderNeeded("text beyond ASCII")
+    elif ((raw >= 0xD800) & (raw < 0xE000)).any():
+        raise OtherReaderNeeded("characters of four bytes")
+    points = raw.astype("u4")
+    ended = points == 0
+    if (ended[:, :-1] & ~ended[:, 1:]).any():
+        points[np.logical_or.accumulate(ended, axis=1)] = 0
+    texts: Array = np.ascontiguousarray(points).view(store.dtype)[:, 0]
+    return texts
+
+
+def _various(data: bytes, text: list[str], starts: Array, counts: Array, store: ColumnStore) -> Array:
+    """Convert what a field of various length has in some rows."""
+    element = _element_type(store)
+    places = zip(starts.tolist(), (starts + counts * element.itemsize).tolist(), strict=True)
+    if store.is_text:
+        if store.datatype == "char":
+            if not text:
+                text.append(data.decode("latin-1"))
+            all_of_it = text[0]
+            cells = [all_of_it[start:end] for start, end in places]
+            if not "".join(cells).isascii():
+                raise OtherReaderNeeded("text beyond ASCII")
+        else:
+            try:
+                cells = [data[start:end].decode("utf_16_be") for start, end in places]
+            except UnicodeDecodeError as error:
+                raise OtherReaderNeeded("half a character") from error
+        return as_objects(cells) if store.dtype.kind == "O" else np.array(cells, dtype=store.dtype)
+    raw = np.frombuffer(b"".join([data[start:end] for start, end in places]), dtype=element)
+    if store.datatype == "boolean":
+        values, mask = _booleans(raw, is_array=False)
+    else:
+        values, mask = raw, find_null(raw, store.null)
+    return as_arrays(values, mask, counts.tolist())
