@@ -30,7 +30,7 @@ from astropy.io.votable import from_table
 from astropy.table import MaskedColumn, Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError
-from pyvo.samp.exchange.loading import read_table
+from pyvo.samp.formats.readers import read_table
 
 RECEIVER = "table receiver"
 

@@ -9,7 +9,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from pyvo.samp.cli.commands import COMMANDS
+from pyvo.samp.cli.main import COMMANDS
 
 __all__ = ["write_all"]
 

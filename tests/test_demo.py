@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, demo
-from pyvo.samp.cli import main
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.cli import demo, main
 
 
 def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._conf import Conf, conf
     from .aio import AsyncSAMPClient
-    from .client import SAMPClient
-    from .configuration import Conf, conf
+    from .client.hub_proxy import SAMPHubProxy
+    from .client.samp_client import SAMPClient
+    from .client.web_hub_proxy import SAMPWebHubProxy
     from .constants import SAFE_MTYPES, SAMP_ICON, SAMP_STATUS_ERROR, SAMP_STATUS_OK, SAMP_STATUS_WARNING
     from .errors import (
         SAMPClientError,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
         SAMPWarning,
     )
     from .hub import SAMPHubServer
-    from .hub_proxy import SAMPHubProxy
     from .integrated_client import SAMPIntegratedClient
     from .utils import SAMPMsgReplierWrapper
     from .vo_helpers import (
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
         send_spectrum_to,
         send_table_to,
     )
-    from .web_client import SAMPWebHubProxy
-    from .web_profile import WebProfileDialog
+    from .web_profile.profile import WebProfileDialog
 
     __version__: str
 
@@ -85,7 +85,7 @@ __all__ = [
 _HOMES = {
     "aio": ["AsyncSAMPClient"],
     "client": ["SAMPClient"],
-    "configuration": ["Conf", "conf"],
+    "_conf": ["Conf", "conf"],
     "constants": ["SAFE_MTYPES", "SAMP_ICON", "SAMP_STATUS_ERROR", "SAMP_STATUS_OK", "SAMP_STATUS_WARNING"],
     "errors": [
         "SAMPClientError",
@@ -100,6 +100,7 @@ _HOMES = {
         "SAMPWarning",
     ],
     "hub": ["SAMPHubServer"],
+    "client.web_hub_proxy": ["SAMPWebHubProxy"],
     "hub_proxy": ["SAMPHubProxy"],
     "integrated_client": ["SAMPIntegratedClient"],
     "utils": ["SAMPMsgReplierWrapper"],
@@ -112,13 +113,12 @@ _HOMES = {
         "send_spectrum_to",
         "send_table_to",
     ],
-    "web_client": ["SAMPWebHubProxy"],
     "web_profile": ["WebProfileDialog"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 #: Modules that programs reach as attributes, `pyvo.samp.hub` for one, without importing them.
-_MODULES = {*_HOMES, "lockfile_helpers", "standard_profile"}
+_MODULES = {*(name for name in _HOMES if "." not in name), "lockfile_helpers", "standard_profile"}
 
 
 def __getattr__(name: str) -> object:

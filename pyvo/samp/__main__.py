@@ -5,6 +5,6 @@ from __future__ import annotations
 
 import sys
 
-from pyvo.samp.cli import main
+from .cli import main
 
 sys.exit(main())

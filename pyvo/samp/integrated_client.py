@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .clientside.bindings import BindingMethods
-from .clientside.handlers import Handlers
-from .clientside.keyword_sending import KeywordSending
-from .clientside.membership import Membership
-from .clientside.names import addressed
+from .client.handlers import Handlers
+from .client.lookup import addressed
+from .client.message_methods import BindingMethods, KeywordSending
+from .client.session import Membership
 from .errors import warn
 from .exchange.mixin import Exchange
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
-from .transport.connection import XMLRPCClient
-from .transport.http_url import http_address
+from .transport.urls import http_address
+from .transport.xmlrpc_client import XMLRPCClient
 
 __all__ = [
     "ASK_DOCTOR",
@@ -227,7 +227,7 @@ def _read_file(path: str) -> bytes:
 
 def _fetch(url: str) -> bytes:
     """Get a lockfile from a web server, at once or not at all, and from nowhere else than asked."""
-    from .transport.fetch import fetch  # noqa: PLC0415 - hardly anybody's lockfile is on the web
+    from .transport.xmlrpc_client import fetch  # noqa: PLC0415 - hardly anybody's lockfile is on the web
 
     try:
         return fetch(url, MAX_SIZE, FETCH_TIME)

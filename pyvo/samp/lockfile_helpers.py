@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import SAMPHubError
-from .hubside.lockfile_writing import default_lockfile, private_lockfile, write_lockfile
 from .lockfile import get_main_running_hub, is_alive, read_lockfile
+from .lockfile_writer import default_lockfile, private_lockfile, write_lockfile
 
 __all__ = [
     "check_running_hub",

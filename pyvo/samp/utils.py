@@ -10,12 +10,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from xmlrpc import client as xmlrpc
 
-from .clientside.handlers import Binding, as_result, error_text
+from .client.handlers import Binding, as_result, error_text
 from .constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from .errors import SAMPValueError
 
 if TYPE_CHECKING:
-    from .client import SAMPClient
+    from .client.samp_client import SAMPClient
     from .integrated_client import SAMPIntegratedClient
 
 __all__ = ["SAMPMsgReplierWrapper", "SAMPXXEServerProxy", "ServerProxyPool", "safe_xmlrpc_loads"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .clientside.names import clients_named, names_of_clients
+from .client.lookup import clients_named, names_of_clients
 from .errors import SAMPProxyError
 from .integrated_client import SAMPIntegratedClient
 from .protocol import best_match
@@ -108,7 +108,7 @@ def accessible_table(table: Any) -> Iterator[str]:
     SAMPWarning
         VOTable cannot hold all of it; the text names what is replaced or left out.
     """
-    from .exchange.products import as_votable  # noqa: PLC0415
+    from .formats.registry import as_votable  # noqa: PLC0415
 
     product, form = as_votable(table)
     if form.write is None:
@@ -156,7 +156,7 @@ def send_table_to(
     --------
     SAMPIntegratedClient.send : Sends anything, and tells what became of it.
     """
-    from .exchange.products import as_votable  # noqa: PLC0415
+    from .formats.registry import as_votable  # noqa: PLC0415
 
     product, form = as_votable(table)
     mtype = form.mtype

@@ -609,7 +609,7 @@ def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
 
 def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender who is never answered cannot fill the hub's memory; others are not affected."""
-    monkeypatch.setattr("pyvo.samp.broker.calls.MAX_OPEN_CALLS", 3)
+    monkeypatch.setattr("pyvo.samp.broker.registry.MAX_OPEN_CALLS", 3)
     client, _ = hub.join()
     other, _ = hub.join("*")
     third, _ = hub.join("*")

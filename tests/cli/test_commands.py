@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
-from pyvo.samp.cli import clients
-from pyvo.samp.cli.commands import COMMANDS
-from pyvo.samp.cli.sky import parse_position
-from pyvo.samp.cli.status import MEANINGS, Status
-from pyvo.samp.cli.terminal import Style, clean, columns, fit
+from pyvo.samp.cli import list as clients
+from pyvo.samp.cli.main import COMMANDS
+from pyvo.samp.cli.output import MEANINGS, Status, Style, clean, columns, fit
+from pyvo.samp.cli.point import parse_position
 from tests.conftest import ROOT
 from tests.process.programs import Program
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, lockfile
-from pyvo.samp.cli import examine_hub, examine_place, examine_web
+from pyvo.samp.cli import doctor_checks
 from pyvo.samp.lockfile import format_lockfile
 
 from .conftest import Done, Viewer
@@ -36,7 +36,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
     """No proxy, no login from elsewhere, and the home that the account has."""
     for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(examine_place, "_home_of_account", lambda: isolated)
+    monkeypatch.setattr(doctor_checks, "_home_of_account", lambda: isolated)
 
 
 def write_lockfile(home: Path, url: str, mode: int = 0o600) -> Path:
@@ -89,7 +89,7 @@ def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> 
 def test_silent_program(
     viewer: Callable[..., Viewer], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine_hub, "PATIENCE", 0.3)
+    monkeypatch.setattr(doctor_checks, "PATIENCE", 0.3)
     viewer("Hung", "samp.app.ping", response=None)
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
@@ -111,7 +111,7 @@ def test_lockfile_that_others_can_read(hub: SAMPHubServer, samp: Samp, isolated:
 def test_lockfile_of_another_user(
     hub: SAMPHubServer, samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine_place.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(doctor_checks.os, "getuid", lambda: 12345)
     (found,) = problems(samp("doctor", WEB, free_port, "--json"))
     assert "~/.samp belongs to another user" in found
 
@@ -124,7 +124,7 @@ def test_lockfile_of_root(samp: Samp, isolated: Path, free_port: int, monkeypatc
     def denied(*_args: object, **_more: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(examine_place.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(doctor_checks.os, "getuid", lambda: 12345)
     monkeypatch.setattr(lockfile.os, "open", denied)
     done = samp("list")
     assert done.status == 3
@@ -209,7 +209,7 @@ def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Proxies, logins from elsewhere, a strange home."""
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
-    monkeypatch.setattr(examine_place, "_home_of_account", lambda: tmp_path)
+    monkeypatch.setattr(doctor_checks, "_home_of_account", lambda: tmp_path)
     out = samp("doctor", WEB, free_port).out
     for text in ("goes through a proxy", "logged in from another computer", "the home directory of your account is"):
         assert text in " ".join(out.split())
@@ -237,7 +237,7 @@ def test_loopback_is_barred(samp: Samp, hub: SAMPHubServer, free_port: int, monk
     def barred(*_args: object, **_more: object) -> socket.socket:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(examine_place.socket, "create_server", barred)
+    monkeypatch.setattr(doctor_checks.socket, "create_server", barred)
     (found, *_more) = problems(samp("doctor", WEB, free_port, "--json"))
     assert "A connection to 127.0.0.1 within this computer failed: Operation not permitted" in found
 
@@ -289,7 +289,7 @@ def test_somebody_else_at_the_port(
     samp: Samp, isolated: Path, free_port: int, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub that hangs, or another program that has come to use its port."""
-    monkeypatch.setattr(examine_hub, "PING_TIME", 0.5)
+    monkeypatch.setattr(doctor_checks, "PING_TIME", 0.5)
     with server(answer) as port:
         write_lockfile(isolated, f"http://127.0.0.1:{port}/")
         done = samp("doctor", WEB, free_port, "--json")
@@ -312,7 +312,7 @@ def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: 
     def refused(*_args: object, **_more: object) -> socket.socket:
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(examine_hub.socket, "create_connection", refused)
+    monkeypatch.setattr(doctor_checks.socket, "create_connection", refused)
     write_lockfile(isolated, "http://desk.example:1234/")
     done = samp("doctor", WEB, free_port)
     assert "host name or address desk.example" in done.out
@@ -329,7 +329,7 @@ def test_unknown_host(samp: Samp, isolated: Path, free_port: int, monkeypatch: p
         address[0].encode("idna")
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(examine_hub.socket, "create_connection", unknown)
+    monkeypatch.setattr(doctor_checks.socket, "create_connection", unknown)
     write_lockfile(isolated, f"http://{host}:1234/")
     done = samp("doctor", WEB, free_port, "--json")
     (found,) = problems(done)
@@ -370,10 +370,10 @@ def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_p
 )
 def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What browsers ask first (R44)."""
-    monkeypatch.setattr(examine_web, "_is_hub", lambda *_: True)
+    monkeypatch.setattr(doctor_checks, "_is_hub", lambda *_: True)
     answer = f"HTTP/1.0 200 OK\r\n{headers}Content-Length: 0\r\n\r\n".encode()
     with server(answer) as port:
-        found = list(examine_web._examine_preflight(port))
+        found = list(doctor_checks._examine_preflight(port))
     assert text in found[0].text
 
 
@@ -385,5 +385,5 @@ def test_somebody_else_by_ipv6(make_hub: MakeHub) -> None:
         pytest.skip("there is no IPv6 here")
     with listener:
         listener.listen()
-        found = list(examine_web._examine_ipv6(listener.getsockname()[1]))
+        found = list(doctor_checks._examine_ipv6(listener.getsockname()[1]))
     assert "which browsers may take for localhost" in found[0].text

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.cli.files import copy_into, new_file, stem_of, suffix_of
+from pyvo.samp.cli.receive import copy_into, new_file, stem_of, suffix_of
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer

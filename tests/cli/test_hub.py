@@ -20,12 +20,11 @@ import pytest
 from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import Payload
-from pyvo.samp.cli.consent_option import AllowOrigins
+from pyvo.samp.cli.arguments import AllowOrigins
 from pyvo.samp.cli.hub import main
-from pyvo.samp.cli.monitor import MESSAGES_KEPT, Monitor
-from pyvo.samp.cli.monitor_screen import LogToMonitor, MonitorScreen, screen_of
-from pyvo.samp.cli.terminal import Style
-from pyvo.samp.web.consent import Answer, Question, Ticket
+from pyvo.samp.cli.hub_monitor import MESSAGES_KEPT, LogToMonitor, Monitor, MonitorScreen, screen_of
+from pyvo.samp.cli.output import Style
+from pyvo.samp.web_profile.consent import Answer, Question, Ticket
 from tests.hub.web_pages import Page
 from tests.process.programs import HUB_IS_RUNNING, Program
 

@@ -13,7 +13,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.cli import snoop
-from pyvo.samp.cli.people import Directory
+from pyvo.samp.cli.client_session import Directory
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.clientside import hub_watch
-from pyvo.samp.clientside.hub_watch import HubWatch
+from pyvo.samp.client import hub_monitor
+from pyvo.samp.client.hub_monitor import HubWatch
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -91,7 +91,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubWatch]:
         answered.put(watch)
 
     for name in ("FIRST_LOOK", "ASK_AGAIN"):
-        monkeypatch.setattr(hub_watch, name, 0.05)
+        monkeypatch.setattr(hub_monitor, name, 0.05)
     monkeypatch.setattr(HubWatch, "_on_answer", tell)
     return answered
 
@@ -99,7 +99,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubWatch]:
 #: The same for a script: it defines an event that is set when a watch has had an answer.
 WATCHED = """
 import threading
-from pyvo.samp.clientside import hub_watch
+from pyvo.samp.client import hub_monitor as hub_watch
 hub_watch.FIRST_LOOK = hub_watch.ASK_AGAIN = 0.05
 answered, on_answer = threading.Event(), hub_watch.HubWatch._on_answer
 hub_watch.HubWatch._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())

@@ -22,7 +22,7 @@ from pyvo.samp import (
     SAMPProxyError,
     SAMPTypeError,
 )
-from pyvo.samp.clientside.callback_server import CallbackServer
+from pyvo.samp.client.callback_server import CallbackServer
 
 from .conftest import Connect, HubProcess, Record, other_ids
 

@@ -1,4 +1,4 @@
-"""Classes that programs derive, and what is kept for them: `pyvo.samp.clientside.derived_classes`."""
+"""Classes that programs derive, and what is kept for them: `pyvo.samp.client.derived_classes`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from typing import Any
 import pytest
 from astropy.table import Table
 
-from pyvo.samp import (
-    SAMPClient,
-    SAMPClientError,
-    SAMPHubError,
-    SAMPHubProxy,
-    SAMPHubServer,
-    SAMPIntegratedClient,
-)
+from pyvo.samp import SAMPClient, SAMPClientError, SAMPHubError, SAMPHubProxy, SAMPHubServer, SAMPIntegratedClient
 
 from .conftest import Connect, Record
 from .derived_families import (

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
-from pyvo.samp.clientside.handlers import Binding, Handlers, as_result, error_text
-from pyvo.samp.clientside.turns import give_way, turn
-from pyvo.samp.hub_proxy import whole_seconds
+from pyvo.samp.client.callback_server import give_way, turn
+from pyvo.samp.client.handlers import Binding, Handlers, as_result, error_text
+from pyvo.samp.client.hub_proxy import whole_seconds
 
 
 def six(key: Any, sender: Any, msg_id: Any, mtype: Any, params: Any, extra: Any) -> Any:

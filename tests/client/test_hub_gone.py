@@ -14,7 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import SAMPClient
-from pyvo.samp.clientside import membership
+from pyvo.samp.client import session as membership
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
@@ -109,8 +109,8 @@ def test_frozen_hub_and_a_waiting_call(
     hub_process: HubProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call without limit ends when the hub stops answering pings."""
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.LOOK_EVERY", 0.5)
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.PING_TIME", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.LOOK_EVERY", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.5)
     process = hub_process()
     alice, bob = connect("Alice"), connect("Bob")
     called = threading.Event()

@@ -231,7 +231,7 @@ def test_numbers_in_answers(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
 
 def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that accepts and never answers: `connect` and calls end by themselves."""
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.PING_TIME", 0.3)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.3)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"methodName"] = None
@@ -249,8 +249,8 @@ def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("timeout", [3.0, 0.0], ids=["with a limit", "without"])
 def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
     """The look that shows it is part of the time that the operation has, and the last one."""
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.PING_TIME", 1.0)
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.LOOK_EVERY", 2.0)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 1.0)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.LOOK_EVERY", 2.0)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"methodName"] = None
@@ -267,7 +267,7 @@ def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest
 @pytest.mark.parametrize("ping", [PING, http(xmlrpc.client.dumps(xmlrpc.client.Fault(1, "no such thing")))])
 def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
     """It was looked at shortly before: the operation has failed, the connection has not."""
-    monkeypatch.setattr("pyvo.samp.clientside.hub_link.PING_TIME", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.5)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"getRegisteredClients"] = None

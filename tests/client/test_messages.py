@@ -390,7 +390,7 @@ def test_blocking_handler(pair: tuple[Any, Any]) -> None:
 
 def test_too_many_messages(join: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """R23: a client that does not get on with its messages refuses more, and the senders of calls are told."""
-    monkeypatch.setattr("pyvo.samp.clientside.inbox.MAX_WAITING", 100_000)
+    monkeypatch.setattr("pyvo.samp.client.callback_server.MAX_WAITING", 100_000)
     alice, bob = join("Alice"), join("Bob")
     begun, release = threading.Event(), threading.Event()
     record = Record(bob)

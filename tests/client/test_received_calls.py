@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
-from pyvo.samp.clientside import inbox
-from pyvo.samp.clientside.dispatching import Elsewhere
-from pyvo.samp.clientside.received_calls import MAX_OPEN, ReceivedCalls
+from pyvo.samp.client import callback_server
+from pyvo.samp.client.received_calls import MAX_OPEN, ReceivedCalls
+from pyvo.samp.client.receiving import Elsewhere
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 
 from .conftest import Connect
@@ -288,7 +288,7 @@ def test_no_room(
     client.bind_receive_call("test.x", handler)
     hub.begin("test.x")
     assert at_work.wait(10)
-    monkeypatch.setattr(inbox, "MAX_WAITING", -1)
+    monkeypatch.setattr(callback_server, "MAX_WAITING", -1)
     receiver: Any = client.client._remains.receiver
     params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
     receiver._take(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})

@@ -15,8 +15,8 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import SAMPClient
-from pyvo.samp.clientside import membership
-from pyvo.samp.transport.loop import Loop
+from pyvo.samp.client import session as membership
+from pyvo.samp.transport.event_loop import Loop
 from tests.hub.recipients import wait_until
 
 from .conftest import WATCHED, Connect, HubProcess, Record, Script, first_line, other_ids

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
-from pyvo.samp.web_client import SAMPWebHubProxy
+from pyvo.samp.client.web_hub_proxy import SAMPWebHubProxy
 
 from .conftest import Connect, Record, states
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvo.samp.cli.commands import _parse
+from pyvo.samp.cli.main import _parse
 
 from .examples import DOCS
 

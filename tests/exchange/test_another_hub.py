@@ -16,7 +16,7 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.exchange.presence import Clients
+from pyvo.samp.exchange.client_list import Clients
 
 from .conftest import assert_same
 

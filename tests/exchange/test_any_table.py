@@ -17,10 +17,10 @@ from astropy.table import Table
 from hypothesis import HealthCheck, given, settings
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
-from pyvo.samp.exchange.columns import flat_table
-from pyvo.samp.exchange.fits_tables import write_fits_table
-from pyvo.samp.exchange.loading import read_table
-from pyvo.samp.exchange.votable_writer import write_votable
+from pyvo.samp.formats.fits_tables import write_fits_table
+from pyvo.samp.formats.plain_columns import flat_table
+from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.votable_writer import write_votable
 
 from .any_tables import tables
 

@@ -19,9 +19,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from pyvo.samp import SAMPClientError, SAMPTypeError
-from pyvo.samp.exchange.detection import PEEK_SIZE, unpack
-from pyvo.samp.exchange.loading import read_table
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats.detection import PEEK_SIZE, unpack
+from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.registry import product_of
 
 VOTABLE = (
     '<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="a" datatype="int"/><DATA><TABLEDATA>'

@@ -16,8 +16,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from pyvo.samp import SAMPClientError, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.errors import warn, without_warnings
-from pyvo.samp.exchange.loading import read_table
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.registry import product_of
 
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 

@@ -16,10 +16,9 @@ from astropy.io.votable import parse
 from astropy.table import MaskedColumn, Table
 
 from pyvo.samp import SAMPIntegratedClient
-from pyvo.samp.exchange import table_forms
-from pyvo.samp.exchange.fits_plus import is_plain, write_fits_plus
-from pyvo.samp.exchange.fits_tables import read_fits_table
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats import tables
+from pyvo.samp.formats.fits_tables import is_plain, read_fits_table, write_fits_plus
+from pyvo.samp.formats.registry import product_of
 
 
 def table_of(rows: int = 5) -> Table:
@@ -100,7 +99,7 @@ def test_names_that_fits_takes_for_one() -> None:
 
 def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """TOPCAT gets large tables as FITS; others, and TOPCAT small ones, as VOTables."""
-    monkeypatch.setattr(table_forms, "LARGE", 100)
+    monkeypatch.setattr(tables, "LARGE", 100)
     large = next(form for form in product_of(table_of(1000)).forms if form.mtype == "table.load.fits")
     assert large.is_better_for is not None
     assert large.is_better_for("topcat")
@@ -109,7 +108,7 @@ def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = next(form for form in product_of(accents).forms if form.mtype == "table.load.fits")
     assert odd.is_better_for is not None
     assert not odd.is_better_for("topcat")
-    monkeypatch.setattr(table_forms, "LARGE", 10**9)
+    monkeypatch.setattr(tables, "LARGE", 10**9)
     small = next(form for form in product_of(table_of(1000)).forms if form.mtype == "table.load.fits")
     assert small.is_better_for is not None
     assert not small.is_better_for("topcat")
@@ -119,7 +118,7 @@ def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("to_all", [True, False])
 def test_what_a_program_is_sent(pair: Any, name: str, to_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program's name decides, whether it is named as the recipient or one of all."""
-    monkeypatch.setattr(table_forms, "LARGE", 100)
+    monkeypatch.setattr(tables, "LARGE", 100)
     alice, bob = pair
     assert isinstance(bob, SAMPIntegratedClient)
     bob.declare_metadata({"samp.name": name})

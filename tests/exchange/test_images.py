@@ -15,10 +15,10 @@ from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats.registry import product_of
+from tests.formats.test_registry import written
 
 from .conftest import wcs
-from .test_products import written
 
 #: Coordinates that are rotated, in all the ways in which a header may say so, and distorted.
 ROTATED: dict[str, dict[str, Any]] = {
@@ -99,7 +99,7 @@ def test_what_the_header_cannot_hold() -> None:
     }  # fmt: skip
     with pytest.warns(SAMPWarning, match="sent without NAN, INF, ACCENT, LINES, key é, k=v, LIST$") as caught:
         header = sent(CCDData(np.ones((2, 2)), unit="adu", meta=meta)).header
-    assert caught[0].filename == __file__.replace("test_images", "test_products")  # where it was written
+    assert caught[0].filename == __file__.replace("exchange/test_images", "formats/test_registry")  # where it was written
     assert (header["GOOD"], header["NUMBER"], header["FLAG"]) == (1, 3.5, True)
     assert (header["a long key"], header["LONG"]) == ("x", "x" * 200)
 

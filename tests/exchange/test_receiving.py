@@ -19,13 +19,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable, Table
 
-from pyvo.samp import (
-    SAMPClientError,
-    SAMPHubServer,
-    SAMPIntegratedClient,
-    SAMPTimeoutError,
-    SAMPWarning,
-)
+from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError, SAMPWarning
 
 from .conftest import assert_same
 
@@ -226,7 +220,7 @@ def test_all_forms_of_file_urls(pair: Pair, table: Table, tmp_path: Path) -> Non
     """As the programs write them, blanks and percent signs included."""
     alice, bob = pair
     path = tmp_path / "a b%20#é.vot"
-    from pyvo.samp.exchange.votable_writer import write_votable
+    from pyvo.samp.formats.votable_writer import write_votable
 
     with path.open("wb") as file:
         write_votable(table, file)

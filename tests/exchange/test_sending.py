@@ -32,10 +32,10 @@ from pyvo.samp import (
     SAMPValueError,
     SAMPWarning,
 )
-from pyvo.samp.exchange import writing
-from pyvo.samp.exchange.fetching import fetched
-from pyvo.samp.exchange.loading import read_image, read_table
-from pyvo.samp.exchange.votable_writer import write_votable
+from pyvo.samp.formats import temporary_files
+from pyvo.samp.formats.fetching import fetched
+from pyvo.samp.formats.readers import read_image, read_table
+from pyvo.samp.formats.votable_writer import write_votable
 
 from .conftest import assert_same
 
@@ -524,7 +524,7 @@ def test_a_full_disk_by_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.Mo
     def write(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "os", SimpleNamespace(**{**vars(os), "write": write}))
+    monkeypatch.setattr(temporary_files, "os", SimpleNamespace(**{**vars(os), "write": write}))
     with pytest.raises(OSError, match="cannot be written: No space left") as caught:
         alice.send(obj)
     assert caught.value.errno == 28
@@ -579,7 +579,7 @@ def test_progress(pair: Pair, capfd: pytest.CaptureFixture[str], monkeypatch: py
     assert len(steps) > 2
     assert steps[:-1] == sorted(steps[:-1])
     steps.clear()
-    monkeypatch.setattr(writing, "LARGE", 100)
+    monkeypatch.setattr(temporary_files, "LARGE", 100)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     alice.send(np.zeros((100, 100)))
     assert steps[-2:] == [80_000, -1]
@@ -603,7 +603,7 @@ def test_the_real_bar_in_another_thread(
 
     def transfer() -> None:
         try:
-            with writing.progress_bar(1000, True) as note:
+            with temporary_files.progress_bar(1000, True) as note:
                 note(500)
         except Exception as error:
             failures.append(error)
@@ -640,7 +640,7 @@ def test_progress_of_what_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write_votable(Table({"a": np.zeros(300_000)}), file)
     assert len(read_table(path)) == 300_000
     assert steps == []
-    monkeypatch.setattr(writing, "LARGE", 1_000_000)
+    monkeypatch.setattr(temporary_files, "LARGE", 1_000_000)
     assert len(read_table(path)) == 300_000
     assert len(steps) > 5
     assert steps[:-1] == sorted(steps[:-1])

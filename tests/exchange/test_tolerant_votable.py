@@ -15,9 +15,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from pyvo.samp import SAMPClientError, SAMPIntegratedClient, SAMPWarning
-from pyvo.samp.exchange.loading import read_table
-from pyvo.samp.exchange.products import product_of
-from pyvo.samp.exchange.tolerant_votable import CHUNK_SIZE, read_votable_with_astropy, with_streams_inline
+from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.tolerant_votable import CHUNK_SIZE, read_votable_with_astropy, with_streams_inline
 
 NUMBERS = '<FIELD name="a" datatype="int"/>'
 ROWS = "<DATA><TABLEDATA><TR><TD>1</TD></TR><TR><TD>2</TD></TR></TABLEDATA></DATA>"

@@ -19,10 +19,10 @@ from astropy.io.votable.tree import TableElement, VOTableFile
 from astropy.table import QTable, Table
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats.registry import product_of
 from pyvo.samp.vo_helpers import accessible_table, send_table_to
+from tests.formats.test_registry import TABLE, written
 
-from .test_products import TABLE, written
 from .test_sending import Pair, Reader
 
 DOCUMENT = """<?xml version="1.0" encoding="utf-8"?>

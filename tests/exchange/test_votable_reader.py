@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError
-from pyvo.samp.exchange import votable_reader
-from pyvo.samp.exchange.table_forms import element_as_table
-from pyvo.samp.exchange.votable_reader import read_votable
+from pyvo.samp.formats import votable_reader
+from pyvo.samp.formats.tables import element_as_table
+from pyvo.samp.formats.votable_reader import read_votable
 
 ASTROPY_DATA = Path(astropy.io.votable.__file__).parent / "tests" / "data"
 WHITE_SPACE = ["", " ", "\n", "\t ", "\r\n  "]

@@ -13,12 +13,12 @@ import tempfile
 
 from pyvo.samp.errors import SAMPHubError, SAMPProxyError, SAMPValueError
 from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
-from pyvo.samp.transport.http import AnswerReader, HTTPError, RequestReader
-from pyvo.samp.transport.http_url import http_address
-from pyvo.samp.transport.xml_expat import XMLError, parse
-from pyvo.samp.transport.xml_quick import quick_parse
-from pyvo.samp.transport.xml_reader import read_answer, read_call
-from pyvo.samp.transport.xml_writer import Raw, write_answer, write_call
+from pyvo.samp.transport.http11 import AnswerReader, HTTPError, RequestReader
+from pyvo.samp.transport.urls import http_address
+from pyvo.samp.transport.xmlrpc_fast_reader import quick_parse
+from pyvo.samp.transport.xmlrpc_reader import read_answer, read_call
+from pyvo.samp.transport.xmlrpc_strict_reader import XMLError, parse
+from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call
 
 MAX_BODY = 100_000
 

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from pyvo.samp.addresses import OwnNames, callback_url
 from pyvo.samp.errors import SAMPTransportError
+from pyvo.samp.transport.urls import OwnNames, callback_url
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, signals
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, process_events
+from pyvo.samp import hub as hub_session
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.hubside import session as hub_session
-from pyvo.samp.hubside.session import HubSession
+from pyvo.samp.hub import HubSession
 from pyvo.samp.lockfile import read_lockfile
-from pyvo.samp.signals import Latch
-from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.process_events import Latch
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
 
 MakeHub = Callable[..., SAMPHubServer]
 
@@ -542,7 +542,7 @@ def test_latch_that_is_set_amid_the_beginning_of_a_wait(place: int) -> None:
     places = count()
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        if frame.f_code.co_filename == signals.__file__ and next(places) == place:
+        if frame.f_code.co_filename == process_events.__file__ and next(places) == place:
             latch.set()
         return trace
 

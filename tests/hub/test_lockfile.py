@@ -17,11 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp import SAMPHubServer, lockfile, lockfile_helpers
+from pyvo.samp import SAMPHubServer, lockfile, lockfile_helpers, lockfile_writer
 from pyvo.samp.errors import SAMPHubError, SAMPValueError
-from pyvo.samp.hubside import lockfile_writing
-from pyvo.samp.hubside.lockfile_writing import remove_lockfile, write_lockfile
 from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
+from pyvo.samp.lockfile_writer import remove_lockfile, write_lockfile
 
 GOOD = {"samp.secret": "s3cret", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp.profile.version": "1.3"}
 
@@ -175,7 +174,7 @@ def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + form.format(quoted))
     assert lockfile.lockfile_source() == str(path)
     assert read_lockfile(lockfile.lockfile_source()) == GOOD
-    assert lockfile_writing.default_lockfile() == path
+    assert lockfile_writer.default_lockfile() == path
 
 
 @pytest.mark.parametrize("value", ["web-appname:tester", "/some/path", "http://127.0.0.1/"])
@@ -190,7 +189,7 @@ def test_samp_hub_without_lockurl(monkeypatch: pytest.MonkeyPatch, value: str) -
 def test_samp_hub_of_another_scheme(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """It is not taken for a path, by clients or hubs."""
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{url}")
-    for look in (lockfile.get_main_running_hub, lockfile_writing.default_lockfile):
+    for look in (lockfile.get_main_running_hub, lockfile_writer.default_lockfile):
         with pytest.raises(SAMPHubError, match="from a file: or http: URL only"):
             look()
 
@@ -203,7 +202,7 @@ def test_samp_hub_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_empty_samp_hub_counts_as_unset(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMP_HUB", "")
-    assert lockfile_writing.default_lockfile() == home / ".samp"
+    assert lockfile_writer.default_lockfile() == home / ".samp"
 
 
 @contextmanager
@@ -243,7 +242,7 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + url)
         assert read_lockfile(lockfile.lockfile_source()) == GOOD
         with pytest.raises(SAMPHubError, match="a hub cannot write"):
-            lockfile_writing.default_lockfile()
+            lockfile_writer.default_lockfile()
 
 
 @pytest.mark.parametrize(
@@ -364,7 +363,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             os.close(full)
         return descriptor
 
-    monkeypatch.setattr(lockfile_writing.os, "open", open_full)
+    monkeypatch.setattr(lockfile_writer.os, "open", open_full)
     with pytest.raises(SAMPHubError, match="cannot be written: No space left on device"):
         write_lockfile(home / ".samp", GOOD)
     assert [path.name for path in home.iterdir()] == [".samp"]
@@ -374,7 +373,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_hub_that_is_starting(home: Path) -> None:
     """R36: who comes second does not wait for the first."""
     with (
-        lockfile_writing._exclusive(home / ".samp"),
+        lockfile_writer._exclusive(home / ".samp"),
         pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
     ):
         write_lockfile(home / ".samp", GOOD)
@@ -384,7 +383,7 @@ def test_another_hub_that_is_starting(home: Path) -> None:
 def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R36: a lock got in the moment in which its holder removes the file is not worth anything, and is taken anew."""
     guard = home / ".samp.lock"
-    really_lock = lockfile_writing.fcntl.flock
+    really_lock = lockfile_writer.fcntl.flock
     taken = []
 
     def lock(descriptor: int, operation: int) -> None:
@@ -393,8 +392,8 @@ def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPat
         taken.append(os.fstat(descriptor).st_ino)
         really_lock(descriptor, operation)
 
-    monkeypatch.setattr(lockfile_writing.fcntl, "flock", lock)
-    with lockfile_writing._exclusive(home / ".samp"):
+    monkeypatch.setattr(lockfile_writer.fcntl, "flock", lock)
+    with lockfile_writer._exclusive(home / ".samp"):
         assert len(taken) == 2
         assert guard.stat().st_ino == taken[-1]
 
@@ -408,7 +407,7 @@ def test_file_system_without_locks(
     def lock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lockfile_writing.fcntl, "flock", lock)
+    monkeypatch.setattr(lockfile_writer.fcntl, "flock", lock)
     expected = nullcontext() if starts else pytest.raises(SAMPHubError, match="cannot be written: Input/output error")
     with expected:
         write_lockfile(home / ".samp", GOOD)
@@ -428,13 +427,13 @@ def test_only_the_own_lockfile_is_removed(home: Path) -> None:
 
 def test_private_lockfiles(home: Path) -> None:
     """A directory that nobody else can look into; an obstacle at its place is told."""
-    path = lockfile_writing.private_lockfile("x")
+    path = lockfile_writer.private_lockfile("x")
     assert path.parent == home / ".samp-1"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.parent.rmdir()
     (home / ".samp-1").touch()
     with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be made"):
-        lockfile_writing.private_lockfile("x")
+        lockfile_writer.private_lockfile("x")
 
 
 # A port that is in use, but not by a hub

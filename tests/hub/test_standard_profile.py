@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from pyvo.samp.broker import Broker
-from pyvo.samp.hubside import liveness, push_mailbox
-from pyvo.samp.standard_profile import StandardProfile
-from pyvo.samp.transport.loop import Loop
+from pyvo.samp.standard_profile import StandardProfile, callback_sender, liveness
+from pyvo.samp.transport.event_loop import Loop
 
 from .recipients import OK_XML, Recipient, answer, fault, wait_until, well_behaved
 
@@ -50,7 +49,7 @@ class Bench:
     def settle(self, member: Member) -> None:
         """Wait until all deliveries to a member are acknowledged."""
         mailbox = self.broker.client(member.id).mailbox
-        assert isinstance(mailbox, push_mailbox.PushMailbox)
+        assert isinstance(mailbox, callback_sender.PushMailbox)
         taken_up = threading.Event()
         self.loop.call_soon(taken_up.set)  # behind what was put into the mailbox before
         assert taken_up.wait(10)
@@ -494,7 +493,7 @@ def test_a_black_hole_ends_the_call_and_delays_nobody(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R23, R24: a port that accepts and never answers."""
-    monkeypatch.setattr(push_mailbox, "DELIVERY_TIME", 0.7)
+    monkeypatch.setattr(callback_sender, "DELIVERY_TIME", 0.7)
     hole = bench.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
     other = bench.join()
@@ -624,7 +623,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """R26, R50: with a reason, and its callers are told; the bound is on number and on bytes."""
-    monkeypatch.setattr(push_mailbox, limit, {"MAX_DELIVERIES": 20, "MAX_BYTES": 200_000}[limit])
+    monkeypatch.setattr(callback_sender, limit, {"MAX_DELIVERIES": 20, "MAX_BYTES": 200_000}[limit])
     other = bench.join(well_behaved, "table.*", "samp.hub.disconnect")
     listener = bench.join(well_behaved, "samp.hub.event.unregister")
 
@@ -653,7 +652,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
 
 
 def test_one_large_message_always_has_room(bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push_mailbox, "MAX_BYTES", 1000)
+    monkeypatch.setattr(callback_sender, "MAX_BYTES", 1000)
     other = bench.join()
     data = "x" * 3_000_000
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "samp.params": {"data": data}})
@@ -814,7 +813,7 @@ def test_other_newcomers_hear_the_news_at_once(bench: Bench) -> None:
     """Who asks does not wait for news, if it is not known to forget them."""
     other = bench.join(well_behaved, EVENTS)
     mailbox = bench.broker.client(other.id).mailbox
-    assert isinstance(mailbox, push_mailbox.PushMailbox)
+    assert isinstance(mailbox, callback_sender.PushMailbox)
     bench.settle(other)
     other.hub.getRegisteredClients(other.key)
     assert mailbox._newcomer._timer is None

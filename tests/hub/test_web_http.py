@@ -10,9 +10,9 @@ import zlib
 
 import pytest
 
-from pyvo.samp.transport import http as transport_http
-from pyvo.samp.web import access as web_access
-from pyvo.samp.web.access import is_loopback, is_own_host, sending_rule
+from pyvo.samp.transport import http11
+from pyvo.samp.web_profile import cors
+from pyvo.samp.web_profile.cors import is_loopback, is_own_host, sending_rule
 
 from .web_pages import ORIGIN, Answer, Page, request, send
 
@@ -108,7 +108,7 @@ def test_a_request_without_a_host_is_refused(port):
 def test_other_machines_are_refused(make_hub, monkeypatch):
     """R45: should the system ever let such a connection through."""
     port = make_hub(web_profile=True)._web_port
-    monkeypatch.setattr("pyvo.samp.web.requests.is_loopback", lambda address: is_loopback("192.0.2.7"))
+    monkeypatch.setattr("pyvo.samp.web_profile.profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
     assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
     assert request(port, "GET", "/crossdomain.xml").status == 403
 
@@ -215,7 +215,7 @@ def head_only(port: int, **headers: str) -> Answer:
     "headers",
     [
         {},
-        {"Content_Length": str(transport_http.MAX_BODY + 1)},
+        {"Content_Length": str(http11.MAX_BODY + 1)},
         {"Content_Length": "-1"},
         {"Content_Length": "ten"},
         {"Transfer_Encoding": "gzip"},
@@ -299,4 +299,4 @@ def test_a_rule_for_sending():
 
 def test_preflights_are_remembered_for_a_day():
     """R48."""
-    assert web_access.MAX_AGE == 86_400
+    assert cors.MAX_AGE == 86_400

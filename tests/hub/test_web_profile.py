@@ -13,8 +13,9 @@ import xmlrpc.client
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, WebProfileDialog, web_profile
-from pyvo.samp.web.consent import MAX_SHARING
+from pyvo.samp import SAMPHubServer, WebProfileDialog
+from pyvo.samp.web_profile import profile as web_profile
+from pyvo.samp.web_profile.consent import MAX_SHARING
 
 from .recipients import wait_until
 from .web_pages import ORIGIN, Answer, Page, Program, message

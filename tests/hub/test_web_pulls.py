@@ -13,10 +13,9 @@ import xmlrpc.client
 import psutil
 import pytest
 
-from pyvo.samp import web_profile
-from pyvo.samp.transport import accepted
-from pyvo.samp.web import mailbox as web_mailbox
-from pyvo.samp.web import pulls as web_pulls
+from pyvo.samp.transport import server_connection
+from pyvo.samp.web_profile import profile as web_profile
+from pyvo.samp.web_profile import pull_queue
 
 from .recipients import wait_until
 from .web_pages import Answer, Page, Program, message, request
@@ -43,7 +42,7 @@ def program(hub):
 
 @pytest.fixture
 def short_grace(monkeypatch):
-    monkeypatch.setattr(web_mailbox, "GRACE", 0.3)
+    monkeypatch.setattr(pull_queue, "GRACE", 0.3)
 
 
 def waiting(hub, page: Page) -> int:
@@ -307,7 +306,7 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, progra
 
 def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, short_grace, monkeypatch):
     """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
-    monkeypatch.setattr(accepted, "WRITE_TIME", 0.5)
+    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
     wait_until(lambda: len(hub._session.web._members[page.id].mailbox) == 1)
@@ -331,7 +330,7 @@ def test_a_page_that_is_held_up_outlives_the_time_of_silent_clients(make_hub):
 
 def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace, monkeypatch):
     """R43: nothing tells so, but its time has an end."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -341,7 +340,7 @@ def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace,
 
 def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(web_mailbox, "GRACE", 1.0)
+    monkeypatch.setattr(pull_queue, "GRACE", 1.0)
     for _ in range(4):
         begin_pull(hub, page).close()
         wait_until(lambda: not waiting(hub, page))
@@ -352,7 +351,7 @@ def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
 
 
 def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.3)
+    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.3)
     with Page(hub) as page:
         page.register()
         page.call("notifyAll", message("table.load.fits"))
@@ -362,7 +361,7 @@ def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
 
 def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeypatch):
     """R23: those who called it are not left waiting."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 2.0)
+    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 2.0)
     with Page(hub) as page:
         page.register().listen("x.y")
         response = program.call("callAndWait", page.id, message("x.y"), "20")
@@ -371,7 +370,7 @@ def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeyp
 
 def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
     with Page(hub) as page:
         page.register().listen("x.y")
         wait_until(lambda: not is_registered(program, page))
@@ -379,7 +378,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monk
 
 def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
     """R43: the browser keeps it for other tabs, which may even use it."""
-    monkeypatch.setattr(web_mailbox, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
     assert page.pull("0") == []
 
     def is_gone() -> bool:
@@ -430,7 +429,7 @@ def test_pages_that_come_and_go_leave_nothing(hub):
 
 def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkeypatch):
     """R50, R26."""
-    monkeypatch.setattr(web_mailbox, "MAX_DELIVERIES", 50)
+    monkeypatch.setattr(pull_queue, "MAX_DELIVERIES", 50)
     with Program(hub, EVENTS) as program:
         send_numbers(program, *range(60))
         program.wait_for(1)
@@ -441,7 +440,7 @@ def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkey
 
 def test_an_overflow_in_bytes(hub, page, program, monkeypatch):
     """R50."""
-    monkeypatch.setattr(web_mailbox, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(pull_queue, "MAX_BYTES", 1_000_000)
     for number in range(6):
         with contextlib.suppress(Exception):
             program.call("notify", page.id, message("x.y", n=str(number), pad="x" * 300_000))
@@ -478,7 +477,7 @@ def test_a_program_without_an_origin_is_no_browser(hub):
 @pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
 def test_a_request_of_the_browser_makes_room_for_others(hub, monkeypatch, method, target):
     """R49: what it wants besides may wait behind pulls."""
-    monkeypatch.setattr(web_pulls, "RELEASE_EVERY", 1000.0)
+    monkeypatch.setattr(pull_queue, "RELEASE_EVERY", 1000.0)
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
         socks = [page.begin_pull() for page in pages]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
-from pyvo.samp.transport import accepted
+from pyvo.samp.transport import server_connection
 
 from .browser import NODE, Browser, Page, Site
 from .network import WEB_PORT, own_network
@@ -507,7 +507,7 @@ def test_a_suspended_page_gets_large_messages_when_it_goes_on(
     browser: Browser, page: Callable[..., Page], connect: Connect, monkeypatch: pytest.MonkeyPatch, write_time: int
 ) -> None:
     """R42, R43: the hub closes the connection of a reader that is too slow; the page has broken nothing off."""
-    monkeypatch.setattr(accepted, "WRITE_TIME", write_time)
+    monkeypatch.setattr(server_connection, "WRITE_TIME", write_time)
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)

@@ -11,7 +11,7 @@ import pytest
 from astropy.io.votable import parse
 from astropy.table import MaskedColumn, Table
 
-from pyvo.samp.exchange.fits_plus import write_fits_plus
+from pyvo.samp.formats.fits_tables import write_fits_plus
 
 from .programs import environment, need
 

@@ -18,9 +18,9 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPTypeError
-from pyvo.samp.exchange.fetching import fetched
-from pyvo.samp.exchange.loading import read_table
-from pyvo.samp.exchange.products import product_of
+from pyvo.samp.formats.fetching import fetched
+from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.registry import product_of
 
 from .conftest import Run
 from .programs import until

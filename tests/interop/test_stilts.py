@@ -15,8 +15,8 @@ from astropy.table import Table
 from hypothesis import HealthCheck, Phase, given, settings
 
 from pyvo.samp import SAMPTypeError
-from pyvo.samp.exchange.fits_tables import write_fits_table
-from pyvo.samp.exchange.votable_writer import write_votable
+from pyvo.samp.formats.fits_tables import write_fits_table
+from pyvo.samp.formats.votable_writer import write_votable
 from tests.exchange.any_tables import tables
 
 from .programs import environment, need

@@ -17,7 +17,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.lockfile import format_lockfile, get_main_running_hub, read_lockfile
-from pyvo.samp.transport.connection import XMLRPCClient
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
 
 from .programs import HUB_IS_RUNNING, Program, start_hub
 
@@ -286,8 +286,8 @@ CLOSING_SCRIPT = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pyvo.samp.lockfile import get_main_running_hub
-from pyvo.samp.transport.connection import XMLRPCClient
-from pyvo.samp.transport.xml_writer import write_answer
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
+from pyvo.samp.transport.xmlrpc_writer import write_answer
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp.errors import SAMPValueError
-from pyvo.samp.protocol import (
-    NO_RESPONSE,
-    check_message,
-    check_response,
-    error_response,
-    ok_response,
-    warning_response,
-)
+from pyvo.samp.protocol import NO_RESPONSE, check_message, check_response, error_response, ok_response, warning_response
 
 
 def test_a_message_is_passed_on_as_it_is() -> None:

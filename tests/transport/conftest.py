@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp.transport.deferred import Deferred
-from pyvo.samp.transport.loop import Loop
-from pyvo.samp.transport.rpc import XMLRPCHandler
+from pyvo.samp.transport.event_loop import Loop
 from pyvo.samp.transport.server import XMLRPCServer
+from pyvo.samp.transport.server_connection import Deferred
+from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 
 from .peers import PATIENCE, in_loop
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
-from pyvo.samp.transport.loop import Loop
-from pyvo.samp.transport.xml_writer import write_answer, write_call
+from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.xmlrpc_writer import write_answer, write_call
 
 PATIENCE = 10.0
 

@@ -26,12 +26,12 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.transport import accepted
 from pyvo.samp.transport import server as server_module
-from pyvo.samp.transport.http import MAX_HEAD
+from pyvo.samp.transport import server_connection
+from pyvo.samp.transport.http11 import MAX_HEAD
 from pyvo.samp.transport.server import XMLRPCServer
-from pyvo.samp.transport.xml_reader import read_answer
-from pyvo.samp.transport.xml_writer import write_call
+from pyvo.samp.transport.xmlrpc_reader import read_answer
+from pyvo.samp.transport.xmlrpc_writer import write_call
 
 from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
 
@@ -41,9 +41,9 @@ MiB = 1024 * 1024
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a test can wait for."""
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.1)
-    monkeypatch.setattr(accepted, "WRITE_TIME", 0.1)
-    monkeypatch.setattr(accepted, "LINGER_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "LINGER_TIME", 0.1)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_endless_headers(server, line):
     ],
 )
 def test_what_is_no_http_is_refused_at_once(server, data, monkeypatch):
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
     assert status(server, data) == 400
 
 
@@ -312,7 +312,7 @@ def test_whoever_goes_on_sending_for_ever_is_cut_off(server):
 
 def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkeypatch):
     """Some have said nothing, some a part of a request, some wait."""
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
     part = call("echo", "a" * 100)
     with ExitStack() as stack:
         for number in range(500):
@@ -345,7 +345,7 @@ def test_half_requests_shut_nobody_out(make_server, loop):
 def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, data, monkeypatch):
     """Half a request, a refused one whose sender stays, answers that are not read."""
     for name in ("REQUEST_TIME", "LINGER_TIME", "WRITE_TIME"):
-        monkeypatch.setattr(accepted, name, 3600)
+        monkeypatch.setattr(server_connection, name, 3600)
     monkeypatch.setattr(server_module, "SLOW_TIME", 0.0)
     server = make_server(max_connections=20, max_buffered=100 * MiB)
     with RawClient(server.port, call("echo", "friend")) as friend, ExitStack() as stack:
@@ -359,7 +359,7 @@ def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, da
 
 def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
     """For a moment: a large message is under way for longer than it takes the next connection to arrive."""
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
     monkeypatch.setattr(server_module, "SLOW_TIME", 3600)
     server = make_server(max_connections=2)
     data = call("echo", "large")
@@ -397,7 +397,7 @@ def test_two_hundred_at_once(server):
 
 def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypatch):
     """Each sends as much as it may and stops before the end; those for whom there is no room are told so."""
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=8 * MiB)
     body = b"x" * (2 * MiB - 1)
     with ExitStack() as stack:
@@ -416,7 +416,7 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
 
 
 def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=3 * MiB)
     with ExitStack() as stack:
         for _ in range(50):
@@ -426,8 +426,8 @@ def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
 
 
 def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, monkeypatch):
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 3600)
-    monkeypatch.setattr(accepted, "LINGER_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "LINGER_TIME", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=MiB)
     data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n%b\r\n" % (b"x" * 1024) * 600
     with ExitStack() as stack:
@@ -507,9 +507,9 @@ def test_bodies_that_are_no_good_call(server, body):
 
 EXHAUSTED = """
 import os, resource, socket, threading, time
-from pyvo.samp.transport.loop import Loop
-from pyvo.samp.transport.connection import XMLRPCClient
-from pyvo.samp.transport.rpc import XMLRPCHandler
+from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
+from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 from pyvo.samp.transport.server import XMLRPCServer
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

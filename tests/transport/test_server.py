@@ -17,13 +17,12 @@ from xmlrpc.server import SimpleXMLRPCServer
 
 import pytest
 
-from pyvo.samp.transport import accepted
 from pyvo.samp.transport import server as server_module
-from pyvo.samp.transport.accepted import Connection
-from pyvo.samp.transport.deferred import Deferred
-from pyvo.samp.transport.http import HTTPError, Request, Response
+from pyvo.samp.transport import server_connection
+from pyvo.samp.transport.http11 import HTTPError, Request, Response
 from pyvo.samp.transport.server import XMLRPCServer, descriptor_budget
-from pyvo.samp.transport.xml_reader import read_answer
+from pyvo.samp.transport.server_connection import Connection, Deferred
+from pyvo.samp.transport.xmlrpc_reader import read_answer
 
 from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
 
@@ -748,7 +747,7 @@ def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
 
 
 def test_a_slow_request_is_refused(server, loop, monkeypatch):
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.03)
     for data in (b"P", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n", post(b"12345", length=10)):
         with RawClient(server.port, data) as client:
             assert client.answer().status == 408
@@ -757,7 +756,7 @@ def test_a_slow_request_is_refused(server, loop, monkeypatch):
 
 def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
     """Whoever words it may have to say which page may read it (R48)."""
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.03)
     heads: list[Any] = []
 
     class Noting(Scripted):
@@ -791,7 +790,7 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
 
 
 def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
-    monkeypatch.setattr(accepted, "WRITE_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.03)
     with RawClient(server.port, call("repeat", "x", str(16 * MiB))) as client:
         assert client.sock.recv(1, socket.MSG_PEEK)
         eventually(loop, lambda: server.connections == 0)
@@ -801,9 +800,9 @@ def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
 
 def test_progress_earns_more_time(server, loop, monkeypatch):
     """Of the request and of its answer."""
-    monkeypatch.setattr(accepted, "PROGRESS", 1)
-    monkeypatch.setattr(accepted, "REQUEST_TIME", 0.3)
-    monkeypatch.setattr(accepted, "WRITE_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "PROGRESS", 1)
+    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.3)
+    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.1)
 
     size = 32 * MiB
     data = call("repeat", "z" * 1024, str(size // 1024))

@@ -18,9 +18,8 @@ Nothing here does I/O, starts a thread, or reads a clock that was not handed in.
 
 from __future__ import annotations
 
-from pyvo.samp.broker.calls import PendingCall
-from pyvo.samp.broker.clients import Client
-from pyvo.samp.broker.core import Broker
-from pyvo.samp.broker.deliveries import NOTIFICATION, Delivery, Mailbox, Payload
+from .broker import Broker
+from .deliveries import NOTIFICATION, Delivery, Mailbox, Payload
+from .registry import Client, PendingCall
 
 __all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "Mailbox", "Payload", "PendingCall"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from pyvo.samp.protocol import SAMPValue, check_message, check_response
-from pyvo.samp.transport.xml_writer import Raw, Written, write_value
+from ..protocol import SAMPValue, check_message, check_response
+from ..transport.xmlrpc_writer import Raw, Written, write_value
 
 __all__ = ["NOTIFICATION", "CALL", "RESPONSE", "Delivery", "Mailbox", "Payload"]
 

@@ -13,10 +13,9 @@ from ..constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response
-from .parameters import add_message_arguments, add_recipient_arguments, message_of, seconds
-from .people import Directory, find_takers, join, next_item
-from .status import CommandError, Status, epilog
-from .terminal import Style, add_colour_option, add_json_option, clean, print_json
+from .arguments import add_message_arguments, add_recipient_arguments, message_of, seconds
+from .client_session import Directory, find_takers, join, next_item
+from .output import CommandError, Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
 
 __all__ = ["EPILOG", "Answer", "add_arguments", "ask", "conclude", "run", "show_answer"]
 

@@ -8,13 +8,19 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
-from .examine_hub import examine_hub, examine_membership
-from .examine_place import examine_environment, examine_lockfile, examine_loopback, other_hubs
-from .examine_web import examine_web
-from .findings import Finding, Kind
-from .parameters import port
-from .status import Status, epilog
-from .terminal import Style, add_colour_option, add_json_option, clean, print_json
+from .arguments import port
+from .doctor_checks import (
+    Finding,
+    Kind,
+    examine_environment,
+    examine_hub,
+    examine_lockfile,
+    examine_loopback,
+    examine_membership,
+    examine_web,
+    other_hubs,
+)
+from .output import Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
 
 __all__ = ["EPILOG", "add_arguments", "examine", "run"]
 

@@ -18,13 +18,11 @@ except ImportError:  # Windows
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPError
 from ..hub import SAMPHubServer
-from ..web.consent_askers import make_asker
-from .commands import carry_out
-from .consent_option import add_consent_option, dialog_of
-from .monitor_screen import LogToMonitor, MonitorScreen, PoliteAsker
-from .parameters import pattern, port, seconds
-from .status import Status, epilog
-from .terminal import CleanFormatter
+from ..web_profile.consent_prompts import make_asker
+from .arguments import add_consent_option, dialog_of, pattern, port, seconds
+from .hub_monitor import LogToMonitor, MonitorScreen, PoliteAsker
+from .main import carry_out
+from .output import CleanFormatter, Status, epilog
 
 __all__ = ["EPILOG", "add_arguments", "main", "run"]
 

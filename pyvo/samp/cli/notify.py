@@ -7,10 +7,9 @@ import argparse
 import warnings
 
 from ..errors import SAMPProxyError, SAMPWarning
-from .parameters import add_message_arguments, add_recipient_arguments, message_of
-from .people import Directory, find_takers, join
-from .status import CommandError, Status, epilog
-from .terminal import add_json_option, print_json
+from .arguments import add_message_arguments, add_recipient_arguments, message_of
+from .client_session import Directory, find_takers, join
+from .output import CommandError, Status, add_json_option, epilog, print_json
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 

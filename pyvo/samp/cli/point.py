@@ -1,18 +1,86 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp point``: look there."""
+"""
+``samp point``: look there.
+
+Positions as they are typed: degrees, or sexagesimal with or without units.
+
+`astropy.coordinates` reads more, and takes a second to be imported, which is long for a command that points a viewer.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 
+from .arguments import add_recipient_arguments, seconds
 from .call import run as call
-from .parameters import add_recipient_arguments, seconds
-from .sky import parse_position
-from .status import Status, epilog
-from .terminal import add_colour_option, add_json_option
+from .output import Status, add_colour_option, add_json_option, epilog
 
-__all__ = ["EPILOG", "add_arguments", "prepare", "run"]
+__all__ = ["EPILOG", "add_arguments", "parse_position", "prepare", "run"]
+
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
+_DECIMAL = re.compile(rf"([+-]?)({_NUMBER})(?:d|deg|°)?")
+_SEXAGESIMAL = re.compile(rf"([+-]?)(\d+)(?:([hd°:])|\s)\s*(\d+)[m':\s]\s*({_NUMBER})(?:s|\"|'')?")
+_SHORT = re.compile(rf"([+-]?)(\d+)([hd°:])\s*({_NUMBER})[m']?")
+#: Primes, as they are in printed text.
+_TYPED = {0x2032: "'", 0x2033: '"', 0x2212: "-"}
+
+
+def parse_position(words: Sequence[str]) -> tuple[float, float]:
+    """
+    Read right ascension and declination.
+
+    Parameters
+    ----------
+    words : sequence of str
+        ``["83.63", "+22.01"]``, ``["05:34:31.9", "+22:00:52"]``, ``["5h34m31.9s", "22d0m52s"]``, or six numbers; all
+        may stand in one word. Sexagesimal right ascensions are hours, unless they have a ``d``.
+
+    Returns
+    -------
+    tuple of float
+        Degrees.
+
+    Raises
+    ------
+    ValueError
+        It is no position.
+    """
+    ra_text, dec_text = _halves(" ".join(words).translate(_TYPED).replace(",", " ").split())
+    ra = _angle(ra_text, sexagesimal_in_hours=True)
+    dec = _angle(dec_text, sexagesimal_in_hours=False)
+    if not 0 <= ra <= 360:
+        raise ValueError(f"the right ascension {ra_text} is not between 0 and 360 degrees (24 hours)")
+    if not -90 <= dec <= 90:
+        raise ValueError(f"the declination {dec_text} is not between -90 and 90 degrees")
+    return ra % 360, dec
+
+
+def _halves(parts: list[str]) -> tuple[str, str]:
+    if len(parts) in (2, 4, 6):
+        half = len(parts) // 2
+        return " ".join(parts[:half]), " ".join(parts[half:])
+    raise ValueError("a position is a right ascension and a declination, such as 83.63 22.01 or 05:34:31.9 +22:00:52")
+
+
+def _angle(text: str, *, sexagesimal_in_hours: bool) -> float:
+    if match := _DECIMAL.fullmatch(text):
+        sign, number = match.groups()
+        return float(number) * (-1 if sign == "-" else 1)
+    if match := _SEXAGESIMAL.fullmatch(text):
+        sign, whole, unit, minutes, seconds = match.groups()
+    elif match := _SHORT.fullmatch(text):
+        sign, whole, unit, minutes = match.groups()
+        seconds = "0"
+    else:
+        raise ValueError(f"{text!r} is not an angle: write degrees, 05:34:31.9, or 5h34m31.9s")
+    if float(minutes) >= 60 or float(seconds) >= 60:
+        raise ValueError(f"{text!r} must have less than 60 minutes and 60 seconds")
+    in_hours = unit == "h" or (unit not in ("d", "°") and sexagesimal_in_hours)
+    value = (int(whole) + (float(minutes) + float(seconds) / 60) / 60) * (15 if in_hours else 1)
+    return -value if sign == "-" else value
+
 
 EPILOG = epilog(
     """\

@@ -8,10 +8,9 @@ import warnings
 
 from ..errors import SAMPWarning
 from ..exchange.reports import Delivery, SendReport
-from .parameters import add_recipient_arguments, mtype, seconds
-from .people import find, join
-from .status import CommandError, Status, epilog
-from .terminal import Style, add_colour_option, add_json_option, clean, print_json, title
+from .arguments import add_recipient_arguments, mtype, seconds
+from .client_session import find, join
+from .output import CommandError, Status, Style, add_colour_option, add_json_option, clean, epilog, print_json, title
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import matches, ok_response, warning_response
-from .parameters import pattern, positive_number
-from .people import METADATA, Directory, join, next_item
-from .status import Status, epilog
-from .terminal import Style, add_colour_option, add_json_option, clean, print_json
+from .arguments import pattern, positive_number
+from .client_session import METADATA, Directory, join, next_item
+from .output import Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
 
 __all__ = ["EPILOG", "Heard", "add_arguments", "listen", "run"]
 

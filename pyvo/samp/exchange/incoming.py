@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..clientside.handlers import Arrival, Tap
-from ..clientside.turns import give_way
+from ..client.callback_server import give_way
+from ..client.handlers import Arrival, Tap
+from ..client.lookup import name_of
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
+from ..formats.readers import Sender, load
 from ..protocol import SAMPValue, best_match, error_response, ok_response
-from .addressing import name_of
-from .loading import Sender, load
-from .waiting import Deadline
+from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from ..client import SAMPClient as Client
-    from .workbench import Workbench
+    from ..client.samp_client import SAMPClient as Client
+    from .sending import Workbench
 
 __all__ = ["Incoming"]
 

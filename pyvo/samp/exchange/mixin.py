@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
+    from ..client.lookup import Who
     from ..integrated_client import SAMPIntegratedClient as Host
-    from .addressing import Who
+    from .client_list import ClientInfo, Clients
     from .incoming import Incoming
-    from .linking import Link
-    from .presence import ClientInfo, Clients
+    from .linked_table import Link
     from .reports import SendReport
+    from .sending import Workbench
     from .viewers import DS9
-    from .workbench import Workbench
 
 __all__ = ["Exchange"]
 
@@ -36,7 +36,7 @@ class Exchange:
     @property
     def _bench(self) -> Workbench:
         if self._the_bench is None:
-            from .workbench import Workbench  # noqa: PLC0415
+            from .sending import Workbench  # noqa: PLC0415
 
             with _making:
                 if self._the_bench is None:
@@ -140,7 +140,7 @@ class Exchange:
         TypeError
             It is no table.
         """
-        from .linking import Link, linkable  # noqa: PLC0415
+        from .linked_table import Link, linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
 
         product, rows = linkable(table)
@@ -229,8 +229,8 @@ class Exchange:
         callable
             The decorator; the function stays as it is.
         """
-        from ..clientside.handlers import refuse_coroutine_function  # noqa: PLC0415
-        from .responding import respond_with  # noqa: PLC0415
+        from ..client.handlers import refuse_coroutine_function  # noqa: PLC0415
+        from .typed_handlers import respond_with  # noqa: PLC0415
 
         def bind(function: Function) -> Function:
             refuse_coroutine_function(function)

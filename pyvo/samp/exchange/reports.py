@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from ..clientside.turns import give_way
+from ..client.callback_server import give_way
 from ..errors import SAMPResponseError
-from .waiting import Deadline
+from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from .shelf import Loan
+    from .file_server import Loan
 
 __all__ = ["Delivery", "SendReport", "reproach"]
 

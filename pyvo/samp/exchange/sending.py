@@ -5,35 +5,142 @@ Sending an object to one client, to several, or to all that take it.
 What the object is, and how it can be written, `products` tells; here a form is chosen for each recipient by what it
 subscribes to, each form is written once, and all recipients are asked at once. Each file stays on the shelf for as
 long as one of them may want it.
+
+What one client has to work with: its shelf, its list of the others, and what still waits for answers.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import threading
 import unicodedata
+import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
-from ..clientside.handlers import direct
-from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
+from ..client.callback_server import own_address
+from ..client.handlers import direct
+from ..client.lookup import Who, can_receive, name_of, recipients_of
+from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
+from ..formats.fetching import is_here
+from ..formats.model import Form, Product
+from ..formats.registry import file_or_url_as, product_of
+from ..formats.temporary_files import write_file
 from ..protocol import best_match, check_mtype
-from ..web.url_book import PLAIN
-from .addressing import Who, can_receive, name_of, recipients_of
-from .fetching import is_here
-from .forms import Form, Product
-from .products import file_or_url_as, product_of
+from ..protocol.timeouts import patience_of, seconds_of
+from ..web_profile.url_permissions import PLAIN
+from .client_list import Clients
+from .file_server import Loan, Lot, Shelf, plain_name
 from .reports import Delivery, SendReport
-from .shelf import Loan, Lot, plain_name
-from .waiting import patience_of, seconds_of
-from .writing import write_file
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
-    from .workbench import Workbench
+    from .incoming import Incoming
 
-__all__ = ["ask_all", "send"]
+__all__ = ["Workbench", "ask_all", "send"]
+
+class Workbench:
+    """
+    The state that the exchange of objects needs.
+
+    Parameters
+    ----------
+    host : SAMPIntegratedClient
+        The client; it is referred to weakly, as it owns this.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = weakref.ref(host)
+        self._lock = threading.RLock()
+        self._shelf: Shelf | None = None
+        self._tags: dict[SendReport, str] = {}
+        self._queues: weakref.WeakSet[Incoming] = weakref.WeakSet()
+        self.clients = Clients(self._host)
+        self.clients.on_gone(self._on_gone)
+
+    @property
+    def host(self) -> Host:
+        """The client."""
+        return cast("Host", self._host())
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where files lie; a new one after each time the client was disconnected."""
+        with self._lock:
+            if self._shelf is None or self._shelf.closed:
+                client = self.host.client
+                self._shelf = Shelf(client.loop, own_address(client.listens_on, client.hub.url))
+                # a client that its program forgets is collected, and this with it
+                weakref.finalize(self, self._shelf.close).atexit = False
+            return self._shelf
+
+    # Answers to come
+
+    def watch(self, report: SendReport, tag: str) -> None:
+        """Keep a report until all have answered."""
+        self.clients.follow()  # a recipient that leaves without an answer is noticed, whatever the hub does
+        with self._lock:
+            self._tags[report] = tag
+        report.on_done = partial(self.forget, report)
+
+    def forget(self, report: SendReport) -> None:
+        """Nothing is to come for a report any more."""
+        with self._lock:
+            tag = self._tags.pop(report, None)
+        host = self._host()
+        if tag is not None and host is not None:
+            host.unbind_receive_response(tag)
+
+    def _on_gone(self, client_id: str) -> None:
+        with self._lock:
+            reports = list(self._tags)
+        for report in reports:
+            report.note(client_id, problem="it has left without an answer")
+
+    # Queues
+
+    def add_queue(self, queue: Incoming) -> None:
+        """Remember a queue that is to end with the connection."""
+        with self._lock:
+            self._queues.add(queue)
+
+    def remove_queue(self, queue: Incoming) -> None:
+        """Forget a queue."""
+        with self._lock:
+            self._queues.discard(queue)
+
+    # Coming and going
+
+    def joined(self) -> None:
+        """The client has joined a hub."""
+        self.clients.restart()
+
+    def left(self, *, for_good: bool) -> None:
+        """
+        The connection has ended.
+
+        Parameters
+        ----------
+        for_good : bool
+            Whether the program wanted that; otherwise the hub is gone, and another one may come.
+        """
+        end = SAMPClientError("The client was disconnected") if for_good else None
+        self.clients.clear(end=end)
+        with self._lock:
+            reports, queues, shelf = list(self._tags), list(self._queues), self._shelf
+        for report in reports:
+            for client_id in report.waiting:
+                report.note(client_id, problem="the connection to the hub ended before it answered")
+            self.forget(report)
+        if end is None:
+            return
+        for queue in queues:
+            queue.end(end)
+        if shelf is not None:
+            shelf.close()
 
 
 def send(

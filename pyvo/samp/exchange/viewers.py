@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..client.lookup import Who, find_one, name_of
 from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
+from ..formats.fetching import fetched
+from ..formats.readers import Sender, _mark, read_image, read_position
 from ..protocol import best_match
-from .addressing import Who, find_one, name_of
-from .fetching import fetched
-from .loading import Sender, _mark, read_image, read_position
+from ..protocol.timeouts import Deadline, patience_of
 from .reports import reproach
-from .waiting import Deadline, patience_of
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host

@@ -3,24 +3,9 @@
 
 from __future__ import annotations
 
-from pyvo.samp.protocol.messages import (
-    NO_RESPONSE,
-    check_message,
-    check_response,
-    error_response,
-    ok_response,
-    warning_response,
-)
-from pyvo.samp.protocol.mtypes import best_match, check_mtype, check_pattern, matches, subtypes
-from pyvo.samp.protocol.values import (
-    MAX_DEPTH,
-    SAMPValue,
-    encode,
-    format_float,
-    parse_bool,
-    parse_float,
-    parse_int,
-)
+from .messages import NO_RESPONSE, check_message, check_response, error_response, ok_response, warning_response
+from .mtypes import best_match, check_mtype, check_pattern, matches, subtypes
+from .values import MAX_DEPTH, SAMPValue, encode, format_float, parse_bool, parse_float, parse_int
 
 __all__ = [
     "MAX_DEPTH",

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from pyvo.samp.errors import SAMPValueError
-from pyvo.samp.protocol.mtypes import check_mtype
-from pyvo.samp.protocol.values import SAMPValue
+from ..errors import SAMPValueError
+from .mtypes import check_mtype
+from .values import SAMPValue
 
 __all__ = [
     "NO_RESPONSE",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
 
-from pyvo.samp.errors import SAMPValueError
+from ..errors import SAMPValueError
 
 __all__ = ["best_match", "check_mtype", "check_pattern", "matches", "subtypes"]
 

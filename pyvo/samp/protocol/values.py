@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
-from pyvo.samp.errors import SAMPTypeError, SAMPValueError, warn
+from ..errors import SAMPTypeError, SAMPValueError, warn
 
 __all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int"]
 

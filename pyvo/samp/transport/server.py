@@ -29,11 +29,9 @@ import time
 from itertools import islice
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
-from .accepted import Connection
-from .deferred import Deferred
-from .handler import Handler
-from .http import MAX_BODY
-from .loop import READ, Loop, Timer
+from .event_loop import READ, Loop, Timer
+from .http11 import MAX_BODY
+from .server_connection import Connection, Deferred, Handler
 
 __all__ = ["Connection", "Deferred", "Handler", "XMLRPCServer", "descriptor_budget"]
 

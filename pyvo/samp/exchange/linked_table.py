@@ -1,0 +1,308 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+One table in two programs: what is selected or highlighted in one shows in the other.
+
+A table that was sent is known to all by its ``table-id``; messages about its rows name that. Whoever selects tells
+the others; nothing is passed on from one viewer to another, which they do themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from ..client.handlers import Arrival, refuse_coroutine_function
+from ..client.lookup import clients_named, names_of_clients
+from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
+from ..formats.model import Product
+from ..formats.registry import product_of
+from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
+from ..protocol.timeouts import seconds_of
+from .reports import Delivery, SendReport
+from .sending import ask_all
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .sending import Workbench
+
+__all__ = ["Link", "linkable"]
+
+SELECT = "table.select.rowList"
+HIGHLIGHT = "table.highlight.row"
+#: Seconds after the table was loaded in which a refusal may mean that it is not yet in the viewer's books: TOPCAT
+#: answers a moment before it is.
+SETTLE_TIME = 5.0
+PAUSE = 0.1
+
+Listener = TypeVar("Listener", bound=Callable[..., object])
+
+
+def linkable(table: Any) -> tuple[Product, int]:
+    """
+    Find out what a table is to others, and how many rows it has.
+
+    Parameters
+    ----------
+    table : object
+        The table, or what is sent as one.
+
+    Returns
+    -------
+    Product, int
+        What is sent of it, and the rows.
+
+    Raises
+    ------
+    SAMPTypeError
+        It is no table, or its rows cannot be counted.
+    """
+    product = product_of(table)
+    if product.kind != "table" or product.count is None:
+        raise SAMPTypeError(f"Tables can be linked, and {product.name!r} is sent as {product.kind}")
+    try:
+        return product, product.count()
+    except Exception as error:  # of whatever reads the file
+        raise SAMPTypeError(f"The rows of {product.name!r} cannot be counted: {error}") from error
+
+
+class Link:
+    """
+    A table that others have, too.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What the client has to work with.
+    rows : int
+        How many rows it has.
+    report : SendReport
+        To whom it was sent.
+    """
+
+    def __init__(self, bench: Workbench, rows: int, report: SendReport) -> None:
+        self._bench = bench
+        self._rows = rows
+        #: What became of sending the table.
+        self.report = report
+        #: The ``table-id``.
+        self.id = report.id
+        self._since = time.monotonic()
+        self._private_key = bench.host.get_private_key()
+        self._urls = {each.url for each in report.deliveries if each.url}
+        self._lock = threading.Lock()
+        self._selected: Any = None
+        self._highlighted: int | None = None
+        self._on_select: list[Callable[..., object]] = []
+        self._on_highlight: list[Callable[..., object]] = []
+        bench.host.client.add_tap(self, [SELECT, HIGHLIGHT], self._take)
+
+    # What others do
+
+    @property
+    def selection(self) -> np.ndarray:
+        """The rows that were selected last, as a mask; none before anything was."""
+        import numpy as np  # noqa: PLC0415
+
+        with self._lock:
+            return np.zeros(self._rows, dtype=bool) if self._selected is None else self._selected.copy()
+
+    @property
+    def highlighted(self) -> int | None:
+        """The row that was highlighted last."""
+        return self._highlighted
+
+    def on_select(self, listener: Listener) -> Listener:
+        """
+        Have a function called with the mask each time somebody selects rows; also as a decorator.
+
+        Parameters
+        ----------
+        listener : callable
+            Called where handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
+        """
+        refuse_coroutine_function(listener)
+        self._on_select.append(listener)
+        return listener
+
+    def on_highlight(self, listener: Listener) -> Listener:
+        """
+        Have a function called with the row number each time somebody highlights a row; also as a decorator.
+
+        Parameters
+        ----------
+        listener : callable
+            Called where handlers run.
+        """
+        refuse_coroutine_function(listener)
+        self._on_highlight.append(listener)
+        return listener
+
+    def _take(self, arrival: Arrival) -> dict[str, SAMPValue] | None:
+        params = arrival.params
+        table_id = params.get("table-id")
+        if table_id != self.id and (table_id or params.get("url") not in self._urls):
+            return None
+        try:
+            if arrival.mtype == SELECT:
+                self._note_selection(self._mask(_numbers(params.get("row-list"))))
+            else:
+                self._note_highlight(self._checked(_numbers([params.get("row")])[0]))
+        except SAMPValueError as error:
+            return error_response(str(error))
+        return ok_response({})
+
+    def _note_selection(self, mask: np.ndarray) -> None:
+        with self._lock:
+            self._selected = mask
+        for listener in list(self._on_select):
+            self._bench.host.client.run_handler(listener, mask.copy())
+
+    def _note_highlight(self, row: int) -> None:
+        self._highlighted = row
+        for listener in list(self._on_highlight):
+            self._bench.host.client.run_handler(listener, row)
+
+    # What is done here
+
+    def select(self, rows: Any, *, timeout: str | float = 30.0) -> SendReport:
+        """
+        Select rows in the other programs.
+
+        Parameters
+        ----------
+        rows : array_like
+            A mask (bool, one for each row of the table), or row numbers (int, from 0).
+        timeout : str, int or float
+            Seconds that they have to answer; 0: no limit.
+
+        Returns
+        -------
+        SendReport
+            Who did.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        wanted = np.asarray(np.ma.filled(rows, False)) if np.ma.isMA(rows) else np.asarray(rows)
+        if wanted.dtype == bool:
+            if wanted.shape != (self._rows,):
+                raise SAMPValueError(f"The mask has the shape {wanted.shape}, the table {self._rows} rows")
+            mask = wanted.copy()
+        else:
+            if wanted.size and wanted.dtype.kind not in "iu":
+                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
+                                     f"{wanted.ravel()[0]!r}")
+            mask = self._mask([int(row) for row in wanted.ravel()])
+        with self._lock:
+            self._selected = mask
+        return self._tell(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
+
+    def highlight(self, row: int, *, timeout: str | float = 30.0) -> SendReport:
+        """
+        Highlight a row in the other programs.
+
+        Parameters
+        ----------
+        row : int
+            Its number, from 0; a negative one counts from the end.
+        timeout : str, int or float
+            Seconds that they have to answer; 0: no limit.
+
+        Returns
+        -------
+        SendReport
+            Who did.
+        """
+        row = int(row)
+        self._highlighted = self._checked(row + self._rows if row < 0 else row)
+        return self._tell(HIGHLIGHT, {"row": self._highlighted}, timeout)
+
+    def _tell(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
+        seconds = seconds_of(timeout)
+        holders = self._holders()
+        pause = threading.Event()
+        while True:
+            report = SendReport("selection" if mtype == SELECT else "highlight", self.report.name, identifier=self.id)
+            messages = {}
+            for client_id, each in holders.items():
+                if self._takes(client_id, mtype):
+                    report.deliveries.append(Delivery(client_id, each.name, mtype, each.url))
+                    content = {"table-id": self.id, "url": each.url, **params}
+                    messages[client_id] = {"samp.mtype": mtype, "samp.params": content}
+            ask_all(self._bench, report, messages, seconds)
+            report.wait(seconds)
+            if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
+                break
+            pause.wait(PAUSE)
+        for each in report.deliveries:
+            if each.failure or each.is_open:
+                warn(f"{each.name} did not follow: {each.outcome}")
+        return report
+
+    def _holders(self) -> dict[str, Delivery]:
+        """
+        The clients that have the table, by their ids of today.
+
+        Another hub gives other ids, and an id of the hub that is gone to another client: there names count.
+        """
+        sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
+        host = self._bench.host
+        if host.get_private_key() == self._private_key:
+            return {each.id: each for each in sent}
+        names = names_of_clients(host)
+        return {client_id: each for each in sent for client_id in clients_named(names, each.name)}
+
+    def _takes(self, client_id: str, mtype: str) -> bool:
+        try:
+            return best_match(self._bench.host.get_subscriptions(client_id), mtype) is not None
+        except SAMPError:  # it has left
+            return False
+
+    # Numbers and masks
+
+    def _checked(self, row: int) -> int:
+        if not 0 <= row < self._rows:
+            raise SAMPValueError(f"There is no row {row}: the table has {self._rows}")
+        return row
+
+    def _mask(self, rows: list[int]) -> np.ndarray:
+        import numpy as np  # noqa: PLC0415
+
+        mask = np.zeros(self._rows, dtype=bool)
+        if rows:
+            self._checked(min(rows))
+            self._checked(max(rows))
+            mask[rows] = True
+        return mask
+
+    # Ending
+
+    def close(self) -> None:
+        """Listen to no more selections. The others keep the table."""
+        self._bench.host.client.remove_tap(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        others = ", ".join(each.name for each in self.report.deliveries if each.mtype and not each.failure)
+        return f"<Link: {self.report.name!r} with {others or 'nobody'}, {int(self.selection.sum())} rows selected>"
+
+
+def _numbers(value: Any) -> list[int]:
+    if not isinstance(value, list) or not set(map(type, value)) <= {str}:
+        raise SAMPValueError("The message does not say which rows")
+    joined = "".join(value)
+    if joined.isascii() and joined.isdecimal() and 0 < min(map(len, value)) <= max(map(len, value)) < 19:
+        return list(map(int, value))
+    return [parse_int(item) for item in value]
+
+

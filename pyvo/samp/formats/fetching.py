@@ -1,0 +1,139 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Files that a message names: read where they are, or fetched into a temporary file that is removed after use."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from ..errors import SAMPClientError
+from ..web_profile.url_permissions import PLAIN, local_path
+from .temporary_files import progress_bar
+
+__all__ = ["fetched", "first_bytes", "is_here"]
+
+#: Seconds for a server to say something.
+TIME_OUT = 60.0
+#: Bytes that are copied at once.
+CHUNK = 1024 * 1024
+
+
+def _open(url: str, headers: dict[str, str] | None = None) -> Any:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise SAMPClientError(f"This is no URL: {url!r}") from error
+    if parts.scheme not in {"http", "https"}:
+        raise SAMPClientError(f"Only http, https and file URLs are read, not {url!r}")
+    handlers: list[urllib.request.BaseHandler] = []
+    if is_here(host):  # no proxy leads to this machine
+        handlers.append(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(quote(url, safe=PLAIN), headers=headers or {})  # noqa: S310 - http and https only
+    try:
+        return urllib.request.build_opener(*handlers).open(request, timeout=TIME_OUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise SAMPClientError(f"{url} cannot be read: HTTP status {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SAMPClientError(f"{url} cannot be read: {getattr(error, 'reason', None) or error}") from error
+
+
+def is_here(host: str) -> bool:
+    """
+    Tell whether a host is this machine by its name alone; nothing is looked up.
+
+    Parameters
+    ----------
+    host : str
+        Name or address.
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def first_bytes(url: str, count: int) -> bytes:
+    """
+    Read the beginning of what is at an ``http`` or ``https`` URL.
+
+    Parameters
+    ----------
+    url : str
+        The URL.
+    count : int
+        How many bytes.
+    """
+    with _open(url, {"Range": f"bytes=0-{count - 1}"}) as answer:
+        try:
+            return bytes(answer.read(count))
+        except (OSError, http.client.HTTPException) as error:
+            raise SAMPClientError(f"{url} cannot be read: {error}") from error
+
+
+@contextmanager
+def fetched(url: str | None, path: Path | None = None) -> Iterator[Path]:
+    """
+    Have a file at hand for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    url : str or None
+        ``file:`` in any form, ``http`` or ``https``.
+    path : pathlib.Path, optional
+        The file itself, if it is known.
+
+    Yields
+    ------
+    pathlib.Path
+        The file itself if it is on this machine, or else a copy.
+
+    Raises
+    ------
+    SAMPClientError
+        It cannot be read.
+    """
+    local = path if path is not None or url is None else _local(url)
+    if local is not None:
+        if not local.is_file():
+            raise SAMPClientError(f"There is no file {str(local)!r}")
+        yield local
+        return
+    assert url is not None
+    descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    copy = Path(name)
+    try:
+        with open(descriptor, "wb") as file, _open(url) as answer:
+            try:
+                with progress_bar(int(answer.length or 0), None) as note:
+                    while data := answer.read(CHUNK):
+                        file.write(data)
+                        note(len(data))
+            except http.client.HTTPException as error:
+                raise SAMPClientError(f"{url} broke off: {error}") from error
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _local(url: str) -> Path | None:
+    path = local_path(url)
+    if path is None:
+        return None
+    return Path(urllib.request.url2pathname(quote(path)) if os.name == "nt" else path)
+
+
+def _suffix(url: str) -> str:
+    """The suffix of the URL's file, as far as it is plain: some readers go by it."""
+    suffixes = Path(urlsplit(url).path).suffixes[-2:]
+    return "".join(suffix for suffix in suffixes if suffix[1:].isalnum() and len(suffix) < 10)

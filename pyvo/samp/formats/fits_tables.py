@@ -1,0 +1,499 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Large tables as FITS files in the form that TOPCAT calls fits-plus.
+
+The primary HDU holds the head of a VOTable, and with it all that FITS has no keywords for: UCDs, utypes, PARAM
+elements, descriptions. The table is in the HDU behind it. TOPCAT maps such a file into memory instead of reading it.
+The rows are written in portions, so that writing takes hardly any memory.
+
+Only tables are written of which FITS can hold all but the difference between an empty text and a missing one, which
+TOPCAT does not make either; for others `is_plain` is False.
+
+Tables in FITS, to and fro, with what is missing in them.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import SAMPClientError, SAMPTypeError, warn, without_warnings
+from .detection import is_by_columns, is_description
+from .headers import card_of
+from .model import decode_text
+from .plain_columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
+from .votable_writer import write_votable
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["first_table", "is_plain", "read_fits_table", "write_fits_plus", "write_fits_table"]
+
+#: What FITS does not have, or not with numbers that stand for what is missing.
+_WIDER = {"i1": "i2"}
+_WIDER_MASKED = {"u2": "i4", "u4": "i8"}
+#: The types of columns, by the letters that FITS has for them.
+_TYPES = {
+    "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
+    "A": "U1",
+}  # fmt: skip
+#: Keywords that say how the file is built; in the metadata they are of another file.
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|THEAP|END|CONTINUE|CHECKSUM|DATASUM|Z(IMAGE|TABLE)|"
+    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
+)
+#: Columns that a FITS table can have.
+MAX_COLUMNS = 999
+#: Bytes of a FITS file's blocks, and of the lines of headers.
+BLOCK, LINE = 2880, 80
+
+
+def write_fits_table(table: Any, file: BinaryIO) -> None:
+    """
+    Write a table as a FITS file.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table; it is not modified.
+    file : binary file
+        Where to. It can be positioned.
+
+    Raises
+    ------
+    SAMPTypeError
+        FITS cannot hold it; the text names the columns.
+
+    Warns
+    -----
+    SAMPWarning
+        FITS cannot hold a column's unit or some metadata, which are left out.
+    """
+    flat = flat_table(table)
+    if len(flat.colnames) > MAX_COLUMNS:
+        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(flat.colnames)}")
+    left_out = _clear_metadata(flat)
+    if left_out:
+        warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
+    for name in flat.colnames:
+        if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
+            warn(f"FITS has no unit {flat[name].unit}: those who take the table as FITS get {name!r} without its unit")
+            flat[name].unit = None
+    write_or_blame(flat, file, _write, "a FITS table")
+
+
+def _is_unit_of_fits(unit: Any) -> bool:
+    try:
+        unit.to_string(format="fits")
+    except ValueError:
+        return False
+    return True
+
+
+def _clear_metadata(flat: Table) -> list[str]:
+    """Remove what FITS cannot hold of the metadata, and tell its names."""
+    left_out = []
+    known: dict[str, Any] = {}
+    keywords = set()
+    for key, value in flat.meta.items():
+        items = value if isinstance(value, list) else [value]
+        items = [text_of_bytes(item)[0] if isinstance(item, bytes) else item for item in items]
+        keyword = "COMMENT" if key == "comments" else str(key).upper()
+        if (
+            not isinstance(key, str)
+            or keyword in keywords
+            or _STRUCTURE.fullmatch(keyword)
+            or any(card_of(keyword, item, "") is None for item in items)
+            or (keyword == "EXTNAME" and not isinstance(value, str))
+        ):
+            left_out.append(str(key))
+            continue
+        keywords.add(keyword)
+        known[key] = items if isinstance(value, list) else items[0]
+    flat.meta.clear()
+    flat.meta.update(known)
+    for name in list(flat.colnames):
+        if name != name.rstrip():  # FITS keeps no blanks at the end
+            flat.rename_column(name, free_name(flat, flat, name.rstrip()))
+    for name in flat.colnames:
+        column = flat[name]
+        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_plain(value))]
+        left_out += [f"{name}.{key}" for key in odd]
+        column.meta = {key: value for key, value in column.meta.items() if key not in odd}
+        if not isinstance(column.format, str):  # a function, say
+            column.format = None
+    return left_out
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether astropy can write some metadata of a column into comments."""
+    import numpy as np  # noqa: PLC0415
+
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, str | int | float | np.bool_ | np.integer | np.floating)
+
+
+def _write(flat: Table, file: BinaryIO) -> None:
+    import numpy as np  # noqa: PLC0415
+    from astropy.io import fits  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
+
+    ready = flat.copy(copy_data=False)
+    logical = [name for name in flat.colnames if flat[name].dtype.kind == "b" and np.ma.is_masked(flat[name])]
+    for name in flat.colnames:
+        ready.replace_column(name, _with_null(flat[name]), copy=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # long keywords: better kept than refused
+        warnings.simplefilter("ignore", UnitsWarning)  # so are units in an old spelling
+        ready.write(file, format="fits")
+        if not logical:
+            return
+        # What is missing in a logical column is a zero byte, which astropy does not write: the column was written as
+        # one of bytes, and is now given its right name.
+        head = io.BytesIO()
+        ready[:0].write(head, format="fits")
+    lines = list(fits.getheader(io.BytesIO(head.getvalue()), 1).cards)
+    forms = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
+    for number, card in enumerate(lines):
+        if card.keyword in forms:
+            file.seek(BLOCK + LINE * number)
+            file.write(fits.Card(card.keyword, card.value.replace("B", "L"), card.comment).image.encode("ascii"))
+    file.seek(0, io.SEEK_END)
+
+
+def _with_null(column: Any) -> Any:
+    """A column in a type that FITS has, and with a number for what is missing that nothing else in it has."""
+    import numpy as np  # noqa: PLC0415
+    from astropy.table import Column, MaskedColumn  # noqa: PLC0415
+
+    if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
+        empty = np.empty(len(column), dtype=object)
+        for row in range(len(column)):
+            empty[row] = np.zeros(0)
+        return Column(empty, unit=column.unit, description=column.description, meta=dict(column.meta))
+    code = f"{column.dtype.kind}{column.dtype.itemsize}"
+    if code in _WIDER:
+        column = column.astype(_WIDER[code])
+    if not isinstance(column, MaskedColumn):
+        return column
+    if not np.ma.is_masked(column):
+        return column.filled()  # or else the number that astropy takes for what is missing could be one of them
+    if column.dtype.kind == "b":
+        letters = np.where(np.ma.getdata(column), ord("T"), ord("F")).astype("u1")
+        letters[np.ma.getmaskarray(column)] = 0
+        return Column(letters, description=column.description, meta=dict(column.meta))
+    if column.dtype.kind in "iu":
+        null = free_number(column)
+        if code in _WIDER_MASKED or null is None:
+            column = column.astype(_WIDER_MASKED.get(code, "i4"))
+            null = free_number(column)
+        column.fill_value = null
+    return column
+
+
+def read_fits_table(place: Path) -> Table:
+    """
+    Read the first table of a FITS file.
+
+    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
+    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
+
+    Parameters
+    ----------
+    place : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table.
+
+    Warns
+    -----
+    SAMPWarning
+        There are more tables in the file.
+    """
+    from astropy.io import fits  # noqa: PLC0415
+
+    with without_warnings(), fits.open(
+        place, memmap=False, ignore_missing_simple=True, character_as_bytes=True
+    ) as hdus:
+        return first_table(hdus)
+
+
+def first_table(hdus: Any) -> Table:
+    """
+    Make an astropy table of the first table among HDUs, as `read_fits_table` does.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The HDUs.
+    """
+    with without_warnings():
+        numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
+        if not numbers:
+            raise SAMPClientError("The FITS file holds no table")
+        table = _read_hdu(hdus, numbers[0])
+        if is_description(hdus[0].header) and hdus[0].data is not None:
+            _describe(table, hdus[0].data.tobytes())
+        others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
+    if others:
+        warn(f"The FITS file holds {len(numbers)} tables: the first is read, but not {others}")
+    return table
+
+
+def _is_table(hdu: Any) -> bool:
+    from astropy.io import fits  # noqa: PLC0415
+
+    # the class of compressed images is one of tables in astropy 6
+    return isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not hdu.header.get("ZIMAGE")
+
+
+def _read_hdu(hdus: Any, number: int) -> Table:
+    import numpy as np  # noqa: PLC0415
+    from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
+
+    hdu = hdus[number]
+    _name_columns(hdu.header)
+    hdu.verify("silentfix+ignore")
+    by_columns = is_by_columns(hdus[0].header) or is_by_columns(hdu.header)
+    if by_columns and hdu.header["NAXIS1"] == 0:  # cells without values, which astropy does not read
+        return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
+    table = Table.read(hdus, format="fits", hdu=number)
+    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: it has no columns
+    for name in table.colnames:
+        column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
+        changed, missing = np.asarray(column), np.ma.getmaskarray(column)
+        if column.dtype.kind == "b" and values is not None and values.dtype.itemsize:
+            missing = (values == 0).reshape(column.shape)
+        elif column.dtype.kind == "S" and changed.nbytes and (np.ascontiguousarray(changed).view("u1") > 127).any():
+            changed = np.array([decode_text(bytes(text)) for text in changed.flat]).reshape(column.shape)
+        else:
+            continue
+        about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
+        kind = partial(MaskedColumn, mask=missing) if missing.any() else Column
+        table.replace_column(name, kind(changed, **about), copy=False)
+    if by_columns and len(table) == 1:
+        table = _rows_from_columns(table, hdu.header)
+    _use_keywords(table)
+    return table
+
+
+def _name_columns(header: Any) -> None:
+    """Give each column a name that no other has: astropy reads the table not at all, or a column twice."""
+    seen: set[str] = set()
+    for number in range(1, int(header.get("TFIELDS", 0)) + 1):
+        given = name = str(header.get(f"TTYPE{number}", "")).strip() or f"col{number}"
+        count = 2
+        while name.lower() in seen:
+            name, count = f"{given}_{count}", count + 1
+        seen.add(name.lower())
+        if header.get(f"TTYPE{number}") != name:
+            header[f"TTYPE{number}"] = name
+
+
+def _rows_from_columns(table: Table, header: Any) -> Table:
+    """Make rows of a table of one row, whose cells are the columns."""
+    from astropy.table import Table  # noqa: PLC0415
+
+    made = Table(meta=dict(table.meta))
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        dimensions = str(header.get(f"TDIM{number}", "")).strip("() ").split(",")
+        values = column[0].reshape(-1) if dimensions[0].strip() == "1" and len(dimensions) == 2 else column[0]
+        rows = type(column)(values, unit=column.unit, description=column.description, meta=dict(column.meta))
+        made.add_column(rows, name=name, copy=False)
+    return made
+
+
+def _use_keywords(table: Table) -> None:
+    """Move what keywords of STIL and others say about columns to the columns."""
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
+        if description := table.meta.pop(f"TCOMM{number}", None):
+            column.description = column.description or str(description)
+        for keyword, key in (("TUCD", "ucd"), ("TUTYP", "utype"), ("TXTYP", "xtype")):
+            if value := table.meta.pop(f"{keyword}{number}", None):
+                column.meta[key] = str(value)
+
+
+def _describe(table: Table, document: bytes) -> None:
+    from .tolerant_votable import describe_table  # noqa: PLC0415 - it needs this module
+
+    try:
+        describe_table(table, document.rstrip(b"\0 "))
+    except Exception as error:  # of whatever is in it
+        warn(f"What the file says about its table in the form of a VOTable is left out: {error}")
+
+
+#: Bytes of rows that are written at once, about.
+PORTION = 1024 * 1024
+#: The codes of numpy's types in FITS, and the types that FITS does not have.
+_CODES = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "c8": "C", "c16": "M"}
+_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
+#: The rows of the document in the primary HDU, which it does not have.
+_DATA = re.compile(rb"<DATA>.*?</DATA>", re.DOTALL)
+MAX_COLUMNS = 999
+
+
+class _Part(NamedTuple):
+    """One column: its format, the number that stands for what is missing, its type in bytes, and its values."""
+
+    code: str
+    null: int | None
+    dtype: Any
+    #: Makes the values of some rows.
+    make: Callable[[slice], Any]
+
+
+def is_plain(table: Any) -> bool:
+    """
+    Tell whether a table can be written as `write_fits_plus` writes it.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    """
+    return _parts(flat_table(table)) is not None
+
+
+def write_fits_plus(table: Any, file: BinaryIO) -> None:
+    """
+    Write a table that is plain.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    file : binary file
+        Where to.
+    """
+    flat = flat_table(table)
+    parts = _parts(flat)
+    assert parts is not None
+    head = io.BytesIO()
+    write_votable(flat[:0], head)
+    document = _DATA.sub(b"", head.getvalue())
+    file.write(_primary_header(len(document)) + document + bytes(-len(document) % BLOCK))
+    file.write(_table_header(flat, parts).encode("ascii"))
+    record = np.dtype([(f"c{number}", part.dtype) for number, part in enumerate(parts)])
+    step = max(1, PORTION // record.itemsize)
+    for start in range(0, len(flat), step):
+        rows = slice(start, min(len(flat), start + step))
+        block = np.zeros(rows.stop - rows.start, dtype=record)
+        for number, part in enumerate(parts):
+            block[f"c{number}"] = part.make(rows)
+        file.write(block.tobytes())
+    file.write(bytes(-len(flat) * record.itemsize % BLOCK))
+
+
+def _primary_header(size: int) -> bytes:
+    """The header by which STIL knows such a file: it wants these keywords in this order."""
+    from astropy.io import fits  # noqa: PLC0415
+
+    header = fits.Header()
+    for keyword, value, comment in (
+        ("SIMPLE", True, "Standard FITS format"),
+        ("BITPIX", 8, "Character data"),
+        ("NAXIS", 1, "Text string"),
+        ("NAXIS1", size, "Number of characters"),
+        ("VOTMETA", True, "Table metadata in VOTable format"),
+        ("EXTEND", True, "There are standard extensions"),
+        ("NTABLE", 1, "Number of following BINTABLE HDUs"),
+    ):
+        header.append((keyword, value, comment), end=True)
+    return str(header.tostring()).encode("ascii")
+
+
+def _table_header(flat: Table, parts: list[_Part]) -> str:
+    from astropy.io import fits  # noqa: PLC0415
+
+    columns = []
+    for name, part in zip(flat.colnames, parts, strict=True):
+        column = flat[name]
+        unit = None if column.unit is None else str(column.unit)
+        sizes = column.shape[:0:-1]
+        columns.append(fits.Column(
+            name=name, format=part.code, unit=unit if unit and unit.isascii() else None, null=part.null,
+            dim=f"({','.join(map(str, sizes))})" if len(sizes) > 1 else None,
+        ))  # fmt: skip
+    header = fits.BinTableHDU.from_columns(columns).header
+    header["NAXIS2"] = len(flat)
+    name = flat.meta.get("EXTNAME", flat.meta.get("name"))
+    if isinstance(name, str) and name.isascii() and name.isprintable() and len(name) < LINE - 12:
+        header["EXTNAME"] = name
+    return str(header.tostring())
+
+
+def _parts(flat: Table) -> list[_Part] | None:
+    """How each column is written; None if one cannot be."""
+    if not 0 < len(flat.colnames) <= MAX_COLUMNS:
+        return None
+    if not all(name.isascii() and name.isprintable() and name == name.strip() and len(name) < LINE - 12
+               for name in flat.colnames) or len({name.lower() for name in flat.colnames}) < len(flat.colnames):
+        return None
+    parts = []
+    for name in flat.colnames:
+        part = _part(flat[name])
+        if part is None:
+            return None
+        parts.append(part)
+    return parts
+
+
+def _part(column: Any) -> _Part | None:
+    kind, shape = column.dtype.kind, column.shape[1:]
+    values = np.asarray(np.ma.getdata(column))
+    missing = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
+    if kind in "US":
+        return _text_part(values, missing) if not shape else None
+    code = _WIDER.get(f"{kind}{values.dtype.itemsize}", f"{kind}{values.dtype.itemsize}")
+    if code not in _CODES or 0 in shape:
+        return None
+    count = str(int(np.prod(shape))) if shape else ""
+    if kind == "b":
+        return _Part(f"{count}L", None, ("u1", shape), lambda rows: _letters(values[rows], missing, rows))
+    null = None
+    if missing is not None and kind in "iu":
+        null = free_number(column.astype(code))
+        if null is None:
+            return None
+    blank = np.nan if kind in "fc" else null
+    dtype = np.dtype(code).newbyteorder(">")
+    letters = f"{count}{_CODES[code]}"
+    return _Part(letters, null, (dtype, shape), lambda rows: _filled(values[rows], missing, rows, blank))
+
+
+def _text_part(values: Any, missing: Any) -> _Part | None:
+    size = values.dtype.itemsize
+    length = max(1, size // 4 if values.dtype.kind == "U" else size)
+    if size and values.size:
+        points = np.ascontiguousarray(values).view("u4" if values.dtype.kind == "U" else "u1").reshape(len(values), -1)
+        has_end = np.empty_like(points, dtype=bool)
+        has_end[:, :-1], has_end[:, -1] = points[:, 1:] == 0, True
+        if int(points.max()) > 126 or ((points < 32) & (points > 0)).any() or (has_end & (points == 32)).any():
+            return None  # FITS has ASCII only, and no blanks at the end of a text
+    blank = values.dtype.type()
+    return _Part(f"{length}A", None, f"S{length}", lambda rows: _filled(values[rows], missing, rows, blank))
+
+
+def _filled(values: Any, missing: Any, rows: slice, blank: Any) -> Any:
+    """Some rows; where something is missing, nothing tells what was there."""
+    return values if missing is None else np.where(missing[rows], np.asarray(blank).astype(values.dtype), values)
+
+
+def _letters(values: Any, missing: Any, rows: slice) -> Any:
+    letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
+    return letters if missing is None else np.where(missing[rows], np.uint8(0), letters)

@@ -1,0 +1,155 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""FITS headers of images: what is known of one, as far as FITS can hold it, and where on the sky it is."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import warn
+from .model import attribute
+
+__all__ = ["card_of", "describes_data", "header_of"]
+
+#: What describes the file that the data once came from, not these data.
+_OF_THE_FILE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|EXTNAME|EXTVER|EXTLEVEL|"
+    r"BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|Z(IMAGE|BITPIX|NAXIS\d*|TILE\d+|CMPTYPE|NAME\d+|VAL\d+|QUANTIZ|DITHER0)"
+)
+#: What describes coordinates: none of it may stay beside those of another system, or readers mix the two.
+_OF_COORDINATES = re.compile(
+    r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)\d+[A-Z]?|(CD|PC|PV|PS)\d+_\d+[A-Z]?|CD0*\d{6}|"
+    r"(A|B|AP|BP)_(ORDER|DMAX|\d+_\d+)|(CPDIS|CQDIS|CPERR|CQERR|D2IM\w*|DP|DQ)\d*|PROJP\d+|"
+    r"(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX|SPECSYS|SSYSOBS|RESTFRQ|RESTWAV|VELREF)[A-Z]?|"
+    r"RADECSYS|WCSDIM|WAT\d_\d+"
+)
+#: Pixels along an axis of which nothing is known.
+LARGE = 10_000
+
+
+def describes_data(key: str) -> bool:
+    """
+    Tell whether a keyword of a header is about the data beside it, and about nothing else.
+
+    Parameters
+    ----------
+    key : str
+        The keyword.
+    """
+    return bool(_OF_THE_FILE.fullmatch(key.upper()) or _OF_COORDINATES.fullmatch(key.upper()))
+
+
+def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:
+    """
+    Make the header of an image.
+
+    Parameters
+    ----------
+    meta : mapping
+        What is known of the image; a header or a dictionary.
+    wcs : object
+        Its coordinates; None if it has none, or they are in ``meta``.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        The header, without what describes the data themselves.
+
+    Warns
+    -----
+    SAMPWarning
+        FITS cannot hold some of it, which is left out.
+    """
+    from astropy.io import fits  # noqa: PLC0415
+
+    header = fits.Header()
+    left_out = []
+    for key, value, comment in _cards(meta):
+        if _OF_THE_FILE.fullmatch(key.upper()) or (wcs is not None and _OF_COORDINATES.fullmatch(key.upper())):
+            continue
+        card = card_of(key, value, comment)
+        if card is None:
+            left_out.append(key)
+        else:
+            header.append(card, end=True)
+    if left_out:
+        warn(f"FITS cannot hold all that is known of the image; it is sent without {', '.join(left_out)}")
+    if wcs is not None:
+        coordinates = _coordinates(wcs)
+        if coordinates is None:
+            warn(f"The coordinates of the image ({type(wcs).__name__}) have no form in FITS: it is sent without them")
+        else:
+            header.update(coordinates)
+    return header
+
+
+def _cards(meta: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
+    cards = attribute(meta, "cards")
+    if cards is not None:
+        return ((card.keyword, card.value, card.comment) for card in cards)
+    return ((str(key), value, "") for key, value in dict(meta).items())
+
+
+def card_of(key: str, value: Any, comment: str) -> Any:
+    """
+    Make a line of a header.
+
+    Parameters
+    ----------
+    key : str
+        The keyword.
+    value : object
+        Its value.
+    comment : str
+        What is said of it.
+
+    Returns
+    -------
+    astropy.io.fits.Card or None
+        The line; None if FITS does not take it.
+    """
+    import numpy as np  # noqa: PLC0415
+    from astropy.io import fits  # noqa: PLC0415
+
+    if value is not None and not isinstance(value, str | int | float | complex | np.generic | fits.card.Undefined):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # of long keywords, and of long comments
+        try:
+            card = fits.Card(key, value, comment)
+            str(card)  # what it is made of is looked at only then
+        except (ValueError, TypeError, fits.VerifyError):
+            return None
+    return card
+
+
+def _coordinates(wcs: Any) -> Any:
+    """Coordinates as lines of a header; None if they have no such form."""
+    low = attribute(wcs, "low_level_wcs") or wcs
+    for candidate in (wcs, low, _cut(low)):
+        if callable(attribute(candidate, "to_header")):
+            return candidate.to_header(relax=True)
+    return None
+
+
+def _cut(low: Any) -> Any:
+    """The FITS coordinates of a part of an image or cube that has them; None if there are no such."""
+    import numpy as np  # noqa: PLC0415
+
+    whole, cuts = attribute(low, "_wcs"), attribute(low, "_slices_array")
+    if cuts is None or not callable(attribute(whole, "to_header")):
+        return None
+    try:
+        whole = whole.deepcopy()
+        whole.pixel_shape = whole.pixel_shape or (LARGE,) * whole.naxis  # for an older astropy, which has to know one
+        part = whole.slice([cut if isinstance(cut, slice) else slice(cut, cut + 1) for cut in cuts])
+        axes = [whole.naxis - place for place, cut in enumerate(cuts) if isinstance(cut, slice)]
+        part = part.sub(sorted(axes))
+        shape = low.array_shape or (100,) * low.pixel_n_dim
+        corners = np.array([np.zeros(low.pixel_n_dim), np.array(shape[::-1], dtype=float) - 1]).T
+        here, there = (one.pixel_to_world_values(*corners) for one in (low, part))
+        return part if np.allclose(here, there, rtol=1e-9, atol=1e-9, equal_nan=True) else None
+    except Exception:  # axes that depend on each other, steps and what else there may be
+        return None

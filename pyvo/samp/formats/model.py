@@ -1,0 +1,139 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What a product is, and the forms in which one can be sent.
+
+Texts in tables: as bytes of which nobody knows the encoding, and in arrays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["Form", "Product", "attribute", "decode_text", "decode_texts", "first_text", "is_a", "split_texts"]
+
+def decode_text(content: bytes) -> str:
+    """
+    Decode a text that is in UTF-8, or else in Latin-1.
+
+    Parameters
+    ----------
+    content : bytes
+        The text, which ends at the first NUL.
+    """
+    content = content.partition(b"\0")[0]
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> list[list[str]]:
+    """
+    Decode the cells of a column of texts.
+
+    Parameters
+    ----------
+    cells : iterable
+        Arrays of numbers: of bytes for ``char``, or of 16 bits for ``unicodeChar``.
+    datatype : str
+        Which of them.
+    length : int or None
+        The length of each text, if a cell holds several.
+
+    Returns
+    -------
+    list
+        The texts of each cell.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    is_wide = datatype == "unicodeChar"
+    dtype = np.dtype(">u2" if is_wide else "u1")
+    rows = []
+    for cell in cells:
+        content = np.ma.getdata(np.ma.asarray(cell)).astype(dtype).tobytes()
+        size = len(content) if length is None else length * dtype.itemsize
+        parts = [content[start : start + size] for start in range(0, len(content), size or 1)] or [b""][length or 0 :]
+        if is_wide:
+            texts = [part.decode("utf-16-be", "replace").partition("\0")[0] for part in parts]
+        else:
+            texts = [decode_text(part) for part in parts]
+        rows.append(texts if length is None else [text.rstrip(" ") for text in texts])
+    return rows
+
+
+def split_texts(text: str, length: int) -> list[str]:
+    """
+    Split a text into those that were put together in it, each filled up with blanks or NULs.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    length : int
+        The length of each of them.
+    """
+    parts = (text[start : start + length] for start in range(0, len(text), length))
+    return [part.partition("\0")[0].rstrip(" ") for part in parts]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to send a product: the MType, the file, and how its message names it."""
+
+    mtype: str
+    suffix: str
+    #: Writes the file; None for a product that needs none, or is in one already.
+    write: Callable[[BinaryIO], object] | None = None
+    #: The parameter that holds the product's id, such as ``table-id``.
+    id_key: str | None = None
+    #: Further parameters.
+    params: dict[str, Any] = field(default_factory=dict)
+    #: Makes all the parameters of the URL and the name, where the message is no ordinary one.
+    make_params: Callable[[str, str], dict[str, Any]] | None = None
+    #: Tells whether a program, by its name, should get this form although it takes an earlier one as well.
+    is_better_for: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """Something to send."""
+
+    kind: str
+    name: str
+    forms: Sequence[Form]
+    #: Bytes, about; for progress bars.
+    size: int = 0
+    #: The file that it is in already.
+    path: Path | None = None
+    #: The URL where it is already.
+    url: str | None = None
+    #: Counts the rows of a table.
+    count: Callable[[], int] | None = None
+
+
+def is_a(obj: Any, module: str, *names: str) -> bool:
+    """Whether an object is of one of some classes of a module, which need not be loaded to ask."""
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        return False
+    return isinstance(obj, tuple(kind for name in names if (kind := getattr(loaded, name, None)) is not None))
+
+
+def first_text(*candidates: object) -> str:
+    """The first that is some text."""
+    return next((str(text) for text in candidates if isinstance(text, str) and text.strip()), "")
+
+
+def attribute(obj: Any, name: str) -> Any:
+    """An attribute that an object of unknown kind may have; what fails is none."""
+    if isinstance(obj, type):
+        return None
+    try:
+        return getattr(obj, name, None)
+    except Exception:
+        return None

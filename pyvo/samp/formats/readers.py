@@ -1,0 +1,293 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+From messages to objects: what ``table.load.votable`` and its kin name is fetched and read.
+
+What is read is complete when it is handed over: the sender may remove its file as soon as it has the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import SAMPClientError, without_warnings
+from ..protocol import parse_float
+from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, text_formats
+from .fetching import fetched
+from .fits_tables import read_fits_table
+from .temporary_files import progress_bar
+from .tolerant_votable import read_votable_with_astropy
+from .votable_reader import read_votable
+
+__all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_other_table", "read_position", "read_table"]
+
+log = logging.getLogger(__name__)
+
+
+class Sender(str):
+    """
+    The id of the client that sent something, by which it can be answered.
+
+    Parameters
+    ----------
+    client_id : str
+        Its id.
+    name : str
+        Its name.
+    """
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, client_id: str, name: str = "") -> Self:
+        """Make a text of the id."""
+        new = super().__new__(cls, client_id)
+        new.name = name
+        return new
+
+
+class Received(dict[str, Any]):
+    """The parameters of a message of no kind that is known here."""
+
+    mtype: str
+    sender: Sender
+    name: str
+
+
+class Picture(bytes):
+    """A picture that is no FITS file (PNG, JPEG...), as it came."""
+
+    mtype: str
+    sender: Sender
+    name: str
+
+
+def load(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
+    """
+    Make an object of a message.
+
+    Parameters
+    ----------
+    mtype : str
+        The MType.
+    params : mapping
+        The parameters.
+    sender : Sender
+        Who sent it.
+
+    Returns
+    -------
+    Table, HDUList, SkyCoord, Spectrum, MOC, Picture or Received
+        What it names, with the attributes ``sender`` and ``name``; of any other message the parameters themselves.
+
+    Raises
+    ------
+    SAMPClientError
+        It cannot be read.
+    """
+    kind, _, rest = mtype.partition(".")
+    name = str(params.get("name") or "")
+    if mtype == "coord.pointAt.sky":
+        return _mark(read_position(params), sender, name, mtype)
+    if rest.partition(".")[0] != "load" or kind not in _READERS:
+        return _mark(Received(params), sender, name, mtype)
+    url = params.get("url")
+    if not isinstance(url, str) or not url:
+        raise SAMPClientError(f"The message {mtype} names no url")
+    read = _READERS[kind]
+    if kind == "image" and not mtype.endswith("fits"):
+        read = _read_picture
+    with fetched(url.strip()) as path:
+        try:
+            with without_warnings():  # nobody here is to blame for what is odd in a file that others wrote
+                obj = read(path, url.strip())
+        except Exception as error:
+            raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
+    return _mark(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
+
+
+def _mark(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
+    # Not by setattr: some of these classes take that for a change of their data.
+    obj.__dict__.update(sender=sender, name=name, mtype=mtype)
+    return obj
+
+
+def read_position(params: Mapping[str, Any]) -> Any:
+    """
+    Read ``ra`` and ``dec``, in degrees.
+
+    Parameters
+    ----------
+    params : mapping
+        The parameters.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        The position (ICRS).
+    """
+    from astropy.coordinates import SkyCoord  # noqa: PLC0415
+
+    missing = [key for key in ("ra", "dec") if key not in params]
+    if missing:
+        raise SAMPClientError(f"The position has no {' and no '.join(missing)}")
+    ra, dec = (_degrees(key, params[key]) for key in ("ra", "dec"))
+    return SkyCoord(ra, dec, unit="deg")
+
+
+def _degrees(key: str, value: Any) -> float:
+    try:
+        return parse_float(str(value))
+    except ValueError as error:
+        raise SAMPClientError(f"The position's {key}: {error}") from error
+
+
+def read_table(path: Path, url: str = "") -> Any:
+    """
+    Read a table whatever its format is.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    url : str
+        Where it comes from, if not from there.
+
+    Returns
+    -------
+    astropy.table.Table
+        The first table in it.
+
+    Raises
+    ------
+    SAMPClientError
+        It holds no table that is read.
+    """
+    peek = peek_at(path)
+    beginning = peek(PEEK_SIZE)
+    if is_fits(beginning):
+        return read_fits_table(path)
+    if is_votable(peek):
+        return _read_votable(path, url)
+    table = read_other_table(path, text_formats(beginning, path.name))
+    if table is None:
+        raise SAMPClientError("It is no FITS file, no VOTable, and no other table that astropy reads")
+    return table
+
+
+def _read_votable(path: Path, url: str) -> Any:
+    with progress_bar(path.stat().st_size, None) as note:
+        return read_votable(path, partial(read_votable_with_astropy, url=url), note)
+
+
+def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
+    """
+    Read a table that is neither FITS nor VOTable.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    formats : list
+        Names of formats of astropy, each with an encoding, that are tried one after the other.
+
+    Returns
+    -------
+    astropy.table.Table or None
+        The table; None if it has none of the formats.
+    """
+    from astropy.table import Table  # noqa: PLC0415
+
+    for name, encoding in formats:
+        try:
+            with without_warnings():
+                if name == "tst":
+                    table = _read_tst(path, encoding)
+                else:
+                    table = Table.read(path, format=name, **({"encoding": encoding} if encoding else {}))
+        except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
+            log.debug("%s is not %s in %s: %s", path.name, name, encoding, error)
+            continue
+        # any text is a table of one column, and any line the head of one without rows
+        if name != "ascii" or (len(table.colnames) > 1 and len(table)):
+            return table
+    return None
+
+
+def _read_tst(path: Path, encoding: str) -> Any:
+    """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
+    from astropy.table import Table  # noqa: PLC0415
+
+    with open_unpacked(path) as file:
+        text = file.read().decode(encoding)
+    lines = text.partition("\n[EOD]")[0].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
+    return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")
+
+
+def read_image(path: Path, _url: str = "") -> Any:
+    """
+    Read a FITS file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    _url : str
+        Not used: an image has all in its file.
+
+    Returns
+    -------
+    astropy.io.fits.HDUList
+        All of it, in memory.
+    """
+    from astropy.io import fits  # noqa: PLC0415
+
+    with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+        for hdu in hdus:
+            hdu.data  # noqa: B018 - it is read when it is first asked for
+        return hdus
+
+
+def _read_picture(path: Path, _url: str = "") -> Picture:
+    return Picture(path.read_bytes())
+
+
+def _read_moc(path: Path, _url: str = "") -> Any:
+    try:
+        mocpy = import_module("mocpy")
+    except ImportError:
+        return read_image(path)
+    return mocpy.MOC.from_fits(path)
+
+
+def _read_spectrum(path: Path, url: str = "") -> Any:
+    """A spectrum of specutils where that is installed and understands it, or else the table that it is."""
+    try:
+        specutils = import_module("specutils")
+    except ImportError:
+        return read_table(path, url)
+    kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
+    try:
+        table = read_table(path, url)
+    except Exception:
+        return kind.read(path)
+    if not {"spectral_axis", "flux"} <= set(table.colnames):
+        try:
+            return kind.read(path)
+        except Exception:
+            return table
+    from astropy.nddata import StdDevUncertainty  # noqa: PLC0415
+
+    mask = getattr(table["flux"], "mask", None)  # a spectrum has its own
+    plain = table.filled(float("nan")) if table.has_masked_columns else table
+    error = StdDevUncertainty(plain["uncertainty"].quantity) if "uncertainty" in plain.colnames else None
+    axis, flux = (plain[name].quantity for name in ("spectral_axis", "flux"))
+    return kind(spectral_axis=axis, flux=flux, uncertainty=error, mask=mask, meta=dict(table.meta))
+
+
+_READERS = {"table": read_table, "image": read_image, "spectrum": _read_spectrum, "coverage": _read_moc}

@@ -1,0 +1,247 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Tables, and what can be made one."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, BinaryIO
+
+from ..errors import warn
+from .fits_tables import is_plain, write_fits_plus, write_fits_table
+from .model import Form, Product, attribute, first_text, is_a
+from .votable_writer import XMLText, write_votable
+
+__all__ = ["element_as_table", "frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
+
+#: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
+_AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
+_writing = threading.Lock()
+#: Bytes from which on TOPCAT gets a table in the form that it reads fastest.
+LARGE = 1_000_000
+
+
+def table_product(table: Any, name: str = "") -> Product:
+    """Tell the forms of an astropy table."""
+    name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
+    size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
+
+    def write_fits(file: BinaryIO) -> None:
+        if is_for_topcat():
+            write_fits_plus(table, file)
+        else:
+            write_fits_table(table, file)
+
+    @cache
+    def is_for_topcat() -> bool:
+        return size >= LARGE and is_plain(table)
+
+    forms = (
+        Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
+        Form("table.load.fits", ".fits", write_fits, "table-id",
+             is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
+    )
+    return Product("table", name or "table", forms, size, count=lambda: len(table))
+
+
+def table_of(obj: Any) -> Product | None:
+    """Tell the forms of an astropy table or a row of one; None for any other object."""
+    if is_a(obj, "astropy.table", "Table"):
+        return table_product(obj)
+    if is_a(obj, "astropy.table", "Row"):
+        return table_product(obj.table[obj.index : obj.index + 1])
+    return None
+
+
+def votable_of(obj: Any) -> Product | None:
+    """Tell the forms of a VOTable, or of what has one; None for any other object."""
+    document = obj if is_a(obj, "astropy.io.votable.tree", "VOTableFile") else attribute(obj, "votable")
+    if not is_a(document, "astropy.io.votable.tree", "VOTableFile"):
+        if not is_a(obj, "astropy.io.votable.tree", "TableElement"):
+            return None
+        if obj.ref is not None:  # its columns are those of another table
+            return table_product(element_as_table(obj), first_text(obj.name, obj.ID))
+        document = _document_with(obj)
+    tables = list(document.iter_tables())
+    first = tables[0] if tables else None
+    name = first_text(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
+    size = sum(int(getattr(table.array, "nbytes", 0)) for table in tables)
+    forms = [Form("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
+    if first is not None:
+        forms.append(Form("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
+    return Product("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+
+
+def _write_first(tables: list[Any], file: BinaryIO) -> None:
+    """Write the first of some tables as FITS."""
+    if len(tables) > 1:
+        warn(f"A FITS file gets the first of the {len(tables)} tables of the document only")
+    write_fits_table(element_as_table(tables[0]), file)
+
+
+def _document_with(element: Any) -> Any:
+    """Make a document of one table, with all that the document from which it comes says around the tables."""
+    from astropy.io.votable.tree import Resource, VOTableFile  # noqa: PLC0415
+
+    whole = attribute(element, "_votable")
+    document = VOTableFile(version=str(attribute(whole, "version") or "1.4"))
+    chain = _resources_around(element, attribute(whole, "resources") or [])
+    place: Any = document
+    for old in [whole, *chain] if chain else ():
+        if old is not whole:
+            new = Resource(name=old.name, ID=old.ID, utype=old.utype, type=old.type, **old.extra_attributes)
+            # such as the description of a service that needs an identifier from the table
+            new.resources.extend(other for other in old.resources if not any(other.iter_tables()))
+            place.resources.append(new)
+            place = new
+        place.description = old.description
+        for kind in _AROUND_TABLES:
+            getattr(place, kind, []).extend(getattr(old, kind, ()))
+    if not chain:
+        place = Resource()
+        document.resources.append(place)
+    place.tables.append(element)
+    return document
+
+
+def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
+    """The RESOURCEs in which a table is, the outermost first; none if it is in none of these."""
+    for resource in resources:
+        if any(table is element for table in resource.tables):
+            return [resource]
+        inner = _resources_around(element, resource.resources)
+        if inner:
+            return [resource, *inner]
+    return []
+
+
+def element_as_table(element: Any) -> Any:
+    """
+    Make an astropy table of one of a VOTable's.
+
+    Parameters
+    ----------
+    element : astropy.io.votable.tree.TableElement
+        The table as it is in the file.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, with the values of PARAM elements as metadata.
+    """
+    table = element.to_table(use_names_over_ids=True)
+    for param in element.params:
+        value = param.value
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()
+        table.meta.setdefault(param.name or param.ID, value)
+    return table
+
+
+def _write_document(document: Any, file: BinaryIO) -> None:
+    """Write a whole VOTable as it is, with its PARAM, INFO and the rest."""
+    from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
+
+    xml = XMLText(file)
+    with warnings.catch_warnings(), _names_of_resources(document.resources):
+        warnings.simplefilter("ignore", VOWarning)
+        warnings.simplefilter("ignore", UnitsWarning)
+        document.to_xml(xml, tabledata_format=_data_format(document))
+    xml.warn()
+
+
+@contextmanager
+def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
+    """Have astropy write the names of RESOURCEs, which it forgets (8.0), as attributes that it does not know."""
+    named = []
+    with _writing:
+        try:
+            waiting = list(resources)
+            for resource in waiting:
+                waiting += resource.resources
+                if resource.name and "name" not in resource.extra_attributes:
+                    resource.extra_attributes["name"] = resource.name
+                    named.append(resource)
+            yield
+        finally:
+            for resource in named:
+                del resource.extra_attributes["name"]
+
+
+def _data_format(document: Any) -> str | None:
+    """How the rows of a VOTable can be written without loss; None: as they came."""
+    version = tuple(int(part) for part in str(document.version).split("."))
+    cells = ((field, table.array[field.ID]) for table in document.iter_tables() for field in table.fields)
+    if not all(_fits_binary(field, column) for field, column in cells):
+        return "tabledata"
+    return "binary2" if version >= (1, 3) else None
+
+
+def _fits_binary(field: Any, column: Any) -> bool:
+    """
+    Whether astropy writes a column rightly in bytes.
+
+    Arrays of various lengths it holds in the type that it found convenient, and writes them so, whatever the field
+    says; for text beyond ASCII, or beyond 16 bits, the fields have no place.
+    """
+    if field.datatype not in {"char", "unicodeChar"}:
+        return not str(field.arraysize or "").endswith("*")
+    is_wide = field.datatype == "unicodeChar"
+    texts = (text for text in column if isinstance(text, str))
+    return all(text.isascii() or (is_wide and _is_in_16_bits(text)) for text in texts)
+
+
+def _is_in_16_bits(text: str) -> bool:
+    return all(character < "\ud800" or "\udfff" < character <= "\uffff" for character in text)
+
+
+def frame_of(obj: Any) -> Product | None:
+    """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
+    if not is_a(obj, "pandas", "DataFrame", "Series"):
+        return None
+    from astropy.table import Table  # noqa: PLC0415
+
+    frame = obj.to_frame() if is_a(obj, "pandas", "Series") else obj
+    count = frame.index.nlevels
+    indices = {
+        name if name is not None else ("index" if count == 1 else f"level_{level}"): frame.index.get_level_values(level)
+        for level, name in enumerate(frame.index.names)
+    }
+    if type(frame.index).__name__ == "RangeIndex" and frame.index.name is None:
+        indices = {}
+    names = _unique([*indices, *frame.columns])
+    frame = frame.reset_index(drop=True)
+    frame.columns = names[len(indices) :]
+    for name, values in reversed(list(zip(names, indices.values(), strict=False))):
+        frame.insert(0, name, values)
+    for name in names:
+        if attribute(frame[name].dtype, "tz") is not None:
+            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+    return table_product(Table.from_pandas(frame), first_text(obj.attrs.get("name")))
+
+
+def _unique(labels: Iterable[Any]) -> list[str]:
+    """Names of columns of labels of any kind, such as the tuples that columns with several levels have."""
+    names: list[str] = []
+    for label in labels:
+        parts = label if isinstance(label, tuple) else (label,)
+        name = ".".join(str(part) for part in parts if part != "") or "column"
+        number = 2
+        unique = name
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
+
+
+def tabular_of(obj: Any) -> Product | None:
+    """Tell the forms of what can make a table of itself; None for any other object."""
+    convert = attribute(obj, "to_table")
+    if not callable(convert):
+        return None
+    table = convert()
+    return table_product(table) if is_a(table, "astropy.table", "Table") else None

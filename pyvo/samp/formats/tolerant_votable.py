@@ -1,0 +1,638 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Read VOTables that astropy's reader refuses as a whole for the sake of one element.
+
+The elements of the document are located by expat. Of the table that is wanted a document is made anew: its FIELD and
+PARAM elements, changed where astropy does not read them as they are, and its rows as they are. Astropy reads that.
+So arrays of texts (``datatype="char" arraysize="5x3"``), text beyond ASCII in BINARY and BINARY2, and rows in a FITS
+file are read, which astropy 8.0 does not do. What astropy still refuses is left out, and a warning names it.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import logging
+import re
+import tempfile
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+from ..errors import SAMPClientError, warn, without_warnings
+from .detection import open_unpacked
+from .fetching import fetched
+from .model import decode_texts, split_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from astropy.table import Table
+
+__all__ = ["describe_table", "read_votable_with_astropy", "with_streams_inline"]
+
+#: Bytes of a document that are searched at once, and the most that a start tag has.
+CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
+#: A table without rows, as astropy needs them.
+NO_ROWS = b"<TABLEDATA/>"
+
+log = logging.getLogger(__name__)
+
+_TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
+_LINKED_STREAM = re.compile(rb"<(?:[\w.-]+:)?STREAM\s[^>]*?href\s*=")
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
+#: Control characters that XML does not have, as such and as references; and what stands for bytes that are no UTF-8.
+_CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1[124-9]|2\\d|3[01])|"
+                       "x0*(?:[0-8bBcCeEfF]|1[0-9a-fA-F]));")  # fmt: skip
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+#: Types of texts; the last one is none of the standard.
+_TEXTS = {"char", "unicodeChar", "string"}
+#: Where astropy notes whether a text came as ``char`` or as ``unicodeChar``.
+_DATATYPE = "_votable_string_dtype"
+#: The attributes of a FIELD that a column of astropy keeps, and those that it needs.
+_KEPT = ("ID", "name", "datatype", "arraysize", "unit", "ucd", "utype", "xtype", "width", "precision")
+_NEEDED = _KEPT[:7]
+
+
+@dataclass
+class _Element:
+    """One element of the document, and where it is."""
+
+    tag: str
+    attributes: dict[str, str]
+    start: int
+    end: int = 0
+    children: list[_Element] = field(default_factory=list)
+
+    def all(self, *tags: str) -> list[_Element]:
+        """Return the children of some kinds."""
+        return [child for child in self.children if child.tag in tags]
+
+    def first(self, *tags: str) -> _Element | None:
+        return next(iter(self.all(*tags)), None)
+
+    def walk(self, tag: str) -> Iterable[_Element]:
+        """Yield all elements of a kind, in the order of the document."""
+        if self.tag == tag:
+            yield self
+        yield from chain.from_iterable(child.walk(tag) for child in self.children)
+
+    @property
+    def title(self) -> str:
+        """How a person finds the element."""
+        name = self.attributes.get("name") or self.attributes.get("ID")
+        return f"{self.tag} {name!r}" if name else self.tag
+
+
+def read_votable_with_astropy(path: Path, url: str = "") -> Table:
+    """
+    Read the first table with rows of a VOTable. Be tolerant of what astropy's own reader refuses.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; gzip or bzip2 may have packed it.
+    url : str
+        Where it comes from, if not from there. It is the base of relative URLs in it.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, with the values of its PARAM elements as metadata.
+
+    Warns
+    -----
+    SAMPWarning
+        Something of the head is left out, some cells are not read, or there are more tables.
+    """
+    data, root = _parsed(path)
+    table = _wanted_table(data, root)
+    reader = _TableReader(data, table, url or path.absolute().as_uri())
+    return reader.read()
+
+
+def describe_table(table: Table, document: bytes) -> None:
+    """
+    Take over from a VOTable without rows what it says about a table: names, units, descriptions, UCDs, parameters.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table; it is modified.
+    document : bytes
+        The VOTable.
+    """
+    data, root = _scanned(document)
+    element = next(iter(root.walk("TABLE")), None)
+    if element is None:
+        return
+    about = _TableReader(data, element, "").read_head()
+    if len(about.columns) == len(table.columns):
+        for name, other in zip(list(table.colnames), about.colnames, strict=True):
+            if name != other and other not in table.colnames:
+                table.rename_column(name, other)
+    for name in set(table.colnames) & set(about.colnames):
+        column, described = table[name], about[name]
+        column.unit = described.unit or column.unit
+        column.description = described.description or column.description
+        column.meta.update({key: value for key, value in described.meta.items() if key != "values"})
+    table.meta.update(about.meta)
+
+
+def with_streams_inline(path: Path, url: str = "") -> bytes | None:
+    """
+    Return a VOTable with the streams inside that are in other files on this machine; None if it has no such.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    url : str
+        Where it comes from, if not from there.
+    """
+    with open_unpacked(path) as file:
+        rest = b""
+        while chunk := file.read(CHUNK_SIZE):
+            if _LINKED_STREAM.search(rest + chunk):
+                break
+            rest = chunk[-MAX_TAG_SIZE:]
+        else:
+            return None
+    data, root = _parsed(path)
+    hrefs = ((stream, stream.attributes.get("href", "").strip()) for stream in root.walk("STREAM"))
+    streams = [stream for stream, href in hrefs if href and urlsplit(href).scheme not in {"http", "https", "ftp"}]
+    if not streams:
+        return None
+    made, place = bytearray(), 0
+    for stream in streams:
+        made += data[place : stream.start] + _inline(_stream_bytes(data, stream, url or path.absolute().as_uri()))
+        place = stream.end
+    return bytes(made + data[place:])
+
+
+# The document
+
+
+def _parsed(path: Path) -> tuple[bytes, _Element]:
+    with open_unpacked(path) as file:
+        return _scanned(file.read())
+
+
+def _scanned(data: bytes) -> tuple[bytes, _Element]:
+    """Return a document in UTF-8, and its elements. What is no XML, but can be read, is mended with a warning."""
+    encoding = _ENCODING.match(data[:200])
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        data = _DECLARATION.sub("", data.decode("utf-16"), count=1).encode()
+    elif encoding is not None and encoding[1].lower() not in {b"utf-8", b"us-ascii"}:
+        data = _DECLARATION.sub("", data.decode(encoding[1].decode(), "replace"), count=1).encode()
+    data = data.lstrip()  # some services write empty lines in front, which XML does not allow
+    try:
+        return data, _scan(data)
+    except expat.ExpatError as error:
+        text = data.decode("utf-8", "surrogateescape")
+        mended, bad_bytes = _NO_UTF8.subn(lambda found: chr(ord(found[0]) - 0xDC00), text)
+        mended, bad_controls = _CONTROLS.subn("", mended)
+        if not bad_bytes and not bad_controls:
+            raise SAMPClientError(f"This is no XML document: {error}") from error
+        data = _DECLARATION.sub("", mended, count=1).encode()
+        root = _scan(data)
+        if bad_bytes:
+            warn(f"The document is not in UTF-8: {bad_bytes} bytes are read as Latin-1")
+        if bad_controls:
+            warn(f"The document has characters that XML does not allow: {bad_controls} are left out")
+        return data, root
+
+
+def _scan(data: bytes) -> _Element:
+    """Locate the elements of a document, but those within rows."""
+    parser = expat.ParserCreate()
+    root = _Element("", {}, 0)
+    above = [root]
+
+    def on_start(tag: str, attributes: dict[str, str]) -> None:
+        element = _Element(tag.rpartition(":")[2], attributes, parser.CurrentByteIndex)
+        above[-1].children.append(element)
+        above.append(element)
+        if element.tag == "TABLEDATA":
+            parser.StartElementHandler, parser.EndElementHandler = None, on_end_in_rows
+
+    def on_end_in_rows(tag: str) -> None:
+        if tag.endswith("TABLEDATA"):
+            parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+            on_end(tag)
+
+    def on_end(_tag: str) -> None:
+        element = above.pop()
+        found = _TAG.match(data, element.start)
+        if found is not None and not found[0].endswith(b"/>"):
+            found = _TAG.match(data, parser.CurrentByteIndex)
+        element.end = found.end() if found is not None else parser.CurrentByteIndex
+
+    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    parser.Parse(data, True)
+    return root
+
+
+def _wanted_table(data: bytes, root: _Element) -> _Element:
+    """Return the first table with rows, or else the first with columns."""
+    tables = [table for table in root.walk("TABLE") if table.all("FIELD")]
+    if not tables:
+        status = (info for info in root.walk("INFO") if info.attributes.get("name") == "QUERY_STATUS")
+        reason = " ".join(_text(data, info) for info in status if info.attributes.get("value") == "ERROR")
+        raise SAMPClientError("The VOTable holds no table" + (f"; the service says: {reason}" if reason else ""))
+    with_rows = [table for table in tables if table.first("DATA") is not None]
+    chosen = (with_rows or tables)[0]
+    if len(with_rows) > 1:
+        others = ", ".join(table.title for table in with_rows[1:])
+        warn(f"The VOTable holds {len(with_rows)} tables: {chosen.title} is read, but not {others}")
+    return chosen
+
+
+def _text(data: bytes, element: _Element) -> str:
+    parts: list[str] = []
+    parser = expat.ParserCreate()
+    parser.CharacterDataHandler = parts.append
+    parser.Parse(data[element.start : element.end], True)
+    return "".join(parts).strip()
+
+
+# One table
+
+
+class _TableReader:
+    """
+    Reads one table of a document.
+
+    Parameters
+    ----------
+    data : bytes
+        The document.
+    table : _Element
+        The TABLE element.
+    base : str
+        The base of relative URLs in the document.
+    """
+
+    def __init__(self, data: bytes, table: _Element, base: str) -> None:
+        self._data = data
+        self._table = table
+        self._base = base
+        content = table.first("DATA")
+        rows = content.first("TABLEDATA", "BINARY", "BINARY2", "FITS", "PARQUET") if content is not None else None
+        self._rows = rows
+        self._format = rows.tag if rows is not None else "TABLEDATA"
+        self._fields = table.all("FIELD")
+        self._params = [*table.all("PARAM"), *(p for group in table.all("GROUP") for p in group.walk("PARAM"))]
+        #: The texts of the cells by columns, if those are read instead of the rows as they are.
+        self._cells: dict[int, list[str]] | None = None
+        #: Whether texts are read as bytes, which astropy does not decode.
+        self._as_bytes = self._is_binary and any(_dimensions(each)[:-1] for each in self._fields if _is_text(each))
+
+    @property
+    def _is_binary(self) -> bool:
+        return self._format in {"BINARY", "BINARY2"}
+
+    def read_head(self) -> Table:
+        """Return the table without its rows."""
+        try:
+            return self._read(self._made(rows=False), rows=False)
+        except Exception as error:
+            log.debug("astropy does not read the head of the VOTable as it is: %s", error)
+            self._leave_out()
+            return self._read(self._made(rows=False), rows=False)
+
+    def read(self) -> Table:
+        """Return the table."""
+        if self._format == "FITS":
+            return self._read_fits()
+        if self._format == "PARQUET":
+            raise SAMPClientError("The rows of the VOTable are in a Parquet file, which is not read")
+        try:
+            return self._read(self._made())
+        except Exception as error:
+            self._as_bytes = self._is_binary
+            self._leave_out()
+            log.debug("astropy does not read the VOTable as it is: %s", error)
+        try:
+            return self._read(self._made())
+        except Exception:  # it is not the head
+            if self._rows is None or self._is_binary:
+                raise
+            return self._read_good_cells()
+
+    def _read(self, document: bytes, *, rows: bool = True) -> Table:
+        from astropy.io.votable import parse  # noqa: PLC0415
+
+        from .tables import element_as_table  # noqa: PLC0415 - what writes tables need not load this
+
+        with without_warnings():
+            element = parse(io.BytesIO(document), verify="ignore").get_first_table()
+            table = element_as_table(element)
+        for param in self._params:
+            name = param.attributes.get("name") or param.attributes.get("ID") or ""
+            if _is_text(param) and (length := _dimensions(param)[:-1]) and isinstance(table.meta.get(name), str):
+                table.meta[name] = split_texts(table.meta[name], int(length[0]))
+        if rows:
+            self._restore_texts(table)
+        return table
+
+    def _read_fits(self) -> Table:
+        from .fits_tables import read_fits_table  # noqa: PLC0415 - it needs this module
+
+        stream = self._rows.first("STREAM") if self._rows is not None else None
+        if stream is None:
+            raise SAMPClientError("The VOTable has a FITS element without a STREAM")
+        with tempfile.TemporaryDirectory(prefix="pyvo-samp-") as directory:
+            path = Path(directory) / "table.fits"
+            path.write_bytes(_stream_bytes(self._data, stream, self._base))
+            table = read_fits_table(path)
+        describe_table(table, self._data[self._table.start : self._table.end])
+        return table
+
+    # What astropy reads
+
+    def _made(self, *, rows: bool = True) -> bytes:
+        """Return a document that holds this table alone."""
+        names = ((name, self._table.attributes.get(name)) for name in ("ID", "name", "ucd", "utype"))
+        about = self._table.first("DESCRIPTION")
+        return b"".join([
+            b'<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE',
+            *(f" {name}={quoteattr(value)}".encode() for name, value in names if value),
+            b">",
+            self._source(about),
+            *(self._head(each) for each in (*self._fields, *self._params)),
+            b"<DATA>",
+            self._row_source() if rows else NO_ROWS,
+            b"</DATA></TABLE></RESOURCE></VOTABLE>",
+        ])  # fmt: skip
+
+    def _source(self, element: _Element | None) -> bytes:
+        return b"" if element is None else _unprefixed(self._data[element.start : element.end])
+
+    def _row_source(self) -> bytes:
+        if self._cells is not None:
+            return _written_rows([self._cells[place] for place in range(len(self._fields))])
+        if self._rows is None:
+            return NO_ROWS
+        if not self._is_binary:
+            return self._source(self._rows)
+        stream = self._rows.first("STREAM")
+        if stream is None or not stream.attributes.get("href"):
+            return self._source(self._rows)
+        tag = self._format.encode()
+        return b"<%s>%s</%s>" % (tag, _inline(_stream_bytes(self._data, stream, self._base)), tag)
+
+    def _head(self, element: _Element) -> bytes:
+        """Return a FIELD or PARAM in a form in which astropy reads it."""
+        attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key))}
+        children = element.children
+        if _is_text(element):
+            if element.tag == "FIELD" and self._is_binary:
+                if self._as_bytes:
+                    attributes["datatype"] = "unsignedByte" if attributes["datatype"] == "char" else "short"
+                    attributes.update(_flat_size(element))
+                    children = element.all("DESCRIPTION", "LINK")
+            else:
+                attributes["arraysize"] = "*"  # astropy cuts off what is longer
+                attributes["datatype"] = attributes["datatype"].replace("string", "char")
+        if element.tag == "PARAM":
+            attributes.setdefault("value", "")
+        return self._written(element.tag, attributes, children)
+
+    def _written(self, tag: str, attributes: dict[str, str], children: Sequence[_Element]) -> bytes:
+        start = f"<{tag}" + "".join(f" {key}={quoteattr(value)}" for key, value in attributes.items()) + ">"
+        return b"".join([start.encode(), *(self._source(child) for child in children), f"</{tag}>".encode()])
+
+    # What astropy refuses
+
+    def _leave_out(self) -> None:
+        """Leave out of the head what astropy refuses; a warning names it."""
+        about = self._table.first("DESCRIPTION")
+        if about is not None and (error := _refusal(self._source(about))):
+            self._table.children.remove(about)
+            warn(f"The description of the table is left out: {error}")
+        for param in list(self._params):
+            if error := _refusal(self._head(param)):
+                self._params.remove(param)
+                warn(f"{param.title} is left out: {error}")
+        for each in self._fields:
+            if error := _refusal(self._head(each)):
+                self._reduce(each, error)
+
+    def _reduce(self, column: _Element, error: str) -> None:
+        """Reduce a FIELD to what is understood of it."""
+        children, attributes = column.children, dict(column.attributes)
+        for child in list(children):
+            if _refusal(self._written("FIELD", {"name": "x", "datatype": "int"}, [child])):
+                children.remove(child)
+        if _refusal(self._head(column)):
+            column.children = [child for child in children if child.tag == "DESCRIPTION"]
+            column.attributes = {key: attributes[key] for key in _NEEDED if key in attributes}
+        if not self._is_binary and _refusal(self._head(column)):
+            column.attributes.update(datatype="char", arraysize="*")
+            warn(f"{column.title} is read as text: {error}")
+        else:
+            warn(f"Some of what is said of {column.title} is left out: {error}")
+
+    def _read_good_cells(self) -> Table:
+        """Return the table; what does not fit the type of a column is missing in it, as is what a row does not have."""
+        self._cells = _cells(self._source(self._rows), range(len(self._fields)))
+        bad = []
+        for place, texts in self._cells.items():
+            head = self._head(self._fields[place])
+            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[place]) else []
+            if numbers:
+                bad.append(f"{self._fields[place].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
+            for number in numbers:
+                texts[number] = ""
+        table = self._read(self._made())
+        which = f" in: {', '.join(bad)}" if bad else ", as rows have more or fewer of them than the table has columns"
+        warn(f"Cells of the table cannot be read and are missing{which}")
+        return table
+
+    # Texts
+
+    def _restore_texts(self, table: Table) -> None:
+        """Make texts of what astropy has read for each column of texts."""
+        arrays = [place for place, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
+        cells = self._cells or {}
+        if self._rows is not None and not self._is_binary and arrays:
+            cells = cells or _cells(self._source(self._rows), arrays)
+        for place, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
+            if not _is_text(each) or (self._is_binary and not self._as_bytes):
+                continue
+            sizes = _dimensions(each)
+            length = int(sizes[0]) if len(sizes) > 1 else None
+            if self._as_bytes:
+                values = _shaped(decode_texts(table[name], each.attributes["datatype"], length), sizes)
+            elif length is None:
+                values = _plain(table[name], sizes)
+            else:
+                values = _shaped([split_texts(text, length) for text in cells[place]], sizes)
+            _replace(table, name, values)
+
+
+def _is_text(element: _Element) -> bool:
+    return element.attributes.get("datatype") in _TEXTS
+
+
+def _dimensions(element: _Element) -> list[str]:
+    """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]`` or ``["*"]``; an odd one is taken for ``*``."""
+    text = "".join(element.attributes.get("arraysize", "").split())
+    sizes = text.split("x") if text else ["1"]
+    inner, last = sizes[:-1], sizes[-1]
+    if not all(size.isdecimal() and int(size) for size in inner) or element.attributes.get("datatype") == "string":
+        return ["*"]
+    return [*inner, last if last.isdecimal() else "*"]
+
+
+def _flat_size(element: _Element) -> dict[str, str]:
+    """Return the attribute ``arraysize`` of a text that is read as an array of one dimension."""
+    sizes = _dimensions(element)
+    if sizes[-1] == "*":
+        return {"arraysize": "*"}
+    count = 1
+    for size in sizes:
+        count *= int(size)
+    return {"arraysize": str(count)}
+
+
+def _plain(column: Any, sizes: list[str]) -> Any:
+    """Return a column of texts; those that are missing are empty."""
+    import numpy as np  # noqa: PLC0415
+
+    texts: Any = np.ma.filled(np.ma.asarray(column, dtype=object), "")
+    return texts if sizes[-1] == "*" else texts.astype(np.str_)
+
+
+def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
+    """Return a column of texts, or of arrays of them, with the dimensions that its FIELD says."""
+    import numpy as np  # noqa: PLC0415
+
+    is_variable = sizes[-1] == "*"
+    if len(sizes) == 1:
+        return np.array([row[0] for row in rows], dtype=object if is_variable else np.str_)
+    if is_variable:
+        made = np.empty(len(rows), dtype=object)
+        for place, row in enumerate(rows):
+            made[place] = np.array(row, dtype=np.str_)
+        return made
+    shape = [int(size) for size in reversed(sizes[1:])]
+    count = int(np.prod(shape))
+    return np.array([(row + [""] * count)[:count] for row in rows], dtype=np.str_).reshape(len(rows), *shape)
+
+
+def _replace(table: Table, name: str, values: Any) -> None:
+    from astropy.table import Column  # noqa: PLC0415
+
+    old = table[name]
+    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # it may have to be another by now
+    column = Column(values, name=name, unit=old.unit, description=old.description, meta=meta)
+    table.replace_column(name, column, copy=False)
+
+
+def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
+    """Return the texts of some columns of a TABLEDATA element with the blanks in front, which astropy takes away."""
+    columns: dict[int, list[str]] = {place: [] for place in places}
+    parts: list[str] = []
+    place, row = -1, 0
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+
+    def on_start(tag: str, _attributes: dict[str, str]) -> None:
+        nonlocal place
+        if tag == "TR":
+            place = -1
+        elif tag == "TD":
+            place += 1
+            parser.CharacterDataHandler = parts.append if place in columns else None
+
+    def on_end(tag: str) -> None:
+        nonlocal row
+        if tag == "TD" and place in columns:
+            columns[place].append("".join(parts))
+            parts.clear()
+            parser.CharacterDataHandler = None
+        elif tag == "TR":
+            row += 1
+            for texts in columns.values():
+                texts.extend([""] * (row - len(texts)))
+
+    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    parser.Parse(rows, True)
+    return columns
+
+
+def _written_rows(columns: Sequence[Sequence[str]]) -> bytes:
+    """Return a TABLEDATA element of the texts of its cells."""
+    rows = ("".join(f"<TD>{escape(text)}</TD>" for text in row) for row in zip(*columns, strict=True))
+    return f"<TABLEDATA>{''.join(f'<TR>{row}</TR>' for row in rows)}</TABLEDATA>".encode()
+
+
+def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[int]:
+    """Return the numbers of the cells of one column that astropy refuses: halve until it is clear which."""
+    if start == end or not _refusal(head, _written_rows([texts[start:end]])):
+        return []
+    if end - start == 1:
+        return [start]
+    middle = (start + end) // 2
+    return _bad_cells(head, texts, start, middle) + _bad_cells(head, texts, middle, end)
+
+
+def _unprefixed(source: bytes) -> bytes:
+    """Return a part of the document without prefixes of namespaces, which are declared elsewhere."""
+    prefix = re.match(rb"<([\w.-]+:)", source)
+    return source if prefix is None else re.sub(rb"(</?)" + re.escape(prefix[1]), rb"\1", source)
+
+
+def _refusal(part: bytes, rows: bytes = NO_ROWS) -> str:
+    """Return why astropy refuses a part of a TABLE; nothing if it does not."""
+    from astropy.io.votable import parse  # noqa: PLC0415
+
+    field = b"" if part.startswith(b"<FIELD") else b'<FIELD name="x" datatype="int"/>'
+    inside = (field + part) if part.startswith(b"<PARAM") else (part + field)
+    inside += b"<DATA>%s</DATA>" % rows
+    document = b'<VOTABLE version="1.4"><RESOURCE><TABLE>%s</TABLE></RESOURCE></VOTABLE>' % inside
+    try:
+        with without_warnings():
+            parse(io.BytesIO(document), verify="ignore").get_first_table().to_table(use_names_over_ids=True)
+    except Exception as error:
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says; where in a document that nobody has ever seen is left out."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^\S*:\d+:\d+: |^None:\?:\?: |^\?:\?: ", "", lines[0])
+
+
+# Streams
+
+
+def _stream_bytes(data: bytes, stream: _Element, base: str) -> bytes:
+    """Return the content of a stream, wherever it is."""
+    encoding = stream.attributes.get("encoding", "none").strip().lower()
+    href = stream.attributes.get("href", "").strip()
+    if href:
+        with fetched(urljoin(base, href)) as path:
+            content = path.read_bytes()
+    else:
+        content, encoding = _text(data, stream).encode(), "base64"
+    if encoding == "base64":
+        return base64.b64decode(content)
+    if encoding == "gzip":
+        return gzip.decompress(content)
+    if encoding in {"none", "dynamic"}:
+        return content
+    raise SAMPClientError(f"The VOTable has a stream in an encoding that is not known, {encoding!r}")
+
+
+def _inline(content: bytes) -> bytes:
+    return b'<STREAM encoding="base64">' + base64.b64encode(content) + b"</STREAM>"

@@ -1,0 +1,522 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Write tables as VOTables in BINARY2, quickly.
+
+Astropy writes the XML of the document, field by field, for a table without rows. The rows, of which each is a set of
+bits that say what is missing and then the values one behind the other, are made here, many at a time, by numpy. A
+million rows take seconds and the memory of one portion.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from ..errors import warn
+from .plain_columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
+
+if TYPE_CHECKING:
+    import numpy as np
+    from astropy.table import Table
+
+__all__ = ["XMLText", "write_votable"]
+
+#: Bytes of one portion of rows, about.
+PORTION = 1024 * 1024
+
+#: How numpy's kinds and sizes are called in VOTable, after `flat_table`.
+_TYPES = {
+    "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": "long",
+    "f4": "float", "f8": "double", "c8": "floatComplex", "c16": "doubleComplex",
+}  # fmt: skip
+#: What VOTable does not have, and what it becomes.
+_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
+#: Characters that XML 1.0 does not have, not even as references.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LACKS = "XML has no control characters and lone surrogates: '?' is sent instead, in {}"
+#: One attribute as astropy writes it, and characters that a parser turns into spaces unless they are references.
+_ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
+_TAG = re.compile(r"<(\w+)")
+_ESCAPED_TWICE = re.compile("&amp;(lt|gt|amp);")
+_LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
+#: What astropy makes of a table's metadata, and of a column's.
+_OF_TABLES = frozenset({"ID", "name", "ucd", "utype", "description"})
+_OF_COLUMNS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("ucd", "utype", "xtype"), lambda value: isinstance(value, str)),
+    # astropy makes a format of these, and reads no table that it cannot show in that
+    "width": lambda value: bool(re.fullmatch(r"0*[1-9]\d{0,2}", str(value))),
+    "precision": lambda value: bool(re.fullmatch(r"[EF]?[1-9]\d?|F?0", str(value))),
+    "values": lambda value: isinstance(value, dict),
+    "links": lambda value: isinstance(value, list),
+}
+#: Names in one warning.
+NAMED = 10
+
+
+class XMLText:
+    """
+    A file for text in which each character that XML cannot hold becomes a question mark.
+
+    Parameters
+    ----------
+    file : binary file
+        Where the text is written, in UTF-8.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._before = ""
+        self._tag = ""
+        self._replaced: dict[str, None] = {}
+
+    def write(self, text: str) -> None:
+        """Write some text."""
+        for match in _NOT_IN_XML.finditer(text):
+            context = self._before + text[: match.end()]
+            self._replaced[context[context.rfind("<") :][:200]] = None
+        if tag := _TAG.fullmatch(text):
+            self._tag = tag[1]
+        elif _ATTRIBUTE.fullmatch(text):
+            text = text.translate(_LINE_ENDS)
+            if self._tag in {"PARAM", "MIN", "MAX"} and text.startswith(' value="') and _escapes_twice():
+                text = _ESCAPED_TWICE.sub(r"&\1;", text)
+        self._before = (self._before + text[-300:])[-300:]
+        self._file.write(_NOT_IN_XML.sub("?", text).encode("utf-8"))
+
+    def flush(self) -> None:
+        """Do nothing: the file belongs to others."""
+
+    def warn(self) -> None:
+        """Warn about what was replaced, if anything was."""
+        if self._replaced:
+            warn(_LACKS.format(_list(map(repr, self._replaced))))
+
+
+@functools.cache
+def _escapes_twice() -> bool:
+    """Whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
+    from astropy.io.votable.tree import Param, VOTableFile  # noqa: PLC0415
+    from astropy.utils.xml.writer import XMLWriter  # noqa: PLC0415
+
+    file = io.StringIO()
+    document = VOTableFile()
+    param = Param(document, name="p", datatype="char", arraysize="*", value="&")
+    param.to_xml(XMLWriter(file), version_1_2_or_later=True, version=document.version)
+    return "&amp;amp;" in file.getvalue()
+
+
+def _list(names: Any) -> str:
+    """Some names for a message."""
+    shown = list(names)
+    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+    return ", ".join(shown[:NAMED]) + more
+
+
+class _Part(NamedTuple):
+    """One column: its type in VOTable, and how its bytes are made for some rows."""
+
+    datatype: str
+    arraysize: str | None
+    #: The type of its bytes in a row; None if their number differs, and `make` gives a list.
+    dtype: Any
+    make: Callable[[slice], Any]
+    mask: np.ndarray | None = None
+    #: What stands for a number that is missing in an array.
+    null: int | None = None
+
+
+def write_votable(table: Any, file: BinaryIO) -> None:
+    """
+    Write a table as a VOTable.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    file : binary file
+        Where to.
+
+    Raises
+    ------
+    SAMPTypeError
+        VOTable cannot hold it; the text names the columns.
+
+    Warns
+    -----
+    SAMPWarning
+        VOTable cannot hold some characters, which are replaced, or some metadata, which are left out.
+    """
+    write_or_blame(flat_table(table), file, _write, "a VOTable")
+
+
+def _write(flat: Table, file: BinaryIO) -> None:
+    from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
+    from astropy.units import UnitsWarning  # noqa: PLC0415
+
+    flat = _with_votable_types(flat.copy(copy_data=False))
+    _replace_what_xml_lacks(flat)
+    left_out = _clear_metadata(flat)
+    parts = [_part(flat[name]) for name in flat.colnames]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
+        warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
+        try:
+            text, xml = _document(flat, parts, [])
+        except Exception:  # of any class: metadata of columns can be anything
+            left_out += _clear_odd_columns(flat, parts)
+        text, xml = _document(flat, parts, left_out)
+    xml.warn()
+    if left_out:
+        warn(f"VOTable cannot hold all the metadata; the table is sent without {_list(map(repr, left_out))}")
+    if not parts:
+        file.write(text)
+        return
+    head, end, tail = text.rpartition(b"</TABLE>")
+    file.write(head)
+    file.write(b'<DATA><BINARY2><STREAM encoding="base64">\n')
+    file.writelines(_portions(parts, len(flat)))
+    file.write(b"</STREAM></BINARY2></DATA>\n" + end + tail)
+
+
+def _document(flat: Table, parts: list[_Part], left_out: list[str]) -> tuple[bytes, XMLText]:
+    """The document without rows, and the file by which it was written."""
+    import numpy as np  # noqa: PLC0415
+    from astropy.io.votable import from_table  # noqa: PLC0415
+    from astropy.table import Column, Table  # noqa: PLC0415
+
+    empty = Table(meta={key: flat.meta[key] for key in _OF_TABLES & set(flat.meta)})
+    for name in flat.colnames:
+        column = flat[name]
+        dtype = np.dtype("f8") if column.dtype.kind == "O" else column.dtype
+        about = {"unit": column.unit, "description": column.description, "meta": column.meta}
+        empty.add_column(Column(np.zeros((0, *column.shape[1:]), dtype), **about), name=name)
+    document = from_table(empty)
+    left_out += _add_params(document, flat.meta)
+    for field, part in zip(document.get_first_table().fields, parts, strict=True):
+        field.datatype, field.arraysize, field.values.null = part.datatype, part.arraysize, part.null
+    file = io.BytesIO()
+    xml = XMLText(file)
+    document.to_xml(xml)
+    return file.getvalue(), xml
+
+
+def _replace_what_xml_lacks(flat: Table) -> None:
+    """Replace characters that XML cannot hold in names, descriptions and metadata, and warn about them."""
+    replaced = []
+
+    def written(value: Any, where: str) -> Any:
+        if isinstance(value, bytes):
+            value = text_of_bytes(value)[0]
+        if isinstance(value, list | tuple):
+            return [written(item, where) for item in value]
+        if not isinstance(value, str) or not _NOT_IN_XML.search(value):
+            return value
+        replaced.append(where)
+        return _NOT_IN_XML.sub("?", value)
+
+    given = list(flat.meta.items())
+    flat.meta.clear()
+    for key, value in given:
+        flat.meta[written(key, f"the key {key!r}")] = written(value, f"the value of {key!r}")
+    for name in flat.colnames:
+        column = flat[name]
+        column.description = written(column.description, f"the description of the column {name!r}")
+        column.meta = {key: written(value, f"{key!r} of the column {name!r}") for key, value in column.meta.items()}
+        changed = written(name, f"the name of the column {name!r}")
+        if changed != name:
+            flat.rename_column(name, free_name(flat, flat, changed))
+    if replaced:
+        warn(_LACKS.format(_list(replaced)))
+
+
+def _clear_metadata(flat: Table) -> list[str]:
+    """Remove what VOTable has no place for, and tell its names."""
+    left_out = []
+    for name in flat.colnames:
+        known = {}
+        for key, value in flat[name].meta.items():
+            if key in _OF_COLUMNS and _OF_COLUMNS[key](value):
+                known[key] = value
+            elif not str(key).startswith("_"):  # such as the types that astropy's reader notes for its writer
+                left_out.append(f"{name}.{key}")
+        flat[name].meta = known
+    for key in [key for key in _OF_TABLES & set(flat.meta) if not isinstance(flat.meta[key], str)]:
+        left_out.append(key)
+        del flat.meta[key]
+    return left_out
+
+
+def _clear_odd_columns(flat: Table, parts: list[_Part]) -> list[str]:
+    """Remove the metadata of those columns with which astropy cannot write a document, and tell their names."""
+    left_out = []
+    for name, part in zip(flat.colnames, parts, strict=True):
+        alone = flat[[name]]
+        alone.meta.clear()
+        try:
+            _document(alone, [part], [])
+        except Exception:
+            left_out += [f"{name}.{key}" for key in flat[name].meta]
+            flat[name].meta = {}
+    return left_out
+
+
+def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
+    """Write what the table's metadata says as PARAM elements; return the keys of what cannot be written so."""
+    from astropy.io.votable.tree import Param  # noqa: PLC0415
+
+    left_out = []
+    params = document.get_first_table().params
+    for key, value in meta.items():
+        if key in _OF_TABLES or key == "ref":
+            continue
+        kind = _param(value) if isinstance(key, str) else None
+        if kind is None:
+            left_out.append(str(key))
+        else:
+            params.append(Param(document, name=key, **kind))
+    return left_out
+
+
+def _param(value: Any) -> dict[str, Any] | None:
+    """The attributes of a PARAM that has a value; None if the value has no such form."""
+    import numpy as np  # noqa: PLC0415
+
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        value = "\n".join(value)  # the comments of a FITS file, for one
+    if isinstance(value, str):
+        return {"datatype": "char" if value.isascii() else "unicodeChar", "arraysize": "*", "value": str(value)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # as of what is missing in a list
+            array = np.asanyarray(value)
+    except Exception:  # of lists of anything
+        return None
+    if np.ma.is_masked(array) or array.dtype.kind not in "biuf" or array.ndim > 1 or not array.size:
+        return None
+    if array.dtype.kind == "f":
+        array = array.astype("f8")
+    elif array.dtype.kind != "b":
+        if int(array.max()) >= 2**63:
+            return None
+        array = array.astype("i8")
+    datatype = _TYPES[f"{array.dtype.kind}{array.dtype.itemsize}"]
+    if array.ndim == 0:
+        return {"datatype": datatype, "value": array.item()}
+    return {"datatype": datatype, "arraysize": str(len(array)), "value": np.asarray(array)}
+
+
+def _with_votable_types(table: Table) -> Table:
+    """Widen the types that VOTable does not have; dates become strings."""
+    import numpy as np  # noqa: PLC0415
+
+    for name in list(table.colnames):
+        column = table[name]
+        code = column.dtype.kind + str(column.dtype.itemsize)
+        if code in _WIDER:
+            column = column.astype(_WIDER[code])
+        elif code == "u8":
+            fits = len(column) == 0 or int(np.ma.max(column.filled(0) if np.ma.isMA(column) else column)) < 2**63
+            column = column.astype("i8" if fits else "U20")
+        if column.dtype.kind in "iu" and _is_partly_missing(column) and free_number(column) is None:
+            column = column.astype("i4")
+        if column is not table[name]:
+            table.replace_column(name, column, copy=False)
+        if column.dtype.kind in "USO" and column.ndim > 1:
+            _split(table, name)
+        elif column.dtype.kind == "O" and len(column) and getattr(column[0], "dtype", None) in ("c8", "c16"):
+            _split_complex(table, name)
+    return table
+
+
+def _is_partly_missing(column: Any) -> bool:
+    """Whether elements of arrays are missing, for which a number has to stand."""
+    import numpy as np  # noqa: PLC0415
+
+    return column.ndim > 1 and np.ma.is_masked(column)
+
+
+def _split(table: Table, name: str) -> None:
+    """Make a column of each element of an array of strings: hardly anybody reads such arrays, astropy neither."""
+    column = table[name]
+    place = table.colnames.index(name)
+    table.remove_column(name)
+    flat = column.reshape(len(column), -1)
+    for number in range(flat.shape[1]):
+        table.add_column(flat[:, number], name=free_name(table, table, f"{name}_{number + 1}"), index=place + number)
+
+
+def _split_complex(table: Table, name: str) -> None:
+    """Make two columns of complex arrays of various lengths, which STILTS 3.4 misreads: it counts real numbers."""
+    import numpy as np  # noqa: PLC0415
+
+    column = table[name]
+    place = table.colnames.index(name)
+    table.remove_column(name)
+    for offset, part in enumerate(("real", "imag")):
+        numbers = column.copy()
+        for row, cell in enumerate(column):
+            numbers[row] = np.ascontiguousarray(getattr(cell, part))
+        table.add_column(numbers, name=free_name(table, table, f"{name}.{part}"), index=place + offset)
+
+
+def _part(column: Any) -> _Part:
+    import numpy as np  # noqa: PLC0415
+
+    kind, shape = column.dtype.kind, column.shape[1:]
+    if kind == "O" or 0 in shape:
+        return _variable(column)
+    values = np.asarray(np.ma.getdata(column))
+    holes = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
+    mask = None if holes is None else np.asarray(holes.reshape(len(column), -1).all(axis=1))
+    if kind in "US":
+        return _texts(values, holes, mask)
+    datatype = _TYPES[f"{kind}{column.dtype.itemsize}"]
+    arraysize = "x".join(str(size) for size in reversed(shape)) or None
+    if kind == "b":
+        make: Callable[[slice], np.ndarray] = lambda rows: _logical(values[rows], holes, rows)  # noqa: E731
+        return _Part(datatype, arraysize, np.dtype(("u1", shape)), make, mask)
+    big = np.dtype((values.dtype.newbyteorder(">"), shape))
+    null = free_number(column) if kind in "iu" and _is_partly_missing(column) else None
+    blank = _blank(column, null)
+    return _Part(datatype, arraysize, big, lambda rows: _shown(values, rows, holes, blank), mask, null)
+
+
+def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None) -> _Part:
+    """Texts of a fixed length."""
+    import numpy as np  # noqa: PLC0415
+
+    values = values if values.dtype.itemsize else values.astype(f"{values.dtype.kind}1")
+    length = values.dtype.itemsize // (4 if values.dtype.kind == "U" else 1)
+    points = np.ascontiguousarray(values).view("u4") if values.dtype.kind == "U" else np.zeros(0)
+    highest = int(points.max()) if points.size else 0
+    if highest < 128:
+        plain = np.dtype(f"S{length}")
+        return _Part("char", str(length), plain,
+                     lambda rows: _shown(values, rows, holes, values.dtype.type()).astype(plain), mask)  # fmt: skip
+    if highest > 0xFFFF:  # such characters take two places
+        length += int((points.reshape(len(values), length) > 0xFFFF).sum(axis=1).max())
+    units = np.dtype((">u2", (length,)))
+    return _Part("unicodeChar", str(length), units, lambda rows: _utf16(_shown(values, rows, holes, ""), length), mask)
+
+
+def _variable(column: Any) -> _Part:
+    """Arrays of various lengths, or texts of very different ones."""
+    import numpy as np  # noqa: PLC0415
+
+    if column.dtype.kind == "O" and len(column) and isinstance(column[0], str | np.ma.core.MaskedConstant):
+        texts = list(np.ma.getdata(column))
+        mask = np.asarray(np.ma.getmaskarray(column))
+        encoding, size = ("ascii", 1) if all(text.isascii() for text in texts) else ("utf-16-be", 2)
+        datatype = "char" if size == 1 else "unicodeChar"
+        return _Part(datatype, "*", None, lambda rows: _counted([text.encode(encoding) for text in texts[rows]], size),
+                     mask if mask.any() else None)  # fmt: skip
+    cells = [np.asarray(cell) for cell in column]
+    dtype = cells[0].dtype if cells else column.dtype if column.dtype.kind in "biufc" else np.dtype("f8")
+
+    def make(rows: slice) -> list[bytes]:
+        if dtype.kind == "b":
+            return _counted([_logical(cell, None, rows).tobytes() for cell in cells[rows]], 1)
+        return _counted([cell.astype(dtype.newbyteorder(">")).tobytes() for cell in cells[rows]], dtype.itemsize)
+
+    return _Part(_TYPES[f"{dtype.kind}{dtype.itemsize}"], "*", None, make)
+
+
+def _counted(cells: list[bytes], size: int) -> list[bytes]:
+    """Put the number of its elements, of some size, before each cell."""
+    return [(len(cell) // size).to_bytes(4, "big") + cell for cell in cells]
+
+
+def _blank(column: Any, null: int | None) -> Any:
+    """What stands where something is missing."""
+    if column.dtype.kind in "fc":
+        return float("nan")
+    return column.dtype.type() if null is None else null
+
+
+def _shown(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
+    """Some rows; where something is missing, nothing tells what was there."""
+    if holes is None:
+        return values[rows]
+    shown = values[rows].copy()
+    shown[holes[rows]] = blank
+    return shown
+
+
+def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.ndarray:
+    import numpy as np  # noqa: PLC0415
+
+    letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
+    if holes is not None:
+        letters[holes[rows]] = ord("?")
+    return letters
+
+
+def _utf16(values: np.ndarray, length: int) -> np.ndarray:
+    """The texts in units of two bytes, of which a character beyond 16 bits takes two, as Java's have it."""
+    import numpy as np  # noqa: PLC0415
+
+    points = np.ascontiguousarray(values).view("u4").reshape(len(values), -1)
+    if points.shape[1] == length:
+        return points.astype(">u2")
+    encoded = np.array([text.encode("utf-16-be") for text in values], dtype=f"S{2 * length}")
+    return encoded.view(">u2").reshape(len(values), length)
+
+
+def _portions(parts: list[_Part], rows: int) -> Iterator[bytes]:
+    """Write the rows in base64, some at a time."""
+    width = sum(64 if part.dtype is None else part.dtype.itemsize for part in parts)
+    step = max(1, PORTION // max(1, width))
+    make = _mixed_rows if any(part.dtype is None for part in parts) else _fixed_rows
+    rest = b""
+    for start in range(0, rows, step):
+        data = rest + make(parts, slice(start, min(rows, start + step)))
+        whole = len(data) - len(data) % 57  # lines of 76 letters, as everybody writes them
+        rest = data[whole:]
+        yield base64.encodebytes(data[:whole])
+    yield base64.encodebytes(rest)
+
+
+def _flags(parts: list[_Part], which: slice) -> np.ndarray:
+    """The bits that tell which cells are missing; the first column is the highest of the first byte."""
+    import numpy as np  # noqa: PLC0415
+
+    flags = np.zeros((which.stop - which.start, (len(parts) + 7) // 8), dtype="u1")
+    for index, part in enumerate(parts):
+        if part.mask is not None:
+            flags[:, index // 8] |= part.mask[which].astype("u1") << np.uint8(7 - index % 8)
+    return flags
+
+
+def _fixed_rows(parts: list[_Part], which: slice) -> bytes:
+    """Some rows that have the same length."""
+    import numpy as np  # noqa: PLC0415
+
+    flags = _flags(parts, which)
+    layout = [("flags", "u1", flags.shape[1:]), *((f"c{i}", part.dtype) for i, part in enumerate(parts))]
+    block = np.zeros(len(flags), dtype=layout)
+    block["flags"] = flags
+    for index, part in enumerate(parts):
+        block[f"c{index}"] = part.make(which)
+    return block.tobytes()
+
+
+def _mixed_rows(parts: list[_Part], which: slice) -> bytes:
+    """Some rows of various lengths."""
+    columns = [_cells(_flags(parts, which))]
+    for part in parts:
+        made = part.make(which)
+        columns.append(made if part.dtype is None else _cells(made.astype(part.dtype.base)))
+    return b"".join(cell for row in zip(*columns, strict=True) for cell in row)
+
+
+def _cells(values: np.ndarray) -> list[bytes]:
+    """The bytes of each row."""
+    data, size = values.tobytes(), values.nbytes // len(values)
+    return [data[start : start + size] for start in range(0, len(data), size)]

@@ -1,0 +1,311 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+XML-RPC calls that nobody waits for, on a `Loop`.
+
+The hub hands messages to its clients with this: no thread is held while a client (DS9 with a large
+image, say) takes its time to answer. Everything here belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from ..errors import SAMPError, SAMPTransportError
+from .event_loop import READ, WRITE, Loop, Timer
+from .http11 import Answer, AnswerReader, HTTPError
+from .urls import http_address, is_address, request_head
+from .xmlrpc_client import KEEP_TIME, check_answer, is_own_echo
+from .xmlrpc_reader import XMLError, check_acknowledged
+
+__all__ = ["Outgoing"]
+
+log = logging.getLogger(__name__)
+
+#: An acknowledgement says nothing but that the message has arrived: whoever answers with more is not heard out.
+MAX_ANSWER = 1024 * 1024
+#: Below this size a request is copied into one piece, which is cheaper than a gathering write.
+SMALL = 16 * 1024
+
+Done = Callable[[SAMPError | None], object]
+
+
+class Outgoing:
+    """
+    A connection to one XML-RPC server, kept open between calls. One call at a time.
+
+    Parameters
+    ----------
+    loop : Loop
+        What watches the socket.
+    url : str
+        Where the server is. The hub gives addresses only (R37); a name, which a client may meet in the URL of its hub,
+        is looked up in a worker.
+    who : str
+        What the server is called in errors.
+    on_closed : callable, optional
+        Called without arguments when the other side closes the idle connection, as it does when its process ends.
+
+    Raises
+    ------
+    SAMPTransportError
+        ``url`` is no http URL.
+    """
+
+    def __init__(self, loop: Loop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
+        self._loop = loop
+        self._host, self._port, _ = http_address(url)
+        self._is_address = is_address(self._host)
+        self._head = request_head(url)
+        self._who = who
+        self._on_closed = on_closed
+        self._sock: socket.socket | None = None
+        self._events = 0
+        self._connecting = False
+        self._idle_since = 0.0
+        self._reader = AnswerReader(MAX_ANSWER)
+        self._unsent: list[memoryview] = []
+        self._written = False
+        self._done: Done | None = None
+        self._timer: Timer | None = None
+        self._starting = False
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._done is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._sock is not None
+
+    def send(self, parts: Sequence[bytes | memoryview], done: Done, timeout: float) -> None:
+        """
+        Send a call; one must not be under way.
+
+        Parameters
+        ----------
+        parts : sequence of bytes or memoryview
+            The body, in as many pieces as it comes in: what several recipients get is not copied for each.
+        done : callable
+            Called once, with None when the server has acknowledged; else with the error: `SAMPProxyError` when it
+            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer. It is
+            not called before this method has returned.
+        timeout : float
+            Seconds that all this may take.
+        """
+        assert self._done is None
+        self._done = done
+        length = sum(map(len, parts))
+        head = b"%b%d\r\n\r\n" % (self._head, length)
+        if length < SMALL:
+            self._unsent = [memoryview(b"".join((head, *parts)))]
+        else:
+            self._unsent = [memoryview(part) for part in (head, *parts)]
+        self._written = False
+        self._starting = True
+        try:
+            self._start(timeout)
+        finally:
+            self._starting = False
+
+    def _start(self, timeout: float) -> None:
+        if self._closed:
+            self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
+            return
+        self._timer = self._loop.call_later(timeout, self._on_timeout)
+        if self._sock is not None and not self._usable(self._sock):
+            self._disconnect()
+        if self._sock is not None:
+            self._attempt(self._write, self._sock)
+        elif self._is_address:
+            self._attempt(self._connect, self._host)
+        else:
+            self._loop.run_in_worker(self._look_up, self._timer)
+
+    def close(self) -> None:
+        """Close the connection for good. A call under way ends with an error."""
+        self._closed = True
+        self._disconnect()
+        self._finish(SAMPTransportError(f"The connection to {self._who} was closed", sent=self._written))
+
+    # Connecting
+
+    def _usable(self, sock: socket.socket) -> bool:
+        """Whether nothing has come on an idle connection: what can be read from it is its end, or rubbish."""
+        if time.monotonic() - self._idle_since > KEEP_TIME:  # the other side may be about to close it
+            return False
+        try:
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _look_up(self, call: Timer) -> None:
+        """Find the address of a name; in a worker, since that may take its time."""
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._loop.call_soon(self._on_looked_up, call, "", error)
+        else:
+            self._loop.call_soon(self._on_looked_up, call, str(found[0][4][0]), None)
+
+    def _on_looked_up(self, call: Timer, address: str, error: OSError | None) -> None:
+        if self._timer is not call:  # it took too long, or nobody wants to know any more
+            return
+        if error is not None:
+            self._fail_with(error)
+        else:
+            self._attempt(self._connect, address)
+
+    def _connect(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = AnswerReader(MAX_ANSWER)
+        self._connecting = True
+        code = sock.connect_ex((host, self._port))
+        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        ready = self._is_connected(sock)  # on one machine it mostly is by now
+        self._events = READ if ready else READ | WRITE
+        self._loop.watch(sock, self._events, self._on_event)
+        if ready:
+            self._write(sock)
+
+    def _is_connected(self, sock: socket.socket) -> bool:
+        """Whether the connection has come about; raises when it cannot."""
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        try:
+            if is_own_echo(sock):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            if error.errno in (errno.ENOTCONN, errno.EINVAL):
+                return False
+            raise
+        self._connecting = False
+        return True
+
+    def _disconnect(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.unwatch(sock)
+            sock.close()
+
+    # Writing and reading
+
+    def _attempt(self, step: Callable[..., object], *args: object) -> None:
+        """Do something with the socket; when that fails the call has failed."""
+        try:
+            step(*args)
+        except OSError as error:
+            self._fail_with(error)
+
+    def _on_event(self, events: int) -> None:
+        sock = self._sock
+        if sock is not None and events & WRITE and self._unsent:
+            self._attempt(self._write, sock)
+        if sock is not None and events & READ and self._sock is sock:
+            self._attempt(self._read, sock)
+
+    def _write(self, sock: socket.socket) -> None:
+        if self._connecting and not self._is_connected(sock):  # not to be called for it again and again
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = sock.send(unsent[0]) if len(unsent) == 1 or os.name == "nt" else sock.sendmsg(unsent[:64])
+                self._written = True
+                while unsent and sent >= len(unsent[0]):
+                    sent -= len(unsent.pop(0))
+                if sent:
+                    unsent[0] = unsent[0][sent:]
+        except BlockingIOError:
+            self._watch(sock, READ | WRITE)
+        except OSError:
+            self._read(sock)  # it reads no more; but it may have said why
+            if self._sock is sock:
+                raise
+        else:
+            self._watch(sock, READ)
+
+    def _watch(self, sock: socket.socket, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._loop.rewatch(sock, events, self._on_event)
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(64 * 1024)
+        except BlockingIOError:
+            return
+        if self._done is None:  # idle: the end of the connection, or rubbish
+            self._end_idle()
+            return
+        self._reader.feed(data)
+        try:
+            answer = self._reader.next(closed=not data)
+        except HTTPError as error:
+            self._disconnect()
+            self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=self._written))
+            return
+        if answer is not None:
+            if not answer.keep_alive or self._unsent:
+                self._disconnect()
+            self._idle_since = time.monotonic()
+            self._finish(self._error_in(answer))
+
+    def _error_in(self, answer: Answer) -> SAMPError | None:
+        try:
+            check_answer(answer, self._who)
+            check_acknowledged(answer.body)
+        except XMLError:
+            return SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True)
+        except SAMPError as error:
+            return error
+        return None
+
+    # The end of a call, or of the connection
+
+    def _end_idle(self) -> None:
+        self._disconnect()
+        if self._on_closed is not None:
+            self._on_closed()
+
+    def _on_timeout(self) -> None:
+        self._disconnect()
+        self._finish(SAMPTransportError(f"{self._who} did not acknowledge the message in time", sent=self._written))
+
+    def _fail_with(self, error: OSError) -> None:
+        if self._done is None:
+            self._end_idle()
+            return
+        self._disconnect()
+        what = "cannot be reached" if not self._written else "has closed the connection"
+        refused = isinstance(error, ConnectionRefusedError)
+        text = f"{self._who} {what}: {error.strerror or error}"
+        self._finish(SAMPTransportError(text, sent=self._written, refused=refused))
+
+    def _finish(self, error: SAMPError | None) -> None:
+        done, self._done = self._done, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unsent = []
+        if done is None:
+            return
+        if self._starting:  # the caller is not prepared to hear of it yet
+            self._loop.call_soon(done, error)
+        else:
+            done(error)

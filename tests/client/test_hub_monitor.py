@@ -1,0 +1,151 @@
+"""How an idle client watches its hub, with hubs that keep connections and hubs that do not."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pyvo.samp.client import hub_monitor
+from pyvo.samp.client.hub_monitor import HubWatch
+from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.xmlrpc_writer import write_answer, write_fault
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A loop that runs."""
+    loop = Loop("test")
+    loop.start()
+    yield loop
+    loop.stop()
+
+
+class Hub:
+    """Answers every question, keeps its connections or not, and tells when it was asked."""
+
+    def __init__(self, *, keeps: bool, answer: bytes) -> None:
+        self.keeps = keeps
+        self.answer = answer
+        self.asked: queue.Queue[socket.socket] = queue.Queue()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            connection.recv(10000)
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(self.answer)
+            end = b"Connection: keep-alive\r\n\r\n" if self.keeps else b"Connection: close\r\n\r\n"
+            connection.sendall(head + end + self.answer)
+            if self.keeps:
+                self._open.append(connection)
+            else:
+                connection.close()
+            self.asked.put(connection)
+
+    def stop(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+        for connection in self._open:
+            connection.close()
+
+
+OK = write_answer("")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything ten times as fast."""
+    for name in ("FIRST_LOOK", "LOOK_EVERY", "ASK_AGAIN"):
+        monkeypatch.setattr(hub_monitor, name, getattr(hub_monitor, name) / 10)
+
+
+def watching(loop: Loop, url: str) -> tuple[HubWatch, queue.Queue[str]]:
+    gone: queue.Queue[str] = queue.Queue()
+    return HubWatch(loop, url, lambda: b"<question/>", gone.put), gone
+
+
+def test_a_hub_that_keeps_its_connections(loop: Loop) -> None:
+    """It is asked once, and again when a connection was closed; when it is gone that is known at once."""
+    hub = Hub(keeps=True, answer=OK)
+    watch, gone = watching(loop, hub.url)
+    connection = hub.asked.get(timeout=5)
+    with pytest.raises(queue.Empty):
+        hub.asked.get(timeout=1.5)
+    connection.shutdown(socket.SHUT_RDWR)  # tidied up
+    hub.asked.get(timeout=5)
+    assert gone.empty()
+    hub.stop()
+    assert "refused" in gone.get(timeout=2)
+    watch.stop()
+
+
+def test_a_hub_that_keeps_none(loop: Loop) -> None:
+    """It is asked now and then."""
+    hub = Hub(keeps=False, answer=OK)
+    watch, gone = watching(loop, hub.url)
+    for _ in range(3):
+        hub.asked.get(timeout=5)
+    hub.stop()
+    assert gone.get(timeout=5)
+    watch.stop()
+
+
+def test_another_hub(loop: Loop) -> None:
+    """A hub that does not know the client is not its hub."""
+    hub = Hub(keeps=True, answer=write_fault(1, "unknown key"))
+    watch, gone = watching(loop, hub.url)
+    assert "unknown key" in gone.get(timeout=5)
+    watch.stop()
+    hub.stop()
+
+
+def test_one_failure(loop: Loop) -> None:
+    """A hub that once gives no proper answer is asked once more, and only given up after that."""
+    hub = Hub(keeps=False, answer=b"rubbish")
+    watch, gone = watching(loop, hub.url)
+    hub.asked.get(timeout=5)
+    hub.answer = OK
+    for _ in range(2):
+        hub.asked.get(timeout=5)
+    assert gone.empty()
+    hub.answer = b"rubbish"
+    assert "no XML-RPC" in gone.get(timeout=5)
+    watch.stop()
+    hub.stop()
+
+
+def test_stopped(loop: Loop) -> None:
+    """A watch that was stopped asks nobody and reports nothing."""
+    hub = Hub(keeps=True, answer=OK)
+    watch, gone = watching(loop, hub.url)
+    watch.stop()
+    watch.stop()
+    with pytest.raises(queue.Empty):
+        hub.asked.get(timeout=0.5)
+    hub.stop()
+    assert gone.empty()
+
+
+def test_not_registered_yet(loop: Loop) -> None:
+    """As long as there is nothing to ask, nobody is asked; later it is."""
+    hub = Hub(keeps=True, answer=OK)
+    questions: queue.Queue[bytes | None] = queue.Queue()
+    for question in (None, None, b"<question/>"):
+        questions.put(question)
+    watch = HubWatch(loop, hub.url, questions.get, print)
+    hub.asked.get(timeout=5)
+    assert questions.empty()
+    watch.stop()
+    hub.stop()

@@ -1,0 +1,207 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Linked tables: selections and highlights, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.io.votable import from_table
+from astropy.table import Table
+
+from pyvo.samp import SAMPIntegratedClient, SAMPTypeError, SAMPValueError, SAMPWarning
+from pyvo.samp.exchange import linked_table
+
+Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
+
+
+class Viewer:
+    """What TOPCAT is on a real desk."""
+
+    def __init__(self, client: SAMPIntegratedClient) -> None:
+        self.client = client
+        self.rows: list[Any] = []
+        self.refusals = 0
+        client.on("table.load.votable")(self.load)
+        client.on("table.select.rowList")(self.select)
+        client.on("table.highlight.row")(self.highlight)
+
+    def load(self, table: Table, table_id, url) -> None:
+        self.table, self.table_id, self.url = table, table_id, url
+
+    def select(self, table_id, url, row_list: list[int]) -> None:
+        assert (table_id, url) == (self.table_id, self.url)
+        self.rows.append(row_list)
+
+    def highlight(self, table_id, row: int) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise ValueError("No table with that id")
+        self.rows.append(row)
+
+    def tell(self, mtype: str, to: str = "alice", **params: Any) -> Any:
+        return self.client.ecall_and_wait(to, mtype, 10, **params)
+
+
+@pytest.fixture
+def viewer(pair: Pair) -> Viewer:
+    return Viewer(pair[1])
+
+
+def test_tables_of_all_kinds(pair: Pair, table: Table, tmp_path: Path) -> None:
+    """The rows are those of the table, whatever it is in."""
+    alice, bob = pair
+    path = tmp_path / "cat.fits"
+    table.write(path)
+    table["name", "ra"].write(tmp_path / "cat.csv")
+    hdu = fits.BinTableHDU(table)
+    with bob.incoming("table.load.*") as queue:
+        for obj in (path, str(path), tmp_path / "cat.csv", hdu, fits.HDUList([fits.PrimaryHDU(), hdu]),
+                    from_table(table), np.asarray(table[["ra"]]), table[0]):
+            with alice.link(obj, to="bob") as link:
+                rows = len(queue.get(10))
+                assert link.selection.tolist() == [False] * rows
+                assert rows == (1 if obj.__class__.__name__ == "Row" else 3)
+
+
+def test_what_is_no_table(pair: Pair) -> None:
+    """Nobody is sent it."""
+    alice, bob = pair
+    with bob.incoming("*") as queue:
+        with pytest.raises(SAMPTypeError, match="Tables can be linked, and 'image' is sent as image"):
+            alice.link(np.zeros((3, 3)), to="bob")
+        assert len(queue) == 0
+
+
+def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
+    with pair[0].link(table, to="bob") as link:
+        for rows in ([1.5], ["a"], [None]):
+            with pytest.raises(SAMPValueError, match="by their numbers or a mask"):
+                link.select(rows)
+        assert link.select([]).ok
+        assert viewer.rows == [[]]
+
+
+def test_a_selection_there_is_a_mask_here(pair: Pair, viewer: Viewer, table: Table) -> None:
+    alice = pair[0]
+    with alice.link(table, to="bob") as link:
+        assert link.selection.tolist() == [False] * 3
+        assert link.highlighted is None
+        masks: list[Any] = []
+        rows: list[int] = []
+
+        @link.on_select
+        def selected(mask: Any) -> None:
+            masks.append(mask)
+
+        link.on_highlight(rows.append)
+        for key, value in (("table-id", link.id), ("url", viewer.url)):
+            assert viewer.tell("table.select.rowList", **{key: value, "row-list": [0, 2]})["samp.status"] == "samp.ok"
+            assert viewer.tell("table.highlight.row", **{key: value, "row": 1})["samp.status"] == "samp.ok"
+        assert table[link.selection]["name"].tolist() == ["a", ""]
+        assert [mask.tolist() for mask in masks] == [[True, False, True]] * 2
+        assert (link.highlighted, rows) == (1, [1, 1])
+        viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": []})
+        assert not link.selection.any()
+        link.selection[:] = True  # a copy
+        assert not link.selection.any()
+        assert repr(link) == "<Link: 'Small' with Bob, 0 rows selected>"
+
+
+def test_a_selection_here_shows_there(pair: Pair, viewer: Viewer, table: Table) -> None:
+    link = pair[0].link(table)
+    assert link.select(table["ra"] > 2).ok
+    assert link.select([0, 2]).ok
+    assert link.select(np.ma.array([True, True, False], mask=[False, True, False])).ok
+    assert link.select([]).ok
+    assert link.select(np.array([1])).ok
+    assert link.highlight(0).ok
+    assert link.highlight(-1).ok
+    assert viewer.rows == [[1, 2], [0, 2], [0], [], [1], 0, 2]
+    assert link.selection.tolist() == [False, True, False]
+    assert link.highlighted == 2
+    link.close()
+
+
+def test_rows_that_are_not_there(pair: Pair, viewer: Viewer, table: Table) -> None:
+    link = pair[0].link(table)
+    for rows in ([3], [-1], [True], np.ones(4, dtype=bool)):
+        with pytest.raises(ValueError, match=r"no row|The mask has the shape"):
+            link.select(rows)
+    with pytest.raises(ValueError, match="There is no row 3"):
+        link.highlight(3)
+    for params in ({"row-list": ["3"]}, {"row-list": "1"}, {"row-list": ["x"]}, {}, {"row-list": ["-1"]}):
+        answer = viewer.tell("table.select.rowList", **{"table-id": link.id, **params})
+        assert answer["samp.status"] == "samp.error"
+    assert viewer.tell("table.highlight.row", **{"table-id": link.id})["samp.status"] == "samp.error"
+    link.close()
+
+
+def test_other_tables(pair: Pair, viewer: Viewer, table: Table) -> None:
+    """A message about another table is not this link's; the program's own handler gets it."""
+    alice = pair[0]
+    seen: list[str] = []
+
+    @alice.on("table.select.rowList")
+    def select(table_id) -> None:
+        seen.append(table_id)
+
+    first, second = alice.link(table), alice.link(table)
+    viewer.tell("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
+    viewer.tell("table.select.rowList", **{"table-id": "strange", "row-list": [7]})
+    assert first.selection.tolist() == [False, True, False]
+    assert not second.selection.any()
+    assert seen == ["strange"]
+    for link in (first, second):
+        link.close()
+    viewer.tell("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
+    assert seen == ["strange", first.id]
+
+
+def test_a_viewer_that_has_just_loaded(
+    pair: Pair, viewer: Viewer, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOPCAT answers a moment before it knows the table by its id: the link tries again for a while."""
+    link = pair[0].link(table)
+    viewer.refusals = 2
+    assert link.highlight(1).ok
+    monkeypatch.setattr(linked_table, "SETTLE_TIME", 0.0)
+    viewer.refusals = 1
+    with pytest.warns(SAMPWarning, match="Bob did not follow: No table with that id"):
+        assert not link.highlight(1).ok
+    link.close()
+
+
+def test_a_listener_that_fails(pair: Pair, viewer: Viewer, table: Table) -> None:
+    """Whoever selected is told."""
+    link = pair[0].link(table)
+    link.on_select(lambda mask: 1 / 0)
+    answer = viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
+    assert "division by zero" in answer["samp.error"]["samp.errortxt"]
+    link.close()
+
+
+def test_selecting_within_a_listener(pair: Pair, viewer: Viewer, table: Table) -> None:
+    """A selection that is answered by another one."""
+    link = pair[0].link(table)
+
+    @link.on_select
+    def invert(mask: Any) -> None:
+        link.select(~mask)
+
+    viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
+    assert viewer.rows == [[0, 2]]
+    link.close()
+
+
+def test_many_rows() -> None:
+    """Half a million row numbers are read as a few are; what is no number is refused among them, too."""
+    texts = [str(number) for number in range(500_000)]
+    assert linked_table._numbers(texts) == list(range(500_000))
+    assert linked_table._numbers(["+7", "-0", "8"]) == [7, 0, 8]
+    for odd in ("", "x", "1.5", "\u0663"):
+        with pytest.raises(SAMPValueError):
+            linked_table._numbers([*texts[:1000], odd])

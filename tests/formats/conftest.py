@@ -1,0 +1,8 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Things to write and read."""
+
+from __future__ import annotations
+
+from tests.exchange.conftest import image, table
+
+__all__ = ["image", "table"]

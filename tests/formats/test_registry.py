@@ -1,0 +1,325 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What an object is, in which forms it can be sent, and what is in a file by its content."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.io.votable import from_table, parse
+from astropy.nddata import CCDData, Cutout2D, NDData
+from astropy.table import QTable, Table
+from astropy.utils.masked import Masked
+
+from pyvo.samp import SAMPClientError, SAMPTypeError, SAMPValueError
+from pyvo.samp.formats.model import Product
+from pyvo.samp.formats.registry import product_of
+from tests.exchange.conftest import wcs
+
+
+def written(product: Product, mtype: str) -> io.BytesIO:
+    """Write one form of a product."""
+    (form,) = (form for form in product.forms if form.mtype == mtype)
+    file = io.BytesIO()
+    assert form.write is not None
+    form.write(file)
+    return io.BytesIO(file.getvalue())
+
+
+def forms(product: Product) -> list[str]:
+    return [form.mtype for form in product.forms]
+
+
+TABLE = ["table.load.votable", "table.load.fits"]
+
+
+@pytest.mark.parametrize("mtype", TABLE)
+def test_tables(table: Table, mtype: str) -> None:
+    for obj in (table, QTable(table), table[1], np.asarray(table[["name", "ra"]])):
+        product = product_of(obj)
+        assert (product.kind, forms(product)) == ("table", TABLE)
+        back = Table.read(written(product, mtype), format=mtype.rpartition(".")[2])
+        assert len(back) == (1 if obj.__class__.__name__ == "Row" else 3)
+        assert back["ra"][0] in (1.5, 2.5)
+    assert product_of(table).name == "Small"
+
+
+def test_votables_are_sent_as_they_are(table: Table) -> None:
+    """With PARAM, INFO and all tables: a VOTableFile, and what has one, as results of pyvo do."""
+    document = from_table(table)
+    from astropy.io.votable.tree import Info, Param
+
+    document.resources[0].infos.append(Info(name="QUERY_STATUS", value="OK"))
+    document.get_first_table().params.append(Param(document, name="equinox", datatype="double", value=2000.0))
+    for obj in (document, SimpleNamespace(votable=document)):
+        product = product_of(obj)
+        assert forms(product) == TABLE
+        back = parse(written(product, "table.load.votable"))
+        assert back.resources[0].infos[0].value == "OK"
+        assert back.get_first_table().params[0].value == 2000.0
+        assert back.get_first_table().get_field_by_id("ra").ucd == "pos.eq.ra"
+        assert len(Table.read(written(product, "table.load.fits"))) == 3
+    (of_one,) = parse(written(product_of(document.get_first_table()), "table.load.votable")).iter_tables()
+    assert {param.name: param.value for param in of_one.params}["equinox"] == 2000.0
+
+
+def test_what_makes_a_table(table: Table) -> None:
+    product = product_of(SimpleNamespace(to_table=lambda: table))
+    assert (product.kind, product.name) == ("table", "Small")
+
+
+def test_images(image: CCDData) -> None:
+    """Each becomes a primary HDU, with coordinates and unit where it has them."""
+    hdu = fits.ImageHDU(image.data, header=image.wcs.to_header(), name="SCI")
+    compressed = fits.CompImageHDU(image.data, header=image.wcs.to_header())
+    for obj in (image, NDData(image.data, wcs=image.wcs, unit="adu"), hdu, compressed, fits.PrimaryHDU(image.data),
+                fits.HDUList([fits.PrimaryHDU(), hdu]), image.data, image.data * u.Jy, np.ma.array(image.data)):
+        product = product_of(obj)
+        assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
+        with fits.open(written(product, "image.load.fits")) as back:
+            first = next(one for one in back if one.data is not None)
+            assert np.allclose(first.data, image.data)
+            if obj is image:
+                assert first.header["BUNIT"] == "adu"
+                assert first.header["OBJECT"] == "M 1"
+            if hasattr(obj, "wcs"):
+                assert first.header["CRVAL1"] == 10
+    assert product_of(image).name == "M 1"
+    assert product_of(hdu).name == "SCI"
+
+
+@pytest.mark.parametrize("kind", ["?", "f2", "u1", "i2", "u2", "i4", "i8", ">f4", "f8"])
+def test_pixels_of_all_types(kind: str) -> None:
+    pixels = np.array([[0, 1], [1, 0]], dtype=kind)
+    with fits.open(written(product_of(pixels), "image.load.fits")) as back:
+        assert back[0].data.tolist() == pixels.astype(float).tolist()
+
+
+def test_masked_pixels_are_nan(image: CCDData) -> None:
+    mask = np.zeros(image.shape, dtype=bool)
+    mask[1, 2] = True
+    for obj in (CCDData(image, mask=mask), np.ma.array(image.data, mask=mask)):
+        with fits.open(written(product_of(obj), "image.load.fits")) as back:
+            assert np.isnan(back[0].data).tolist() == mask.tolist()
+
+
+def test_tables_in_fits(table: Table) -> None:
+    """A table HDU, and a file whose first data are one, are tables."""
+    hdu = fits.BinTableHDU(table, name="CAT")
+    nameless = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table)])
+    assert product_of(nameless).name == "table"
+    for obj in (hdu, fits.HDUList([fits.PrimaryHDU(), hdu])):
+        product = product_of(obj)
+        assert (product.kind, product.name, sorted(forms(product))) == ("table", "CAT", sorted(TABLE))
+        for mtype in TABLE:
+            assert len(Table.read(written(product, mtype), format=mtype.rpartition(".")[2])) == 3
+
+
+def test_positions() -> None:
+    """One is pointed at, wherever its frame; several are a table."""
+    galactic = SkyCoord(184.55754381, -5.78427369, unit="deg", frame="galactic")
+    (form,) = product_of(galactic).forms
+    assert form.mtype == "coord.pointAt.sky"
+    assert form.params == pytest.approx({"ra": 83.633, "dec": 22.0145}, abs=1e-3)
+    assert product_of(SkyCoord([1], [2], unit="deg")).kind == "position"
+    assert product_of(SkyCoord([1, 2], [2, 3], unit="deg")).kind == "table"
+
+
+@pytest.mark.parametrize(
+    "obj", [None, 3, object(), [1, 2], {"a": 1}, b"FITS", np.zeros(3), np.zeros((2, 2), dtype=complex), np.float64(1),
+            SkyCoord, Table, print]
+)
+def test_what_cannot_be_sent(obj: Any) -> None:
+    """The error says what it is, and lists what can be."""
+    with pytest.raises(TypeError, match=r"cannot be sent. What can: .*Table.*SkyCoord, path, URL") as caught:
+        product_of(obj)
+    assert isinstance(caught.value, SAMPTypeError)
+
+
+@pytest.mark.parametrize("obj", [fits.PrimaryHDU(), fits.HDUList([fits.PrimaryHDU()])])
+def test_empty_images(obj: Any) -> None:
+    with pytest.raises(SAMPTypeError, match="without data"):
+        product_of(obj)
+
+
+# Files
+
+
+def test_files_by_their_content(table: Table, image: CCDData, tmp_path: Path) -> None:
+    """Whatever they are called."""
+    files: dict[str, tuple[bytes, str, list[str]]] = {
+        "table.vot": (written(product_of(table), TABLE[0]).getvalue(), "table", TABLE[:1]),
+        "table.fits": (written(product_of(table), TABLE[1]).getvalue(), "table", TABLE[1:]),
+        "image.fits": (written(product_of(image), "image.load.fits").getvalue(), "image", ["image.load.fits"]),
+        "picture": (b"\x89PNG\r\n\x1a\n....", "picture", ["image.load.png"]),
+        "photo": (b"\xff\xd8\xff\xe0....", "picture", ["image.load.jpeg", "image.load.jpg"]),
+        "moc": (moc_file(), "coverage", ["coverage.load.moc.fits", "script.aladin.send"]),
+        "cdf": (b"\xcd\xf3\x00\x01....", "table", ["table.load.cdf"]),
+    }
+    for name, (content, kind, mtypes) in files.items():
+        for packed in (False, True):
+            path = tmp_path / f"{name}.dat{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+            for place in (path, str(path), path.as_uri(), f"file:{path}", f"file://localhost/{path}"):
+                product = product_of(place)
+                assert (product.kind, forms(product)) == (kind, mtypes), name
+                assert product.path == path
+                assert product.name == path.name
+
+
+def moc_file() -> bytes:
+    """A coverage in a FITS file."""
+    hdu = fits.BinTableHDU.from_columns([fits.Column("UNIQ", "K", array=[4 * 4**8 + 100])])
+    hdu.header.update({"PIXTYPE": "HEALPIX", "ORDERING": "NUNIQ", "MOCORDER": 8})
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "a,b\n1,2\n"), ("a.txt", "a b\n1 2\n"), ("a.dat", "a\tb\n1\t2\n"),
+     ("a.ecsv", "# %ECSV 1.0\n# ---\n# datatype: [{name: a, datatype: int8}, {name: b, datatype: int8}]\na b\n1 2\n")],
+)
+def test_tables_that_others_do_not_read(tmp_path: Path, name: str, content: str) -> None:
+    """What astropy reads is sent as a VOTable."""
+    path = tmp_path / name
+    path.write_text(content)
+    product = product_of(path)
+    assert forms(product) == TABLE
+    assert product.path is None
+    back = Table.read(written(product, TABLE[0]), format="votable")
+    assert (back.colnames, len(back)) == (["a", "b"], 1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"just some words", b"\x00\x01\x02", b"SIMPLE  =                    T", b"\x1f\x8b\0"]
+)
+def test_files_of_no_use(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "what"
+    path.write_bytes(content)
+    with pytest.raises((SAMPTypeError, OSError)):
+        product_of(path)
+
+
+def test_places_of_no_use(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file 'Barnard'.* What can be sent"):
+        product_of("Barnard")
+    with pytest.raises(SAMPTypeError, match="is no file"):
+        product_of(tmp_path)
+    with pytest.raises(SAMPClientError, match="Only http"):
+        product_of("ftp://127.0.0.1/x.fits")
+    with pytest.raises(SAMPClientError, match="cannot be read"):
+        product_of("http://127.0.0.1:9/x.fits")
+    for url in ("http://[bad", "file://[bad/x"):
+        with pytest.raises(SAMPValueError, match=r"\[bad.* is no URL"):
+            product_of(url)
+
+
+def test_wcs_fixture() -> None:
+    assert wcs().pixel_to_world(2, 1).ra.deg == pytest.approx(10)
+
+
+def test_a_client_loads_nothing_of_this(python_environment: dict[str, str]) -> None:
+    """Importing the client imports the mixin and nothing below it."""
+    code = (
+        "import sys, pyvo.samp; pyvo.samp.SAMPIntegratedClient(name='x')\n"
+        "heavy = {'astropy.table', 'astropy.io.fits', 'astropy.io.votable', 'astropy.coordinates', 'pandas'}\n"
+        "loaded = [n for n in sys.modules if n.startswith('pyvo.samp.exchange')]\n"
+        "assert loaded == ['pyvo.samp.exchange', 'pyvo.samp.exchange.mixin'], loaded\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=python_environment, check=True, timeout=30)
+
+
+# Images by their attributes
+
+
+class Image:
+    """What some library calls an image."""
+
+    def __init__(self, data: Any, **attributes: Any) -> None:
+        self.data = data
+        self.__dict__.update(attributes)
+
+
+def test_whatever_has_data_and_a_wcs() -> None:
+    """A Cutout2D, and all that looks like one: with its coordinates, unit, mask and header."""
+    pixels = np.arange(100.0).reshape(10, 10)
+    cutout = Cutout2D(pixels, (5, 4), (3, 4), wcs=wcs())
+    product = product_of(cutout)
+    assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
+    (hdu,) = fits.open(written(product, "image.load.fits"))
+    assert hdu.data.tolist() == cutout.data.tolist()
+    assert hdu.header["CRPIX1"] == cutout.wcs.wcs.crpix[0]
+    for obj in (
+        Image(np.ma.masked_greater(pixels, 50) * 1.0, wcs=wcs(), unit=u.Jy, meta={"OBJECT": "M 1"}),
+        Image(Masked(pixels * u.Jy, mask=pixels > 50), wcs=wcs(), meta=fits.Header({"OBJECT": "M 1"})),
+        Image(pixels, wcs=wcs(), unit="Jy", mask=pixels > 50, meta={"name": "M 1"}),
+    ):
+        product = product_of(obj)
+        assert product.name == "M 1"
+        (hdu,) = fits.open(written(product, "image.load.fits"))
+        assert (hdu.header["BUNIT"], hdu.header["CRVAL1"]) == ("Jy", 10)
+        assert np.isnan(hdu.data).sum() == 49
+        assert hdu.data[0, 3] == 3
+    (hdu,) = fits.open(written(product_of(Cutout2D(pixels, (5, 4), 3)), "image.load.fits"))
+    assert hdu.data.shape == (3, 3)
+
+
+class Raises:
+    """Something whose attributes are no more to be had."""
+
+    def to_table(self) -> Table:
+        raise RuntimeError("the session has ended")
+
+
+def closed(directory: Path) -> fits.HDUList:
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(directory / "x.fits")
+    with fits.open(directory / "x.fits") as hdus:
+        return hdus
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Table, "The class Table itself cannot be sent"),
+        (Raises, r"Raises cannot be sent: .*\(RuntimeError: the session has ended\)"),
+        (lambda: SkyCoord(np.nan, 1, unit="deg"), r"coordinates that are not finite \(ra nan, dec 1"),
+        (lambda: SkyCoord(10, 20, unit="deg", frame="altaz"), "A position in the frame altaz cannot be sent unless"),
+        (lambda: np.zeros((0, 5)), r"without pixels \(of shape \(0, 5\)\)"),
+        (lambda: NDData(np.zeros((0, 5))), "NDData without pixels"),
+        (lambda: NDData(np.zeros((2, 2), complex)), "NDData with data of type complex128 is no image"),
+        (lambda: Image(np.array([["a"]]), wcs=None), "Image with data of type <U1 is no image"),
+        (lambda: Image(np.zeros(3), wcs=None), "Image with data of 1 dimensions is no image"),
+        (lambda: Image([[1, 2]], wcs=None), "An object of type tests.Image cannot be sent. What can: Table"),
+        (lambda: Image(np.zeros((2, 2))), "An object of type tests.Image cannot be sent. What can: Table"),
+    ],
+)
+def test_reasons_that_a_person_understands(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(SAMPTypeError, match=text):
+        product_of(make())
+
+
+def test_a_text_that_is_no_path() -> None:
+    """Somebody may give the content of a file in place of its name."""
+    with pytest.raises(FileNotFoundError, match="There is no file '<VOTABLE") as caught:
+        product_of("<VOTABLE>" * 10_000)
+    assert len(str(caught.value)) < 1000
+
+
+def test_hdus_of_a_closed_file(tmp_path: Path) -> None:
+    """The pixels are read when they are first wanted: too late."""
+    with pytest.raises(SAMPTypeError, match="The file that the HDUs come from is closed"):
+        written(product_of(closed(tmp_path)), "image.load.fits")

@@ -1,0 +1,72 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The directory for files that others read: it goes with its process, however that ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp.formats.temporary_files import PREFIX, private_directory
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no locks on directories")
+
+
+def aged(directory: Path) -> Path:
+    os.utime(directory, (1e9, 1e9))
+    return directory
+
+
+def test_it_goes() -> None:
+    directory, remove = private_directory()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    (directory / "file").write_text("x")
+    remove()
+    assert not directory.exists()
+
+
+def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
+    """The next process of the user removes it, and nothing else."""
+    code = (
+        "import os; from pyvo.samp.formats.temporary_files import private_directory\n"
+        "directory, _ = private_directory(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
+        "os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    dead = aged(Path(done.stdout.strip()))
+    assert dead.exists()
+    living, remove = private_directory()
+    aged(living)
+    assert not dead.exists()
+    temporary = Path(tempfile.gettempdir())
+    (young := temporary / f"{PREFIX}young").mkdir()
+    (elsewhere := temporary / "elsewhere").mkdir()
+    (link := temporary / f"{PREFIX}link").symlink_to(aged(elsewhere))
+    second, remove_second = private_directory()
+    assert living.exists()
+    assert young.exists()
+    assert elsewhere.exists()
+    remove()
+    remove_second()
+    assert not second.exists()
+    link.unlink()
+    young.rmdir()
+    elsewhere.rmdir()
+
+
+def test_a_child_leaves_it() -> None:
+    """It is its parent's."""
+    directory, remove = private_directory()
+    child = os.fork()
+    if not child:
+        remove()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert directory.exists()
+    remove()

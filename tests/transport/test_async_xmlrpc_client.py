@@ -1,0 +1,557 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The caller that nobody waits for: each call ends once, with what became of it, and is sent once at the most."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
+from pyvo.samp.transport import async_xmlrpc_client
+from pyvo.samp.transport.async_xmlrpc_client import Outgoing
+from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.xmlrpc_writer import write_answer, write_call, write_fault
+
+from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, in_loop, kept, reset, silent
+
+MiB = 1024 * 1024
+BODY = write_call("echo", ["a"])
+
+
+class Sender:
+    """An `Outgoing` that is used from a test's thread."""
+
+    def __init__(self, loop: Loop, url: str) -> None:
+        self.loop = loop
+        self.closed = threading.Event()
+        self.threads: set[str] = set()
+        self.results: list[SAMPError | None] = []
+        self.outgoing = Outgoing(loop, url, "The client", self.closed.set)
+
+    def begin(self, *parts: bytes, timeout: float = PATIENCE) -> threading.Event:
+        done = threading.Event()
+
+        def on_done(error: SAMPError | None) -> None:
+            self.threads.add(threading.current_thread().name)
+            self.results.append(error)
+            assert not self.outgoing.busy
+            done.set()
+
+        def start() -> None:
+            self.outgoing.send(parts or (BODY,), on_done, timeout)
+            assert not done.is_set()  # never before send() has returned
+
+        in_loop(self.loop, start)
+        return done
+
+    def send(self, *parts: bytes, timeout: float = PATIENCE) -> SAMPError | None:
+        assert self.begin(*parts, timeout=timeout).wait(PATIENCE)
+        in_loop(self.loop, int)
+        return self.results[-1]
+
+    def close(self) -> None:
+        in_loop(self.loop, self.outgoing.close)
+
+
+@pytest.fixture
+def sender(loop: Loop) -> Iterator[Callable[..., Sender]]:
+    senders = []
+
+    def make(url: str) -> Sender:
+        senders.append(Sender(loop, url))
+        return senders[-1]
+
+    yield make
+    for one in senders:
+        one.close()
+        assert one.threads <= {"test-loop"}
+        assert not one.outgoing.connected
+
+
+def error_of(sender: Callable[..., Sender], *behaviours: Any, requests: int = 1, **options: Any) -> SAMPTransportError:
+    """The error in which one call ends, whose request must have arrived once."""
+    with FakeServer(*behaviours) as server:
+        error = sender(server.url).send(**options)
+        assert isinstance(error, SAMPTransportError)
+        assert len(server.requests) == requests
+    return error
+
+
+# What goes well
+
+
+def test_calls_share_one_connection(sender):
+    with FakeServer(kept()) as server:
+        one = sender(server.url)
+        for _ in range(10):
+            assert one.send() is None
+            assert one.outgoing.connected
+        assert (server.connections, len(server.requests)) == (1, 10)
+
+
+def test_our_own_server(sender, server, operations):
+    one = sender(f"http://127.0.0.1:{server.port}/")
+    for number in range(5):
+        assert one.send(write_call("echo", [str(number)])) is None
+    assert operations.calls == list("01234")
+    assert isinstance(one.send(write_call("nothing", [])), SAMPProxyError)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("sizes", [(10, 20), (0, 10, 0), (20_000, 1), (1, 4 * MiB, 3), (16 * MiB,), (100_000,) * 100])
+def test_a_body_in_several_parts(sender, sizes):
+    parts = [bytes([65 + number % 26]) * size for number, size in enumerate(sizes)]
+    with FakeServer(kept()) as server:
+        assert sender(server.url).send(*parts) is None
+        assert server.requests == [b"".join(parts)]
+
+
+def test_done_may_send_the_next_one(sender, loop):
+    """Ten thousand calls, each begun by the end of the one before, need no stack."""
+    with FakeServer(kept()) as server:
+        one = sender(server.url)
+        finished = threading.Event()
+        left = [1000]
+
+        def go_on(error: SAMPError | None) -> None:
+            left[0] -= 1
+            if error is not None or not left[0]:
+                finished.set()
+            else:
+                one.outgoing.send([BODY], go_on, PATIENCE)
+
+        loop.call_soon(one.outgoing.send, [BODY], go_on, PATIENCE)
+        assert finished.wait(PATIENCE)
+        assert left == [0]
+        assert len(server.requests) == 1000
+
+
+def test_failures_that_begin_the_next_one_need_no_stack(sender, loop):
+    """Nobody listens, and the system says so at once."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    one = sender(f"http://127.0.0.1:{port}/")
+    finished = threading.Event()
+    left = [3000]
+
+    def go_on(error: SAMPError | None) -> None:
+        assert isinstance(error, SAMPTransportError)
+        left[0] -= 1
+        if left[0]:
+            one.outgoing.send([BODY], go_on, PATIENCE)
+        else:
+            finished.set()
+
+    loop.call_soon(one.outgoing.send, [BODY], go_on, PATIENCE)
+    assert finished.wait(PATIENCE)
+
+
+def test_a_server_that_closes_behind_each_answer(sender):
+    """JSAMP's and DS9's do."""
+    with FakeServer(answering(OK.replace(b"Connection: keep-alive\r\n", b""))) as server:
+        one = sender(server.url)
+        for _ in range(5):
+            assert one.send() is None
+            assert not one.outgoing.connected
+        assert not one.closed.is_set()
+        assert server.connections == len(server.requests) == 5
+
+
+def test_ds9s_answers(sender):
+    """Lines end in a line feed; a fault is a byte short."""
+    good = http_answer(write_answer("")).replace(b"\r\n", b"\n")
+    body = write_fault(3, "no")
+    with FakeServer(answering(good), answering(http_answer(body, length=len(body) + 1))) as server:
+        one = sender(server.url)
+        assert one.send() is None
+        error = one.send()
+        assert isinstance(error, SAMPProxyError)
+        assert (error.faultCode, error.faultString) == (3, "no")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.0 200 OK\r\n\r\n" + write_answer("a"),
+        http_answer(b"<?xml version='1.0'?><methodResponse><params/></methodResponse>"),
+        http_answer(b"<methodResponse><params><param><value><nil/></value></param></params></methodResponse>"),
+    ],
+)
+def test_acknowledgements_of_all_kinds(sender, answer):
+    """What they hold is nobody's business (R30)."""
+    with FakeServer(answering(answer)) as server:
+        assert sender(server.url).send() is None
+        assert len(server.requests) == 1
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"", "closed without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without an answer"),
+        (http_answer(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
+        (http_answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
+        (http_answer(b"<html><body>Hello</body></html>"), "is no XML-RPC"),
+        (http_answer(b""), "is no XML-RPC"),
+        (http_answer(b"<methodResponse><fault>"), "is no XML-RPC"),
+        (http_answer(write_answer("a"), length=-5), "not a number"),
+        (http_answer(write_answer("a"), length=200_000_000), "longer than"),
+        (http_answer(write_answer("a"), "Content-Length: 7"), "two content-length"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MiB), "longer than"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "again and again"),
+        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),
+        (b"\x15\x03\x03\x00\x02\x02P", "not an HTTP/1 answer"),
+    ],
+)
+def test_bad_answers(sender, answer, text):
+    """The request was sent once, and the error says so."""
+    error = error_of(sender, answering(answer))
+    assert text in str(error)
+    assert error.sent
+    assert str(error).startswith("The client ")
+
+
+def test_a_server_that_resets_the_connection(sender):
+    def rude(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        reset(sock)
+
+    error = error_of(sender, rude)
+    assert "has closed the connection" in str(error)
+    assert error.sent
+
+
+def test_a_server_that_never_answers(sender, loop):
+    threads = threading.active_count()
+    with FakeServer(silent) as server:
+        one = sender(server.url)
+        held = threading.active_count()
+        error = one.send(timeout=0.05)
+        assert "did not acknowledge the message in time" in str(error)
+        assert isinstance(error, SAMPTransportError)
+        assert error.sent
+        assert not one.outgoing.connected
+        assert held == threads + 1  # the fake server's own
+        assert len(server.requests) == 1
+
+
+def test_a_port_that_accepts_nothing(sender):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        fillers = []
+        for _ in range(20):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            fillers.append(filler)
+        error = sender(f"http://127.0.0.1:{listener.getsockname()[1]}/").send(timeout=0.1)
+        assert isinstance(error, SAMPTransportError)
+        assert not error.sent
+        for filler in fillers:
+            filler.close()
+
+
+def test_a_server_that_does_not_read(sender):
+    def deaf(server: FakeServer, sock: socket.socket) -> None:
+        server.over.wait(PATIENCE)
+
+    error = error_of(lambda url: Large(sender(url)), deaf, requests=0, timeout=0.1)
+    assert "in time" in str(error)
+    assert error.sent
+
+
+class Large:
+    """Sends something that no buffer takes in at once."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+
+    def send(self, **options: Any) -> SAMPError | None:
+        return self.sender.send(bytes(16 * MiB), bytes(16 * MiB), **options)
+
+
+def test_a_server_that_refuses_a_long_request_before_it_has_read_it(sender):
+    def refuse(server: FakeServer, sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
+        server.over.wait(PATIENCE)
+
+    def refuse_and_close(server: FakeServer, sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1000)
+
+    for behaviour in (refuse, refuse_and_close):
+        error = error_of(lambda url: Large(sender(url)), behaviour, requests=0)
+        assert "HTTP status 413" in str(error)
+        assert error.sent
+
+
+def test_nobody_listens(sender):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    error = sender(f"http://127.0.0.1:{port}/").send()
+    assert isinstance(error, SAMPTransportError)
+    assert "cannot be reached: Connection refused" in str(error)
+    assert (error.sent, error.refused) == (False, True)
+
+
+def test_a_connection_to_itself_counts_as_refused(sender, monkeypatch):
+    monkeypatch.setattr(async_xmlrpc_client, "is_own_echo", lambda _sock: True)
+    with FakeServer(kept()) as server:
+        error = sender(server.url).send()
+        assert isinstance(error, SAMPTransportError)
+        assert (error.sent, error.refused) == (False, True)
+        assert not server.requests
+
+
+def test_no_descriptor_is_left(sender, monkeypatch):
+    one = sender("http://127.0.0.1:1/")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(async_xmlrpc_client.socket, "socket", fail)
+        error = one.send()
+    assert isinstance(error, SAMPTransportError)
+    assert "Too many open files" in str(error)
+    assert (error.sent, error.refused) == (False, False)
+
+
+@pytest.mark.parametrize("url", ["", "https://127.0.0.1/", "http://127.0.0.1:x/"])
+def test_what_is_no_url(loop, url):
+    with pytest.raises(SAMPTransportError):
+        Outgoing(loop, url, "The client")
+
+
+def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
+    """The loop goes on meanwhile, however long that takes."""
+    asked, gate = threading.Event(), threading.Event()
+    with FakeServer(kept()) as server:
+
+        def look_up(host: str, port: int, **_: object) -> list[Any]:
+            asked.set()
+            assert not loop.in_loop()
+            assert gate.wait(PATIENCE)
+            if host == "none.invalid":
+                raise socket.gaierror(-2, "Name or service not known")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        one = sender(f"http://some.invalid:{server.port}/")
+        done = one.begin()
+        assert asked.wait(PATIENCE)
+        in_loop(loop, int)
+        gate.set()
+        assert done.wait(PATIENCE)
+        assert one.results == [None]
+        assert one.send() is None
+        assert server.connections == 1
+        error = sender("http://none.invalid:1/").send()
+        assert isinstance(error, SAMPTransportError)
+        assert not error.sent
+
+
+def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
+    gate = threading.Event()
+    with FakeServer(kept()) as server:
+
+        def look_up(_host: str, port: int, **_: object) -> list[Any]:
+            gate.wait(PATIENCE)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        one = sender(f"http://some.invalid:{server.port}/")
+        assert isinstance(one.send(timeout=0.02), SAMPTransportError)
+        gate.set()
+        eventually(loop, lambda: loop.workers._idle == 1)
+        assert not server.requests
+        assert not one.outgoing.connected
+
+
+# The idle connection
+
+
+@pytest.mark.parametrize("how", [lambda sock: sock.close(), reset, lambda sock: sock.sendall(b"rubbish")])
+def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
+    """It is how the hub learns of a client that has crashed. The next call opens another connection."""
+    go = threading.Event()
+
+    def once(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        go.wait(PATIENCE)
+        how(sock)
+        server.over.wait(PATIENCE) if sock.fileno() >= 0 else None
+
+    caplog.set_level(logging.ERROR)
+    with FakeServer(once, kept()) as server:
+        one = sender(server.url)
+        assert one.send() is None
+        assert not one.closed.is_set()
+        go.set()
+        assert one.closed.wait(PATIENCE)
+        in_loop(loop, int)
+        assert not one.outgoing.connected
+        assert one.send() is None
+        assert (server.connections, len(server.requests)) == (2, 2)
+    assert not caplog.records
+
+
+def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
+    """The connection was closed a moment before it is used again."""
+    go = threading.Event()
+
+    def once(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        go.wait(PATIENCE)
+
+    with FakeServer(once, kept()) as server:
+        one = sender(server.url)
+        assert one.send() is None
+        done = threading.Event()
+
+        def send() -> None:
+            go.set()
+            deadline = time.monotonic() + PATIENCE
+            while one.outgoing._usable(one.outgoing._sock) and time.monotonic() < deadline:
+                pass
+            one.outgoing.send([BODY], lambda error: (one.results.append(error), done.set()), PATIENCE)
+
+        loop.call_soon(send)
+        assert done.wait(PATIENCE)
+        assert one.results == [None, None]
+        assert len(server.requests) == 2
+
+
+def test_an_old_connection_is_not_used_again(sender, monkeypatch):
+    monkeypatch.setattr(async_xmlrpc_client, "KEEP_TIME", 0.0)
+    with FakeServer(kept()) as server:
+        one = sender(server.url)
+        for _ in range(3):
+            assert one.send() is None
+        assert server.connections == 3
+        assert not one.closed.is_set()
+
+
+def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
+    def once(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        server.read(sock)
+
+    with FakeServer(once, kept()) as server:
+        one = sender(server.url)
+        assert one.send() is None
+        error = one.send()
+        assert isinstance(error, SAMPTransportError)
+        assert error.sent
+        assert one.send() is None
+        assert len(server.requests) == 3
+
+
+def test_nothing_is_ever_sent_twice(sender):
+    """The server breaks each connection at another place of its answer."""
+
+    def broken(size: int) -> Any:
+        def behave(server: FakeServer, sock: socket.socket) -> None:
+            server.read(sock)
+            sock.sendall(OK[:size])
+
+        return behave
+
+    places = range(0, len(OK), 7)
+    with FakeServer(*map(broken, places)) as server:
+        one = sender(server.url)
+        for number, _ in enumerate(places):
+            one.send(BODY, b"%d" % number)
+        assert server.requests == [BODY + b"%d" % number for number, _ in enumerate(places)]
+        assert len(one.results) == len(places)
+
+
+# The end
+
+
+def test_close_ends_a_call_once(sender, loop):
+    with FakeServer(silent) as server:
+        one = sender(server.url)
+        done = one.begin()
+        assert server.received.acquire(timeout=PATIENCE)
+        one.close()
+        one.close()
+        assert done.wait(PATIENCE)
+        (error,) = one.results
+        assert isinstance(error, SAMPTransportError)
+        assert error.sent
+        error = one.send()
+        assert isinstance(error, SAMPTransportError)
+        assert "is closed" in str(error)
+        assert not error.sent
+        assert len(server.requests) == 1
+
+
+def test_a_call_that_is_begun_by_the_end_of_the_last_one(sender, loop):
+    """It ends, too."""
+    with FakeServer(silent) as server:
+        one = sender(server.url)
+        ended = threading.Event()
+
+        def again(_error: SAMPError | None) -> None:
+            one.outgoing.send([BODY], lambda error: (one.results.append(error), ended.set()), PATIENCE)
+
+        in_loop(loop, one.outgoing.send, [BODY], again, PATIENCE)
+        assert server.received.acquire(timeout=PATIENCE)
+        one.close()
+        assert ended.wait(PATIENCE)
+        assert len(server.requests) == 1
+
+
+def test_close_before_the_connection_has_come_about(sender, loop):
+    with FakeServer(kept()) as server:
+        one = Sender(loop, server.url)
+
+        def begin() -> None:
+            one.outgoing.send([BODY], one.results.append, PATIENCE)
+            one.outgoing.close()
+
+        in_loop(loop, begin)
+        eventually(loop, lambda: one.results)
+        assert len(one.results) == 1
+
+
+def test_many_at_once(sender, loop):
+    """A slow one delays nobody, and no thread is held."""
+    gate = threading.Event()
+
+    def slow(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        gate.wait(PATIENCE)
+        sock.sendall(OK)
+
+    with FakeServer(slow) as server, FakeServer(kept()) as quick:
+        threads = {thread.name for thread in threading.enumerate()}
+        waiting = [sender(server.url) for _ in range(50)]
+        events = [one.begin() for one in waiting]
+        other = sender(quick.url)
+        for _ in range(20):
+            assert other.send() is None
+        assert not any(event.is_set() for event in events)
+        new = {thread.name for thread in threading.enumerate()} - threads
+        assert not any(name.startswith("test-loop") for name in new)
+        gate.set()
+        assert all(event.wait(PATIENCE) for event in events)
+        assert [one.results for one in waiting] == [[None]] * 50

@@ -1,0 +1,447 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The loop and its timers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pyvo.samp.transport import event_loop
+from pyvo.samp.transport.event_loop import READ, WRITE, Loop
+
+from .peers import PATIENCE, eventually, in_loop
+
+MANY = 2000
+
+
+def test_calls_run_in_order_in_the_thread_of_the_loop(loop):
+    seen: list[int] = []
+    assert in_loop(loop, loop.in_loop)
+    assert not loop.in_loop()
+    for number in range(MANY):
+        loop.call_soon(seen.append, number)
+    assert in_loop(loop, lambda: list(seen)) == list(range(MANY))
+
+
+def test_no_wake_up_is_lost(loop):
+    """Each call finds the loop falling asleep, asleep or waking up."""
+
+    def ask() -> None:
+        for _ in range(MANY):
+            event = threading.Event()
+            loop.call_soon(event.set)
+            if not event.wait(PATIENCE):
+                return
+        finished.append(True)
+
+    finished: list[bool] = []
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(finished) == 4
+
+
+def test_calls_of_many_threads_are_each_made_once(loop):
+    seen: list[tuple[int, int]] = []
+    threads = [
+        threading.Thread(target=lambda own=own: [loop.call_soon(seen.append, (own, n)) for n in range(MANY)])
+        for own in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = in_loop(loop, lambda: list(seen))
+    assert len(seen) == 8 * MANY
+    for own in range(8):
+        assert [n for other, n in seen if other == own] == list(range(MANY))
+
+
+def test_what_a_call_adds_waits_for_the_next_round(loop):
+    """A callback that calls itself again and again keeps nothing else from running."""
+    left, right = socket.socketpair()
+    heard = threading.Event()
+
+    def again() -> None:
+        if not heard.is_set():
+            loop.call_soon(again)
+
+    loop.call_soon(again)
+    loop.call_soon(loop.watch, left, READ, lambda _events: heard.set())
+    right.send(b"x")
+    assert heard.wait(PATIENCE)
+    in_loop(loop, loop.unwatch, left)
+    left.close()
+    right.close()
+
+
+# Timers
+
+
+def test_timers_run_when_they_are_due(loop):
+    seen: list[int] = []
+    done = threading.Event()
+    start = time.monotonic()
+    for number in (3, 1, 2):
+        loop.call_later(0.03 * number, seen.append, number)
+    loop.call_later(0.1, done.set)
+    assert done.wait(PATIENCE)
+    assert seen == [1, 2, 3]
+    assert time.monotonic() - start >= 0.1
+
+
+def test_a_timer_that_is_due_sooner_wakes_the_loop(loop):
+    late = loop.call_later(3600, pytest.fail)
+    in_loop(loop, int)
+    done = threading.Event()
+    loop.call_later(0.001, done.set)
+    assert done.wait(PATIENCE)
+    assert late.active
+    late.cancel()
+
+
+def test_a_cancelled_timer_does_nothing(loop):
+    seen: list[int] = []
+    timers = [loop.call_later(0.02, seen.append, number) for number in range(10)]
+    for timer in timers[::2]:
+        timer.cancel()
+        assert not timer.active
+    done = threading.Event()
+    loop.call_later(0.05, done.set)
+    assert done.wait(PATIENCE)
+    assert seen == [1, 3, 5, 7, 9]
+    assert not timers[1].active
+
+
+def test_a_timer_may_be_cancelled_while_it_becomes_due(loop, caplog):
+    """Function and arguments go together: no call is made with half of them."""
+    seen: list[int] = []
+    for _ in range(MANY):
+        loop.call_later(0.0, lambda a, b: seen.append(a + b), 1, 2).cancel()
+    in_loop(loop, int)
+    assert set(seen) <= {3}
+    assert not caplog.records
+
+
+def test_cancelled_timers_do_not_pile_up(loop):
+    """Each message has a time-out that is cancelled at once; the largest of them would be kept for its whole time."""
+    kept = [loop.call_later(3600, int) for _ in range(100)]
+    for _ in range(20 * MANY):
+        loop.call_later(3600, int).cancel()
+    assert len(loop._timers) <= 4 * len(kept)
+    assert all(timer.active for timer in kept)
+
+
+def test_timers_set_by_many_threads_all_run(loop):
+    counted = threading.Semaphore(0)
+    threads = [
+        threading.Thread(target=lambda: [loop.call_later(n % 7 * 0.001, counted.release) for n in range(500)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(4 * 500):
+        assert counted.acquire(timeout=PATIENCE)
+
+
+# Sockets
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    yield left, right
+    left.close()
+    right.close()
+
+
+def test_a_watched_socket_is_reported(loop, pair):
+    seen: list[int] = []
+    heard = threading.Event()
+
+    def on_event(events: int) -> None:
+        seen.append(events)
+        loop.unwatch(pair[0])
+        heard.set()
+
+    in_loop(loop, loop.watch, pair[0], READ, on_event)
+    assert not seen
+    in_loop(loop, loop.rewatch, pair[0], WRITE, on_event)
+    assert heard.wait(PATIENCE)
+    assert seen == [WRITE]
+    in_loop(loop, loop.unwatch, pair[0])  # a second time: nothing happens
+
+
+def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
+    """Two sockets are ready at once, and whoever is called first closes the other."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    seen: list[int] = []
+    heard = threading.Event()
+
+    def on_event(own: int) -> None:
+        seen.append(own)
+        for left, _ in pairs:
+            loop.unwatch(left)
+            left.close()
+        heard.set()
+
+    def begin() -> None:
+        for own, (left, right) in enumerate(pairs):
+            right.send(b"x")
+            loop.watch(left, READ, lambda _events, own=own: on_event(own))
+
+    loop.call_soon(begin)
+    assert heard.wait(PATIENCE)
+    in_loop(loop, int)
+    assert len(seen) == 1
+    for _, right in pairs:
+        right.close()
+
+
+def test_an_idle_loop_sleeps(loop):
+    in_loop(loop, int)
+    rounds: list[float | None] = []
+    select = loop._selector.select
+    loop._selector.select = lambda timeout=None: rounds.append(timeout) or select(timeout)  # type: ignore[method-assign]
+    done = threading.Event()
+    loop.call_later(0.05, done.set)
+    assert done.wait(PATIENCE)
+    in_loop(loop, int)
+    assert len(rounds) < 8
+
+
+# Faults
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), MemoryError()])
+def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, caplog, error):
+    def fail() -> None:
+        raise error
+
+    caplog.set_level(logging.ERROR)
+    loop.call_soon(fail)
+    loop.call_later(0.0, fail)
+    assert in_loop(loop, lambda: 3) == 3
+    eventually(loop, lambda: len(caplog.records) == 2)
+    assert all(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+
+
+def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
+    done = threading.Event()
+    names: list[str] = []
+
+    def fail() -> None:
+        names.append(threading.current_thread().name)
+        raise SystemExit
+
+    loop.run_in_worker(fail)
+    eventually(loop, lambda: loop.workers._idle == 1)
+    loop.run_in_worker(lambda: (names.append(threading.current_thread().name), done.set()))
+    assert done.wait(PATIENCE)
+    assert len(set(names)) == 1
+    assert len(caplog.records) == 1
+
+
+# The end
+
+
+def test_stop_is_repeatable_and_makes_the_calls_that_are_due():
+    loop = Loop()
+    seen: list[str] = []
+    loop.call_soon(seen.append, "before the start")
+    loop.start()
+    assert in_loop(loop, lambda: list(seen)) == ["before the start"]
+    loop.call_soon(loop.call_soon, lambda: loop.call_soon(seen.append, "the call of a call"))
+    loop.stop()
+    loop.stop()
+    assert loop.stopped
+    assert not loop.in_loop()
+    assert "the call of a call" in seen
+    loop.call_soon(seen.append, "too late")
+    loop.call_later(0.0, seen.append, "too late")
+    loop.run_in_worker(seen.append, "too late")
+    assert "too late" not in seen
+
+
+def test_a_callback_that_calls_itself_does_not_prevent_the_end():
+    loop = Loop()
+    loop.start()
+
+    def again() -> None:
+        loop.call_soon(again)
+
+    loop.call_soon(again)
+    loop.stop(PATIENCE)
+    assert not loop._thread.is_alive()
+
+
+def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
+    """The system gives the identifier of a thread that has ended to another one."""
+    loop = Loop()
+    loop.start()
+    loop.stop()
+    identifier = loop._thread.ident
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_loop, "threading", SimpleNamespace(get_ident=lambda: identifier))
+        inside = loop.in_loop()
+    assert not inside
+
+
+def test_stop_from_inside():
+    """From a callback, and from a worker, neither of which may wait for itself."""
+    for how in ("call_soon", "run_in_worker"):
+        loop = Loop()
+        loop.start()
+        stopped = threading.Event()
+        getattr(loop, how)(lambda loop=loop, stopped=stopped: (loop.stop(), stopped.set()))
+        assert stopped.wait(PATIENCE)
+        loop._thread.join(PATIENCE)
+        assert not loop._thread.is_alive()
+
+
+def test_stop_before_the_start():
+    loop = Loop()
+    loop.stop()
+    loop.stop()
+    assert loop._waker.fileno() < 0
+
+
+def test_stop_waits_for_a_busy_worker_but_not_for_ever():
+    loop = Loop()
+    loop.start()
+    begun, end = threading.Event(), threading.Event()
+    loop.run_in_worker(lambda: (begun.set(), end.wait(PATIENCE)))
+    assert begun.wait(PATIENCE)
+    start = time.monotonic()
+    loop.stop(0.1)
+    assert time.monotonic() - start < 2
+    end.set()
+
+
+def test_stop_from_many_threads(loop):
+    threads = [threading.Thread(target=loop.stop) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not loop._thread.is_alive()
+
+
+# Lingering
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """A loop that looks for more all the time once something has happened, until it is stopped."""
+    monkeypatch.setattr(event_loop, "LINGER", 10 * PATIENCE)
+    loop = Loop("patient", lingers=True)
+    loop.start()
+    yield loop
+    loop.stop(PATIENCE)
+
+
+def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, monkeypatch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arrived = threading.Semaphore(0)
+        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
+        woken: list[bool] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(patient, "_wake", lambda: woken.append(True))
+            for _ in range(20):
+                ours.send(b"a")
+                assert arrived.acquire(timeout=PATIENCE)
+                done = threading.Event()
+                patient.call_soon(done.set)
+                assert done.wait(PATIENCE)
+        assert not woken
+
+
+def test_where_processors_are_scarce_the_loop_does_not_linger(patient, monkeypatch):
+    """It has given way, and got its next turn late: others have more to do than to answer it."""
+    turns: list[bool] = []
+    monkeypatch.setattr(event_loop, "LINGER", 1e-3)
+    monkeypatch.setattr(event_loop, "LINGER_AGAIN", 10 * PATIENCE)
+    monkeypatch.setattr(event_loop, "_give_way", lambda: (turns.append(True), time.sleep(0.01)))
+    deadline = time.monotonic() + PATIENCE
+    while not turns:
+        in_loop(patient, int)
+        assert time.monotonic() < deadline
+    for _ in range(20):
+        in_loop(patient, int)
+    assert len(turns) == 1
+
+
+def test_a_loop_that_lingers_is_stopped_at_once(patient):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        happened = threading.Event()
+        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
+        ours.send(b"a")
+        assert happened.wait(PATIENCE)
+        patient.stop(PATIENCE)
+        assert not patient._thread.is_alive()
+
+
+# Fork
+
+FORK = """
+import os, socket, sys, threading
+from pyvo.samp.transport.event_loop import READ, Loop
+from pyvo.samp.transport.server import XMLRPCServer
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
+from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
+
+loop = Loop()
+loop.start()
+server = XMLRPCServer(("127.0.0.1", 0), loop, XMLRPCHandler({"echo": lambda text: text}))
+server.start()
+client = XMLRPCClient(f"http://127.0.0.1:{server.port}/")
+assert client.call("echo", "before") == "before"
+child = os.fork()
+if child == 0:
+    client.abandon()
+    loop.abandon()
+    loop.stop()
+    loop.call_soon(print)
+    os._exit(0 if loop.stopped and not loop.in_loop() else 1)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert client.call("echo", "after") == "after"
+assert XMLRPCClient(client.url).call("echo", "new") == "new"
+client.close()
+loop.call_soon(server.stop)
+loop.stop()
+print("fine")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_leaves_its_parent_alone(tmp_path):
+    """It shares the table of watched descriptors with its parent, which must go on being served."""
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "fine\n", done.stderr

@@ -1,0 +1,48 @@
+"""What is known of a connection whose other end is closed."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pyvo.samp.transport.server_connection import left_something_unread
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as other:
+        ours, _ = listener.accept()
+        with ours:
+            ours.settimeout(5)
+            yield ours, other
+
+
+def test_what_was_read(pair: Pair) -> None:
+    ours, other = pair
+    ours.sendall(b"something")
+    assert other.recv(100) == b"something"
+    other.close()
+    assert ours.recv(1) == b""
+    assert not left_something_unread(ours)
+
+
+def test_nothing_was_sent(pair: Pair) -> None:
+    ours, other = pair
+    other.close()
+    assert ours.recv(1) == b""
+    assert not left_something_unread(ours)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
+def test_what_was_sent_to_a_closed_end(pair: Pair) -> None:
+    """Whether the reset has come by then or not."""
+    ours, other = pair
+    other.close()
+    ours.sendall(b"something")
+    assert ours.recv(1) == b""
+    assert left_something_unread(ours)

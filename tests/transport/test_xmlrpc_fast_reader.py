@@ -1,0 +1,368 @@
+"""The short cut through plain documents agrees with the reader that is slow and obvious (R5, R30)."""
+
+from __future__ import annotations
+
+import random
+import time
+import xmlrpc.client
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
+from pyvo.samp.transport import xmlrpc_fast_reader
+from pyvo.samp.transport.xmlrpc_fast_reader import quick_parse
+from pyvo.samp.transport.xmlrpc_reader import read_call
+from pyvo.samp.transport.xmlrpc_strict_reader import Document, XMLError, parse
+from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call, write_value
+
+from ..protocol.strategies import values, values_of
+
+plain_texts = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x7F) | st.sampled_from("\t\n<>&;'\""), max_size=9
+)
+plain_values = values_of(plain_texts.filter(lambda text: "]]>" not in text))
+
+PROLOGS = [
+    "",
+    '<?xml version="1.0"?>',
+    "<?xml version='1.0'?>\n",
+    '<?xml version="1.0" encoding="UTF-8"?>\n',
+    "<?xml version='1.0' encoding='utf-8' ?>",
+    '<?xml version="1.0" encoding="us-ascii"?>',
+]
+
+
+def agree(body: bytes) -> bool:
+    """
+    Hold the short cut to what the whole grammar says; tell whether there was a short cut.
+    """
+    quick = quick_parse(body)
+    assert parse_with_long_texts(body) in (None, quick)
+    if quick is None:
+        return False
+    assert quick == parse(body.decode("ascii"))  # which raises when the document is not right
+    return True
+
+
+def parse_with_long_texts(body: bytes) -> Document | None:
+    """Take the short cut as if all texts of more than five characters were long ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xmlrpc_fast_reader, "_LONG", 5)
+        patch.setattr(xmlrpc_fast_reader, "_FAR_APART", 1)
+        return quick_parse(body)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """Calls and answers as different programs write them: blanks between the tags, strings without a tag."""
+    blanks = draw(st.sampled_from(["", "\n", "\n  ", " ", "\t\n "]))
+    bare = draw(st.booleans())
+
+    def escaped(text: str) -> str:
+        text = text.replace("&", "&amp;").replace("<", "&lt;")
+        return text.replace(">", "&gt;").replace("'", "&apos;") if draw(st.booleans()) else text
+
+    def written(value: SAMPValue) -> list[str]:
+        if isinstance(value, dict):
+            members = [
+                tag
+                for key, item in value.items()
+                for tag in ("<member>", f"<name>{escaped(key)}</name>", *written(item), "</member>")
+            ]
+            return ["<value>", "<struct>", *members, "</struct>", "</value>"]
+        if isinstance(value, list):
+            items = [tag for item in value for tag in written(item)]
+            return ["<value>", "<array>", "<data>", *items, "</data>", "</array>", "</value>"]
+        if bare:
+            return [f"<value>{escaped(value)}</value>"]
+        return ["<value>", f"<string>{escaped(value)}</string>", "</value>"]
+
+    params = draw(st.lists(plain_values, max_size=3))
+    inside = ["<params>", *(tag for value in params for tag in ("<param>", *written(value), "</param>")), "</params>"]
+    if draw(st.booleans()):
+        root = ["<methodCall>", "<methodName>a.b</methodName>", *inside, "</methodCall>"]
+    else:
+        root = ["<methodResponse>", *inside, "</methodResponse>"]
+    return draw(st.sampled_from(PROLOGS)) + blanks.join(root) + blanks
+
+
+@given(documents())
+def test_plain_documents_take_the_short_cut(document: str) -> None:
+    """Whoever wrote them: with blanks or without, with string tags or without."""
+    assert agree(document.encode("ascii"))
+
+
+@given(values)
+def test_our_own_documents(value: Any) -> None:
+    """What has nothing but ASCII in it takes the short cut, the rest is read the long way."""
+    for body in (write_call("a.b", ["k", value, "1"]), write_answer(value)):
+        took_it = agree(body)
+        assert took_it or b"&#" in body
+        assert took_it is (parse_with_long_texts(body) is not None)
+
+
+@given(plain_values)
+def test_documents_of_the_standard_library(value: Any) -> None:
+    assert agree(xmlrpc.client.dumps((value,), "a.b").encode())
+    assert agree(xmlrpc.client.dumps((value,), methodresponse=True).encode())
+
+
+TAGS = [
+    *("methodCall", "methodResponse", "methodName", "params", "param", "value", "string", "array", "data", "struct"),
+    *("member", "name", "fault", "int"),
+]
+PIECES = [
+    *(f"<{tag}>" for tag in TAGS),
+    *(f"</{tag}>" for tag in TAGS),
+    *("<value/>", "<string/>", "<value ", "<!--x-->", "<![CDATA[x]]>", "<?x?>", "<!DOCTYPE x>", "]]>", "<", ">", "&"),
+    *("text", "a.b", " ", "\n", "&lt;", "&amp;lt;", "&#60;", "&x;", "\r", "\x00", "\x01", "\x0b", "é", ""),
+    *("<value><string>", "</string></value>", "<member><name>k</name>", "<param><value>", "</value></param>"),
+    *("<value><struct>", "</struct></value>", "<value><array><data>", "</data></array></value>"),
+    *("<methodCall><methodName>m</methodName><params>", "</params></methodCall>", "</params></methodResponse>"),
+]
+
+
+@settings(max_examples=1000)
+@given(documents(), st.data())
+def test_documents_that_were_tampered_with(document: str, data: st.DataObject) -> None:
+    """Pieces lost, doubled, exchanged or put in at tags: never an answer where the grammar has another one."""
+    cuts = [0] + [place for place, character in enumerate(document) if character in "<>"] + [len(document)]
+    places = st.sampled_from(cuts)
+    for _ in range(data.draw(st.integers(1, 3))):
+        start, end = sorted((data.draw(places), data.draw(places)))
+        new = data.draw(st.sampled_from(PIECES) | st.just(document[start:end] * 2))
+        document = document[:start] + new + document[end:]
+        cuts[:] = [min(place, len(document)) for place in cuts]
+    agree(document.encode())
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_heaps_of_pieces(inside: str) -> None:
+    """Anything between the parameters' tags."""
+    agree(f"<methodCall><methodName>m</methodName><params>{inside}</params></methodCall>".encode())
+    agree(inside.encode())
+
+
+def test_all_small_heaps_of_whole_tokens() -> None:
+    """Every sequence of up to four of the tokens that the short cut knows."""
+    tokens = [
+        *("<value>x</value>", "<param>", "</param>", "<value><struct>", "</struct></value>", "<value><array><data>"),
+        *("</data></array></value>", "<member><name>k</name>", "<member>", "</member>", "<name>k</name>"),
+    ]
+    heaps: list[tuple[str, ...]] = [()]
+    short_cuts = 0
+    for _ in range(4):
+        heaps = [(*heap, token) for heap in heaps for token in tokens]
+        for heap in heaps:
+            inside = "".join(heap)
+            short_cuts += agree(f"<methodResponse><params>{inside}</params></methodResponse>".encode())
+    assert short_cuts == 3  # of a string, an empty map and an empty list
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("<int>1</int>", "<double>1.5</double>", "<string/>", "<!-- --><string>a</string>", "<![CDATA[a]]>"),
+        *("a&#65;b", "a\rb", "é", "<array></array>", "<string a='b'>a</string>", "<string >a</string>"),
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
+    """R5: it has an answer all the same."""
+    body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
+    assert quick_parse(body.encode()) is None
+    call = read_call(body.encode())
+    assert len(call.params) == 1
+    assert list(call.raw) == [None]
+
+
+@pytest.mark.parametrize("value", ["]]>", "a&b", "&x;", "a\x00", "<struct><member></member></struct>"])
+def test_what_is_wrong_has_no_short_cut(value: str) -> None:
+    """XML errors come from one reader alone."""
+    body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
+    assert quick_parse(body.encode()) is None
+    with pytest.raises(XMLError):
+        parse(body)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<methodCall><methodName>m</methodName><params></params></methodResponse>",
+        "<methodResponse><params></params></methodCall>",
+        "<methodResponse><methodName>m</methodName><params></params></methodResponse>",
+        "<methodCall><params></params></methodCall>",
+        "<methodCall><methodName> </methodName><params></params></methodCall>",
+        "<methodCall><methodName></methodName><params></params></methodCall>",
+        "<?xml version='1.0\"?><methodResponse><params></params></methodResponse>",
+        "<?xml version='1.0' encoding='utf-8\"?><methodResponse><params></params></methodResponse>",
+        " <?xml version='1.0'?><methodResponse><params></params></methodResponse>",
+        "<methodResponse><params></params></methodResponse>x",
+    ],
+)
+def test_what_is_wrong_around_the_parameters_has_no_short_cut(document: str) -> None:
+    assert quick_parse(document.encode()) is None
+    with pytest.raises(XMLError):
+        parse(document)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [("a&lt;b", "a<b"), ("a&amp;b", "a&b"), ("\ta.b\n", "a.b"), ("a>b", "a>b")]
+)
+def test_method_names(written: str, name: str) -> None:
+    """Those with a reference in them are so rare that the other reader may have them."""
+    body = f"<methodCall><methodName>{written}</methodName><params></params></methodCall>".encode()
+    assert read_call(body).name == name
+    agree(body)
+
+
+def test_a_deep_value_is_left_to_the_other_reader() -> None:
+    """The limit is drawn at the same level."""
+    value: Any = ""
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    body = write_answer(value)
+    assert agree(body)
+    deeper = body.replace(b"<value><string>", b"<value><array><data><value><string>").replace(
+        b"</string></value>", b"</string></value></data></array></value>"
+    )
+    assert quick_parse(deeper) is None
+    with pytest.raises(XMLError, match="64 levels"):
+        parse(deeper.decode())
+
+
+def test_a_doubled_key_is_left_to_the_other_reader() -> None:
+    body = write_answer({"a": "1", "b": "2"}).replace(b"<name>b", b"<name>a")
+    assert quick_parse(body) is None
+    with pytest.raises(XMLError, match="same key twice"):
+        parse(body.decode())
+
+
+def test_long_documents_are_read_token_by_token() -> None:
+    """Above a million characters, where a list of all tokens would take too much memory."""
+    value: Any = {f"key {number}": [str(number), {"<&>": "x" * 20}] for number in range(10_000)}
+    body = write_call("a.b", [value, "1"])
+    assert len(body) > 1_000_000
+    assert agree(body)
+    assert read_call(body).params == [value, "1"]
+
+
+@given(st.lists(plain_values, min_size=1, max_size=4), documents())
+def test_raw_parameters_are_spliced_verbatim(params: list[Any], document: str) -> None:
+    """What the hub passes on as it came in reads as what was sent."""
+    for body in (write_call("a.b", params), document.encode()):
+        if b"methodCall" not in body:
+            continue
+        call = read_call(body)
+        assert len(call.raw) == len(call.params)
+        for place, value in enumerate(call.params):
+            raw = call.raw[place]
+            assert raw is not None
+            assert bytes(raw) in body
+            assert raw[:7] == b"<value>"
+            assert raw[-8:] == b"</value>"
+            again = read_call(write_call("c.d", ["k", Raw(raw)]))
+            assert again.params == ["k", value]
+            assert again.raw[1] == raw
+            assert xmlrpc.client.loads(write_answer(Raw(raw)))[0][0] == value
+
+
+def test_raw_parameters_are_a_sequence() -> None:
+    raw = read_call(write_call("m", ["a", {"b": "c"}, ["d"]])).raw
+    assert raw[0] == b"<value><string>a</string></value>"
+    assert raw[-1] == raw[2] == b"<value><array><data><value><string>d</string></value></data></array></value>"
+    assert list(raw) == [raw[0], raw[1], raw[2]] == raw[:]
+    assert raw[1:] == [raw[1], raw[2]]
+    for outside in (3, -4):
+        with pytest.raises(IndexError):
+            raw[outside]
+
+
+LONG_TEXTS = ["x" * 70_000, "&<>\"'" * 20_000, "a ]] > b" * 10_000, " \n\t" * 30_000]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS)
+def test_long_texts(text: str) -> None:
+    """They are gone through once, wherever they are, and are what they were."""
+    value = {"list": [text, "short", text + text], text: {"k": text}, "samp.mtype": "a.b"}
+    body = write_call("a.b", ["key", value, "10"])
+    call = read_call(body)
+    assert (call.name, call.params) == ("a.b", ["key", value, "10"])
+    assert call.raw[1] == write_value(value)
+    assert read_call(bytearray(body)).params == call.params
+    short, cut = xmlrpc_fast_reader._cut_out(body)
+    assert len(short) < 2000
+    assert set(cut.values()) == {text, text + text}
+
+
+def test_a_long_text_of_no_plain_kind_is_left_to_the_other_reader() -> None:
+    for spoiled in ("x" * 70_000 + "]]>", "&#65;" * 20_000, "x" * 70_000 + "\x01", "x" * 70_000 + "\r"):
+        body = f"<methodResponse><params><param><value>{spoiled}</value></param></params></methodResponse>".encode()
+        assert quick_parse(body) is None
+    name = "a" * 70_000
+    assert quick_parse(write_call(name, [])) is None
+    assert read_call(write_call(name, [])).name == name
+
+
+def test_no_input_makes_the_short_cut_slow() -> None:
+    """Its time grows with the length of the document and not with the square of it."""
+    size = 300_000
+    whole = write_answer({"a": ["b"] * 10_000})
+    hostile = [
+        b"<methodResponse><params>" + filling * (size // len(filling)) + b"</params></methodResponse>"
+        for filling in (b" ", b"<", b"<value>", b"<param>", b"<member>", b"<param> <value>", b"<value> <string>", b"]]")
+    ]
+    hostile += [
+        b"<value>" + b" " * size,
+        b"<methodResponse> <params>" * (size // 20),
+        b"</params>" * (size // 9),
+        b"<methodResponse><params></params>" + b" " * size + b"x",
+        b"<methodCall>" + b"\n" * size,
+        b"<methodCall><methodName>" + b"a" * size,
+        whole[: -len(whole) // 2],
+        b"<methodResponse><params><param><value>"
+        + b"&amp;lt;" * (size // 8)
+        + b"</value></param></params></methodResponse>",
+    ]
+    for body in hostile:
+        started = time.perf_counter()
+        quick_parse(body)
+        assert time.perf_counter() - started < 0.5
+
+
+def test_random_bytes_in_a_good_document() -> None:
+    """Every document that is a byte away from a good one."""
+    good = write_call("a.b", [{"k": ["v", {"w": "&"}]}, "x"])
+    noise = random.Random(20261123)
+    for place in range(len(good)):
+        for byte in (noise.choice(b"<>/& \n\r\x00\x01;#]a"), noise.randrange(256)):
+            body = good[:place] + bytes([byte]) + good[place + 1 :]
+            if body.isascii():
+                agree(body)
+            else:
+                assert quick_parse(body) is None
+        assert quick_parse(good[:place]) is None
+
+
+@pytest.mark.parametrize("text", ["7", "", "a &amp; b", "&lt;b&gt;", "]]", "x" * 70_000])
+def test_long_lists_of_strings(text: str) -> None:
+    """Half a million row numbers are cut from the document at once, and what is among them is read rightly."""
+    strings = [str(number) for number in range(20_000)]
+    body = write_call("samp.client.receiveCall", ["key", {"samp.params": {"row-list": strings, "url": "u"}}])
+    assert agree(body)
+    assert agree(body.replace(b"<string>777<", f"<string>{text}<".encode()))
+    between = b"777</string></value>8<value><string>"
+    for wrong in (b"777<value/>", b"777</string>", b"<array>", b"&bad;", b"]]>", between):
+        assert not agree(body.replace(b"<string>777<", b"<string>" + wrong + b"<"))
+    for place in (b"<value><array>", b"</array></value>"):
+        assert not agree(body.replace(place, place.replace(b"<value>", b"<value>x").replace(b"</value>", b"x</value>")))
+
+
+def test_a_long_list_deep_in_others_is_left_to_the_other_reader() -> None:
+    """No list is taken out where it may be nested too deep."""
+    body = b"<methodCall><methodName>a</methodName><params><param>%b</param></params></methodCall>"
+    written = b"<value><array><data>" * (MAX_DEPTH + 1) + b"<value><string>1</string></value>" * 20_000
+    assert quick_parse(body % (written + b"</data></array></value>" * (MAX_DEPTH + 1))) is None

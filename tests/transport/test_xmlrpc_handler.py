@@ -1,0 +1,353 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Calls of operations: what is checked before, and what becomes a fault."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import xmlrpc.client
+from typing import Any
+
+import pytest
+
+from pyvo.samp.errors import SAMPClientError, SAMPProxyError, SAMPTransportError, SAMPValueError
+from pyvo.samp.transport.http11 import HTTPError, Request, Response
+from pyvo.samp.transport.server import Connection
+from pyvo.samp.transport.server_connection import Deferred
+from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
+from pyvo.samp.transport.xmlrpc_reader import read_answer
+from pyvo.samp.transport.xmlrpc_writer import Raw, write_call
+
+from .peers import RawClient, eventually, post
+
+FAULTY = SAMPProxyError(7, "not today")
+
+
+class Operations:
+    """Operations with all kinds of parameters and results."""
+
+    def __init__(self) -> None:
+        self.handler: XMLRPCHandler | None = None
+        self.deferred = Deferred()
+        self.calls: list[Any] = []
+
+    def nothing(self) -> str:
+        return ""
+
+    def three(self, text: str, items: list[str], table: dict[str, Any]) -> str:
+        return f"{text} {len(items)} {len(table)}"
+
+    def some(self, text: str, more: str = "x", *rest: Any) -> list[Any]:
+        return [text, more, *rest]
+
+    def two(self, a: str, b: str = "x") -> str:
+        return a + b
+
+    def anything(self, value: Any) -> Any:
+        return value
+
+    def fail(self, how: str) -> str:
+        raise {
+            "fault": FAULTY,
+            "samp": SAMPClientError("no such client"),
+            "value": SAMPValueError("samp.params/x is wrong"),
+            "transport": SAMPTransportError("it is gone"),
+            "bug": KeyError("/home/me/secret"),
+            "control": SAMPProxyError(1, "a\x00b\x1b\ud800"),
+        }[how]
+
+    def result(self, kind: str) -> Any:
+        return {"none": None, "bytes": b"x", "object": object(), "raw": Raw(b"<value><string>raw</string></value>")}[
+            kind
+        ]
+
+    def later(self) -> Deferred:
+        return self.deferred
+
+    def current(self, table: dict[str, Any]) -> str:
+        assert self.handler is not None
+        current = self.handler.current
+        assert current is not None
+        self.calls.append(current)
+        return str(current.method_call.params == [table])
+
+    def stop(self) -> str:
+        raise SystemExit
+
+
+@pytest.fixture
+def operations() -> Operations:
+    return Operations()
+
+
+@pytest.fixture
+def handler(operations: Operations) -> XMLRPCHandler:
+    names = [name for name in vars(Operations) if not name.startswith("_")]
+    operations.handler = XMLRPCHandler({f"test.{name}": getattr(operations, name) for name in names})
+    return operations.handler
+
+
+class NoConnection:
+    """What a handler is given for a connection where no socket is needed."""
+
+
+def ask(handler: XMLRPCHandler, body: bytes) -> Any:
+    """What is answered to a body; a fault is raised."""
+    request = Request("POST", "/", {}, body, True)
+    response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
+    assert isinstance(response, Response)
+    assert (response.status, response.content_type) == (200, "text/xml")
+    return read_answer(response.body)
+
+
+def fault(handler: XMLRPCHandler, method: str, *params: Any) -> str:
+    with pytest.raises(SAMPProxyError) as caught:
+        ask(handler, write_call(method, params))
+    assert handler.current is None
+    return str(caught.value)
+
+
+def test_parameters_and_results(handler):
+    for method, params, result in [
+        ("nothing", (), ""),
+        ("three", ("a", ["b"], {"c": "d"}), "a 1 1"),
+        ("some", ("a",), ["a", "x"]),
+        ("some", ("a", "b", "c", ["d"]), ["a", "b", "c", ["d"]]),
+        ("two", ("a",), "ax"),
+        ("two", ("a", "b"), "ab"),
+        ("anything", ({"a": ["b", {}]},), {"a": ["b", {}]}),
+        ("result", ("raw",), "raw"),
+    ]:
+        assert ask(handler, write_call(f"test.{method}", params)) == result
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "text"),
+    [
+        ("nothing", ("a",), "test.nothing takes 0 parameters, 1 were given"),
+        ("three", (), "test.three takes 3 parameters, 0 were given"),
+        ("three", ("a", [], {}, "d"), "test.three takes 3 parameters, 4 were given"),
+        ("some", (), "test.some takes 1 or more parameters, 0 were given"),
+        ("two", (), "test.two takes 1 to 2 parameters, 0 were given"),
+        ("two", ("a",) * 1000, "test.two takes 1 to 2 parameters, 1000 were given"),
+        ("three", (["a"], [], {}), "Parameter 1 of test.three is a list but must be a string"),
+        ("three", ("a", {}, {}), "Parameter 2 of test.three is a map but must be a list"),
+        ("three", ("a", [], "c"), "Parameter 3 of test.three is a string but must be a map"),
+        ("two", ("a", []), "Parameter 2 of test.two is a list but must be a string"),
+    ],
+)
+def test_too_few_too_many_and_wrongly_typed_parameters(handler, method, params, text):
+    assert fault(handler, f"test.{method}", *params) == text
+
+
+@pytest.mark.parametrize("annotations", [True, False])
+def test_annotations_may_be_types_or_their_names(annotations):
+    def operation(text, table): ...
+
+    operation.__annotations__ = (
+        {"text": str, "table": dict} if annotations else {"text": "str", "table": "dict[str, Any]"}
+    )
+    handler = XMLRPCHandler({"x": operation})
+    assert fault(handler, "x", [], {}) == "Parameter 1 of x is a list but must be a string"
+    assert fault(handler, "x", "", []) == "Parameter 2 of x is a list but must be a map"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x", "test", "Test.nothing", "system.listMethods", "system.methodHelp", "system.multicall", "__init__"],
+)
+def test_there_is_nothing_else(handler, name):
+    """R38: no introspection in particular."""
+    assert "There is no method" in fault(handler, name)
+
+
+def test_the_name_of_a_method_is_not_given_back_at_any_length(handler):
+    assert len(fault(handler, "x" * 100_000)) < 200
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "text"),
+    [
+        ("fault", 7, "not today"),
+        ("samp", 1, "no such client"),
+        ("value", 1, "samp.params/x is wrong"),
+        ("transport", 1, "it is gone"),
+    ],
+)
+def test_errors_that_were_foreseen_become_faults(handler, caplog, how, code, text):
+    with pytest.raises(SAMPProxyError) as caught:
+        ask(handler, write_call("test.fail", [how]))
+    assert (caught.value.faultCode, caught.value.faultString) == (code, text)
+    assert not caplog.records
+
+
+def test_an_error_that_nobody_foresaw_is_logged_and_not_described(handler, caplog):
+    """R38."""
+    caplog.set_level(logging.ERROR)
+    assert fault(handler, "test.fail", "bug") == "Internal error"
+    assert "secret" in caplog.text
+
+
+def test_a_fault_whose_text_cannot_be_written(handler):
+    """It still is an answer that can be read."""
+    assert fault(handler, "test.fail", "control")
+
+
+@pytest.mark.parametrize("kind", ["none", "bytes", "object"])
+def test_a_result_that_cannot_be_written(handler, caplog, kind):
+    assert fault(handler, "test.result", kind)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\0",
+        b"no XML",
+        b"<methodCall>",
+        b"<methodCall></methodCall>",
+        b"<html></html>",
+        b"<methodResponse><params></params></methodResponse>",
+        b"<methodCall><methodName>x</methodName><params><param><value><nil/></value></param></params></methodCall>",
+        b"<methodCall><methodName>x</methodName><params>" + b"<param><value><array><data>" * 10_000,
+        b'<!DOCTYPE a [<!ENTITY b "c">]><methodCall><methodName>&b;</methodName></methodCall>',
+        b'<?xml version="1.0" encoding="utf-16"?><methodCall/>',
+        b"\xff\xfe<\0a\0/\0>\0",
+    ],
+)
+def test_a_body_that_is_no_call_is_a_fault(handler, caplog, body):
+    with pytest.raises(SAMPProxyError):
+        ask(handler, body)
+    assert not caplog.records
+
+
+def test_an_operation_can_look_at_the_call(handler, operations):
+    assert ask(handler, write_call("test.current", [{"a": "b"}])) == "True"
+    (current,) = operations.calls
+    assert current.method_call.name == "test.current"
+    assert isinstance(current.request, Request)
+    assert isinstance(current.connection, NoConnection)
+    assert handler.current is None
+
+
+def deferred_answer(handler: XMLRPCHandler) -> Deferred:
+    answer = handler.handle(Request("POST", "/", {}, write_call("test.later", []), True), NoConnection())  # type: ignore[arg-type]
+    assert isinstance(answer, Deferred)
+    return answer
+
+
+def test_a_deferred_result(handler, operations):
+    answer = deferred_answer(handler)
+    assert answer.state == "waiting"
+    reports: list[bool] = []
+    operations.deferred.on_sent = reports.append  # set after the operation has returned
+    assert operations.deferred.resolve({"a": "b"})
+    assert read_answer(answer.result().body) == {"a": "b"}
+    assert answer.on_sent is not None
+    answer.on_sent(True)
+    assert reports == [True]
+
+
+@pytest.mark.parametrize("error", [FAULTY, KeyError("x")])
+def test_a_deferred_result_that_fails(handler, operations, error):
+    answer = deferred_answer(handler)
+    operations.deferred.fail(error)
+    with pytest.raises(SAMPProxyError) as caught:
+        read_answer(answer.result().body)
+    assert str(caught.value) == ("not today" if error is FAULTY else "Internal error")
+
+
+def test_a_deferred_result_that_cannot_be_written(handler, operations):
+    answer = deferred_answer(handler)
+    operations.deferred.resolve(None)
+    with pytest.raises(SAMPProxyError):
+        read_answer(answer.result().body)
+
+
+def test_a_deferred_result_that_nobody_waits_for(handler, operations):
+    answer = deferred_answer(handler)
+    gone: list[bool] = []
+    operations.deferred.on_cancel(lambda: gone.append(True))
+    assert answer.cancel()
+    assert gone == [True]
+    assert operations.deferred.state == "cancelled"
+    assert not operations.deferred.resolve("x")
+
+
+def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop):
+    """Whoever gave it is told, in the loop's thread, that it was not sent."""
+
+    class Gone:
+        def __init__(self) -> None:
+            self.loop = loop
+
+    names = {"test.later": operations.later}
+    handler = XMLRPCHandler(names)
+    request = Request("POST", "/", {}, write_call("test.later", []), True)
+    answer = handler.handle(request, Gone())  # type: ignore[arg-type]
+    assert isinstance(answer, Deferred)
+    answer.state = "cancelled"  # as it is between the two steps of its cancelling
+    told = threading.Event()
+    reports: list[Any] = []
+    operations.deferred.on_sent = lambda ok: (reports.append((ok, loop.in_loop())), told.set())
+    assert operations.deferred.resolve("x")
+    assert told.wait(10)
+    assert reports == [(False, True)]
+
+
+# HTTP around it
+
+
+@pytest.mark.parametrize("path", ["/", "/RPC2", "/xmlrpc", "/?x", "/RPC2?a=b"])
+def test_paths_that_are_called(handler, path):
+    request = Request("POST", path, {}, write_call("test.nothing", []), True)
+    response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
+    assert isinstance(response, Response)
+    assert read_answer(response.body) == ""
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/x", 404), ("GET", "/", 405), ("OPTIONS", "*", 405)])
+def test_what_is_no_call(handler, method, path, status):
+    response = handler.handle(Request(method, path, {}, b"", True), NoConnection())  # type: ignore[arg-type]
+    assert isinstance(response, Response)
+    assert response.status == status
+
+
+def test_a_subclass_checks_adds_headers_and_answers_other_requests(make_server):
+    class Strict(XMLRPCHandler):
+        def check(self, request: Request, connection: Connection) -> Response | None:
+            return self.fault("go away", request) if "origin" in request.headers else None
+
+        def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
+            return (("X-Server", "strict"),)
+
+        def handle_other(self, request: Request, connection: Connection) -> Response:
+            return Response(200, request.method.encode(), headers=self.headers(request))
+
+    server = make_server(Strict({"echo": lambda text: text}))
+    body = write_call("echo", ["a"])
+    data = post(body, "Origin: http://x") + post(body) + b"PUT / HTTP/1.1\r\n\r\n" + b"POST /x HTTP/1.1\r\n\r\n"
+    with RawClient(server.port, data) as client:
+        answers = [client.answer() for _ in range(4)]
+    assert [answer.headers["x-server"] for answer in answers] == ["strict"] * 4
+    with pytest.raises(SAMPProxyError, match="go away"):
+        read_answer(answers[0].body)
+    assert read_answer(answers[1].body) == "a"
+    assert answers[2].body == b"PUT"
+    assert answers[3].status == 411
+
+
+def test_refusing(handler):
+    response = handler.refuse(HTTPError(413, "too long"))
+    assert (response.status, response.body) == (413, b"too long\n")
+
+
+def test_an_operation_that_ends_the_interpreter_does_not(make_server, loop, handler, caplog):
+    """`sys.exit` in an operation is an error like others, and the server goes on."""
+    server = make_server(handler)
+    body = write_call("test.stop", [])
+    with RawClient(server.port, post(body)) as client:
+        assert client.rest() == b""
+    eventually(loop, lambda: server.connections == 0)
+    with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{server.port}/") as proxy:
+        assert proxy.test.two("a", "b") == "ab"

@@ -1,0 +1,526 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The ways of asking a user: functions, queues, the terminal, a window."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import select
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyvo.samp.web_profile import consent_prompts
+from pyvo.samp.web_profile.consent import Answer, Question, Ticket
+from pyvo.samp.web_profile.consent_prompts import WebProfileDialog, make_asker
+
+ORIGIN = "https://sky.example"
+DETAILS = {"samp.name": "Sky page", "author": "me"}
+PEER = ("127.0.0.1", 999)
+
+
+def make_ticket(origin: str = ORIGIN) -> Ticket:
+    return Ticket(Question("Sky page", origin, DETAILS, PEER), lambda _answer: None)
+
+
+def ask_in_thread(asker, ticket):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(asker.ask(ticket)), daemon=True)
+    thread.start()
+    return thread, answers
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (True, Answer.ONCE),
+        ("once", Answer.ONCE),
+        ("always", Answer.ALWAYS),
+        (Answer.ALWAYS, Answer.ALWAYS),
+        (False, Answer.DENY),
+        (None, Answer.DENY),
+        ("no", Answer.DENY),
+        ("yes of course", Answer.DENY),
+        (1, Answer.DENY),
+        (np.bool_(True), Answer.ONCE),
+        (np.bool_(False), Answer.DENY),
+        (np.int64(1), Answer.DENY),
+    ],
+)
+def test_a_function_decides(said, answer):
+    calls = []
+    assert make_asker(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is answer
+    assert calls == [("Sky page", DETAILS, PEER, ORIGIN)]
+
+
+def test_a_function_of_two_arguments():
+    assert make_asker(lambda name, origin: (name, origin) == ("Sky page", ORIGIN)).ask(make_ticket()) is Answer.ONCE
+
+
+def test_deny_denies():
+    assert make_asker("deny").ask(make_ticket()) is Answer.DENY
+
+
+def test_nonsense_is_told_at_once():
+    with pytest.raises(ValueError, match="'terminal', 'tk', 'deny'"):
+        make_asker("gtk")
+    with pytest.raises(TypeError, match="instance"):
+        make_asker(WebProfileDialog)
+    with pytest.raises(TypeError, match="samp_name"):
+        make_asker(lambda: True)
+    for dialog in (42, True, object(), ["tk"]):
+        with pytest.raises(TypeError, match="is no way of asking"):
+            make_asker(dialog)
+
+
+class Dialog(WebProfileDialog):
+    def __init__(self):  # as existing programs do: without a call of the base class
+        self.shown = []
+
+    def show_dialog(self, samp_name, details, client, origin):
+        self.shown.append((samp_name, details, client, origin))
+
+
+def wait_for(condition):
+    """Wait until something that another thread does has happened."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        threading.Event().wait(0.005)
+
+
+def test_an_upstream_dialog():
+    dialog = Dialog()
+    dialog.handle_queue()  # before it has been given to a hub
+    asker = make_asker(dialog)
+    dialog.handle_queue()
+    assert dialog.shown == []
+    for decide, answer in ((dialog.consent, Answer.ONCE), (dialog.reject, Answer.DENY)):
+        thread, answers = ask_in_thread(asker, make_ticket())
+        wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+        assert dialog.shown.pop() == ("Sky page", DETAILS, PEER, ORIGIN)
+        decide()
+        thread.join(5)
+        assert answers == [answer]
+
+
+def test_a_second_click_does_not_let_the_next_page_in():
+    dialog = Dialog()
+    asker = make_asker(dialog)
+    dialog.consent()  # twice clicked, and nothing was asked
+    thread, answers = ask_in_thread(asker, make_ticket())
+    wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+    assert answers == []
+    dialog.reject()
+    thread.join(5)
+    assert answers == [Answer.DENY]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
+    """The question is in the dialog's queue, but nobody has seen it yet."""
+    dialog = Dialog()
+    asker = make_asker(dialog)
+    first, answers = ask_in_thread(asker, make_ticket())
+    wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+    dialog.consent()
+    first.join(5)
+    assert answers == [Answer.ONCE]
+    second, answers = ask_in_thread(asker, make_ticket("https://evil.example"))
+    wait_for(lambda: not dialog.queue_request.empty())
+    dialog.queue_result.put(True)
+    if taken:
+        dialog.handle_queue()
+        assert dialog.shown[-1][-1] == "https://evil.example"
+    second.join(0.1)
+    assert answers == []
+    dialog.handle_queue()
+    dialog.reject()
+    second.join(5)
+    assert answers == [Answer.DENY]
+
+
+def test_a_dialog_that_cannot_be_shown_refuses():
+    class Broken(WebProfileDialog):
+        def show_dialog(self, *_):
+            raise RuntimeError("no window today")
+
+    dialog = Broken()
+    asker = make_asker(dialog)
+    for _ in range(2):
+        thread, answers = ask_in_thread(asker, make_ticket())
+        wait_for(lambda: not dialog.queue_request.empty())
+        with pytest.raises(RuntimeError, match="no window today"):
+            dialog.handle_queue()
+        thread.join(5)
+        assert answers == [Answer.DENY]
+
+
+def test_a_question_that_was_not_shown_yet_is_taken_back():
+    dialog = Dialog()
+    ticket = make_ticket()
+    thread, answers = ask_in_thread(make_asker(dialog), ticket)
+    wait_for(lambda: not dialog.queue_request.empty())
+    ticket.withdraw()
+    thread.join(5)
+    dialog.handle_queue()
+    assert dialog.shown == []
+    assert answers == [Answer.DENY]
+
+
+def test_a_question_that_is_shown_ends_with_the_hub():
+    dialog = Dialog()
+    asker = make_asker(dialog)
+    thread, answers = ask_in_thread(asker, make_ticket())
+    wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
+    asker.close()
+    thread.join(5)
+    assert answers == [Answer.DENY]
+
+
+def test_any_object_that_is_given_the_two_queues():
+    class Plain:
+        pass
+
+    plain = Plain()
+    thread, answers = ask_in_thread(make_asker(plain), make_ticket())
+    assert plain.queue_request.get(timeout=5) == (DETAILS, PEER, ORIGIN)
+    plain.queue_result.put(True)
+    thread.join(5)
+    assert answers == [Answer.ONCE]
+
+
+def test_a_dialog_must_show_something():
+    with pytest.raises(NotImplementedError, match="show_dialog"):
+        WebProfileDialog().show_dialog("n", {}, PEER, "o")
+
+
+# The terminal
+
+
+def test_without_a_terminal_the_answer_is_no(caplog):
+    assert make_asker(None).ask(make_ticket()) is Answer.DENY
+    assert "no terminal" in caplog.text
+
+
+def test_a_notebook_asks_by_its_own_input(monkeypatch):
+    asked = []
+    monkeypatch.setattr(builtins, "input", lambda prompt: (asked.append(prompt), "A ")[1])
+    assert make_asker("terminal").ask(make_ticket()) is Answer.ALWAYS
+    assert "Sky page" in asked[0]
+    assert ORIGIN in asked[0]
+    assert make_asker("terminal").ask(make_ticket("null")) is Answer.ONCE
+    assert "[a]" not in asked[1]
+
+
+def test_a_notebook_that_takes_no_input_refuses(monkeypatch):
+    def no_input(_prompt):
+        raise RuntimeError("raw_input was called, but this frontend does not support input requests.")
+
+    monkeypatch.setattr(builtins, "input", no_input)
+    assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+
+
+def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, caplog):
+    """Since Python 3.13 the prompt has an ``input`` of its own, which no other thread may call."""
+
+    class Reader:
+        def input(self, _prompt=""):
+            raise AssertionError("must not be called")
+
+    Reader.input.__module__ = "_pyrepl.readline"
+    monkeypatch.setattr(builtins, "input", Reader().input)
+    assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+    assert "PYTHON_BASIC_REPL=1" in caplog.text
+
+
+SCRIPT = """
+    import sys, threading
+    from pyvo.samp.web_profile.consent import Question, Ticket
+    from pyvo.samp.web_profile.consent_prompts import make_asker
+
+    ticket = Ticket(Question("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
+    if "gone" in sys.argv:
+        threading.Timer(0.5, ticket.withdraw).start()
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(make_asker(None).ask(ticket)))
+    thread.start()
+    thread.join()
+    print("ANSWER", answers[0].value)
+"""
+
+needs_pty = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
+
+
+class OnTerminal:
+    """A process at a terminal of its own."""
+
+    def __init__(self, *command: str) -> None:
+        import pty
+
+        root = Path(__file__).parents[2]
+        pid, self.descriptor = pty.fork()
+        if pid == 0:  # in the child, whose input and output are the terminal
+            os.execvpe(command[0], command, {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm"})
+        self.pid = pid
+        self.seen = ""
+
+    def until(self, text: str, patience: float = 30.0) -> str:
+        deadline = time.monotonic() + patience
+        while text not in self.seen:
+            ready = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]
+            assert ready, f"{text!r} does not come after {self.seen!r}"
+            try:
+                data = os.read(self.descriptor, 4096)
+            except OSError:
+                data = b""
+            assert data, f"ended without {text!r}: {self.seen!r}"
+            self.seen += data.decode(errors="replace")
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def shows(self, text: str) -> bool:
+        """Whether it comes within a second."""
+        try:
+            self.until(text, 1.0)
+        except AssertionError:
+            return False
+        return True
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def on_terminal():
+    opened = []
+
+    def start(*command):
+        opened.append(OnTerminal(*command))
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.close()
+
+
+@needs_pty
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("y\n", "once"),
+        ("Always\n", "always"),
+        ("n\n", "deny"),
+        ("\n", "deny"),
+        ("\x04", "deny"),
+        ("maybe\n|y\n", "once"),
+        ("yse\n|\n", "deny"),
+        ("maybe\n|maybe\n", "deny"),
+    ],
+)
+def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
+    terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT))
+    shown = terminal.until("[n] no: ")
+    assert "Sky page" in shown
+    assert ORIGIN in shown
+    first, _, second = typed.partition("|")
+    terminal.type(first)
+    if second:
+        terminal.until("Please answer y or n: ")
+        terminal.type(second)
+    terminal.until(f"ANSWER {answer}")
+
+
+@needs_pty
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_terminal_gives_up_when_the_page_goes_away(on_terminal):
+    terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
+    terminal.until("[n] no: ")
+    terminal.until("withdrawn")
+    terminal.until("ANSWER deny")
+
+
+@needs_pty
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_terminal, tmp_path):
+    script = tmp_path / "ask.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    terminal = on_terminal("/bin/sh", "-c", f"set -m; {sys.executable} {script} & wait; echo DONE")
+    terminal.until("ANSWER deny")
+    terminal.until("DONE")
+
+
+@needs_pty
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_question_waits_behind_a_python_prompt(on_terminal, tmp_path):
+    script = tmp_path / "ask.py"
+    start = textwrap.dedent(SCRIPT).partition("thread.start()")[0]
+    script.write_text(start + "threading.Timer(1, thread.start).start()")
+    terminal = on_terminal(sys.executable, "-i", str(script))
+    terminal.until("press Return")
+    while not terminal.shows("[n] no: "):
+        terminal.type("\n")
+    terminal.type("y\n")
+    terminal.until(">>> ")
+    terminal.type("thread.join(); print(*answers)\n")
+    terminal.until("Answer.ONCE")
+
+
+@needs_pty
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_ipython_puts_its_prompt_aside(on_terminal):
+    python = _python_with_ipython()
+    if python is None:
+        pytest.skip("IPython is not installed")
+    code = textwrap.dedent(SCRIPT).partition("thread.start()")[0] + "threading.Timer(2, thread.start).start()"
+    terminal = on_terminal(python, "-m", "IPython", "--no-banner", "-i", "-c", code)
+    terminal.until("[n] no: ")
+    terminal.type("y\n")
+    terminal.until("In [")
+    terminal.type("thread.join(); print(*answers)\r")
+    terminal.until("Answer.ONCE")
+
+
+def _python_with_ipython() -> str | None:
+    for python in (sys.executable, os.environ.get("SAMP_TEST_IPYTHON", "")):
+        if (
+            python
+            and subprocess.run([python, "-c", "import IPython"], capture_output=True, check=False).returncode == 0
+        ):
+            return python
+    return None
+
+
+# The window
+
+
+@pytest.fixture
+def screen(monkeypatch, tmp_path):
+    """An X server of our own."""
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("Xvfb or xdotool is not installed")
+    pytest.importorskip("tkinter")
+    # -displayfd makes the server find a free display and say which: tests run in parallel
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with server:
+        assert server.stdout is not None
+        monkeypatch.setenv("DISPLAY", ":" + server.stdout.readline().decode().strip())
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        yield
+        server.terminate()
+
+
+def find_window() -> str:
+    found = subprocess.run(
+        ["xdotool", "search", "--sync", "--onlyvisible", "--name", "asks to join SAMP"],
+        capture_output=True, check=True, timeout=20, text=True,
+    )  # fmt: skip
+    return found.stdout.split()[0]
+
+
+def press(*keys: str) -> None:
+    subprocess.run(["xdotool", "key", "--delay", "60", *keys], check=True, timeout=10)
+
+
+def open_window(origin: str = ORIGIN):
+    ticket = make_ticket(origin)
+    thread, answers = ask_in_thread(make_asker("tk"), ticket)
+    window = find_window()
+    threading.Event().wait(1.2)  # the buttons are dead at first, which is on purpose
+    subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
+    return ticket, thread, answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("origin", "keys", "answer"),
+    [
+        (ORIGIN, ["Tab", "Tab", "space"], Answer.ONCE),
+        (ORIGIN, ["Tab", "Return"], Answer.ALWAYS),
+        (ORIGIN, ["Return"], Answer.DENY),
+        (ORIGIN, ["Escape"], Answer.DENY),
+        ("null", ["Tab", "Return"], Answer.ONCE),
+    ],
+)
+def test_the_window_answers(screen, origin, keys, answer):
+    _ticket, thread, answers = open_window(origin)
+    press(*keys)
+    thread.join(10)
+    assert answers == [answer]
+
+
+@pytest.mark.slow
+def test_the_window_goes_when_the_page_goes(screen):
+    ticket, thread, answers = open_window()
+    ticket.withdraw()
+    thread.join(10)
+    assert answers == [Answer.DENY]
+
+
+@pytest.mark.slow
+def test_typing_into_a_window_that_pops_up_is_no_consent(screen):
+    ticket = make_ticket()
+    thread, answers = ask_in_thread(make_asker("tk"), ticket)
+    window = find_window()
+    subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
+    press("Tab", "Tab", "space", "Return", "y")
+    assert answers in ([], [Answer.DENY])
+    ticket.withdraw()
+    thread.join(10)
+    assert answers == [Answer.DENY]
+
+
+@pytest.mark.slow
+def test_the_window_closes_with_its_hub(screen):
+    window = subprocess.Popen(
+        [sys.executable, "-m", "pyvo.samp.web_profile.consent_tk"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    with window:
+        assert window.stdin is not None
+        window.stdin.write(consent_prompts._as_json(make_ticket().question) + b"\n")
+        window.stdin.flush()
+        find_window()
+        window.stdin.close()
+        assert window.wait(10) == 1
+
+
+def test_without_tkinter_the_window_says_so():
+    script = Path(consent_prompts.__file__).with_name("consent_tk.py")
+    code = f"import runpy, sys; sys.modules['tkinter'] = None; runpy.run_path({str(script)!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"{}\n", capture_output=True, check=False, timeout=20
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (b"no window: tkinter is not installed", b"")
+
+
+@pytest.mark.parametrize("executable", ["", None, "/nonexistent/python", "/"])
+def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
+    """An application that embeds Python may have no such thing."""
+    monkeypatch.setattr(sys, "executable", executable)
+    assert make_asker("tk").ask(make_ticket()) is Answer.DENY
+    assert "Sky page is refused" in caplog.text
+
+
+@pytest.mark.slow
+def test_without_a_display_the_answer_is_no(monkeypatch, caplog):
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert make_asker("tk").ask(make_ticket()) is Answer.DENY
+    assert "no window" in caplog.text

@@ -1,0 +1,209 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Which URLs a web client may have fetched for it (R46)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyvo.samp.web_profile import url_permissions
+from pyvo.samp.web_profile.url_permissions import UrlBook, keys_in, local_path, url_key, urls_in
+
+
+@pytest.fixture
+def book():
+    book = UrlBook()
+    book.open("page")
+    book.open("other")
+    return book
+
+
+def load(url):
+    return {"samp.mtype": "table.load.votable", "samp.params": {"url": url, "name": "a table"}}
+
+
+def test_only_what_a_program_mentioned_to_this_client_is_allowed(book):
+    """R46."""
+    book.note_program("page", load("http://127.0.0.1:2525/dynamic/1"))
+    assert book.find("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
+    assert book.find("other", "http://127.0.0.1:2525/dynamic/1") is None
+    assert book.find("nobody", "http://127.0.0.1:2525/dynamic/1") is None
+    for target in (
+        "file:///etc/passwd",
+        "http://127.0.0.1:2525/dynamic/2",
+        "http://127.0.0.1:2525/dynamic/1/../../secret",
+        "http://127.0.0.1:2526/dynamic/1",
+        "https://127.0.0.1:2525/dynamic/1",
+        "http://127.0.0.1:2525@evil.example/dynamic/1",
+        "",
+        "http:",
+        "nonsense",
+        "http://[::1",
+        "http://h:port/",
+    ):
+        assert book.find("page", target) is None
+
+
+def test_a_client_that_has_left_is_allowed_nothing(book):
+    book.note_program("page", load("http://h/x"))
+    book.close("page")
+    book.note_program("page", load("http://h/x"))
+    assert book.find("page", "http://h/x") is None
+
+
+@pytest.mark.parametrize(
+    ("mentioned", "asked"),
+    [
+        ("http://h/a b.vot", "http://h/a%20b.vot"),
+        ("http://h/q?a=1&b=%41", "http://h/q?a=1&b=%41"),
+        ("http://h/q?a=1&b=%41", "http%3A%2F%2Fh%2Fq%3Fa%3D1%26b%3D%2541"),
+        ("http://h/caf\u00e9", "http://h/caf%C3%A9"),
+        ("http://H:80", "http://h/"),
+        ("HTTP://h/x#part", "http://h/x"),
+        ("file:///tmp/a b.vot", "file:///tmp/a%20b.vot"),
+        ("file:/tmp/x", "file:///tmp/x"),
+        ("file://localhost//tmp/x", "file:///tmp/x"),
+        ("file:///tmp/x?y", "file:///tmp/x?y"),
+        ("file:///tmp/50%25", "file%3A%2F%2F%2Ftmp%2F50%2525"),
+    ],
+)
+def test_ways_to_write_one_url(book, mentioned, asked):
+    """R46, R48: raw, or percent-encoded as a whole."""
+    book.note_program("page", load(mentioned))
+    assert book.find("page", asked) == mentioned
+
+
+@pytest.mark.parametrize(
+    "echo",
+    ["file:///home/me/.netrc", "file:/home/me/.netrc", "file:///home/me/x/../.netrc", "file:///home/me/%2Enetrc"],
+)
+def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(book, echo):
+    """R46: the oldest trick is to have a program answer "cannot open file:///home/me/.netrc"."""
+    book.note_page("page", keys_in(load("file:///home/me/.netrc")))
+    book.note_program("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
+    book.note_program("other", load(echo))
+    assert book.find("page", echo) is None
+    assert book.find("other", echo) is None
+
+
+def test_a_page_that_repeats_what_a_program_said_changes_nothing(book):
+    book.note_program("page", load("http://h/x"))
+    book.note_page("page", keys_in(load("http://h/x")))
+    book.note_program("other", load("http://h/x"))
+    assert book.find("page", "http://h/x")
+    assert book.find("other", "http://h/x")
+
+
+def test_a_url_within_a_text_is_not_mentioned(book):
+    book.note_program("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
+    book.note_program("page", {"text": "file:///etc/passwd cannot be opened"})
+    assert book.find("page", "file:///etc/passwd") is None
+
+
+def test_only_values_are_searched_and_at_any_depth():
+    value = {"http://key/": ["x", {"u": " file:/a ", "v": ["HTTPS://b", "ftp://c", "/d", "javascript:e"]}]}
+    assert sorted(urls_in(value)) == ["HTTPS://b", "file:/a"]
+    assert list(urls_in("http://h/" + "x" * 9000)) == []
+
+
+def test_the_latest_urls_are_remembered(book, monkeypatch):
+    monkeypatch.setattr(url_permissions, "MAX_URLS", 3)
+    for number in range(4):
+        book.note_program("page", load(f"http://h/{number}"))
+        book.note_program("page", load("http://h/0"))
+    assert book.find("page", "http://h/0")
+    assert book.find("page", "http://h/1") is None
+    assert book.find("page", "http://h/3")
+
+
+def test_a_flood_of_mentions_closes_the_book(book, monkeypatch):
+    """A page cannot have its mentions forgotten by making more of them."""
+    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
+    book.note_program("page", load("http://h/old"))
+    for number in range(100):
+        keys = keys_in(load(f"file:///{number}"))
+        assert book.has_room("page", keys) == (number < 10)
+        if book.has_room("page", keys):
+            book.note_page("page", keys)
+    book.note_program("page", load("file:///5"))
+    book.note_program("page", load("file:///50"))
+    book.note_program("page", load("http://h/old"))
+    assert book.find("page", "file:///5") is None
+    assert book.find("page", "file:///50") is None
+    assert book.find("page", "http://h/old")
+
+
+def test_a_flood_of_mentions_closes_the_book_for_pages_of_that_origin_alone(book, monkeypatch):
+    """Nobody can have the translation of URLs ended for others, and none of them starts anew by registering again."""
+    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
+    book.open("evil", "https://evil.example")
+    book.note_page("evil", keys_in([f"http://h/{number}" for number in range(10)]))
+    book.close("evil")
+    book.open("evil again", "https://evil.example")
+    assert not book.has_room("evil again", keys_in(load("http://h/new")))
+    assert book.has_room("evil again", keys_in(load("http://h/3")))
+    assert book.has_room("page", keys_in(load("http://h/new")))
+    for client in ("evil again", "page"):
+        book.note_program(client, load("http://h/data"))
+    assert book.find("evil again", "http://h/data") is None
+    assert book.find("page", "http://h/data")
+
+
+def test_programs_may_mention_any_number(book, monkeypatch):
+    monkeypatch.setattr(url_permissions, "MAX_FIRSTS", 10)
+    for number in range(100):
+        book.note_program("page", load(f"http://h/{number}"))
+    assert book.find("page", "http://h/0")
+    assert book.find("page", "http://h/99")
+    assert len(book._first_from_programs) == 10
+    book.note_page("other", keys_in(load("http://h/99")))
+    book.note_program("other", load("http://h/99"))
+    assert book.find("other", "http://h/99")
+
+
+def test_more_urls_than_may_be_are_not_even_counted(book, monkeypatch):
+    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
+    keys = keys_in([f"http://h/{number}" for number in range(1000)])
+    assert len(keys) == 11
+    assert not book.has_room("page", keys)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///tmp/x", "/tmp/x"),
+        ("file:/tmp/x", "/tmp/x"),
+        ("FILE://LOCALHOST/tmp/x%20y", "/tmp/x y"),
+        ("file://localhost//tmp/x", "/tmp/x"),
+        ("file:////server/share", "/server/share"),
+        ("file://server/share", None),
+        ("http://localhost/x", None),
+        ("file:x", None),
+        ("", None),
+        ("//[", None),
+    ],
+)
+def test_paths_of_file_urls(url, path):
+    assert local_path(url) == path
+
+
+@given(st.text())
+def test_any_text_has_a_key_or_none(text):
+    for prefix in ("", "http://", "file:", "http://h/", "file:///"):
+        key = url_key(prefix + text)
+        assert key is None or isinstance(key, str)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_encoding_a_url_as_a_whole_names_the_same(text):
+    """R48."""
+    from urllib.parse import quote
+
+    book = UrlBook()
+    book.open("page")
+    url = "http://host/" + quote(text)
+    book.note_program("page", [url])
+    if list(urls_in([url])):
+        assert book.find("page", url) == url
+        assert book.find("page", quote(url, safe="")) == url
