@@ -33,7 +33,7 @@ def test_beside_a_running_hub(hub: SAMPHubServer) -> None:
 
 
 def test_table_is_the_same_each_time() -> None:
-    assert demo.differences(demo.make_table(), demo.make_table()) == []
+    assert demo.compare_tables(demo.make_table(), demo.make_table()) == []
 
 
 def spoil_value(table: Table) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp.ordered_dispatcher import Dispatcher
+from pyvo.samp.ordered_dispatcher import OrderedDispatcher
 from tests.broker.clockwork import Clock
 
 
@@ -20,7 +20,7 @@ class Bench:
         self.clock = Clock()
         self.started: list[object] = []
         self.at_work: dict[object, Callable[[], None]] = {}
-        self.dispatcher: Dispatcher[object] = Dispatcher(
+        self.dispatcher: OrderedDispatcher[object] = OrderedDispatcher(
             self.start, self.clock.call_later, grace=grace, beside=beside, clock=self.clock
         )
 
@@ -122,7 +122,7 @@ def test_no_recursion_when_done_at_once() -> None:
             dispatcher.put(item + 1)
         done()
 
-    dispatcher: Dispatcher[int] = Dispatcher(start, clock.call_later, clock=clock)
+    dispatcher: OrderedDispatcher[int] = OrderedDispatcher(start, clock.call_later, clock=clock)
     dispatcher.put(0)
     assert seen == list(range(20_001))
 
@@ -152,7 +152,7 @@ def test_an_item_that_cannot_be_started_is_done(caplog: pytest.LogCaptureFixture
         seen.append(item)
         done()
 
-    dispatcher: Dispatcher[int] = Dispatcher(start, clock.call_later, clock=clock)
+    dispatcher: OrderedDispatcher[int] = OrderedDispatcher(start, clock.call_later, clock=clock)
     with caplog.at_level(logging.ERROR):
         for item in range(3):
             dispatcher.put(item)

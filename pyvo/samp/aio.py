@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from .client.handlers import is_coroutine_function
 from .client.received_calls import in_same_call
 from .errors import SAMPClientError, SAMPTimeoutError
-from .exchange.typed_handlers import respond_with
+from .exchange.typed_handlers import make_typed_handler
 from .integrated_client import SAMPIntegratedClient
-from .protocol.timeouts import seconds_of
-from .transport.worker_pool import Workers
+from .protocol.timeouts import parse_timeout
+from .transport.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from .exchange.client_list import ClientInfo, Clients
@@ -84,7 +84,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
         loop, news = self._client._loop, self._news
         assert loop is not None
-        queue.on_news = partial(_tell, loop, news)  # not of self: who lets go of that lets go of the queue
+        queue.on_item = partial(_tell, loop, news)  # not of self: who lets go of that lets go of the queue
         return queue
 
     async def __anext__(self) -> Any:
@@ -93,7 +93,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         assert queue is not None
         while True:
             self._news.clear()
-            item = queue.get_ready()
+            item = queue.get_nowait()
             if item is not None:
                 return item
             if queue.ended:
@@ -168,10 +168,10 @@ class AsyncSAMPClient:
         self.client = SAMPIntegratedClient(*args, **kwargs, dispatch=self._dispatch)
         self._how: dict[str, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._workers: Workers | None = None
+        self._workers: WorkerPool | None = None
         self._tasks: set[Any] = set()
-        self._turn = threading.Event()  # set when the last connect or disconnect that was asked for is done
-        self._turn.set()
+        self._last_operation = threading.Event()  # set when the last connect or disconnect that was asked for is done
+        self._last_operation.set()
 
     # Coming and going
 
@@ -186,17 +186,17 @@ class AsyncSAMPClient:
         """
         self._loop = asyncio.get_running_loop()
         if self._workers is None:
-            self._workers = Workers("samp-async")
+            self._workers = WorkerPool("samp-async")
         was_connected = self.client.is_connected
         try:
-            await self._run(self._in_turn(self.client.connect), *args, **kwargs)
+            await self._run(self._serialized(self.client.connect), *args, **kwargs)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and not was_connected:
                 # nobody is there to disconnect what will be connected
-                self._workers.submit(self._in_turn(self.client.disconnect))
-                self._end_workers()
+                self._workers.submit(self._serialized(self.client.disconnect))
+                self._stop_workers()
             elif not self.client.is_connected:
-                self._end_workers()
+                self._stop_workers()
             raise
 
     async def disconnect(self) -> None:
@@ -204,13 +204,13 @@ class AsyncSAMPClient:
         for task in list(self._tasks):
             task.cancel()
         if self._workers is not None:
-            await asyncio.shield(self._run(self._in_turn(self.client.disconnect)))
-            self._end_workers()
+            await asyncio.shield(self._run(self._serialized(self.client.disconnect)))
+            self._stop_workers()
 
-    def _in_turn(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _serialized(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Have a function wait, in its thread, until what was asked for before is done; it has to be called."""
-        before = self._turn
-        after = self._turn = threading.Event()
+        before = self._last_operation
+        after = self._last_operation = threading.Event()
 
         def work(*args: Any, **kwargs: Any) -> Any:
             before.wait()
@@ -221,7 +221,7 @@ class AsyncSAMPClient:
 
         return work
 
-    def _end_workers(self) -> None:
+    def _stop_workers(self) -> None:
         workers, self._workers = self._workers, None
         if workers is not None:
             workers.stop(0.0)
@@ -262,7 +262,7 @@ class AsyncSAMPClient:
     async def clients(self) -> Clients:
         """Tell who is there; the list stays up to date."""
         clients = self.client.clients
-        await self._run(clients.follow)
+        await self._run(clients.subscribe)
         return clients
 
     async def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
@@ -314,7 +314,7 @@ class AsyncSAMPClient:
         mtype, timeout
             As of `SAMPIntegratedClient.receive`.
         """
-        seconds = seconds_of(timeout)
+        seconds = parse_timeout(timeout)
         incoming = AsyncIncoming(self, (mtype,), 1, 1)
         try:
             return await asyncio.wait_for(anext(incoming), max(0.0, seconds) if seconds else None)
@@ -352,7 +352,7 @@ class AsyncSAMPClient:
 
         def bind(function: Function) -> Function:
             run = self._run_coroutine if is_coroutine_function(function) else self._run_handler
-            self.client.bind_receive_message(mtype, respond_with(self.client._bench, function, run))
+            self.client.bind_receive_message(mtype, make_typed_handler(self.client._bench, function, run))
             return function
 
         return bind
@@ -371,9 +371,9 @@ class AsyncSAMPClient:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # it belongs to the one who awaits it
-                _settle(loop, future, future.set_exception, error)
+                _set_future(loop, future, future.set_exception, error)
             else:
-                _settle(loop, future, future.set_result, result)
+                _set_future(loop, future, future.set_result, result)
 
         self._workers.submit(work)
         return await future
@@ -407,7 +407,7 @@ class AsyncSAMPClient:
             self._tasks.discard(task)
 
 
-def _settle(
+def _set_future(
     loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], settle: Callable[[Any], object], value: Any
 ) -> None:
     def give() -> None:

@@ -28,32 +28,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .broker import Broker, Delivery
 from .errors import SAMPHubError
-from .lockfile_writer import default_lockfile, holds, private_lockfile, remove_lockfile, write_lockfile
-from .process_events import Latch, forget_in_child, signals_end_in_order
+from .lockfile_writer import default_lockfile, multi_hub_lockfile, owns_lockfile, remove_lockfile, write_lockfile
+from .process_events import SignalSafeEvent, register_after_fork, signals_as_exit
 from .protocol import subtypes
 from .standard_profile.profile import StandardProfile
-from .transport.event_loop import Loop, Timer
-from .transport.urls import checked_port
-from .web_profile.consent_prompts import WebProfileDialog, make_asker
+from .transport.event_loop import EventLoop, Timer
+from .transport.urls import validate_port
+from .web_profile.consent_prompts import WebProfileDialog, make_prompt
 
 if TYPE_CHECKING:
     from .web_profile.profile import WebProfile
 
-__all__ = ["HubSession", "SAMPHubServer", "SessionOptions", "WebProfileDialog"]
+__all__ = ["HubOptions", "RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds that clients have to take what is on its way to them when the hub stops.
-FAREWELL_TIME = 0.8
+DRAIN_TIMEOUT = 0.8
 #: Seconds that the hub's threads have to end. Together with the above well below two seconds.
-ENDING_TIME = 0.6
+JOIN_TIMEOUT = 0.6
 #: Seconds between two looks at whether the lockfile is still there.
-LOOK_EVERY = 60.0
+LOCKFILE_CHECK_INTERVAL = 60.0
 
 PROFILE_VERSION = "1.3"
 
 
-class SessionOptions(NamedTuple):
+class HubOptions(NamedTuple):
     """What one life of a hub needs to know; the meanings are those of `SAMPHubServer`."""
 
     hub_id: str
@@ -64,10 +64,10 @@ class SessionOptions(NamedTuple):
     timeout: float
     client_timeout: float
     #: Makes the Web Profile's server; None where it is not wanted.
-    make_web_profile: Callable[[Broker, Loop], WebProfile | None] | None
+    make_web_profile: Callable[[Broker, EventLoop], WebProfile | None] | None
 
 
-class HubSession:
+class RunningHub:
     """
     A hub that runs.
 
@@ -77,16 +77,16 @@ class HubSession:
         How it runs.
     """
 
-    def __init__(self, options: SessionOptions) -> None:
+    def __init__(self, options: HubOptions) -> None:
         self._options = options
         self._closing = threading.Lock()  # taken by whoever closes first, and never given back
         self._withdrawing = threading.Lock()  # the same for the lockfile
         self._timers: list[Timer] = []
         self._announced = False  # by the lockfile
-        self.closed = Latch()
+        self.closed = SignalSafeEvent()
         self.params: dict[str, str] = {}
         self.broker = Broker()
-        self.loop = Loop("samp-hub", lingers=True)
+        self.loop = EventLoop("samp-hub", lingers=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
 
@@ -117,14 +117,14 @@ class HubSession:
             self._announced = True
             _running.add(self)
             if self.is_closing:  # by a signal handler, say, before there was a lockfile to be removed
-                self._withdraw()
+                self._remove_lockfile()
                 _running.discard(self)
             else:
-                self._watch_clocks()
+                self._start_timers()
                 log.info("The hub is running")
         except BaseException:
-            if holds(self._options.lockfile, self.params):  # ^C came when it was in its place already
-                self._withdraw()
+            if owns_lockfile(self._options.lockfile, self.params):  # ^C came when it was in its place already
+                self._remove_lockfile()
             self.close()
             raise
 
@@ -154,24 +154,24 @@ class HubSession:
 
     # While it runs
 
-    def _watch_clocks(self) -> None:
+    def _start_timers(self) -> None:
         """Set the timers of the time-outs and of the look at the lockfile. Each waits for when something can be due."""
         if self._options.timeout > 0:
             self._check_activity()
         if self._options.client_timeout > 0:
             self._check_clients()
-        self._later(LOOK_EVERY, self.loop.run_in_worker, self._check_lockfile)
+        self._schedule(LOCKFILE_CHECK_INTERVAL, self.loop.run_in_worker, self._check_lockfile)
 
-    def _later(self, delay: float, function: Callable[..., object], *args: object) -> None:
+    def _schedule(self, delay: float, function: Callable[..., object], *args: object) -> None:
         self._timers = [timer for timer in self._timers if timer.active]
         self._timers.append(self.loop.call_later(delay, function, *args))
 
     def _check_activity(self) -> None:
         left = self.broker.last_active + self._options.timeout - time.monotonic()
-        if any(client.awaited for client in self.broker.clients()):  # and those whom they wait for may be at work
-            self._later(self._options.timeout, self._check_activity)
+        if any(client.pending_sent for client in self.broker.clients()):  # and those whom they wait for may be at work
+            self._schedule(self._options.timeout, self._check_activity)
         elif left > 0:
-            self._later(left, self._check_activity)
+            self._schedule(left, self._check_activity)
         else:
             log.info("The hub stops: nobody has used it for %g s", self._options.timeout)
             self.loop.run_in_worker(self.close)
@@ -184,17 +184,17 @@ class HubSession:
             left = client.last_active + limit - now
             if left > 0:
                 wait = min(wait, left)
-            elif not (client.awaited or client.owed or getattr(client.mailbox, "is_pulled", False)):
+            elif not (client.pending_sent or client.pending_received or getattr(client.mailbox, "is_pulled", False)):
                 # who waits for an answer, works on one, or is a page that waits, is there
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
-        self._later(wait, self._check_clients)
+        self._schedule(wait, self._check_clients)
 
     def _check_lockfile(self) -> None:
         """Tell the log, once, when the lockfile is gone: clients that are connected would never notice."""
         if self.is_closing:
             return
-        if holds(self._options.lockfile, self.params):
-            self._later(LOOK_EVERY, self.loop.run_in_worker, self._check_lockfile)
+        if owns_lockfile(self._options.lockfile, self.params):
+            self._schedule(LOCKFILE_CHECK_INTERVAL, self.loop.run_in_worker, self._check_lockfile)
         else:
             log.warning(
                 "The lockfile of this hub was removed or changed by somebody else. Clients that are connected are "
@@ -209,11 +209,11 @@ class HubSession:
             self.loop.run_in_worker(self.close)
             return
         if not self._closing.acquire(blocking=False):
-            self.closed.wait(FAREWELL_TIME + ENDING_TIME)
+            self.closed.wait(DRAIN_TIMEOUT + JOIN_TIMEOUT)
             return
         try:
             if self.standard is not None and self._announced:
-                self._take_leave(self.standard)
+                self._shut_down_clients(self.standard)
         finally:
             self._stop_serving()
             _running.discard(self)
@@ -227,18 +227,18 @@ class HubSession:
         while not self.closed.wait(1.0 if os.name == "nt" else None):
             continue
 
-    def _withdraw(self) -> None:
+    def _remove_lockfile(self) -> None:
         """Remove the lockfile, once: whoever starts the hub and whoever stops it may come here at the same time."""
         if self._withdrawing.acquire(blocking=False):
             remove_lockfile(self._options.lockfile, self.params)
 
-    def _take_leave(self, standard: StandardProfile) -> None:
-        self._withdraw()
+    def _shut_down_clients(self, standard: StandardProfile) -> None:
+        self._remove_lockfile()
         self.broker.announce_shutdown()
-        end = time.monotonic() + FAREWELL_TIME
-        standard.wait_delivered(FAREWELL_TIME)
+        end = time.monotonic() + DRAIN_TIMEOUT
+        standard.wait_until_delivered(DRAIN_TIMEOUT)
         if self.web is not None:
-            self.web.wait_delivered(max(0.0, end - time.monotonic()))
+            self.web.wait_until_delivered(max(0.0, end - time.monotonic()))
         self.broker.close()
 
     def _stop_serving(self) -> None:
@@ -247,18 +247,18 @@ class HubSession:
         for profile in (self.web, self.standard):
             if profile is not None:
                 self.loop.call_soon(profile.stop)
-        self.loop.stop(ENDING_TIME)
+        self.loop.stop(JOIN_TIMEOUT)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Let go of everything without a word to anybody: for the child of a fork, whose parent goes on as the hub."""
         self._closing.acquire(blocking=False)
         _running.discard(self)
-        self.loop.abandon()
+        self.loop.after_fork_in_child()
         self.closed.set()
 
 
 #: Those who must take leave before the interpreter ends.
-_running: set[HubSession] = set()
+_running: set[RunningHub] = set()
 
 
 @atexit.register
@@ -326,10 +326,10 @@ class SAMPHubServer:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
         if web_profile:
-            make_asker(web_profile_dialog)  # raises here, and not at the start, what is wrong with it
+            make_prompt(web_profile_dialog)  # raises here, and not at the start, what is wrong with it
         self._id = secrets.token_hex(8)
         self._secret = secret
-        self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), checked_port(port))
+        self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), validate_port(port))
         self._lockfile = lockfile
         self._timeout = timeout
         self._client_timeout = client_timeout
@@ -337,14 +337,14 @@ class SAMPHubServer:
         self._label = label
         self._web_profile = web_profile
         self._web_profile_dialog = web_profile_dialog
-        self._configured_web_port = checked_port(web_port)
+        self._configured_web_port = validate_port(web_port)
         self._web_profile_mtypes = None if web_profile_mtypes is None else list(web_profile_mtypes)
         self._starting = threading.Lock()
-        self._session: HubSession | None = None
+        self._session: RunningHub | None = None
         #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not hold up. To be set
         #: before the start, by whoever shows a person what goes on.
         self.watcher: Callable[[Delivery], object] | None = None
-        forget_in_child(self)
+        register_after_fork(self)
 
     # What it is
 
@@ -418,7 +418,7 @@ class SAMPHubServer:
         if not wait:
             self._open()
             return
-        with signals_end_in_order():
+        with signals_as_exit():
             session = self._open()
             try:
                 session.wait_closed()
@@ -436,33 +436,33 @@ class SAMPHubServer:
         if session is not None:
             session.close()
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget the hub in the child of a fork: it runs in the parent."""
         session, self._session = self._session, None
         self._starting = threading.Lock()
         if session is not None:
-            session.abandon()
+            session.after_fork_in_child()
 
-    def _open(self) -> HubSession:
+    def _open(self) -> RunningHub:
         with self._starting:
             if self.is_running:
                 raise SAMPHubError("This hub is running already; make another SAMPHubServer for a second one.")
             if self._session is not None:
                 self._session.close()  # which may be under way in another thread
-            session = HubSession(self._options())
-            session.broker.watcher = self.watcher
+            session = RunningHub(self._options())
+            session.broker.observer = self.watcher
             self._session = session  # before it is open: a signal handler may want to stop it
             session.open()
             return session
 
-    def _options(self) -> SessionOptions:
+    def _options(self) -> HubOptions:
         if self._lockfile is not None:
             lockfile = Path(self._lockfile).expanduser().absolute()  # the program may change its directory
         elif self._mode == "multiple":
-            lockfile = private_lockfile(f"{os.getpid()}-{self._id}")
+            lockfile = multi_hub_lockfile(f"{os.getpid()}-{self._id}")
         else:
             lockfile = default_lockfile()
-        return SessionOptions(
+        return HubOptions(
             hub_id=self._id,
             label=self._label,
             secret=self._secret,
@@ -473,7 +473,7 @@ class SAMPHubServer:
             make_web_profile=self._make_web_profile if self._web_profile else None,
         )
 
-    def _make_web_profile(self, broker: Broker, loop: Loop) -> WebProfile | None:
+    def _make_web_profile(self, broker: Broker, loop: EventLoop) -> WebProfile | None:
         from .web_profile.profile import WebProfile  # noqa: PLC0415 - a hub without web pages is spared it
 
         try:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .client.handlers import Handlers
-from .client.lookup import addressed
-from .client.message_methods import BindingMethods, KeywordSending
-from .client.session import Membership
+from .client.handlers import HandlerTable
+from .client.lookup import with_client_id
+from .client.message_methods import BindingMethods, KeywordMethods
+from .client.session import ClientSession
 from .errors import warn
 from .exchange.mixin import Exchange
 
@@ -18,7 +18,7 @@ __all__ = ["SAMPIntegratedClient"]
 Map = Mapping[str, Any]
 
 
-class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods):
+class SAMPIntegratedClient(Exchange, ClientSession, KeywordMethods, BindingMethods):
     """
     A SAMP client.
 
@@ -106,7 +106,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
             Empty when that client declared nothing.
         """
         key = self.client.require_key()
-        return addressed(self, client_id, lambda to: self.hub.get_metadata(key, to))
+        return with_client_id(self, client_id, lambda to: self.hub.get_metadata(key, to))
 
     def get_subscriptions(self, client_id: str) -> dict[str, Any]:
         """
@@ -123,7 +123,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
             From MTypes or wildcards to maps of annotations.
         """
         key = self.client.require_key()
-        return addressed(self, client_id, lambda to: self.hub.get_subscriptions(key, to))
+        return with_client_id(self, client_id, lambda to: self.hub.get_subscriptions(key, to))
 
     def get_registered_clients(self) -> list[str]:
         """List the ids of all other clients, the hub included (R14)."""
@@ -159,7 +159,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
             With ``samp.mtype`` and ``samp.params``.
         """
         key = self.client.require_key()
-        return addressed(self, recipient_id, lambda to: self.hub.notify(key, to, message))
+        return with_client_id(self, recipient_id, lambda to: self.hub.notify(key, to, message))
 
     def notify_all(self, message: Map) -> list[str]:
         """
@@ -205,7 +205,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
             The hub's id of the message.
         """
         key = self.client.require_key()
-        return addressed(self, recipient_id, lambda to: self.hub.call(key, to, msg_tag, message))
+        return with_client_id(self, recipient_id, lambda to: self.hub.call(key, to, msg_tag, message))
 
     def call_all(self, msg_tag: str, message: Map) -> dict[str, str]:
         """
@@ -244,7 +244,7 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
             The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
         """
         key = self.client.require_key()
-        return addressed(self, recipient_id, lambda to: self.hub.call_and_wait(key, to, message, timeout))
+        return with_client_id(self, recipient_id, lambda to: self.hub.call_and_wait(key, to, message, timeout))
 
     def reply(self, msg_id: str, response: Map) -> Any:
         """
@@ -295,8 +295,8 @@ class SAMPIntegratedClient(Exchange, Membership, KeywordSending, BindingMethods)
         return self.client.receive_response(private_key, responder_id, msg_tag, response)
 
     @property
-    def _bound(self) -> Handlers:
-        return self.client._bound  # what is bound here is bound there
+    def _handlers_or_raise(self) -> HandlerTable:
+        return self.client._handlers_or_raise  # what is bound here is bound there
 
-    def _redeclare(self, declare: bool) -> None:
-        self.client._redeclare(declare)
+    def _declare_if_registered(self, declare: bool) -> None:
+        self.client._declare_if_registered(declare)

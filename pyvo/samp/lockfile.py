@@ -16,22 +16,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
-from .transport.urls import http_address
+from .transport.urls import split_http_url
 from .transport.xmlrpc_client import XMLRPCClient
 
 __all__ = [
-    "ASK_DOCTOR",
+    "HINT_DOCTOR",
+    "HINT_REMOVE_LOCKFILE",
+    "HINT_START_HUB",
     "LOCKURL",
-    "START_ANEW",
-    "WHAT_TO_DO",
+    "display_path",
     "format_lockfile",
     "get_main_running_hub",
-    "is_alive",
     "is_url",
     "lockfile_source",
     "parse_lockfile",
+    "ping_hub",
     "read_lockfile",
-    "shown",
 ]
 
 log = logging.getLogger(__name__)
@@ -39,22 +39,22 @@ log = logging.getLogger(__name__)
 #: Bytes that a lockfile may have; real ones have a few hundred.
 MAX_SIZE = 65536
 #: Seconds that a hub may take to answer a ping before it counts as dead.
-PING_TIME = 5.0
+PING_TIMEOUT = 5.0
 #: Seconds that a web server may take to hand out a lockfile.
-FETCH_TIME = 5.0
+FETCH_TIMEOUT = 5.0
 
 REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
-WHAT_TO_DO = "Start TOPCAT or Aladin, or run `samp hub`."
-START_ANEW = "Remove it, and start a hub."
+HINT_START_HUB = "Start TOPCAT or Aladin, or run `samp hub`."
+HINT_REMOVE_LOCKFILE = "Remove it, and start a hub."
 
 #: For what goes wrong in many ways.
-ASK_DOCTOR = "`samp doctor` tells what to do."
+HINT_DOCTOR = "`samp doctor` tells what to do."
 
 LOCKURL = "std-lockurl:"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive of Windows has one letter
 
 
-def shown(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path the way a person writes it: ``~/.samp``."""
     path, home = str(path), os.path.expanduser("~")
     return f"~{path[len(home):]}" if path.startswith(home + os.sep) else path
@@ -193,12 +193,12 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
         raise SAMPHubError(
-            f"{shown(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. {START_ANEW}"
+            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
         )
     try:
-        http_address(params["samp.hub.xmlrpc.url"])
+        split_http_url(params["samp.hub.xmlrpc.url"])
     except SAMPError as error:
-        raise SAMPHubError(f"The lockfile {shown(source)} names no address of a hub: {error}") from error
+        raise SAMPHubError(f"The lockfile {display_path(source)} names no address of a hub: {error}") from error
     return params
 
 
@@ -208,40 +208,40 @@ def _read_file(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | careful)
     except FileNotFoundError:
-        raise SAMPHubError(f"No SAMP hub is running (no lockfile at {shown(path)}). {WHAT_TO_DO}") from None
+        raise SAMPHubError(f"No SAMP hub is running (no lockfile at {display_path(path)}). {HINT_START_HUB}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {reason}. {ASK_DOCTOR}") from error
+        raise SAMPHubError(f"The lockfile {display_path(path)} cannot be read: {reason}. {HINT_DOCTOR}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SAMPHubError(f"{shown(path)} is not a SAMP lockfile: it is no regular file. {START_ANEW}")
+            raise SAMPHubError(f"{display_path(path)} is not a SAMP lockfile: it is no regular file. {HINT_REMOVE_LOCKFILE}")
         content = os.read(descriptor, MAX_SIZE + 1)
     except OSError as error:
-        raise SAMPHubError(f"The lockfile {shown(path)} cannot be read: {error.strerror}. {ASK_DOCTOR}") from error
+        raise SAMPHubError(f"The lockfile {display_path(path)} cannot be read: {error.strerror}. {HINT_DOCTOR}") from error
     finally:
         os.close(descriptor)
     if len(content) > MAX_SIZE:
-        raise SAMPHubError(f"{shown(path)} is not a SAMP lockfile: it is too large. {START_ANEW}")
+        raise SAMPHubError(f"{display_path(path)} is not a SAMP lockfile: it is too large. {HINT_REMOVE_LOCKFILE}")
     return content
 
 
 def _fetch(url: str) -> bytes:
     """Get a lockfile from a web server, at once or not at all, and from nowhere else than asked."""
-    from .transport.xmlrpc_client import fetch  # noqa: PLC0415 - hardly anybody's lockfile is on the web
+    from .transport.xmlrpc_client import http_get  # noqa: PLC0415 - hardly anybody's lockfile is on the web
 
     try:
-        return fetch(url, MAX_SIZE, FETCH_TIME)
+        return http_get(url, MAX_SIZE, FETCH_TIMEOUT)
     except SAMPError as error:
         reason = str(error).rstrip(".")
         raise SAMPHubError(
-            f"The lockfile {url}, which SAMP_HUB names, cannot be read: {reason}. {ASK_DOCTOR}"
+            f"The lockfile {url}, which SAMP_HUB names, cannot be read: {reason}. {HINT_DOCTOR}"
         ) from error
 
 
 # Who is there
 
 
-def is_alive(params: Mapping[str, str], timeout: float = PING_TIME) -> bool:
+def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT) -> bool:
     """
     Ping the hub that a lockfile names.
 
@@ -284,9 +284,9 @@ def get_main_running_hub() -> dict[str, str]:
     """
     source = lockfile_source()
     params = read_lockfile(source)
-    if not is_alive(params):
+    if not ping_hub(params):
         raise SAMPHubError(
-            f"No SAMP hub is running (the one that {shown(source)} names does not answer at "
-            f"{params['samp.hub.xmlrpc.url']}). {WHAT_TO_DO}"
+            f"No SAMP hub is running (the one that {display_path(source)} names does not answer at "
+            f"{params['samp.hub.xmlrpc.url']}). {HINT_START_HUB}"
         )
     return params

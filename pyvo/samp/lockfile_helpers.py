@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import SAMPHubError
-from .lockfile import get_main_running_hub, is_alive, read_lockfile
-from .lockfile_writer import default_lockfile, private_lockfile, write_lockfile
+from .lockfile import get_main_running_hub, ping_hub, read_lockfile
+from .lockfile_writer import default_lockfile, multi_hub_lockfile, write_lockfile
 
 __all__ = [
     "check_running_hub",
@@ -51,7 +51,7 @@ def create_lock_file(
     if lockfilename is not None:
         path = Path(lockfilename)
     elif mode == "multiple":
-        path = private_lockfile(hub_id or "unnamed")
+        path = multi_hub_lockfile(hub_id or "unnamed")
     else:
         path = default_lockfile()
     write_lockfile(path, hub_params or {})
@@ -78,4 +78,4 @@ def check_running_hub(lockfilename: str | Path) -> tuple[bool, dict[str, str]]:
         params = read_lockfile(lockfilename)
     except SAMPHubError:
         return False, {}
-    return is_alive(params), params
+    return ping_hub(params), params

@@ -24,14 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import SAMPHubError
-from .lockfile import LOCKURL, format_lockfile, is_alive, is_url, lockfile_source, read_lockfile, shown
+from .lockfile import LOCKURL, display_path, format_lockfile, is_url, lockfile_source, ping_hub, read_lockfile
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["default_lockfile", "holds", "private_lockfile", "remove_lockfile", "write_lockfile"]
+__all__ = ["default_lockfile", "multi_hub_lockfile", "owns_lockfile", "remove_lockfile", "write_lockfile"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def default_lockfile() -> Path:
     return Path(source)
 
 
-def private_lockfile(name: str) -> Path:
+def multi_hub_lockfile(name: str) -> Path:
     """
     A lockfile in ``~/.samp-1``, where hubs live beside the main one.
 
@@ -75,7 +75,7 @@ def private_lockfile(name: str) -> Path:
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise SAMPHubError(f"The directory {shown(directory)} cannot be made: {error.strerror}") from error
+        raise SAMPHubError(f"The directory {display_path(directory)} cannot be made: {error.strerror}") from error
     return directory / f"samp-hub-{name}"
 
 
@@ -97,12 +97,12 @@ def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     """
     path = Path(path)
     try:
-        with _exclusive(path):
+        with _lockfile_guard(path):
             _refuse_if_running(path, params.get("samp.hub.xmlrpc.url"))
             _replace(path, params)
     except OSError as error:
         raise SAMPHubError(
-            f"The lockfile {shown(path)} cannot be written: {error.strerror or error}. Without it no program finds the "
+            f"The lockfile {display_path(path)} cannot be written: {error.strerror or error}. Without it no program finds the "
             f"hub. Mend that, or set SAMP_HUB to {LOCKURL}file:///another/place for hub and clients alike."
         ) from error
 
@@ -114,9 +114,9 @@ def _refuse_if_running(path: Path, own_url: str | None) -> None:
         log.debug("There is no hub to be respected: %s", error)
         return
     # At its own address a hub meets itself: the one that used the port before it must be gone.
-    if params["samp.hub.xmlrpc.url"] != own_url and is_alive(params):
+    if params["samp.hub.xmlrpc.url"] != own_url and ping_hub(params):
         raise SAMPHubError(
-            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {shown(path)}). Use that, "
+            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {display_path(path)}). Use that, "
             "or stop it first; a hub with mode='multiple' runs beside it."
         )
 
@@ -138,12 +138,12 @@ def _replace(path: Path, params: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _lockfile_guard(path: Path) -> Iterator[None]:
     """Hold the right to change a lockfile; see the head of this module."""
     guard = path.with_name(path.name + ".lock")
-    descriptor = _take(guard)
+    descriptor = _acquire_guard(guard)
     if descriptor is None:
-        raise SAMPHubError(f"Another SAMP hub is starting at this moment (it holds {shown(guard)}). Use that one.")
+        raise SAMPHubError(f"Another SAMP hub is starting at this moment (it holds {display_path(guard)}). Use that one.")
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ def _exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(guard: Path) -> int | None:
+def _acquire_guard(guard: Path) -> int | None:
     """Lock the guard file. None if somebody else has it."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if fcntl is None:
@@ -164,7 +164,7 @@ def _take(guard: Path) -> int | None:
         descriptor = os.open(guard, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = _is_at(descriptor, guard)
+            current = _is_same_file(descriptor, guard)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -181,7 +181,7 @@ def _take(guard: Path) -> int | None:
         os.close(descriptor)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     """Whether ``path`` is still the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
@@ -189,7 +189,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def holds(path: str | Path, params: Mapping[str, str]) -> bool:
+def owns_lockfile(path: str | Path, params: Mapping[str, str]) -> bool:
     """Whether the lockfile is there and is this hub's."""
     try:
         found = read_lockfile(path)
@@ -212,7 +212,7 @@ def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     params : mapping of str to str
         What the hub wrote into it.
     """
-    if not holds(path, params):
+    if not owns_lockfile(path, params):
         log.warning("The lockfile is no longer this hub's, and is left alone")
         return
     try:

@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Dispatcher"]
+__all__ = ["OrderedDispatcher"]
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ class _Timer(Protocol):
     def cancel(self) -> object: ...
 
 
-class _Run:
+class _RunningItem:
     """One item at work. Calling it says that the item is done."""
 
-    __slots__ = ("_dispatcher", "over")
+    __slots__ = ("_dispatcher", "done")
 
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+    def __init__(self, dispatcher: OrderedDispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self.over = False
+        self.done = False
 
     def __call__(self) -> None:
         self._dispatcher._finished(self)
 
 
-class Dispatcher(Generic[T]):
+class OrderedDispatcher(Generic[T]):
     """
     Starts items in order, each when the one before is done or has had its grace time.
 
@@ -94,9 +94,9 @@ class Dispatcher(Generic[T]):
         self._clock = clock
         self._lock = threading.Lock()
         self._items: deque[T] = deque()
-        self._head: _Run | None = None
+        self._head: _RunningItem | None = None
         self._head_since = 0.0
-        self._aside = 0
+        self._overflow = 0
         self._timer: _Timer | None = None
         self._pumping = False
         self._closed = False
@@ -108,7 +108,7 @@ class Dispatcher(Generic[T]):
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is at work."""
-        return self._head is None and not self._aside and not self._items
+        return self._head is None and not self._overflow and not self._items
 
     def put(self, item: T) -> None:
         """Have an item started in its turn; forgotten if the dispatcher is closed."""
@@ -150,11 +150,11 @@ class Dispatcher(Generic[T]):
                 log.exception("An item could not be started")
                 run()
 
-    def _next(self) -> tuple[T, _Run] | None:
+    def _next(self) -> tuple[T, _RunningItem] | None:
         """Take the next item if it may be started; otherwise end the pumping, in one step with that look."""
         with self._lock:
             if self._items and self._head is None:
-                self._head = run = _Run(self)
+                self._head = run = _RunningItem(self)
                 self._head_since = self._clock()
                 return self._items.popleft(), run
             self._pumping = False
@@ -162,7 +162,7 @@ class Dispatcher(Generic[T]):
             return None
 
     def _watch_head(self) -> None:
-        if self._items and self._head is not None and self._aside < self._beside and self._timer is None:
+        if self._items and self._head is not None and self._overflow < self._beside and self._timer is None:
             left = self._head_since + self._grace - self._clock()
             self._timer = self._call_later(max(0.0, left), self._on_timer)
 
@@ -173,20 +173,20 @@ class Dispatcher(Generic[T]):
                 return
             # In the same terms as in `_watch_head`, or rounding could have it look again and again
             overdue = self._head is not None and self._clock() >= self._head_since + self._grace
-            if overdue and self._aside < self._beside:
+            if overdue and self._overflow < self._beside:
                 self._head = None
-                self._aside += 1
+                self._overflow += 1
         self._pump()
 
-    def _finished(self, run: _Run) -> None:
+    def _finished(self, run: _RunningItem) -> None:
         with self._lock:
-            if run.over:
+            if run.done:
                 return
-            run.over = True
+            run.done = True
             if run is self._head:
                 self._head = None
             else:
-                self._aside -= 1
+                self._overflow -= 1
             if not self._items:
                 self._cancel_timer()
                 return

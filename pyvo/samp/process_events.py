@@ -21,13 +21,13 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-__all__ = ["FORKED", "Latch", "forget_in_child", "signals_end_in_order"]
+__all__ = ["FORKED_MESSAGE", "SignalSafeEvent", "register_after_fork", "signals_as_exit"]
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
-def signals_end_in_order() -> Iterator[None]:
+def signals_as_exit() -> Iterator[None]:
     """
     Turn signals that would kill the process into `SystemExit`, for the length of a ``with`` block.
 
@@ -50,7 +50,7 @@ def _end(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-class Latch:
+class SignalSafeEvent:
     """
     An event that happens once, and may do so in a signal handler.
 
@@ -76,30 +76,30 @@ class Latch:
 
 
 #: What a child is told that uses its parent's connection.
-FORKED = (
+FORKED_MESSAGE = (
     "This process was forked from the one that connected to the hub, and has no connection of its own. "
     "Call connect() in this process."
 )
 
 
-class Abandonable(Protocol):
+class ForkAware(Protocol):
     """What holds threads, locks or sockets that a child cannot use."""
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget them; called in the child, where no other thread runs."""
 
 
-_known: WeakSet[Abandonable] = WeakSet()
+_known: WeakSet[ForkAware] = WeakSet()
 
 
-def forget_in_child(thing: Abandonable) -> None:
+def register_after_fork(thing: ForkAware) -> None:
     """Have ``thing.abandon()`` called in each process that is forked from this one."""
     _known.add(thing)
 
 
 def _after_fork() -> None:
     for thing in list(_known):
-        thing.abandon()
+        thing.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):

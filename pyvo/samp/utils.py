@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from xmlrpc import client as xmlrpc
 
-from .client.handlers import Binding, as_result, error_text
+from .client.handlers import Binding, error_text, to_result
 from .constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from .errors import SAMPValueError
 
@@ -46,7 +46,7 @@ class SAMPMsgReplierWrapper:
             private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any
         ) -> Any:
             given = (private_key, sender_id, msg_id, mtype, params, extra)
-            arguments = given if binding.takes_id else (*given[:2], *given[3:])
+            arguments = given if binding.accepts_msg_id else (*given[:2], *given[3:])
             if msg_id is None:
                 return f(*arguments)
             hub = self.cli.hub
@@ -55,7 +55,7 @@ class SAMPMsgReplierWrapper:
             handling = nullcontext(current) if current else hub.received_calls.add(private_key, msg_id)
             with handling as call:
                 try:
-                    response = {"samp.status": SAMP_STATUS_OK, "samp.result": as_result(f(*arguments))}
+                    response = {"samp.status": SAMP_STATUS_OK, "samp.result": to_result(f(*arguments))}
                 except Exception as error:  # the sender of the call is told
                     response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
                 if not call.replied:

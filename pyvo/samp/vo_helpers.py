@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .client.lookup import clients_named, names_of_clients
+from .client.lookup import get_client_names, match_name
 from .errors import SAMPProxyError
 from .integrated_client import SAMPIntegratedClient
 from .protocol import best_match
@@ -74,8 +74,8 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
     KeyError
         No client has that name.
     """
-    names = names_of_clients(conn)
-    found = clients_named(names, name)
+    names = get_client_names(conn)
+    found = match_name(names, name)
     if not found:
         present = ", ".join(sorted(filter(None, names.values())))
         raise KeyError(f"No client is called {name!r}. Connected are: {present or 'none'}")

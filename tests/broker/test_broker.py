@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from pyvo.samp.broker import Broker, Client, Delivery, Payload
+from pyvo.samp.broker import Broker, Client, Delivery, EncodedMessage
 from pyvo.samp.errors import SAMPProxyError, SAMPValueError
 from pyvo.samp.protocol import NO_RESPONSE, SAMPValue
 
@@ -17,12 +17,12 @@ LOAD = "table.load.votable"
 OK: dict[str, SAMPValue] = {"samp.status": "samp.ok", "samp.result": {"x": "1"}}
 
 
-def message(mtype: str = LOAD, **params: SAMPValue) -> Payload:
-    return Payload.message({"samp.mtype": mtype, "samp.params": dict(params)}, origin="standard")
+def message(mtype: str = LOAD, **params: SAMPValue) -> EncodedMessage:
+    return EncodedMessage.message({"samp.mtype": mtype, "samp.params": dict(params)}, origin="standard")
 
 
-def response() -> Payload:
-    return Payload.response(dict(OK), origin="standard")
+def response() -> EncodedMessage:
+    return EncodedMessage.response(dict(OK), origin="standard")
 
 
 class Hub:
@@ -145,9 +145,9 @@ def test_the_title_is_one_line(hub: Hub, name: SAMPValue, title: str) -> None:
     """It goes into faults and log lines, and a client may call itself anything."""
     client = hub.broker.register("standard")
     hub.broker.declare_metadata(client, {"samp.name": name})
-    assert client.title == title
+    assert client.display_name == title
     hub.broker.declare_metadata(client, {"samp.name": "x" * 100_000})
-    assert len(client.title) < 80
+    assert len(client.display_name) < 80
 
 
 def test_unregister_twice_is_one_event(hub: Hub) -> None:
@@ -194,10 +194,10 @@ def test_the_hub_answers_a_ping_in_all_ways(hub: Hub) -> None:
     assert answer.body.value == {"samp.status": "samp.ok", "samp.result": {}}
     assert list(hub.broker.call_all(client, "all", message("samp.app.ping"))) == ["hub"]
     assert mailbox.take()[0].tag == "all"
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, "hub", message("samp.app.ping"), answers.append)
     assert answers[0].value["samp.status"] == "samp.ok"
-    assert not client.awaited
+    assert not client.pending_sent
 
 
 @pytest.mark.parametrize("mtype", ["samp.query.by-meta", "x-samp.query.by-meta"])
@@ -208,7 +208,7 @@ def test_query_by_meta(hub: Hub, mtype: str) -> None:
     second, _ = hub.join(name="topcat")
 
     def ask(**params: SAMPValue) -> dict[str, SAMPValue]:
-        answers: list[Payload] = []
+        answers: list[EncodedMessage] = []
         hub.broker.call_and_wait(client, "hub", message(mtype, **params), answers.append)
         return answers[0].value
 
@@ -388,7 +388,7 @@ def test_shutdown(hub: Hub) -> None:
     """R23, R26: everybody is told, nobody comes in any more, and no call stays open."""
     client, mailbox = hub.join("*", "samp.hub.event.shutdown")
     caller, _ = hub.join()
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     hub.broker.call_and_wait(caller, client.client_id, message(), answers.append)
     mailbox.take()
     hub.broker.announce_shutdown()
@@ -447,7 +447,7 @@ def test_wrong_recipients_are_faults(hub: Hub) -> None:
             with pytest.raises(SAMPProxyError, match=text):
                 attempt()
     assert not mailbox.got
-    assert not client.awaited
+    assert not client.pending_sent
 
 
 def test_call_and_reply(hub: Hub) -> None:
@@ -513,7 +513,7 @@ def test_call_needs_a_way_back(hub: Hub) -> None:
         hub.broker.call(client, other.client_id, "tag", message())
     with pytest.raises(SAMPProxyError, match="callAndWait"):
         hub.broker.call_all(client, "tag", message())
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
     payload = response()
     hub.broker.reply(other, call.msg_id, payload)
@@ -532,7 +532,7 @@ def test_a_very_quick_reply_is_not_lost(hub: Hub) -> None:
 
     hub.broker.set_callable(other, True, Eager())
     hub.broker.declare_subscriptions(other, {"*": {}})
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
     hub.broker.call(client, other.client_id, "tag", message())
     assert len(answers) == 1
@@ -543,15 +543,15 @@ def test_a_cancelled_call_takes_no_reply(hub: Hub) -> None:
     """R22."""
     client, _ = hub.join()
     other, _ = hub.join("*")
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
     assert call.cancel()
     assert not call.cancel()
     with pytest.raises(SAMPProxyError, match="msg-id"):
         hub.broker.reply(other, call.msg_id, response())
     assert not answers
-    assert not client.awaited
-    assert not other.owed
+    assert not client.pending_sent
+    assert not other.pending_received
 
 
 @pytest.mark.parametrize("end", ["unregister", "disconnect", "fail"])
@@ -560,7 +560,7 @@ def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
     client, own = hub.join()
     other, mailbox = hub.join("*", name="topcat")
     hub.broker.call(client, other.client_id, "tag", message())
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
     if end == "unregister":
         hub.broker.unregister(other)
@@ -576,8 +576,8 @@ def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
     assert "topcat" in str(text)
     assert code == NO_RESPONSE
     assert len(answers) == 1
-    assert not client.awaited
-    assert not other.owed
+    assert not client.pending_sent
+    assert not other.pending_received
 
 
 def test_failed_notifications_and_responses_end_there(hub: Hub) -> None:
@@ -597,12 +597,12 @@ def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
     client, own = hub.join()
     other, _ = hub.join("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
-    answers: list[Payload] = []
+    answers: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
     hub.broker.unregister(client)
     assert not own.got
     assert len(answers) == 1
-    assert not other.owed
+    assert not other.pending_received
     with pytest.raises(SAMPProxyError, match="msg-id"):
         hub.broker.reply(other, msg_id, response())
 
@@ -700,9 +700,9 @@ def test_the_origin_of_what_was_said(hub: Hub) -> None:
 def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
     """R16."""
     whole = {"samp.mtype": "a", "samp.params": {}}
-    assert Payload.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
+    assert EncodedMessage.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
     part: SAMPValue = {"samp.mtype": "a", "extra": "kept"}
-    payload = Payload.message(part, b"<value>raw</value>")
+    payload = EncodedMessage.message(part, b"<value>raw</value>")
     assert payload.value == {"samp.mtype": "a", "extra": "kept", "samp.params": {}}
     assert b"samp.params" in payload.encoded()
     assert part == {"samp.mtype": "a", "extra": "kept"}
@@ -714,14 +714,14 @@ def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
 def test_what_is_no_message(value: SAMPValue) -> None:
     """R16."""
     with pytest.raises(SAMPValueError):
-        Payload.message(value)
+        EncodedMessage.message(value)
 
 
 @pytest.mark.parametrize("value", ["text", {}, {"samp.status": "fine"}, {"samp.status": "samp.ok", "samp.result": "x"}])
 def test_what_is_no_response(value: SAMPValue) -> None:
     """R17."""
     with pytest.raises(SAMPValueError):
-        Payload.response(value)
+        EncodedMessage.response(value)
 
 
 def test_size_is_about_that_of_the_bytes() -> None:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from pyvo.samp.broker import Broker, Client, Delivery, Payload, PendingCall
+from pyvo.samp.broker import Broker, Client, Delivery, EncodedMessage, PendingCall
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.protocol import ok_response
 
@@ -23,7 +23,7 @@ class Calls(RuleBasedStateMachine):
 
     clients: Bundle[tuple[Client, ListMailbox]] = Bundle("clients")
     deliveries: Bundle[tuple[Client, Delivery]] = Bundle("deliveries")
-    waiting: Bundle[tuple[PendingCall, list[Payload]]] = Bundle("waiting")
+    waiting: Bundle[tuple[PendingCall, list[EncodedMessage]]] = Bundle("waiting")
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Calls(RuleBasedStateMachine):
         self.alive: dict[str, tuple[Client, ListMailbox]] = {}
         self.ended: Counter[str] = Counter()  # how often each msg-id was answered
         self.open: set[str] = set()
-        self.waits: list[tuple[str, list[Payload]]] = []
+        self.waits: list[tuple[str, list[EncodedMessage]]] = []
         self.tags: dict[str, str] = {}  # tag -> msg-id: each tag is used once here
 
     @rule(target=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
@@ -52,9 +52,9 @@ class Calls(RuleBasedStateMachine):
     def leave(self, who: tuple[Client, ListMailbox], thrown_out: bool) -> None:
         client, mailbox = who
         self.gather()
-        for msg_id in list(client.owed):
+        for msg_id in list(client.pending_received):
             self.open.discard(msg_id)
-        for msg_id in list(client.awaited):
+        for msg_id in list(client.pending_sent):
             self.open.discard(msg_id)
         del self.alive[client.client_id]
         if thrown_out:
@@ -65,7 +65,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(target=deliveries, sender=clients, mtype=st.sampled_from(MTYPES))
     def call_all(self, sender: tuple[Client, ListMailbox], mtype: str) -> object:
-        message = Payload.message({"samp.mtype": mtype})
+        message = EncodedMessage.message({"samp.mtype": mtype})
         tag = f"tag{len(self.tags)}"
         wanted = set(self.broker.get_subscribed_clients(sender[0], mtype))
         ids = self.broker.call_all(sender[0], tag, message)
@@ -85,8 +85,8 @@ class Calls(RuleBasedStateMachine):
     def call_and_wait(
         self, sender: tuple[Client, ListMailbox], recipient: tuple[Client, ListMailbox], mtype: str
     ) -> object:
-        answers: list[Payload] = []
-        message = Payload.message({"samp.mtype": mtype})
+        answers: list[EncodedMessage] = []
+        message = EncodedMessage.message({"samp.mtype": mtype})
         try:
             call = self.broker.call_and_wait(sender[0], recipient[0].client_id, message, answers.append)
         except SAMPProxyError:
@@ -105,7 +105,7 @@ class Calls(RuleBasedStateMachine):
             self.broker.delivery_failed(delivery, "failed")
             return
         try:
-            self.broker.reply(client, delivery.tag, Payload.response(ok_response()))
+            self.broker.reply(client, delivery.tag, EncodedMessage.response(ok_response()))
             assert was_open
         except SAMPProxyError:
             assert not was_open
@@ -114,23 +114,23 @@ class Calls(RuleBasedStateMachine):
     def forge(self, what: tuple[Client, Delivery], who: tuple[Client, ListMailbox]) -> None:
         if who[0] is not what[0]:
             try:
-                self.broker.reply(who[0], str(what[1].tag), Payload.response(ok_response()))
+                self.broker.reply(who[0], str(what[1].tag), EncodedMessage.response(ok_response()))
             except SAMPProxyError:
                 return
             raise AssertionError("a third party may not answer")
 
     @rule(what=waiting)
-    def cancel(self, what: tuple[PendingCall, list[Payload]]) -> None:
+    def cancel(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
         call, _answers = what
         assert call.cancel() == (call.msg_id in self.open)
         self.open.discard(call.msg_id)
 
     @rule(what=waiting)
-    def answer_waiting(self, what: tuple[PendingCall, list[Payload]]) -> None:
+    def answer_waiting(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
         call, answers = what
         before = len(answers)
         try:
-            self.broker.reply(call.recipient, call.msg_id, Payload.response(ok_response()))
+            self.broker.reply(call.recipient, call.msg_id, EncodedMessage.response(ok_response()))
             assert call.msg_id in self.open
             assert len(answers) == before + 1 == 1
         except SAMPProxyError:
@@ -151,8 +151,8 @@ class Calls(RuleBasedStateMachine):
         assert all(number == 1 for number in self.ended.values())
         assert not self.open & set(self.ended)
         assert all(len(answers) <= 1 for _, answers in self.waits)
-        owed = [msg_id for client, _ in self.alive.values() for msg_id in client.owed]
-        awaited = [msg_id for client, _ in self.alive.values() for msg_id in client.awaited]
+        owed = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_received]
+        awaited = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_sent]
         assert sorted(owed) == sorted(awaited) == sorted(self.open)
 
     @invariant()

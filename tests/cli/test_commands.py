@@ -17,7 +17,7 @@ import pytest
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.cli import list as clients
 from pyvo.samp.cli.main import COMMANDS
-from pyvo.samp.cli.output import MEANINGS, Status, Style, clean, columns, fit
+from pyvo.samp.cli.output import MEANINGS, Status, Style, column_widths, pad_or_truncate, sanitize
 from pyvo.samp.cli.point import parse_position
 from tests.conftest import ROOT
 from tests.process.programs import Program
@@ -302,7 +302,7 @@ class Events(Viewer):
 )
 def test_clean(text: object, shown: str) -> None:
     """Nothing that a terminal obeys gets through."""
-    assert clean(text) == shown
+    assert sanitize(text) == shown
 
 
 def test_hostile_client_is_harmless(hub: SAMPHubServer, samp: Samp) -> None:
@@ -360,10 +360,10 @@ def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_columns() -> None:
     """Wide characters take two columns."""
-    assert fit("abc", 5) == "abc  "
-    assert fit("abcdef", 4) == "abc…"
-    assert fit("星星星", 4) == "星… "
-    assert columns([["a", "星星"], ["bcd", "x"]]) == [3, 4]
+    assert pad_or_truncate("abc", 5) == "abc  "
+    assert pad_or_truncate("abcdef", 4) == "abc…"
+    assert pad_or_truncate("星星星", 4) == "星… "
+    assert column_widths([["a", "星星"], ["bcd", "x"]]) == [3, 4]
 
 
 # Positions

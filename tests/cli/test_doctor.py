@@ -36,7 +36,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
     """No proxy, no login from elsewhere, and the home that the account has."""
     for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor_checks, "_home_of_account", lambda: isolated)
+    monkeypatch.setattr(doctor_checks, "_account_home", lambda: isolated)
 
 
 def write_lockfile(home: Path, url: str, mode: int = 0o600) -> Path:
@@ -89,7 +89,7 @@ def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> 
 def test_silent_program(
     viewer: Callable[..., Viewer], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "PATIENCE", 0.3)
+    monkeypatch.setattr(doctor_checks, "PING_TIMEOUT", 0.3)
     viewer("Hung", "samp.app.ping", response=None)
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
@@ -209,7 +209,7 @@ def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Proxies, logins from elsewhere, a strange home."""
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
-    monkeypatch.setattr(doctor_checks, "_home_of_account", lambda: tmp_path)
+    monkeypatch.setattr(doctor_checks, "_account_home", lambda: tmp_path)
     out = samp("doctor", WEB, free_port).out
     for text in ("goes through a proxy", "logged in from another computer", "the home directory of your account is"):
         assert text in " ".join(out.split())
@@ -289,7 +289,7 @@ def test_somebody_else_at_the_port(
     samp: Samp, isolated: Path, free_port: int, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub that hangs, or another program that has come to use its port."""
-    monkeypatch.setattr(doctor_checks, "PING_TIME", 0.5)
+    monkeypatch.setattr(doctor_checks, "PING_TIMEOUT", 0.5)
     with server(answer) as port:
         write_lockfile(isolated, f"http://127.0.0.1:{port}/")
         done = samp("doctor", WEB, free_port, "--json")

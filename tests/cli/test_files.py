@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.cli.receive import copy_into, new_file, stem_of, suffix_of
+from pyvo.samp.cli.receive import copy_into, file_stem, file_suffix, new_file
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer
@@ -58,12 +58,12 @@ def csv(tmp_path: Path) -> Path:
 )
 def test_names_of_files(name: object, stem: str) -> None:
     """A stranger's name is never more than a name."""
-    assert stem_of({"name": name}, "table.load.votable") == stem
+    assert file_stem({"name": name}, "table.load.votable") == stem
 
 
 @given(st.text(), st.text(), st.sampled_from([".fits", ".vot", ".json", ".dat"]))
 def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
-    stem = stem_of({"name": name, "url": f"file:///x/{url}"}, "a.b")
+    stem = file_stem({"name": name, "url": f"file:///x/{url}"}, "a.b")
     directory = Path(tempfile.mkdtemp())
     with new_file(directory, stem, suffix) as file:
         path = Path(os.fsdecode(file.name))
@@ -91,7 +91,7 @@ def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
 )
 def test_suffixes(beginning: bytes, url: str, suffix: str) -> None:
     """The content counts, then the URL, as far as it is harmless."""
-    assert suffix_of(beginning, url) == suffix
+    assert file_suffix(beginning, url) == suffix
 
 
 def test_nothing_is_replaced(tmp_path: Path) -> None:

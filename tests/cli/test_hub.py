@@ -19,12 +19,12 @@ import pytest
 
 from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
-from pyvo.samp.broker.deliveries import Payload
-from pyvo.samp.cli.arguments import AllowOrigins
+from pyvo.samp.broker.deliveries import EncodedMessage
+from pyvo.samp.cli.arguments import OriginAllowList
 from pyvo.samp.cli.hub import main
-from pyvo.samp.cli.hub_monitor import MESSAGES_KEPT, LogToMonitor, Monitor, MonitorScreen, screen_of
+from pyvo.samp.cli.hub_monitor import MESSAGES_KEPT, ScreenLogHandler, TrafficLog, TrafficScreen, format_screen
 from pyvo.samp.cli.output import Style
-from pyvo.samp.web_profile.consent import Answer, Question, Ticket
+from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
 from tests.hub.web_pages import Page
 from tests.process.programs import HUB_IS_RUNNING, Program
 
@@ -43,10 +43,10 @@ class Box:
 
 
 @pytest.fixture
-def watched() -> tuple[Broker, Monitor]:
+def watched() -> tuple[Broker, TrafficLog]:
     """A broker that is watched by a monitor."""
-    broker, monitor = Broker(), Monitor()
-    broker.watcher = lambda delivery: monitor.note(NOON, delivery)
+    broker, monitor = Broker(), TrafficLog()
+    broker.observer = lambda delivery: monitor.note(NOON, delivery)
     return broker, monitor
 
 
@@ -58,14 +58,14 @@ def join(broker: Broker, name: str, *takes: str):
     return client
 
 
-def message(mtype: str, **params: str) -> Payload:
-    return Payload.message({"samp.mtype": mtype, "samp.params": params})
+def message(mtype: str, **params: str) -> EncodedMessage:
+    return EncodedMessage.message({"samp.mtype": mtype, "samp.params": params})
 
 
 # What the monitor knows
 
 
-def test_guests(watched: tuple[Broker, Monitor]) -> None:
+def test_guests(watched: tuple[Broker, TrafficLog]) -> None:
     """Who comes and goes, without anybody being subscribed to such events."""
     broker, monitor = watched
     one = join(broker, "One", "a.b")
@@ -83,7 +83,7 @@ def test_guests(watched: tuple[Broker, Monitor]) -> None:
     ]
 
 
-def test_messages(watched: tuple[Broker, Monitor]) -> None:
+def test_messages(watched: tuple[Broker, TrafficLog]) -> None:
     """A broadcast is one message; calls get their answers, in whatever way they were made."""
     broker, monitor = watched
     one, two, three = join(broker, "One"), join(broker, "Two", "a.*"), join(broker, "Three", "a.*")
@@ -91,9 +91,9 @@ def test_messages(watched: tuple[Broker, Monitor]) -> None:
     broker.notify_all(one, message("a.b", key="value"))
     ids = broker.call_all(one, "tag", message("a.c"))
     for client in (two, three):
-        broker.reply(client, ids[client.client_id], Payload.response({"samp.status": "samp.ok"}))
+        broker.reply(client, ids[client.client_id], EncodedMessage.response({"samp.status": "samp.ok"}))
     waiting = broker.call_and_wait(one, two.client_id, message("a.d"), lambda _payload: None)
-    broker.reply(two, waiting.msg_id, Payload.response({"samp.status": "samp.error", "samp.error": {}}))
+    broker.reply(two, waiting.msg_id, EncodedMessage.response({"samp.status": "samp.error", "samp.error": {}}))
     broker.call(one, broker.hub_id, "tag", message("samp.app.ping"))
     broker.call(one, three.client_id, "tag", message("a.e"))
     broker.unregister(three)
@@ -111,7 +111,7 @@ def test_messages(watched: tuple[Broker, Monitor]) -> None:
     assert (monitor.guests["c2"].sent, monitor.guests["c2"].received) == (0, 3)
 
 
-def test_memory_is_bounded(watched: tuple[Broker, Monitor]) -> None:
+def test_memory_is_bounded(watched: tuple[Broker, TrafficLog]) -> None:
     """However many messages there are, and calls that nobody answers."""
     broker, monitor = watched
     one, two = join(broker, "One"), join(broker, "Two", "a.b")
@@ -122,28 +122,28 @@ def test_memory_is_bounded(watched: tuple[Broker, Monitor]) -> None:
     assert len(monitor.messages) == MESSAGES_KEPT
     assert len(monitor._calls) == 1000
     assert sum(entry.body is not None for entry in monitor.messages) == 1
-    oldest = next(iter(two.owed))
-    broker.reply(two, oldest, Payload.response({"samp.status": "samp.ok"}))
+    oldest = next(iter(two.pending_received))
+    broker.reply(two, oldest, EncodedMessage.response({"samp.status": "samp.ok"}))
     assert monitor.messages[-1].mtype == "(an older call)"
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (20, 5), (200, 60), (1, 1), (40, 3)])
-def test_table_fits(watched: tuple[Broker, Monitor], width: int, height: int) -> None:
+def test_table_fits(watched: tuple[Broker, TrafficLog], width: int, height: int) -> None:
     """Whatever the size of the terminal; with hostile names, and more clients than lines."""
     broker, monitor = watched
     clients = [join(broker, f"Name{number} \x9b2J 星", "a.b", "\u202ex.y") for number in range(40)]
     broker.notify_all(clients[0], message("a.b", text="\x1b[2J\n\n"))
-    lines = screen_of(monitor, "SAMP hub", width, height, Style("never"))
+    lines = format_screen(monitor, "SAMP hub", width, height, Style("never"))
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
     assert not set("".join(lines)) & set("\x1b\x9b\u202e\n")
 
 
-def test_flood(watched: tuple[Broker, Monitor]) -> None:
+def test_flood(watched: tuple[Broker, TrafficLog]) -> None:
     """A hub that is faster than the terminal: messages are left out and counted, clients never."""
     broker, _monitor = watched
-    screen = MonitorScreen(stream=StringIO())
-    broker.watcher = screen.watch
+    screen = TrafficScreen(stream=StringIO())
+    broker.observer = screen.watch
     one, two = join(broker, "One"), join(broker, "Two", "a.b")
     for _ in range(6000):
         broker.notify(one, two.client_id, message("a.b"))
@@ -163,20 +163,20 @@ def test_screen_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     error: OSError = BrokenPipeError()
     told = threading.Event()
-    screen = MonitorScreen(stream=Broken())
+    screen = TrafficScreen(stream=Broken())
     screen.on_reader_gone = told.set
     screen.start()
     screen.note_log("a line")
     assert told.wait(10)
     screen.stop()
     error = OSError(28, "No space left on device")
-    screen = MonitorScreen(stream=Broken())
+    screen = TrafficScreen(stream=Broken())
     screen.start()
     screen.note_log("a line")
     screen.stop()
     assert screen.broken
-    assert not screen.reader_gone
-    handler = LogToMonitor(screen)
+    assert not screen.pipe_closed
+    handler = ScreenLogHandler(screen)
     monkeypatch.setattr(handler, "stream", StringIO())
     handler.emit(logging.LogRecord("pyvo.samp", logging.INFO, "", 0, "another line", (), None))
     assert handler.stream.getvalue() == "another line\n"
@@ -307,21 +307,21 @@ def port_of(program: Program) -> int:
     return int(line.rpartition(" ")[2])
 
 
-def question(origin: str) -> Ticket:
-    return Ticket(Question("page", origin, {}, ("127.0.0.1", 1)), lambda _answer: None)
+def question(origin: str) -> ConsentTicket:
+    return ConsentTicket(ConsentRequest("page", origin, {}, ("127.0.0.1", 1)), lambda _answer: None)
 
 
 def test_allowed_origins() -> None:
     """Those and no others; no origin, or null, is none of them (R40)."""
-    asker = AllowOrigins(["https://example.org", "http://localhost:8888"])
+    asker = OriginAllowList(["https://example.org", "http://localhost:8888"])
     for origin, answer in {
-        "https://example.org": Answer.ONCE,
-        "http://localhost:8888": Answer.ONCE,
-        "http://example.org": Answer.DENY,
-        "https://example.org.evil.com": Answer.DENY,
-        "https://sub.example.org": Answer.DENY,
-        "null": Answer.DENY,
-        "": Answer.DENY,
+        "https://example.org": Decision.ONCE,
+        "http://localhost:8888": Decision.ONCE,
+        "http://example.org": Decision.DENY,
+        "https://example.org.evil.com": Decision.DENY,
+        "https://sub.example.org": Decision.DENY,
+        "null": Decision.DENY,
+        "": Decision.DENY,
     }.items():
         assert asker.ask(question(origin)) is answer
 

@@ -13,7 +13,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.cli import snoop
-from pyvo.samp.cli.client_session import Directory
+from pyvo.samp.cli.client_session import NameCache
 from tests.process.programs import Program
 
 from .conftest import Done, Viewer
@@ -246,7 +246,7 @@ def test_a_name_that_can_not_be_asked_for_any_more(hub: SAMPHubServer) -> None:
     client = SAMPIntegratedClient("Reader")
     client.connect()
     hub.stop()
-    assert Directory(client).title("c7") == "c7"
+    assert NameCache(client).client_label("c7") == "c7"
     client.disconnect()
 
 
@@ -269,7 +269,7 @@ def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
             return "c1"
 
     arrived: SimpleQueue[Any] = SimpleQueue()
-    heard = snoop.Heard(dt.datetime.now().astimezone(), "c2", None, "a.b", {}, {})
+    heard = snoop.ReceivedMessage(dt.datetime.now().astimezone(), "c2", None, "a.b", {}, {})
     for item in (heard, "lost", heard):
         arrived.put(item)
     options = argparse.Namespace(count=2, pattern="*", reconnect=True, json=False, color="never")

@@ -12,7 +12,7 @@ import pytest
 
 from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import hub_monitor
-from pyvo.samp.client.hub_monitor import HubWatch
+from pyvo.samp.client.hub_monitor import HubMonitor
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -81,18 +81,18 @@ def join(way: dict[str, Any], connect: Connect) -> Connect:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubWatch]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
     """Each client watches its hub at once; the watches that have had an answer."""
-    answered: queue.Queue[HubWatch] = queue.Queue()
-    on_answer = HubWatch._on_answer
+    answered: queue.Queue[HubMonitor] = queue.Queue()
+    on_answer = HubMonitor._on_answer
 
-    def tell(watch: HubWatch, error: SAMPError | None) -> None:
+    def tell(watch: HubMonitor, error: SAMPError | None) -> None:
         on_answer(watch, error)
         answered.put(watch)
 
     for name in ("FIRST_LOOK", "ASK_AGAIN"):
         monkeypatch.setattr(hub_monitor, name, 0.05)
-    monkeypatch.setattr(HubWatch, "_on_answer", tell)
+    monkeypatch.setattr(HubMonitor, "_on_answer", tell)
     return answered
 
 

@@ -76,7 +76,7 @@ def test_the_hub_goes(hub: SAMPHubServer, proxy: SAMPHubProxy) -> None:
     client = SAMPClient(proxy, name="Plain")
     client.register()
     gone = threading.Event()
-    client.on_end = lambda reason: gone.set()
+    client.on_disconnected = lambda reason: gone.set()
     hub.stop()
     assert gone.wait(5)
     assert not client.is_registered

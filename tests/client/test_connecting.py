@@ -230,7 +230,7 @@ def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bo
     """A handler that another thread binds when the declarations are written, or even about to be sent."""
     alice = connect("Alice")
     client = SAMPIntegratedClient(name="Bob")
-    register_as, announcement = client.hub.register_as, CallbackServer.announcement
+    register_as, announcement = client.hub.register_with_metadata, CallbackServer.declaration
     binding = threading.Thread(target=client.bind_receive_call, args=("test.x", Record(client)))
 
     def register_and_bind(*args: Any) -> Any:
@@ -245,9 +245,9 @@ def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bo
 
     with pytest.MonkeyPatch.context() as patch:
         if early:
-            patch.setattr(client.hub, "register_as", register_and_bind)
+            patch.setattr(client.hub, "register_with_metadata", register_and_bind)
         else:
-            patch.setattr(CallbackServer, "announcement", bind_and_announce)
+            patch.setattr(CallbackServer, "declaration", bind_and_announce)
         client.connect()
     try:
         binding.join()

@@ -126,7 +126,7 @@ def test_hub_gone(family: Any, family_hub: SAMPHubServer, connect: Connect) -> N
     derived = family.connect(family.kind())
     connect("plain").ecall_and_wait("derived", "samp.app.ping", 10)  # it has begun to fetch
     gone = threading.Event()
-    derived.client.on_end = lambda reason: gone.set()
+    derived.client.on_disconnected = lambda reason: gone.set()
     family_hub.stop()
     assert gone.wait(10)
     assert not derived.is_connected
@@ -169,7 +169,7 @@ def test_tables_of_handlers() -> None:
     assert set(client._call_bindings) == {"samp.app.ping", "client.env.get", "a.b"}
     assert "a.b" in repr(client._call_bindings)
     client._call_bindings["c.*"] = [six, {}]
-    assert client._bound.for_call("c.d").function is six
+    assert client._handlers_or_raise.for_call("c.d").function is six
     del client._call_bindings["c.*"]
     with pytest.raises(KeyError):
         del client._call_bindings["c.*"]

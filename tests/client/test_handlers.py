@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
-from pyvo.samp.client.callback_server import give_way, turn
-from pyvo.samp.client.handlers import Binding, Handlers, as_result, error_text
-from pyvo.samp.client.hub_proxy import whole_seconds
+from pyvo.samp.client.callback_server import handler_slot, release_slot
+from pyvo.samp.client.handlers import Binding, HandlerTable, error_text, to_result
+from pyvo.samp.client.hub_proxy import to_whole_seconds
 
 
 def six(key: Any, sender: Any, msg_id: Any, mtype: Any, params: Any, extra: Any) -> Any:
@@ -25,7 +25,7 @@ def five(key: Any, sender: Any, mtype: Any, params: Any, extra: Any) -> Any:
 
 def test_subscriptions() -> None:
     """R12: what is bound for calls and for notifications is subscribed to, with the annotations of both."""
-    handlers = Handlers()
+    handlers = HandlerTable()
     handlers.bind_call("a.b", six, {"x": 1})
     handlers.bind_notification("a.b", six, {"y": [2]})
     handlers.bind_notification("c.*", five)
@@ -43,12 +43,12 @@ def test_subscriptions() -> None:
 def test_bad_patterns(pattern: str) -> None:
     """R12: what cannot be subscribed to cannot be bound."""
     with pytest.raises(SAMPValueError):
-        Handlers().bind_call(pattern, six)
+        HandlerTable().bind_call(pattern, six)
 
 
 def test_responses() -> None:
     """R20: any string is a tag."""
-    handlers = Handlers()
+    handlers = HandlerTable()
     for tag in ("", "a b", "*"):
         handlers.bind_response(tag, six)
         assert handlers.responses[tag] is six
@@ -70,16 +70,16 @@ def test_parts_of_a_message() -> None:
 
 def test_functions_that_do_not_tell() -> None:
     """What has no signature is called with six arguments."""
-    assert Binding.of(max, None).takes_id
-    assert Binding.of(print, None).takes_id
+    assert Binding.of(max, None).accepts_msg_id
+    assert Binding.of(print, None).accepts_msg_id
 
 
 def test_results() -> None:
     """What a handler returns becomes a map, or an error."""
-    assert as_result(None) == {}
-    assert as_result({"n": 1}) == {"n": "1"}
+    assert to_result(None) == {}
+    assert to_result({"n": 1}) == {"n": "1"}
     with pytest.raises(SAMPClientError, match="map"):
-        as_result(7)
+        to_result(7)
 
 
 @given(st.text())
@@ -96,30 +96,30 @@ def test_error_text(text: str) -> None:
 )
 def test_whole_seconds(timeout: Any, seconds: int) -> None:
     """R22: a fraction of a second does not become 0, which means no limit."""
-    assert whole_seconds(timeout) == seconds
+    assert to_whole_seconds(timeout) == seconds
 
 
 @pytest.mark.parametrize("timeout", ["", "soon", None, float("nan"), float("inf"), [], b"1x"])
 def test_no_seconds(timeout: Any) -> None:
     """R22: what is no number is refused."""
     with pytest.raises(SAMPValueError, match="timeout"):
-        whole_seconds(timeout)
+        to_whole_seconds(timeout)
 
 
 def test_turns() -> None:
     """R24: a turn ends once: when the handler gives way, or at its end; turns nest."""
     ended: list[str] = []
-    give_way()
-    with turn(lambda: ended.append("outer")):
-        with turn(lambda: ended.append("inner")):
+    release_slot()
+    with handler_slot(lambda: ended.append("outer")):
+        with handler_slot(lambda: ended.append("inner")):
             pass
         assert ended == ["inner"]
-        give_way()
-        give_way()
+        release_slot()
+        release_slot()
         assert ended == ["inner", "outer"]
     assert ended == ["inner", "outer"]
     begin = time.monotonic()
-    with pytest.raises(RuntimeError), turn(lambda: ended.append("third")):
+    with pytest.raises(RuntimeError), handler_slot(lambda: ended.append("third")):
         raise RuntimeError
     assert ended[-1] == "third"
     assert time.monotonic() - begin < 1
@@ -139,4 +139,4 @@ def test_turns() -> None:
 )
 def test_the_msg_id_and_defaults(handler: Any, takes_id: bool) -> None:
     """Where five or six arguments are possible, the name of the third parameter tells which."""
-    assert Binding.of(handler, None).takes_id is takes_id
+    assert Binding.of(handler, None).accepts_msg_id is takes_id

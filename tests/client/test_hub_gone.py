@@ -109,8 +109,8 @@ def test_frozen_hub_and_a_waiting_call(
     hub_process: HubProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call without limit ends when the hub stops answering pings."""
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.LOOK_EVERY", 0.5)
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_INTERVAL", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.5)
     process = hub_process()
     alice, bob = connect("Alice"), connect("Bob")
     called = threading.Event()
@@ -190,17 +190,17 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     monkeypatch.setattr(membership, "LOOK_EVERY", 0.02)
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
-    introduce = SAMPClient._introduce
+    introduce = SAMPClient._declare_all
     failures: list[str] = []
 
     def fail(client: SAMPClient, key: str, *ahead: object) -> None:
         if len(failures) < 5:
             failures.append(key)
-            client.hub.lose("The hub went away.")
+            client.hub.mark_lost("The hub went away.")
             raise SAMPHubError("The hub went away.")
         introduce(client, key, *ahead)
 
-    monkeypatch.setattr(SAMPClient, "_introduce", fail)
+    monkeypatch.setattr(SAMPClient, "_declare_all", fail)
     hub.stop()
     assert seen.get(timeout=5) == "lost"
     hub.start()
@@ -211,11 +211,11 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     monkeypatch.setattr(membership, "LOOK_EVERY", 60)
     with bob._lock:
         bob._timer = None
-        bob._look_later()
+        bob._schedule_reconnect()
         only = bob._timer
         assert only is not None
         assert only.active
-        bob._look_later()
+        bob._schedule_reconnect()
         assert bob._timer is only
 
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import pytest
 
 from pyvo.samp.client import hub_monitor
-from pyvo.samp.client.hub_monitor import HubWatch
-from pyvo.samp.transport.event_loop import Loop
-from pyvo.samp.transport.xmlrpc_writer import write_answer, write_fault
+from pyvo.samp.client.hub_monitor import HubMonitor
+from pyvo.samp.transport.event_loop import EventLoop
+from pyvo.samp.transport.xmlrpc_writer import write_fault, write_response
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
+def loop() -> Iterator[EventLoop]:
     """A loop that runs."""
-    loop = Loop("test")
+    loop = EventLoop("test")
     loop.start()
     yield loop
     loop.stop()
@@ -61,7 +61,7 @@ class Hub:
             connection.close()
 
 
-OK = write_answer("")
+OK = write_response("")
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +71,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub_monitor, name, getattr(hub_monitor, name) / 10)
 
 
-def watching(loop: Loop, url: str) -> tuple[HubWatch, queue.Queue[str]]:
+def watching(loop: EventLoop, url: str) -> tuple[HubMonitor, queue.Queue[str]]:
     gone: queue.Queue[str] = queue.Queue()
-    return HubWatch(loop, url, lambda: b"<question/>", gone.put), gone
+    return HubMonitor(loop, url, lambda: b"<question/>", gone.put), gone
 
 
-def test_a_hub_that_keeps_its_connections(loop: Loop) -> None:
+def test_a_hub_that_keeps_its_connections(loop: EventLoop) -> None:
     """It is asked once, and again when a connection was closed; when it is gone that is known at once."""
     hub = Hub(keeps=True, answer=OK)
     watch, gone = watching(loop, hub.url)
@@ -91,7 +91,7 @@ def test_a_hub_that_keeps_its_connections(loop: Loop) -> None:
     watch.stop()
 
 
-def test_a_hub_that_keeps_none(loop: Loop) -> None:
+def test_a_hub_that_keeps_none(loop: EventLoop) -> None:
     """It is asked now and then."""
     hub = Hub(keeps=False, answer=OK)
     watch, gone = watching(loop, hub.url)
@@ -102,7 +102,7 @@ def test_a_hub_that_keeps_none(loop: Loop) -> None:
     watch.stop()
 
 
-def test_another_hub(loop: Loop) -> None:
+def test_another_hub(loop: EventLoop) -> None:
     """A hub that does not know the client is not its hub."""
     hub = Hub(keeps=True, answer=write_fault(1, "unknown key"))
     watch, gone = watching(loop, hub.url)
@@ -111,7 +111,7 @@ def test_another_hub(loop: Loop) -> None:
     hub.stop()
 
 
-def test_one_failure(loop: Loop) -> None:
+def test_one_failure(loop: EventLoop) -> None:
     """A hub that once gives no proper answer is asked once more, and only given up after that."""
     hub = Hub(keeps=False, answer=b"rubbish")
     watch, gone = watching(loop, hub.url)
@@ -126,7 +126,7 @@ def test_one_failure(loop: Loop) -> None:
     hub.stop()
 
 
-def test_stopped(loop: Loop) -> None:
+def test_stopped(loop: EventLoop) -> None:
     """A watch that was stopped asks nobody and reports nothing."""
     hub = Hub(keeps=True, answer=OK)
     watch, gone = watching(loop, hub.url)
@@ -138,13 +138,13 @@ def test_stopped(loop: Loop) -> None:
     assert gone.empty()
 
 
-def test_not_registered_yet(loop: Loop) -> None:
+def test_not_registered_yet(loop: EventLoop) -> None:
     """As long as there is nothing to ask, nobody is asked; later it is."""
     hub = Hub(keeps=True, answer=OK)
     questions: queue.Queue[bytes | None] = queue.Queue()
     for question in (None, None, b"<question/>"):
         questions.put(question)
-    watch = HubWatch(loop, hub.url, questions.get, print)
+    watch = HubMonitor(loop, hub.url, questions.get, print)
     hub.asked.get(timeout=5)
     assert questions.empty()
     watch.stop()

@@ -231,13 +231,13 @@ def test_numbers_in_answers(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
 
 def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that accepts and never answers: `connect` and calls end by themselves."""
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.3)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.3)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"methodName"] = None
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match="did not answer"):
-        proxy._ask("getRegisteredClients", timeout=0.3, private_key="key")
+        proxy._call("getRegisteredClients", timeout=0.3, private_key="key")
     assert not proxy.is_connected
     with pytest.raises(SAMPHubError, match="did not answer"):
         proxy.get_registered_clients("key")
@@ -249,15 +249,15 @@ def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("timeout", [3.0, 0.0], ids=["with a limit", "without"])
 def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
     """The look that shows it is part of the time that the operation has, and the last one."""
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 1.0)
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.LOOK_EVERY", 2.0)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 1.0)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_INTERVAL", 2.0)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"methodName"] = None
     before = len(bad_hub.requests)
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match="did not answer"):
-        proxy._ask("getRegisteredClients", timeout=timeout, private_key="key")
+        proxy._call("getRegisteredClients", timeout=timeout, private_key="key")
     assert time.monotonic() - begin < 3.8
     assert len(bad_hub.requests) == before + 2
     assert b"ping" in bad_hub.requests[-1]
@@ -267,14 +267,14 @@ def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest
 @pytest.mark.parametrize("ping", [PING, http(xmlrpc.client.dumps(xmlrpc.client.Fault(1, "no such thing")))])
 def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
     """It was looked at shortly before: the operation has failed, the connection has not."""
-    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIME", 0.5)
+    monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.5)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     bad_hub.answers[b"getRegisteredClients"] = None
     bad_hub.answers[b"ping"] = ping
     before = len(bad_hub.requests)
     with pytest.raises(SAMPHubError, match="did not answer"):
-        proxy._ask("getRegisteredClients", timeout=1.0, private_key="key")
+        proxy._call("getRegisteredClients", timeout=1.0, private_key="key")
     assert proxy.is_connected
     assert [b"ping" in request for request in bad_hub.requests[before:]] == [False, True]
     proxy.disconnect()

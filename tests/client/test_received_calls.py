@@ -17,7 +17,7 @@ import pytest
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import callback_server
 from pyvo.samp.client.received_calls import MAX_OPEN, ReceivedCalls
-from pyvo.samp.client.receiving import Elsewhere
+from pyvo.samp.client.receiving import HandlerExecutor
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 
 from .conftest import Connect
@@ -32,7 +32,7 @@ class Deliveries:
         self.client = client
         self.replies: queue.Queue[Any] = queue.Queue()
         self._threads: list[threading.Thread] = []
-        ask = client.hub._ask
+        ask = client.hub._call
 
         def record(operation: str, /, **params: Any) -> Any:
             if operation != "reply":
@@ -239,7 +239,7 @@ def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, mon
     """A reply that the hub refuses is no reply: the caller is told of the failure."""
     client = join("Bob")
     hub = deliveries(client)
-    record = client.hub._ask
+    record = client.hub._call
     refusals = iter([True, False])
 
     def refuse(operation: str, /, **params: Any) -> Any:
@@ -291,7 +291,7 @@ def test_no_room(
     monkeypatch.setattr(callback_server, "MAX_WAITING", -1)
     receiver: Any = client.client._remains.receiver
     params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
-    receiver._take(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
+    receiver._enqueue(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
     assert hub.statuses() == ["samp.error"]
     refused.set()
     hub.close()
@@ -318,14 +318,14 @@ def test_calls_without_a_reply_are_forgotten() -> None:
 def test_a_thread_that_reuses_the_identifier() -> None:
     """A thread with the identifier of an event loop's thread that has ended is not taken for it."""
     jobs: queue.Queue[Callable[[], None]] = queue.Queue()
-    elsewhere = Elsewhere(jobs.put)
+    elsewhere = HandlerExecutor(jobs.put)
     waiting = threading.Thread(target=elsewhere.run, args=(lambda: None,))
     waiting.start()
     window = threading.Thread(target=jobs.get(timeout=10))
     window.start()
     window.join(10)
     waiting.join(10)
-    elsewhere._dispatch = lambda job: elsewhere.release()  # the window has gone
+    elsewhere._dispatch = lambda job: elsewhere.cancel_pending()  # the window has gone
     refused: list[bool] = []
 
     def run_again() -> None:

@@ -16,7 +16,7 @@ import pytest
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import SAMPClient
 from pyvo.samp.client import session as membership
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 
 from .conftest import WATCHED, Connect, HubProcess, Record, Script, first_line, other_ids
@@ -296,7 +296,7 @@ def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypat
     connecting = Connecting()
     assert begun.wait(10)
     connecting.run(connecting.client.disconnect)
-    wait_until(lambda: not connecting.client._wanted)
+    wait_until(lambda: not connecting.client._should_be_connected)
     assert connecting.client.hub.is_connected
     release.set()
     (error,) = connecting.join()
@@ -313,7 +313,7 @@ def test_disconnect_amid_a_connect_that_hangs(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the end the connection is closed under it; a client that has its key then unregisters by another one."""
-    monkeypatch.setattr(membership, "CONNECT_TIME", 0.1)
+    monkeypatch.setattr(membership, "CONNECT_TIMEOUT", 0.1)
     witness = connect("Witness")
     begun = threading.Event()
 
@@ -336,7 +336,7 @@ def _interrupt() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [(Loop, "start"), (SAMPClient, "_introduce")], ids=["the request is written", "the key is known"]
+    "place", [(EventLoop, "start"), (SAMPClient, "_introduce")], ids=["the request is written", "the key is known"]
 )
 @pytest.mark.parametrize("how", ["disconnect", "interrupt"])
 def test_signal_amid_connect(

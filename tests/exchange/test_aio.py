@@ -108,8 +108,8 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
     async def main() -> None:
         async with client:
             loop = asyncio.get_running_loop()
-            key, ask = client.get_private_key(), client.client.hub._ask
-            client.client.hub._ask = record  # type: ignore[method-assign]  # that hub did not send these calls
+            key, ask = client.get_private_key(), client.client.hub._call
+            client.client.hub._call = record  # type: ignore[method-assign]  # that hub did not send these calls
 
             def deliver(mtype: str) -> asyncio.Future[Any]:
                 message = {"samp.mtype": f"x-test.{mtype}", "samp.params": {"n": "1"}}
@@ -125,7 +125,7 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
                 go.set()
                 await earlier
             finally:
-                client.client.hub._ask = ask  # type: ignore[method-assign]
+                client.client.hub._call = ask  # type: ignore[method-assign]
 
     run(main)
     assert replies == ["1"] * 2 + ["samp.ok"] * 4 + ["samp.ok", "1"]

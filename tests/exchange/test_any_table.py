@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
 from pyvo.samp.formats.fits_tables import write_fits_table
-from pyvo.samp.formats.plain_columns import flat_table
+from pyvo.samp.formats.plain_columns import flatten_columns
 from pyvo.samp.formats.readers import read_table
 from pyvo.samp.formats.votable_writer import write_votable
 
@@ -48,7 +48,7 @@ def written(table: Any, format_: str) -> tuple[bytes, list[str]] | None:
 def quiet_flat(table: Any) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return flat_table(table)
+        return flatten_columns(table)
 
 
 @pytest.mark.parametrize("format_", WRITERS)

@@ -152,7 +152,7 @@ def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found after a moment, in which it might have said something."""
-    monkeypatch.setattr(client_list, "SETTLE_TIME", 0.2)
+    monkeypatch.setattr(client_list, "RETRY_WINDOW", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
     start = time.monotonic()
@@ -200,7 +200,7 @@ def test_an_event_that_overtakes_an_answer(pair: Pair, monkeypatch: pytest.Monke
     """What the hub had answered before it told of a change does not undo that."""
     alice, bob = pair
     told = threading.Event()
-    alice.client.add_tap("test", ["samp.hub.event.subscriptions"], lambda arrival: told.set())
+    alice.client.add_filter("test", ["samp.hub.event.subscriptions"], lambda arrival: told.set())
     asked = alice.get_subscriptions
     answers = []
 

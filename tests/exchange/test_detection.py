@@ -21,7 +21,7 @@ from astropy.table import Table
 from pyvo.samp import SAMPClientError, SAMPTypeError
 from pyvo.samp.formats.detection import PEEK_SIZE, unpack
 from pyvo.samp.formats.readers import read_table
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 
 VOTABLE = (
     '<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="a" datatype="int"/><DATA><TABLEDATA>'
@@ -82,8 +82,8 @@ def test_fits(what: str, packed: Callable[[bytes], bytes] | None, tmp_path: Path
     fits.HDUList(make()).writeto(path)
     if packed is not None:
         path.write_bytes(packed(path.read_bytes()))
-    product = product_of(path)
-    assert (product.kind, product.forms[0].mtype) == (kind, mtype)
+    product = to_sendable(path)
+    assert (product.kind, product.formats[0].mtype) == (kind, mtype)
     if kind == "table":
         assert product.count is not None
         assert product.count() == 2
@@ -113,17 +113,17 @@ def served(tmp_path: Path) -> Iterator[str]:
 def test_fits_behind_a_url(what: str, served: str, tmp_path: Path) -> None:
     make, kind, _mtype = FILES[what]
     fits.HDUList(make()).writeto(tmp_path / "x.fits")
-    assert product_of(f"{served}/x.fits").kind == kind
+    assert to_sendable(f"{served}/x.fits").kind == kind
 
 
 def test_fits_that_has_no_data_or_no_end(tmp_path: Path) -> None:
     path = tmp_path / "x.fits"
     fits.HDUList([fits.PrimaryHDU()]).writeto(path)
     with pytest.raises(SAMPTypeError, match="without data"):
-        product_of(path)
+        to_sendable(path)
     path.write_bytes(path.read_bytes()[:160])
     with pytest.raises(SAMPTypeError, match="has no end"):
-        product_of(path)
+        to_sendable(path)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_votable(text: str, encoding: str, tmp_path: Path) -> None:
     """The root element decides, whatever stands in front of it."""
     path = tmp_path / "x.dat"
     path.write_bytes(text.encode(encoding))
-    assert product_of(path).forms[0].mtype == "table.load.votable"
+    assert to_sendable(path).formats[0].mtype == "table.load.votable"
     assert read_table(path)["a"].tolist() == [1, 2]
 
 
@@ -154,7 +154,7 @@ def test_a_word_decides_nothing(text: str, tmp_path: Path) -> None:
     """A text that names VOTABLE is one, and is read as what it is."""
     path = tmp_path / "x.txt"
     path.write_text(text)
-    assert product_of(path).path is None  # sent as what was read
+    assert to_sendable(path).path is None  # sent as what was read
     assert read_table(path)["a"].tolist() == [1, 2]
 
 
@@ -162,7 +162,7 @@ def test_no_table(tmp_path: Path) -> None:
     path = tmp_path / "x.html"
     path.write_text("<html><body>Of <VOTABLE > and SIMPLE  = more</body></html>")
     with pytest.raises(SAMPTypeError, match="is not known"):
-        product_of(path)
+        to_sendable(path)
     with pytest.raises(SAMPClientError, match="no FITS file, no VOTable"):
         read_table(path)
 
@@ -184,7 +184,7 @@ def test_tab_separated_table(tmp_path: Path) -> None:
     table = read_table(path)
     assert table["a"].tolist() == [1, 2]
     assert table["name"].tolist() == ["M 31", None]
-    assert product_of(path).kind == "table"
+    assert to_sendable(path).kind == "table"
 
 
 def test_unpacking() -> None:

@@ -15,28 +15,28 @@ from urllib.parse import urlsplit
 import pytest
 
 from pyvo.samp.exchange import file_server
-from pyvo.samp.exchange.file_server import Loan, Shelf, plain_name
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.exchange.file_server import FileServer, Lease, safe_file_name
+from pyvo.samp.transport.event_loop import EventLoop
 
 CONTENT = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    loop = Loop("test")
+def shelf() -> Iterator[FileServer]:
+    loop = EventLoop("test")
     loop.start()
-    shelf = Shelf(loop)
+    shelf = FileServer(loop)
     yield shelf
     shelf.close()
     loop.stop()
 
 
 @pytest.fixture
-def loan(shelf: Shelf) -> Loan:
+def loan(shelf: FileServer) -> Lease:
     """A file that is lent over HTTP."""
-    path = shelf.new_path("some.fits")
+    path = shelf.create_path("some.fits")
     path.write_bytes(CONTENT)
-    return shelf.add(path, "some", ours=True).lend(http=True)
+    return shelf.add(path, "some", ours=True).create_lease(http=True)
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -53,7 +53,7 @@ def ask(url: str, method: str = "GET", target: str | None = None, **headers: str
         connection.close()
 
 
-def wait_until_gone(path: Path, shelf: Shelf) -> None:
+def wait_until_gone(path: Path, shelf: FileServer) -> None:
     """A file is removed by the thread that wrote its last byte, a moment after the reader has it."""
     done = threading.Event()
     while os.path.lexists(path):
@@ -62,7 +62,7 @@ def wait_until_gone(path: Path, shelf: Shelf) -> None:
         done.clear()
 
 
-def test_get_head_and_range(shelf: Shelf, loan: Loan) -> None:
+def test_get_head_and_range(shelf: FileServer, loan: Lease) -> None:
     status, headers, body = ask(loan.url)
     assert (status, body) == (200, CONTENT)
     assert headers["content-length"] == str(len(CONTENT))
@@ -75,7 +75,7 @@ def test_get_head_and_range(shelf: Shelf, loan: Loan) -> None:
     assert ask(loan.url, Range=f"bytes={len(CONTENT)}-")[0] == 416
 
 
-def test_nothing_else_is_there(loan: Loan) -> None:
+def test_nothing_else_is_there(loan: Lease) -> None:
     """The token and the name must both be right; Aladin's question for ``/properties`` is a 404."""
     path = urlsplit(loan.url).path
     for target in ("/", "/some.fits", f"/{loan.token}", f"{path}/properties", "/x" * 30, f"/{loan.token}/../some.fits",
@@ -86,98 +86,98 @@ def test_nothing_else_is_there(loan: Loan) -> None:
     assert ask(loan.url, target=f"{path}?cached=no")[0] == 200
 
 
-def test_foreign_hosts_are_refused(loan: Loan) -> None:
+def test_foreign_hosts_are_refused(loan: Lease) -> None:
     """A page whose host name was made to resolve to this machine names that host (R38)."""
     assert ask(loan.url, Host="evil.example")[0] == 403
     status, headers, _ = ask(loan.url, Origin="https://somewhere.example")
     assert (status, headers["access-control-allow-origin"]) == (200, "*")
 
 
-def test_tokens_cannot_be_guessed(shelf: Shelf, loan: Loan) -> None:
-    other = loan.lot.lend(http=True)
+def test_tokens_cannot_be_guessed(shelf: FileServer, loan: Lease) -> None:
+    other = loan.lot.create_lease(http=True)
     assert loan.url != other.url
     assert len(loan.token) >= 22
 
 
-def test_removed_when_all_have_answered(shelf: Shelf, loan: Loan) -> None:
-    other = loan.lot.lend(http=True)
+def test_removed_when_all_have_answered(shelf: FileServer, loan: Lease) -> None:
+    other = loan.lot.create_lease(http=True)
     path = loan.lot.path
     assert ask(loan.url)[0] == 200
-    loan.end(loaded=True)
-    other.end(loaded=False)  # one that refuses will not come
+    loan.on_response(loaded=True)
+    other.on_response(loaded=False)  # one that refuses will not come
     wait_until_gone(path.parent, shelf)
     assert ask(other.url)[0] == 404
     assert shelf.files == []
 
 
-def test_read_after_the_answer(shelf: Shelf, loan: Loan) -> None:
+def test_read_after_the_answer(shelf: FileServer, loan: Lease) -> None:
     """Some answer first and read then; the file stays for that."""
-    loan.end(loaded=True)
+    loan.on_response(loaded=True)
     assert loan.lot.path.exists()
     assert ask(loan.url)[2] == CONTENT
     wait_until_gone(loan.lot.path, shelf)
 
 
-def test_never_read(shelf: Shelf, loan: Loan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_read(shelf: FileServer, loan: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not stay for ever for one who says that it has the file, and never comes."""
-    monkeypatch.setattr(file_server, "LINGER", 0.05)
-    loan.end(loaded=True)
+    monkeypatch.setattr(file_server, "FETCH_GRACE", 0.05)
+    loan.on_response(loaded=True)
     wait_until_gone(loan.lot.path, shelf)
 
 
-def test_file_urls_serve_until_the_answer(shelf: Shelf) -> None:
-    path = shelf.new_path("a.vot")
+def test_file_urls_serve_until_the_answer(shelf: FileServer) -> None:
+    path = shelf.create_path("a.vot")
     path.write_bytes(b"x")
-    loan = shelf.add(path, "a", ours=True).lend()
+    loan = shelf.add(path, "a", ours=True).create_lease()
     assert loan.url == path.as_uri()
-    loan.end(loaded=True)
+    loan.on_response(loaded=True)
     assert not path.exists()
 
 
-def test_the_same_key_replaces(shelf: Shelf) -> None:
+def test_the_same_key_replaces(shelf: FileServer) -> None:
     """A table that is sent again takes the place of the earlier one."""
-    paths = [shelf.new_path("a.vot"), shelf.new_path("a.vot")]
+    paths = [shelf.create_path("a.vot"), shelf.create_path("a.vot")]
     for path in paths:
         path.write_bytes(b"x")
-    first = shelf.add(paths[0], "a", ours=True, key="t").lend(http=True)
-    second = shelf.add(paths[1], "a", ours=True, key="t").lend(http=True)
+    first = shelf.add(paths[0], "a", ours=True, key="t").create_lease(http=True)
+    second = shelf.add(paths[1], "a", ours=True, key="t").create_lease(http=True)
     assert [path.exists() for path in paths] == [False, True]
     assert ask(first.url)[0] == 404
     assert ask(second.url)[0] == 200
 
 
-def test_a_file_that_is_not_ours_stays(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_file_that_is_not_ours_stays(shelf: FileServer, tmp_path: Path) -> None:
     path = tmp_path / "with blank.fits"
     path.write_bytes(CONTENT)
-    link = shelf.second_name(path)
+    link = shelf.link_with_plain_name(path)
     assert link.name == "with_blank.fits"
     for lot in (shelf.add(path, path.name, ours=False), shelf.add(link, link.name, ours=True)):
-        loan = lot.lend(http=True)
+        loan = lot.create_lease(http=True)
         assert ask(loan.url)[2] == CONTENT
-        loan.end(loaded=False)
+        loan.on_response(loaded=False)
     assert path.exists()
     wait_until_gone(link, shelf)
 
 
-def test_private(shelf: Shelf) -> None:
+def test_private(shelf: FileServer) -> None:
     """Nobody else may look into the directory."""
-    path = shelf.new_path("a.vot")
+    path = shelf.create_path("a.vot")
     assert path.parent.stat().st_mode & 0o077 == 0
     assert path.parent.parent.stat().st_mode & 0o077 == 0
 
 
-def test_close_removes_everything(shelf: Shelf, loan: Loan) -> None:
+def test_close_removes_everything(shelf: FileServer, loan: Lease) -> None:
     shelf.close()
     assert not loan.lot.path.parent.parent.exists()
     shelf.close()
 
 
-def test_closing_while_somebody_reads(shelf: Shelf) -> None:
+def test_closing_while_somebody_reads(shelf: FileServer) -> None:
     """The reader sees the end; no thread is left."""
-    path = shelf.new_path("big.fits")
+    path = shelf.create_path("big.fits")
     with path.open("wb") as file:
         file.truncate(200_000_000)
-    loan = shelf.add(path, "big", ours=True).lend(http=True)
+    loan = shelf.add(path, "big", ours=True).create_lease(http=True)
     parts = urlsplit(loan.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
     connection.request("GET", parts.path)
@@ -189,12 +189,12 @@ def test_closing_while_somebody_reads(shelf: Shelf) -> None:
     connection.close()
 
 
-def test_a_vanished_file(shelf: Shelf, loan: Loan) -> None:
+def test_a_vanished_file(shelf: FileServer, loan: Lease) -> None:
     loan.lot.path.unlink()
     assert ask(loan.url)[0] == 404
 
 
-def test_many_readers(shelf: Shelf, loan: Loan) -> None:
+def test_many_readers(shelf: FileServer, loan: Lease) -> None:
     """Each gets the whole file."""
     results: list[Answer] = []
     threads = [threading.Thread(target=lambda: results.append(ask(loan.url))) for _ in range(20)]
@@ -211,7 +211,7 @@ def test_many_readers(shelf: Shelf, loan: Loan) -> None:
      ("100%25#?", "100_25.fits"), ("y" * 200, "y" * 60 + ".fits")],
 )
 def test_plain_names(name: str, plain: str) -> None:
-    assert plain_name(name, ".fits") == plain
+    assert safe_file_name(name, ".fits") == plain
 
 
 def test_a_fork_leaves_the_parents_files(

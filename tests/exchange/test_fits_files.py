@@ -17,7 +17,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from pyvo.samp import SAMPClientError, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.errors import warn, without_warnings
 from pyvo.samp.formats.readers import read_table
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
@@ -65,8 +65,8 @@ def stars(tmp_path: Path) -> Path:
 
 
 def test_fits_plus(stars: Path) -> None:
-    product = product_of(stars)
-    assert (product.kind, product.forms[0].mtype) == ("table", "table.load.fits")
+    product = to_sendable(stars)
+    assert (product.kind, product.formats[0].mtype) == ("table", "table.load.fits")
     assert product.count is not None
     assert product.count() == 3
     assert_stars(read_table(stars))
@@ -88,7 +88,7 @@ def test_fits_plus_in_memory(stars: Path, pair: Pair) -> None:
     """HDUs of such a file are a table, too; as a VOTable they have what the head says."""
     alice, bob = pair
     with fits.open(stars) as hdus, bob.incoming("table.load.*") as queue:
-        product = product_of(hdus)
+        product = to_sendable(hdus)
         assert product.kind == "table"
         assert product.count is not None
         assert product.count() == 3
@@ -140,7 +140,7 @@ def test_columns_as_cells(is_marked: str, tmp_path: Path) -> None:
     assert table["ok"].tolist() == [True, False, True]
     with fits.open(path) as opened:
         for what in (path, opened):
-            product = product_of(what)
+            product = to_sendable(what)
             assert (product.kind, product.path) == ("table", None)  # written anew, as only STIL reads such a file
             assert product.count() == 3
 
@@ -185,7 +185,7 @@ def test_odd_cards(card: str, tmp_path: Path) -> None:
     end = data.index(b"END     ", 2880)
     data[end : end + 160] = card.encode("latin-1").ljust(80) + b"END".ljust(80)
     path.write_bytes(data)
-    assert product_of(path).kind == "table"
+    assert to_sendable(path).kind == "table"
     assert read_table(path)["a"].tolist() == [1, 2, 3]
 
 

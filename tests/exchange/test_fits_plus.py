@@ -18,7 +18,7 @@ from astropy.table import MaskedColumn, Table
 from pyvo.samp import SAMPIntegratedClient
 from pyvo.samp.formats import tables
 from pyvo.samp.formats.fits_tables import is_plain, read_fits_table, write_fits_plus
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 
 
 def table_of(rows: int = 5) -> Table:
@@ -100,16 +100,16 @@ def test_names_that_fits_takes_for_one() -> None:
 def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """TOPCAT gets large tables as FITS; others, and TOPCAT small ones, as VOTables."""
     monkeypatch.setattr(tables, "LARGE", 100)
-    large = next(form for form in product_of(table_of(1000)).forms if form.mtype == "table.load.fits")
+    large = next(form for form in to_sendable(table_of(1000)).formats if form.mtype == "table.load.fits")
     assert large.is_better_for is not None
     assert large.is_better_for("topcat")
     assert not large.is_better_for("Aladin")
     accents = Table({"a": np.array(["\xe9"] * 1000)})
-    odd = next(form for form in product_of(accents).forms if form.mtype == "table.load.fits")
+    odd = next(form for form in to_sendable(accents).formats if form.mtype == "table.load.fits")
     assert odd.is_better_for is not None
     assert not odd.is_better_for("topcat")
     monkeypatch.setattr(tables, "LARGE", 10**9)
-    small = next(form for form in product_of(table_of(1000)).forms if form.mtype == "table.load.fits")
+    small = next(form for form in to_sendable(table_of(1000)).formats if form.mtype == "table.load.fits")
     assert small.is_better_for is not None
     assert not small.is_better_for("topcat")
 

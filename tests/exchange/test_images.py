@@ -15,7 +15,7 @@ from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 from tests.formats.test_registry import written
 
 from .conftest import wcs
@@ -35,7 +35,7 @@ STALE = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 50.0, "CRVAL2": 6
 
 def sent(obj: Any) -> Any:
     """The first HDU of the file that is sent."""
-    return fits.open(written(product_of(obj), "image.load.fits"))[0]
+    return fits.open(written(to_sendable(obj), "image.load.fits"))[0]
 
 
 @pytest.mark.parametrize("old", ROTATED)
@@ -146,7 +146,7 @@ def test_masks(kind: str) -> None:
 
 def test_too_few_dimensions() -> None:
     with pytest.raises(SAMPTypeError, match="NDData with data of 1 dimensions is no image"):
-        product_of(NDData(np.ones(4)))
+        to_sendable(NDData(np.ones(4)))
 
 
 def test_no_warnings_of_ours() -> None:

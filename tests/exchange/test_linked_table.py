@@ -168,7 +168,7 @@ def test_a_viewer_that_has_just_loaded(
     link = pair[0].link(table)
     viewer.refusals = 2
     assert link.highlight(1).ok
-    monkeypatch.setattr(linked_table, "SETTLE_TIME", 0.0)
+    monkeypatch.setattr(linked_table, "RETRY_WINDOW", 0.0)
     viewer.refusals = 1
     with pytest.warns(SAMPWarning, match="Bob did not follow: No table with that id"):
         assert not link.highlight(1).ok
@@ -200,8 +200,8 @@ def test_selecting_within_a_listener(pair: Pair, viewer: Viewer, table: Table) -
 def test_many_rows() -> None:
     """Half a million row numbers are read as a few are; what is no number is refused among them, too."""
     texts = [str(number) for number in range(500_000)]
-    assert linked_table._numbers(texts) == list(range(500_000))
-    assert linked_table._numbers(["+7", "-0", "8"]) == [7, 0, 8]
+    assert linked_table._row_numbers(texts) == list(range(500_000))
+    assert linked_table._row_numbers(["+7", "-0", "8"]) == [7, 0, 8]
     for odd in ("", "x", "1.5", "\u0663"):
         with pytest.raises(SAMPValueError):
-            linked_table._numbers([*texts[:1000], odd])
+            linked_table._row_numbers([*texts[:1000], odd])

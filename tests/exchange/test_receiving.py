@@ -106,7 +106,7 @@ def test_images_are_complete(pair: Pair, image: CCDData) -> None:
     with bob.incoming("image.load.fits") as queue:
         assert alice.send(image).ok
         hdus = queue.get(10)
-    assert alice._bench.shelf.files == []
+    assert alice._bench.file_server.files == []
     assert hdus[0].data.tolist() == image.data.tolist()
     assert hdus[0].header["CRVAL2"] == 20
 

@@ -13,17 +13,17 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import AsyncSAMPClient, SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError, SAMPValueError
-from pyvo.samp.exchange.reports import Delivery, SendReport
+from pyvo.samp.exchange.reports import SendReport, SendResult
 from pyvo.samp.protocol.timeouts import Deadline
 
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
 def test_deadlines() -> None:
-    assert Deadline(0).left is None
-    assert Deadline("0").left is None
-    assert Deadline(-1).left == 0
-    assert 0 < (Deadline("20.5").left or 0) <= 20.5
+    assert Deadline(0).remaining is None
+    assert Deadline("0").remaining is None
+    assert Deadline(-1).remaining == 0
+    assert 0 < (Deadline("20.5").remaining or 0) <= 20.5
 
 
 @pytest.mark.parametrize("timeout", [None, "soon", math.nan, math.inf, []])
@@ -46,7 +46,7 @@ def test_no_time_at_all(pair: Pair, timeout: Any) -> None:
         alice.receive("x-test.a", timeout)
     with pytest.raises(SAMPTimeoutError):
         alice.wait_for("carol", timeout)
-    report = SendReport("table", "x", [Delivery("c1", "Carol", "x-test.a")])
+    report = SendReport("table", "x", [SendResult("c1", "Carol", "x-test.a")])
     start = time.monotonic()
     assert report.wait(timeout).waiting
     assert time.monotonic() - start < 10

@@ -16,7 +16,7 @@ from astropy.table import Table
 
 from pyvo.samp import SAMPClientError, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.formats.readers import read_table
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 from pyvo.samp.formats.tolerant_votable import CHUNK_SIZE, read_votable_with_astropy, with_streams_inline
 
 NUMBERS = '<FIELD name="a" datatype="int"/>'
@@ -294,7 +294,7 @@ def test_rows_in_another_file(kind: str, how: str, tmp_path: Path, pair: Pair) -
     with bob.incoming("table.load.votable") as queue:
         assert alice.send(path, to="bob").ok
         assert queue.get(10)["a"].tolist() == [1, 2]
-    form = product_of(path).forms[0]
+    form = to_sendable(path).formats[0]
     assert form.write is not None
     alone = tmp_path / "alone" / "x.vot"
     alone.parent.mkdir()
@@ -306,8 +306,8 @@ def test_rows_in_another_file(kind: str, how: str, tmp_path: Path, pair: Pair) -
 def test_a_file_without_other_files_is_sent_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "x.vot"
     path.write_bytes(in_binary("BINARY2", NUMBERS, [struct.pack(">i", 1)]))
-    product = product_of(path)
-    assert (product.path, product.forms[0].write) == (path, None)
+    product = to_sendable(path)
+    assert (product.path, product.formats[0].write) == (path, None)
 
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress])
@@ -329,12 +329,12 @@ def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:
     """Others read them where they are; of a file that is missing the sender is told."""
     path = tmp_path / "x.vot"
     path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="http://127.0.0.1:9/x"/></BINARY></DATA>'))
-    assert product_of(path).forms[0].write is None
+    assert to_sendable(path).formats[0].write is None
     with pytest.raises(SAMPClientError, match="cannot be read"):
         read_table(path)
     path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="none.bin"/></BINARY></DATA>'))
     with pytest.warns(SAMPWarning, match="rows of it are in another file: There is no file"):
-        assert product_of(path).forms[0].write is None
+        assert to_sendable(path).formats[0].write is None
 
 
 # All doors

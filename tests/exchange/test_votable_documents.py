@@ -19,7 +19,7 @@ from astropy.io.votable.tree import TableElement, VOTableFile
 from astropy.table import QTable, Table
 
 from pyvo.samp import SAMPTypeError, SAMPWarning
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 from pyvo.samp.vo_helpers import accessible_table, send_table_to
 from tests.formats.test_registry import TABLE, written
 
@@ -70,7 +70,7 @@ def document(datatype: str, arraysize: str, first: str, second: str, version: st
 def test_cells(datatype: str, arraysize: str, first: str, second: str, version: str) -> None:
     """Arrays of various lengths and text beyond ASCII are read as they were, and so is the column beside them."""
     sent = document(datatype, arraysize, first, second, version)
-    back = parse(written(product_of(sent), TABLE[0])).get_first_table()
+    back = parse(written(to_sendable(sent), TABLE[0])).get_first_table()
     expected = sent.get_first_table().array
     assert [str(cell) for cell in back.array["v"]] == [str(cell) for cell in expected["v"]]
     assert back.array["k"].tolist() == [1, 2]
@@ -123,36 +123,36 @@ def test_a_document_leaves_as_it_came() -> None:
     """PARAM, INFO, GROUP, COOSYS, TIMESYS, LINK, names of RESOURCEs, all tables; and it stays as it is."""
     given = parse(io.BytesIO(RICH))
     for obj in (given, SimpleNamespace(votable=given)):
-        assert elements(written(product_of(obj), TABLE[0]).getvalue()) == elements(RICH)
+        assert elements(written(to_sendable(obj), TABLE[0]).getvalue()) == elements(RICH)
     assert all("name" not in resource.extra_attributes for resource in given.resources)
 
 
 def test_a_table_of_a_document_takes_along_what_is_around_it() -> None:
     given = parse(io.BytesIO(RICH))
-    product = product_of(given.get_first_table())
+    product = to_sendable(given.get_first_table())
     assert product.name == "t"
     missing = elements(RICH) - elements(written(product, TABLE[0]).getvalue())
     assert {around for around, *_ in missing} == {"RESOURCE outer", "RESOURCE inner", "TABLE t2"}
-    inner = parse(written(product_of(next(iter(given.resources[0].resources[1].iter_tables()))), TABLE[0]))
+    inner = parse(written(to_sendable(next(iter(given.resources[0].resources[1].iter_tables()))), TABLE[0]))
     assert [table.name for table in inner.iter_tables()] == ["t2"]
     assert [resource.name for resource in inner.resources[0].resources] == ["service", "inner"]
 
 
 def test_a_table_element_of_no_document() -> None:
     alone = TableElement.from_table(VOTableFile(), Table({"a": [1, 2]}))
-    assert parse(written(product_of(alone), TABLE[0])).get_first_table().array["a"].tolist() == [1, 2]
+    assert parse(written(to_sendable(alone), TABLE[0])).get_first_table().array["a"].tolist() == [1, 2]
 
 
 def test_fits_gets_one_table_and_says_so() -> None:
     with pytest.warns(SAMPWarning, match="the first of the 2 tables"):
-        assert len(Table.read(written(product_of(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
+        assert len(Table.read(written(to_sendable(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
 
 
 def test_what_a_document_says_of_its_columns_is_sent_on_in_fits(recwarn: pytest.WarningsRecorder) -> None:
     """Limits, links and UCDs of a table that came are no reason for a warning."""
     text = RICH.replace(b'<VALUES null="-9"/>', b'<VALUES null="-9"><MIN value="1"/></VALUES>')
     table = Table.read(io.BytesIO(text), format="votable", table_id="T1")
-    back = Table.read(written(product_of(table), TABLE[1]))
+    back = Table.read(written(to_sendable(table), TABLE[1]))
     assert back["ra"].meta["ucd"] == "pos.eq.ra"
     assert back["n"].meta["values"]["min"]["value"] == 1
     assert [str(each.message) for each in recwarn if issubclass(each.category, SAMPWarning)] == []
@@ -163,7 +163,7 @@ def test_a_document_that_xml_cannot_hold() -> None:
     given = parse(io.BytesIO(RICH))
     given.resources[0].infos[0].value = "O\x0bK"
     with pytest.warns(SAMPWarning, match=r"instead, in .*QUERY_STATUS.*O\\x0b"):
-        back = parse(written(product_of(given), TABLE[0]))
+        back = parse(written(to_sendable(given), TABLE[0]))
     assert back.resources[0].infos[0].value == "O?K"
 
 

@@ -376,7 +376,7 @@ def test_many_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for body in (stream(data), rows(*cells)):
         path.write_text(document(fields, body))
         for size in (7, 64, 1000):
-            monkeypatch.setattr(votable_reader, "PORTION", size)
+            monkeypatch.setattr(votable_reader, "BLOCK_SIZE", size)
             reading = check(path)
             assert reading is not None
             assert not reading.was_left

@@ -23,22 +23,22 @@ from astropy.table import QTable, Table
 from astropy.utils.masked import Masked
 
 from pyvo.samp import SAMPClientError, SAMPTypeError, SAMPValueError
-from pyvo.samp.formats.model import Product
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.model import Sendable
+from pyvo.samp.formats.registry import to_sendable
 from tests.exchange.conftest import wcs
 
 
-def written(product: Product, mtype: str) -> io.BytesIO:
+def written(product: Sendable, mtype: str) -> io.BytesIO:
     """Write one form of a product."""
-    (form,) = (form for form in product.forms if form.mtype == mtype)
+    (form,) = (form for form in product.formats if form.mtype == mtype)
     file = io.BytesIO()
     assert form.write is not None
     form.write(file)
     return io.BytesIO(file.getvalue())
 
 
-def forms(product: Product) -> list[str]:
-    return [form.mtype for form in product.forms]
+def forms(product: Sendable) -> list[str]:
+    return [form.mtype for form in product.formats]
 
 
 TABLE = ["table.load.votable", "table.load.fits"]
@@ -47,12 +47,12 @@ TABLE = ["table.load.votable", "table.load.fits"]
 @pytest.mark.parametrize("mtype", TABLE)
 def test_tables(table: Table, mtype: str) -> None:
     for obj in (table, QTable(table), table[1], np.asarray(table[["name", "ra"]])):
-        product = product_of(obj)
+        product = to_sendable(obj)
         assert (product.kind, forms(product)) == ("table", TABLE)
         back = Table.read(written(product, mtype), format=mtype.rpartition(".")[2])
         assert len(back) == (1 if obj.__class__.__name__ == "Row" else 3)
         assert back["ra"][0] in (1.5, 2.5)
-    assert product_of(table).name == "Small"
+    assert to_sendable(table).name == "Small"
 
 
 def test_votables_are_sent_as_they_are(table: Table) -> None:
@@ -63,19 +63,19 @@ def test_votables_are_sent_as_they_are(table: Table) -> None:
     document.resources[0].infos.append(Info(name="QUERY_STATUS", value="OK"))
     document.get_first_table().params.append(Param(document, name="equinox", datatype="double", value=2000.0))
     for obj in (document, SimpleNamespace(votable=document)):
-        product = product_of(obj)
+        product = to_sendable(obj)
         assert forms(product) == TABLE
         back = parse(written(product, "table.load.votable"))
         assert back.resources[0].infos[0].value == "OK"
         assert back.get_first_table().params[0].value == 2000.0
         assert back.get_first_table().get_field_by_id("ra").ucd == "pos.eq.ra"
         assert len(Table.read(written(product, "table.load.fits"))) == 3
-    (of_one,) = parse(written(product_of(document.get_first_table()), "table.load.votable")).iter_tables()
+    (of_one,) = parse(written(to_sendable(document.get_first_table()), "table.load.votable")).iter_tables()
     assert {param.name: param.value for param in of_one.params}["equinox"] == 2000.0
 
 
 def test_what_makes_a_table(table: Table) -> None:
-    product = product_of(SimpleNamespace(to_table=lambda: table))
+    product = to_sendable(SimpleNamespace(to_table=lambda: table))
     assert (product.kind, product.name) == ("table", "Small")
 
 
@@ -85,7 +85,7 @@ def test_images(image: CCDData) -> None:
     compressed = fits.CompImageHDU(image.data, header=image.wcs.to_header())
     for obj in (image, NDData(image.data, wcs=image.wcs, unit="adu"), hdu, compressed, fits.PrimaryHDU(image.data),
                 fits.HDUList([fits.PrimaryHDU(), hdu]), image.data, image.data * u.Jy, np.ma.array(image.data)):
-        product = product_of(obj)
+        product = to_sendable(obj)
         assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
         with fits.open(written(product, "image.load.fits")) as back:
             first = next(one for one in back if one.data is not None)
@@ -95,14 +95,14 @@ def test_images(image: CCDData) -> None:
                 assert first.header["OBJECT"] == "M 1"
             if hasattr(obj, "wcs"):
                 assert first.header["CRVAL1"] == 10
-    assert product_of(image).name == "M 1"
-    assert product_of(hdu).name == "SCI"
+    assert to_sendable(image).name == "M 1"
+    assert to_sendable(hdu).name == "SCI"
 
 
 @pytest.mark.parametrize("kind", ["?", "f2", "u1", "i2", "u2", "i4", "i8", ">f4", "f8"])
 def test_pixels_of_all_types(kind: str) -> None:
     pixels = np.array([[0, 1], [1, 0]], dtype=kind)
-    with fits.open(written(product_of(pixels), "image.load.fits")) as back:
+    with fits.open(written(to_sendable(pixels), "image.load.fits")) as back:
         assert back[0].data.tolist() == pixels.astype(float).tolist()
 
 
@@ -110,7 +110,7 @@ def test_masked_pixels_are_nan(image: CCDData) -> None:
     mask = np.zeros(image.shape, dtype=bool)
     mask[1, 2] = True
     for obj in (CCDData(image, mask=mask), np.ma.array(image.data, mask=mask)):
-        with fits.open(written(product_of(obj), "image.load.fits")) as back:
+        with fits.open(written(to_sendable(obj), "image.load.fits")) as back:
             assert np.isnan(back[0].data).tolist() == mask.tolist()
 
 
@@ -118,9 +118,9 @@ def test_tables_in_fits(table: Table) -> None:
     """A table HDU, and a file whose first data are one, are tables."""
     hdu = fits.BinTableHDU(table, name="CAT")
     nameless = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table)])
-    assert product_of(nameless).name == "table"
+    assert to_sendable(nameless).name == "table"
     for obj in (hdu, fits.HDUList([fits.PrimaryHDU(), hdu])):
-        product = product_of(obj)
+        product = to_sendable(obj)
         assert (product.kind, product.name, sorted(forms(product))) == ("table", "CAT", sorted(TABLE))
         for mtype in TABLE:
             assert len(Table.read(written(product, mtype), format=mtype.rpartition(".")[2])) == 3
@@ -129,11 +129,11 @@ def test_tables_in_fits(table: Table) -> None:
 def test_positions() -> None:
     """One is pointed at, wherever its frame; several are a table."""
     galactic = SkyCoord(184.55754381, -5.78427369, unit="deg", frame="galactic")
-    (form,) = product_of(galactic).forms
+    (form,) = to_sendable(galactic).formats
     assert form.mtype == "coord.pointAt.sky"
     assert form.params == pytest.approx({"ra": 83.633, "dec": 22.0145}, abs=1e-3)
-    assert product_of(SkyCoord([1], [2], unit="deg")).kind == "position"
-    assert product_of(SkyCoord([1, 2], [2, 3], unit="deg")).kind == "table"
+    assert to_sendable(SkyCoord([1], [2], unit="deg")).kind == "position"
+    assert to_sendable(SkyCoord([1, 2], [2, 3], unit="deg")).kind == "table"
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_positions() -> None:
 def test_what_cannot_be_sent(obj: Any) -> None:
     """The error says what it is, and lists what can be."""
     with pytest.raises(TypeError, match=r"cannot be sent. What can: .*Table.*SkyCoord, path, URL") as caught:
-        product_of(obj)
+        to_sendable(obj)
     assert isinstance(caught.value, SAMPTypeError)
 
 
 @pytest.mark.parametrize("obj", [fits.PrimaryHDU(), fits.HDUList([fits.PrimaryHDU()])])
 def test_empty_images(obj: Any) -> None:
     with pytest.raises(SAMPTypeError, match="without data"):
-        product_of(obj)
+        to_sendable(obj)
 
 
 # Files
@@ -159,9 +159,9 @@ def test_empty_images(obj: Any) -> None:
 def test_files_by_their_content(table: Table, image: CCDData, tmp_path: Path) -> None:
     """Whatever they are called."""
     files: dict[str, tuple[bytes, str, list[str]]] = {
-        "table.vot": (written(product_of(table), TABLE[0]).getvalue(), "table", TABLE[:1]),
-        "table.fits": (written(product_of(table), TABLE[1]).getvalue(), "table", TABLE[1:]),
-        "image.fits": (written(product_of(image), "image.load.fits").getvalue(), "image", ["image.load.fits"]),
+        "table.vot": (written(to_sendable(table), TABLE[0]).getvalue(), "table", TABLE[:1]),
+        "table.fits": (written(to_sendable(table), TABLE[1]).getvalue(), "table", TABLE[1:]),
+        "image.fits": (written(to_sendable(image), "image.load.fits").getvalue(), "image", ["image.load.fits"]),
         "picture": (b"\x89PNG\r\n\x1a\n....", "picture", ["image.load.png"]),
         "photo": (b"\xff\xd8\xff\xe0....", "picture", ["image.load.jpeg", "image.load.jpg"]),
         "moc": (moc_file(), "coverage", ["coverage.load.moc.fits", "script.aladin.send"]),
@@ -172,7 +172,7 @@ def test_files_by_their_content(table: Table, image: CCDData, tmp_path: Path) ->
             path = tmp_path / f"{name}.dat{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(content) if packed else content)
             for place in (path, str(path), path.as_uri(), f"file:{path}", f"file://localhost/{path}"):
-                product = product_of(place)
+                product = to_sendable(place)
                 assert (product.kind, forms(product)) == (kind, mtypes), name
                 assert product.path == path
                 assert product.name == path.name
@@ -196,7 +196,7 @@ def test_tables_that_others_do_not_read(tmp_path: Path, name: str, content: str)
     """What astropy reads is sent as a VOTable."""
     path = tmp_path / name
     path.write_text(content)
-    product = product_of(path)
+    product = to_sendable(path)
     assert forms(product) == TABLE
     assert product.path is None
     back = Table.read(written(product, TABLE[0]), format="votable")
@@ -210,21 +210,21 @@ def test_files_of_no_use(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "what"
     path.write_bytes(content)
     with pytest.raises((SAMPTypeError, OSError)):
-        product_of(path)
+        to_sendable(path)
 
 
 def test_places_of_no_use(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file 'Barnard'.* What can be sent"):
-        product_of("Barnard")
+        to_sendable("Barnard")
     with pytest.raises(SAMPTypeError, match="is no file"):
-        product_of(tmp_path)
+        to_sendable(tmp_path)
     with pytest.raises(SAMPClientError, match="Only http"):
-        product_of("ftp://127.0.0.1/x.fits")
+        to_sendable("ftp://127.0.0.1/x.fits")
     with pytest.raises(SAMPClientError, match="cannot be read"):
-        product_of("http://127.0.0.1:9/x.fits")
+        to_sendable("http://127.0.0.1:9/x.fits")
     for url in ("http://[bad", "file://[bad/x"):
         with pytest.raises(SAMPValueError, match=r"\[bad.* is no URL"):
-            product_of(url)
+            to_sendable(url)
 
 
 def test_wcs_fixture() -> None:
@@ -258,7 +258,7 @@ def test_whatever_has_data_and_a_wcs() -> None:
     """A Cutout2D, and all that looks like one: with its coordinates, unit, mask and header."""
     pixels = np.arange(100.0).reshape(10, 10)
     cutout = Cutout2D(pixels, (5, 4), (3, 4), wcs=wcs())
-    product = product_of(cutout)
+    product = to_sendable(cutout)
     assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
     (hdu,) = fits.open(written(product, "image.load.fits"))
     assert hdu.data.tolist() == cutout.data.tolist()
@@ -268,13 +268,13 @@ def test_whatever_has_data_and_a_wcs() -> None:
         Image(Masked(pixels * u.Jy, mask=pixels > 50), wcs=wcs(), meta=fits.Header({"OBJECT": "M 1"})),
         Image(pixels, wcs=wcs(), unit="Jy", mask=pixels > 50, meta={"name": "M 1"}),
     ):
-        product = product_of(obj)
+        product = to_sendable(obj)
         assert product.name == "M 1"
         (hdu,) = fits.open(written(product, "image.load.fits"))
         assert (hdu.header["BUNIT"], hdu.header["CRVAL1"]) == ("Jy", 10)
         assert np.isnan(hdu.data).sum() == 49
         assert hdu.data[0, 3] == 3
-    (hdu,) = fits.open(written(product_of(Cutout2D(pixels, (5, 4), 3)), "image.load.fits"))
+    (hdu,) = fits.open(written(to_sendable(Cutout2D(pixels, (5, 4), 3)), "image.load.fits"))
     assert hdu.data.shape == (3, 3)
 
 
@@ -309,17 +309,17 @@ def closed(directory: Path) -> fits.HDUList:
 )
 def test_reasons_that_a_person_understands(make: Callable[[], Any], text: str) -> None:
     with pytest.raises(SAMPTypeError, match=text):
-        product_of(make())
+        to_sendable(make())
 
 
 def test_a_text_that_is_no_path() -> None:
     """Somebody may give the content of a file in place of its name."""
     with pytest.raises(FileNotFoundError, match="There is no file '<VOTABLE") as caught:
-        product_of("<VOTABLE>" * 10_000)
+        to_sendable("<VOTABLE>" * 10_000)
     assert len(str(caught.value)) < 1000
 
 
 def test_hdus_of_a_closed_file(tmp_path: Path) -> None:
     """The pixels are read when they are first wanted: too late."""
     with pytest.raises(SAMPTypeError, match="The file that the HDUs come from is closed"):
-        written(product_of(closed(tmp_path)), "image.load.fits")
+        written(to_sendable(closed(tmp_path)), "image.load.fits")

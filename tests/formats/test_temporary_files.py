@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvo.samp.formats.temporary_files import PREFIX, private_directory
+from pyvo.samp.formats.temporary_files import PREFIX, make_private_dir
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no locks on directories")
 
@@ -22,7 +22,7 @@ def aged(directory: Path) -> Path:
 
 
 def test_it_goes() -> None:
-    directory, remove = private_directory()
+    directory, remove = make_private_dir()
     assert directory.stat().st_mode & 0o777 == 0o700
     (directory / "file").write_text("x")
     remove()
@@ -32,7 +32,7 @@ def test_it_goes() -> None:
 def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
     """The next process of the user removes it, and nothing else."""
     code = (
-        "import os; from pyvo.samp.formats.temporary_files import private_directory\n"
+        "import os; from pyvo.samp.formats.temporary_files import make_private_dir\n"
         "directory, _ = private_directory(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
         "os._exit(0)"
     )
@@ -41,14 +41,14 @@ def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
     )
     dead = aged(Path(done.stdout.strip()))
     assert dead.exists()
-    living, remove = private_directory()
+    living, remove = make_private_dir()
     aged(living)
     assert not dead.exists()
     temporary = Path(tempfile.gettempdir())
     (young := temporary / f"{PREFIX}young").mkdir()
     (elsewhere := temporary / "elsewhere").mkdir()
     (link := temporary / f"{PREFIX}link").symlink_to(aged(elsewhere))
-    second, remove_second = private_directory()
+    second, remove_second = make_private_dir()
     assert living.exists()
     assert young.exists()
     assert elsewhere.exists()
@@ -62,7 +62,7 @@ def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
 
 def test_a_child_leaves_it() -> None:
     """It is its parent's."""
-    directory, remove = private_directory()
+    directory, remove = make_private_dir()
     child = os.fork()
     if not child:
         remove()

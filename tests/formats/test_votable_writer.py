@@ -172,13 +172,13 @@ def test_units_that_the_standard_does_not_know() -> None:
 )
 def test_any_rows(rows: list[tuple[int, float, str, bool]], portion: int) -> None:
     """Whatever the values are, and wherever one portion of rows ends."""
-    before = votable_writer.PORTION
-    votable_writer.PORTION = portion
+    before = votable_writer.BLOCK_SIZE
+    votable_writer.BLOCK_SIZE = portion
     try:
         table = Table(rows=rows, names=["i", "f", "s", "b"], dtype=["i8", "f8", "U6", "?"])
         back = through(table)
     finally:
-        votable_writer.PORTION = before
+        votable_writer.BLOCK_SIZE = before
     for name in ("i", "f", "b"):
         assert back[name].tolist() == table[name].tolist()
     assert [str(text) for text in np.ma.filled(back["s"], "")] == table["s"].tolist()

@@ -13,21 +13,21 @@ import tempfile
 
 from pyvo.samp.errors import SAMPHubError, SAMPProxyError, SAMPValueError
 from pyvo.samp.lockfile import format_lockfile, parse_lockfile, read_lockfile
-from pyvo.samp.transport.http11 import AnswerReader, HTTPError, RequestReader
-from pyvo.samp.transport.urls import http_address
-from pyvo.samp.transport.xmlrpc_fast_reader import quick_parse
-from pyvo.samp.transport.xmlrpc_reader import read_answer, read_call
-from pyvo.samp.transport.xmlrpc_strict_reader import XMLError, parse
-from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call
+from pyvo.samp.transport.http11 import HTTPError, RequestParser, ResponseParser
+from pyvo.samp.transport.urls import split_http_url
+from pyvo.samp.transport.xmlrpc_fast_reader import parse_fast
+from pyvo.samp.transport.xmlrpc_reader import read_call, read_response
+from pyvo.samp.transport.xmlrpc_strict_reader import XMLError, parse_strict
+from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_response
 
 MAX_BODY = 100_000
 
 
 def xml(data: bytes) -> None:
     """Calls and answers (R1, R2, R5, R30)."""
-    quick = quick_parse(data)
+    quick = parse_fast(data)
     if quick is not None:
-        assert quick == parse(data.decode("ascii"))
+        assert quick == parse_strict(data.decode("ascii"))
     try:
         call = read_call(data)
     except XMLError:
@@ -37,12 +37,12 @@ def xml(data: bytes) -> None:
         assert (again.name, again.params) == (call.name, call.params)
         for raw, value in zip(call.raw, call.params, strict=True):
             if raw is not None:
-                assert read_call(write_call("m", [Raw(raw)])).params == [value]
+                assert read_call(write_call("m", [PreEncoded(raw)])).params == [value]
     try:
-        answer = read_answer(data)
+        answer = read_response(data)
     except (XMLError, SAMPProxyError):
         return
-    assert read_answer(write_answer(answer)) == answer
+    assert read_response(write_response(answer)) == answer
 
 
 def http(data: bytes) -> None:
@@ -67,7 +67,7 @@ def lockfile(data: bytes) -> None:
         else:
             assert read == params
             assert all(read[key] for key in ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version"))
-            host, port, path = http_address(read["samp.hub.xmlrpc.url"])
+            host, port, path = split_http_url(read["samp.hub.xmlrpc.url"])
             assert host
             assert 0 < port < 65536
             assert path.startswith("/")
@@ -81,12 +81,12 @@ def lockfile(data: bytes) -> None:
 
 def _requests(pieces: list[bytes]) -> list[object]:
     """All requests that are in the pieces, and the error that ends them."""
-    reader = RequestReader(MAX_BODY)
+    reader = RequestParser(MAX_BODY)
     found: list[object] = []
     try:
         for piece in pieces:
-            reader.feed(piece)
-            while (request := reader.next()) is not None:
+            reader.receive_data(piece)
+            while (request := reader.next_message()) is not None:
                 found.append(request)
     except HTTPError as error:
         found.append(error.status)
@@ -95,13 +95,13 @@ def _requests(pieces: list[bytes]) -> list[object]:
 
 def _answer(pieces: list[bytes]) -> object:
     """The first answer that is in the pieces; whether its connection can be kept depends on what is behind it."""
-    reader = AnswerReader(MAX_BODY)
+    reader = ResponseParser(MAX_BODY)
     try:
         for piece in pieces:
-            reader.feed(piece)
-            if (answer := reader.next()) is not None:
+            reader.receive_data(piece)
+            if (answer := reader.next_message()) is not None:
                 return answer[:4]
-        answer = reader.next(closed=True)
+        answer = reader.next_message(closed=True)
         return answer and answer[:4]
     except HTTPError as error:
         return error.status

@@ -26,16 +26,16 @@ import pytest
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, process_events
 from pyvo.samp import hub as hub_session
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.hub import HubSession
+from pyvo.samp.hub import RunningHub
 from pyvo.samp.lockfile import read_lockfile
-from pyvo.samp.process_events import Latch
+from pyvo.samp.process_events import SignalSafeEvent
 from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
 
 MakeHub = Callable[..., SAMPHubServer]
 
 
 def alive(params: dict[str, str]) -> bool:
-    return lockfile.is_alive(params)
+    return lockfile.ping_hub(params)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> str:
@@ -510,8 +510,8 @@ def test_signal_amid_the_start(
         else:
             raise KeyboardInterrupt
 
-    class Interrupted(set[HubSession]):
-        def add(self, session: HubSession) -> None:
+    class Interrupted(set[RunningHub]):
+        def add(self, session: RunningHub) -> None:
             super().add(session)
             interrupt()
 
@@ -538,7 +538,7 @@ def test_signal_amid_the_start(
 @pytest.mark.parametrize("place", range(2))
 def test_latch_that_is_set_amid_the_beginning_of_a_wait(place: int) -> None:
     """As by a signal handler, which runs between any two lines of the thread that waits."""
-    latch = Latch()
+    latch = SignalSafeEvent()
     places = count()
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:

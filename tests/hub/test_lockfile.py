@@ -264,7 +264,7 @@ def test_web_page_that_is_no_lockfile(answer: bytes, reason: str) -> None:
 
 def test_web_server_that_dribbles(monkeypatch: pytest.MonkeyPatch) -> None:
     """R33: the time is limited for all of it, not for each byte."""
-    monkeypatch.setattr(lockfile, "FETCH_TIME", 0.5)
+    monkeypatch.setattr(lockfile, "FETCH_TIMEOUT", 0.5)
     begin = time.monotonic()
     pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
     with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not answer within 0.5 s"):
@@ -373,7 +373,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_hub_that_is_starting(home: Path) -> None:
     """R36: who comes second does not wait for the first."""
     with (
-        lockfile_writer._exclusive(home / ".samp"),
+        lockfile_writer._lockfile_guard(home / ".samp"),
         pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
     ):
         write_lockfile(home / ".samp", GOOD)
@@ -393,7 +393,7 @@ def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPat
         really_lock(descriptor, operation)
 
     monkeypatch.setattr(lockfile_writer.fcntl, "flock", lock)
-    with lockfile_writer._exclusive(home / ".samp"):
+    with lockfile_writer._lockfile_guard(home / ".samp"):
         assert len(taken) == 2
         assert guard.stat().st_ino == taken[-1]
 
@@ -427,13 +427,13 @@ def test_only_the_own_lockfile_is_removed(home: Path) -> None:
 
 def test_private_lockfiles(home: Path) -> None:
     """A directory that nobody else can look into; an obstacle at its place is told."""
-    path = lockfile_writer.private_lockfile("x")
+    path = lockfile_writer.multi_hub_lockfile("x")
     assert path.parent == home / ".samp-1"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.parent.rmdir()
     (home / ".samp-1").touch()
     with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be made"):
-        lockfile_writer.private_lockfile("x")
+        lockfile_writer.multi_hub_lockfile("x")
 
 
 # A port that is in use, but not by a hub
@@ -459,7 +459,7 @@ FAULT = b"""<?xml version="1.0"?><methodResponse><fault><value><struct>
 @pytest.mark.parametrize("answer", [None, FAULT, b"<html>hello</html>", b""])
 def test_somebody_else_has_the_port(home: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> None:
     """R35: a program that is no hub, or one that hangs, does not keep a hub from starting."""
-    monkeypatch.setattr(lockfile.is_alive, "__defaults__", (0.3,))
+    monkeypatch.setattr(lockfile.ping_hub, "__defaults__", (0.3,))
     with listener(answer) as url:
         put(home / ".samp", hub_xmlrpc_url=url)
         write_lockfile(home / ".samp", GOOD)

@@ -15,7 +15,7 @@ import pytest
 
 from pyvo.samp.broker import Broker
 from pyvo.samp.standard_profile import StandardProfile, callback_sender, liveness
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.event_loop import EventLoop
 
 from .recipients import OK_XML, Recipient, answer, fault, wait_until, well_behaved
 
@@ -30,7 +30,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.stack = ExitStack()
-        self.loop = Loop("test-hub")
+        self.loop = EventLoop("test-hub")
         self.broker = Broker()
         self.profile = StandardProfile(self.broker, self.loop, SECRET)
         self.loop.start()
@@ -49,7 +49,7 @@ class Bench:
     def settle(self, member: Member) -> None:
         """Wait until all deliveries to a member are acknowledged."""
         mailbox = self.broker.client(member.id).mailbox
-        assert isinstance(mailbox, callback_sender.PushMailbox)
+        assert isinstance(mailbox, callback_sender.CallbackSender)
         taken_up = threading.Event()
         self.loop.call_soon(taken_up.set)  # behind what was put into the mailbox before
         assert taken_up.wait(10)
@@ -401,8 +401,8 @@ def test_a_caller_who_hangs_up_is_forgotten(bench: Bench, sender: Member) -> Non
     with socket.create_connection(("127.0.0.1", bench.profile.port), 10) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         [(_, params)] = other.recipient.wait_for(1)
-        assert bench.broker.client(other.id).owed
-    wait_until(lambda: not bench.broker.client(other.id).owed)
+        assert bench.broker.client(other.id).pending_received
+    wait_until(lambda: not bench.broker.client(other.id).pending_received)
     with pytest.raises(xmlrpc.client.Fault, match="msg-id"):
         other.hub.reply(other.key, params[2], OK)
 
@@ -493,7 +493,7 @@ def test_a_black_hole_ends_the_call_and_delays_nobody(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R23, R24: a port that accepts and never answers."""
-    monkeypatch.setattr(callback_sender, "DELIVERY_TIME", 0.7)
+    monkeypatch.setattr(callback_sender, "DELIVERY_TIMEOUT", 0.7)
     hole = bench.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
     other = bench.join()
@@ -543,7 +543,7 @@ def test_a_crash_without_any_connection_is_noticed(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R23: one that closes each connection, as JSAMP does, is looked at now and then."""
-    monkeypatch.setattr(liveness, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.2)
     other = bench.join(lambda *_: answer(headers="Connection: close\r\n"))
     idle = bench.join()
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
@@ -560,7 +560,7 @@ def test_a_tidy_client_is_not_taken_for_a_dead_one(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R23: closing idle connections is no crash, nor is silence."""
-    monkeypatch.setattr(liveness, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.05)
     monkeypatch.setattr(liveness, "CONFIRM_AFTER", 0.05)
     other = bench.join(lambda *_: answer(headers="Connection: close\r\n"))
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
@@ -623,7 +623,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
     bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """R26, R50: with a reason, and its callers are told; the bound is on number and on bytes."""
-    monkeypatch.setattr(callback_sender, limit, {"MAX_DELIVERIES": 20, "MAX_BYTES": 200_000}[limit])
+    monkeypatch.setattr(callback_sender, limit, {"MAX_QUEUED": 20, "MAX_BYTES": 200_000}[limit])
     other = bench.join(well_behaved, "table.*", "samp.hub.disconnect")
     listener = bench.join(well_behaved, "samp.hub.event.unregister")
 
@@ -652,7 +652,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
 
 
 def test_one_large_message_always_has_room(bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callback_sender, "MAX_BYTES", 1000)
+    monkeypatch.setattr(callback_sender, "MAX_QUEUED_BYTES", 1000)
     other = bench.join()
     data = "x" * 3_000_000
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "samp.params": {"data": data}})
@@ -813,7 +813,7 @@ def test_other_newcomers_hear_the_news_at_once(bench: Bench) -> None:
     """Who asks does not wait for news, if it is not known to forget them."""
     other = bench.join(well_behaved, EVENTS)
     mailbox = bench.broker.client(other.id).mailbox
-    assert isinstance(mailbox, callback_sender.PushMailbox)
+    assert isinstance(mailbox, callback_sender.CallbackSender)
     bench.settle(other)
     other.hub.getRegisteredClients(other.key)
     assert mailbox._newcomer._timer is None
@@ -828,7 +828,7 @@ def test_the_end_is_no_news_that_waits(bench: Bench) -> None:
     ask_as_jsamp(bench, jsamp, "getRegisteredClients")
     late = bench.join()
     bench.broker.announce_shutdown()
-    assert bench.profile.wait_delivered(5.0)
+    assert bench.profile.wait_until_delivered(5.0)
     assert told_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
 
 
@@ -841,7 +841,7 @@ def test_all_is_delivered_before_the_end(bench: Bench, sender: Member) -> None:
     for _ in range(50):
         sender.hub.notify(sender.key, other.id, MESSAGE)
     bench.broker.announce_shutdown()
-    assert bench.profile.wait_delivered(5.0)
+    assert bench.profile.wait_until_delivered(5.0)
     assert len(other.recipient.calls) == 51
     assert other.recipient.calls[-1][1][2]["samp.mtype"] == "samp.hub.event.shutdown"
 
@@ -856,7 +856,7 @@ def test_the_end_does_not_wait_for_black_holes(bench: Bench, sender: Member) -> 
     hole.recipient.wait_for(1)
     bench.broker.announce_shutdown()
     begin = time.monotonic()
-    assert not bench.profile.wait_delivered(0.3)
+    assert not bench.profile.wait_until_delivered(0.3)
     bench.broker.close()
     bench.loop.call_soon(bench.profile.stop)
     waiter.join(3)

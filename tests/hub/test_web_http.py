@@ -12,7 +12,7 @@ import pytest
 
 from pyvo.samp.transport import http11
 from pyvo.samp.web_profile import cors
-from pyvo.samp.web_profile.cors import is_loopback, is_own_host, sending_rule
+from pyvo.samp.web_profile.cors import is_allowed_host, is_loopback, send_filter
 
 from .web_pages import ORIGIN, Answer, Page, request, send
 
@@ -125,9 +125,9 @@ def test_what_a_loopback_address_is(address, loopback):
 
 def test_what_names_this_server():
     """R45."""
-    assert is_own_host("localhost:21012", 21012)
-    assert not is_own_host(None, 21012)
-    assert not is_own_host("localhost:21012, evil", 21012)
+    assert is_allowed_host("localhost:21012", 21012)
+    assert not is_allowed_host(None, 21012)
+    assert not is_allowed_host("localhost:21012, evil", 21012)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_pages_are_served_by_ipv6_as_well(port):
 
 def test_a_rule_for_sending():
     """R47."""
-    rule = sending_rule(["table.*", "x.y"])
+    rule = send_filter(["table.*", "x.y"])
     assert rule("table.load", {})
     assert rule("x.y", {"other": "0"})
     assert not rule("x.y.z", {})
@@ -292,9 +292,9 @@ def test_a_rule_for_sending():
     assert rule("evil", {"samp.mostly-harmless": "1"})
     assert not rule("evil", {"samp.mostly-harmless": "yes"})
     assert not rule("evil", {"samp.mostly-harmless": ["1"]})
-    assert sending_rule(["*"]) is None
+    assert send_filter(["*"]) is None
     with pytest.raises(ValueError, match="neither an MType"):
-        sending_rule(["a*"])
+        send_filter(["a*"])
 
 
 def test_preflights_are_remembered_for_a_day():

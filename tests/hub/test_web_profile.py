@@ -140,7 +140,7 @@ def desk(make_hub):
 
 def waiting_for_consent(desk) -> int:
     """How many registrations wait for the user's answer."""
-    return sum(len(ticket._waiting) for ticket in desk.hub._session.web._desk._open_tickets())
+    return sum(len(ticket._waiting) for ticket in desk.hub._session.web._consent._open_tickets())
 
 
 def registering(page: Page, name: str = "Sky page"):
@@ -220,7 +220,7 @@ def test_a_flood_from_one_origin_is_one_question(desk):
                 pages[0].register()
         assert threading.active_count() <= threads + 1
         desk.answer.set()
-        wait_until(lambda: len(desk.hub._session.web._members) == MAX_SHARING)
+        wait_until(lambda: len(desk.hub._session.web._web_clients) == MAX_SHARING)
         assert len(desk.asked) == 1
 
 
@@ -234,7 +234,7 @@ def test_one_answer_lets_in_no_more_pages_than_there_may_be(desk, monkeypatch):
         desk.answer.set()
         answers = [Answer(sock).body for sock in socks]
         assert sum(b"There are 3 web clients" in answer for answer in answers) == 2
-        assert len(desk.hub._session.web._members) == 3
+        assert len(desk.hub._session.web._web_clients) == 3
 
 
 def test_a_page_that_leaves_while_the_question_is_open_is_not_registered(desk):
@@ -515,7 +515,7 @@ def test_a_page_that_is_between_two_pulls_hears_it_too(hub, page):
 def _pulls(hub: SAMPHubServer, page: Page) -> int:
     assert hub._session is not None
     assert hub._session.web is not None
-    return len(hub._session.web._members[page.id].mailbox._waiting)
+    return len(hub._session.web._web_clients[page.id].mailbox._waiting)
 
 
 # What pages may send (R47)

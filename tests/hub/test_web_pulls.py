@@ -42,12 +42,12 @@ def program(hub):
 
 @pytest.fixture
 def short_grace(monkeypatch):
-    monkeypatch.setattr(pull_queue, "GRACE", 0.3)
+    monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 0.3)
 
 
 def waiting(hub, page: Page) -> int:
     """How many pulls of a page wait."""
-    member = hub._session.web._members.get(page.id)
+    member = hub._session.web._web_clients.get(page.id)
     return len(member.mailbox._waiting) if member else 0
 
 
@@ -195,7 +195,7 @@ def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hu
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     assert numbers(page.receive(sock)) == [1]
-    member = hub._session.web._members[page.id]
+    member = hub._session.web._web_clients[page.id]
     connection = member.mailbox._last.connection
     page.send(sock, "ping")
     wait_until(lambda: connection.requests == 2)
@@ -272,7 +272,7 @@ def test_a_closed_tab_is_unregistered_and_others_are_told(hub, page, short_grace
         assert calls["receiveResponse"][3]["samp.error"]["samp.code"] == "samp.noresponse"
         assert "gone" in calls["receiveResponse"][3]["samp.error"]["samp.errortxt"]
         assert not is_registered(program, page)
-    assert hub._session.web._members == {}
+    assert hub._session.web._web_clients == {}
 
 
 @pytest.mark.slow
@@ -306,10 +306,10 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, progra
 
 def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, short_grace, monkeypatch):
     """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
-    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.5)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
-    wait_until(lambda: len(hub._session.web._members[page.id].mailbox) == 1)
+    wait_until(lambda: len(hub._session.web._web_clients[page.id].mailbox) == 1)
     threading.Event().wait(1.0)
     assert is_registered(program, page)
     assert numbers(page.pull_some(1)) == [1]
@@ -325,12 +325,12 @@ def test_a_page_that_is_held_up_outlives_the_time_of_silent_clients(make_hub):
         send_numbers(program, 1)
         page.receive(sock)
         threading.Event().wait(1.5)
-        assert page.id in hub._session.web._members
+        assert page.id in hub._session.web._web_clients
 
 
 def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace, monkeypatch):
     """R43: nothing tells so, but its time has an end."""
-    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -340,7 +340,7 @@ def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace,
 
 def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(pull_queue, "GRACE", 1.0)
+    monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 1.0)
     for _ in range(4):
         begin_pull(hub, page).close()
         wait_until(lambda: not waiting(hub, page))
@@ -351,7 +351,7 @@ def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
 
 
 def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
-    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.3)
+    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.3)
     with Page(hub) as page:
         page.register()
         page.call("notifyAll", message("table.load.fits"))
@@ -361,7 +361,7 @@ def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
 
 def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeypatch):
     """R23: those who called it are not left waiting."""
-    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 2.0)
+    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 2.0)
     with Page(hub) as page:
         page.register().listen("x.y")
         response = program.call("callAndWait", page.id, message("x.y"), "20")
@@ -370,7 +370,7 @@ def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeyp
 
 def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     with Page(hub) as page:
         page.register().listen("x.y")
         wait_until(lambda: not is_registered(program, page))
@@ -378,7 +378,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monk
 
 def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
     """R43: the browser keeps it for other tabs, which may even use it."""
-    monkeypatch.setattr(pull_queue, "IDLE_GRACE", 0.5)
+    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     assert page.pull("0") == []
 
     def is_gone() -> bool:
@@ -406,7 +406,7 @@ def test_a_page_that_waits_is_not_silent(make_hub):
         page.register().listen("x.y")
         begin_pull(hub, page)
         threading.Event().wait(1.5)
-        assert page.id in hub._session.web._members
+        assert page.id in hub._session.web._web_clients
 
 
 def test_pages_that_come_and_go_leave_nothing(hub):
@@ -418,10 +418,10 @@ def test_pages_that_come_and_go_leave_nothing(hub):
             page.key = ""
         assert page.call("ping") == ""
     web = hub._session.web
-    assert web._members == {}
-    assert web.book._allowed == {}
-    assert web.limit._waiting == {}
-    assert web.limit._hurried == {}
+    assert web._web_clients == {}
+    assert web.url_permissions._allowed == {}
+    assert web.pull_limiter._waiting == {}
+    assert web.pull_limiter._prioritized == {}
 
 
 # A full queue
@@ -429,7 +429,7 @@ def test_pages_that_come_and_go_leave_nothing(hub):
 
 def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkeypatch):
     """R50, R26."""
-    monkeypatch.setattr(pull_queue, "MAX_DELIVERIES", 50)
+    monkeypatch.setattr(pull_queue, "MAX_QUEUED", 50)
     with Program(hub, EVENTS) as program:
         send_numbers(program, *range(60))
         program.wait_for(1)
@@ -440,7 +440,7 @@ def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkey
 
 def test_an_overflow_in_bytes(hub, page, program, monkeypatch):
     """R50."""
-    monkeypatch.setattr(pull_queue, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 1_000_000)
     for number in range(6):
         with contextlib.suppress(Exception):
             program.call("notify", page.id, message("x.y", n=str(number), pad="x" * 300_000))
@@ -477,7 +477,7 @@ def test_a_program_without_an_origin_is_no_browser(hub):
 @pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
 def test_a_request_of_the_browser_makes_room_for_others(hub, monkeypatch, method, target):
     """R49: what it wants besides may wait behind pulls."""
-    monkeypatch.setattr(pull_queue, "RELEASE_EVERY", 1000.0)
+    monkeypatch.setattr(pull_queue, "RELEASE_INTERVAL", 1000.0)
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
         socks = [page.begin_pull() for page in pages]
@@ -533,14 +533,14 @@ def test_stopping_the_hub_ends_all_pulls(hub, page):
 
 def test_who_is_thrown_out_between_two_pulls_is_told_by_the_next(hub, page, monkeypatch):
     """R26: once; what is kept for pages that never ask again is bounded."""
-    monkeypatch.setattr(web_profile, "MAX_LAST_WORDS", 2)
+    monkeypatch.setattr(web_profile, "MAX_FINAL_MESSAGES", 2)
     broker = hub._session.broker
     page.listen("samp.hub.disconnect")
     with Page(hub) as second, Page(hub) as third:
         pages = [page, second.register().listen("samp.hub.disconnect"), third.register().listen("samp.hub.disconnect")]
         for each in pages:
             broker.disconnect(broker.client(each.id), "too loud")
-        wait_until(lambda: not hub._session.web._members)
+        wait_until(lambda: not hub._session.web._web_clients)
         for each in (second, third):
             [callback] = each.call("pullCallbacks", "600")
             assert callback["samp.params"][1]["samp.params"] == {"reason": "too loud"}

@@ -234,7 +234,7 @@ def test_a_url_in_a_message_that_was_refused_is_not_mentioned(hub, page, program
 
 def test_a_page_that_mentions_too_much_harms_itself_alone(hub, page, program, file, monkeypatch):
     """R46."""
-    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
+    monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
     uri = file.as_uri()
     with Page(hub, "https://evil.example") as evil:
         evil.register()
@@ -440,7 +440,7 @@ def test_a_range_of_another_server(page, mention, site):
 
 
 def test_errors_of_another_server(page, mention, site, monkeypatch):
-    monkeypatch.setattr(url_proxy, "TIME_OUT", 0.5)
+    monkeypatch.setattr(url_proxy, "FETCH_TIMEOUT", 0.5)
     assert page.get(mention(site.url + "/missing")).status == 404
     assert page.get(mention(site.url + "/no-http")).status == 502
     assert page.get(mention(site.url + "/silent")).status == 504
@@ -483,7 +483,7 @@ def test_a_redirect_from_elsewhere_into_the_local_network(page, mention, site, m
     """A server elsewhere could have the hub read a device that the page itself cannot reach."""
     site.locations["/elsewhere"] = site.url + "/inner"
     answers = iter([True, False])
-    monkeypatch.setattr(url_proxy, "_is_elsewhere", lambda _sock: next(answers))
+    monkeypatch.setattr(url_proxy, "is_global", lambda _sock: next(answers))
     answer = page.get(mention(site.url + "/elsewhere"))
     assert answer.status == 502
     assert [path for _, path, _ in site.requests] == ["/elsewhere"]

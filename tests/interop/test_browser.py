@@ -444,7 +444,7 @@ def test_the_tabs_of_a_restored_session_are_asked_about_once(
     user.answer_now.clear()
     tabs = [page(0) for _ in range(8)]
     registrations = [tab.start("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
-    desk = hub._session.web._desk
+    desk = hub._session.web._consent
     until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 6)
     user.answer_now.set()
     ids = {registration.result(30) for registration in registrations}
@@ -461,7 +461,7 @@ def test_a_refusal_refuses_all_tabs_of_a_session(
     """R40."""
     user.answer_now.clear()
     registrations = [page(0).start("register", "please refuse", ANY) for _ in range(5)]
-    desk = hub._session.web._desk
+    desk = hub._session.web._consent
     until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 5)
     user.answer_now.set()
     for registration in registrations:
@@ -507,7 +507,7 @@ def test_a_suspended_page_gets_large_messages_when_it_goes_on(
     browser: Browser, page: Callable[..., Page], connect: Connect, monkeypatch: pytest.MonkeyPatch, write_time: int
 ) -> None:
     """R42, R43: the hub closes the connection of a reader that is too slow; the page has broken nothing off."""
-    monkeypatch.setattr(server_connection, "WRITE_TIME", write_time)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", write_time)
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)

@@ -18,9 +18,9 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPTypeError
-from pyvo.samp.formats.fetching import fetched
+from pyvo.samp.formats.fetching import local_copy
 from pyvo.samp.formats.readers import read_table
-from pyvo.samp.formats.registry import product_of
+from pyvo.samp.formats.registry import to_sendable
 
 from .conftest import Run
 from .programs import until
@@ -190,7 +190,7 @@ def test_saved_by_stilts(
 def test_formats_for_people(name: str, run: Run, full: Path) -> None:
     """They are refused with a reason."""
     with pytest.raises(SAMPTypeError, match="is not known"):
-        product_of(saved(run, full, name))
+        to_sendable(saved(run, full, name))
 
 
 @pytest.mark.parametrize("name", of_each_kind(["fits", "votable"]))
@@ -222,7 +222,7 @@ def without_letters(table: Table) -> Table:
 def test_back_to_stilts(name: str, run: Run, full: Path) -> None:
     """What was read of its file, in each form in which `send` writes it, is read by STILTS."""
     table = without_objects(read_table(saved(run, full, name)))
-    for form in [*product_of(table).forms[:1], *product_of(without_letters(table)).forms[1:]]:
+    for form in [*to_sendable(table).formats[:1], *to_sendable(without_letters(table)).formats[1:]]:
         path, out = full.with_name(f"back{form.suffix}"), full.with_name(f"back{form.suffix}.csv")
         assert form.write is not None
         with path.open("wb") as file:
@@ -254,7 +254,7 @@ def handed_out(client: SAMPIntegratedClient) -> Table:
         lambda: client.ecall_and_wait("topcat", "table.get.stil", 30, format="votable"),
         lambda answer: answer["samp.status"] == "samp.ok",
     )
-    with fetched(given["samp.result"]["url"]) as path:
+    with local_copy(given["samp.result"]["url"]) as path:
         return read_table(path)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pyvo.samp.standard_profile import liveness
-from pyvo.samp.standard_profile.liveness import Address, Liveness, Probe
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.standard_profile.liveness import Address, ConnectProbe, LivenessChecker
+from pyvo.samp.transport.event_loop import EventLoop
 from tests.broker.clockwork import Alarm, Clock
 
 
@@ -25,7 +25,7 @@ class Someone:
         self.is_awaited = False
         self.deaths = 0
 
-    def pronounce_dead(self) -> None:
+    def on_client_dead(self) -> None:
         self.deaths += 1
 
 
@@ -56,7 +56,7 @@ class FakeLoop:
 class Bench:
     def __init__(self) -> None:
         self.loop = FakeLoop()
-        self.liveness = Liveness(self.loop)  # type: ignore[arg-type]
+        self.liveness = LivenessChecker(self.loop)  # type: ignore[arg-type]
         FakeProbe.made = []
 
     def looks(self) -> list[FakeProbe]:
@@ -71,7 +71,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(liveness, "Probe", FakeProbe)
+    monkeypatch.setattr(liveness, "ConnectProbe", FakeProbe)
     return Bench()
 
 
@@ -109,16 +109,16 @@ def test_those_who_are_awaited_are_looked_at_every_time(bench: Bench) -> None:
 def test_two_refusals_are_needed(bench: Bench) -> None:
     one = Someone(1)
     bench.liveness.add(one)
-    bench.liveness.look_at(one)
-    bench.liveness.look_at(one)
+    bench.liveness.check(one)
+    bench.liveness.check(one)
     [look] = bench.looks()
     look.on_result(True)
     assert not one.deaths
-    bench.liveness.look_at(one)  # the second look is under way
+    bench.liveness.check(one)  # the second look is under way
     [second] = bench.pass_time(0.5)
     second.on_result(False)
     assert not one.deaths
-    bench.liveness.look_at(one)
+    bench.liveness.check(one)
     [look] = bench.looks()
     look.on_result(True)
     [second] = bench.pass_time(0.5)
@@ -130,7 +130,7 @@ def test_two_refusals_are_needed(bench: Bench) -> None:
 def test_who_left_is_not_pronounced_dead(bench: Bench, moment: str) -> None:
     one = Someone(1)
     bench.liveness.add(one)
-    bench.liveness.look_at(one)
+    bench.liveness.check(one)
     [look] = bench.looks()
     if moment != "first look":
         look.on_result(True)
@@ -142,7 +142,7 @@ def test_who_left_is_not_pronounced_dead(bench: Bench, moment: str) -> None:
     assert not bench.pass_time(60.0)
     assert not one.deaths
     assert not bench.loop.clock.alarms  # nobody left to look after: no timer
-    bench.liveness.look_at(one)
+    bench.liveness.check(one)
     assert not bench.looks()
 
 
@@ -159,22 +159,22 @@ def test_close(bench: Bench) -> None:
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop("test-liveness")
+def loop() -> Iterator[EventLoop]:
+    loop = EventLoop("test-liveness")
     loop.start()
     yield loop
     loop.stop()
 
 
-def look(loop: Loop, address: Address) -> bool:
+def look(loop: EventLoop, address: Address) -> bool:
     results: queue.Queue[bool] = queue.Queue()
-    loop.call_soon(Probe, loop, address, results.put)
+    loop.call_soon(ConnectProbe, loop, address, results.put)
     result = results.get(timeout=10)
     assert results.empty()
     return result
 
 
-def test_a_look_at_a_closed_port_and_an_open_one(loop: Loop) -> None:
+def test_a_look_at_a_closed_port_and_an_open_one(loop: EventLoop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         assert look(loop, address) is False
@@ -182,9 +182,9 @@ def test_a_look_at_a_closed_port_and_an_open_one(loop: Loop) -> None:
     assert look(loop, address) is True
 
 
-def test_a_look_that_shows_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_shows_nothing(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not answer is not taken for dead."""
-    monkeypatch.setattr(liveness, "PROBE_TIME", 0.2)
+    monkeypatch.setattr(liveness, "PROBE_TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as server,
         socket.socket() as first,
@@ -196,7 +196,7 @@ def test_a_look_that_shows_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) 
         assert look(loop, server.getsockname()) is False
 
 
-def test_a_look_that_cannot_be_made(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_cannot_be_made(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.event_loop import EventLoop
 from pyvo.samp.transport.server import XMLRPCServer
-from pyvo.samp.transport.server_connection import Deferred
+from pyvo.samp.transport.server_connection import DeferredResponse
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 
 from .peers import PATIENCE, in_loop
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
+def loop() -> Iterator[EventLoop]:
     """A running loop."""
-    loop = Loop("test-loop")
+    loop = EventLoop("test-loop")
     loop.start()
     yield loop
     loop.stop(PATIENCE)
@@ -30,7 +30,7 @@ class Operations:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
-        self.waiting: list[Deferred] = []
+        self.waiting: list[DeferredResponse] = []
 
     def echo(self, text: str) -> str:
         self.calls.append(text)
@@ -42,8 +42,8 @@ class Operations:
     def repeat(self, text: str, times: str) -> str:
         return text * int(times)
 
-    def wait(self, text: str = "") -> Deferred:
-        deferred = Deferred()
+    def wait(self, text: str = "") -> DeferredResponse:
+        deferred = DeferredResponse()
         self.calls.append(text)
         self.waiting.append(deferred)
         return deferred
@@ -59,7 +59,7 @@ def operations() -> Operations:
 
 
 @pytest.fixture
-def make_server(loop: Loop, operations: Operations) -> Iterator[Callable[..., XMLRPCServer]]:
+def make_server(loop: EventLoop, operations: Operations) -> Iterator[Callable[..., XMLRPCServer]]:
     """Start servers, which are stopped after the test."""
     servers = []
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
-from pyvo.samp.transport.event_loop import Loop
-from pyvo.samp.transport.xmlrpc_writer import write_answer, write_call
+from pyvo.samp.transport.event_loop import EventLoop
+from pyvo.samp.transport.xmlrpc_writer import write_call, write_response
 
 PATIENCE = 10.0
 
 
-def in_loop(loop: Loop, function: Callable[..., Any], *args: Any) -> Any:
+def in_loop(loop: EventLoop, function: Callable[..., Any], *args: Any) -> Any:
     """Call a function in the loop's thread and give back its result."""
     done = threading.Event()
     result: list[Any] = []
@@ -33,7 +33,7 @@ def in_loop(loop: Loop, function: Callable[..., Any], *args: Any) -> Any:
     return result[0]
 
 
-def eventually(loop: Loop, condition: Callable[[], Any]) -> None:
+def eventually(loop: EventLoop, condition: Callable[[], Any]) -> None:
     """Let the loop go round until something holds."""
     deadline = time.monotonic() + PATIENCE
     while not in_loop(loop, condition):
@@ -114,7 +114,7 @@ def http_answer(body: bytes = b"", *lines: str, status: str = "200 OK", length: 
     return "\r\n".join(head).encode("latin-1") + body
 
 
-OK = http_answer(write_answer("yes"))
+OK = http_answer(write_response("yes"))
 
 Behaviour = Callable[["FakeServer", socket.socket], None]
 

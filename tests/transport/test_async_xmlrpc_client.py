@@ -16,9 +16,9 @@ import pytest
 
 from pyvo.samp.errors import SAMPError, SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import async_xmlrpc_client
-from pyvo.samp.transport.async_xmlrpc_client import Outgoing
-from pyvo.samp.transport.event_loop import Loop
-from pyvo.samp.transport.xmlrpc_writer import write_answer, write_call, write_fault
+from pyvo.samp.transport.async_xmlrpc_client import AsyncXMLRPCClient
+from pyvo.samp.transport.event_loop import EventLoop
+from pyvo.samp.transport.xmlrpc_writer import write_call, write_fault, write_response
 
 from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, in_loop, kept, reset, silent
 
@@ -29,12 +29,12 @@ BODY = write_call("echo", ["a"])
 class Sender:
     """An `Outgoing` that is used from a test's thread."""
 
-    def __init__(self, loop: Loop, url: str) -> None:
+    def __init__(self, loop: EventLoop, url: str) -> None:
         self.loop = loop
         self.closed = threading.Event()
         self.threads: set[str] = set()
         self.results: list[SAMPError | None] = []
-        self.outgoing = Outgoing(loop, url, "The client", self.closed.set)
+        self.outgoing = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
 
     def begin(self, *parts: bytes, timeout: float = PATIENCE) -> threading.Event:
         done = threading.Event()
@@ -62,7 +62,7 @@ class Sender:
 
 
 @pytest.fixture
-def sender(loop: Loop) -> Iterator[Callable[..., Sender]]:
+def sender(loop: EventLoop) -> Iterator[Callable[..., Sender]]:
     senders = []
 
     def make(url: str) -> Sender:
@@ -167,7 +167,7 @@ def test_a_server_that_closes_behind_each_answer(sender):
 
 def test_ds9s_answers(sender):
     """Lines end in a line feed; a fault is a byte short."""
-    good = http_answer(write_answer("")).replace(b"\r\n", b"\n")
+    good = http_answer(write_response("")).replace(b"\r\n", b"\n")
     body = write_fault(3, "no")
     with FakeServer(answering(good), answering(http_answer(body, length=len(body) + 1))) as server:
         one = sender(server.url)
@@ -181,7 +181,7 @@ def test_ds9s_answers(sender):
     "answer",
     [
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
-        b"HTTP/1.0 200 OK\r\n\r\n" + write_answer("a"),
+        b"HTTP/1.0 200 OK\r\n\r\n" + write_response("a"),
         http_answer(b"<?xml version='1.0'?><methodResponse><params/></methodResponse>"),
         http_answer(b"<methodResponse><params><param><value><nil/></value></param></params></methodResponse>"),
     ],
@@ -206,9 +206,9 @@ def test_acknowledgements_of_all_kinds(sender, answer):
         (http_answer(b"<html><body>Hello</body></html>"), "is no XML-RPC"),
         (http_answer(b""), "is no XML-RPC"),
         (http_answer(b"<methodResponse><fault>"), "is no XML-RPC"),
-        (http_answer(write_answer("a"), length=-5), "not a number"),
-        (http_answer(write_answer("a"), length=200_000_000), "longer than"),
-        (http_answer(write_answer("a"), "Content-Length: 7"), "two content-length"),
+        (http_answer(write_response("a"), length=-5), "not a number"),
+        (http_answer(write_response("a"), length=200_000_000), "longer than"),
+        (http_answer(write_response("a"), "Content-Length: 7"), "two content-length"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MiB), "longer than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "again and again"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),
@@ -309,7 +309,7 @@ def test_nobody_listens(sender):
 
 
 def test_a_connection_to_itself_counts_as_refused(sender, monkeypatch):
-    monkeypatch.setattr(async_xmlrpc_client, "is_own_echo", lambda _sock: True)
+    monkeypatch.setattr(async_xmlrpc_client, "is_self_connected", lambda _sock: True)
     with FakeServer(kept()) as server:
         error = sender(server.url).send()
         assert isinstance(error, SAMPTransportError)
@@ -334,7 +334,7 @@ def test_no_descriptor_is_left(sender, monkeypatch):
 @pytest.mark.parametrize("url", ["", "https://127.0.0.1/", "http://127.0.0.1:x/"])
 def test_what_is_no_url(loop, url):
     with pytest.raises(SAMPTransportError):
-        Outgoing(loop, url, "The client")
+        AsyncXMLRPCClient(loop, url, "The client")
 
 
 def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
@@ -428,7 +428,7 @@ def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
         def send() -> None:
             go.set()
             deadline = time.monotonic() + PATIENCE
-            while one.outgoing._usable(one.outgoing._sock) and time.monotonic() < deadline:
+            while one.outgoing._is_reusable(one.outgoing._sock) and time.monotonic() < deadline:
                 pass
             one.outgoing.send([BODY], lambda error: (one.results.append(error), done.set()), PATIENCE)
 
@@ -439,7 +439,7 @@ def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
 
 
 def test_an_old_connection_is_not_used_again(sender, monkeypatch):
-    monkeypatch.setattr(async_xmlrpc_client, "KEEP_TIME", 0.0)
+    monkeypatch.setattr(async_xmlrpc_client, "MAX_IDLE_TIME", 0.0)
     with FakeServer(kept()) as server:
         one = sender(server.url)
         for _ in range(3):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from pyvo.samp.transport import event_loop
-from pyvo.samp.transport.event_loop import READ, WRITE, Loop
+from pyvo.samp.transport.event_loop import READ, WRITE, EventLoop
 
 from .peers import PATIENCE, eventually, in_loop
 
@@ -79,10 +79,10 @@ def test_what_a_call_adds_waits_for_the_next_round(loop):
             loop.call_soon(again)
 
     loop.call_soon(again)
-    loop.call_soon(loop.watch, left, READ, lambda _events: heard.set())
+    loop.call_soon(loop.register, left, READ, lambda _events: heard.set())
     right.send(b"x")
     assert heard.wait(PATIENCE)
-    in_loop(loop, loop.unwatch, left)
+    in_loop(loop, loop.unregister, left)
     left.close()
     right.close()
 
@@ -175,15 +175,15 @@ def test_a_watched_socket_is_reported(loop, pair):
 
     def on_event(events: int) -> None:
         seen.append(events)
-        loop.unwatch(pair[0])
+        loop.unregister(pair[0])
         heard.set()
 
-    in_loop(loop, loop.watch, pair[0], READ, on_event)
+    in_loop(loop, loop.register, pair[0], READ, on_event)
     assert not seen
-    in_loop(loop, loop.rewatch, pair[0], WRITE, on_event)
+    in_loop(loop, loop.modify, pair[0], WRITE, on_event)
     assert heard.wait(PATIENCE)
     assert seen == [WRITE]
-    in_loop(loop, loop.unwatch, pair[0])  # a second time: nothing happens
+    in_loop(loop, loop.unregister, pair[0])  # a second time: nothing happens
 
 
 def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
@@ -195,14 +195,14 @@ def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
     def on_event(own: int) -> None:
         seen.append(own)
         for left, _ in pairs:
-            loop.unwatch(left)
+            loop.unregister(left)
             left.close()
         heard.set()
 
     def begin() -> None:
         for own, (left, right) in enumerate(pairs):
             right.send(b"x")
-            loop.watch(left, READ, lambda _events, own=own: on_event(own))
+            loop.register(left, READ, lambda _events, own=own: on_event(own))
 
     loop.call_soon(begin)
     assert heard.wait(PATIENCE)
@@ -260,7 +260,7 @@ def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
 
 
 def test_stop_is_repeatable_and_makes_the_calls_that_are_due():
-    loop = Loop()
+    loop = EventLoop()
     seen: list[str] = []
     loop.call_soon(seen.append, "before the start")
     loop.start()
@@ -278,7 +278,7 @@ def test_stop_is_repeatable_and_makes_the_calls_that_are_due():
 
 
 def test_a_callback_that_calls_itself_does_not_prevent_the_end():
-    loop = Loop()
+    loop = EventLoop()
     loop.start()
 
     def again() -> None:
@@ -291,7 +291,7 @@ def test_a_callback_that_calls_itself_does_not_prevent_the_end():
 
 def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
     """The system gives the identifier of a thread that has ended to another one."""
-    loop = Loop()
+    loop = EventLoop()
     loop.start()
     loop.stop()
     identifier = loop._thread.ident
@@ -304,7 +304,7 @@ def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
 def test_stop_from_inside():
     """From a callback, and from a worker, neither of which may wait for itself."""
     for how in ("call_soon", "run_in_worker"):
-        loop = Loop()
+        loop = EventLoop()
         loop.start()
         stopped = threading.Event()
         getattr(loop, how)(lambda loop=loop, stopped=stopped: (loop.stop(), stopped.set()))
@@ -314,14 +314,14 @@ def test_stop_from_inside():
 
 
 def test_stop_before_the_start():
-    loop = Loop()
+    loop = EventLoop()
     loop.stop()
     loop.stop()
     assert loop._waker.fileno() < 0
 
 
 def test_stop_waits_for_a_busy_worker_but_not_for_ever():
-    loop = Loop()
+    loop = EventLoop()
     loop.start()
     begun, end = threading.Event(), threading.Event()
     loop.run_in_worker(lambda: (begun.set(), end.wait(PATIENCE)))
@@ -345,10 +345,10 @@ def test_stop_from_many_threads(loop):
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoop]:
     """A loop that looks for more all the time once something has happened, until it is stopped."""
-    monkeypatch.setattr(event_loop, "LINGER", 10 * PATIENCE)
-    loop = Loop("patient", lingers=True)
+    monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 10 * PATIENCE)
+    loop = EventLoop("patient", lingers=True)
     loop.start()
     yield loop
     loop.stop(PATIENCE)
@@ -358,7 +358,7 @@ def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, mo
     ours, theirs = socket.socketpair()
     with ours, theirs:
         arrived = threading.Semaphore(0)
-        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
+        in_loop(patient, patient.register, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
         woken: list[bool] = []
         with monkeypatch.context() as patch:
             patch.setattr(patient, "_wake", lambda: woken.append(True))
@@ -374,9 +374,9 @@ def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, mo
 def test_where_processors_are_scarce_the_loop_does_not_linger(patient, monkeypatch):
     """It has given way, and got its next turn late: others have more to do than to answer it."""
     turns: list[bool] = []
-    monkeypatch.setattr(event_loop, "LINGER", 1e-3)
-    monkeypatch.setattr(event_loop, "LINGER_AGAIN", 10 * PATIENCE)
-    monkeypatch.setattr(event_loop, "_give_way", lambda: (turns.append(True), time.sleep(0.01)))
+    monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 1e-3)
+    monkeypatch.setattr(event_loop, "BUSY_POLL_RETRY", 10 * PATIENCE)
+    monkeypatch.setattr(event_loop, "_sched_yield", lambda: (turns.append(True), time.sleep(0.01)))
     deadline = time.monotonic() + PATIENCE
     while not turns:
         in_loop(patient, int)
@@ -390,7 +390,7 @@ def test_a_loop_that_lingers_is_stopped_at_once(patient):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         happened = threading.Event()
-        in_loop(patient, patient.watch, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
+        in_loop(patient, patient.register, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
         ours.send(b"a")
         assert happened.wait(PATIENCE)
         patient.stop(PATIENCE)

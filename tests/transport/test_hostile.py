@@ -30,7 +30,7 @@ from pyvo.samp.transport import server as server_module
 from pyvo.samp.transport import server_connection
 from pyvo.samp.transport.http11 import MAX_HEAD
 from pyvo.samp.transport.server import XMLRPCServer
-from pyvo.samp.transport.xmlrpc_reader import read_answer
+from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import write_call
 
 from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
@@ -41,9 +41,9 @@ MiB = 1024 * 1024
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a test can wait for."""
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.1)
-    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.1)
-    monkeypatch.setattr(server_connection, "LINGER_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)
+    monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT", 0.1)
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCSer
     server = make_server(max_body=2 * MiB)
     yield server
     with RawClient(server.port, call("echo", "fine")) as client:
-        assert read_answer(client.answer().body) == "fine"
+        assert read_response(client.answer().body) == "fine"
     eventually(loop, lambda: server.connections == 0)
-    assert server._held == 0
+    assert server._reserved == 0
     assert not server._idle
 
 
@@ -104,7 +104,7 @@ def test_a_body_longer_than_announced(server):
     """What is too much is no request."""
     body = write_call("echo", ["a"])
     with RawClient(server.port, post(body + b"\0\0\0", length=len(body))) as client:
-        assert read_answer(client.answer().body) == "a"
+        assert read_response(client.answer().body) == "a"
         assert client.answer().status == 400
         assert client.rest() == b""
 
@@ -140,7 +140,7 @@ def test_chunks(server):
         server.port, head + data + b"0\r\n\r\n" + head + b"%x;a=b\n%b\n0\nX: y\n\n" % (len(body), body)
     ) as client:
         for _ in range(2):
-            assert read_answer(client.answer().body) == "chunks"
+            assert read_response(client.answer().body) == "chunks"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_chunks_that_are_malformed_or_endless(server, data, expected):
 def test_gzip(server):
     packed = gzip.compress(write_call("echo", ["gzip"]))
     with RawClient(server.port, post(packed, "Content-Encoding: gzip")) as client:
-        assert read_answer(client.answer().body) == "gzip"
+        assert read_response(client.answer().body) == "gzip"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_endless_headers(server, line):
     ],
 )
 def test_what_is_no_http_is_refused_at_once(server, data, monkeypatch):
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     assert status(server, data) == 400
 
 
@@ -232,7 +232,7 @@ def test_tls(server):
 def test_blank_lines_are_no_request(server, loop):
     with RawClient(server.port, b"\r\n" * 10_000) as client:
         client.send(call("echo", "a"))
-        assert read_answer(client.answer().body) == "a"
+        assert read_response(client.answer().body) == "a"
 
 
 def test_random_bytes(server, loop):
@@ -265,7 +265,7 @@ def test_a_sender_of_single_bytes_gains_no_time(server, loop):
         client.sock.setblocking(False)
         place = 0
         with suppress(ConnectionError):
-            while not in_loop(loop, lambda: any(c._lingering for c in server._connections)):
+            while not in_loop(loop, lambda: any(c._drain_left for c in server._connections)):
                 with suppress(BlockingIOError):
                     client.sock.send(data[place : place + 1])
                     place += 1
@@ -281,10 +281,10 @@ def test_slow_readers(make_server, loop):
         data = call("repeat", "x", str(16 * MiB))
         slow = [stack.enter_context(RawClient(server.port, data)) for _ in range(6)]
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_answer(client.answer().body) == "fine"
-        assert server._held <= 40 * MiB
+            assert read_response(client.answer().body) == "fine"
+        assert server._reserved <= 40 * MiB
         eventually(loop, lambda: server.connections == 0)
-        assert server._held == 0
+        assert server._reserved == 0
         assert len(slow) == 6
 
 
@@ -312,14 +312,14 @@ def test_whoever_goes_on_sending_for_ever_is_cut_off(server):
 
 def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkeypatch):
     """Some have said nothing, some a part of a request, some wait."""
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     part = call("echo", "a" * 100)
     with ExitStack() as stack:
         for number in range(500):
             stack.enter_context(RawClient(server.port, part[: number % 150]))
         eventually(loop, lambda: server.connections == 500)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_answer(client.answer().body) == "fine"
+            assert read_response(client.answer().body) == "fine"
 
 
 def test_half_requests_shut_nobody_out(make_server, loop):
@@ -331,7 +331,7 @@ def test_half_requests_shut_nobody_out(make_server, loop):
         eventually(loop, lambda: len(server._slow) == 39)
         for number in range(10):
             with RawClient(server.port, call("echo", str(number))) as client:
-                assert read_answer(client.answer().body) == str(number)
+                assert read_response(client.answer().body) == str(number)
         assert half[0].rest() == b""
         half[-1].sock.setblocking(False)
         with pytest.raises(BlockingIOError):  # the last of them is still there
@@ -346,30 +346,30 @@ def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, da
     """Half a request, a refused one whose sender stays, answers that are not read."""
     for name in ("REQUEST_TIME", "LINGER_TIME", "WRITE_TIME"):
         monkeypatch.setattr(server_connection, name, 3600)
-    monkeypatch.setattr(server_module, "SLOW_TIME", 0.0)
+    monkeypatch.setattr(server_module, "SLOW_AFTER", 0.0)
     server = make_server(max_connections=20, max_buffered=100 * MiB)
     with RawClient(server.port, call("echo", "friend")) as friend, ExitStack() as stack:
-        assert read_answer(friend.answer().body) == "friend"
+        assert read_response(friend.answer().body) == "friend"
         for _ in range(40):
             stack.enter_context(RawClient(server.port, data))
         eventually(loop, lambda: len(server._slow) == 19 and not server.connections > 20)
         friend.send(call("echo", "still"))
-        assert read_answer(friend.answer().body) == "still"
+        assert read_response(friend.answer().body) == "still"
 
 
 def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
     """For a moment: a large message is under way for longer than it takes the next connection to arrive."""
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
-    monkeypatch.setattr(server_module, "SLOW_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
+    monkeypatch.setattr(server_module, "SLOW_AFTER", 3600)
     server = make_server(max_connections=2)
     data = call("echo", "large")
     with RawClient(server.port) as idle, RawClient(server.port, data[:-1]) as sender:
         eventually(loop, lambda: len(server._slow) == len(server._idle) == 1)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_answer(client.answer().body) == "fine"
+            assert read_response(client.answer().body) == "fine"
         assert idle.rest() == b""
         sender.send(data[-1:])
-        assert read_answer(sender.answer().body) == "large"
+        assert read_response(sender.answer().body) == "large"
 
 
 def test_two_hundred_at_once(server):
@@ -383,7 +383,7 @@ def test_two_hundred_at_once(server):
             with ExitStack() as stack:
                 clients = [stack.enter_context(RawClient(server.port, call("echo", f"{own}/{n}"))) for n in range(10)]
                 for number, client in enumerate(clients):
-                    assert read_answer(client.answer().body) == f"{own}/{number}"
+                    assert read_response(client.answer().body) == f"{own}/{number}"
         except BaseException as error:
             failures.append(error)
 
@@ -397,7 +397,7 @@ def test_two_hundred_at_once(server):
 
 def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypatch):
     """Each sends as much as it may and stops before the end; those for whom there is no room are told so."""
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=8 * MiB)
     body = b"x" * (2 * MiB - 1)
     with ExitStack() as stack:
@@ -405,36 +405,36 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
         for client in clients:
             with suppress(ConnectionError):
                 client.send(body)
-        eventually(loop, lambda: sum(c._lingering > 0 for c in server._connections) + 12 - server.connections >= 8)
-        assert server._held <= 8 * MiB
-        assert sum(c._reader.buffered for c in server._connections if not c._lingering) <= 8 * MiB
+        eventually(loop, lambda: sum(c._drain_left > 0 for c in server._connections) + 12 - server.connections >= 8)
+        assert server._reserved <= 8 * MiB
+        assert sum(c._reader.buffered for c in server._connections if not c._drain_left) <= 8 * MiB
         with RawClient(server.port, call("echo", "small")) as client:
-            assert read_answer(client.answer().body) == "small"
+            assert read_response(client.answer().body) == "small"
         clients[-1].close()
     eventually(loop, lambda: server.connections == 0)
-    assert server._held == 0
+    assert server._reserved == 0
 
 
 def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=3 * MiB)
     with ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(RawClient(server.port, post(length=2 * MiB)))
         with RawClient(server.port, call("size", "x" * MiB)) as client:
-            assert read_answer(client.answer().body) == str(MiB)
+            assert read_response(client.answer().body) == str(MiB)
 
 
 def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 3600)
-    monkeypatch.setattr(server_connection, "LINGER_TIME", 3600)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
+    monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=MiB)
     data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n%b\r\n" % (b"x" * 1024) * 600
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(RawClient(server.port, data))
-        eventually(loop, lambda: any(c._lingering for c in server._connections))
-        assert server._held <= MiB
+        eventually(loop, lambda: any(c._drain_left for c in server._connections))
+        assert server._reserved <= MiB
 
 
 def test_whoever_sends_ahead_of_a_waiting_answer_is_cut_off(server, loop, operations):
@@ -498,7 +498,7 @@ def test_bodies_that_are_no_good_call(server, body):
         answer = client.answer()
     assert answer.status == 200
     with pytest.raises(SAMPProxyError) as caught:
-        read_answer(answer.body)
+        read_response(answer.body)
     assert "/" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -575,7 +575,7 @@ def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
         clients[0].sock.settimeout(PATIENCE)
         assert float(tell("")) < 0.3  # seconds of CPU in one second
         for number, client in enumerate(clients):
-            assert read_answer(client.answer().body) == str(number)
+            assert read_response(client.answer().body) == str(number)
         left, threads = tell("").split()
         assert int(left) <= 4
         assert int(threads) == 1
@@ -594,7 +594,7 @@ def test_more_connections_than_descriptors(tmp_path):
         for _ in range(300):
             stack.enter_context(RawClient(port))
         with RawClient(port, call("echo", "newest")) as client:
-            assert read_answer(client.answer().body) == "newest"
+            assert read_response(client.answer().body) == "newest"
         output, errors = process.communicate("no\n" * 5, timeout=PATIENCE)
         assert output.split()[-1] == "1"
         assert "Traceback" not in errors

@@ -17,29 +17,37 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pyvo.samp.transport.http11 import MAX_FRAMING, Answer, AnswerReader, HTTPError, Request, RequestReader, Response
+from pyvo.samp.transport.http11 import (
+    MAX_CHUNK_OVERHEAD,
+    HTTPError,
+    HTTPRequest,
+    HTTPResponse,
+    RequestParser,
+    Response,
+    ResponseParser,
+)
 
 MiB = 1024 * 1024
 
 
-def read_all(reader: RequestReader | AnswerReader, pieces: Iterable[bytes]) -> tuple[list[Any], int | None]:
+def read_all(reader: RequestParser | ResponseParser, pieces: Iterable[bytes]) -> tuple[list[Any], int | None]:
     """All messages in some bytes, and the status of the error at the end, if there is one."""
     found = []
     try:
         for piece in pieces:
-            reader.feed(piece)
-            while (message := reader.next()) is not None:
+            reader.receive_data(piece)
+            while (message := reader.next_message()) is not None:
                 found.append(message)
     except HTTPError as error:
         return found, error.status
     return found, None
 
 
-def requests(*pieces: bytes, limit: int = MiB) -> tuple[list[Request], int | None]:
-    return read_all(RequestReader(limit), pieces)
+def requests(*pieces: bytes, limit: int = MiB) -> tuple[list[HTTPRequest], int | None]:
+    return read_all(RequestParser(limit), pieces)
 
 
-def one(data: bytes) -> Request:
+def one(data: bytes) -> HTTPRequest:
     found, status = requests(data)
     assert status is None
     assert len(found) == 1
@@ -144,32 +152,32 @@ def test_gzip():
 
 def test_who_waits_to_be_asked_for_the_body():
     head = b"POST / HTTP/1.%d\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"
-    reader = RequestReader()
-    reader.feed(head % 1)
-    assert reader.next() is None
-    assert reader.wants_continue
-    reader.feed(b"ab")
-    assert reader.next() is not None
-    assert not reader.wants_continue
+    reader = RequestParser()
+    reader.receive_data(head % 1)
+    assert reader.next_message() is None
+    assert reader.send_100_continue
+    reader.receive_data(b"ab")
+    assert reader.next_message() is not None
+    assert not reader.send_100_continue
     for data in (head % 1 + b"a", head % 0):  # it sends without being asked; it knows nothing of that
-        reader = RequestReader()
-        reader.feed(data)
-        assert reader.next() is None
-        assert not reader.wants_continue
+        reader = RequestParser()
+        reader.receive_data(data)
+        assert reader.next_message() is None
+        assert not reader.send_100_continue
 
 
 def test_what_is_still_expected():
-    reader = RequestReader()
+    reader = RequestParser()
     assert not reader.pending
-    reader.feed(b"POST / HTTP/1.1\r\nContent-Le")
-    assert reader.next() is None
+    reader.receive_data(b"POST / HTTP/1.1\r\nContent-Le")
+    assert reader.next_message() is None
     assert reader.pending
     assert reader.expected == 0
-    reader.feed(b"ngth: 10\r\n\r\n1234")
-    assert reader.next() is None
+    reader.receive_data(b"ngth: 10\r\n\r\n1234")
+    assert reader.next_message() is None
     assert (reader.expected, reader.buffered) == (6, 4)
-    reader.feed(b"567890G")
-    assert reader.next() is not None
+    reader.receive_data(b"567890G")
+    assert reader.next_message() is not None
     assert reader.pending
     assert (reader.expected, reader.buffered) == (0, 1)
 
@@ -257,7 +265,7 @@ def test_a_length_that_is_wrong_negative_huge_or_doubled(length, status):
         (b"1;" + b"x" * 2000, 400),
         (b"1;" + b"x" * 2000 + b"\r\n", 400),
         (b"0\r\n" + b"x" * 2000, 400),
-        (b"0\r\n" + b"a: b\r\n" * (MAX_FRAMING // 6 + 1), 400),
+        (b"0\r\n" + b"a: b\r\n" * (MAX_CHUNK_OVERHEAD // 6 + 1), 400),
         (b"1;aaaaaaaaaaaaaaaaaaaaa\r\na\r\n" * 5000, 400),
         (b"80000\r\n" + b"a" * 0x80000 + b"\r\n80001\r\n", 413),
     ],
@@ -298,11 +306,11 @@ def test_a_gzip_bomb_takes_no_memory():
 def test_small_chunks_take_no_memory_beyond_their_content():
     tracemalloc.start()
     try:
-        reader = RequestReader(MiB)
-        reader.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        reader = RequestParser(MiB)
+        reader.receive_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(20):
-            reader.feed(b"2\r\nab\r\n" * 1000)
-            assert reader.next() is None
+            reader.receive_data(b"2\r\nab\r\n" * 1000)
+            assert reader.next_message() is None
         assert reader.buffered == 40_000
         assert tracemalloc.get_traced_memory()[0] < 10 * 40_000
     finally:
@@ -325,10 +333,10 @@ def test_time_grows_with_the_number_of_bytes_only():
 def test_an_error_tells_no_secret_of_the_request():
     """R38."""
     for data in (b"secret\r\n", b"POST /secret HTTP/1.1\r\nContent-Length: secret\r\n\r\n"):
-        reader = RequestReader()
-        reader.feed(data)
+        reader = RequestParser()
+        reader.receive_data(data)
         with pytest.raises(HTTPError) as caught:
-            reader.next()
+            reader.next_message()
         assert "secret" not in str(caught.value)
 
 
@@ -416,12 +424,12 @@ def test_headers_are_those_that_the_standard_library_reads(headers, end):
 # Answers
 
 
-def answers(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[list[Answer], int | None]:
-    reader = AnswerReader(limit)
+def answers(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[list[HTTPResponse], int | None]:
+    reader = ResponseParser(limit)
     found, status = read_all(reader, pieces)
     if closed and status is None:
         try:
-            while (answer := reader.next(closed=True)) is not None:
+            while (answer := reader.next_message(closed=True)) is not None:
                 found.append(answer)
         except HTTPError as error:
             status = error.status
@@ -431,7 +439,7 @@ def answers(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[lis
 def test_an_answer():
     found, status = answers(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc")
     assert status is None
-    assert found == [Answer(200, "OK", {"connection": "keep-alive", "content-length": "3"}, b"abc", True)]
+    assert found == [HTTPResponse(200, "OK", {"connection": "keep-alive", "content-length": "3"}, b"abc", True)]
 
 
 @pytest.mark.parametrize(
@@ -446,9 +454,9 @@ def test_an_answer():
     ],
 )
 def test_what_keeps_the_connection_to_a_server(data, kept):
-    reader = AnswerReader()
-    reader.feed(data)
-    answer = reader.next()
+    reader = ResponseParser()
+    reader.receive_data(data)
+    answer = reader.next_message()
     assert answer is not None
     assert answer.keep_alive is kept
 
@@ -543,7 +551,7 @@ GOOD_ANSWERS = st.lists(good_answers(), min_size=1, max_size=3).map(lambda parts
 def test_bad_bytes_give_the_same_answers_and_the_same_error_however_they_come(data, places):
     """Whether the connection can be kept depends on what else has arrived by then, and may differ."""
 
-    def outcome(*pieces: bytes) -> tuple[list[Answer], int | None]:
+    def outcome(*pieces: bytes) -> tuple[list[HTTPResponse], int | None]:
         found, status = answers(*pieces, closed=True)
         return [answer._replace(keep_alive=False) for answer in found], status
 
@@ -559,7 +567,7 @@ def test_a_response_is_read_as_it_was_meant():
     response = Response(200, b"body", "text/xml", [("X-A", "b"), ("X-C", "d\xe9")])
     data = response.encode(keep_alive=True)
     (answer,) = answers(data)[0]
-    assert answer == Answer(
+    assert answer == HTTPResponse(
         200,
         "OK",
         {"content-type": "text/xml", "content-length": "4", "x-a": "b", "x-c": "d\xe9", "connection": "keep-alive"},

@@ -19,10 +19,10 @@ import pytest
 
 from pyvo.samp.transport import server as server_module
 from pyvo.samp.transport import server_connection
-from pyvo.samp.transport.http11 import HTTPError, Request, Response
-from pyvo.samp.transport.server import XMLRPCServer, descriptor_budget
-from pyvo.samp.transport.server_connection import Connection, Deferred
-from pyvo.samp.transport.xmlrpc_reader import read_answer
+from pyvo.samp.transport.http11 import HTTPError, HTTPRequest, Response
+from pyvo.samp.transport.server import XMLRPCServer, max_sockets
+from pyvo.samp.transport.server_connection import DeferredResponse, ServerConnection
+from pyvo.samp.transport.xmlrpc_reader import read_response
 
 from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
 
@@ -32,11 +32,11 @@ MiB = 1024 * 1024
 class Scripted:
     """A handler that answers as a test says, by path."""
 
-    def __init__(self, **answers: Callable[[Request, Connection], Any]) -> None:
+    def __init__(self, **answers: Callable[[HTTPRequest, ServerConnection], Any]) -> None:
         self.answers = answers
-        self.connections: list[Connection] = []
+        self.connections: list[ServerConnection] = []
 
-    def handle(self, request: Request, connection: Connection) -> Response | Deferred | None:
+    def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
         self.connections.append(connection)
         return self.answers[request.target.strip("/")](request, connection)
 
@@ -73,7 +73,7 @@ def test_a_connection_is_kept_or_closed_as_the_client_wants(server):
             client.send(call("echo", "a"))
             answer = client.answer()
             assert answer.headers["connection"] == "keep-alive"
-            assert read_answer(answer.body) == "a"
+            assert read_response(answer.body) == "a"
         client.send(post(call("echo", "b").partition(b"\r\n\r\n")[2], "Connection: close"))
         answer = client.answer()
         assert answer.headers["connection"] == "close"
@@ -85,7 +85,7 @@ def test_ds9(server):
     body = call("echo", "ds9").partition(b"\r\n\r\n")[2]
     with RawClient(server.port, post(body, "User-Agent: XML-RPC", version="1.0", end="\n")) as client:
         answer = client.answer()
-        assert read_answer(answer.body) == "ds9"
+        assert read_response(answer.body) == "ds9"
         assert int(answer.headers["content-length"]) == len(answer.body)
         assert client.rest() == b""
 
@@ -102,16 +102,16 @@ def test_pipelined_requests_are_answered_in_order(server, loop, operations):
     data = b"".join(call("echo", f"a{n}") for n in range(50))
     with RawClient(server.port, data + call("wait", "b") + data + call("wait", "c") + call("echo", "d")) as client:
         for number in range(50):
-            assert read_answer(client.answer().body) == f"a{number}"
+            assert read_response(client.answer().body) == f"a{number}"
         eventually(loop, lambda: operations.calls[-1] == "b")
-        operations.waiting[0].resolve("later")
-        assert read_answer(client.answer().body) == "later"
+        operations.waiting[0].set_result("later")
+        assert read_response(client.answer().body) == "later"
         for number in range(50):
-            assert read_answer(client.answer().body) == f"a{number}"
+            assert read_response(client.answer().body) == f"a{number}"
         eventually(loop, lambda: operations.calls[-1] == "c")
-        in_loop(loop, operations.waiting[1].resolve, "in the loop")
-        assert read_answer(client.answer().body) == "in the loop"
-        assert read_answer(client.answer().body) == "d"
+        in_loop(loop, operations.waiting[1].set_result, "in the loop")
+        assert read_response(client.answer().body) == "in the loop"
+        assert read_response(client.answer().body) == "d"
 
 
 @pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="answers go out one by one here")
@@ -129,16 +129,16 @@ def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop
         with RawClient(server.port, call("echo", "a") + call("echo", "a2") + later) as client:
             eventually(loop, lambda: operations.calls[-1:] in (["b"], ["a2"]))
             assert in_loop(loop, held_back) == 0
-            assert [read_answer(client.answer().body) for _ in range(2)] == ["a", "a2"]
+            assert [read_response(client.answer().body) for _ in range(2)] == ["a", "a2"]
         eventually(loop, lambda: not server._connections)
 
 
 def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server):
     """Each is a Deferred that has been resolved already."""
 
-    def at_once(*_: object) -> Deferred:
-        deferred = Deferred()
-        deferred.resolve(Response(200, b"x"))
+    def at_once(*_: object) -> DeferredResponse:
+        deferred = DeferredResponse()
+        deferred.set_result(Response(200, b"x"))
         return deferred
 
     server = make_server(Scripted(x=at_once))
@@ -151,16 +151,16 @@ def test_expect_100_continue(server):
     with RawClient(server.port, head + b"\r\nExpect: 100-continue\r\n\r\n") as client:
         assert client.answer().status == 100
         client.send(body)
-        assert read_answer(client.answer().body) == "asked"
+        assert read_response(client.answer().body) == "asked"
 
 
 def test_a_client_that_writes_no_more_still_gets_its_answers(server):
     """It shuts down its writing side behind its requests: ``nc`` does that, and small scripts."""
     with RawClient(server.port, call("echo", "a") + call("repeat", "x", str(8 * MiB)) + call("echo", "b")) as client:
         client.end()
-        assert read_answer(client.answer().body) == "a"
+        assert read_response(client.answer().body) == "a"
         assert len(client.answer().body) > 8 * MiB
-        assert read_answer(client.answer().body) == "b"
+        assert read_response(client.answer().body) == "b"
         assert client.rest() == b""
 
 
@@ -182,15 +182,15 @@ def test_a_client_that_writes_no_more_does_not_wait_for_a_later_answer(server, l
 def test_large_messages(server, loop):
     text = "0123456789abcdef" * (MiB // 2)
     with RawClient(server.port, call("echo", text)) as client:
-        assert read_answer(client.answer().body) == text
-        eventually(loop, lambda: server._held == 0)
+        assert read_response(client.answer().body) == text
+        eventually(loop, lambda: server._reserved == 0)
 
 
 def test_two_hundred_connections_at_once(server):
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, call("echo", str(n)))) for n in range(200)]
         for number, client in enumerate(clients):
-            assert read_answer(client.answer().body) == str(number)
+            assert read_response(client.answer().body) == str(number)
         assert server.connections == 200
 
 
@@ -200,7 +200,7 @@ def test_five_hundred_idle_connections_stop_nobody(many_files, server, loop):
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]
         eventually(loop, lambda: server.connections == 500)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_answer(client.answer().body) == "fine"
+            assert read_response(client.answer().body) == "fine"
         assert threading.active_count() == threads
         assert len(idle) == 500
     eventually(loop, lambda: server.connections == 0)
@@ -232,12 +232,12 @@ def test_a_deferred_answer_from_another_thread(server, loop, operations):
         eventually(loop, lambda: operations.waiting)
         sent: list[bool] = []
         operations.waiting[0].on_sent = sent.append
-        assert operations.waiting[0].resolve("now")
-        assert not operations.waiting[0].resolve("again")
-        assert not operations.waiting[0].fail(ValueError())
+        assert operations.waiting[0].set_result("now")
+        assert not operations.waiting[0].set_result("again")
+        assert not operations.waiting[0].set_exception(ValueError())
         assert not operations.waiting[0].cancel()
-        assert read_answer(client.answer().body) == "now"
-        assert read_answer(client.answer().body) == "next"
+        assert read_response(client.answer().body) == "now"
+        assert read_response(client.answer().body) == "next"
         assert sent == [True]
 
 
@@ -253,7 +253,7 @@ def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
 
             def settle(own: int, deferred: Deferred = deferred, won: list[int] = won, gate: Any = gate) -> None:
                 gate.wait(PATIENCE)
-                if deferred.resolve(str(own)):
+                if deferred.set_result(str(own)):
                     won.append(own)
 
             threads = [threading.Thread(target=settle, args=(own,)) for own in range(5)]
@@ -262,7 +262,7 @@ def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
             for thread in threads:
                 thread.join(PATIENCE)
             assert len(won) == 1
-            assert read_answer(client.answer().body) == str(won[0])
+            assert read_response(client.answer().body) == str(won[0])
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -271,25 +271,25 @@ def test_whoever_prepares_an_answer_is_told_that_the_caller_is_gone(server, loop
     eventually(loop, lambda: operations.waiting)
     deferred = operations.waiting[0]
     gone = threading.Event()
-    deferred.on_cancel(gone.set)
+    deferred.add_cancel_callback(gone.set)
     getattr(client, how)()
     assert gone.wait(PATIENCE)
-    assert not deferred.resolve("too late")
+    assert not deferred.set_result("too late")
     late = threading.Event()
-    deferred.on_cancel(late.set)
+    deferred.add_cancel_callback(late.set)
     assert late.is_set()
     eventually(loop, lambda: server.connections == 0)
 
 
 def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop):
     """Each answer is reported as sent, or as not sent, or is refused; never two of them, never none."""
-    waiting: list[Deferred] = []
+    waiting: list[DeferredResponse] = []
 
-    def wait(*_: object) -> Deferred:
-        deferred = Deferred()
+    def wait(*_: object) -> DeferredResponse:
+        deferred = DeferredResponse()
         reports.append([])
         deferred.on_sent = reports[-1].append
-        deferred.on_cancel(lambda own=reports[-1]: own.append("cancelled"))
+        deferred.add_cancel_callback(lambda own=reports[-1]: own.append("cancelled"))
         waiting.append(deferred)
         return deferred
 
@@ -300,7 +300,7 @@ def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop
         eventually(loop, lambda number=number: len(waiting) > number)
         closer = threading.Thread(target=client.close)
         closer.start()
-        accepted_ = waiting[number].resolve(Response(200))
+        accepted_ = waiting[number].set_result(Response(200))
         closer.join()
         eventually(loop, lambda: server.connections == 0)
         assert reports[number] in ([[True], [False]] if accepted_ else [["cancelled"]])
@@ -321,7 +321,7 @@ def test_an_answer_that_is_overtaken_by_the_end_of_the_connection_is_reported(se
     operations.waiting[0].on_sent = sent.append
     loop.call_soon(be_busy)
     assert entered.wait(PATIENCE)
-    assert operations.waiting[0].resolve("x")
+    assert operations.waiting[0].set_result("x")
     client.close()
     gate.set()
     eventually(loop, lambda: server.connections == 0)
@@ -333,10 +333,10 @@ def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
     """The reader goes away amid it."""
     sent: list[bool] = []
 
-    def large(*_: object) -> Deferred:
-        deferred = Deferred()
+    def large(*_: object) -> DeferredResponse:
+        deferred = DeferredResponse()
         deferred.on_sent = sent.append
-        deferred.resolve(Response(200, bytes(32 * MiB)))
+        deferred.set_result(Response(200, bytes(32 * MiB)))
         return deferred
 
     server = make_server(Scripted(x=large))
@@ -346,20 +346,20 @@ def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
     client.reset()
     eventually(loop, lambda: server.connections == 0)
     assert sent == [False]
-    assert server._held == 0
+    assert server._reserved == 0
 
 
 def test_a_deferred_that_fails_is_logged_and_answered(make_server, loop, caplog):
-    waiting: list[Deferred] = []
+    waiting: list[DeferredResponse] = []
 
-    def wait(*_: object) -> Deferred:
-        waiting.append(Deferred())
+    def wait(*_: object) -> DeferredResponse:
+        waiting.append(DeferredResponse())
         return waiting[-1]
 
     server = make_server(Scripted(x=wait, y=lambda *_: Response(200, b"fine")))
     with RawClient(server.port, get("x") + get("y")) as client:
         eventually(loop, lambda: waiting)
-        waiting[0].fail(ValueError("a secret"))
+        waiting[0].set_exception(ValueError("a secret"))
         answer = client.answer()
         assert (answer.status, answer.body) == (500, b"Internal error")
         assert client.answer().body == b"fine"
@@ -370,19 +370,19 @@ def test_listeners_that_fail_harm_nobody(make_server, loop, caplog):
     def fail(*_: object) -> None:
         raise ValueError("listener")
 
-    def wait(_request: Request, connection: Connection) -> Deferred:
-        deferred = Deferred()
-        deferred.on_cancel(fail)
+    def wait(_request: HTTPRequest, connection: ServerConnection) -> DeferredResponse:
+        deferred = DeferredResponse()
+        deferred.add_cancel_callback(fail)
         deferred.on_sent = fail
         connection.on_closed = fail
         waiting.append(deferred)
         return deferred
 
-    waiting: list[Deferred] = []
+    waiting: list[DeferredResponse] = []
     server = make_server(Scripted(x=wait))
     with RawClient(server.port, get("x")) as client:
         eventually(loop, lambda: waiting)
-        waiting[0].resolve(Response(200, b"a"))
+        waiting[0].set_result(Response(200, b"a"))
         assert client.answer().body == b"a"
         client.send(get("x"))
         eventually(loop, lambda: len(waiting) == 2)
@@ -395,11 +395,11 @@ def test_a_settled_answer_keeps_nothing_alive():
         def note(self, *_: object) -> None:
             """Do nothing."""
 
-    for settle in (lambda d: d.resolve(1), Deferred.cancel):
+    for settle in (lambda d: d.set_result(1), DeferredResponse.cancel):
         thing = Thing()
-        deferred = Deferred()
-        deferred.when_done(thing.note)
-        deferred.on_cancel(thing.note)
+        deferred = DeferredResponse()
+        deferred.add_done_callback(thing.note)
+        deferred.add_cancel_callback(thing.note)
         reference = weakref.ref(thing)
         del thing
         settle(deferred)
@@ -409,16 +409,16 @@ def test_a_settled_answer_keeps_nothing_alive():
 def test_a_chain_of_connections_that_answer_each_other_needs_no_stack(make_server, loop):
     """Each connection's second request resolves the answer that the next connection waits for."""
     number = 300
-    waiting: list[Deferred] = []
+    waiting: list[DeferredResponse] = []
 
-    def wait(*_: object) -> Deferred:
-        waiting.append(Deferred())
+    def wait(*_: object) -> DeferredResponse:
+        waiting.append(DeferredResponse())
         return waiting[-1]
 
-    def resolve(request: Request, _connection: Connection) -> Response:
+    def resolve(request: HTTPRequest, _connection: ServerConnection) -> Response:
         own = int(request.headers["x-next"])
         if own < number:
-            waiting[own].resolve(Response(200, b"resolved"))
+            waiting[own].set_result(Response(200, b"resolved"))
         return Response(200, b"done")
 
     server = make_server(Scripted(wait=wait, resolve=resolve))
@@ -429,7 +429,7 @@ def test_a_chain_of_connections_that_answer_each_other_needs_no_stack(make_serve
                 stack.enter_context(RawClient(server.port, get("wait") + get("resolve", f"X-Next: {own + 1}")))
             )
             eventually(loop, lambda own=own: len(waiting) == own + 1)
-        waiting[0].resolve(Response(200, b"resolved"))
+        waiting[0].set_result(Response(200, b"resolved"))
         for client in clients:
             assert client.answer().body == b"resolved"
             assert client.answer().body == b"done"
@@ -442,7 +442,7 @@ def test_a_handler_that_fails(make_server, loop, caplog):
     def fail(*_: object) -> Response:
         raise ValueError("a secret")
 
-    def fail_closed(_request: Request, connection: Connection) -> Response:
+    def fail_closed(_request: HTTPRequest, connection: ServerConnection) -> Response:
         connection.close()
         raise ValueError("another")
 
@@ -463,14 +463,14 @@ def test_a_handler_that_fails(make_server, loop, caplog):
 
 
 def test_a_handler_that_closes_the_connection(make_server, loop):
-    def close(_request: Request, connection: Connection) -> Response:
+    def close(_request: HTTPRequest, connection: ServerConnection) -> Response:
         connection.close()
         connection.close()
         return Response(200)
 
-    deferred = Deferred()
+    deferred = DeferredResponse()
 
-    def close_and_wait(_request: Request, connection: Connection) -> Deferred:
+    def close_and_wait(_request: HTTPRequest, connection: ServerConnection) -> DeferredResponse:
         connection.close()
         return deferred
 
@@ -485,7 +485,7 @@ def test_a_handler_that_closes_the_connection(make_server, loop):
 def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
     threads: list[str] = []
 
-    def detach(_request: Request, connection: Connection) -> None:
+    def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
         loop.run_in_worker(answer, connection.detach())
 
     def answer(sock: socket.socket) -> None:
@@ -495,7 +495,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
             for _ in range(10):
                 sock.sendall(bytes(MiB))
         finally:
-            server.take_back(sock)
+            server.close_detached(sock)
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
@@ -503,7 +503,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
         assert len(client.rest()) == 10 * MiB
     assert threads[0].startswith("test-loop-worker")
     assert server.connections == 0
-    assert not server._lent
+    assert not server._detached
 
 
 def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_server, loop):
@@ -514,22 +514,22 @@ def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_serv
             while sock.recv(1000):  # nothing ever comes
                 pass
         finally:
-            server.take_back(sock)
+            server.close_detached(sock)
             ended.set()
 
-    def detach(_request: Request, connection: Connection) -> None:
+    def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
         loop.run_in_worker(answer, connection.detach())
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
-        eventually(loop, lambda: server._lent)
+        eventually(loop, lambda: server._detached)
         in_loop(loop, server.stop)
         assert ended.wait(PATIENCE)
         assert client.rest() == b""
 
 
 def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
-    def detach(_request: Request, connection: Connection) -> None:
+    def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
         connection.detach()
         raise ValueError("after that")
 
@@ -537,14 +537,14 @@ def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
     with RawClient(server.port, get("x")) as client:
         assert client.rest() == b""
     assert "after that" in caplog.text
-    assert not server._lent
+    assert not server._detached
 
 
 def test_what_a_connection_knows_of_its_client(make_server, loop):
     seen: list[Any] = []
 
-    def look(_request: Request, connection: Connection) -> Response:
-        seen.append((connection.peer, connection.is_there(), connection.is_quiet()))
+    def look(_request: HTTPRequest, connection: ServerConnection) -> Response:
+        seen.append((connection.peer, connection.peer_is_open(), connection.has_no_input()))
         return Response(200)
 
     handler = Scripted(x=look)
@@ -557,8 +557,8 @@ def test_what_a_connection_knows_of_its_client(make_server, loop):
     client.reset()
     assert closed.wait(PATIENCE)
     assert handler.connections[0].was_reset
-    assert not handler.connections[0].is_there()
-    assert not handler.connections[0].is_quiet()
+    assert not handler.connections[0].peer_is_open()
+    assert not handler.connections[0].has_no_input()
 
 
 # Limits
@@ -580,7 +580,7 @@ def test_above_the_limit_the_longest_idle_connection_is_closed(make_server, loop
 
 def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server, loop):
     """Where all are busy, the newcomer is turned away."""
-    server = make_server(Scripted(x=lambda *_: Deferred()), max_connections=2)
+    server = make_server(Scripted(x=lambda *_: DeferredResponse()), max_connections=2)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(2)]
         eventually(loop, lambda: server.connections == 2 and not server._idle)
@@ -593,7 +593,7 @@ def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server,
 
 
 def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_module, "IDLE_TIME", 0.02)
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.02)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port) as one, RawClient(server.port, get("x")) as other:
         assert other.answer().status == 200
@@ -602,12 +602,12 @@ def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
 
 
 def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_module, "IDLE_TIME", 0.02)
-    waiting: list[Deferred] = []
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.02)
+    waiting: list[DeferredResponse] = []
 
-    def wait(*_: object) -> Deferred:
-        waiting.append(Deferred())
-        loop.call_later(0.1, waiting[-1].resolve, Response(200, b"later"))
+    def wait(*_: object) -> DeferredResponse:
+        waiting.append(DeferredResponse())
+        loop.call_later(0.1, waiting[-1].set_result, Response(200, b"later"))
         return waiting[-1]
 
     server = make_server(Scripted(x=wait))
@@ -616,7 +616,7 @@ def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
 
 
 def test_how_many_connections_there_may_be():
-    assert 64 <= descriptor_budget() <= 20_000
+    assert 64 <= max_sockets() <= 20_000
 
 
 def test_without_descriptors_there_is_a_pause_and_one_warning(make_server, loop, caplog, monkeypatch):
@@ -663,13 +663,13 @@ def test_a_connection_that_is_gone_before_it_is_used(make_server, loop, monkeypa
     server = make_server(Scripted(x=lambda *_: Response(200)))
     failures = [OSError(22, "Invalid argument")]
 
-    class Hopeless(Connection):
+    class Hopeless(ServerConnection):
         def __init__(self, *args: Any) -> None:
             if failures:
                 raise failures.pop()
             super().__init__(*args)
 
-    monkeypatch.setattr(server_module, "Connection", Hopeless)
+    monkeypatch.setattr(server_module, "ServerConnection", Hopeless)
     with RawClient(server.port) as client:
         assert client.rest() == b""
     with RawClient(server.port, get("x")) as client:
@@ -677,10 +677,10 @@ def test_a_connection_that_is_gone_before_it_is_used(make_server, loop, monkeypa
 
 
 def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server, loop):
-    waiting: list[Deferred] = []
+    waiting: list[DeferredResponse] = []
 
-    def wait(*_: object) -> Deferred:
-        waiting.append(Deferred())
+    def wait(*_: object) -> DeferredResponse:
+        waiting.append(DeferredResponse())
         return waiting[-1]
 
     server = make_server(Scripted(x=wait, y=lambda *_: Response(200)))
@@ -721,13 +721,13 @@ def test_a_server_that_was_stopped_before_it_began(loop):
 
 
 def test_an_answer_resolved_after_the_end_is_refused(make_server, loop):
-    deferred = Deferred()
+    deferred = DeferredResponse()
     server = make_server(Scripted(x=lambda *_: deferred))
     with RawClient(server.port, get("x")) as client:
         eventually(loop, lambda: not server._idle and server.connections)
         loop.call_soon(server.stop)
         loop.stop()
-        assert not deferred.resolve(Response(200))
+        assert not deferred.set_result(Response(200))
         assert client.rest() == b""
 
 
@@ -747,7 +747,7 @@ def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
 
 
 def test_a_slow_request_is_refused(server, loop, monkeypatch):
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.03)
     for data in (b"P", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n", post(b"12345", length=10)):
         with RawClient(server.port, data) as client:
             assert client.answer().status == 408
@@ -756,7 +756,7 @@ def test_a_slow_request_is_refused(server, loop, monkeypatch):
 
 def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
     """Whoever words it may have to say which page may read it (R48)."""
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.03)
     heads: list[Any] = []
 
     class Noting(Scripted):
@@ -790,19 +790,19 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
 
 
 def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
-    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.03)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.03)
     with RawClient(server.port, call("repeat", "x", str(16 * MiB))) as client:
         assert client.sock.recv(1, socket.MSG_PEEK)
         eventually(loop, lambda: server.connections == 0)
         assert len(client.rest()) < 16 * MiB
-    assert server._held == 0
+    assert server._reserved == 0
 
 
 def test_progress_earns_more_time(server, loop, monkeypatch):
     """Of the request and of its answer."""
-    monkeypatch.setattr(server_connection, "PROGRESS", 1)
-    monkeypatch.setattr(server_connection, "REQUEST_TIME", 0.3)
-    monkeypatch.setattr(server_connection, "WRITE_TIME", 0.1)
+    monkeypatch.setattr(server_connection, "MIN_PROGRESS", 1)
+    monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)
 
     size = 32 * MiB
     data = call("repeat", "z" * 1024, str(size // 1024))

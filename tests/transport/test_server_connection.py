@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp.transport.server_connection import left_something_unread
+from pyvo.samp.transport.server_connection import peer_discarded_data
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -28,14 +28,14 @@ def test_what_was_read(pair: Pair) -> None:
     assert other.recv(100) == b"something"
     other.close()
     assert ours.recv(1) == b""
-    assert not left_something_unread(ours)
+    assert not peer_discarded_data(ours)
 
 
 def test_nothing_was_sent(pair: Pair) -> None:
     ours, other = pair
     other.close()
     assert ours.recv(1) == b""
-    assert not left_something_unread(ours)
+    assert not peer_discarded_data(ours)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
@@ -45,4 +45,4 @@ def test_what_was_sent_to_a_closed_end(pair: Pair) -> None:
     other.close()
     ours.sendall(b"something")
     assert ours.recv(1) == b""
-    assert left_something_unread(ours)
+    assert peer_discarded_data(ours)

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp.transport.event_loop import Loop
-from pyvo.samp.transport.worker_pool import Workers
+from pyvo.samp.transport.event_loop import EventLoop
+from pyvo.samp.transport.worker_pool import WorkerPool
 
 from .peers import PATIENCE, eventually
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    workers = Workers("test", idle=60.0)
+def workers() -> Iterator[WorkerPool]:
+    workers = WorkerPool("test", idle=60.0)
     yield workers
     workers.stop(PATIENCE)
 
 
-def wait_idle(workers: Workers, number: int, loop: Loop) -> None:
+def wait_idle(workers: WorkerPool, number: int, loop: EventLoop) -> None:
     eventually(loop, lambda: workers._idle == number)
 
 
@@ -44,7 +44,7 @@ def test_as_many_workers_as_tasks_block(workers):
 
 
 def test_idle_workers_end(loop):
-    workers = Workers("test", idle=0.01)
+    workers = WorkerPool("test", idle=0.01)
     done = threading.Event()
     workers.submit(done.set)
     assert done.wait(PATIENCE)
@@ -57,7 +57,7 @@ def test_idle_workers_end(loop):
 
 def test_no_task_is_lost_where_workers_come_and_go():
     """The idle time is so short that threads end while tasks are handed to them."""
-    workers = Workers("test", idle=0.0)
+    workers = WorkerPool("test", idle=0.0)
     counted = threading.Semaphore(0)
     threads = [threading.Thread(target=lambda: [workers.submit(counted.release) for _ in range(300)]) for _ in range(4)]
     for thread in threads:

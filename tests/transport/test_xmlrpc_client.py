@@ -13,10 +13,10 @@ import pytest
 
 from pyvo.samp.errors import SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import xmlrpc_client
-from pyvo.samp.transport.urls import http_address
-from pyvo.samp.transport.xmlrpc_client import XMLRPCClient, is_own_echo
-from pyvo.samp.transport.xmlrpc_reader import read_answer
-from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call, write_fault
+from pyvo.samp.transport.urls import split_http_url
+from pyvo.samp.transport.xmlrpc_client import XMLRPCClient, is_self_connected
+from pyvo.samp.transport.xmlrpc_reader import read_response
+from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_fault, write_response
 
 from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, kept, reset, silent
 
@@ -63,7 +63,7 @@ def error_of(*behaviours: Any, requests: int = 1, **options: Any) -> SAMPTranspo
     ],
 )
 def test_addresses(url, expected):
-    assert http_address(url) == expected
+    assert split_http_url(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_addresses(url, expected):
 )
 def test_what_is_no_address(url):
     with pytest.raises(SAMPTransportError):
-        http_address(url)
+        split_http_url(url)
     with pytest.raises(SAMPTransportError):
         XMLRPCClient(url)
 
@@ -100,7 +100,7 @@ def test_calls_share_one_connection(client, server):
 
 
 def test_a_body_that_is_written_already(client):
-    assert client.post(write_call("echo", [Raw(b"<value><string>raw</string></value>")])) == "raw"
+    assert client.post(write_call("echo", [PreEncoded(b"<value><string>raw</string></value>")])) == "raw"
 
 
 def test_a_fault_is_raised_and_the_connection_kept(client, server):
@@ -112,10 +112,10 @@ def test_a_fault_is_raised_and_the_connection_kept(client, server):
 
 def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
     for _ in range(2):  # the first time there is no connection to send them on
-        client.call_in_a_row([("echo", [str(number)]) for number in range(5)])
+        client.call_pipelined([("echo", [str(number)]) for number in range(5)])
     assert operations.calls == list("01234") * 2
     with pytest.raises(SAMPProxyError):
-        client.call_in_a_row([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
+        client.call_pipelined([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
     assert operations.calls[-2:] == ["a", "b"]
     assert server.connections == 1
 
@@ -125,7 +125,7 @@ def test_calls_in_a_row_that_are_not_all_answered_are_asked_again():
     with FakeServer(answering(OK, times=2), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("first") == "yes"
-        client.call_in_a_row([("a", []), ("b", [])])
+        client.call_pipelined([("a", []), ("b", [])])
         client.close()
         assert server.connections == 2
         assert server.requests[2] == write_call("b", [])
@@ -146,7 +146,7 @@ def test_calls_that_wait_hold_up_no_others(client, server, operations, loop):
     eventually(loop, lambda: len(operations.waiting) == 25)
     assert client.call("echo", "meanwhile") == "meanwhile"
     for number, deferred in enumerate(operations.waiting):
-        deferred.resolve(str(number))
+        deferred.set_result(str(number))
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(map(int, results)) == list(range(25))
@@ -216,17 +216,17 @@ def test_a_connection_on_which_rubbish_has_come_is_not_used_again():
 def test_an_old_connection_is_not_used_again(client, server, loop, monkeypatch):
     """The server may be about to close it."""
     assert client.call("echo", "a") == "a"
-    monkeypatch.setattr(xmlrpc_client, "KEEP_TIME", 0.0)
+    monkeypatch.setattr(xmlrpc_client, "MAX_IDLE_TIME", 0.0)
     assert client.call("echo", "b") == "b"
     eventually(loop, lambda: server.connections == 1)
 
 
 def test_connections_that_are_never_used_again_are_closed(client, server, loop):
-    wires = [client._take() for _ in range(3)]
+    wires = [client._acquire() for _ in range(3)]
     for wire in wires:
-        client._give_back(wire)
+        client._release(wire)
     for wire in wires[:2]:
-        wire.idle_since -= 2 * xmlrpc_client.KEEP_TIME
+        wire.idle_since -= 2 * xmlrpc_client.MAX_IDLE_TIME
     assert client.call("echo", "a") == "a"
     assert client._idle == wires[2:]
     eventually(loop, lambda: server.connections == 1)
@@ -234,7 +234,7 @@ def test_connections_that_are_never_used_again_are_closed(client, server, loop):
 
 def test_a_server_that_does_not_say_that_it_keeps_the_connection():
     with FakeServer(
-        kept(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(write_answer("")) + write_answer(""))
+        kept(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(write_response("")) + write_response(""))
     ) as server:
         client = XMLRPCClient(server.url)
         for _ in range(3):
@@ -278,7 +278,7 @@ def test_after_a_fork_the_child_closes_its_copies_only(client, server, operation
     holder = threading.Thread(target=client._lock.acquire)
     holder.start()
     holder.join()
-    client.abandon()
+    client.after_fork_in_child()
     with pytest.raises(SAMPTransportError, match="is closed"):
         client.call("echo", "b")
     client.close()
@@ -318,13 +318,13 @@ def test_an_answer_that_comes_behind_an_interruption_is_seen(client, server):
     seen: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
         client.call("echo", "late", meanwhile=_interrupt, seen=seen)
-    assert [read_answer(answer.body) for answer in seen] == ["late"]
+    assert [read_response(answer.body) for answer in seen] == ["late"]
     assert client._idle == []
     assert client._busy == set()
 
 
 def test_an_interruption_is_not_held_up_for_long(monkeypatch):
-    monkeypatch.setattr(xmlrpc_client, "LAST_WORDS_TIME", 0.1)
+    monkeypatch.setattr(xmlrpc_client, "FINAL_RESPONSE_TIMEOUT", 0.1)
     seen: list[Any] = []
     with FakeServer(silent) as server:
         client = XMLRPCClient(server.url)
@@ -349,11 +349,11 @@ def test_a_connection_to_itself_is_no_connection():
             sock.connect(sock.getsockname())
         except OSError:
             pytest.skip("this system does not connect a socket to itself")
-        assert is_own_echo(sock)
+        assert is_self_connected(sock)
 
 
 def test_own_echo_counts_as_refused(monkeypatch):
-    monkeypatch.setattr(xmlrpc_client, "is_own_echo", lambda _sock: True)
+    monkeypatch.setattr(xmlrpc_client, "is_self_connected", lambda _sock: True)
     with FakeServer(kept()) as server, pytest.raises(SAMPTransportError, match="Connection refused") as caught:
         ask(server)
     assert caught.value.refused
@@ -361,7 +361,7 @@ def test_own_echo_counts_as_refused(monkeypatch):
 
 def test_a_port_that_accepts_nothing(monkeypatch):
     """Its backlog is full, as that of a program is that hangs."""
-    monkeypatch.setattr(xmlrpc_client, "CONNECT_TIME", 0.2)
+    monkeypatch.setattr(xmlrpc_client, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         fillers = []
         for _ in range(20):
@@ -402,7 +402,7 @@ def test_a_server_that_does_not_read(monkeypatch):
     def deaf(server: FakeServer, sock: socket.socket) -> None:
         server.over.wait(PATIENCE)
 
-    monkeypatch.setattr(xmlrpc_client, "SEND_TIME", 0.1)
+    monkeypatch.setattr(xmlrpc_client, "SEND_TIMEOUT", 0.1)
     with FakeServer(deaf) as server:
         client = XMLRPCClient(server.url)
         for timeout in (0, PATIENCE):
@@ -451,13 +451,13 @@ def test_a_wait_without_limit_and_without_looks():
         (OK, "yes"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK, "yes"),
         (OK.replace(b"\r\n", b"\n"), "yes"),
-        (b"HTTP/1.0 200 OK\r\n\r\n" + write_answer("until the end"), "until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + write_response("until the end"), "until the end"),
         (
             b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
-            % (len(write_answer("")), write_answer("")),
+            % (len(write_response("")), write_response("")),
             "",
         ),
-        (http_answer(write_answer("longer"), length=len(write_answer("longer")) + 1), "longer"),
+        (http_answer(write_response("longer"), length=len(write_response("longer")) + 1), "longer"),
     ],
 )
 def test_good_answers(answer, result):
@@ -483,17 +483,17 @@ def test_ds9s_fault_is_a_byte_short():
         (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without an answer"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "closed without an answer"),
         (http_answer(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
-        (http_answer(write_answer("a"), status="404 Not Found"), "HTTP status 404"),
+        (http_answer(write_response("a"), status="404 Not Found"), "HTTP status 404"),
         (http_answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
         (http_answer(b"", "Location: file:///etc/passwd", status="307 Temporary Redirect"), "HTTP status 307"),
         (http_answer(b"<html><body>Hello</body></html>"), "is no XML-RPC"),
         (http_answer(b""), "is no XML-RPC"),
-        (http_answer(write_answer("a" * 100)[:50]), "is no XML-RPC"),
-        (http_answer(write_answer("a" * 100), length=60), "is no XML-RPC"),
+        (http_answer(write_response("a" * 100)[:50]), "is no XML-RPC"),
+        (http_answer(write_response("a" * 100), length=60), "is no XML-RPC"),
         (http_answer(write_call("echo", [])), "is no XML-RPC"),
-        (http_answer(write_answer("a"), "Content-Length: 5"), "two content-length"),
-        (http_answer(write_answer("a"), length=-5), "not a number"),
-        (http_answer(write_answer("a"), "Content-Encoding: gzip"), "not valid gzip"),
+        (http_answer(write_response("a"), "Content-Length: 5"), "two content-length"),
+        (http_answer(write_response("a"), length=-5), "not a number"),
+        (http_answer(write_response("a"), "Content-Encoding: gzip"), "not valid gzip"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk is malformed"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "again and again"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),

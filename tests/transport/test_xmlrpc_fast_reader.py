@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from pyvo.samp.protocol import MAX_DEPTH, SAMPValue
 from pyvo.samp.transport import xmlrpc_fast_reader
-from pyvo.samp.transport.xmlrpc_fast_reader import quick_parse
+from pyvo.samp.transport.xmlrpc_fast_reader import parse_fast
 from pyvo.samp.transport.xmlrpc_reader import read_call
-from pyvo.samp.transport.xmlrpc_strict_reader import Document, XMLError, parse
-from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call, write_value
+from pyvo.samp.transport.xmlrpc_strict_reader import ParsedDocument, XMLError, parse_strict
+from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_response, write_value
 
 from ..protocol.strategies import values, values_of
 
@@ -39,20 +39,20 @@ def agree(body: bytes) -> bool:
     """
     Hold the short cut to what the whole grammar says; tell whether there was a short cut.
     """
-    quick = quick_parse(body)
+    quick = parse_fast(body)
     assert parse_with_long_texts(body) in (None, quick)
     if quick is None:
         return False
-    assert quick == parse(body.decode("ascii"))  # which raises when the document is not right
+    assert quick == parse_strict(body.decode("ascii"))  # which raises when the document is not right
     return True
 
 
-def parse_with_long_texts(body: bytes) -> Document | None:
+def parse_with_long_texts(body: bytes) -> ParsedDocument | None:
     """Take the short cut as if all texts of more than five characters were long ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(xmlrpc_fast_reader, "_LONG", 5)
-        patch.setattr(xmlrpc_fast_reader, "_FAR_APART", 1)
-        return quick_parse(body)
+        patch.setattr(xmlrpc_fast_reader, "_MIN_TAG_SPACING", 1)
+        return parse_fast(body)
 
 
 @st.composite
@@ -98,7 +98,7 @@ def test_plain_documents_take_the_short_cut(document: str) -> None:
 @given(values)
 def test_our_own_documents(value: Any) -> None:
     """What has nothing but ASCII in it takes the short cut, the rest is read the long way."""
-    for body in (write_call("a.b", ["k", value, "1"]), write_answer(value)):
+    for body in (write_call("a.b", ["k", value, "1"]), write_response(value)):
         took_it = agree(body)
         assert took_it or b"&#" in body
         assert took_it is (parse_with_long_texts(body) is not None)
@@ -173,7 +173,7 @@ def test_all_small_heaps_of_whole_tokens() -> None:
 def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
     """R5: it has an answer all the same."""
     body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
-    assert quick_parse(body.encode()) is None
+    assert parse_fast(body.encode()) is None
     call = read_call(body.encode())
     assert len(call.params) == 1
     assert list(call.raw) == [None]
@@ -183,9 +183,9 @@ def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
 def test_what_is_wrong_has_no_short_cut(value: str) -> None:
     """XML errors come from one reader alone."""
     body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
-    assert quick_parse(body.encode()) is None
+    assert parse_fast(body.encode()) is None
     with pytest.raises(XMLError):
-        parse(body)
+        parse_strict(body)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_what_is_wrong_has_no_short_cut(value: str) -> None:
     ],
 )
 def test_what_is_wrong_around_the_parameters_has_no_short_cut(document: str) -> None:
-    assert quick_parse(document.encode()) is None
+    assert parse_fast(document.encode()) is None
     with pytest.raises(XMLError):
-        parse(document)
+        parse_strict(document)
 
 
 @pytest.mark.parametrize(
@@ -224,21 +224,21 @@ def test_a_deep_value_is_left_to_the_other_reader() -> None:
     value: Any = ""
     for _ in range(MAX_DEPTH):
         value = [value]
-    body = write_answer(value)
+    body = write_response(value)
     assert agree(body)
     deeper = body.replace(b"<value><string>", b"<value><array><data><value><string>").replace(
         b"</string></value>", b"</string></value></data></array></value>"
     )
-    assert quick_parse(deeper) is None
+    assert parse_fast(deeper) is None
     with pytest.raises(XMLError, match="64 levels"):
-        parse(deeper.decode())
+        parse_strict(deeper.decode())
 
 
 def test_a_doubled_key_is_left_to_the_other_reader() -> None:
-    body = write_answer({"a": "1", "b": "2"}).replace(b"<name>b", b"<name>a")
-    assert quick_parse(body) is None
+    body = write_response({"a": "1", "b": "2"}).replace(b"<name>b", b"<name>a")
+    assert parse_fast(body) is None
     with pytest.raises(XMLError, match="same key twice"):
-        parse(body.decode())
+        parse_strict(body.decode())
 
 
 def test_long_documents_are_read_token_by_token() -> None:
@@ -264,10 +264,10 @@ def test_raw_parameters_are_spliced_verbatim(params: list[Any], document: str) -
             assert bytes(raw) in body
             assert raw[:7] == b"<value>"
             assert raw[-8:] == b"</value>"
-            again = read_call(write_call("c.d", ["k", Raw(raw)]))
+            again = read_call(write_call("c.d", ["k", PreEncoded(raw)]))
             assert again.params == ["k", value]
             assert again.raw[1] == raw
-            assert xmlrpc.client.loads(write_answer(Raw(raw)))[0][0] == value
+            assert xmlrpc.client.loads(write_response(PreEncoded(raw)))[0][0] == value
 
 
 def test_raw_parameters_are_a_sequence() -> None:
@@ -293,7 +293,7 @@ def test_long_texts(text: str) -> None:
     assert (call.name, call.params) == ("a.b", ["key", value, "10"])
     assert call.raw[1] == write_value(value)
     assert read_call(bytearray(body)).params == call.params
-    short, cut = xmlrpc_fast_reader._cut_out(body)
+    short, cut = xmlrpc_fast_reader._extract_long_texts(body)
     assert len(short) < 2000
     assert set(cut.values()) == {text, text + text}
 
@@ -301,16 +301,16 @@ def test_long_texts(text: str) -> None:
 def test_a_long_text_of_no_plain_kind_is_left_to_the_other_reader() -> None:
     for spoiled in ("x" * 70_000 + "]]>", "&#65;" * 20_000, "x" * 70_000 + "\x01", "x" * 70_000 + "\r"):
         body = f"<methodResponse><params><param><value>{spoiled}</value></param></params></methodResponse>".encode()
-        assert quick_parse(body) is None
+        assert parse_fast(body) is None
     name = "a" * 70_000
-    assert quick_parse(write_call(name, [])) is None
+    assert parse_fast(write_call(name, [])) is None
     assert read_call(write_call(name, [])).name == name
 
 
 def test_no_input_makes_the_short_cut_slow() -> None:
     """Its time grows with the length of the document and not with the square of it."""
     size = 300_000
-    whole = write_answer({"a": ["b"] * 10_000})
+    whole = write_response({"a": ["b"] * 10_000})
     hostile = [
         b"<methodResponse><params>" + filling * (size // len(filling)) + b"</params></methodResponse>"
         for filling in (b" ", b"<", b"<value>", b"<param>", b"<member>", b"<param> <value>", b"<value> <string>", b"]]")
@@ -329,7 +329,7 @@ def test_no_input_makes_the_short_cut_slow() -> None:
     ]
     for body in hostile:
         started = time.perf_counter()
-        quick_parse(body)
+        parse_fast(body)
         assert time.perf_counter() - started < 0.5
 
 
@@ -343,8 +343,8 @@ def test_random_bytes_in_a_good_document() -> None:
             if body.isascii():
                 agree(body)
             else:
-                assert quick_parse(body) is None
-        assert quick_parse(good[:place]) is None
+                assert parse_fast(body) is None
+        assert parse_fast(good[:place]) is None
 
 
 @pytest.mark.parametrize("text", ["7", "", "a &amp; b", "&lt;b&gt;", "]]", "x" * 70_000])
@@ -365,4 +365,4 @@ def test_a_long_list_deep_in_others_is_left_to_the_other_reader() -> None:
     """No list is taken out where it may be nested too deep."""
     body = b"<methodCall><methodName>a</methodName><params><param>%b</param></params></methodCall>"
     written = b"<value><array><data>" * (MAX_DEPTH + 1) + b"<value><string>1</string></value>" * 20_000
-    assert quick_parse(body % (written + b"</data></array></value>" * (MAX_DEPTH + 1))) is None
+    assert parse_fast(body % (written + b"</data></array></value>" * (MAX_DEPTH + 1))) is None

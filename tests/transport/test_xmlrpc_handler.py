@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from pyvo.samp.errors import SAMPClientError, SAMPProxyError, SAMPTransportError, SAMPValueError
-from pyvo.samp.transport.http11 import HTTPError, Request, Response
-from pyvo.samp.transport.server import Connection
-from pyvo.samp.transport.server_connection import Deferred
+from pyvo.samp.transport.http11 import HTTPError, HTTPRequest, Response
+from pyvo.samp.transport.server import ServerConnection
+from pyvo.samp.transport.server_connection import DeferredResponse
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
-from pyvo.samp.transport.xmlrpc_reader import read_answer
-from pyvo.samp.transport.xmlrpc_writer import Raw, write_call
+from pyvo.samp.transport.xmlrpc_reader import read_response
+from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call
 
 from .peers import RawClient, eventually, post
 
@@ -28,7 +28,7 @@ class Operations:
 
     def __init__(self) -> None:
         self.handler: XMLRPCHandler | None = None
-        self.deferred = Deferred()
+        self.deferred = DeferredResponse()
         self.calls: list[Any] = []
 
     def nothing(self) -> str:
@@ -57,16 +57,16 @@ class Operations:
         }[how]
 
     def result(self, kind: str) -> Any:
-        return {"none": None, "bytes": b"x", "object": object(), "raw": Raw(b"<value><string>raw</string></value>")}[
+        return {"none": None, "bytes": b"x", "object": object(), "raw": PreEncoded(b"<value><string>raw</string></value>")}[
             kind
         ]
 
-    def later(self) -> Deferred:
+    def later(self) -> DeferredResponse:
         return self.deferred
 
     def current(self, table: dict[str, Any]) -> str:
         assert self.handler is not None
-        current = self.handler.current
+        current = self.handler.current_call
         assert current is not None
         self.calls.append(current)
         return str(current.method_call.params == [table])
@@ -93,17 +93,17 @@ class NoConnection:
 
 def ask(handler: XMLRPCHandler, body: bytes) -> Any:
     """What is answered to a body; a fault is raised."""
-    request = Request("POST", "/", {}, body, True)
+    request = HTTPRequest("POST", "/", {}, body, True)
     response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
     assert (response.status, response.content_type) == (200, "text/xml")
-    return read_answer(response.body)
+    return read_response(response.body)
 
 
 def fault(handler: XMLRPCHandler, method: str, *params: Any) -> str:
     with pytest.raises(SAMPProxyError) as caught:
         ask(handler, write_call(method, params))
-    assert handler.current is None
+    assert handler.current_call is None
     return str(caught.value)
 
 
@@ -225,14 +225,14 @@ def test_an_operation_can_look_at_the_call(handler, operations):
     assert ask(handler, write_call("test.current", [{"a": "b"}])) == "True"
     (current,) = operations.calls
     assert current.method_call.name == "test.current"
-    assert isinstance(current.request, Request)
+    assert isinstance(current.request, HTTPRequest)
     assert isinstance(current.connection, NoConnection)
-    assert handler.current is None
+    assert handler.current_call is None
 
 
-def deferred_answer(handler: XMLRPCHandler) -> Deferred:
-    answer = handler.handle(Request("POST", "/", {}, write_call("test.later", []), True), NoConnection())  # type: ignore[arg-type]
-    assert isinstance(answer, Deferred)
+def deferred_answer(handler: XMLRPCHandler) -> DeferredResponse:
+    answer = handler.handle(HTTPRequest("POST", "/", {}, write_call("test.later", []), True), NoConnection())  # type: ignore[arg-type]
+    assert isinstance(answer, DeferredResponse)
     return answer
 
 
@@ -241,8 +241,8 @@ def test_a_deferred_result(handler, operations):
     assert answer.state == "waiting"
     reports: list[bool] = []
     operations.deferred.on_sent = reports.append  # set after the operation has returned
-    assert operations.deferred.resolve({"a": "b"})
-    assert read_answer(answer.result().body) == {"a": "b"}
+    assert operations.deferred.set_result({"a": "b"})
+    assert read_response(answer.result().body) == {"a": "b"}
     assert answer.on_sent is not None
     answer.on_sent(True)
     assert reports == [True]
@@ -251,27 +251,27 @@ def test_a_deferred_result(handler, operations):
 @pytest.mark.parametrize("error", [FAULTY, KeyError("x")])
 def test_a_deferred_result_that_fails(handler, operations, error):
     answer = deferred_answer(handler)
-    operations.deferred.fail(error)
+    operations.deferred.set_exception(error)
     with pytest.raises(SAMPProxyError) as caught:
-        read_answer(answer.result().body)
+        read_response(answer.result().body)
     assert str(caught.value) == ("not today" if error is FAULTY else "Internal error")
 
 
 def test_a_deferred_result_that_cannot_be_written(handler, operations):
     answer = deferred_answer(handler)
-    operations.deferred.resolve(None)
+    operations.deferred.set_result(None)
     with pytest.raises(SAMPProxyError):
-        read_answer(answer.result().body)
+        read_response(answer.result().body)
 
 
 def test_a_deferred_result_that_nobody_waits_for(handler, operations):
     answer = deferred_answer(handler)
     gone: list[bool] = []
-    operations.deferred.on_cancel(lambda: gone.append(True))
+    operations.deferred.add_cancel_callback(lambda: gone.append(True))
     assert answer.cancel()
     assert gone == [True]
     assert operations.deferred.state == "cancelled"
-    assert not operations.deferred.resolve("x")
+    assert not operations.deferred.set_result("x")
 
 
 def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop):
@@ -283,14 +283,14 @@ def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop
 
     names = {"test.later": operations.later}
     handler = XMLRPCHandler(names)
-    request = Request("POST", "/", {}, write_call("test.later", []), True)
+    request = HTTPRequest("POST", "/", {}, write_call("test.later", []), True)
     answer = handler.handle(request, Gone())  # type: ignore[arg-type]
-    assert isinstance(answer, Deferred)
+    assert isinstance(answer, DeferredResponse)
     answer.state = "cancelled"  # as it is between the two steps of its cancelling
     told = threading.Event()
     reports: list[Any] = []
     operations.deferred.on_sent = lambda ok: (reports.append((ok, loop.in_loop())), told.set())
-    assert operations.deferred.resolve("x")
+    assert operations.deferred.set_result("x")
     assert told.wait(10)
     assert reports == [(False, True)]
 
@@ -300,28 +300,28 @@ def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop
 
 @pytest.mark.parametrize("path", ["/", "/RPC2", "/xmlrpc", "/?x", "/RPC2?a=b"])
 def test_paths_that_are_called(handler, path):
-    request = Request("POST", path, {}, write_call("test.nothing", []), True)
+    request = HTTPRequest("POST", path, {}, write_call("test.nothing", []), True)
     response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
-    assert read_answer(response.body) == ""
+    assert read_response(response.body) == ""
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/x", 404), ("GET", "/", 405), ("OPTIONS", "*", 405)])
 def test_what_is_no_call(handler, method, path, status):
-    response = handler.handle(Request(method, path, {}, b"", True), NoConnection())  # type: ignore[arg-type]
+    response = handler.handle(HTTPRequest(method, path, {}, b"", True), NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
     assert response.status == status
 
 
 def test_a_subclass_checks_adds_headers_and_answers_other_requests(make_server):
     class Strict(XMLRPCHandler):
-        def check(self, request: Request, connection: Connection) -> Response | None:
-            return self.fault("go away", request) if "origin" in request.headers else None
+        def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
+            return self.fault_response("go away", request) if "origin" in request.headers else None
 
-        def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
+        def headers(self, request: HTTPRequest | None) -> tuple[tuple[str, str], ...]:
             return (("X-Server", "strict"),)
 
-        def handle_other(self, request: Request, connection: Connection) -> Response:
+        def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response:
             return Response(200, request.method.encode(), headers=self.headers(request))
 
     server = make_server(Strict({"echo": lambda text: text}))
@@ -331,14 +331,14 @@ def test_a_subclass_checks_adds_headers_and_answers_other_requests(make_server):
         answers = [client.answer() for _ in range(4)]
     assert [answer.headers["x-server"] for answer in answers] == ["strict"] * 4
     with pytest.raises(SAMPProxyError, match="go away"):
-        read_answer(answers[0].body)
-    assert read_answer(answers[1].body) == "a"
+        read_response(answers[0].body)
+    assert read_response(answers[1].body) == "a"
     assert answers[2].body == b"PUT"
     assert answers[3].status == 411
 
 
 def test_refusing(handler):
-    response = handler.refuse(HTTPError(413, "too long"))
+    response = handler.error_response(HTTPError(413, "too long"))
     assert (response.status, response.body) == (413, b"too long\n")
 
 

@@ -20,12 +20,12 @@ from pyvo.samp.protocol import MAX_DEPTH, format_float, parse_float
 from pyvo.samp.transport.xmlrpc_reader import (
     MethodCall,
     XMLError,
-    check_acknowledged,
-    read_answer,
+    raise_if_fault,
     read_call,
     read_document,
+    read_response,
 )
-from pyvo.samp.transport.xmlrpc_writer import write_answer, write_call, write_fault
+from pyvo.samp.transport.xmlrpc_writer import write_call, write_fault, write_response
 
 from ..protocol.strategies import texts
 
@@ -172,7 +172,7 @@ def as_samp(value: Any) -> Any:
 def test_what_the_standard_library_writes(value: Any) -> None:
     """R5: the clients of other Python programs send numbers as such."""
     assert read_call(xmlrpc.client.dumps((value, 1), "a.b").encode()).params == [as_samp(value), "1"]
-    assert read_answer(xmlrpc.client.dumps((value,), methodresponse=True).encode()) == as_samp(value)
+    assert read_response(xmlrpc.client.dumps((value,), methodresponse=True).encode()) == as_samp(value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -236,14 +236,14 @@ def test_the_documents_of_jsamp() -> None:
 
 
 def test_answers() -> None:
-    assert read_answer(answer_of("<params><param><value><string>x</string></value></param></params>")) == "x"
-    assert read_answer(answer_of("<params><param><value><int>3</int></value></param></params>")) == "3"
+    assert read_response(answer_of("<params><param><value><string>x</string></value></param></params>")) == "x"
+    assert read_response(answer_of("<params><param><value><int>3</int></value></param></params>")) == "3"
 
 
 @pytest.mark.parametrize("inside", ["<params></params>", "<params/>"])
 def test_an_answer_without_a_value_is_an_empty_string(inside: str) -> None:
     """R30: some operations have no result, and nobody looks at what is returned."""
-    assert read_answer(answer_of(inside)) == ""
+    assert read_response(answer_of(inside)) == ""
 
 
 def fault_of(*members: tuple[str, str]) -> bytes:
@@ -271,7 +271,7 @@ def fault_of(*members: tuple[str, str]) -> bytes:
 )
 def test_faults(body: bytes, code: int, text: str) -> None:
     """R9: a fault is a fault, whatever sense there is in it."""
-    for read in (read_answer, read_document):
+    for read in (read_response, read_document):
         with pytest.raises(SAMPProxyError) as caught:
             read(body)
         assert (caught.value.faultCode, caught.value.faultString) == (code, text)
@@ -279,16 +279,16 @@ def test_faults(body: bytes, code: int, text: str) -> None:
 
 def test_read_document_reads_both_kinds() -> None:
     assert read_document(write_call("a.b", ["x", []])) == (["x", []], "a.b")
-    assert read_document(write_answer({"k": "v"})) == ([{"k": "v"}], None)
+    assert read_document(write_response({"k": "v"})) == ([{"k": "v"}], None)
 
 
 def test_a_call_is_no_answer_and_the_other_way_round() -> None:
-    for body in (write_answer("x"), write_fault(1, "x"), answer_of("<params/>")):
+    for body in (write_response("x"), write_fault(1, "x"), answer_of("<params/>")):
         with pytest.raises(XMLError, match="not a method call"):
             read_call(body)
     for body in (write_call("m", ["x"]), b"<methodCall><methodName>m</methodName></methodCall>"):
         with pytest.raises(XMLError, match="not an answer"):
-            read_answer(body)
+            read_response(body)
 
 
 # ---- encodings
@@ -456,7 +456,7 @@ STRANGE = [
 @pytest.mark.parametrize("body", STRANGE, ids=lambda body: repr(body)[-60:])
 def test_what_is_not_xml_rpc(body: bytes) -> None:
     """Whatever comes in: one kind of error, which is a `ValueError`, with a short text."""
-    for read in (read_call, read_answer):
+    for read in (read_call, read_response):
         with pytest.raises(XMLError) as caught:
             read(body)
         assert 10 < len(str(caught.value)) < 200
@@ -468,8 +468,8 @@ def test_documents_cut_off_at_every_byte() -> None:
     documents: list[tuple[bytes, Callable[[bytes], object]]] = [
         (GOOD, read_call),
         (xmlrpc.client.dumps(("é", 1, 2.5, [True], {"a": "&"}), "m").strip().encode(), read_call),
-        (write_answer(["x", {"k": "v"}]), read_answer),
-        (write_fault(1, "no"), read_answer),
+        (write_response(["x", {"k": "v"}]), read_response),
+        (write_fault(1, "no"), read_response),
     ]
     for document, read in documents:
         for length in range(len(document)):
@@ -482,7 +482,7 @@ def test_documents_cut_off_at_every_byte() -> None:
 @example(b"", 0, len(GOOD))
 def test_random_bytes_raise_nothing_else(noise: bytes, start: int, end: int) -> None:
     """Put anywhere into a good document, or instead of a part of it."""
-    for read in (read_call, read_answer, read_document):
+    for read in (read_call, read_response, read_document):
         try:
             read(GOOD[:start] + noise + GOOD[end:])
         except (XMLError, SAMPProxyError):
@@ -617,9 +617,9 @@ def test_memory_is_bounded_by_the_length(value: str) -> None:
 
 
 def test_what_is_an_acknowledgement():
-    check_acknowledged(write_answer(["a"]))
+    raise_if_fault(write_response(["a"]))
     with pytest.raises(SAMPProxyError):
-        check_acknowledged(write_fault(1, "x"))
+        raise_if_fault(write_fault(1, "x"))
     for body in (b"", b"<html>", b"<methodResponse><fault>", write_call("x", [])):
         with pytest.raises(XMLError):
-            check_acknowledged(body)
+            raise_if_fault(body)

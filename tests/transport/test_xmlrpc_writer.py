@@ -12,8 +12,8 @@ from hypothesis import given
 
 from pyvo.samp.errors import SAMPProxyError, SAMPTypeError, SAMPValueError
 from pyvo.samp.protocol import MAX_DEPTH
-from pyvo.samp.transport.xmlrpc_reader import read_answer, read_call
-from pyvo.samp.transport.xmlrpc_writer import Raw, write_answer, write_call, write_fault, write_value
+from pyvo.samp.transport.xmlrpc_reader import read_call, read_response
+from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_fault, write_response, write_value
 
 from ..protocol.strategies import texts, values
 
@@ -35,7 +35,7 @@ def test_the_form_of_a_call() -> None:
 
 
 def test_the_form_of_an_answer() -> None:
-    assert write_answer("") == (
+    assert write_response("") == (
         PROLOG + b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
     )
 
@@ -53,7 +53,7 @@ def test_the_form_of_a_fault() -> None:
 @pytest.mark.parametrize("value", ["", [], {}, {"": ""}, [[], {}, ""]])
 def test_empty_values_have_two_tags(value: Any) -> None:
     """DS9 never answers a document that has an empty-element tag."""
-    for document in (write_call("m", [value]), write_answer(value)):
+    for document in (write_call("m", [value]), write_response(value)):
         assert b"/>" not in document
         assert document.startswith(b"<?xml version")
 
@@ -61,7 +61,7 @@ def test_empty_values_have_two_tags(value: Any) -> None:
 @given(values)
 def test_documents_are_ascii_and_have_no_empty_element_tags(value: Any) -> None:
     """DS9 counts characters where Content-Length has bytes; a raw carriage return would become a line feed (R4)."""
-    for document in (write_call("m", [value]), write_answer(value)):
+    for document in (write_call("m", [value]), write_response(value)):
         assert document.isascii()
         assert b"/>" not in re.sub(rb">[^<]*<", b"><", document)
         assert b"\r" not in document
@@ -71,7 +71,7 @@ def test_documents_are_ascii_and_have_no_empty_element_tags(value: Any) -> None:
 def test_the_standard_library_reads_what_was_written(value: Any) -> None:
     """R1, R30: every SAMP value, as a parameter and as an answer."""
     assert xmlrpc.client.loads(write_call("a.b", ["k", value])) == (("k", value), "a.b")
-    assert xmlrpc.client.loads(write_answer(value)) == ((value,), None)
+    assert xmlrpc.client.loads(write_response(value)) == ((value,), None)
 
 
 @given(values)
@@ -79,21 +79,21 @@ def test_our_reader_reads_what_was_written(value: Any) -> None:
     """R1, R30: the same with our own reader."""
     call = read_call(write_call("a.b", ["k", value]))
     assert (call.name, call.params) == ("a.b", ["k", value])
-    assert read_answer(write_answer(value)) == value
+    assert read_response(write_response(value)) == value
 
 
 @given(values)
 def test_a_written_value_can_be_put_into_any_document(value: Any) -> None:
     """One serialisation serves all recipients of a broadcast."""
-    raw = Raw(write_value(value))
+    raw = PreEncoded(write_value(value))
     assert write_call("m", ["k", raw]) == write_call("m", ["k", value])
-    assert write_answer(raw) == write_answer(value)
+    assert write_response(raw) == write_response(value)
 
 
 def test_a_carriage_return_survives() -> None:
     """R4: it is written as a reference, or it would arrive as a line feed."""
     assert b"a&#13;b" in write_value("a\rb")
-    assert read_answer(write_answer("a\rb\r\nc")) == "a\rb\r\nc"
+    assert read_response(write_response("a\rb\r\nc")) == "a\rb\r\nc"
 
 
 def test_text_beyond_ascii_becomes_references() -> None:
@@ -120,7 +120,7 @@ def test_depth_is_limited() -> None:
     value: Any = ""
     for _ in range(MAX_DEPTH):
         value = [value]
-    assert read_answer(write_answer(value)) == value
+    assert read_response(write_response(value)) == value
     with pytest.raises(SAMPValueError, match="nested more than 64 levels"):
         write_value([value])
     loop: list[Any] = []
@@ -133,7 +133,7 @@ def test_depth_is_limited() -> None:
 def test_faults_round_trip(text: str) -> None:
     """R9: what a fault says arrives."""
     with pytest.raises(SAMPProxyError) as caught:
-        read_answer(write_fault(7, text))
+        read_response(write_fault(7, text))
     assert (caught.value.faultCode, caught.value.faultString) == (7, text)
     with pytest.raises(xmlrpc.client.Fault) as stdlib:
         xmlrpc.client.loads(write_fault(7, text))
@@ -143,7 +143,7 @@ def test_faults_round_trip(text: str) -> None:
 def test_a_fault_can_be_made_of_any_text() -> None:
     """The text may come from an exception that quotes what a stranger sent."""
     with pytest.raises(SAMPProxyError, match=r"a\?b\?c\?"):
-        read_answer(write_fault(1, "a\x00b\ud800c\uffff"))
+        read_response(write_fault(1, "a\x00b\ud800c\uffff"))
 
 
 def test_method_names_are_escaped() -> None:
@@ -151,7 +151,7 @@ def test_method_names_are_escaped() -> None:
 
 
 def test_every_document_is_well_formed() -> None:
-    for document in (write_call("m", [{"<&>": "]]>"}]), write_answer("]]>"), write_fault(1, "]]>")):
+    for document in (write_call("m", [{"<&>": "]]>"}]), write_response("]]>"), write_fault(1, "]]>")):
         ET.fromstring(document)
 
 

@@ -63,7 +63,7 @@ class FakeConnection:
         self.left = False
         self.on_closed: Callable[[], object] | None = None
 
-    def is_there(self) -> bool:
+    def peer_is_open(self) -> bool:
         self.was_left = self.was_left or self.left
         return not (self.closed or self.left)
 

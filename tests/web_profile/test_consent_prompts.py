@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from pyvo.samp.web_profile import consent_prompts
-from pyvo.samp.web_profile.consent import Answer, Question, Ticket
-from pyvo.samp.web_profile.consent_prompts import WebProfileDialog, make_asker
+from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
+from pyvo.samp.web_profile.consent_prompts import WebProfileDialog, make_prompt
 
 ORIGIN = "https://sky.example"
 DETAILS = {"samp.name": "Sky page", "author": "me"}
 PEER = ("127.0.0.1", 999)
 
 
-def make_ticket(origin: str = ORIGIN) -> Ticket:
-    return Ticket(Question("Sky page", origin, DETAILS, PEER), lambda _answer: None)
+def make_ticket(origin: str = ORIGIN) -> ConsentTicket:
+    return ConsentTicket(ConsentRequest("Sky page", origin, DETAILS, PEER), lambda _answer: None)
 
 
 def ask_in_thread(asker, ticket):
@@ -40,44 +40,44 @@ def ask_in_thread(asker, ticket):
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (True, Answer.ONCE),
-        ("once", Answer.ONCE),
-        ("always", Answer.ALWAYS),
-        (Answer.ALWAYS, Answer.ALWAYS),
-        (False, Answer.DENY),
-        (None, Answer.DENY),
-        ("no", Answer.DENY),
-        ("yes of course", Answer.DENY),
-        (1, Answer.DENY),
-        (np.bool_(True), Answer.ONCE),
-        (np.bool_(False), Answer.DENY),
-        (np.int64(1), Answer.DENY),
+        (True, Decision.ONCE),
+        ("once", Decision.ONCE),
+        ("always", Decision.ALWAYS),
+        (Decision.ALWAYS, Decision.ALWAYS),
+        (False, Decision.DENY),
+        (None, Decision.DENY),
+        ("no", Decision.DENY),
+        ("yes of course", Decision.DENY),
+        (1, Decision.DENY),
+        (np.bool_(True), Decision.ONCE),
+        (np.bool_(False), Decision.DENY),
+        (np.int64(1), Decision.DENY),
     ],
 )
 def test_a_function_decides(said, answer):
     calls = []
-    assert make_asker(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is answer
+    assert make_prompt(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is answer
     assert calls == [("Sky page", DETAILS, PEER, ORIGIN)]
 
 
 def test_a_function_of_two_arguments():
-    assert make_asker(lambda name, origin: (name, origin) == ("Sky page", ORIGIN)).ask(make_ticket()) is Answer.ONCE
+    assert make_prompt(lambda name, origin: (name, origin) == ("Sky page", ORIGIN)).ask(make_ticket()) is Decision.ONCE
 
 
 def test_deny_denies():
-    assert make_asker("deny").ask(make_ticket()) is Answer.DENY
+    assert make_prompt("deny").ask(make_ticket()) is Decision.DENY
 
 
 def test_nonsense_is_told_at_once():
     with pytest.raises(ValueError, match="'terminal', 'tk', 'deny'"):
-        make_asker("gtk")
+        make_prompt("gtk")
     with pytest.raises(TypeError, match="instance"):
-        make_asker(WebProfileDialog)
+        make_prompt(WebProfileDialog)
     with pytest.raises(TypeError, match="samp_name"):
-        make_asker(lambda: True)
+        make_prompt(lambda: True)
     for dialog in (42, True, object(), ["tk"]):
         with pytest.raises(TypeError, match="is no way of asking"):
-            make_asker(dialog)
+            make_prompt(dialog)
 
 
 class Dialog(WebProfileDialog):
@@ -99,10 +99,10 @@ def wait_for(condition):
 def test_an_upstream_dialog():
     dialog = Dialog()
     dialog.handle_queue()  # before it has been given to a hub
-    asker = make_asker(dialog)
+    asker = make_prompt(dialog)
     dialog.handle_queue()
     assert dialog.shown == []
-    for decide, answer in ((dialog.consent, Answer.ONCE), (dialog.reject, Answer.DENY)):
+    for decide, answer in ((dialog.consent, Decision.ONCE), (dialog.reject, Decision.DENY)):
         thread, answers = ask_in_thread(asker, make_ticket())
         wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
         assert dialog.shown.pop() == ("Sky page", DETAILS, PEER, ORIGIN)
@@ -113,26 +113,26 @@ def test_an_upstream_dialog():
 
 def test_a_second_click_does_not_let_the_next_page_in():
     dialog = Dialog()
-    asker = make_asker(dialog)
+    asker = make_prompt(dialog)
     dialog.consent()  # twice clicked, and nothing was asked
     thread, answers = ask_in_thread(asker, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     assert answers == []
     dialog.reject()
     thread.join(5)
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
     """The question is in the dialog's queue, but nobody has seen it yet."""
     dialog = Dialog()
-    asker = make_asker(dialog)
+    asker = make_prompt(dialog)
     first, answers = ask_in_thread(asker, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     dialog.consent()
     first.join(5)
-    assert answers == [Answer.ONCE]
+    assert answers == [Decision.ONCE]
     second, answers = ask_in_thread(asker, make_ticket("https://evil.example"))
     wait_for(lambda: not dialog.queue_request.empty())
     dialog.queue_result.put(True)
@@ -144,7 +144,7 @@ def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
     dialog.handle_queue()
     dialog.reject()
     second.join(5)
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 def test_a_dialog_that_cannot_be_shown_refuses():
@@ -153,36 +153,36 @@ def test_a_dialog_that_cannot_be_shown_refuses():
             raise RuntimeError("no window today")
 
     dialog = Broken()
-    asker = make_asker(dialog)
+    asker = make_prompt(dialog)
     for _ in range(2):
         thread, answers = ask_in_thread(asker, make_ticket())
         wait_for(lambda: not dialog.queue_request.empty())
         with pytest.raises(RuntimeError, match="no window today"):
             dialog.handle_queue()
         thread.join(5)
-        assert answers == [Answer.DENY]
+        assert answers == [Decision.DENY]
 
 
 def test_a_question_that_was_not_shown_yet_is_taken_back():
     dialog = Dialog()
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_asker(dialog), ticket)
+    thread, answers = ask_in_thread(make_prompt(dialog), ticket)
     wait_for(lambda: not dialog.queue_request.empty())
-    ticket.withdraw()
+    ticket.cancel()
     thread.join(5)
     dialog.handle_queue()
     assert dialog.shown == []
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 def test_a_question_that_is_shown_ends_with_the_hub():
     dialog = Dialog()
-    asker = make_asker(dialog)
+    asker = make_prompt(dialog)
     thread, answers = ask_in_thread(asker, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     asker.close()
     thread.join(5)
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 def test_any_object_that_is_given_the_two_queues():
@@ -190,11 +190,11 @@ def test_any_object_that_is_given_the_two_queues():
         pass
 
     plain = Plain()
-    thread, answers = ask_in_thread(make_asker(plain), make_ticket())
+    thread, answers = ask_in_thread(make_prompt(plain), make_ticket())
     assert plain.queue_request.get(timeout=5) == (DETAILS, PEER, ORIGIN)
     plain.queue_result.put(True)
     thread.join(5)
-    assert answers == [Answer.ONCE]
+    assert answers == [Decision.ONCE]
 
 
 def test_a_dialog_must_show_something():
@@ -206,17 +206,17 @@ def test_a_dialog_must_show_something():
 
 
 def test_without_a_terminal_the_answer_is_no(caplog):
-    assert make_asker(None).ask(make_ticket()) is Answer.DENY
+    assert make_prompt(None).ask(make_ticket()) is Decision.DENY
     assert "no terminal" in caplog.text
 
 
 def test_a_notebook_asks_by_its_own_input(monkeypatch):
     asked = []
     monkeypatch.setattr(builtins, "input", lambda prompt: (asked.append(prompt), "A ")[1])
-    assert make_asker("terminal").ask(make_ticket()) is Answer.ALWAYS
+    assert make_prompt("terminal").ask(make_ticket()) is Decision.ALWAYS
     assert "Sky page" in asked[0]
     assert ORIGIN in asked[0]
-    assert make_asker("terminal").ask(make_ticket("null")) is Answer.ONCE
+    assert make_prompt("terminal").ask(make_ticket("null")) is Decision.ONCE
     assert "[a]" not in asked[1]
 
 
@@ -225,7 +225,7 @@ def test_a_notebook_that_takes_no_input_refuses(monkeypatch):
         raise RuntimeError("raw_input was called, but this frontend does not support input requests.")
 
     monkeypatch.setattr(builtins, "input", no_input)
-    assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+    assert make_prompt("terminal").ask(make_ticket()) is Decision.DENY
 
 
 def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, caplog):
@@ -237,7 +237,7 @@ def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, ca
 
     Reader.input.__module__ = "_pyrepl.readline"
     monkeypatch.setattr(builtins, "input", Reader().input)
-    assert make_asker("terminal").ask(make_ticket()) is Answer.DENY
+    assert make_prompt("terminal").ask(make_ticket()) is Decision.DENY
     assert "PYTHON_BASIC_REPL=1" in caplog.text
 
 
@@ -440,7 +440,7 @@ def press(*keys: str) -> None:
 
 def open_window(origin: str = ORIGIN):
     ticket = make_ticket(origin)
-    thread, answers = ask_in_thread(make_asker("tk"), ticket)
+    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
     threading.Event().wait(1.2)  # the buttons are dead at first, which is on purpose
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
@@ -451,11 +451,11 @@ def open_window(origin: str = ORIGIN):
 @pytest.mark.parametrize(
     ("origin", "keys", "answer"),
     [
-        (ORIGIN, ["Tab", "Tab", "space"], Answer.ONCE),
-        (ORIGIN, ["Tab", "Return"], Answer.ALWAYS),
-        (ORIGIN, ["Return"], Answer.DENY),
-        (ORIGIN, ["Escape"], Answer.DENY),
-        ("null", ["Tab", "Return"], Answer.ONCE),
+        (ORIGIN, ["Tab", "Tab", "space"], Decision.ONCE),
+        (ORIGIN, ["Tab", "Return"], Decision.ALWAYS),
+        (ORIGIN, ["Return"], Decision.DENY),
+        (ORIGIN, ["Escape"], Decision.DENY),
+        ("null", ["Tab", "Return"], Decision.ONCE),
     ],
 )
 def test_the_window_answers(screen, origin, keys, answer):
@@ -470,20 +470,20 @@ def test_the_window_goes_when_the_page_goes(screen):
     ticket, thread, answers = open_window()
     ticket.withdraw()
     thread.join(10)
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 @pytest.mark.slow
 def test_typing_into_a_window_that_pops_up_is_no_consent(screen):
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_asker("tk"), ticket)
+    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
     press("Tab", "Tab", "space", "Return", "y")
-    assert answers in ([], [Answer.DENY])
-    ticket.withdraw()
+    assert answers in ([], [Decision.DENY])
+    ticket.cancel()
     thread.join(10)
-    assert answers == [Answer.DENY]
+    assert answers == [Decision.DENY]
 
 
 @pytest.mark.slow
@@ -494,7 +494,7 @@ def test_the_window_closes_with_its_hub(screen):
     )  # fmt: skip
     with window:
         assert window.stdin is not None
-        window.stdin.write(consent_prompts._as_json(make_ticket().question) + b"\n")
+        window.stdin.write(consent_prompts._as_json(make_ticket().request) + b"\n")
         window.stdin.flush()
         find_window()
         window.stdin.close()
@@ -514,7 +514,7 @@ def test_without_tkinter_the_window_says_so():
 def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
     """An application that embeds Python may have no such thing."""
     monkeypatch.setattr(sys, "executable", executable)
-    assert make_asker("tk").ask(make_ticket()) is Answer.DENY
+    assert make_prompt("tk").ask(make_ticket()) is Decision.DENY
     assert "Sky page is refused" in caplog.text
 
 
@@ -522,5 +522,5 @@ def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
 def test_without_a_display_the_answer_is_no(monkeypatch, caplog):
     monkeypatch.setenv("DISPLAY", ":987")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert make_asker("tk").ask(make_ticket()) is Answer.DENY
+    assert make_prompt("tk").ask(make_ticket()) is Decision.DENY
     assert "no window" in caplog.text

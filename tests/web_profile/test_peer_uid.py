@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp.web_profile import peer_uid
-from pyvo.samp.web_profile.peer_uid import is_of_another_user, user_of
+from pyvo.samp.web_profile.peer_uid import get_peer_uid, is_other_user
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the table below was written by such a machine")
 
@@ -55,22 +55,22 @@ def tables(tmp_path: Path) -> list[Path]:
     ],
 )
 def test_a_table(tables: list[Path], peer: tuple[str, int], user: int | None) -> None:
-    assert user_of(peer, PORT, tables) == user
+    assert get_peer_uid(peer, PORT, tables) == user
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b"nothing of the kind\n", (HEAD + "0: a b\n").encode()])
 def test_what_is_no_table(tmp_path: Path, content: bytes) -> None:
     """Nothing is known then."""
     (tmp_path / "tcp").write_bytes(content)
-    assert user_of(("127.0.0.1", 5), PORT, [tmp_path / "tcp", tmp_path / "missing"]) is None
+    assert get_peer_uid(("127.0.0.1", 5), PORT, [tmp_path / "tcp", tmp_path / "missing"]) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such users")
 @pytest.mark.parametrize(("user", "other"), [("me", False), ("root", False), ("nobody knows", False), ("other", True)])
 def test_who_is_another_user(monkeypatch: pytest.MonkeyPatch, user: str, other: bool) -> None:
     found = {"me": os.geteuid(), "root": 0, "nobody knows": None, "other": os.geteuid() + 1}
-    monkeypatch.setattr(peer_uid, "user_of", lambda *_: found[user])
-    assert is_of_another_user(("127.0.0.1", 5), PORT) is other
+    monkeypatch.setattr(peer_uid, "get_peer_uid", lambda *_: found[user])
+    assert is_other_user(("127.0.0.1", 5), PORT) is other
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this system does not tell whose a connection is")
@@ -84,4 +84,4 @@ def test_a_real_connection(address: str) -> None:
     with server, socket.create_connection(server.getsockname()[:2]):
         sock, peer = server.accept()
         sock.close()
-        assert user_of(peer[:2], server.getsockname()[1]) == os.geteuid()
+        assert get_peer_uid(peer[:2], server.getsockname()[1]) == os.geteuid()

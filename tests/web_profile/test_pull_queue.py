@@ -5,28 +5,28 @@ from __future__ import annotations
 
 import pytest
 
-from pyvo.samp.broker import Delivery, Payload
-from pyvo.samp.transport.xmlrpc_reader import read_answer
-from pyvo.samp.transport.xmlrpc_writer import write_answer
+from pyvo.samp.broker import Delivery, EncodedMessage
+from pyvo.samp.transport.xmlrpc_reader import read_response
+from pyvo.samp.transport.xmlrpc_writer import write_response
 from pyvo.samp.web_profile import pull_queue
-from pyvo.samp.web_profile.pull_queue import GRACE, IDLE_GRACE, QUICK_CLOSE, Pull, PullLimit, WebMailbox
+from pyvo.samp.web_profile.pull_queue import DISCONNECT_TIMEOUT, IDLE_TIMEOUT, QUICK_CLOSE, Pull, PullLimiter, PullQueue
 
 from .doubles import FakeConnection, FakeLoop
 
 
 def notification(number: int, size: int = 0) -> Delivery:
-    payload = Payload({"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}, origin="standard")
+    payload = EncodedMessage({"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}, origin="standard")
     return Delivery("receiveNotification", "c1", "key", "c2", None, payload)
 
 
 class Bench:
     def __init__(self) -> None:
         self.loop = FakeLoop()
-        self.limit = PullLimit(self.loop)
+        self.limit = PullLimiter(self.loop)
         self.gone: list[str] = []
         self.overflow: list[str] = []
         self.seen: list[Delivery] = []
-        self.mailbox = WebMailbox(
+        self.mailbox = PullQueue(
             self.loop, self.limit,
             on_overflow=self.overflow.append, on_gone=self.gone.append, on_delivery=self.seen.append,
         )  # fmt: skip
@@ -43,7 +43,7 @@ class Bench:
             if answer.on_sent is not None:
                 answer.on_sent(sent)
 
-        answer.when_done(write)
+        answer.add_done_callback(write)
         return pull
 
     def put(self, *numbers: int) -> None:
@@ -54,15 +54,15 @@ class Bench:
     def lose(self, pull: Pull) -> None:
         """What the transport does when the connection of a waiting pull breaks."""
         pull.connection.closed = pull.connection.was_left = True
-        pull.answer.cancel()
+        pull.response.cancel()
 
 
 def numbers(pull: Pull) -> list[int] | str:
     """What a pull was answered with; its state if it was not."""
-    if pull.answer.state != "done":
-        return pull.answer.state
-    result = pull.answer.result()
-    callbacks = read_answer(write_answer(result))
+    if pull.response.state != "done":
+        return pull.response.state
+    result = pull.response.result()
+    callbacks = read_response(write_response(result))
     return [int(callback["samp.params"][-1]["samp.params"]["n"]) for callback in callbacks]
 
 
@@ -107,9 +107,9 @@ def test_who_closes_before_the_answer_is_written_has_not_read_it(bench):
     bench.put(1)
     pull = Pull(FakeConnection())
     looks = iter([True])
-    pull.connection.is_there = lambda: next(looks, False)  # it closes between the look at it and the writing
+    pull.connection.peer_is_open = lambda: next(looks, False)  # it closes between the look at it and the writing
     answer = bench.mailbox.pull(pull, 600)
-    answer.when_done(lambda _: answer.on_sent(True))
+    answer.add_done_callback(lambda _: answer.on_sent(True))
     pull.connection.closed = pull.connection.was_reset = True
     pull.connection.on_closed()
     assert numbers(bench.pull()) == [1]
@@ -131,12 +131,12 @@ def test_the_form_of_callbacks(bench):
     """R42: method names without a prefix; parameters without the key."""
     message = {"samp.mtype": "x.y", "samp.params": {"a": "\u00e9<&"}}
     response = {"samp.status": "samp.ok", "samp.result": {}}
-    bench.mailbox.put(Delivery("receiveNotification", "c1", "key", "c2", None, Payload(message)))
-    bench.mailbox.put(Delivery("receiveCall", "c1", "key", "c2", "id&1", Payload(message)))
-    bench.mailbox.put(Delivery("receiveResponse", "c1", "key", "c2", "tag", Payload(response)))
+    bench.mailbox.put(Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message)))
+    bench.mailbox.put(Delivery("receiveCall", "c1", "key", "c2", "id&1", EncodedMessage(message)))
+    bench.mailbox.put(Delivery("receiveResponse", "c1", "key", "c2", "tag", EncodedMessage(response)))
     bench.loop.run()
-    written = write_answer(bench.pull().answer.result())
-    assert read_answer(written) == [
+    written = write_response(bench.pull().response.result())
+    assert read_response(written) == [
         {"samp.methodName": "receiveNotification", "samp.params": ["c2", message]},
         {"samp.methodName": "receiveCall", "samp.params": ["c2", "id&1", message]},
         {"samp.methodName": "receiveResponse", "samp.params": ["c2", "tag", response]},
@@ -247,16 +247,16 @@ def test_few_answers_are_kept_for_the_case_that_they_were_not_read(bench):
     pulls = [bench.pull() for _ in range(20)]
     for number in range(20):
         bench.put(number)
-    assert sum(bool(pull.batch) for pull in pulls) == len(bench.mailbox._unsure) == 6
+    assert sum(bool(pull.batch) for pull in pulls) == len(bench.mailbox._unconfirmed) == 6
     for pull in pulls:
         pull.connection.requests += 1
     bench.pull()
     assert not any(pull.batch for pull in pulls)
-    assert bench.mailbox._unsure == []
+    assert bench.mailbox._unconfirmed == []
 
 
 def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
-    monkeypatch.setattr(pull_queue, "MAX_ANSWER", 10_000)
+    monkeypatch.setattr(pull_queue, "MAX_RESPONSE", 10_000)
     for number in range(5):
         bench.mailbox.put(notification(number, 6000))
     bench.loop.run()
@@ -266,7 +266,7 @@ def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
 
 def test_too_many_callbacks_are_an_overflow(bench, monkeypatch):
     """R50."""
-    monkeypatch.setattr(pull_queue, "MAX_DELIVERIES", 10)
+    monkeypatch.setattr(pull_queue, "MAX_QUEUED", 10)
     bench.put(*range(12))
     assert bench.overflow == ["10 messages were waiting to be pulled"]
     assert len(bench.mailbox) == 0
@@ -274,7 +274,7 @@ def test_too_many_callbacks_are_an_overflow(bench, monkeypatch):
 
 def test_too_many_bytes_are_an_overflow(bench, monkeypatch):
     """R50."""
-    monkeypatch.setattr(pull_queue, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 50_000)
     bench.mailbox.put(notification(0, 60_000))  # a single one always has room
     bench.loop.run()
     assert bench.overflow == []
@@ -294,7 +294,7 @@ def test_all_that_is_taken_is_seen(bench):
 def test_a_page_whose_pull_broke_is_gone_after_the_grace_time(bench):
     """R43."""
     bench.lose(bench.pull())
-    bench.loop.run(GRACE - 0.1)
+    bench.loop.run(DISCONNECT_TIMEOUT - 0.1)
     assert bench.gone == []
     bench.loop.run(0.2)
     assert len(bench.gone) == 1
@@ -303,7 +303,7 @@ def test_a_page_whose_pull_broke_is_gone_after_the_grace_time(bench):
 def test_a_page_that_pulls_again_in_time_is_not_gone(bench):
     """R43."""
     bench.lose(bench.pull())
-    bench.loop.run(GRACE - 1)
+    bench.loop.run(DISCONNECT_TIMEOUT - 1)
     bench.pull()
     bench.loop.run(500)
     assert bench.gone == []
@@ -321,7 +321,7 @@ def test_a_page_whose_answer_was_thrown_away_unread_is_gone_after_the_grace_time
     pull = bench.pull()
     bench.put(1)
     lose_answer(pull)
-    bench.loop.run(GRACE + 0.1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
     assert len(bench.gone) == 1
 
 
@@ -335,9 +335,9 @@ def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(bench, numbe
     if closes:
         pull.connection.close()
     bench.put(7)
-    bench.loop.run(IDLE_GRACE - 5)
+    bench.loop.run(IDLE_TIMEOUT - 5)
     assert bench.gone == []
-    assert IDLE_GRACE >= 180
+    assert IDLE_TIMEOUT >= 180
     assert numbers(bench.pull()) == [7]
 
 
@@ -355,11 +355,11 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatc
     clock_of(bench, monkeypatch)
     pull = bench.pull()
     pull.connection.requests = requests
-    bench.mailbox.was_heard(pull.connection)
+    bench.mailbox.mark_active(pull.connection)
     bench.put(1)
     bench.loop.run(after)
     pull.connection.close()
-    bench.loop.run(GRACE + 0.1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
     assert bool(bench.gone) is is_gone
 
 
@@ -367,11 +367,11 @@ def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(bench):
     """R43: it was asked to, or needs the room."""
     pull = bench.pull()
     pull.connection.requests = 2
-    bench.mailbox.was_heard(pull.connection)
+    bench.mailbox.mark_active(pull.connection)
     bench.put(1)
     pull.connection.closed = True
     pull.connection.on_closed()
-    bench.loop.run(GRACE + 1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert bench.gone == []
 
 
@@ -379,12 +379,12 @@ def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(b
     """R43: it was that one's request that was broken off."""
     pull = bench.pull()
     pull.connection.requests = 2
-    bench.mailbox.was_heard(pull.connection)
+    bench.mailbox.mark_active(pull.connection)
     bench.put(1)
     other = beside(bench)
-    other.mailbox.was_heard(pull.connection)
+    other.mailbox.mark_active(pull.connection)
     pull.connection.close()
-    bench.loop.run(GRACE + 1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert bench.gone == []
 
 
@@ -392,11 +392,11 @@ def test_an_older_connection_of_the_page_says_nothing(bench):
     """R43."""
     pull = bench.pull()
     pull.connection.requests = 2
-    bench.mailbox.was_heard(pull.connection)
+    bench.mailbox.mark_active(pull.connection)
     bench.put(1)
-    bench.mailbox.was_heard(FakeConnection())
+    bench.mailbox.mark_active(FakeConnection())
     pull.connection.close()
-    bench.loop.run(GRACE + 1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert bench.gone == []
 
 
@@ -404,7 +404,7 @@ def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(ben
     """R43: it was closed in that moment, and nothing tells so."""
     bench.pull()
     bench.put(1)
-    bench.loop.run(IDLE_GRACE - 1)
+    bench.loop.run(IDLE_TIMEOUT - 1)
     assert bench.gone == []
     bench.loop.run(2)
     assert len(bench.gone) == 1
@@ -414,7 +414,7 @@ def test_a_page_that_is_too_slow_for_an_answer_is_held_up(bench):
     """R43: the hub has closed the connection, as the page did not read on; the page has broken nothing off."""
     bench.pull(sent=False, left=False)
     bench.put(1)
-    bench.loop.run(IDLE_GRACE - 1)
+    bench.loop.run(IDLE_TIMEOUT - 1)
     assert bench.gone == []
     assert numbers(bench.pull()) == [1]
 
@@ -428,7 +428,7 @@ def test_the_time_that_a_computer_sleeps_does_not_count(bench, monkeypatch, brok
     bench.loop.run(0 if broken else 2)
     if broken:
         bench.lose(pull)
-    grace = GRACE if broken else IDLE_GRACE
+    grace = DISCONNECT_TIMEOUT if broken else IDLE_TIMEOUT
     bench.loop.run(grace - 2)
     slept = 3600.0
     bench.loop.run(grace - 2)
@@ -439,13 +439,13 @@ def test_the_time_that_a_computer_sleeps_does_not_count(bench, monkeypatch, brok
 
 def test_a_page_that_is_held_up_is_not_silent(bench):
     """Its silence has a time of its own, which the hub's ``client_timeout`` leaves alone."""
-    assert not bench.mailbox.is_pulled
+    assert not bench.mailbox.has_waiting_pull
     bench.pull()
-    assert bench.mailbox.is_pulled
+    assert bench.mailbox.has_waiting_pull
     bench.put(1)
-    assert bench.mailbox.is_pulled
-    bench.loop.run(IDLE_GRACE + 1)
-    assert not bench.mailbox.is_pulled
+    assert bench.mailbox.has_waiting_pull
+    bench.loop.run(IDLE_TIMEOUT + 1)
+    assert not bench.mailbox.has_waiting_pull
 
 
 def test_a_page_that_has_to_make_room_has_time_to_come_back():
@@ -462,10 +462,10 @@ def test_a_page_that_has_to_make_room_has_time_to_come_back():
 
 def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(bench):
     """R43."""
-    bench.mailbox.await_first_pull()
-    bench.loop.run(IDLE_GRACE - 1)
-    bench.mailbox.was_heard()
-    bench.loop.run(IDLE_GRACE - 1)
+    bench.mailbox.expect_pull()
+    bench.loop.run(IDLE_TIMEOUT - 1)
+    bench.mailbox.mark_active()
+    bench.loop.run(IDLE_TIMEOUT - 1)
     assert bench.gone == []
     bench.loop.run(2)
     assert len(bench.gone) == 1
@@ -474,23 +474,23 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(bench):
 def test_an_answer_that_failed_starts_the_grace_time(bench):
     bench.pull(sent=False)
     bench.put(1)
-    bench.loop.run(GRACE + 0.1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
     assert len(bench.gone) == 1
 
 
 def test_a_page_that_makes_other_requests_is_not_gone(bench):
     bench.lose(bench.pull())
     for _ in range(3):
-        bench.loop.run(GRACE - 1)
-        bench.mailbox.was_heard()
+        bench.loop.run(DISCONNECT_TIMEOUT - 1)
+        bench.mailbox.mark_active()
     assert bench.gone == []
 
 
 def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(bench):
     """R43: its last request may be read behind the end of its pull's connection."""
     bench.lose(bench.pull())
-    bench.mailbox.was_heard()
-    bench.loop.run(GRACE + 1)
+    bench.mailbox.mark_active()
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert len(bench.gone) == 1
 
 
@@ -500,7 +500,7 @@ def test_a_page_that_has_left_before_the_loop_notices_is_gone_soon(bench):
     pull.connection.left = True
     bench.put(1)
     pull.connection.close()
-    bench.loop.run(GRACE + 1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert len(bench.gone) == 1
 
 
@@ -509,7 +509,7 @@ def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(bench)
     bench.loop.run(100_000)
     assert bench.gone == []
     bench.put(1)
-    bench.loop.run(IDLE_GRACE + 1)
+    bench.loop.run(IDLE_TIMEOUT + 1)
     assert len(bench.gone) == 1
 
 
@@ -519,7 +519,7 @@ def test_an_old_connection_that_closes_says_nothing_of_a_page_that_has_pulled_si
     bench.pull()
     bench.put(2)
     old.connection.close()
-    bench.loop.run(GRACE + 1)
+    bench.loop.run(DISCONNECT_TIMEOUT + 1)
     assert bench.gone == []
 
 
@@ -562,7 +562,7 @@ def test_clearing_answers_pulls_and_tells_what_is_dropped(bench):
 def test_the_fifth_pull_of_a_browser_releases_the_oldest():
     """R49."""
     loop = FakeLoop()
-    limit = PullLimit(loop)
+    limit = PullLimiter(loop)
     benches = [Bench() for _ in range(5)]
     for bench in benches:
         bench.mailbox._limit, bench.mailbox._loop = limit, loop
@@ -587,7 +587,7 @@ def test_programs_that_are_no_browsers_have_their_connections_for_themselves():
     """R49."""
     bench = Bench()
     pulls = [bench.pull() for _ in range(20)]
-    bench.limit.hurry("")
+    bench.limit.prioritize("")
     bench.loop.run(10)
     assert {numbers(pull) for pull in pulls} == {"waiting"}
 
@@ -602,7 +602,7 @@ class Tabs:
             self._pull()
 
     def _pull(self) -> None:
-        self.bench.pull(browser="b").answer.when_done(self._pull_again)
+        self.bench.pull(browser="b").response.add_done_callback(self._pull_again)
 
     def _pull_again(self, _answer) -> None:
         self.answered += 1
@@ -622,10 +622,10 @@ def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
     tabs = Tabs(8)
     tabs.bench.loop.run(10)
     before = tabs.answered
-    tabs.bench.limit.hurry("another browser")
+    tabs.bench.limit.prioritize("another browser")
     tabs.bench.loop.run()
     assert tabs.answered == before
-    tabs.bench.limit.hurry("b")
+    tabs.bench.limit.prioritize("b")
     tabs.bench.loop.run()
     assert tabs.answered - before == 16
     tabs.bench.loop.run(10)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp.web_profile import url_permissions
-from pyvo.samp.web_profile.url_permissions import UrlBook, keys_in, local_path, url_key, urls_in
+from pyvo.samp.web_profile.url_permissions import UrlPermissions, file_url_to_path, find_urls, normalize_url, url_hashes
 
 
 @pytest.fixture
 def book():
-    book = UrlBook()
-    book.open("page")
-    book.open("other")
+    book = UrlPermissions()
+    book.add_client("page")
+    book.add_client("other")
     return book
 
 
@@ -25,10 +25,10 @@ def load(url):
 
 def test_only_what_a_program_mentioned_to_this_client_is_allowed(book):
     """R46."""
-    book.note_program("page", load("http://127.0.0.1:2525/dynamic/1"))
-    assert book.find("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
-    assert book.find("other", "http://127.0.0.1:2525/dynamic/1") is None
-    assert book.find("nobody", "http://127.0.0.1:2525/dynamic/1") is None
+    book.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
+    assert book.lookup("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
+    assert book.lookup("other", "http://127.0.0.1:2525/dynamic/1") is None
+    assert book.lookup("nobody", "http://127.0.0.1:2525/dynamic/1") is None
     for target in (
         "file:///etc/passwd",
         "http://127.0.0.1:2525/dynamic/2",
@@ -42,14 +42,14 @@ def test_only_what_a_program_mentioned_to_this_client_is_allowed(book):
         "http://[::1",
         "http://h:port/",
     ):
-        assert book.find("page", target) is None
+        assert book.lookup("page", target) is None
 
 
 def test_a_client_that_has_left_is_allowed_nothing(book):
-    book.note_program("page", load("http://h/x"))
-    book.close("page")
-    book.note_program("page", load("http://h/x"))
-    assert book.find("page", "http://h/x") is None
+    book.allow_from_client("page", load("http://h/x"))
+    book.remove_client("page")
+    book.allow_from_client("page", load("http://h/x"))
+    assert book.lookup("page", "http://h/x") is None
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_a_client_that_has_left_is_allowed_nothing(book):
 )
 def test_ways_to_write_one_url(book, mentioned, asked):
     """R46, R48: raw, or percent-encoded as a whole."""
-    book.note_program("page", load(mentioned))
-    assert book.find("page", asked) == mentioned
+    book.allow_from_client("page", load(mentioned))
+    assert book.lookup("page", asked) == mentioned
 
 
 @pytest.mark.parametrize(
@@ -80,93 +80,93 @@ def test_ways_to_write_one_url(book, mentioned, asked):
 )
 def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(book, echo):
     """R46: the oldest trick is to have a program answer "cannot open file:///home/me/.netrc"."""
-    book.note_page("page", keys_in(load("file:///home/me/.netrc")))
-    book.note_program("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
-    book.note_program("other", load(echo))
-    assert book.find("page", echo) is None
-    assert book.find("other", echo) is None
+    book.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
+    book.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
+    book.allow_from_client("other", load(echo))
+    assert book.lookup("page", echo) is None
+    assert book.lookup("other", echo) is None
 
 
 def test_a_page_that_repeats_what_a_program_said_changes_nothing(book):
-    book.note_program("page", load("http://h/x"))
-    book.note_page("page", keys_in(load("http://h/x")))
-    book.note_program("other", load("http://h/x"))
-    assert book.find("page", "http://h/x")
-    assert book.find("other", "http://h/x")
+    book.allow_from_client("page", load("http://h/x"))
+    book.block_from_page("page", url_hashes(load("http://h/x")))
+    book.allow_from_client("other", load("http://h/x"))
+    assert book.lookup("page", "http://h/x")
+    assert book.lookup("other", "http://h/x")
 
 
 def test_a_url_within_a_text_is_not_mentioned(book):
-    book.note_program("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
-    book.note_program("page", {"text": "file:///etc/passwd cannot be opened"})
-    assert book.find("page", "file:///etc/passwd") is None
+    book.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
+    book.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
+    assert book.lookup("page", "file:///etc/passwd") is None
 
 
 def test_only_values_are_searched_and_at_any_depth():
     value = {"http://key/": ["x", {"u": " file:/a ", "v": ["HTTPS://b", "ftp://c", "/d", "javascript:e"]}]}
-    assert sorted(urls_in(value)) == ["HTTPS://b", "file:/a"]
-    assert list(urls_in("http://h/" + "x" * 9000)) == []
+    assert sorted(find_urls(value)) == ["HTTPS://b", "file:/a"]
+    assert list(find_urls("http://h/" + "x" * 9000)) == []
 
 
 def test_the_latest_urls_are_remembered(book, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_URLS", 3)
     for number in range(4):
-        book.note_program("page", load(f"http://h/{number}"))
-        book.note_program("page", load("http://h/0"))
-    assert book.find("page", "http://h/0")
-    assert book.find("page", "http://h/1") is None
-    assert book.find("page", "http://h/3")
+        book.allow_from_client("page", load(f"http://h/{number}"))
+        book.allow_from_client("page", load("http://h/0"))
+    assert book.lookup("page", "http://h/0")
+    assert book.lookup("page", "http://h/1") is None
+    assert book.lookup("page", "http://h/3")
 
 
 def test_a_flood_of_mentions_closes_the_book(book, monkeypatch):
     """A page cannot have its mentions forgotten by making more of them."""
-    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
-    book.note_program("page", load("http://h/old"))
+    monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
+    book.allow_from_client("page", load("http://h/old"))
     for number in range(100):
-        keys = keys_in(load(f"file:///{number}"))
-        assert book.has_room("page", keys) == (number < 10)
-        if book.has_room("page", keys):
-            book.note_page("page", keys)
-    book.note_program("page", load("file:///5"))
-    book.note_program("page", load("file:///50"))
-    book.note_program("page", load("http://h/old"))
-    assert book.find("page", "file:///5") is None
-    assert book.find("page", "file:///50") is None
-    assert book.find("page", "http://h/old")
+        keys = url_hashes(load(f"file:///{number}"))
+        assert book.has_quota("page", keys) == (number < 10)
+        if book.has_quota("page", keys):
+            book.block_from_page("page", keys)
+    book.allow_from_client("page", load("file:///5"))
+    book.allow_from_client("page", load("file:///50"))
+    book.allow_from_client("page", load("http://h/old"))
+    assert book.lookup("page", "file:///5") is None
+    assert book.lookup("page", "file:///50") is None
+    assert book.lookup("page", "http://h/old")
 
 
 def test_a_flood_of_mentions_closes_the_book_for_pages_of_that_origin_alone(book, monkeypatch):
     """Nobody can have the translation of URLs ended for others, and none of them starts anew by registering again."""
-    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
-    book.open("evil", "https://evil.example")
-    book.note_page("evil", keys_in([f"http://h/{number}" for number in range(10)]))
-    book.close("evil")
-    book.open("evil again", "https://evil.example")
-    assert not book.has_room("evil again", keys_in(load("http://h/new")))
-    assert book.has_room("evil again", keys_in(load("http://h/3")))
-    assert book.has_room("page", keys_in(load("http://h/new")))
+    monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
+    book.add_client("evil", "https://evil.example")
+    book.block_from_page("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
+    book.remove_client("evil")
+    book.add_client("evil again", "https://evil.example")
+    assert not book.has_quota("evil again", url_hashes(load("http://h/new")))
+    assert book.has_quota("evil again", url_hashes(load("http://h/3")))
+    assert book.has_quota("page", url_hashes(load("http://h/new")))
     for client in ("evil again", "page"):
-        book.note_program(client, load("http://h/data"))
-    assert book.find("evil again", "http://h/data") is None
-    assert book.find("page", "http://h/data")
+        book.allow_from_client(client, load("http://h/data"))
+    assert book.lookup("evil again", "http://h/data") is None
+    assert book.lookup("page", "http://h/data")
 
 
 def test_programs_may_mention_any_number(book, monkeypatch):
-    monkeypatch.setattr(url_permissions, "MAX_FIRSTS", 10)
+    monkeypatch.setattr(url_permissions, "MAX_TRUSTED", 10)
     for number in range(100):
-        book.note_program("page", load(f"http://h/{number}"))
-    assert book.find("page", "http://h/0")
-    assert book.find("page", "http://h/99")
-    assert len(book._first_from_programs) == 10
-    book.note_page("other", keys_in(load("http://h/99")))
-    book.note_program("other", load("http://h/99"))
-    assert book.find("other", "http://h/99")
+        book.allow_from_client("page", load(f"http://h/{number}"))
+    assert book.lookup("page", "http://h/0")
+    assert book.lookup("page", "http://h/99")
+    assert len(book._trusted) == 10
+    book.block_from_page("other", url_hashes(load("http://h/99")))
+    book.allow_from_client("other", load("http://h/99"))
+    assert book.lookup("other", "http://h/99")
 
 
 def test_more_urls_than_may_be_are_not_even_counted(book, monkeypatch):
-    monkeypatch.setattr(url_permissions, "MAX_NAMED", 10)
-    keys = keys_in([f"http://h/{number}" for number in range(1000)])
+    monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
+    keys = url_hashes([f"http://h/{number}" for number in range(1000)])
     assert len(keys) == 11
-    assert not book.has_room("page", keys)
+    assert not book.has_quota("page", keys)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_more_urls_than_may_be_are_not_even_counted(book, monkeypatch):
     ],
 )
 def test_paths_of_file_urls(url, path):
-    assert local_path(url) == path
+    assert file_url_to_path(url) == path
 
 
 @given(st.text())
 def test_any_text_has_a_key_or_none(text):
     for prefix in ("", "http://", "file:", "http://h/", "file:///"):
-        key = url_key(prefix + text)
+        key = normalize_url(prefix + text)
         assert key is None or isinstance(key, str)
 
 
@@ -200,10 +200,10 @@ def test_encoding_a_url_as_a_whole_names_the_same(text):
     """R48."""
     from urllib.parse import quote
 
-    book = UrlBook()
-    book.open("page")
+    book = UrlPermissions()
+    book.add_client("page")
     url = "http://host/" + quote(text)
-    book.note_program("page", [url])
-    if list(urls_in([url])):
-        assert book.find("page", url) == url
-        assert book.find("page", quote(url, safe="")) == url
+    book.allow_from_client("page", [url])
+    if list(find_urls([url])):
+        assert book.lookup("page", url) == url
+        assert book.lookup("page", quote(url, safe="")) == url

@@ -44,20 +44,29 @@ from typing import Any
 
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, best_match, check_pattern, error_response, ok_response
-from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, Mailbox, Payload
-from .registry import Annotations, CallTable, Client, MayReach, OnResponse, PendingCall, Roster, no_response
+from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage
+from .registry import (
+    Annotations,
+    CallTable,
+    Client,
+    ClientRegistry,
+    OnResponse,
+    PendingCall,
+    SendFilter,
+    no_response_payload,
+)
 
-__all__ = ["Broker", "HUB_METADATA", "HUB_SUBSCRIPTIONS", "HubMailbox", "Turn"]
+__all__ = ["HUB_METADATA", "HUB_SUBSCRIPTIONS", "Broker", "DeferredCalls", "HubClient"]
 
 log = logging.getLogger(__name__)
 
-class Turn:
+class DeferredCalls:
     """A context manager: one operation at a time, its posts at the end."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._depth = 0
-        self._posts: deque[tuple[Callable[[Any], object], Any]] = deque()
+        self._deferred: deque[tuple[Callable[[Any], object], Any]] = deque()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -65,18 +74,18 @@ class Turn:
 
     def __exit__(self, *_exc_info: object) -> None:
         try:
-            if self._depth == 1 and self._posts:
-                self._make_posts()
+            if self._depth == 1 and self._deferred:
+                self._run_deferred()
         finally:
             self._depth -= 1
             self._lock.release()
 
-    def post(self, receive: Callable[[Any], object], what: Any) -> None:
+    def defer(self, receive: Callable[[Any], object], what: Any) -> None:
         """Call ``receive(what)`` at the end of the outermost turn. Only within a turn."""
-        self._posts.append((receive, what))
+        self._deferred.append((receive, what))
 
-    def _make_posts(self) -> None:
-        posts = self._posts
+    def _run_deferred(self) -> None:
+        posts = self._deferred
         while posts:
             receive, what = posts.popleft()
             try:
@@ -93,16 +102,16 @@ HUB_METADATA: dict[str, SAMPValue] = {
 }
 
 PING = "samp.app.ping"
-BY_META = ("samp.query.by-meta", "x-samp.query.by-meta")
+QUERY_BY_META = ("samp.query.by-meta", "x-samp.query.by-meta")
 
 # A web page learns nothing from a query that it could not learn from getMetadata (R47)
 HUB_SUBSCRIPTIONS: dict[str, Annotations] = {
     PING: {},
-    **{mtype: {"x-samp.mostly-harmless": "1"} for mtype in BY_META},
+    **{mtype: {"x-samp.mostly-harmless": "1"} for mtype in QUERY_BY_META},
 }
 
 
-class HubMailbox:
+class HubClient:
     """
     Answers, on the spot, what is sent to the hub (R8, R27).
 
@@ -114,20 +123,20 @@ class HubMailbox:
         Called with the msg-id and the response's payload.
     """
 
-    def __init__(self, clients: Iterable[Client], reply: Callable[[str, Payload], None]) -> None:
+    def __init__(self, clients: Iterable[Client], reply: Callable[[str, EncodedMessage], None]) -> None:
         self._clients = clients
         self._reply = reply
 
     def put(self, delivery: Delivery) -> None:
         """Answer a call; notifications and responses tell the hub nothing."""
         if delivery.kind == CALL and delivery.tag is not None:
-            self._reply(delivery.tag, Payload(self._answer(delivery.body)))
+            self._reply(delivery.tag, EncodedMessage(self._answer(delivery.body)))
 
     def close(self, farewell: Delivery | None) -> None:
         """Nothing waits here."""
 
-    def _answer(self, message: Payload) -> dict[str, SAMPValue]:
-        if message.mtype not in BY_META:
+    def _answer(self, message: EncodedMessage) -> dict[str, SAMPValue]:
+        if message.mtype not in QUERY_BY_META:
             return ok_response({})
         params = message.value["samp.params"]
         assert isinstance(params, dict)  # R16
@@ -167,17 +176,17 @@ class Broker:
     def __init__(self, clock: Callable[[], float] = time.monotonic, new_key: Callable[[], str] = _new_key) -> None:
         self._clock = clock
         self._new_key = new_key
-        self._turn = Turn()
-        self._roster = Roster()
+        self._turn = DeferredCalls()
+        self._roster = ClientRegistry()
         self._calls = CallTable()
         self._serial = count(1)
         self._closed = False
         #: When a client was last heard of, by the clock.
         self.last_active = clock()
         #: Told of each event, message and response, for a person who watches. It must not block.
-        self.watcher: Callable[[Delivery], object] | None = None
+        self.observer: Callable[[Delivery], object] | None = None
         self._hub = Client(HUB, new_key(), HUB)
-        self._hub.mailbox = HubMailbox(self._roster, lambda msg_id, payload: self.reply(self._hub, msg_id, payload))
+        self._hub.mailbox = HubClient(self._roster, lambda msg_id, payload: self.reply(self._hub, msg_id, payload))
         self._hub.callable = True
         self._hub.metadata = HUB_METADATA
         self._roster.add(self._hub)
@@ -190,7 +199,7 @@ class Broker:
 
     # Coming and going
 
-    def register(self, profile: str, mailbox: Mailbox | None = None, *, may_reach: MayReach | None = None) -> Client:
+    def register(self, profile: str, mailbox: DeliveryQueue | None = None, *, may_reach: SendFilter | None = None) -> Client:
         """
         Enter a new client (R6). It is not callable yet, see `set_callable`.
 
@@ -210,7 +219,7 @@ class Broker:
             client.mailbox = mailbox
             client.last_active = self.last_active = self._clock()
             self._roster.add(client)
-            self._tell_all("samp.hub.event.register", {"id": client.client_id}, client)
+            self._broadcast_event("samp.hub.event.register", {"id": client.client_id}, client)
             return client
 
     def authenticate(self, profile: str, private_key: SAMPValue) -> Client:
@@ -218,14 +227,14 @@ class Broker:
         if not isinstance(private_key, str):
             raise SAMPProxyError(1, "The private key is a string")
         client = self._roster.by_key(profile, private_key)
-        self.touch(client)
+        self.mark_active(client)
         return client
 
-    def touch(self, client: Client) -> None:
+    def mark_active(self, client: Client) -> None:
         """Note that a client was heard of just now."""
         client.last_active = self.last_active = self._clock()
 
-    def set_callable(self, client: Client, is_callable: bool = True, mailbox: Mailbox | None = None) -> None:
+    def set_callable(self, client: Client, is_callable: bool = True, mailbox: DeliveryQueue | None = None) -> None:
         """Let a client take deliveries, or no longer (R13): then it loses its subscriptions."""
         with self._turn:
             self._check_active(client)
@@ -244,7 +253,7 @@ class Broker:
         """
         with self._turn:
             if client.is_active:
-                self._remove(client, reason, None)
+                self._unregister(client, reason, None)
 
     def disconnect(self, client: Client, reason: str) -> None:
         """Throw a client out, and tell it why if it listens to that (R26)."""
@@ -253,25 +262,25 @@ class Broker:
                 return
             farewell = None
             if best_match(client.subscriptions, DISCONNECT) is not None:
-                payload = Payload({"samp.mtype": DISCONNECT, "samp.params": {"reason": reason}})
+                payload = EncodedMessage({"samp.mtype": DISCONNECT, "samp.params": {"reason": reason}})
                 farewell = Delivery(NOTIFICATION, client.client_id, client.private_key, HUB, None, payload)
-            self._remove(client, f"was disconnected by the hub: {reason}", farewell)
+            self._unregister(client, f"was disconnected by the hub: {reason}", farewell)
 
     def announce_shutdown(self) -> None:
         """Tell everybody that the hub is about to stop, and let nobody in any more (R26)."""
         with self._turn:
             if not self._closed:
                 self._closed = True
-                self._tell_all("samp.hub.event.shutdown", {}, self._hub)
+                self._broadcast_event("samp.hub.event.shutdown", {}, self._hub)
 
     def close(self) -> None:
         """End all open calls and all clients, without further events."""
         with self._turn:
             self._closed = True
             for call in list(self._calls):
-                self._finish(call, no_response("The hub is shutting down"))
+                self._complete_call(call, no_response_payload("The hub is shutting down"))
             for client in self.clients():
-                self._drop(client, "", None)
+                self._remove_client(client, "", None)
 
     # Who is there
 
@@ -302,7 +311,7 @@ class Broker:
             self._check_active(client)
             client.metadata = metadata
             params: dict[str, SAMPValue] = {"id": client.client_id, "metadata": metadata}
-            self._tell_all("samp.hub.event.metadata", params, client)
+            self._broadcast_event("samp.hub.event.metadata", params, client)
 
     def get_metadata(self, client: Client, client_id: str) -> dict[str, SAMPValue]:
         """Look up somebody's metadata: empty if none were declared (R11)."""
@@ -335,51 +344,51 @@ class Broker:
         check_pattern(mtype)  # some ask for "table.*", and are told who wants all of that
         with self._turn:
             self._check_active(client)
-            audience = self._roster.audience(mtype, client)
+            audience = self._roster.subscribers(mtype, client)
             return {other.client_id: other.subscriptions[pattern] for other, pattern in audience.items()}
 
     # Messages
 
-    def notify(self, sender: Client, recipient_id: str, message: Payload) -> None:
+    def notify(self, sender: Client, recipient_id: str, message: EncodedMessage) -> None:
         """Send a notification to one client (R18, R19)."""
         with self._turn:
-            mtype = self._check_sending(sender, message)
-            recipient = self._roster.recipient(sender, recipient_id, mtype)
+            mtype = self._check_send(sender, message)
+            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
             self._deliver(NOTIFICATION, recipient, sender.client_id, None, message)
 
-    def notify_all(self, sender: Client, message: Payload) -> list[SAMPValue]:
+    def notify_all(self, sender: Client, message: EncodedMessage) -> list[SAMPValue]:
         """Send a notification to all who want it; answers their ids (R18)."""
         with self._turn:
-            mtype = self._check_sending(sender, message)
-            audience = self._roster.audience(mtype, sender)
+            mtype = self._check_send(sender, message)
+            audience = self._roster.subscribers(mtype, sender)
             sender_id = sender.client_id
             for recipient in audience:
                 self._deliver(NOTIFICATION, recipient, sender_id, None, message)
             return [recipient.client_id for recipient in audience]
 
-    def call(self, sender: Client, recipient_id: str, tag: str, message: Payload) -> str:
+    def call(self, sender: Client, recipient_id: str, tag: str, message: EncodedMessage) -> str:
         """Send a message that is answered by a delivery with this tag; answers the msg-id (R18, R20)."""
         with self._turn:
-            mtype = self._check_sending(sender, message)
+            mtype = self._check_send(sender, message)
             self._check_callable(sender)
-            recipient = self._roster.recipient(sender, recipient_id, mtype)
-            self._calls.check_room(sender, 1)
+            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            self._calls.check_limit(sender, 1)
             return self._open_call(sender, recipient, tag, None, message).msg_id
 
-    def call_all(self, sender: Client, tag: str, message: Payload) -> dict[str, SAMPValue]:
+    def call_all(self, sender: Client, tag: str, message: EncodedMessage) -> dict[str, SAMPValue]:
         """Call everybody who wants the message; answers each one's msg-id (R18, R20, R21)."""
         with self._turn:
-            mtype = self._check_sending(sender, message)
+            mtype = self._check_send(sender, message)
             self._check_callable(sender)
-            audience = self._roster.audience(mtype, sender)
-            self._calls.check_room(sender, len(audience))
+            audience = self._roster.subscribers(mtype, sender)
+            self._calls.check_limit(sender, len(audience))
             return {
                 recipient.client_id: self._open_call(sender, recipient, tag, None, message).msg_id
                 for recipient in audience
             }
 
     def call_and_wait(
-        self, sender: Client, recipient_id: str, message: Payload, on_response: OnResponse
+        self, sender: Client, recipient_id: str, message: EncodedMessage, on_response: OnResponse
     ) -> PendingCall:
         """
         Call, and have the response handed to a function (R18, R22, R23).
@@ -397,18 +406,18 @@ class Broker:
             returns, possibly in another thread, and with the broker's lock held, so that it must not block.
         """
         with self._turn:
-            mtype = self._check_sending(sender, message)
-            recipient = self._roster.recipient(sender, recipient_id, mtype)
-            self._calls.check_room(sender, 1)
+            mtype = self._check_send(sender, message)
+            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            self._calls.check_limit(sender, 1)
             return self._open_call(sender, recipient, None, on_response, message)
 
-    def reply(self, client: Client, msg_id: str, response: Payload) -> None:
+    def reply(self, client: Client, msg_id: str, response: EncodedMessage) -> None:
         """Answer a call (R18); refused unless this client owes the answer (R21)."""
         with self._turn:
             call = self._calls.find(msg_id, client.client_id)
             if call is None:
                 raise SAMPProxyError(1, "No call with this msg-id waits for a reply of this client")
-            self._finish(call, response)
+            self._complete_call(call, response)
 
     def delivery_failed(self, delivery: Delivery, reason: str) -> None:
         """
@@ -425,7 +434,7 @@ class Broker:
             with self._turn:
                 call = self._calls.find(delivery.tag, delivery.recipient_id)
                 if call is not None:
-                    self._finish(call, no_response(reason))
+                    self._complete_call(call, no_response_payload(reason))
 
     # What the operations are made of; all within a turn
 
@@ -439,35 +448,35 @@ class Broker:
         if not sender.callable:
             raise SAMPProxyError(1, "A client that is not callable cannot receive responses: use callAndWait")
 
-    def _check_sending(self, sender: Client, message: Payload) -> str:
+    def _check_send(self, sender: Client, message: EncodedMessage) -> str:
         self._check_active(sender)
         mtype = message.mtype
         if mtype.startswith(RESERVED):
             raise SAMPProxyError(1, f"Only the hub sends {mtype}")  # R25
         return mtype
 
-    def _deliver(self, kind: str, recipient: Client, sender_id: str, tag: str | None, body: Payload) -> None:
+    def _deliver(self, kind: str, recipient: Client, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
         if recipient.mailbox is not None and recipient.callable:
             delivery = Delivery(kind, recipient.client_id, recipient.private_key, sender_id, tag, body)
-            self._turn.post(recipient.mailbox.put, delivery)
+            self._turn.defer(recipient.mailbox.put, delivery)
             if kind != RESPONSE and sender_id != HUB:  # of those the watcher is told once
-                self._tell_watcher(kind, recipient.client_id, sender_id, tag, body)
+                self._notify_observer(kind, recipient.client_id, sender_id, tag, body)
 
-    def _tell_all(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
+    def _broadcast_event(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
         """Broadcast an event (R26), to its subject as well (R15)."""
-        audience = self._roster.audience(mtype)
-        payload = Payload({"samp.mtype": mtype, "samp.params": params}, origin=subject.profile)
-        self._tell_watcher(NOTIFICATION, "", HUB, None, payload)
+        audience = self._roster.subscribers(mtype)
+        payload = EncodedMessage({"samp.mtype": mtype, "samp.params": params}, origin=subject.profile)
+        self._notify_observer(NOTIFICATION, "", HUB, None, payload)
         for recipient in audience:
             self._deliver(NOTIFICATION, recipient, HUB, None, payload)
 
     def _subscribe(self, client: Client, subscriptions: dict[str, Annotations]) -> None:
         self._roster.subscribe(client, subscriptions)
         params: dict[str, SAMPValue] = {"id": client.client_id, "subscriptions": dict(subscriptions)}
-        self._tell_all("samp.hub.event.subscriptions", params, client)
+        self._broadcast_event("samp.hub.event.subscriptions", params, client)
 
     def _open_call(
-        self, sender: Client, recipient: Client, tag: str | None, on_response: OnResponse | None, message: Payload
+        self, sender: Client, recipient: Client, tag: str | None, on_response: OnResponse | None, message: EncodedMessage
     ) -> PendingCall:
         call = PendingCall(self._new_key(), sender, recipient, tag, on_response, self._forget)
         self._calls.add(call)
@@ -478,30 +487,30 @@ class Broker:
         with self._turn:
             return self._calls.remove(call)
 
-    def _tell_watcher(self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: Payload) -> None:
-        if self.watcher is not None:
-            self._turn.post(self.watcher, Delivery(kind, recipient_id, "", sender_id, tag, body))
+    def _notify_observer(self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
+        if self.observer is not None:
+            self._turn.defer(self.observer, Delivery(kind, recipient_id, "", sender_id, tag, body))
 
-    def _finish(self, call: PendingCall, response: Payload) -> None:
+    def _complete_call(self, call: PendingCall, response: EncodedMessage) -> None:
         self._calls.remove(call)
-        self._tell_watcher(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
+        self._notify_observer(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
         if call.on_response is not None:
-            self._turn.post(call.on_response, response)
+            self._turn.defer(call.on_response, response)
         else:
             self._deliver(RESPONSE, call.sender, call.recipient.client_id, call.tag, response)
 
-    def _remove(self, client: Client, reason: str, farewell: Delivery | None) -> None:
-        self._drop(client, reason, farewell)
-        self._tell_all("samp.hub.event.unregister", {"id": client.client_id}, client)
+    def _unregister(self, client: Client, reason: str, farewell: Delivery | None) -> None:
+        self._remove_client(client, reason, farewell)
+        self._broadcast_event("samp.hub.event.unregister", {"id": client.client_id}, client)
 
-    def _drop(self, client: Client, reason: str, farewell: Delivery | None) -> None:
+    def _remove_client(self, client: Client, reason: str, farewell: Delivery | None) -> None:
         client.is_active = False
         self._roster.remove(client)
         client.callable = False
         if client.mailbox is not None:
-            self._turn.post(client.mailbox.close, farewell)
-        for call in list(client.owed.values()):
-            self._finish(call, no_response(f"{client.title} {reason}"))
-        for call in list(client.awaited.values()):
+            self._turn.defer(client.mailbox.close, farewell)
+        for call in list(client.pending_received.values()):
+            self._complete_call(call, no_response_payload(f"{client.display_name} {reason}"))
+        for call in list(client.pending_sent.values()):
             # nobody takes the response any more, except a request that still waits on another connection
-            self._finish(call, no_response("The caller is no longer registered with the hub"))
+            self._complete_call(call, no_response_payload("The caller is no longer registered with the hub"))

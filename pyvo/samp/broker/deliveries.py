@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from ..protocol import SAMPValue, check_message, check_response
-from ..transport.xmlrpc_writer import Raw, Written, write_value
+from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_value
 
-__all__ = ["NOTIFICATION", "CALL", "RESPONSE", "Delivery", "Mailbox", "Payload"]
+__all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage"]
 
 # The last word of samp.client.X (R32), and samp.methodName of a pulled callback (R42)
 NOTIFICATION = "receiveNotification"
@@ -16,10 +16,10 @@ CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
 # What a delivery weighs beside its payload: the envelope, and the objects that hold it
-ENVELOPE_BYTES = 500
+ENVELOPE_OVERHEAD = 500
 
 
-class Payload:
+class EncodedMessage:
     """
     A message or a response on its way, encoded at most once however many recipients it has.
 
@@ -36,19 +36,19 @@ class Payload:
 
     __slots__ = ("_encoded", "origin", "value")
 
-    def __init__(self, value: dict[str, SAMPValue], raw: Written | None = None, origin: str = "hub") -> None:
+    def __init__(self, value: dict[str, SAMPValue], raw: Encoded | None = None, origin: str = "hub") -> None:
         self.value = value
         self.origin = origin
         self._encoded = raw
 
     @classmethod
-    def message(cls, value: SAMPValue, raw: Written | None = None, origin: str = "hub") -> Payload:
+    def message(cls, value: SAMPValue, raw: Encoded | None = None, origin: str = "hub") -> EncodedMessage:
         """Make the payload of a message; a missing ``samp.params`` is added, nonsense is refused (R16)."""
         checked = check_message(value)
         return cls(checked, raw if checked is value else None, origin)
 
     @classmethod
-    def response(cls, value: SAMPValue, raw: Written | None = None, origin: str = "hub") -> Payload:
+    def response(cls, value: SAMPValue, raw: Encoded | None = None, origin: str = "hub") -> EncodedMessage:
         """Make the payload of a response; nonsense is refused (R17)."""
         checked = check_response(value)
         return cls(checked, raw if checked is value else None, origin)
@@ -60,7 +60,7 @@ class Payload:
         assert isinstance(mtype, str)  # `check_message` saw to it
         return mtype
 
-    def encoded(self) -> Written:
+    def encoded(self) -> Encoded:
         """
         Write the payload as an XML-RPC value.
 
@@ -70,7 +70,7 @@ class Payload:
             The same object each time.
         """
         if self._encoded is None:
-            self._encoded = Raw(write_value(self.value))
+            self._encoded = PreEncoded(write_value(self.value))
         return self._encoded
 
 
@@ -88,7 +88,7 @@ class Delivery(NamedTuple):
     #: Msg-id of a call, msg-tag of a response; `None` for a notification.
     tag: str | None
     #: What is delivered.
-    body: Payload
+    body: EncodedMessage
 
     def arguments(self) -> list[SAMPValue]:
         """List the arguments of the callback after the private key, as R32 orders them."""
@@ -99,10 +99,10 @@ class Delivery(NamedTuple):
     @property
     def size(self) -> int:
         """What this delivery weighs while it waits, in bytes."""
-        return len(self.body.encoded()) + ENVELOPE_BYTES
+        return len(self.body.encoded()) + ENVELOPE_OVERHEAD
 
 
-class Mailbox(Protocol):
+class DeliveryQueue(Protocol):
     """
     Where the broker puts what is for one client.
 

@@ -15,26 +15,26 @@ from typing import Any
 
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, parse_float
-from ..transport.event_loop import Loop, Timer
-from ..transport.server_connection import Deferred
+from ..transport.event_loop import EventLoop, Timer
+from ..transport.server_connection import DeferredResponse
 from ..transport.xmlrpc_handler import XMLRPCHandler
-from . import Broker, Client, Payload
+from . import Broker, Client, EncodedMessage
 
-__all__ = ["HubOperations", "response_of_call", "wait_time"]
+__all__ = ["HubOperations", "call_and_wait_deferred", "parse_wait_timeout"]
 
 # A selector cannot wait longer than some weeks; who asks for more does not mind
-LONGEST_WAIT = 1e6
+MAX_TIMEOUT = 1e6
 
 
-def response_of_call(
+def call_and_wait_deferred(
     broker: Broker,
-    loop: Loop,
+    loop: EventLoop,
     client: Client,
     recipient_id: str,
-    message: Payload,
+    message: EncodedMessage,
     seconds: float | None,
-    seen: Callable[[Payload], object] = lambda _response: None,
-) -> Deferred:
+    seen: Callable[[EncodedMessage], object] = lambda _response: None,
+) -> DeferredResponse:
     """
     Call, and answer with the response, a fault when time is up, or nothing when the caller hangs up (R22).
 
@@ -60,18 +60,18 @@ def response_of_call(
     Deferred
         To be resolved with the response.
     """
-    answer = Deferred()
+    answer = DeferredResponse()
     timer: Timer | None = None
 
-    def on_response(response: Payload) -> None:
+    def on_response(response: EncodedMessage) -> None:
         if timer is not None:
             timer.cancel()
         seen(response)
-        answer.resolve(response.encoded())
+        answer.set_result(response.encoded())
 
     def give_up() -> None:
         if call.cancel():
-            answer.fail(SAMPProxyError(1, f"{call.recipient.title} has not answered within {seconds:g} s"))
+            answer.set_exception(SAMPProxyError(1, f"{call.recipient.display_name} has not answered within {seconds:g} s"))
 
     def hang_up() -> None:
         if timer is not None:
@@ -80,13 +80,13 @@ def response_of_call(
 
     call = broker.call_and_wait(client, recipient_id, message, on_response)
     if answer.state == "waiting":  # not so if it was for the hub itself, which answers at once
-        answer.on_cancel(hang_up)
+        answer.add_cancel_callback(hang_up)
         if seconds is not None:
             timer = loop.call_later(seconds, give_up)
     return answer
 
 
-def wait_time(text: str) -> float | None:
+def parse_wait_timeout(text: str) -> float | None:
     """
     Read a time-out (R22).
 
@@ -106,7 +106,7 @@ def wait_time(text: str) -> float | None:
         It is no number.
     """
     seconds = parse_float(text.strip())
-    return min(seconds, LONGEST_WAIT) if seconds > 0 else None
+    return min(seconds, MAX_TIMEOUT) if seconds > 0 else None
 
 
 class HubOperations(XMLRPCHandler):
@@ -128,7 +128,7 @@ class HubOperations(XMLRPCHandler):
     """
 
     def __init__(
-        self, profile: str, prefix: str, broker: Broker, loop: Loop, own: Mapping[str, Callable[..., Any]]
+        self, profile: str, prefix: str, broker: Broker, loop: EventLoop, own: Mapping[str, Callable[..., Any]]
     ) -> None:
         operations: dict[str, Callable[..., Any]] = {
             "ping": self.ping,
@@ -171,7 +171,7 @@ class HubOperations(XMLRPCHandler):
     def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
         """Look up somebody's metadata (R11)."""
         client = self._client(key)
-        self._on_question(client)
+        self.on_discovery_call(client)
         return self._broker.get_metadata(client, client_id)
 
     def declare_subscriptions(self, key: str, subscriptions: dict[str, SAMPValue]) -> str:
@@ -182,13 +182,13 @@ class HubOperations(XMLRPCHandler):
     def get_subscriptions(self, key: str, client_id: str) -> dict[str, SAMPValue]:
         """Look up what somebody is subscribed to."""
         client = self._client(key)
-        self._on_question(client)
+        self.on_discovery_call(client)
         return self._broker.get_subscriptions(client, client_id)
 
     def get_registered_clients(self, key: str) -> list[SAMPValue]:
         """List all others (R14)."""
         client = self._client(key)
-        self._on_question(client)
+        self.on_discovery_call(client)
         return self._broker.get_registered_clients(client)
 
     def get_subscribed_clients(self, key: str, mtype: str) -> dict[str, SAMPValue]:
@@ -216,13 +216,13 @@ class HubOperations(XMLRPCHandler):
         client = self._client(key)
         return self._broker.call_all(client, tag, self._message(message, 2))
 
-    def call_and_wait(self, key: str, recipient_id: str, message: dict[str, SAMPValue], timeout: str) -> Deferred:
+    def call_and_wait(self, key: str, recipient_id: str, message: dict[str, SAMPValue], timeout: str) -> DeferredResponse:
         """Send a message and answer with the response to it (R18, R22)."""
         client = self._client(key)
         payload = self._message(message, 2)
-        seconds = wait_time(timeout)
-        seen = partial(self._on_response, client)
-        return response_of_call(self._broker, self._loop, client, recipient_id, payload, seconds, seen)
+        seconds = parse_wait_timeout(timeout)
+        seen = partial(self.on_response_delivered, client)
+        return call_and_wait_deferred(self._broker, self._loop, client, recipient_id, payload, seconds, seen)
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """Answer a call (R18, R21)."""
@@ -234,24 +234,24 @@ class HubOperations(XMLRPCHandler):
     def _client(self, key: str) -> Client:
         return self._broker.authenticate(self._profile_name, key)
 
-    def _raw(self, index: int) -> memoryview | None:
+    def _raw_param(self, index: int) -> memoryview | None:
         """The bytes of a parameter as they came in, where they may go out again like that."""
-        assert self.current is not None
-        return self.current.method_call.raw[index]
+        assert self.current_call is not None
+        return self.current_call.method_call.raw[index]
 
-    def _message(self, message: dict[str, SAMPValue], index: int) -> Payload:
-        return Payload.message(message, self._raw(index), self._profile_name)
+    def _message(self, message: dict[str, SAMPValue], index: int) -> EncodedMessage:
+        return EncodedMessage.message(message, self._raw_param(index), self._profile_name)
 
-    def _response(self, response: dict[str, SAMPValue], index: int) -> Payload:
-        return Payload.response(response, self._raw(index), self._profile_name)
+    def _response(self, response: dict[str, SAMPValue], index: int) -> EncodedMessage:
+        return EncodedMessage.response(response, self._raw_param(index), self._profile_name)
 
-    def _on_question(self, client: Client) -> None:
+    def on_discovery_call(self, client: Client) -> None:
         """For a profile that takes note of who asks who is there."""
 
-    def _on_response(self, client: Client, response: Payload) -> None:
+    def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
         """For a profile that keeps account of what its clients have seen; called in any thread."""
 
-    def identity(self, client: Client) -> dict[str, SAMPValue]:
+    def registration_info(self, client: Client) -> dict[str, SAMPValue]:
         """Tell what a client is told when it registers (R6)."""
         return {
             "samp.hub-id": self._broker.hub_id,

@@ -12,19 +12,19 @@ from typing import TypeAlias
 
 from ..errors import SAMPProxyError
 from ..protocol import NO_RESPONSE, SAMPValue, best_match, error_response, subtypes
-from .deliveries import Mailbox, Payload
+from .deliveries import DeliveryQueue, EncodedMessage
 
-__all__ = ["Annotations", "CallTable", "Client", "MayReach", "OnResponse", "PendingCall", "Roster", "no_response"]
+__all__ = ["Annotations", "CallTable", "Client", "ClientRegistry", "OnResponse", "PendingCall", "SendFilter", "no_response_payload"]
 
-OnResponse: TypeAlias = Callable[[Payload], object]
+OnResponse: TypeAlias = Callable[[EncodedMessage], object]
 
 # A sender that calls for ever what nobody answers must not fill the hub's memory
 MAX_OPEN_CALLS = 100_000
 
 
-def no_response(text: str) -> Payload:
+def no_response_payload(text: str) -> EncodedMessage:
     """Make the response that the hub gives in place of a recipient that gives none (R23)."""
-    return Payload(error_response(text, code=NO_RESPONSE))
+    return EncodedMessage(error_response(text, code=NO_RESPONSE))
 
 
 class PendingCall:
@@ -85,24 +85,24 @@ class CallTable:
         return iter(self._open.values())
 
     @staticmethod
-    def check_room(sender: Client, more: int) -> None:
+    def check_limit(sender: Client, more: int) -> None:
         """Refuse, with a fault, a sender that has far too many calls open."""
-        if len(sender.awaited) + more > MAX_OPEN_CALLS:
-            raise SAMPProxyError(1, f"This client has {len(sender.awaited)} calls that nobody has answered; no more")
+        if len(sender.pending_sent) + more > MAX_OPEN_CALLS:
+            raise SAMPProxyError(1, f"This client has {len(sender.pending_sent)} calls that nobody has answered; no more")
 
     def add(self, call: PendingCall) -> None:
         """Note that a call is open."""
         msg_id = call.msg_id
         self._open[msg_id] = call
-        call.recipient.owed[msg_id] = call
-        call.sender.awaited[msg_id] = call
+        call.recipient.pending_received[msg_id] = call
+        call.sender.pending_sent[msg_id] = call
 
     def remove(self, call: PendingCall) -> bool:
         """Close a call; tells whether it was open."""
         if self._open.pop(call.msg_id, None) is None:
             return False
-        del call.recipient.owed[call.msg_id]
-        del call.sender.awaited[call.msg_id]
+        del call.recipient.pending_received[call.msg_id]
+        del call.sender.pending_sent[call.msg_id]
         return True
 
     def find(self, msg_id: str, recipient_id: str) -> PendingCall | None:
@@ -114,7 +114,7 @@ class CallTable:
 Annotations: TypeAlias = "dict[str, SAMPValue]"
 
 #: May a message of this MType go to a recipient who annotated the subscription that matches like this?
-MayReach: TypeAlias = "Callable[[str, Mapping[str, SAMPValue]], bool]"
+SendFilter: TypeAlias = "Callable[[str, Mapping[str, SAMPValue]], bool]"
 
 
 class Client:
@@ -135,27 +135,27 @@ class Client:
     """
 
     __slots__ = (
-        "awaited",
         "callable",
         "client_id",
         "is_active",
         "last_active",
         "mailbox",
-        "may_reach",
         "metadata",
-        "owed",
+        "pending_received",
+        "pending_sent",
         "private_key",
         "profile",
+        "send_filter",
         "subscriptions",
     )
 
-    def __init__(self, client_id: str, private_key: str, profile: str, may_reach: MayReach | None = None) -> None:
+    def __init__(self, client_id: str, private_key: str, profile: str, may_reach: SendFilter | None = None) -> None:
         self.client_id = client_id
         self.private_key = private_key
         self.profile = profile
-        self.may_reach = may_reach
+        self.send_filter = may_reach
         #: Where deliveries go, once there is a place.
-        self.mailbox: Mailbox | None = None
+        self.mailbox: DeliveryQueue | None = None
         #: Whether it takes deliveries (R13).
         self.callable = False
         #: Whether it is registered still.
@@ -165,12 +165,12 @@ class Client:
         self.metadata: dict[str, SAMPValue] = {}
         self.subscriptions: dict[str, Annotations] = {}
         #: Calls it has been sent and has not answered, by msg-id.
-        self.owed: dict[str, PendingCall] = {}
+        self.pending_received: dict[str, PendingCall] = {}
         #: Calls it has made that are not answered, by msg-id.
-        self.awaited: dict[str, PendingCall] = {}
+        self.pending_sent: dict[str, PendingCall] = {}
 
     @property
-    def title(self) -> str:
+    def display_name(self) -> str:
         """Id and, where declared, name: how a person is told of this client."""
         name = self.metadata.get("samp.name")
         if not isinstance(name, str) or not name.strip():
@@ -178,10 +178,10 @@ class Client:
         return f"{self.client_id} ({' '.join(name[:200].split())[:50]})"  # one short line, whatever it calls itself
 
     def __repr__(self) -> str:
-        return f"<Client {self.title}, {self.profile}>"  # never the key (R38)
+        return f"<Client {self.display_name}, {self.profile}>"  # never the key (R38)
 
 
-class Roster:
+class ClientRegistry:
     """
     The tables of who is there. Knows no rule beyond finding and matching; holds no lock.
 
@@ -236,7 +236,7 @@ class Roster:
         for pattern in subscriptions:
             self._by_pattern.setdefault(pattern, {})[client] = None
 
-    def audience(self, mtype: str, sender: Client | None = None) -> dict[Client, str]:
+    def subscribers(self, mtype: str, sender: Client | None = None) -> dict[Client, str]:
         """
         Find who would receive an MType.
 
@@ -259,16 +259,16 @@ class Roster:
                 found.update(dict.fromkeys(clients, pattern))
         if sender is not None:
             found.pop(sender, None)
-            if (may_reach := sender.may_reach) is not None:
+            if (may_reach := sender.send_filter) is not None:
                 return {c: pattern for c, pattern in found.items() if may_reach(mtype, c.subscriptions[pattern])}
         return found
 
-    def recipient(self, sender: Client, recipient_id: str, mtype: str) -> Client:
+    def check_recipient(self, sender: Client, recipient_id: str, mtype: str) -> Client:
         """Find whom a message is for; a fault unless that one would receive it (R19)."""
         recipient = self.by_id(recipient_id)
         annotations = best_match(recipient.subscriptions, mtype)
         if annotations is None:
-            raise SAMPProxyError(1, f"{recipient.title} is not subscribed to {mtype}")
-        if sender.may_reach is not None and not sender.may_reach(mtype, annotations):
-            raise SAMPProxyError(1, f"This client may not send {mtype} to {recipient.title}")
+            raise SAMPProxyError(1, f"{recipient.display_name} is not subscribed to {mtype}")
+        if sender.send_filter is not None and not sender.send_filter(mtype, annotations):
+            raise SAMPProxyError(1, f"This client may not send {mtype} to {recipient.display_name}")
         return recipient

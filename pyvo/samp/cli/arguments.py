@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 
 from ..errors import SAMPValueError
 from ..protocol import check_mtype, check_pattern, encode
-from ..transport.urls import checked_port
-from ..web_profile.consent import Answer, Asker, Ticket
+from ..transport.urls import validate_port
+from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 
 __all__ = [
-    "AllowOrigins",
+    "OriginAllowList",
     "add_consent_option",
     "add_message_arguments",
     "add_recipient_arguments",
-    "dialog_of",
+    "consent_prompt",
     "message_of",
     "mtype",
     "pattern",
@@ -89,7 +89,7 @@ def pattern(text: str) -> str:
 
 def port(text: str) -> int:
     """Read the number of a port."""
-    return _checked(text, checked_port)
+    return _checked(text, validate_port)
 
 
 def _checked(text: str, check: Callable[[str], T]) -> T:
@@ -118,10 +118,10 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-WAYS = ("tk", "terminal", "allow-origin", "deny")
+CHOICES = ("tk", "terminal", "allow-origin", "deny")
 
 
-class AllowOrigins(Asker):
+class OriginAllowList(ConsentPrompt):
     """
     Lets pages of some origins in, and no others. Nobody is asked.
 
@@ -134,9 +134,9 @@ class AllowOrigins(Asker):
     def __init__(self, origins: Sequence[str]) -> None:
         self.origins = frozenset(origins)
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Decide."""
-        return Answer.ONCE if ticket.question.origin in self.origins else Answer.DENY
+        return Decision.ONCE if ticket.request.origin in self.origins else Decision.DENY
 
 
 def add_consent_option(parser: argparse._ArgumentGroup) -> None:
@@ -152,9 +152,9 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
     )
 
 
-def dialog_of(words: Sequence[str]) -> Any:
+def consent_prompt(words: Sequence[str]) -> Any:
     """Turn what was typed into the ``web_profile_dialog`` of a hub."""
-    return AllowOrigins(words[1:]) if words[0] == "allow-origin" else words[0]
+    return OriginAllowList(words[1:]) if words[0] == "allow-origin" else words[0]
 
 
 class _Consent(argparse.Action):
@@ -168,8 +168,8 @@ class _Consent(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         way, *origins = [str(value) for value in values or ()]
-        if way not in WAYS:
-            parser.error(f"--web-consent is one of {', '.join(WAYS)}, not {way!r}")
+        if way not in CHOICES:
+            parser.error(f"--web-consent is one of {', '.join(CHOICES)}, not {way!r}")
         if bool(origins) != (way == "allow-origin"):
             needed = "needs at least one ORIGIN" if way == "allow-origin" else "takes no ORIGIN"
             parser.error(f"--web-consent {way} {needed}")

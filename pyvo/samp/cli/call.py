@@ -14,12 +14,12 @@ from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response
 from .arguments import add_message_arguments, add_recipient_arguments, message_of, seconds
-from .client_session import Directory, find_takers, join, next_item
-from .output import CommandError, Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
+from .client_session import NameCache, connected_client, find_subscribers, get_interruptible
+from .output import CommandError, Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "Answer", "add_arguments", "ask", "conclude", "run", "show_answer"]
+__all__ = ["EPILOG", "Answer", "add_arguments", "call_and_collect", "exit_status", "run", "show_answer"]
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp call samp.app.ping                      who answers?
   samp call ds9.get --to ds9 cmd='fits header'
@@ -57,19 +57,19 @@ def run(options: argparse.Namespace) -> int:
     """Send the message, and show the answers as they come."""
     answers: list[Answer] = []
     arrived: SimpleQueue[Any] = SimpleQueue()
-    with join("samp call", "Sends a message", callable=True, events=arrived) as client:
-        directory = Directory(client)
+    with connected_client("samp call", "Sends a message", callable=True, events=arrived) as client:
+        directory = NameCache(client)
         style = Style(options.color)
-        for answer in ask(client, arrived, message_of(options), options.to, options.timeout):
+        for answer in call_and_collect(client, arrived, message_of(options), options.to, options.timeout):
             answers.append(answer)
             if not options.json:
                 show_answer(answer, directory, style)
         if options.json:
             print_json({"mtype": options.mtype, "responses": [_as_json(answer, directory) for answer in answers]})
-    return conclude(answers)
+    return exit_status(answers)
 
 
-def ask(
+def call_and_collect(
     client: SAMPIntegratedClient,
     arrived: SimpleQueue[Any],
     message: dict[str, Any],
@@ -110,9 +110,9 @@ def ask(
     if to is None:
         waiting = set(client.call_all(TAG, message))
         if not waiting:
-            raise CommandError(Status.NOBODY, f"Nobody takes {message['samp.mtype']}.")
+            raise CommandError(Status.NO_RECIPIENT, f"Nobody takes {message['samp.mtype']}.")
     else:
-        waiting = set(find_takers(client, to, message["samp.mtype"]))
+        waiting = set(find_subscribers(client, to, message["samp.mtype"]))
         for recipient in sorted(waiting):
             try:
                 client.call(recipient, TAG, message)
@@ -121,7 +121,7 @@ def ask(
     deadline = time.monotonic() + timeout if timeout else None
     while waiting:
         try:
-            answer = next_item(arrived, None if deadline is None else deadline - time.monotonic())
+            answer = get_interruptible(arrived, None if deadline is None else deadline - time.monotonic())
         except Empty:
             break
         if answer == "lost":
@@ -132,24 +132,24 @@ def ask(
     yield from ((late, None) for late in sorted(waiting))
 
 
-def show_answer(answer: Answer, directory: Directory, style: Style) -> None:
+def show_answer(answer: Answer, directory: NameCache, style: Style) -> None:
     """Print an answer for a person."""
     client_id, response = answer
-    name = style(directory.title(client_id), "bold")
+    name = style(directory.client_label(client_id), "bold")
     if response is None:
         print(f"{name}: {style('no answer in time', 'red')}", flush=True)
         return
     status = str(response.get("samp.status"))
-    print(f"{name}: {style(clean(status), _COLOURS.get(status, 'yellow'))}")
+    print(f"{name}: {style(sanitize(status), _COLOURS.get(status, 'yellow'))}")
     rest = {key: value for key, value in response.items() if key not in _PARTS}
     for values in (response.get("samp.error"), response.get("samp.result"), rest):
         for key, value in values.items() if isinstance(values, dict) else ():
             if key != "samp.debugtxt":  # stack traces, usually; --json has them
-                print(f"    {style(clean(key), 'dim')} = {clean(value, 2000)}")
+                print(f"    {style(sanitize(key), 'dim')} = {sanitize(value, 2000)}")
     print(end="", flush=True)
 
 
-def _as_json(answer: Answer, directory: Directory) -> dict[str, Any]:
+def _as_json(answer: Answer, directory: NameCache) -> dict[str, Any]:
     client_id, response = answer
     entry: dict[str, Any] = {"id": client_id, "name": directory.name(client_id), "status": None}
     if response is not None:
@@ -159,7 +159,7 @@ def _as_json(answer: Answer, directory: Directory) -> dict[str, Any]:
     return entry
 
 
-def conclude(answers: list[Answer]) -> Status:
+def exit_status(answers: list[Answer]) -> Status:
     """The exit status that some answers make."""
     responses = [response for _client_id, response in answers]
     if any(response is not None and response.get("samp.status") == SAMP_STATUS_ERROR for response in responses):

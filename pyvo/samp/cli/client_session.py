@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ..client.lookup import ambiguous, find_id, names_of_clients
+from ..client.lookup import ambiguous, find_id, get_client_names
 from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
-from .output import CommandError, Status, clean, title
+from .output import CommandError, Status, client_label, sanitize
 
-__all__ = ["METADATA", "Directory", "find", "find_takers", "join", "next_item"]
+__all__ = ["METADATA", "NameCache", "connected_client", "find_clients", "find_subscribers", "get_interruptible"]
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ METADATA = "samp.hub.event.metadata"
 
 
 @contextmanager
-def join(
+def connected_client(
     name: str,
     description: str,
     *,
@@ -70,7 +70,7 @@ def join(
         client.disconnect()
 
 
-def next_item(events: SimpleQueue[T], timeout: float | None = None) -> T:
+def get_interruptible(events: SimpleQueue[T], timeout: float | None = None) -> T:
     """
     Wait for something in the main thread, so that ^C ends the wait.
 
@@ -98,7 +98,7 @@ def next_item(events: SimpleQueue[T], timeout: float | None = None) -> T:
                 raise
 
 
-def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
+def find_clients(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     """
     Find clients by their ids or names.
 
@@ -119,20 +119,20 @@ def find(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
     CommandError
         There is no such client, or there are several of that name.
     """
-    names = names_of_clients(client)
+    names = get_client_names(client)
     found: dict[str, None] = {}
     for text in wanted:
         ids = find_id(names, text, client.client.hub_id)
         if len(ids) > 1:
-            raise CommandError(Status.USAGE, clean(str(ambiguous(names, text, ids)), 500))
+            raise CommandError(Status.USAGE, sanitize(str(ambiguous(names, text, ids)), 500))
         if not ids:
-            present = ", ".join(title(client_id, name) for client_id, name in names.items()) or "nobody"
-            raise CommandError(Status.NOBODY, f"No client has the id or name {text!r}. Connected: {present}.")
+            present = ", ".join(client_label(client_id, name) for client_id, name in names.items()) or "nobody"
+            raise CommandError(Status.NO_RECIPIENT, f"No client has the id or name {text!r}. Connected: {present}.")
         found[ids[0]] = None
     return list(found)
 
 
-def find_takers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str) -> list[str]:
+def find_subscribers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str) -> list[str]:
     """
     Find clients that are to get a message.
 
@@ -155,16 +155,16 @@ def find_takers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str)
     CommandError
         There is no such client, there are several of that name, or none of them takes the message.
     """
-    ids = find(client, wanted)
+    ids = find_clients(client, wanted)
     if set(ids).isdisjoint(client.get_subscribed_clients(mtype)):
-        directory = Directory(client)
-        titles = ", ".join(directory.title(client_id) for client_id in ids)
+        directory = NameCache(client)
+        titles = ", ".join(directory.client_label(client_id) for client_id in ids)
         text = f"{titles} does not take {mtype}." if len(ids) == 1 else f"None of them takes {mtype}: {titles}."
-        raise CommandError(Status.NOBODY, f"{text} `samp list` shows who takes what.")
+        raise CommandError(Status.NO_RECIPIENT, f"{text} `samp list` shows who takes what.")
     return ids
 
 
-class Directory:
+class NameCache:
     """
     The names of clients, which are asked for once and kept up to date by the hub's events.
 
@@ -188,24 +188,24 @@ class Directory:
             self._names[client_id] = name if isinstance(name, str) else ""
         return self._names[client_id]
 
-    def title(self, client_id: str) -> str:
+    def client_label(self, client_id: str) -> str:
         """How a person is told of a client."""
-        return title(client_id, self.name(client_id))
+        return client_label(client_id, self.name(client_id))
 
-    def follow(self) -> None:
+    def subscribe(self) -> None:
         """Listen to the hub, before the client is connected: who sends something may be gone when it is shown."""
 
         def hear(_key: str, _sender: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> None:
-            self.note(mtype, params)
+            self.update(mtype, params)
 
         self._client.bind_receive_notification(METADATA, hear)
 
-    def note(self, mtype: str, params: Mapping[str, Any]) -> None:
+    def update(self, mtype: str, params: Mapping[str, Any]) -> None:
         """Learn from an event of the hub (R26). A client that has gone keeps its name: its messages may come later."""
         metadata = params.get("metadata")
         if mtype == METADATA and isinstance(metadata, dict):
             self._names[str(params.get("id"))] = str(metadata.get("samp.name", ""))
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Begin anew, with another hub."""
         self._names.clear()

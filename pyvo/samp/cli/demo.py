@@ -29,14 +29,14 @@ from ..hub import SAMPHubServer
 from ..integrated_client import SAMPIntegratedClient
 from ..lockfile import read_lockfile
 from ..vo_helpers import accessible_table
-from .output import epilog
+from .output import help_epilog
 
-__all__ = ["EPILOG", "add_arguments", "differences", "make_table", "run", "run_with_own_hub", "run_with_running_hub"]
+__all__ = ["EPILOG", "add_arguments", "compare_tables", "make_table", "run", "run_with_own_hub", "run_with_running_hub"]
 
 MTYPE = "table.load.votable"
 ROWS = 4000
 #: Seconds that a program may take to load the table.
-PATIENCE = 60
+PING_TIMEOUT = 60
 
 
 def make_table() -> Table:
@@ -79,7 +79,7 @@ def make_table() -> Table:
     return table
 
 
-def differences(sent: Table, received: Table) -> list[str]:
+def compare_tables(sent: Table, received: Table) -> list[str]:
     """
     Compare two tables: columns, types, units, descriptions, which values are missing, and the others.
 
@@ -116,7 +116,7 @@ def differences(sent: Table, received: Table) -> list[str]:
 class _Viewer:
     """A program that loads tables: what TOPCAT would be on an astronomer's desk."""
 
-    def __init__(self, story: _Story) -> None:
+    def __init__(self, story: _Narrator) -> None:
         self._story = story
         self.client = SAMPIntegratedClient(name="Viewer", description="The demo's second program: it loads tables")
         self.tables: dict[str, Table] = {}
@@ -142,7 +142,7 @@ def run_with_own_hub() -> int:
     int
         Exit status: 0 when the table arrived as it was sent.
     """
-    story = _Story()
+    story = _Narrator()
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvo-samp-demo-"))
         lockfile = Path(directory) / "lockfile"
@@ -172,7 +172,7 @@ def run_with_own_hub() -> int:
 
         story.step("Sender and Viewer compare what was sent with what was loaded.")
         loaded = viewer.tables.get("demo")
-        wrong = ["nothing arrived"] if loaded is None or not accepted else differences(table, loaded)
+        wrong = ["nothing arrived"] if loaded is None or not accepted else compare_tables(table, loaded)
         for line in wrong:
             story.say(f"Different: {line}")
         if not wrong:
@@ -196,7 +196,7 @@ def run_with_running_hub() -> int:
     SAMPHubError
         No hub is running.
     """
-    story = _Story()
+    story = _Narrator()
     story.step("Sender registers with the hub that is running.")
     with SAMPIntegratedClient(name="pyvo.samp demo", description="Sends a made-up catalogue") as sender:
         story.say(f"The hub calls it {sender.get_public_id()}.")
@@ -211,7 +211,7 @@ def run_with_running_hub() -> int:
     return 0 if accepted else 1
 
 
-def _send(sender: SAMPIntegratedClient, table: Table, story: _Story) -> bool:
+def _send(sender: SAMPIntegratedClient, table: Table, story: _Narrator) -> bool:
     """Send the table to all who want it; tell whether there was one, and nobody refused."""
     recipients = sorted(sender.get_subscribed_clients(MTYPE))
     if not recipients:
@@ -227,7 +227,7 @@ def _send(sender: SAMPIntegratedClient, table: Table, story: _Story) -> bool:
         for recipient in recipients:
             title = _title(sender, recipient)
             try:
-                response = sender.call_and_wait(recipient, message, PATIENCE)
+                response = sender.call_and_wait(recipient, message, PING_TIMEOUT)
             except SAMPError as error:
                 story.say(f"{title} gave no answer: {error}")
                 accepted = False
@@ -247,7 +247,7 @@ def _list(subscriptions: dict[str, Any]) -> str:
     return ", ".join(sorted(subscriptions)) or "no messages"
 
 
-class _Story:
+class _Narrator:
     """Prints what happens."""
 
     def __init__(self) -> None:
@@ -277,7 +277,7 @@ def _print_wrapped(text: str, first: str, others: str) -> None:
     print("\n".join(lines), flush=True)
 
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp demo                 two programs with a hub of their own
   samp demo --hub running   send a table to the programs that are running now

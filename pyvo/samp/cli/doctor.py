@@ -12,19 +12,19 @@ from .arguments import port
 from .doctor_checks import (
     Finding,
     Kind,
+    check_hub,
+    check_other_hubs,
+    check_web,
     examine_environment,
-    examine_hub,
     examine_lockfile,
     examine_loopback,
     examine_membership,
-    examine_web,
-    other_hubs,
 )
-from .output import Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
+from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "add_arguments", "examine", "run"]
+__all__ = ["EPILOG", "add_arguments", "check", "run"]
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp doctor
   samp doctor --json | jq -r '.[] | select(.kind == "problem") | .advice'
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     style = Style(options.color)
     found: list[Finding] = []
     params: dict[str, str] = {}
-    for finding in examine(params, options.web_port):
+    for finding in check(params, options.web_port):
         found.append(finding)
         if not options.json:
             _print(finding, style)
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return Status.OK
 
 
-def examine(params: dict[str, str], web_port: int) -> Iterator[Finding]:
+def check(params: dict[str, str], web_port: int) -> Iterator[Finding]:
     """
     Examine everything, from the ground up.
 
@@ -87,18 +87,18 @@ def examine(params: dict[str, str], web_port: int) -> Iterator[Finding]:
     yield from examine_lockfile(params)
     hub_is_there = False
     if params:
-        for finding in examine_hub(params):
+        for finding in check_hub(params):
             hub_is_there = finding.kind is Kind.GOOD
             yield finding
     if hub_is_there:
         yield from examine_membership(params)
-    yield from other_hubs()
-    yield from examine_web(web_port, hub_is_there=hub_is_there)
+    yield from check_other_hubs()
+    yield from check_web(web_port, hub_is_there=hub_is_there)
 
 
 def _print(finding: Finding, style: Style) -> None:
     mark = style(f"{finding.kind.value:>7}", _COLOURS[finding.kind])
-    print(f"{mark}  " + f"\n{'':9}".join(_wrap(clean(finding.text, 1000), 9)))
+    print(f"{mark}  " + f"\n{'':9}".join(_wrap(sanitize(finding.text, 1000), 9)))
     if finding.advice:
         print(f"{'':9}-> " + f"\n{'':12}".join(_wrap(finding.advice, 12)))
     print(end="", flush=True)

@@ -26,25 +26,34 @@ from typing import Any, NamedTuple
 from ..constants import SAMP_STATUS_ERROR
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from ..integrated_client import SAMPIntegratedClient
-from ..lockfile import ASK_DOCTOR, START_ANEW, WHAT_TO_DO, is_alive, is_url, lockfile_source, read_lockfile, shown
-from ..transport.urls import http_address
+from ..lockfile import (
+    HINT_DOCTOR,
+    HINT_REMOVE_LOCKFILE,
+    HINT_START_HUB,
+    display_path,
+    is_url,
+    lockfile_source,
+    ping_hub,
+    read_lockfile,
+)
+from ..transport.urls import split_http_url
 from ..transport.xmlrpc_client import XMLRPCClient
-from .call import ask
-from .client_session import Directory
+from .call import call_and_collect
+from .client_session import NameCache
 from .output import CommandError
 
 __all__ = [
     "Finding",
     "Kind",
+    "check_hub",
+    "check_other_hubs",
+    "check_web",
     "examine_environment",
-    "examine_hub",
     "examine_lockfile",
     "examine_loopback",
     "examine_membership",
-    "examine_web",
-    "good",
     "note",
-    "other_hubs",
+    "ok",
     "problem",
 ]
 
@@ -64,7 +73,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def good(text: str) -> Finding:
+def ok(text: str) -> Finding:
     """Find nothing wrong."""
     return Finding(Kind.GOOD, text)
 
@@ -86,15 +95,15 @@ except ImportError:  # Windows
 
 
 #: Seconds for what happens within this computer.
-SOON = 3.0
+LOCAL_TIMEOUT = 3.0
 
 
 def examine_loopback() -> Iterator[Finding]:
     """Whether programs of this computer can talk to each other at all."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(SOON)
-            with socket.create_connection(server.getsockname(), SOON):
+            server.settimeout(LOCAL_TIMEOUT)
+            with socket.create_connection(server.getsockname(), LOCAL_TIMEOUT):
                 server.accept()[0].close()
     except OSError as error:
         yield problem(
@@ -103,7 +112,7 @@ def examine_loopback() -> Iterator[Finding]:
             "sandbox or container, let it have a loopback interface.",
         )
     else:
-        yield good("Programs on this computer can connect to each other through 127.0.0.1.")
+        yield ok("Programs on this computer can connect to each other through 127.0.0.1.")
 
 
 def examine_environment() -> Iterator[Finding]:
@@ -137,7 +146,7 @@ def _examine_home() -> Iterator[Finding]:
             f"The home directory {home} does not exist.", "Set HOME to one that does: the lockfile goes there."
         )
         return
-    account = _home_of_account()
+    account = _account_home()
     if account is not None and account != home and not os.environ.get("SAMP_HUB"):
         yield note(
             f"HOME is {home}, but the home directory of your account is {account}.",
@@ -146,7 +155,7 @@ def _examine_home() -> Iterator[Finding]:
         )
 
 
-def _home_of_account() -> Path | None:
+def _account_home() -> Path | None:
     if pwd is None:
         return None
     try:
@@ -180,17 +189,17 @@ def examine_lockfile(found: dict[str, str]) -> Iterator[Finding]:
         if is_url(source):
             yield problem(_without_advice(error), "Have it served there, or unset SAMP_HUB and start a hub.")
         elif not os.path.lexists(source):
-            yield note(f"There is no lockfile at {shown(source)}: no hub is running.", WHAT_TO_DO)
+            yield note(f"There is no lockfile at {display_path(source)}: no hub is running.", HINT_START_HUB)
             yield from _examine_directory(os.path.dirname(source))
         elif not is_explained:
-            yield problem(_without_advice(error), f"Remove {shown(source)}, then start a hub.")
+            yield problem(_without_advice(error), f"Remove {display_path(source)}, then start a hub.")
     if found and not is_url(source) and not is_explained:
         yield from _examine_mode(source)
 
 
 def _without_advice(error: SAMPHubError) -> str:
     """What happened; what to do is told beside it."""
-    return str(error).removesuffix(ASK_DOCTOR).removesuffix(START_ANEW).rstrip()
+    return str(error).removesuffix(HINT_DOCTOR).removesuffix(HINT_REMOVE_LOCKFILE).rstrip()
 
 
 def _examine_file(path: str) -> Iterator[Finding]:
@@ -199,7 +208,7 @@ def _examine_file(path: str) -> Iterator[Finding]:
         status = os.lstat(path)
     except OSError:
         return  # that it is not there is told later
-    name = shown(path)
+    name = display_path(path)
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(path)
         try:
@@ -222,7 +231,7 @@ def _examine_mode(path: str) -> Iterator[Finding]:
     """Whether others can read the secret."""
     if not hasattr(os, "getuid"):
         return
-    name = shown(path)
+    name = display_path(path)
     try:
         status = os.stat(path)
     except OSError:  # its hub has just stopped
@@ -236,15 +245,15 @@ def _examine_mode(path: str) -> Iterator[Finding]:
 
 def _examine_directory(directory: str) -> Iterator[Finding]:
     if not os.path.isdir(directory):
-        yield problem(f"The directory {shown(directory)} is not there.", "Create it, or set SAMP_HUB to another place.")
+        yield problem(f"The directory {display_path(directory)} is not there.", "Create it, or set SAMP_HUB to another place.")
     elif not os.access(directory, os.W_OK | os.X_OK):
         yield problem(
-            f"You cannot write to {shown(directory)}, so no hub can put its lockfile there.",
+            f"You cannot write to {display_path(directory)}, so no hub can put its lockfile there.",
             "Fix the permissions, or set SAMP_HUB=std-lockurl:file:///another/place for hub and programs.",
         )
 
 
-def other_hubs() -> Iterator[Finding]:
+def check_other_hubs() -> Iterator[Finding]:
     """Hubs that run beside the main one, where only those find them who are told to."""
     directory = Path(os.path.expanduser("~"), ".samp-1")
     try:
@@ -253,12 +262,12 @@ def other_hubs() -> Iterator[Finding]:
         return
     for path in paths:
         try:
-            alive = is_alive(read_lockfile(path), SOON)
+            alive = ping_hub(read_lockfile(path), LOCAL_TIMEOUT)
         except SAMPHubError:
             continue
         if alive:
             yield note(
-                f"Another hub runs beside the main one ({shown(path)}).",
+                f"Another hub runs beside the main one ({display_path(path)}).",
                 f"Programs meet there only if they are started with SAMP_HUB=std-lockurl:{path.as_uri()}",
             )
 
@@ -266,12 +275,12 @@ def other_hubs() -> Iterator[Finding]:
 #: Seconds for a hub to answer a ping.
 PING_TIME = 5.0
 #: Seconds for programs to do so.
-PATIENCE = 6.0
+PING_TIMEOUT = 6.0
 
 _FIREWALL = "A firewall or security program may be in the way: let it allow connections to 127.0.0.1 on all ports."
 
 
-def examine_hub(params: Mapping[str, str]) -> Iterator[Finding]:
+def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     """
     Whether a hub is there, where the lockfile says; the last finding is good only then.
 
@@ -281,8 +290,8 @@ def examine_hub(params: Mapping[str, str]) -> Iterator[Finding]:
         What is in the lockfile.
     """
     url = params["samp.hub.xmlrpc.url"]
-    host, port, _path = http_address(url)
-    name = shown(lockfile_source())
+    host, port, _path = split_http_url(url)
+    name = display_path(lockfile_source())
     if not _is_this_computer(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
@@ -302,7 +311,7 @@ def examine_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     except ConnectionRefusedError:
         yield problem(
             f"The hub that {name} names, at {url}, is gone: nothing is listening there. It ended without tidying up.",
-            f"{WHAT_TO_DO} A hub that starts replaces the lockfile; or remove {name}."
+            f"{HINT_START_HUB} A hub that starts replaces the lockfile; or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )
         return
@@ -321,16 +330,16 @@ def _ping(url: str) -> Finding:
     try:
         hub.call("samp.hub.ping")
     except SAMPProxyError as fault:
-        return problem(f"What answers at {url} is not a hub: {fault}", f"Remove the lockfile. {WHAT_TO_DO}")
+        return problem(f"What answers at {url} is not a hub: {fault}", f"Remove the lockfile. {HINT_START_HUB}")
     except SAMPTransportError as error:
         return problem(
             f"A program listens at {url}, but does not answer like a hub: {error}",
             "The program with the hub hangs, or another one is using its port now. End the program with the hub, "
-            f"remove the lockfile, and start again. {WHAT_TO_DO}",
+            f"remove the lockfile, and start again. {HINT_START_HUB}",
         )
     finally:
         hub.close()
-    return good(f"The hub at {url} answers, after {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"The hub at {url} answers, after {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _is_this_computer(host: str) -> bool:
@@ -372,17 +381,17 @@ def examine_membership(params: Mapping[str, str]) -> Iterator[Finding]:
 def _call(client: SAMPIntegratedClient, other: str) -> Finding:
     started = time.monotonic()
     try:
-        response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, PATIENCE)
+        response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, PING_TIMEOUT)
     except SAMPError as error:
         return problem(f"The hub let us register, but a message to ourselves did not arrive: {error}", _FIREWALL)
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
         return problem(f"The hub let us register, but could not call us back: {text}", _FIREWALL)
-    return good(f"A message went through the hub and was answered within {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"A message went through the hub and was answered within {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
-    directory = Directory(client)
+    directory = NameCache(client)
     hub_id = client.client.registration.get("samp.hub-id")
     present = [other for other in client.get_registered_clients() if other not in {hub_id, second}]
     if not present:
@@ -395,7 +404,7 @@ def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQ
     silent = [other for other in present if other not in able]
     message: dict[str, Any] = {"samp.mtype": "samp.app.ping", "samp.params": {}}
     try:
-        answers = list(ask(client, events, message, [other for other in present if other in able], PATIENCE))
+        answers = list(call_and_collect(client, events, message, [other for other in present if other in able], PING_TIMEOUT))
     except (SAMPError, CommandError) as error:  # some just left
         yield note(f"The programs could not be pinged: {error}")
         return
@@ -403,21 +412,21 @@ def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQ
         text = "" if response is None else response.get("samp.error", {}).get("samp.errortxt", "")
         if response is None:
             yield problem(
-                f"{directory.title(other)} did not answer within {PATIENCE:g} s.",
+                f"{directory.client_label(other)} did not answer within {PING_TIMEOUT:g} s.",
                 "It hangs, or shows a dialog that waits for you. Other messages to it will not be answered either.",
             )
         elif response.get("samp.status") == SAMP_STATUS_ERROR:
             yield problem(
-                f"{directory.title(other)} cannot be reached: {text}",
+                f"{directory.client_label(other)} cannot be reached: {text}",
                 "It has ended without unregistering, or is about to. Connect it again, or restart it.",
             )
         else:
-            yield good(f"{directory.title(other)} answers.")
+            yield ok(f"{directory.client_label(other)} answers.")
     if silent:
-        yield note("Connected, but cannot be pinged: " + ", ".join(directory.title(other) for other in silent) + ".")
+        yield note("Connected, but cannot be pinged: " + ", ".join(directory.client_label(other) for other in silent) + ".")
 
 
-SOON = 3.0
+LOCAL_TIMEOUT = 3.0
 
 _BROWSERS = (
     "look for a question from the hub, which may be hidden behind other windows. Let the browser allow the page to "
@@ -426,7 +435,7 @@ _BROWSERS = (
 )
 
 
-def examine_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
+def check_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
     """
     Whether web pages find a hub.
 
@@ -438,7 +447,7 @@ def examine_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
         Whether programs do.
     """
     try:
-        with socket.create_connection(("127.0.0.1", port), SOON):
+        with socket.create_connection(("127.0.0.1", port), LOCAL_TIMEOUT):
             pass
     except ConnectionRefusedError:
         yield note(
@@ -472,7 +481,7 @@ def examine_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
 
 def _is_hub(host: str, port: int) -> bool:
     shown = f"[{host}]" if ":" in host else host
-    hub = XMLRPCClient(f"http://{shown}:{port}/", timeout=SOON)
+    hub = XMLRPCClient(f"http://{shown}:{port}/", timeout=LOCAL_TIMEOUT)
     try:
         hub.call("samp.webhub.ping")
     except SAMPError:
@@ -491,7 +500,7 @@ def _examine_preflight(port: int) -> Iterator[Finding]:
         "Access-Control-Request-Headers": "content-type",
         "Access-Control-Request-Private-Network": "true",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LOCAL_TIMEOUT)
     try:
         connection.request("OPTIONS", "/", headers=headers)
         answer = connection.getresponse()
@@ -509,13 +518,13 @@ def _examine_preflight(port: int) -> Iterator[Finding]:
             "Chrome and its relatives may refuse them. Use another hub, such as `samp hub`.",
         )
     else:
-        yield good(f"A hub serves web pages on port {port}. If a page does not connect: {_BROWSERS}")
+        yield ok(f"A hub serves web pages on port {port}. If a page does not connect: {_BROWSERS}")
 
 
 def _examine_ipv6(port: int) -> Iterator[Finding]:
     """A browser that is told `localhost` may try ::1 first, where somebody else could be."""
     try:
-        with socket.create_connection(("::1", port), SOON):
+        with socket.create_connection(("::1", port), LOCAL_TIMEOUT):
             pass
     except OSError:
         return

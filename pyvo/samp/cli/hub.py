@@ -18,11 +18,11 @@ except ImportError:  # Windows
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPError
 from ..hub import SAMPHubServer
-from ..web_profile.consent_prompts import make_asker
-from .arguments import add_consent_option, dialog_of, pattern, port, seconds
-from .hub_monitor import LogToMonitor, MonitorScreen, PoliteAsker
-from .main import carry_out
-from .output import CleanFormatter, Status, epilog
+from ..web_profile.consent_prompts import make_prompt
+from .arguments import add_consent_option, consent_prompt, pattern, port, seconds
+from .hub_monitor import ScreenLogHandler, ScreenPausingPrompt, TrafficScreen
+from .main import run_command
+from .output import CleanFormatter, Status, help_epilog
 
 __all__ = ["EPILOG", "add_arguments", "main", "run"]
 
@@ -36,7 +36,7 @@ _EXAMPLES = """\
                               no questions: pages from there, and no others
 """
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     _EXAMPLES,
     {
         0: "it was stopped, by ^C or SIGTERM for instance",
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
         Exit status: 0 when the hub was asked to stop, 1 when it could not start.
     """
     _allow_many_files()
-    screen = MonitorScreen(f"SAMP hub {options.label}".rstrip()) if options.monitor else None
+    screen = TrafficScreen(f"SAMP hub {options.label}".rstrip()) if options.monitor else None
     try:
         with _logging(options, screen):
             if screen is None:
@@ -192,17 +192,17 @@ def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
         mode=options.mode,
         label=options.label,
         web_profile=options.web_profile,
-        web_profile_dialog=dialog or dialog_of(options.web_consent),
+        web_profile_dialog=dialog or consent_prompt(options.web_consent),
         web_port=options.web_port,
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
     )
 
 
-def _run_with_monitor(options: argparse.Namespace, screen: MonitorScreen) -> None:
-    dialog = dialog_of(options.web_consent)
+def _run_with_monitor(options: argparse.Namespace, screen: TrafficScreen) -> None:
+    dialog = consent_prompt(options.web_consent)
     if dialog == "terminal":
-        dialog = PoliteAsker(screen, make_asker(dialog))
+        dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
     hub = _hub(options, dialog)
     hub.watcher = screen.watch
     screen.on_reader_gone = hub.stop
@@ -211,18 +211,18 @@ def _run_with_monitor(options: argparse.Namespace, screen: MonitorScreen) -> Non
         hub.start(wait=True)
     finally:
         screen.stop()
-    if screen.reader_gone:
+    if screen.pipe_closed:
         raise BrokenPipeError
 
 
 @contextmanager
-def _logging(options: argparse.Namespace, screen: MonitorScreen | None) -> Iterator[None]:
+def _logging(options: argparse.Namespace, screen: TrafficScreen | None) -> Iterator[None]:
     """Send the log where it is wanted; with a monitor, among its messages."""
     handler: logging.Handler
     if options.log_output:
         handler = logging.FileHandler(options.log_output)
     elif screen is not None:
-        handler = LogToMonitor(screen)
+        handler = ScreenLogHandler(screen)
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
@@ -262,4 +262,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
-    return carry_out(lambda: parser.parse_args(arguments))
+    return run_command(lambda: parser.parse_args(arguments))

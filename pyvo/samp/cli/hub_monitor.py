@@ -30,19 +30,19 @@ from typing import Any, TextIO
 
 from ..broker import Delivery
 from ..broker.deliveries import CALL, RESPONSE
-from ..web_profile.consent import Answer, Asker, Ticket
-from .output import Style, clean, columns, fit, title
+from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
+from .output import Style, client_label, column_widths, pad_or_truncate, sanitize
 
 __all__ = [
-    "Guest",
-    "LogToMonitor",
     "MESSAGES_KEPT",
-    "Message",
-    "Monitor",
-    "MonitorScreen",
-    "PoliteAsker",
-    "lines_of",
-    "screen_of",
+    "ClientRow",
+    "MessageRow",
+    "ScreenLogHandler",
+    "ScreenPausingPrompt",
+    "TrafficLog",
+    "TrafficScreen",
+    "format_lines",
+    "format_screen",
 ]
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ CALLS_KEPT = 1000
 HUB = "hub"
 
 
-class Guest:
+class ClientRow:
     """A client."""
 
     def __init__(self, client_id: str, profile: str) -> None:
@@ -67,10 +67,10 @@ class Guest:
         self.received = 0
         self.active: dt.datetime | None = None
         #: What tells of its coming; the name comes later.
-        self.joined: Message | None = None
+        self.joined: MessageRow | None = None
 
 
-class Message:
+class MessageRow:
     """A message, or an event, or a line of the log, and what became of it."""
 
     def __init__(self, time: dt.datetime, sender: str, mtype: str, text: str = "") -> None:
@@ -85,7 +85,7 @@ class Message:
         self.body: object = None  # what tells the deliveries of one broadcast from those of another
 
 
-class Monitor:
+class TrafficLog:
     """
     The record.
 
@@ -100,23 +100,23 @@ class Monitor:
     """
 
     def __init__(self) -> None:
-        self.guests: dict[str, Guest] = {}
-        self.messages: deque[Message] = deque(maxlen=MESSAGES_KEPT)
+        self.guests: dict[str, ClientRow] = {}
+        self.messages: deque[MessageRow] = deque(maxlen=MESSAGES_KEPT)
         self.total = 0
         self._names: dict[str, str] = {HUB: "Hub"}
-        self._calls: dict[str, Message] = {}
+        self._calls: dict[str, MessageRow] = {}
 
-    def title(self, client_id: str) -> str:
+    def client_label(self, client_id: str) -> str:
         """How a person is told of a client, also when it has gone."""
-        return title(client_id, self._names.get(client_id, ""))
+        return client_label(client_id, self._names.get(client_id, ""))
 
-    def note_log(self, time: dt.datetime, text: str) -> Message:
+    def note_log(self, time: dt.datetime, text: str) -> MessageRow:
         """Take note of a line of the hub's log."""
-        message = Message(time, "", "", clean(text, 300))
+        message = MessageRow(time, "", "", sanitize(text, 300))
         self.messages.append(message)
         return message
 
-    def note(self, time: dt.datetime, delivery: Delivery) -> Message | None:
+    def note(self, time: dt.datetime, delivery: Delivery) -> MessageRow | None:
         """
         Take note of something that the hub did.
 
@@ -138,32 +138,32 @@ class Monitor:
             return self._note_response(time, delivery)
         return self._note_message(time, delivery)
 
-    def _note_event(self, time: dt.datetime, delivery: Delivery) -> Message:
+    def _note_event(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
         mtype = delivery.body.mtype
         params: Any = delivery.body.value["samp.params"]
         client_id = params.get("id", "")
         guest = self.guests.get(client_id)
-        message = Message(time, HUB, mtype)
+        message = MessageRow(time, HUB, mtype)
         if mtype == "samp.hub.event.register":
-            guest = self.guests[client_id] = Guest(client_id, delivery.body.origin)
+            guest = self.guests[client_id] = ClientRow(client_id, delivery.body.origin)
             guest.joined = message
             self.messages.append(message)
         elif mtype == "samp.hub.event.unregister":
             self.guests.pop(client_id, None)
-            message.text = f"{self.title(client_id)} has left"
+            message.text = f"{self.client_label(client_id)} has left"
             self.messages.append(message)
         elif mtype == "samp.hub.event.metadata" and guest is not None:
             name = params["metadata"].get("samp.name", "")
             guest.name = self._names[client_id] = name if isinstance(name, str) else ""
-            message.text = f"{clean(client_id)} is {clean(guest.name) or 'without a name'}"
+            message.text = f"{sanitize(client_id)} is {sanitize(guest.name) or 'without a name'}"
         elif mtype == "samp.hub.event.subscriptions" and guest is not None:
             guest.takes = sorted(params["subscriptions"])
-            message.text = f"{self.title(client_id)} takes {clean(', '.join(guest.takes), 500) or 'nothing'}"
+            message.text = f"{self.client_label(client_id)} takes {sanitize(', '.join(guest.takes), 500) or 'nothing'}"
         if guest is not None and guest.joined is not None:
-            guest.joined.text = f"{self.title(client_id)} has joined, by the {guest.profile} profile"
+            guest.joined.text = f"{self.client_label(client_id)} has joined, by the {guest.profile} profile"
         return message
 
-    def _note_message(self, time: dt.datetime, delivery: Delivery) -> Message:
+    def _note_message(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
         last = self.messages[-1] if self.messages else None
         if last is not None and last.body is delivery.body:  # the same, to one more recipient
             message = last
@@ -171,7 +171,7 @@ class Monitor:
             if last is not None:
                 last.body = None  # which may be large
             value = delivery.body.value
-            message = Message(time, delivery.sender_id, delivery.body.mtype, clean(value["samp.params"], 500))
+            message = MessageRow(time, delivery.sender_id, delivery.body.mtype, sanitize(value["samp.params"], 500))
             message.body = delivery.body
             message.is_call = delivery.kind == CALL
             self.messages.append(message)
@@ -185,18 +185,18 @@ class Monitor:
                 del self._calls[next(iter(self._calls))]
         return message
 
-    def _note_response(self, time: dt.datetime, delivery: Delivery) -> Message:
+    def _note_response(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
         call = self._calls.pop(delivery.tag or "", None)
         if call is None:  # it is too old to be remembered
-            call = Message(time, delivery.recipient_id, "(an older call)")
+            call = MessageRow(time, delivery.recipient_id, "(an older call)")
             self.messages.append(call)
         response: Any = delivery.body.value
         status = str(response.get("samp.status"))
         error = response.get("samp.error", {})
         reason = error.get("samp.errortxt", "") if isinstance(error, dict) else ""
         took = (time - call.time).total_seconds()
-        text = f"{self.title(delivery.sender_id)}: {clean(status)} after {took:.2f} s"
-        call.answers.append(text + (f", {clean(reason)}" if reason else ""))
+        text = f"{self.client_label(delivery.sender_id)}: {sanitize(status)} after {took:.2f} s"
+        call.answers.append(text + (f", {sanitize(reason)}" if reason else ""))
         self._touch(delivery.sender_id, time)
         return call
 
@@ -229,7 +229,7 @@ _STOP = object()
 _REDRAW = object()
 
 
-class MonitorScreen:
+class TrafficScreen:
     """
     Shows what goes on, from `start` to `stop`.
 
@@ -246,7 +246,7 @@ class MonitorScreen:
         self._stream = stream or sys.stdout
         self._style = Style("auto", self._stream)
         self.live = self._style.on
-        self._monitor = Monitor()
+        self._monitor = TrafficLog()
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._drawing = threading.Lock()  # held while somebody writes to the terminal
         self._thread = threading.Thread(target=self._work, name="samp-monitor", daemon=True)
@@ -254,7 +254,7 @@ class MonitorScreen:
         #: Whether nothing can be shown any more.
         self.broken = False
         #: Whether that is so because whoever read the lines, `head` for one, has had enough.
-        self.reader_gone = False
+        self.pipe_closed = False
         #: Called then, in the thread of the monitor.
         self.on_reader_gone: Callable[[], object] = lambda: None
 
@@ -284,7 +284,7 @@ class MonitorScreen:
         """Take a line of the log; in any thread."""
         self._events.put((dt.datetime.now().astimezone(), text))
 
-    def ask(self, asker: Asker, ticket: Ticket) -> Answer:
+    def ask(self, asker: ConsentPrompt, ticket: ConsentTicket) -> Decision:
         """Put the table aside while the user is asked something."""
         with self._drawing:
             if self.live:
@@ -305,7 +305,7 @@ class MonitorScreen:
     def _work(self) -> None:
         drawn = 0.0
         changed = False
-        while not self.reader_gone:
+        while not self.pipe_closed:
             wait = max(0.0, drawn + 1 / MAX_RATE - time.monotonic()) if changed else None
             try:
                 event = self._events.get(timeout=wait)
@@ -327,7 +327,7 @@ class MonitorScreen:
         message = note(moment, what)
         if not self.live and message is not None:
             with self._drawing:
-                for line in lines_of(message, self._monitor, what):
+                for line in format_lines(message, self._monitor, what):
                     self._write(line + "\n")
         return self.live
 
@@ -335,7 +335,7 @@ class MonitorScreen:
         with self._drawing:
             width, height = shutil.get_terminal_size()
             headline = self.headline + (f"   {self._missed} messages were too many to be shown" if self._missed else "")
-            lines = screen_of(self._monitor, headline, width, height, self._style)
+            lines = format_screen(self._monitor, headline, width, height, self._style)
             self._write(_HOME + "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[:-1]))
             self._write(lines[-1] + _END_OF_LINE + _END_OF_SCREEN)
 
@@ -346,13 +346,13 @@ class MonitorScreen:
             self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError:
-            self.broken = self.reader_gone = True
+            self.broken = self.pipe_closed = True
         except (OSError, ValueError) as error:  # the disk is full, or the terminal has gone
             self.broken = True
             log.warning("The monitor cannot be shown any more, the hub goes on without it: %s", error)
 
 
-class PoliteAsker(Asker):
+class ScreenPausingPrompt(ConsentPrompt):
     """
     Asks in the terminal that shows the table.
 
@@ -364,11 +364,11 @@ class PoliteAsker(Asker):
         Who asks.
     """
 
-    def __init__(self, screen: MonitorScreen, asker: Asker) -> None:
+    def __init__(self, screen: TrafficScreen, asker: ConsentPrompt) -> None:
         self._screen = screen
         self._asker = asker
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Ask."""
         return self._screen.ask(self._asker, ticket)
 
@@ -377,10 +377,10 @@ class PoliteAsker(Asker):
         self._asker.close()
 
 
-class LogToMonitor(logging.StreamHandler[TextIO]):
+class ScreenLogHandler(logging.StreamHandler[TextIO]):
     """Shows the log among the messages; on standard error when these cannot be shown any more."""
 
-    def __init__(self, screen: MonitorScreen) -> None:
+    def __init__(self, screen: TrafficScreen) -> None:
         super().__init__()
         self._screen = screen
 
@@ -395,7 +395,7 @@ class LogToMonitor(logging.StreamHandler[TextIO]):
 # How it looks
 
 
-def lines_of(message: Message, monitor: Monitor, what: object) -> list[str]:
+def format_lines(message: MessageRow, monitor: TrafficLog, what: object) -> list[str]:
     """
     Write what has just happened for somebody who reads lines.
 
@@ -410,16 +410,16 @@ def lines_of(message: Message, monitor: Monitor, what: object) -> list[str]:
     """
     clock = f"{message.time:%H:%M:%S}"
     if isinstance(what, Delivery) and what.kind == RESPONSE:
-        sender = monitor.title(message.sender)
+        sender = monitor.client_label(message.sender)
         return [f"{dt.datetime.now().astimezone():%H:%M:%S} reply to {sender}: {message.mtype}: {message.answers[-1]}"]
     if not message.recipients:
         return [f"{clock} {message.text or message.mtype}"]
     kind = "call" if message.is_call else "notify"
-    ends = f"{monitor.title(message.sender)} -> {monitor.title(message.recipients[-1])}"
-    return [f"{clock} {kind} {ends}: {clean(message.mtype)} {message.text}"]
+    ends = f"{monitor.client_label(message.sender)} -> {monitor.client_label(message.recipients[-1])}"
+    return [f"{clock} {kind} {ends}: {sanitize(message.mtype)} {message.text}"]
 
 
-def screen_of(monitor: Monitor, headline: str, width: int, height: int, style: Style) -> list[str]:
+def format_screen(monitor: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
     """
     Draw the table.
 
@@ -440,14 +440,14 @@ def screen_of(monitor: Monitor, headline: str, width: int, height: int, style: S
         As many lines as the terminal has, at most.
     """
     counts = f"{_count(len(monitor.guests), 'client')}, {_count(monitor.total, 'message')}"
-    top = [style(fit(f"{headline}   {counts}   ^C stops", width), "bold")]
+    top = [style(pad_or_truncate(f"{headline}   {counts}   ^C stops", width), "bold")]
     guests = _guest_lines(monitor, width, style)
     room = max(3, min(len(guests), (height - 2) // 2))
     if len(guests) > room:
-        guests = [*guests[: room - 1], style(fit(f"... and {len(guests) - room + 1} more", width), "dim")]
+        guests = [*guests[: room - 1], style(pad_or_truncate(f"... and {len(guests) - room + 1} more", width), "dim")]
     left = max(0, height - len(guests) - 3)
     messages = [line for message in monitor.messages for line in _message_lines(message, monitor, width, style)]
-    heading = style(fit("TIME      MESSAGE", width), "dim")
+    heading = style(pad_or_truncate("TIME      MESSAGE", width), "dim")
     lines = [*top, *guests, "", heading, *(messages[-left:] if left else [])]
     return lines[:height]
 
@@ -456,44 +456,44 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _guest_lines(monitor: Monitor, width: int, style: Style) -> list[str]:
+def _guest_lines(monitor: TrafficLog, width: int, style: Style) -> list[str]:
     heading = ["ID", "NAME", "PROFILE", "SENT", "RECEIVED", "LAST HEARD"]
     rows = [
         [
-            clean(guest.client_id, 40),
-            clean(guest.name, 40) or "-",
-            clean(guest.profile),
+            sanitize(guest.client_id, 40),
+            sanitize(guest.name, 40) or "-",
+            sanitize(guest.profile),
             str(guest.sent),
             str(guest.received),
             f"{guest.active:%H:%M:%S}" if guest.active else "-",
         ]
         for guest in monitor.guests.values()
     ]
-    widths = columns([heading, *rows])
+    widths = column_widths([heading, *rows])
     left = sum(widths) + 2 * len(widths)
     lines = [style(_row([*heading, "TAKES"], [*widths, max(1, width - left)], width), "dim")]
     for row, guest in zip(rows, monitor.guests.values(), strict=True):
         takes = [pattern for pattern in guest.takes if not pattern.startswith("samp.")]
-        lines.append(_row([*row, clean(", ".join(takes), 500)], [*widths, max(1, width - left)], width))
+        lines.append(_row([*row, sanitize(", ".join(takes), 500)], [*widths, max(1, width - left)], width))
     return lines
 
 
 def _row(cells: list[str], widths: list[int], width: int) -> str:
-    return fit("  ".join(fit(cell, size) for cell, size in zip(cells, widths, strict=True)), width)
+    return pad_or_truncate("  ".join(pad_or_truncate(cell, size) for cell, size in zip(cells, widths, strict=True)), width)
 
 
-def _message_lines(message: Message, monitor: Monitor, width: int, style: Style) -> list[str]:
+def _message_lines(message: MessageRow, monitor: TrafficLog, width: int, style: Style) -> list[str]:
     clock = f"{message.time:%H:%M:%S}  "
     if not message.recipients:
-        answers = [fit(f"          {answer}", width) for answer in message.answers]
-        return [style(fit(clock + (message.text or clean(message.mtype)), width), "dim"), *answers]
-    shown = ", ".join(monitor.title(recipient) for recipient in message.recipients[:5])
+        answers = [pad_or_truncate(f"          {answer}", width) for answer in message.answers]
+        return [style(pad_or_truncate(clock + (message.text or sanitize(message.mtype)), width), "dim"), *answers]
+    shown = ", ".join(monitor.client_label(recipient) for recipient in message.recipients[:5])
     if len(message.recipients) > 5:
         shown += f" and {len(message.recipients) - 5} more"
     kind = "call" if message.is_call else "notify"
-    text = f"{clock}{clean(message.mtype)}  {kind} {monitor.title(message.sender)} -> {shown}  {message.text}"
-    lines = [style(fit(text, width), "cyan")]
+    text = f"{clock}{sanitize(message.mtype)}  {kind} {monitor.client_label(message.sender)} -> {shown}  {message.text}"
+    lines = [style(pad_or_truncate(text, width), "cyan")]
     for answer in message.answers:
         colour = "green" if ": samp.ok " in answer else "red" if ": samp.error " in answer else "yellow"
-        lines.append(style(fit(f"          {answer}", width), colour))
+        lines.append(style(pad_or_truncate(f"          {answer}", width), colour))
     return lines

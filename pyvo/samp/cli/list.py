@@ -12,12 +12,22 @@ from ..errors import SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import best_match, matches
 from .arguments import pattern
-from .client_session import join
-from .output import Status, Style, add_colour_option, add_json_option, clean, columns, epilog, fit, print_json
+from .client_session import connected_client
+from .output import (
+    Status,
+    Style,
+    add_colour_option,
+    add_json_option,
+    column_widths,
+    help_epilog,
+    pad_or_truncate,
+    print_json,
+    sanitize,
+)
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp list                              everybody
   samp list --mtype table.load.votable   those who take tables as VOTables
@@ -27,7 +37,7 @@ EPILOG = epilog(
 )
 
 #: What nearly every client takes, and hardly anybody wants to read of.
-_PLUMBING = ("samp.hub.*", "samp.app.*")
+_HIDDEN_MTYPES = ("samp.hub.*", "samp.app.*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask the hub, and print."""
-    with join("samp list", "Lists who is connected") as client:
+    with connected_client("samp list", "Lists who is connected") as client:
         own = client.get_public_id()
         hub_id = client.client.registration.get("samp.hub-id")
         found = [entry for other in client.get_registered_clients() if (entry := _ask(client, other)) is not None]
@@ -56,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(found)
     else:
         _print(found, hub_id, url, options)
-    return Status.OK if any(entry["id"] != hub_id for entry in found) else Status.NOBODY
+    return Status.OK if any(entry["id"] != hub_id for entry in found) else Status.NO_RECIPIENT
 
 
 def _ask(client: SAMPIntegratedClient, client_id: str) -> dict[str, Any] | None:
@@ -83,37 +93,37 @@ def _print(found: list[dict[str, Any]], hub_id: object, url: str, options: argpa
     style = Style(options.color)
     programs = [entry for entry in found if entry["id"] != hub_id]
     if not programs:
-        print(f"Nobody {'takes ' + options.mtype if options.mtype else 'is connected'} (hub at {clean(url)}).")
+        print(f"Nobody {'takes ' + options.mtype if options.mtype else 'is connected'} (hub at {sanitize(url)}).")
         return
     if options.verbose:
         for entry in found:
             _print_details(entry, style)
         return
-    rows = [[clean(entry["id"]), clean(entry["name"]) or "-"] for entry in programs]
-    id_width, name_width = columns([["ID", "NAME"], *rows])
+    rows = [[sanitize(entry["id"]), sanitize(entry["name"]) or "-"] for entry in programs]
+    id_width, name_width = column_widths([["ID", "NAME"], *rows])
     left = id_width + name_width + 4
     width = max(30, shutil.get_terminal_size().columns - left)
-    print(style(f"{fit('ID', id_width)}  {fit('NAME', name_width)}  TAKES", "dim"))
+    print(style(f"{pad_or_truncate('ID', id_width)}  {pad_or_truncate('NAME', name_width)}  TAKES", "dim"))
     for (client_id, name), entry in zip(rows, programs, strict=True):
         lines = textwrap.wrap(_summary(entry["subscriptions"]), width, break_on_hyphens=False) or ["-"]
-        print(f"{fit(client_id, id_width)}  {style(fit(name, name_width), 'bold')}  {lines[0]}")
+        print(f"{pad_or_truncate(client_id, id_width)}  {style(pad_or_truncate(name, name_width), 'bold')}  {lines[0]}")
         for line in lines[1:]:
             print(" " * left + line)
 
 
 def _summary(subscriptions: dict[str, Any]) -> str:
     shown = [
-        clean(taken)
+        sanitize(taken)
         for taken in sorted(subscriptions)
-        if not any(taken == plumbing or matches(plumbing, taken) for plumbing in _PLUMBING)
+        if not any(taken == plumbing or matches(plumbing, taken) for plumbing in _HIDDEN_MTYPES)
     ]
     return ", ".join(shown)
 
 
 def _print_details(entry: dict[str, Any], style: Style) -> None:
-    print(style(clean(entry["name"]) or "-", "bold") + f"  {clean(entry['id'])}")
+    print(style(sanitize(entry["name"]) or "-", "bold") + f"  {sanitize(entry['id'])}")
     for key, value in sorted(entry["metadata"].items()):
         if key != "samp.name":
-            print(f"    {style(clean(key), 'dim')}  {clean(value, 500)}")
+            print(f"    {style(sanitize(key), 'dim')}  {sanitize(value, 500)}")
     for taken, notes in sorted(entry["subscriptions"].items()):
-        print(f"    takes {style(clean(taken), 'cyan')}" + (f"  {clean(notes)}" if notes else ""))
+        print(f"    takes {style(sanitize(taken), 'cyan')}" + (f"  {sanitize(notes)}" if notes else ""))

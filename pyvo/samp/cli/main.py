@@ -20,10 +20,10 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
-from ..process_events import signals_end_in_order
-from .output import CleanFormatter, CommandError, Status, clean
+from ..process_events import signals_as_exit
+from .output import CleanFormatter, CommandError, Status, sanitize
 
-__all__ = ["COMMANDS", "carry_out", "main"]
+__all__ = ["COMMANDS", "main", "run_command"]
 
 #: Subcommands: the module of each, and what it does.
 COMMANDS = {
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status, see `Status`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return carry_out(lambda: _parse(words))
+    return run_command(lambda: _parse(words))
 
 
-def carry_out(parse: Callable[[], argparse.Namespace]) -> int:
+def run_command(parse: Callable[[], argparse.Namespace]) -> int:
     """
     Run what was typed, and turn whatever comes of it into words and an exit status.
 
@@ -82,7 +82,7 @@ def carry_out(parse: Callable[[], argparse.Namespace]) -> int:
     int
         Exit status, see `Status`.
     """
-    with _plain_output(), signals_end_in_order():
+    with _output_setup(), signals_as_exit():
         try:
             try:
                 options = parse()
@@ -90,13 +90,13 @@ def carry_out(parse: Callable[[], argparse.Namespace]) -> int:
             finally:
                 _flush()
         except CommandError as error:
-            return _complain(error, error.status)
+            return _print_error(error, error.status)
         except SAMPHubError as error:
-            return _complain(error, Status.NO_HUB)
+            return _print_error(error, Status.NO_HUB)
         except BrokenPipeError:  # whoever read our output, `head` for one, has had enough: that is no error
             return Status.PIPE_CLOSED
         except (SAMPError, OSError) as error:
-            return _complain(error, Status.FAILED)
+            return _print_error(error, Status.FAILED)
         except KeyboardInterrupt:
             return Status.INTERRUPTED
 
@@ -113,8 +113,8 @@ def _flush() -> None:
         raise
 
 
-def _complain(error: Exception, status: Status) -> Status:
-    print(f"samp: {clean(str(error), 1000)}", file=sys.stderr)
+def _print_error(error: Exception, status: Status) -> Status:
+    print(f"samp: {sanitize(str(error), 1000)}", file=sys.stderr)
     return status
 
 
@@ -166,11 +166,11 @@ class _Version(argparse.Action):
 
 
 @contextlib.contextmanager
-def _plain_output() -> Iterator[None]:
+def _output_setup() -> Iterator[None]:
     """Have warnings and the log shown in lines, and characters that the terminal does not know as escapes."""
     with contextlib.ExitStack() as stack:
         for name in ("stdout", "stderr"):
-            _keep_open(name, stack)
+            _ensure_stream(name, stack)
             reconfigure = getattr(getattr(sys, name), "reconfigure", None)
             if reconfigure is not None:
                 reconfigure(errors="backslashreplace")
@@ -184,7 +184,7 @@ def _plain_output() -> Iterator[None]:
         yield
 
 
-def _keep_open(name: str, stack: contextlib.ExitStack) -> None:
+def _ensure_stream(name: str, stack: contextlib.ExitStack) -> None:
     """
     Put something in the place of an output stream that was closed before we were started (``>&-``).
 
@@ -196,4 +196,4 @@ def _keep_open(name: str, stack: contextlib.ExitStack) -> None:
 
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
-    print(f"samp: {clean(str(message), 1000)}", file=sys.stderr)
+    print(f"samp: {sanitize(str(message), 1000)}", file=sys.stderr)

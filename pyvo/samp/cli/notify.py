@@ -8,12 +8,12 @@ import warnings
 
 from ..errors import SAMPProxyError, SAMPWarning
 from .arguments import add_message_arguments, add_recipient_arguments, message_of
-from .client_session import Directory, find_takers, join
-from .output import CommandError, Status, add_json_option, epilog, print_json
+from .client_session import NameCache, connected_client, find_subscribers
+from .output import CommandError, Status, add_json_option, help_epilog, print_json
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp notify coord.pointAt.sky ra=83.633 dec=22.014
   samp notify table.highlight.row --to topcat table-id=demo row=17
@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send the message."""
     message = message_of(options)
-    with join("samp notify", "Sends a message") as client:
+    with connected_client("samp notify", "Sends a message") as client:
         faults = []
         if options.to:
             recipients = []
-            for wanted in find_takers(client, options.to, options.mtype):
+            for wanted in find_subscribers(client, options.to, options.mtype):
                 try:
                     client.notify(wanted, message)
                     recipients.append(wanted)
@@ -47,15 +47,15 @@ def run(options: argparse.Namespace) -> int:
             with warnings.catch_warnings():  # it warns of what is an error here
                 warnings.simplefilter("ignore", SAMPWarning)
                 recipients = client.notify_all(message)
-        directory = Directory(client)
+        directory = NameCache(client)
         if not (recipients or faults):
-            raise CommandError(Status.NOBODY, f"Nobody takes {options.mtype}.")
+            raise CommandError(Status.NO_RECIPIENT, f"Nobody takes {options.mtype}.")
         if options.json:
             print_json(
                 {"mtype": options.mtype, "recipients": [{"id": one, "name": directory.name(one)} for one in recipients]}
             )
         else:
-            print("Notified " + (", ".join(directory.title(one) for one in recipients) or "nobody"))
+            print("Notified " + (", ".join(directory.client_label(one) for one in recipients) or "nobody"))
         if faults:
             raise CommandError(Status.FAILED, "; ".join(faults))
     return Status.OK

@@ -21,22 +21,22 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, TextIO
 
-from ..web_profile.consent import display_text
+from ..web_profile.consent import sanitize_for_display
 
 __all__ = [
+    "MEANINGS",
     "CleanFormatter",
     "CommandError",
-    "MEANINGS",
     "Status",
     "Style",
     "add_colour_option",
     "add_json_option",
-    "clean",
-    "columns",
-    "epilog",
-    "fit",
+    "client_label",
+    "column_widths",
+    "help_epilog",
+    "pad_or_truncate",
     "print_json",
-    "title",
+    "sanitize",
 ]
 
 class Status(IntEnum):
@@ -46,7 +46,7 @@ class Status(IntEnum):
     FAILED = 1
     USAGE = 2
     NO_HUB = 3
-    NOBODY = 4
+    NO_RECIPIENT = 4
     TIMEOUT = 5
     INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
     PIPE_CLOSED = 141
@@ -59,7 +59,7 @@ MEANINGS = {
     Status.FAILED: "it failed; standard error tells why",
     Status.USAGE: "invalid command line",
     Status.NO_HUB: "no hub is running, or it has gone",
-    Status.NOBODY: "there is no such client, or nobody takes the message",
+    Status.NO_RECIPIENT: "there is no such client, or nobody takes the message",
     Status.TIMEOUT: "there was no answer in time",
     Status.INTERRUPTED: "interrupted by ^C",
     Status.PIPE_CLOSED: "whoever read the output, such as head, has had enough",
@@ -86,7 +86,7 @@ class CommandError(Exception):
         self.status = status
 
 
-def epilog(examples: str, meanings: Mapping[int, str | None]) -> str:
+def help_epilog(examples: str, meanings: Mapping[int, str | None]) -> str:
     """
     Write what stands at the end of a command's help.
 
@@ -117,7 +117,7 @@ LIMIT = 200
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
 
-def clean(text: object, limit: int = LIMIT) -> str:
+def sanitize(text: object, limit: int = LIMIT) -> str:
     """
     Make a text by a stranger fit to be printed: one line, without anything that a terminal would obey.
 
@@ -128,12 +128,12 @@ def clean(text: object, limit: int = LIMIT) -> str:
     limit : int
         The most characters that the result has.
     """
-    return display_text(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False), limit)
+    return sanitize_for_display(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False), limit)
 
 
-def title(client_id: str, name: str) -> str:
+def client_label(client_id: str, name: str) -> str:
     """How a person is told of a client: ``TOPCAT (c3)``."""
-    return f"{clean(name, 40)} ({clean(client_id, 40)})" if clean(name) else clean(client_id, 40)
+    return f"{sanitize(name, 40)} ({sanitize(client_id, 40)})" if sanitize(name) else sanitize(client_id, 40)
 
 
 class CleanFormatter(logging.Formatter):
@@ -142,7 +142,7 @@ class CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write a line, or several."""
         lines = super().format(record).splitlines()
-        return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + clean(line, 2000) for line in lines)
+        return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + sanitize(line, 2000) for line in lines)
 
 
 class Style:
@@ -194,7 +194,7 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def fit(text: str, width: int) -> str:
+def pad_or_truncate(text: str, width: int) -> str:
     """Cut or pad a clean text to a number of columns."""
     if _width(text) > width:
         while text and _width(text) > width - 1:
@@ -203,6 +203,6 @@ def fit(text: str, width: int) -> str:
     return text + " " * (width - _width(text))
 
 
-def columns(rows: Sequence[Sequence[str]], limit: int = 40) -> list[int]:
+def column_widths(rows: Sequence[Sequence[str]], limit: int = 40) -> list[int]:
     """How wide the columns of a table have to be, each within a limit."""
     return [min(limit, max(_width(cell) for cell in column)) for column in zip(*rows, strict=True)]

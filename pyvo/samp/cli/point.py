@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from .arguments import add_recipient_arguments, seconds
 from .call import run as call
-from .output import Status, add_colour_option, add_json_option, epilog
+from .output import Status, add_colour_option, add_json_option, help_epilog
 
 __all__ = ["EPILOG", "add_arguments", "parse_position", "prepare", "run"]
 
@@ -82,7 +82,7 @@ def _angle(text: str, *, sexagesimal_in_hours: bool) -> float:
     return -value if sign == "-" else value
 
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp point 83.633 22.014                    degrees (ICRS)
   samp point 05:34:31.94 -05:23:28            hours and degrees

@@ -28,14 +28,14 @@ from urllib.parse import unquote, urlsplit
 from ..client.handlers import error_text
 from ..errors import SAMPError, SAMPHubError
 from ..formats.detection import PEEK_SIZE, is_votable
-from ..formats.fetching import fetched
+from ..formats.fetching import local_copy
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response, ok_response
 from .arguments import pattern, positive_number, seconds
-from .client_session import Directory, join, next_item
-from .output import CommandError, Status, add_json_option, clean, epilog, print_json
+from .client_session import NameCache, connected_client, get_interruptible
+from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "add_arguments", "copy_into", "new_file", "run", "stem_of", "suffix_of"]
+__all__ = ["EPILOG", "add_arguments", "copy_into", "file_stem", "file_suffix", "new_file", "run"]
 
 #: Characters of a name, without the suffix; file systems take 255 bytes.
 MAX_LENGTH = 80
@@ -55,7 +55,7 @@ _KNOWN = {".fits", ".fit", ".vot", ".xml", ".csv", ".tsv", ".txt", ".cdf", ".moc
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
-def stem_of(params: Mapping[str, Any], mtype: str) -> str:
+def file_stem(params: Mapping[str, Any], mtype: str) -> str:
     """
     Make a file name, without suffix, of what a message says.
 
@@ -69,12 +69,12 @@ def stem_of(params: Mapping[str, Any], mtype: str) -> str:
     url = params.get("url")
     from_url = unquote(urlsplit(url).path.rpartition("/")[2]) if isinstance(url, str) else ""
     for text in (params.get("name"), from_url, mtype):
-        if isinstance(text, str) and (stem := _harmless(text)):
+        if isinstance(text, str) and (stem := _safe_stem(text)):
             return stem
     return "message"
 
 
-def _harmless(text: str) -> str:
+def _safe_stem(text: str) -> str:
     text = unicodedata.normalize("NFC", text[: 4 * MAX_LENGTH])
     text = "".join(c if c.isalnum() or c in "._-+" else "_" for c in text)
     text = re.sub("_{2,}", "_", text).strip("._-+")[:MAX_LENGTH].rstrip("._-+")
@@ -83,7 +83,7 @@ def _harmless(text: str) -> str:
     return f"_{text}" if _DEVICES.match(text) else text
 
 
-def suffix_of(beginning: bytes, url: str) -> str:
+def file_suffix(beginning: bytes, url: str) -> str:
     """
     Tell the suffix of a file.
 
@@ -153,7 +153,7 @@ def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
         The new file.
     """
     with source.open("rb") as file:
-        suffix = suffix_of(file.read(PEEK_SIZE), url)
+        suffix = file_suffix(file.read(PEEK_SIZE), url)
         file.seek(0)
         with new_file(directory, stem, suffix) as copy:
             path = Path(os.fsdecode(copy.name))
@@ -166,7 +166,7 @@ def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
 
 
 EPILOG = (
-    epilog(
+    help_epilog(
         """\
   samp receive             tables, images, spectra, coverages; until ^C
   samp receive -o data --mtype 'table.load.*'
@@ -188,10 +188,10 @@ written as JSON. No file is overwritten: if a name is taken, a number is added.
 """
 )
 
-USUAL = ("table.load.*", "image.load.*", "spectrum.load.*", "coverage.load.*")
+DEFAULT_MTYPES = ("table.load.*", "image.load.*", "spectrum.load.*", "coverage.load.*")
 
 
-class _Order(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message that has arrived."""
 
     sender_id: str
@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mtype",
         action="append",
         type=pattern,
-        help=f"an MType or a wildcard; may be repeated (default: {', '.join(USUAL)})",
+        help=f"an MType or a wildcard; may be repeated (default: {', '.join(DEFAULT_MTYPES)})",
     )
     parser.add_argument(
         "-o",
@@ -232,7 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write files until ^C."""
-    patterns = options.mtype or USUAL
+    patterns = options.mtype or DEFAULT_MTYPES
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -242,18 +242,18 @@ def run(options: argparse.Namespace) -> int:
     arrived: SimpleQueue[Any] = SimpleQueue()
 
     def take(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, _extra: Any) -> None:
-        arrived.put(_Order(sender_id, msg_id, mtype, params))
+        arrived.put(ReceivedMessage(sender_id, msg_id, mtype, params))
 
-    directories: list[Directory] = []
+    directories: list[NameCache] = []
 
     def bind(client: SAMPIntegratedClient) -> None:
-        directories.append(Directory(client))
-        directories[0].follow()
+        directories.append(NameCache(client))
+        directories[0].subscribe()
         for wanted in patterns:
             client.bind_receive_message(wanted, take)
 
     try:
-        with join(options.name, "Writes files", callable=True, events=arrived, prepare=bind) as client:
+        with connected_client(options.name, "Writes files", callable=True, events=arrived, prepare=bind) as client:
             print(f"samp: waiting for {', '.join(patterns)}, until ^C", file=sys.stderr, flush=True)
             return _write_all(client, arrived, directories[0], options)
     except KeyboardInterrupt:  # the way to end it
@@ -261,30 +261,30 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_all(
-    client: SAMPIntegratedClient, arrived: SimpleQueue[Any], directory: Directory, options: argparse.Namespace
+    client: SAMPIntegratedClient, arrived: SimpleQueue[Any], directory: NameCache, options: argparse.Namespace
 ) -> Status:
     written = 0
     while options.count is None or written < options.count:
         try:
-            item = next_item(arrived, options.timeout or None)
+            item = get_interruptible(arrived, options.timeout or None)
         except Empty:
             print(f"samp: nothing more came within {options.timeout:g} s", file=sys.stderr)
             return Status.TIMEOUT
         if item == "lost":
             raise SAMPHubError("The hub has gone.")
-        written += _carry_out(client, item, directory, options)
+        written += _save(client, item, directory, options)
     return Status.OK
 
 
-def _carry_out(client: SAMPIntegratedClient, order: _Order, directory: Directory, options: argparse.Namespace) -> bool:
+def _save(client: SAMPIntegratedClient, order: ReceivedMessage, directory: NameCache, options: argparse.Namespace) -> bool:
     """Write one file, answer, and say so; tell whether it worked."""
     started = time.monotonic()
-    sender = directory.title(order.sender_id)
+    sender = directory.client_label(order.sender_id)
     try:
         path = _write(order, options.output)
     except (SAMPError, OSError, ValueError) as error:
         _answer(client, order, error_response(error_text(error)))
-        print(f"samp: {clean(order.mtype)} from {sender}: {clean(str(error), 500)}", file=sys.stderr, flush=True)
+        print(f"samp: {sanitize(order.mtype)} from {sender}: {sanitize(str(error), 500)}", file=sys.stderr, flush=True)
         return False
     _answer(client, order, ok_response())
     if options.json:
@@ -298,22 +298,22 @@ def _carry_out(client: SAMPIntegratedClient, order: _Order, directory: Directory
         }
         print_json(entry, one_line=True)
     else:
-        print(f"{clean(str(path), 1000)}  {clean(order.mtype)} from {sender}, {path.stat().st_size} bytes", flush=True)
+        print(f"{sanitize(str(path), 1000)}  {sanitize(order.mtype)} from {sender}, {path.stat().st_size} bytes", flush=True)
     return True
 
 
-def _write(order: _Order, directory: Path) -> Path:
-    stem = stem_of(order.params, order.mtype)
+def _write(order: ReceivedMessage, directory: Path) -> Path:
+    stem = file_stem(order.params, order.mtype)
     url = order.params.get("url")
     if isinstance(url, str) and url.strip():
-        with fetched(url.strip()) as source:
+        with local_copy(url.strip()) as source:
             return copy_into(directory, stem, source, url.strip())
     with new_file(directory, stem, ".json") as file:
         file.write(json.dumps({"mtype": order.mtype, "params": order.params}, indent=2).encode("ascii") + b"\n")
         return Path(file.name)
 
 
-def _answer(client: SAMPIntegratedClient, order: _Order, response: dict[str, Any]) -> None:
+def _answer(client: SAMPIntegratedClient, order: ReceivedMessage, response: dict[str, Any]) -> None:
     if order.msg_id is None:
         return
     try:
@@ -321,4 +321,4 @@ def _answer(client: SAMPIntegratedClient, order: _Order, response: dict[str, Any
     except SAMPHubError:
         raise
     except SAMPError as error:  # the sender waits no more
-        print(f"samp: the answer was not accepted: {clean(str(error))}", file=sys.stderr)
+        print(f"samp: the answer was not accepted: {sanitize(str(error))}", file=sys.stderr)

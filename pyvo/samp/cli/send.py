@@ -7,14 +7,24 @@ import argparse
 import warnings
 
 from ..errors import SAMPWarning
-from ..exchange.reports import Delivery, SendReport
+from ..exchange.reports import SendReport, SendResult
 from .arguments import add_recipient_arguments, mtype, seconds
-from .client_session import find, join
-from .output import CommandError, Status, Style, add_colour_option, add_json_option, clean, epilog, print_json, title
+from .client_session import connected_client, find_clients
+from .output import (
+    CommandError,
+    Status,
+    Style,
+    add_colour_option,
+    add_json_option,
+    client_label,
+    help_epilog,
+    print_json,
+    sanitize,
+)
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
-EPILOG = epilog(
+EPILOG = help_epilog(
     """\
   samp send catalogue.fits                 to every program that takes it
   samp send stars.csv --to topcat          converted to what TOPCAT reads
@@ -55,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Send the file."""
-    with join("samp send", "Sends a file", callable=True) as client, warnings.catch_warnings():
+    with connected_client("samp send", "Sends a file", callable=True) as client, warnings.catch_warnings():
         warnings.simplefilter("ignore", SAMPWarning)  # of what the report tells
-        to = find(client, options.to) if options.to else None
+        to = find_clients(client, options.to) if options.to else None
         hidden = options.json or options.no_progress
         try:
             report = client.send(
@@ -73,31 +83,31 @@ def run(options: argparse.Namespace) -> int:
 
 def _tell(report: SendReport, options: argparse.Namespace) -> Status:
     if not report.deliveries:
-        raise CommandError(Status.NOBODY, f"Nobody takes a {report.kind}.")
+        raise CommandError(Status.NO_RECIPIENT, f"Nobody takes a {report.kind}.")
     if options.json:
         print_json(_as_json(report))
     else:
         _print(report, Style(options.color))
     if not report.asked:  # none of those who were named takes it
-        return Status.NOBODY
+        return Status.NO_RECIPIENT
     if report.failed:
         return Status.FAILED
     return Status.TIMEOUT if report.waiting else Status.OK
 
 
 def _print(report: SendReport, style: Style) -> None:
-    print(f"{clean(report.kind).capitalize()} {clean(report.name)}")
+    print(f"{sanitize(report.kind).capitalize()} {sanitize(report.name)}")
     for delivery in report.deliveries:
         colour = "yellow" if delivery.is_open else "red" if delivery.failure else "green"
-        how = f", as {clean(delivery.mtype)}" if delivery.mtype else ""
-        print(f"    {style(title(delivery.id, delivery.name), 'bold')}: {style(clean(delivery.outcome), colour)}{how}")
+        how = f", as {sanitize(delivery.mtype)}" if delivery.mtype else ""
+        print(f"    {style(client_label(delivery.id, delivery.name), 'bold')}: {style(sanitize(delivery.outcome), colour)}{how}")
 
 
 def _as_json(report: SendReport) -> dict[str, object]:
     return {"kind": report.kind, "name": report.name, "recipients": [_entry(each) for each in report.deliveries]}
 
 
-def _entry(delivery: Delivery) -> dict[str, object]:
+def _entry(delivery: SendResult) -> dict[str, object]:
     return {
         "id": delivery.id,
         "name": delivery.name,

@@ -15,13 +15,13 @@ from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import matches, ok_response, warning_response
 from .arguments import pattern, positive_number
-from .client_session import METADATA, Directory, join, next_item
-from .output import Status, Style, add_colour_option, add_json_option, clean, epilog, print_json
+from .client_session import METADATA, NameCache, connected_client, get_interruptible
+from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "Heard", "add_arguments", "listen", "run"]
+__all__ = ["EPILOG", "ReceivedMessage", "add_arguments", "listen", "run"]
 
 EPILOG = (
-    epilog(
+    help_epilog(
         """\
   samp snoop             everything that is sent to everybody, until ^C
   samp snoop 'table.*'   messages about tables
@@ -40,7 +40,7 @@ _PING = "samp.app.ping"  # has a handler already, which would keep it unseen
 ANSWER = "samp snoop has shown this message, and does nothing else with it"
 
 
-class Heard(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message that has arrived."""
 
     time: dt.datetime
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Print messages until ^C."""
     arrived: SimpleQueue[Any] = SimpleQueue()
     try:
-        with join(
+        with connected_client(
             "samp snoop",
             "Shows messages to a person, and does nothing else with them",
             callable=True,
@@ -101,7 +101,7 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
     """
 
     def hear(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
-        arrived.put(Heard(dt.datetime.now().astimezone(), sender_id, msg_id, mtype, params, extra))
+        arrived.put(ReceivedMessage(dt.datetime.now().astimezone(), sender_id, msg_id, mtype, params, extra))
         if msg_id is not None:
             # A warning, so that nobody takes it for somebody who has loaded the table
             is_ping = mtype == _PING
@@ -115,38 +115,38 @@ def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]
 
 
 def _print_all(client: SAMPIntegratedClient, arrived: SimpleQueue[Any], options: argparse.Namespace) -> None:
-    directory = Directory(client)
+    directory = NameCache(client)
     style = Style(options.color)
     count = 0
     while options.count is None or count < options.count:
-        item = next_item(arrived)
+        item = get_interruptible(arrived)
         if item == "connected":
-            directory.forget()
+            directory.clear()
         elif item == "lost":
             if not options.reconnect:
                 raise SAMPHubError("The hub has gone.")
-            directory.forget()  # the first messages of the next hub may come before the news of it, from the same ids
+            directory.clear()  # the first messages of the next hub may come before the news of it, from the same ids
         else:
-            directory.note(item.mtype, item.params)
+            directory.update(item.mtype, item.params)
             is_own = item.mtype.startswith("samp.hub.event.") and item.params.get("id") == client.get_public_id()
             if matches(options.pattern, item.mtype) and not is_own:
                 count += 1
                 _show(item, directory, style, as_json=options.json)
 
 
-def _show(item: Heard, directory: Directory, style: Style, *, as_json: bool) -> None:
+def _show(item: ReceivedMessage, directory: NameCache, style: Style, *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(item, directory), one_line=True)
         return
     kind = style("call", "yellow") if item.msg_id is not None else "notification"
     clock = style(f"{item.time:%H:%M:%S}", "dim")
-    print(f"{clock} {style(clean(item.mtype), 'cyan')}  {kind} from {style(directory.title(item.sender_id), 'bold')}")
+    print(f"{clock} {style(sanitize(item.mtype), 'cyan')}  {kind} from {style(directory.client_label(item.sender_id), 'bold')}")
     for key, value in [*item.params.items(), *item.extra.items()]:
-        print(f"         {style(clean(key), 'dim')} = {clean(value, 2000)}")
+        print(f"         {style(sanitize(key), 'dim')} = {sanitize(value, 2000)}")
     print(end="", flush=True)
 
 
-def _as_json(item: Heard, directory: Directory) -> dict[str, Any]:
+def _as_json(item: ReceivedMessage, directory: NameCache) -> dict[str, Any]:
     return {
         "time": item.time.isoformat(timespec="milliseconds"),
         "kind": "notification" if item.msg_id is None else "call",

@@ -30,18 +30,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import SAMPProxyError
-from ..ordered_dispatcher import Dispatcher
+from ..ordered_dispatcher import OrderedDispatcher
 from ..protocol import check_message, check_response
-from ..transport.event_loop import Loop
-from ..transport.http11 import Request, Response
-from ..transport.server import Connection, XMLRPCServer
-from ..transport.urls import OwnNames, http_address
+from ..transport.event_loop import EventLoop
+from ..transport.http11 import HTTPRequest, Response
+from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.urls import AllowedHosts, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
 
 if TYPE_CHECKING:
     from .samp_client import SAMPClient
 
-__all__ = ["CallbackServer", "Inbox", "give_way", "own_address", "turn"]
+__all__ = ["CallbackServer", "MessageQueue", "handler_slot", "local_address", "release_slot"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _local = threading.local()
 
 
 @contextmanager
-def turn(done: Callable[[], object]) -> Iterator[None]:
+def handler_slot(done: Callable[[], object]) -> Iterator[None]:
     """
     Run a handler, in the thread that runs it.
 
@@ -63,11 +63,11 @@ def turn(done: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        give_way()
+        release_slot()
         _local.done = outer
 
 
-def give_way() -> None:
+def release_slot() -> None:
     """Let the next message be handled beside this one. Does nothing outside of a handler, or the second time."""
     done = getattr(_local, "done", None)
     if done is not None:
@@ -86,7 +86,7 @@ _CHECKS: dict[str, Callable[[object], dict[str, Any]]] = {
 }
 
 
-class _Arrival(NamedTuple):
+class _QueuedCall(NamedTuple):
     """The method of the client that takes it, and what it is called with."""
 
     method: str
@@ -94,7 +94,7 @@ class _Arrival(NamedTuple):
     size: int
 
 
-class Inbox:
+class MessageQueue:
     """
     The queue of what a client has received.
 
@@ -106,12 +106,12 @@ class Inbox:
         Whose ``receive_*`` methods are called. It is referred to weakly.
     """
 
-    def __init__(self, loop: Loop, client: SAMPClient) -> None:
+    def __init__(self, loop: EventLoop, client: SAMPClient) -> None:
         self.client = weakref.ref(client)
         self._loop = loop
         self._waiting = 0  # bytes
         self._lock = threading.Lock()
-        self._dispatcher: Dispatcher[_Arrival] = Dispatcher(self._start, loop.call_later)
+        self._dispatcher: OrderedDispatcher[_QueuedCall] = OrderedDispatcher(self._start, loop.call_later)
 
     def put(self, method: str, *params: Any, size: int) -> None:
         """
@@ -134,7 +134,7 @@ class Inbox:
             Too much waits to be handled; the hub tells the sender (R23).
         """
         *others, body = params
-        arrival = _Arrival(method, (*others, _CHECKS[method](body)), size)
+        arrival = _QueuedCall(method, (*others, _CHECKS[method](body)), size)
         client = self.client()
         if client is None:
             return
@@ -149,13 +149,13 @@ class Inbox:
         """Drop what has not been begun."""
         self._dispatcher.close()
 
-    def _start(self, arrival: _Arrival, done: Callable[[], None]) -> None:
+    def _start(self, arrival: _QueuedCall, done: Callable[[], None]) -> None:
         with self._lock:
             self._waiting -= arrival.size
         self._loop.run_in_worker(self._run, arrival, done)
 
-    def _run(self, arrival: _Arrival, done: Callable[[], None]) -> None:
-        with turn(done):
+    def _run(self, arrival: _QueuedCall, done: Callable[[], None]) -> None:
+        with handler_slot(done):
             client = self.client()
             if client is None:
                 return
@@ -165,7 +165,7 @@ class Inbox:
                 log.exception("%s failed", arrival.method)
 
 
-class CallbackHub(Protocol):
+class CallbackHubProxy(Protocol):
     """What has to be known of a hub."""
 
     @property
@@ -173,7 +173,7 @@ class CallbackHub(Protocol):
         """Where it is."""
 
 
-class Keeper(Protocol):
+class MessageOwner(Protocol):
     """Whoever knows the client's private key at the moment."""
 
     def get_private_key(self) -> str | None:
@@ -183,7 +183,7 @@ class Keeper(Protocol):
 class _CallbackHandler(XMLRPCHandler):
     """The operations that a hub calls, and who may call them."""
 
-    def __init__(self, inbox: Inbox, names: OwnNames) -> None:
+    def __init__(self, inbox: MessageQueue, names: AllowedHosts) -> None:
         super().__init__(
             {
                 "samp.client.receiveNotification": self.receive_notification,
@@ -194,35 +194,35 @@ class _CallbackHandler(XMLRPCHandler):
         self._inbox = inbox
         self._names = names
 
-    def check(self, request: Request, connection: Connection) -> Response | None:
+    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
         headers = request.headers
         if "origin" in headers:
-            return self.plain(403, "Web pages are not answered here", request)
+            return self.text_response(403, "Web pages are not answered here", request)
         host = headers.get("host")
         if host is not None and host not in self._names:
-            return self.plain(403, "This server goes by another name", request)
+            return self.text_response(403, "This server goes by another name", request)
         return None
 
     def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
-        self._take("receive_notification", private_key, sender_id, message)
+        self._enqueue("receive_notification", private_key, sender_id, message)
         return ""
 
     def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: dict[str, Any]) -> str:
-        self._take("receive_call", private_key, sender_id, msg_id, message)
+        self._enqueue("receive_call", private_key, sender_id, msg_id, message)
         return ""
 
     def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: dict[str, Any]) -> str:
-        self._take("receive_response", private_key, responder_id, msg_tag, response)
+        self._enqueue("receive_response", private_key, responder_id, msg_tag, response)
         return ""
 
-    def _take(self, method: str, private_key: str, *params: Any) -> None:
+    def _enqueue(self, method: str, private_key: str, *params: Any) -> None:
         self._check_key(private_key)
-        assert self.current is not None
-        self._inbox.put(method, private_key, *params, size=len(self.current.request.body))
+        assert self.current_call is not None
+        self._inbox.put(method, private_key, *params, size=len(self.current_call.request.body))
 
     def _check_key(self, private_key: str) -> None:
-        keeper: Keeper | None = self._inbox.client()
+        keeper: MessageOwner | None = self._inbox.client()
         own = keeper.get_private_key() if keeper is not None else None
         if own is None or not hmac.compare_digest(own.encode(), private_key.encode()):
             raise SAMPProxyError(1, "This is not the private key of the client")
@@ -244,21 +244,21 @@ class CallbackServer:
         The hub, which is told where to call.
     """
 
-    def __init__(self, loop: Loop, inbox: Inbox, address: tuple[str, int], hub: CallbackHub) -> None:
+    def __init__(self, loop: EventLoop, inbox: MessageQueue, address: tuple[str, int], hub: CallbackHubProxy) -> None:
         self._address = address[0]
-        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, OwnNames(address[0])))
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, AllowedHosts(address[0])))
         self._loop = loop
         self._hub = hub
         self._server.start()
 
-    def announcement(self, private_key: str) -> tuple[str, dict[str, str]]:
+    def declaration(self, private_key: str) -> tuple[str, dict[str, str]]:
         """Tell where the hub is to call (R31)."""
-        address = own_address(self._address, self._hub.url)
+        address = local_address(self._address, self._hub.url)
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{self._server.port}/"
         return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
 
-    def begin(self, private_key: str) -> None:
+    def start(self, private_key: str) -> None:
         """Do nothing: the server is there."""
 
     def stop(self) -> None:
@@ -266,7 +266,7 @@ class CallbackServer:
         self._loop.call_soon(self._server.stop)
 
 
-def own_address(address: str, hub_url: str) -> str:
+def local_address(address: str, hub_url: str) -> str:
     """
     Tell at which address a client's servers can be reached by those on the hub's machine.
 
@@ -277,12 +277,12 @@ def own_address(address: str, hub_url: str) -> str:
     hub_url : str
         Where the hub is.
     """
-    return _way_to(hub_url) if address in {"", "0.0.0.0", "::"} else address
+    return _route_address(hub_url) if address in {"", "0.0.0.0", "::"} else address
 
 
-def _way_to(url: str) -> str:
+def _route_address(url: str) -> str:
     """The address of this machine that the hub sees. Nothing is sent: a datagram socket only picks its route."""
-    host, port, _ = http_address(url)
+    host, port, _ = split_http_url(url)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((host, port))
         return str(sock.getsockname()[0])

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, ref
 
 from ..errors import SAMPError
-from ..process_events import forget_in_child
-from ..transport.xmlrpc_reader import read_answer
+from ..process_events import register_after_fork
+from ..transport.xmlrpc_reader import read_response
 
 if TYPE_CHECKING:
-    from ..transport.event_loop import Loop
-    from ..transport.http11 import Answer
-    from .hub_connection import HubLink, Request
-    from .hub_monitor import HubWatch
+    from ..transport.event_loop import EventLoop
+    from ..transport.http11 import HTTPResponse
+    from .hub_connection import HubConnection, Request
+    from .hub_monitor import HubMonitor
 
-__all__ = ["Receiver", "Remains", "registered_key", "weakly"]
+__all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "weak_method"]
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +37,37 @@ EXIT_TIME = 2.0
 UNREGISTER_TIME = 2.0
 
 
-class Receiver(Protocol):
+class CallbackReceiver(Protocol):
     """How a client receives: a server that is called, or a thread that asks."""
 
-    def announcement(self, private_key: str) -> Request:
+    def declaration(self, private_key: str) -> Request:
         """What the hub is to be told, so that it can reach the client."""
 
-    def begin(self, private_key: str) -> None:
+    def start(self, private_key: str) -> None:
         """Receive; called when the hub has been told."""
 
     def stop(self) -> None:
         """Receive no more; returns at once."""
 
 
-class Remains:
+class ClientCleanup:
     """What is left to do for a client that leaves."""
 
     def __init__(self) -> None:
         #: The client's connection; None until it is given one.
-        self.hub: HubLink | None = None
+        self.hub: HubConnection | None = None
         self.private_key: str | None = None
-        self.loop: Loop | None = None
-        self.receiver: Receiver | None = None
-        self.watch: HubWatch | None = None
-        _all.add(self)
-        forget_in_child(self)
+        self.loop: EventLoop | None = None
+        self.receiver: CallbackReceiver | None = None
+        self.watch: HubMonitor | None = None
+        _live.add(self)
+        register_after_fork(self)
 
     def unregister(self, timeout: float = UNREGISTER_TIME) -> None:
         """Take leave of the hub; never fails, for whom should it tell."""
         key, self.private_key = self.private_key, None
         if key is not None and self.hub is not None:
-            self.hub.take_leave(key, timeout)
+            self.hub.unregister_quietly(key, timeout)
 
     def stop(self, timeout: float) -> None:
         """Close the client's server and end its threads."""
@@ -83,41 +83,41 @@ class Remains:
         if loop is not None:
             loop.stop(timeout)
 
-    def leave(self, timeout: float = UNREGISTER_TIME) -> None:
+    def close(self, timeout: float = UNREGISTER_TIME) -> None:
         """Do all of it."""
         self.unregister(timeout)
         if self.hub is not None:
             self.hub.disconnect()
         self.stop(timeout)
 
-    def leave_aside(self) -> None:
+    def close_in_thread(self) -> None:
         """Do all of it in another thread. A client may be collected anywhere, where its hub must not be waited for."""
         if self.private_key is not None or self.loop is not None:
-            threading.Thread(target=self.leave, name="samp-farewell", daemon=True).start()
+            threading.Thread(target=self.close, name="samp-farewell", daemon=True).start()
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget it, in the child of a fork: the parent still is registered."""
         self.private_key = None
         self.receiver = None
         self.watch = None
         loop, self.loop = self.loop, None
         if loop is not None:
-            loop.abandon()
+            loop.after_fork_in_child()
 
 
-_all: WeakSet[Remains] = WeakSet()
+_live: WeakSet[ClientCleanup] = WeakSet()
 
 
 @atexit.register
-def _leave_at_exit() -> None:
+def _close_at_exit() -> None:
     deadline = time.monotonic() + EXIT_TIME
-    for remains in list(_all):
+    for remains in list(_live):
         left = deadline - time.monotonic()
         if left > 0:
-            remains.leave(min(left, UNREGISTER_TIME))
+            remains.close(min(left, UNREGISTER_TIME))
 
 
-def registered_key(seen: Sequence[Answer]) -> str | None:
+def key_from_response(seen: Sequence[HTTPResponse]) -> str | None:
     """
     Find the key of a client that was registered, but interrupted before it took note of that.
 
@@ -132,7 +132,7 @@ def registered_key(seen: Sequence[Answer]) -> str | None:
         The private key.
     """
     try:
-        registration = read_answer(seen[0].body) if seen else None
+        registration = read_response(seen[0].body) if seen else None
     except SAMPError as error:
         log.debug("There was no registration: %s", error)
         return None
@@ -140,7 +140,7 @@ def registered_key(seen: Sequence[Answer]) -> str | None:
     return key if isinstance(key, str) else None
 
 
-class _Weakly:
+class _WeakMethod:
     """A bound method that does not keep its object alive; the standard library's takes ten times as long to make."""
 
     __slots__ = ("_function", "_reference")
@@ -154,7 +154,7 @@ class _Weakly:
         return self._function(alive, *args) if alive is not None else None
 
 
-def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
     """
     Refer to a bound method without keeping its object alive.
 
@@ -168,4 +168,4 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     callable
         Calls it as long as its object lives, and does nothing afterwards.
     """
-    return _Weakly(method)
+    return _WeakMethod(method)

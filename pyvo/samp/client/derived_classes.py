@@ -33,10 +33,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ..protocol import ok_response
-from .handlers import Binding, Handlers
+from .handlers import Binding, HandlerTable
 
 if TYPE_CHECKING:
-    from .cleanup import Remains
+    from .cleanup import ClientCleanup
     from .hub_connection import Request
 
 __all__ = ["DerivedClient", "OwnLoop", "Prepared", "replaces"]
@@ -108,8 +108,8 @@ class DerivedClient(Prepared, ABC):
     """The attributes and methods of `SAMPClient` that are there for derived classes."""
 
     _callable: bool
-    _handlers: Handlers
-    _remains: Remains
+    _handlers: HandlerTable
+    _remains: ClientCleanup
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -210,7 +210,7 @@ class DerivedClient(Prepared, ABC):
         """Tell the hub where the client is called (R31), if it is running, registered and callable."""
         receiver, key = self._remains.receiver, self._remains.private_key
         if receiver is not None and key is not None:
-            self.hub.ask_in_a_row(receiver.announcement(key))
+            self.hub.call_pipelined(receiver.declaration(key))
 
     # A loop to replace
 

@@ -13,14 +13,22 @@ from ..errors import SAMPClientError
 from ..protocol import SAMPValue, best_match, check_pattern, encode, subtypes
 from .received_calls import ReceivedCall
 
-__all__ = ["Arrival", "Binding", "Handlers", "Tap", "direct", "error_text", "is_coroutine_function",
-           "refuse_coroutine_function"]
+__all__ = [
+    "Binding",
+    "HandlerTable",
+    "MessageFilter",
+    "ReceivedMessage",
+    "error_text",
+    "internal_handler",
+    "is_coroutine_function",
+    "refuse_coroutine_function",
+]
 
 Handler = Callable[..., Any]
 Map = dict[str, Any]
 
 
-class Arrival(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message that has arrived, and for which registration; ``call`` is None for a notification."""
 
     private_key: str
@@ -32,10 +40,10 @@ class Arrival(NamedTuple):
 
 #: Looks at what arrives before any binding. It tells whether it has taken the message, which then goes no further, and
 #: with what response a call is answered; None leaves the message to the bindings.
-Tap = Callable[[Arrival], "Map | None"]
+MessageFilter = Callable[[ReceivedMessage], "Map | None"]
 
 
-def direct(function: Handler) -> Handler:
+def internal_handler(function: Handler) -> Handler:
     """Mark a handler as the package's own: it runs in the client's thread, never in the program's event loop."""
     function.__dict__["samp_direct"] = True
     return function
@@ -45,13 +53,13 @@ class Binding(NamedTuple):
     """A handler of messages, what it takes, and the annotations of its subscription."""
 
     function: Handler
-    takes_id: bool
+    accepts_msg_id: bool
     annotations: Map
 
     @property
-    def is_direct(self) -> bool:
+    def is_internal(self) -> bool:
         """Whether it was marked by `direct`."""
-        return is_direct(self.function)
+        return is_internal(self.function)
 
     @classmethod
     def of(cls, function: Handler, annotations: Mapping[str, Any] | None) -> Binding:
@@ -95,7 +103,7 @@ class Binding(NamedTuple):
         extra = dict(message)
         mtype = extra.pop("samp.mtype")
         params = extra.pop("samp.params")
-        if self.takes_id:
+        if self.accepts_msg_id:
             return self.function(private_key, sender_id, msg_id, mtype, params, extra)
         return self.function(private_key, sender_id, mtype, params, extra)
 
@@ -124,7 +132,7 @@ def refuse_coroutine_function(function: object, *, is_one: bool = False) -> None
         raise SAMPClientError(f"{title} is a coroutine function: AsyncSAMPClient.on takes such handlers")
 
 
-class Handlers:
+class HandlerTable:
     """
     Which function handles what.
 
@@ -138,9 +146,9 @@ class Handlers:
         self.calls: dict[str, Binding] = {}
         self.responses: dict[str, Handler] = {}
         #: The package's own, in the order in which they look; by whatever object stands for them.
-        self.taps: dict[object, tuple[frozenset[str], Tap]] = {}
+        self.taps: dict[object, tuple[frozenset[str], MessageFilter]] = {}
 
-    def add_tap(self, key: object, patterns: Iterable[str], tap: Tap) -> None:
+    def add_filter(self, key: object, patterns: Iterable[str], tap: MessageFilter) -> None:
         """Have a function look at messages of some MTypes or wildcards before the bindings do."""
         checked = frozenset(patterns)
         for pattern in checked:
@@ -148,12 +156,12 @@ class Handlers:
         with self._lock:
             self.taps = {**self.taps, key: (checked, tap)}
 
-    def remove_tap(self, key: object) -> None:
+    def remove_filter(self, key: object) -> None:
         """Undo `add_tap`; nothing happens if that is done already."""
         with self._lock:
             self.taps = {other: tap for other, tap in self.taps.items() if other is not key}
 
-    def taps_for(self, mtype: str) -> list[Tap]:
+    def filters_for(self, mtype: str) -> list[MessageFilter]:
         """The functions that look at messages of an MType, the latest first."""
         wanted = set(subtypes(mtype))
         return [tap for patterns, tap in reversed(self.taps.values()) if patterns & wanted]
@@ -203,7 +211,7 @@ class Handlers:
         """The most specific binding for a call."""
         return best_match(self.calls, mtype)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget who was just binding something, in the child of a fork."""
         self._lock = threading.Lock()
 
@@ -216,7 +224,7 @@ class Handlers:
         return wanted
 
 
-def is_direct(function: Handler) -> bool:
+def is_internal(function: Handler) -> bool:
     """Whether a handler was marked by `direct`."""
     return bool(getattr(function, "samp_direct", False))
 
@@ -228,7 +236,7 @@ def _without(table: dict[str, Any], key: str, what: str) -> dict[str, Any]:
 
 
 #: Exceptions whose texts say nothing without their names: "'url'", "3".
-_TERSE = (KeyError, SystemExit, StopIteration, AssertionError)
+_UNINFORMATIVE = (KeyError, SystemExit, StopIteration, AssertionError)
 
 
 def error_text(error: BaseException) -> str:
@@ -246,14 +254,14 @@ def error_text(error: BaseException) -> str:
         Its message without the traceback, in characters that every hub takes (R2).
     """
     text = str(error)
-    if not text or isinstance(error, _TERSE):
+    if not text or isinstance(error, _UNINFORMATIVE):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     return "".join(
         c if " " <= c <= "~" or c in "\n\t" else " " if c == "\r" else c.encode("unicode_escape").decode() for c in text
     )
 
 
-def as_result(value: object) -> dict[str, SAMPValue]:
+def to_result(value: object) -> dict[str, SAMPValue]:
     """What a handler returned, as the ``samp.result`` of a response: nothing is an empty map."""
     result = encode(value if value is not None else {}, "samp.result")
     if not isinstance(result, dict):

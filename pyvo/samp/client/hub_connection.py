@@ -21,19 +21,19 @@ from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError, SAMPTypeError
-from ..lockfile import WHAT_TO_DO, lockfile_source, read_lockfile, shown
-from ..process_events import FORKED, forget_in_child
+from ..lockfile import HINT_START_HUB, display_path, lockfile_source, read_lockfile
+from ..process_events import FORKED_MESSAGE, register_after_fork
 from ..protocol import SAMPValue, check_message, check_response, encode
-from ..transport.xmlrpc_client import LateError, XMLRPCClient
-from ..transport.xmlrpc_writer import Raw, write_value
+from ..transport.xmlrpc_client import ResponseTimeoutError, XMLRPCClient
+from ..transport.xmlrpc_writer import PreEncoded, write_value
 from .derived_classes import Prepared
 from .received_calls import ReceivedCalls
 
 if TYPE_CHECKING:
     from ..hub import SAMPHubServer
-    from ..transport.http11 import Answer
+    from ..transport.http11 import HTTPResponse
 
-__all__ = ["HubLink", "LOOK_EVERY", "MARGIN", "NOT_CONNECTED", "RemoteMethod", "Request", "encoded"]
+__all__ = ["HUB_GRACE", "NOT_CONNECTED", "PING_INTERVAL", "HubConnection", "Request", "_RemoteMethod", "encode_params"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _CHECKS = {"message": check_message, "response": check_response}
 
 
-class RemoteMethod:
+class _RemoteMethod:
     """
     A method of an XML-RPC server, or the beginning of the name of one: ``RemoteMethod(client, "samp").hub.ping()``.
 
@@ -58,19 +58,19 @@ class RemoteMethod:
         self.client = client
         self.name = name
 
-    def __getattr__(self, name: str) -> RemoteMethod:
+    def __getattr__(self, name: str) -> _RemoteMethod:
         if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
             raise AttributeError(name)
-        method = RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
+        method = _RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
         setattr(self, name, method)  # next time it is found without coming here
         return method
 
-    def __call__(self, *params: SAMPValue | Raw, **waiting: Any) -> SAMPValue:
+    def __call__(self, *params: SAMPValue | PreEncoded, **waiting: Any) -> SAMPValue:
         """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
         return self.client.call(self.name, *params, **waiting)
 
 
-def encoded(params: Mapping[str, Any]) -> list[SAMPValue | Raw]:
+def encode_params(params: Mapping[str, Any]) -> list[SAMPValue | PreEncoded]:
     """
     Write the parameters of an operation as SAMP values (R4).
 
@@ -94,8 +94,8 @@ def encoded(params: Mapping[str, Any]) -> list[SAMPValue | Raw]:
     ]  # fmt: skip
 
 
-def _encoded(name: str, value: Any) -> SAMPValue | Raw:
-    if isinstance(value, Raw):
+def _encoded(name: str, value: Any) -> SAMPValue | PreEncoded:
+    if isinstance(value, PreEncoded):
         return value
     if not isinstance(value, Mapping):
         if name in _CHECKS:
@@ -106,13 +106,13 @@ def _encoded(name: str, value: Any) -> SAMPValue | Raw:
 
 
 #: Seconds that an operation may take which has nothing to wait for.
-ANSWER_TIME = 10.0
+RESPONSE_TIMEOUT = 10.0
 #: Seconds in which a hub answers a ping if it is alive.
-PING_TIME = 3.0
+PING_TIMEOUT = 3.0
 #: Seconds by which the hub may end a wait later than it was asked to.
-MARGIN = 10.0
+HUB_GRACE = 10.0
 #: Each so many seconds during a long wait the hub is asked whether it is still alive.
-LOOK_EVERY = 20.0
+PING_INTERVAL = 20.0
 
 #: An operation and its parameters.
 Request = tuple[str, dict[str, Any]]
@@ -121,11 +121,11 @@ NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
 
-class _HubHangsError(SAMPTransportError):
+class _HubUnresponsiveError(SAMPTransportError):
     """The hub did not answer a look: there is no need for another one."""
 
 
-class HubLink(Prepared):
+class HubConnection(Prepared):
     """What `SAMPHubProxy` is besides the operations of the hub."""
 
     def __init__(self) -> None:
@@ -143,9 +143,9 @@ class HubLink(Prepared):
         self.on_lost: Callable[[str], object] | None = None
         self._connected = False
         self._trouble = NOT_CONNECTED
-        self._doubt = ""  # what is to be said if the hub does not even answer once
+        self._unverified_reason = ""  # what is to be said if the hub does not even answer once
         self._client: XMLRPCClient | None = None
-        forget_in_child(self)
+        register_after_fork(self)
 
     # Connecting
 
@@ -160,12 +160,12 @@ class HubLink(Prepared):
         return self.proxy.samp.hub
 
     @property
-    def trouble(self) -> str:
+    def disconnect_reason(self) -> str:
         """Why there is no connection; empty while there is one."""
         return self._trouble
 
     @property
-    def is_lost(self) -> bool:
+    def was_lost(self) -> bool:
         """Whether there was a connection that ended without the program's doing."""
         return bool(self._trouble) and self._trouble != NOT_CONNECTED
 
@@ -198,10 +198,10 @@ class HubLink(Prepared):
         SAMPHubError
             No hub is running.
         """
-        self.prepare(hub, hub_params, pool_size)
-        self._prove()
+        self.connect_unverified(hub, hub_params, pool_size)
+        self._verify()
 
-    def prepare(
+    def connect_unverified(
         self,
         hub: SAMPHubServer | None = None,
         hub_params: Mapping[str, str] | None = None,
@@ -225,7 +225,7 @@ class HubLink(Prepared):
         else:
             source = lockfile_source()
             params = read_lockfile(source)
-            doubt = f"No SAMP hub is running (the one that {shown(source)} names does not answer). {WHAT_TO_DO}"
+            doubt = f"No SAMP hub is running (the one that {display_path(source)} names does not answer). {HINT_START_HUB}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
             raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
@@ -235,19 +235,19 @@ class HubLink(Prepared):
     def _open(self, url: str, pool_size: int, doubt: str = "") -> None:
         self.disconnect()
         try:
-            client = XMLRPCClient(url, timeout=ANSWER_TIME, keep=pool_size)
+            client = XMLRPCClient(url, timeout=RESPONSE_TIMEOUT, keep=pool_size)
         except SAMPTransportError as error:
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
         self._trouble = ""
-        self._doubt = doubt or f"No SAMP hub answers at {url}."
-        self.proxy = RemoteMethod(client)
+        self._unverified_reason = doubt or f"No SAMP hub answers at {url}."
+        self.proxy = _RemoteMethod(client)
         self._connected = True
 
-    def _prove(self) -> None:
+    def _verify(self) -> None:
         """See whether the hub is there."""
         try:
-            self._ask("ping")
+            self._call("ping")
         except BaseException:
             self.disconnect()
             raise
@@ -259,7 +259,7 @@ class HubLink(Prepared):
     def _close(self, trouble: str) -> None:
         self._connected = False
         self._trouble = trouble
-        self._doubt = ""
+        self._unverified_reason = ""
         client, self._client = self._client, None
         self.lockfile = {}
         if client is not None:
@@ -267,7 +267,7 @@ class HubLink(Prepared):
         elif callable(getattr(type(self.proxy), "shutdown", None)):  # a derived class brought a `ServerProxyPool`
             self.proxy.shutdown()
 
-    def take_leave(self, private_key: str, timeout: float) -> None:
+    def unregister_quietly(self, private_key: str, timeout: float) -> None:
         """
         Unregister a client in a hurry. Never fails: a hub that does not listen any more need not be told.
 
@@ -280,11 +280,11 @@ class HubLink(Prepared):
         timeout : float
             Seconds that the hub has.
         """
-        if self.proxy is None or self.is_lost:
+        if self.proxy is None or self.was_lost:
             return
         try:
             unregister = self._samp_hub.unregister
-            if not isinstance(unregister, RemoteMethod):
+            if not isinstance(unregister, _RemoteMethod):
                 unregister(private_key)
             elif self._connected:
                 unregister(private_key, timeout=timeout)
@@ -294,7 +294,7 @@ class HubLink(Prepared):
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
             log.debug("The hub did not take notice of an unregister: %s", error)
 
-    def lose(self, reason: str) -> None:
+    def mark_lost(self, reason: str) -> None:
         """
         Give the connection up because the hub is gone.
 
@@ -308,28 +308,28 @@ class HubLink(Prepared):
             if self.on_lost is not None:
                 self.on_lost(reason)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget the connection, in the child of a fork: it is the parent's."""
         self.received_calls = ReceivedCalls()
         client, self._client = self._client, None
         if client is not None:
-            client.abandon()
+            client.after_fork_in_child()
         if client is not None or self._connected:
             self.proxy = None
             self._connected = False
-            self._trouble = FORKED
+            self._trouble = FORKED_MESSAGE
             self.lockfile = {}
 
     # Asking
 
-    def _ask(
+    def _call(
         self,
         operation: str,
         /,
         *,
-        timeout: float = ANSWER_TIME,
+        timeout: float = RESPONSE_TIMEOUT,
         meanwhile: Callable[[], object] | None = None,
-        seen: list[Answer] | None = None,
+        seen: list[HTTPResponse] | None = None,
         **params: Any,
     ) -> Any:
         """
@@ -353,22 +353,22 @@ class HubLink(Prepared):
         str, list or dict
             What the hub answered.
         """
-        values = encoded(params)
+        values = encode_params(params)
         if self.proxy is None:
             raise SAMPHubError(self._trouble)
         method = getattr(self._samp_hub, operation)
-        if not isinstance(method, RemoteMethod):  # a subclass brought a proxy of its own
-            return self._carry_out(method, *values)
-        if self._doubt:
-            timeout = PING_TIME
+        if not isinstance(method, _RemoteMethod):  # a subclass brought a proxy of its own
+            return self._invoke(method, *values)
+        if self._unverified_reason:
+            timeout = PING_TIMEOUT
         # The last look ends with the wait
-        look_every = min(LOOK_EVERY, timeout - PING_TIME) if timeout > 0 else LOOK_EVERY
-        look = self._look_meanwhile if look_every > 0 else None
-        return self._carry_out(
+        look_every = min(PING_INTERVAL, timeout - PING_TIMEOUT) if timeout > 0 else PING_INTERVAL
+        look = self._ping_while_waiting if look_every > 0 else None
+        return self._invoke(
             method, *values, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen
         )
 
-    def written(self, value: Mapping[str, Any]) -> SAMPValue | Raw:
+    def pre_encode(self, value: Mapping[str, Any]) -> SAMPValue | PreEncoded:
         """
         Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place.
 
@@ -377,10 +377,10 @@ class HubLink(Prepared):
         value : mapping
             What an operation of the hub takes.
         """
-        goes_as_written = self.proxy is not None and isinstance(self._samp_hub, RemoteMethod)
-        return Raw(write_value(encode(value))) if goes_as_written else encode(value)
+        goes_as_written = self.proxy is not None and isinstance(self._samp_hub, _RemoteMethod)
+        return PreEncoded(write_value(encode(value))) if goes_as_written else encode(value)
 
-    def ask_in_a_row(self, *requests: Request, meanwhile: Callable[[], object] | None = None) -> None:
+    def call_pipelined(self, *requests: Request, meanwhile: Callable[[], object] | None = None) -> None:
         """
         Call several operations at once; their answers are of no interest.
 
@@ -392,79 +392,79 @@ class HubLink(Prepared):
             Called while the hub is at work or before, perhaps twice.
         """
         hub = self._samp_hub if self.proxy is not None else None
-        if not isinstance(hub, RemoteMethod):
+        if not isinstance(hub, _RemoteMethod):
             if meanwhile is not None:
                 meanwhile()
             for operation, params in requests:
-                self._ask(operation, **params)
+                self._call(operation, **params)
             return
-        calls = [(getattr(hub, operation).name, encoded(params)) for operation, params in requests]
-        self._carry_out(hub.client.call_in_a_row, calls, meanwhile)
+        calls = [(getattr(hub, operation).name, encode_params(params)) for operation, params in requests]
+        self._invoke(hub.client.call_pipelined, calls, meanwhile)
 
-    def _carry_out(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _invoke(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Make a call, and turn what may go wrong below into what programs expect."""
         proxy = self.proxy
         try:
             answer = call(*args, **options)
-            self._doubt = ""
+            self._unverified_reason = ""
             return answer
         except SAMPProxyError:
-            if self._doubt:
-                self._check_that_it_is_a_hub()
+            if self._unverified_reason:
+                self._verify_is_hub()
             raise
         except Fault as fault:
             raise SAMPProxyError(fault.faultCode, fault.faultString) from None
         except (SAMPTransportError, OSError, HTTPException, XMLRPCError) as error:
             raise self._diagnose(error, proxy) from error
 
-    def _ask_for(self, kind: type, operation: str, /, **params: Any) -> Any:
+    def _call_typed(self, kind: type, operation: str, /, **params: Any) -> Any:
         """Like `_ask`, for an operation whose answer is used: it must be of the right kind."""
-        answer = self._ask(operation, **params)
+        answer = self._call(operation, **params)
         if not isinstance(answer, kind):
             raise SAMPHubError(f"The hub answered {operation} with a {type(answer).__name__}, not a {kind.__name__}.")
         return answer
 
-    def _look(self) -> None:
+    def _ping(self) -> None:
         """See whether the hub is alive, on another connection than the one that waits."""
         ping = self._samp_hub.ping
-        if isinstance(ping, RemoteMethod):
-            ping(timeout=PING_TIME)
+        if isinstance(ping, _RemoteMethod):
+            ping(timeout=PING_TIMEOUT)
         else:
             ping()
 
-    def _look_meanwhile(self) -> None:
+    def _ping_while_waiting(self) -> None:
         """End a wait for a hub that does not answer a look either."""
         try:
-            self._look()
+            self._ping()
         except SAMPProxyError as fault:
             log.debug("A hub that does not know pings is alive: %s", fault)
         except SAMPTransportError as error:
-            raise _HubHangsError(str(error), sent=True, refused=error.refused) from error
+            raise _HubUnresponsiveError(str(error), sent=True, refused=error.refused) from error
 
-    def _check_that_it_is_a_hub(self) -> None:
+    def _verify_is_hub(self) -> None:
         """Tell a hub that refused the very first operation from another server that has come to use its port."""
-        doubt = self._doubt
+        doubt = self._unverified_reason
         try:
-            self._look()
+            self._ping()
         except SAMPError as error:
             self.disconnect()
             raise SAMPHubError(doubt) from error
-        self._doubt = ""
+        self._unverified_reason = ""
 
     def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
         """Find out whether the hub is gone or one exchange went wrong, and say so."""
-        if self._trouble and isinstance(proxy, RemoteMethod):  # another thread has found out, or has disconnected
+        if self._trouble and isinstance(proxy, _RemoteMethod):  # another thread has found out, or has disconnected
             return SAMPHubError(self._trouble)
         # There is another connection by now, with which nothing is wrong; or the hub is known to be alive
-        if self.proxy is not proxy or isinstance(error, LateError):
+        if self.proxy is not proxy or isinstance(error, ResponseTimeoutError):
             return SAMPHubError(f"{error}.")
-        if self._doubt and isinstance(proxy, RemoteMethod):
-            reason = f"{self._doubt} ({error})" if not getattr(error, "refused", False) else self._doubt
+        if self._unverified_reason and isinstance(proxy, _RemoteMethod):
+            reason = f"{self._unverified_reason} ({error})" if not getattr(error, "refused", False) else self._unverified_reason
             self.disconnect()
             return SAMPHubError(reason)
-        if self._connected and not (getattr(error, "refused", False) or isinstance(error, _HubHangsError)):
+        if self._connected and not (getattr(error, "refused", False) or isinstance(error, _HubUnresponsiveError)):
             try:
-                self._look()
+                self._ping()
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
             except Exception as second:  # whatever it is, the hub has not answered a second time
@@ -472,5 +472,5 @@ class HubLink(Prepared):
             else:
                 return SAMPHubError(f"{error}.")
         reason = f"{error}. {CONNECT_AGAIN}" if self._connected else f"{error}."
-        self.lose(reason)
+        self.mark_lost(reason)
         return SAMPHubError(reason)

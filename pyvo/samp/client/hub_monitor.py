@@ -14,21 +14,21 @@ import time
 from collections.abc import Callable
 
 from ..errors import SAMPError, SAMPTransportError
-from ..transport.async_xmlrpc_client import Outgoing
-from ..transport.event_loop import Loop, Timer
+from ..transport.async_xmlrpc_client import AsyncXMLRPCClient
+from ..transport.event_loop import EventLoop, Timer
 
-__all__ = ["HubWatch"]
+__all__ = ["HubMonitor"]
 
 #: Seconds after connecting in which the hub has just been spoken to.
-FIRST_LOOK = 1.0
+FIRST_PING = 1.0
 #: Seconds between two questions to a hub that keeps no connection.
-LOOK_EVERY = 10.0
+PING_INTERVAL = 10.0
 #: Seconds after which a question that was not answered is asked once more.
-ASK_AGAIN = 2.0
+RETRY_DELAY = 2.0
 ANSWER_TIME = 10.0
 
 
-class HubWatch:
+class HubMonitor:
     """
     Watches one hub.
 
@@ -45,13 +45,13 @@ class HubWatch:
     """
 
     def __init__(
-        self, loop: Loop, url: str, question: Callable[[], bytes | None], on_gone: Callable[[str], object]
+        self, loop: EventLoop, url: str, question: Callable[[], bytes | None], on_gone: Callable[[str], object]
     ) -> None:
         self._loop = loop
         self._question = question
         self._on_gone = on_gone
-        self._line = Outgoing(loop, url, "The hub", self._on_closed)
-        self._timer: Timer | None = loop.call_later(FIRST_LOOK, self._ask)
+        self._line = AsyncXMLRPCClient(loop, url, "The hub", self._on_closed)
+        self._timer: Timer | None = loop.call_later(FIRST_PING, self._ping)
         self._asked = 0.0
         self._failures = 0
         self._stopped = False
@@ -66,35 +66,35 @@ class HubWatch:
             self._timer.cancel()
         self._line.close()
 
-    def _ask(self) -> None:
+    def _ping(self) -> None:
         self._timer = None
         if self._stopped:
             return
         question = self._question()
         if question is None:  # the user is still thinking about whether the client may register
-            self._ask_later(ASK_AGAIN)
+            self._schedule_ping(RETRY_DELAY)
         else:
             self._asked = time.monotonic()
             self._line.send([question], self._on_answer, ANSWER_TIME)
 
-    def _ask_later(self, delay: float) -> None:
+    def _schedule_ping(self, delay: float) -> None:
         if self._timer is None and not self._stopped:
-            self._timer = self._loop.call_later(delay, self._ask)
+            self._timer = self._loop.call_later(delay, self._ping)
 
     def _on_answer(self, error: SAMPError | None) -> None:
         if error is None:
             self._failures = 0
             if not self._line.connected:
-                self._ask_later(LOOK_EVERY)
+                self._schedule_ping(PING_INTERVAL)
         elif not isinstance(error, SAMPTransportError):
-            self._give_up(f"The hub does not know this client any more: {error}")
+            self._report_gone(f"The hub does not know this client any more: {error}")
         elif error.refused or self._failures:
-            self._give_up(str(error))
+            self._report_gone(str(error))
         else:
             self._failures += 1
-            self._ask_later(ASK_AGAIN)
+            self._schedule_ping(RETRY_DELAY)
 
-    def _give_up(self, what: str) -> None:
+    def _report_gone(self, what: str) -> None:
         if not self._stopped:
             self._stopped = True
             self._on_gone(what)
@@ -102,4 +102,4 @@ class HubWatch:
     def _on_closed(self) -> None:
         """Ask at once, but not over and over a hub that closes each connection soon."""
         since = time.monotonic() - self._asked
-        self._ask_later(0.0 if since > ASK_AGAIN or self._failures else ASK_AGAIN)
+        self._schedule_ping(0.0 if since > RETRY_DELAY or self._failures else RETRY_DELAY)

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import SAMPValueError
-from ..transport.event_loop import Loop
-from .callback_server import CallbackServer, Inbox, give_way
-from .cleanup import Receiver
-from .hub_connection import MARGIN, HubLink
+from ..transport.event_loop import EventLoop
+from .callback_server import CallbackServer, MessageQueue, release_slot
+from .cleanup import CallbackReceiver
+from .hub_connection import HUB_GRACE, HubConnection
 
 if TYPE_CHECKING:
-    from ..transport.http11 import Answer
+    from ..transport.http11 import HTTPResponse
 
-__all__ = ["SAMPHubProxy", "whole_seconds"]
+__all__ = ["SAMPHubProxy", "to_whole_seconds"]
 
 
-def whole_seconds(timeout: str | float) -> int:
+def to_whole_seconds(timeout: str | float) -> int:
     """
     Write a time-out as the standard has it, in whole seconds (rule R22).
 
@@ -44,7 +44,7 @@ def whole_seconds(timeout: str | float) -> int:
         raise SAMPValueError(f"A timeout is a number of seconds, not {timeout!r}") from None
 
 
-class SAMPHubProxy(HubLink):
+class SAMPHubProxy(HubConnection):
     """
     The hub, seen from a client.
 
@@ -61,7 +61,7 @@ class SAMPHubProxy(HubLink):
 
     def ping(self) -> Any:
         """Ask the hub for a sign of life."""
-        return self._ask("ping")
+        return self._call("ping")
 
     def register(self, secret: str) -> dict[str, str]:
         """
@@ -77,13 +77,13 @@ class SAMPHubProxy(HubLink):
         dict
             ``samp.hub-id``, ``samp.self-id`` and ``samp.private-key``.
         """
-        return cast("dict[str, str]", self._ask_for(dict, "register", secret=secret))
+        return cast("dict[str, str]", self._call_typed(dict, "register", secret=secret))
 
-    def register_as(
+    def register_with_metadata(
         self,
         metadata: Mapping[str, Any],
         meanwhile: Callable[[], object] | None = None,
-        seen: list[Answer] | None = None,
+        seen: list[HTTPResponse] | None = None,
     ) -> dict[str, Any]:
         """
         Register a client with what this profile wants for it: here the secret of the lockfile.
@@ -103,10 +103,10 @@ class SAMPHubProxy(HubLink):
             As of `register`.
         """
         secret = self.lockfile.get("samp.secret", "")
-        answer = self._ask_for(dict, "register", meanwhile=meanwhile, seen=seen, secret=secret)
+        answer = self._call_typed(dict, "register", meanwhile=meanwhile, seen=seen, secret=secret)
         return cast("dict[str, Any]", answer)
 
-    def receiver(self, loop: Loop, inbox: Inbox, address: tuple[str, int]) -> Receiver:
+    def receiver(self, loop: EventLoop, inbox: MessageQueue, address: tuple[str, int]) -> CallbackReceiver:
         """
         Make what a client of this profile receives with: here a server that the hub calls.
 
@@ -132,7 +132,7 @@ class SAMPHubProxy(HubLink):
         xmlrpc_addr : str
             URL of the client's own server.
         """
-        return self._ask("setXmlrpcCallback", private_key=private_key, xmlrpc_addr=xmlrpc_addr)
+        return self._call("setXmlrpcCallback", private_key=private_key, xmlrpc_addr=xmlrpc_addr)
 
     def unregister(self, private_key: str) -> Any:
         """
@@ -143,7 +143,7 @@ class SAMPHubProxy(HubLink):
         private_key : str
             The client's key.
         """
-        return self._ask("unregister", private_key=private_key)
+        return self._call("unregister", private_key=private_key)
 
     def declare_metadata(self, private_key: str, metadata: Mapping[str, Any]) -> Any:
         """
@@ -156,7 +156,7 @@ class SAMPHubProxy(HubLink):
         metadata : mapping
             Such as ``samp.name`` and ``samp.description.text``.
         """
-        return self._ask("declareMetadata", private_key=private_key, metadata=metadata)
+        return self._call("declareMetadata", private_key=private_key, metadata=metadata)
 
     def get_metadata(self, private_key: str, client_id: str) -> dict[str, Any]:
         """
@@ -174,7 +174,7 @@ class SAMPHubProxy(HubLink):
         dict
             Empty when that client declared nothing.
         """
-        return cast("dict[str, Any]", self._ask_for(dict, "getMetadata", private_key=private_key, client_id=client_id))
+        return cast("dict[str, Any]", self._call_typed(dict, "getMetadata", private_key=private_key, client_id=client_id))
 
     def declare_subscriptions(self, private_key: str, subscriptions: Mapping[str, Any]) -> Any:
         """
@@ -187,7 +187,7 @@ class SAMPHubProxy(HubLink):
         subscriptions : mapping
             From MTypes or wildcards to maps of annotations.
         """
-        return self._ask("declareSubscriptions", private_key=private_key, subscriptions=subscriptions)
+        return self._call("declareSubscriptions", private_key=private_key, subscriptions=subscriptions)
 
     def get_subscriptions(self, private_key: str, client_id: str) -> dict[str, Any]:
         """
@@ -205,7 +205,7 @@ class SAMPHubProxy(HubLink):
         dict
             From MTypes or wildcards to maps of annotations.
         """
-        answer = self._ask_for(dict, "getSubscriptions", private_key=private_key, client_id=client_id)
+        answer = self._call_typed(dict, "getSubscriptions", private_key=private_key, client_id=client_id)
         return cast("dict[str, Any]", answer)
 
     def get_registered_clients(self, private_key: str) -> list[str]:
@@ -217,7 +217,7 @@ class SAMPHubProxy(HubLink):
         private_key : str
             The asking client's key.
         """
-        return cast("list[str]", self._ask_for(list, "getRegisteredClients", private_key=private_key))
+        return cast("list[str]", self._call_typed(list, "getRegisteredClients", private_key=private_key))
 
     def get_subscribed_clients(self, private_key: str, mtype: str) -> dict[str, Any]:
         """
@@ -235,7 +235,7 @@ class SAMPHubProxy(HubLink):
         dict
             From public ids to the annotations of the subscription.
         """
-        return cast("dict[str, Any]", self._ask_for(dict, "getSubscribedClients", private_key=private_key, mtype=mtype))
+        return cast("dict[str, Any]", self._call_typed(dict, "getSubscribedClients", private_key=private_key, mtype=mtype))
 
     def notify(self, private_key: str, recipient_id: str, message: Mapping[str, Any]) -> Any:
         """
@@ -250,7 +250,7 @@ class SAMPHubProxy(HubLink):
         message : mapping
             With ``samp.mtype`` and ``samp.params``.
         """
-        return self._ask("notify", private_key=private_key, recipient_id=recipient_id, message=message)
+        return self._call("notify", private_key=private_key, recipient_id=recipient_id, message=message)
 
     def notify_all(self, private_key: str, message: Mapping[str, Any]) -> list[str]:
         """
@@ -268,7 +268,7 @@ class SAMPHubProxy(HubLink):
         list of str
             Ids of the recipients.
         """
-        return cast("list[str]", self._ask_for(list, "notifyAll", private_key=private_key, message=message))
+        return cast("list[str]", self._call_typed(list, "notifyAll", private_key=private_key, message=message))
 
     def call(self, private_key: str, recipient_id: str, msg_tag: str, message: Mapping[str, Any]) -> str:
         """
@@ -290,7 +290,7 @@ class SAMPHubProxy(HubLink):
         str
             The hub's id of the message.
         """
-        answer = self._ask_for(
+        answer = self._call_typed(
             str, "call", private_key=private_key, recipient_id=recipient_id, msg_tag=msg_tag, message=message
         )
         return cast("str", answer)
@@ -313,7 +313,7 @@ class SAMPHubProxy(HubLink):
         dict
             From the recipients' ids to the hub's ids of the messages.
         """
-        answer = self._ask_for(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
+        answer = self._call_typed(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
         return cast("dict[str, str]", answer)
 
     def call_and_wait(
@@ -339,12 +339,12 @@ class SAMPHubProxy(HubLink):
         dict
             The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
         """
-        seconds = whole_seconds(timeout)
-        give_way()
-        answer = self._ask_for(
+        seconds = to_whole_seconds(timeout)
+        release_slot()
+        answer = self._call_typed(
             dict,
             "callAndWait",
-            timeout=seconds + MARGIN if seconds else 0,
+            timeout=seconds + HUB_GRACE if seconds else 0,
             private_key=private_key,
             recipient_id=recipient_id,
             message=message,
@@ -367,7 +367,7 @@ class SAMPHubProxy(HubLink):
         """
         call = self.received_calls.claim(private_key, msg_id)
         try:
-            return self._ask("reply", private_key=private_key, msg_id=msg_id, response=response)
+            return self._call("reply", private_key=private_key, msg_id=msg_id, response=response)
         except BaseException:
             if call is not None:
                 self.received_calls.release(call)

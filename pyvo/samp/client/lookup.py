@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
 
 __all__ = [
-    "Who",
-    "addressed",
+    "ClientRef",
     "ambiguous",
-    "can_receive",
+    "client_name",
     "clients_called",
-    "clients_named",
     "clients_with_part",
     "find_id",
-    "find_one",
-    "name_of",
-    "names_of_clients",
+    "get_client_names",
+    "is_callable",
+    "match_name",
     "no_such_client",
-    "recipients_of",
+    "resolve_one",
+    "resolve_recipients",
+    "with_client_id",
 ]
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Connected(Protocol):
     def get_public_id(self) -> str | None: ...
 
 
-def names_of_clients(conn: Connected) -> dict[str, str]:
+def get_client_names(conn: Connected) -> dict[str, str]:
     """
     Ask who is there.
 
@@ -93,7 +93,7 @@ def names_of_clients(conn: Connected) -> dict[str, str]:
     return names
 
 
-def clients_named(names: Mapping[str, str], name: str) -> list[str]:
+def match_name(names: Mapping[str, str], name: str) -> list[str]:
     """
     List the ids of the clients that have a name, in upper or lower case.
 
@@ -121,7 +121,7 @@ def clients_called(names: Mapping[str, str], name: str) -> list[str]:
     name : str
         The name, in upper or lower case.
     """
-    return clients_named(names, name) or clients_named({i: _usual(other) for i, other in names.items()}, _usual(name))
+    return match_name(names, name) or match_name({i: _usual(other) for i, other in names.items()}, _usual(name))
 
 
 def _usual(name: str) -> str:
@@ -180,7 +180,7 @@ def no_such_client(names: Mapping[str, str], who: str) -> str:
     )
 
 
-def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) -> T:
+def with_client_id(conn: Connected, recipient: str, operation: Callable[[str], T]) -> T:
     """
     Do something with a client that is given by its id, its name or a part of its name.
 
@@ -209,7 +209,7 @@ def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) ->
         return operation(recipient)
     except SAMPProxyError as fault:
         # Was it the id that the hub did not like?
-        names = names_of_clients(conn)
+        names = get_client_names(conn)
         if recipient in names or recipient == conn.get_public_id():
             raise
         found = clients_called(names, recipient)
@@ -226,7 +226,7 @@ def addressed(conn: Connected, recipient: str, operation: Callable[[str], T]) ->
 def _is_own_name(conn: Connected, name: str) -> bool:
     own_id = str(conn.get_public_id())
     own_name = conn.hub.get_metadata(str(conn.get_private_key()), own_id).get("samp.name", "")
-    return bool(clients_named({own_id: str(own_name)}, name))
+    return bool(match_name({own_id: str(own_name)}, name))
 
 
 class _Entry(Protocol):
@@ -235,10 +235,10 @@ class _Entry(Protocol):
 
 
 #: One client, or several.
-Who: TypeAlias = "str | _Entry | Iterable[str | _Entry]"
+ClientRef: TypeAlias = "str | _Entry | Iterable[str | _Entry]"
 
 
-def recipients_of(host: Host, to: Who) -> dict[str, str]:
+def resolve_recipients(host: Host, to: ClientRef) -> dict[str, str]:
     """
     Find the clients that are meant.
 
@@ -260,7 +260,7 @@ def recipients_of(host: Host, to: Who) -> dict[str, str]:
         One of them is not there, or several clients may be meant.
     """
     several = [to] if isinstance(to, str) or hasattr(to, "id") else list(to)
-    names = names_of_clients(host)
+    names = get_client_names(host)
     found = (_one(host, names, item) for item in several)
     return {client_id: names.get(client_id, "") for client_id in found}
 
@@ -274,7 +274,7 @@ def _one(host: Host, names: dict[str, str], who: Any) -> str:
         found = [wanted] if wanted in names else []
     else:  # an entry of an earlier list: a hub that was started since gives its id to another client
         wanted = who.name
-        found = clients_named(names, wanted)
+        found = match_name(names, wanted)
         if str(who.id) in found:
             found = [str(who.id)]
     if len(found) > 1:
@@ -284,7 +284,7 @@ def _one(host: Host, names: dict[str, str], who: Any) -> str:
     return found[0]
 
 
-def find_one(host: Host, mtype: str, who: Who | None, usual_name: str) -> str:
+def resolve_one(host: Host, mtype: str, who: ClientRef | None, usual_name: str) -> str:
     """
     Find the one client that is to do something.
 
@@ -305,13 +305,13 @@ def find_one(host: Host, mtype: str, who: Who | None, usual_name: str) -> str:
         Its id.
     """
     if who is not None:
-        found = list(recipients_of(host, who))
+        found = list(resolve_recipients(host, who))
         if len(found) != 1:
             raise SAMPClientError(f"One client can be asked, not {len(found)}")
         return found[0]
     able = list(host.get_subscribed_clients(mtype))
     if len(able) != 1:
-        named = [client_id for client_id in able if usual_name.casefold() in name_of(host, client_id).casefold()]
+        named = [client_id for client_id in able if usual_name.casefold() in client_name(host, client_id).casefold()]
         able = named or able
     if not able:
         raise SAMPClientError(f"No client takes {mtype}. Is {usual_name} running, and connected to this hub?")
@@ -320,7 +320,7 @@ def find_one(host: Host, mtype: str, who: Who | None, usual_name: str) -> str:
     return able[0]
 
 
-def name_of(host: Host, client_id: str) -> str:
+def client_name(host: Host, client_id: str) -> str:
     """The name of a client; its id if it has none, or has just left."""
     try:
         return str(host.get_metadata(client_id).get("samp.name") or client_id)
@@ -328,10 +328,10 @@ def name_of(host: Host, client_id: str) -> str:
         return client_id
 
 
-def can_receive(host: Host) -> bool:
+def is_callable(host: Host) -> bool:
     """Whether a client can be called, and so receives responses and events."""
     try:
-        host.client._bound  # noqa: B018 - the same package
+        host.client._handlers_or_raise  # noqa: B018 - the same package
     except SAMPClientError:
         return False
     return True

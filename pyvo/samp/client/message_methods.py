@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .handlers import Handlers
+from .handlers import HandlerTable
 
-__all__ = ["BindingMethods", "KeywordSending"]
+__all__ = ["BindingMethods", "KeywordMethods"]
 
 Handler = Callable[..., Any]
 
@@ -27,11 +27,11 @@ class BindingMethods(ABC):
 
     @property
     @abstractmethod
-    def _bound(self) -> Handlers:
+    def _handlers_or_raise(self) -> HandlerTable:
         """The tables of handlers; raises `SAMPClientError` for a client that cannot receive."""
 
     @abstractmethod
-    def _redeclare(self, declare: bool) -> None:
+    def _declare_if_registered(self, declare: bool) -> None:
         """Tell the hub about the subscriptions if ``declare`` and the client is registered."""
 
     def bind_receive_message(
@@ -53,10 +53,10 @@ class BindingMethods(ABC):
         metadata : mapping, optional
             Annotations of the subscription.
         """
-        bound = self._bound
+        bound = self._handlers_or_raise
         bound.bind_call(mtype, function, metadata)
         bound.bind_notification(mtype, function, metadata)
-        self._redeclare(declare)
+        self._declare_if_registered(declare)
 
     def bind_receive_notification(
         self, mtype: str, function: Handler, declare: bool = True, metadata: Mapping[str, Any] | None = None
@@ -75,8 +75,8 @@ class BindingMethods(ABC):
         metadata : mapping, optional
             Annotations of the subscription.
         """
-        self._bound.bind_notification(mtype, function, metadata)
-        self._redeclare(declare)
+        self._handlers_or_raise.bind_notification(mtype, function, metadata)
+        self._declare_if_registered(declare)
 
     def bind_receive_call(
         self, mtype: str, function: Handler, declare: bool = True, metadata: Mapping[str, Any] | None = None
@@ -95,8 +95,8 @@ class BindingMethods(ABC):
         metadata : mapping, optional
             Annotations of the subscription.
         """
-        self._bound.bind_call(mtype, function, metadata)
-        self._redeclare(declare)
+        self._handlers_or_raise.bind_call(mtype, function, metadata)
+        self._declare_if_registered(declare)
 
     def bind_receive_response(self, msg_tag: str, function: Handler) -> None:
         """
@@ -109,7 +109,7 @@ class BindingMethods(ABC):
         function : callable
             Called as ``function(private_key, responder_id, msg_tag, response)``.
         """
-        self._bound.bind_response(msg_tag, function)
+        self._handlers_or_raise.bind_response(msg_tag, function)
 
     def unbind_receive_notification(self, mtype: str, declare: bool = True) -> None:
         """
@@ -122,8 +122,8 @@ class BindingMethods(ABC):
         declare : bool
             Whether the hub is told now.
         """
-        self._bound.unbind_notification(mtype)
-        self._redeclare(declare)
+        self._handlers_or_raise.unbind_notification(mtype)
+        self._declare_if_registered(declare)
 
     def unbind_receive_call(self, mtype: str, declare: bool = True) -> None:
         """
@@ -136,8 +136,8 @@ class BindingMethods(ABC):
         declare : bool
             Whether the hub is told now.
         """
-        self._bound.unbind_call(mtype)
-        self._redeclare(declare)
+        self._handlers_or_raise.unbind_call(mtype)
+        self._declare_if_registered(declare)
 
     def unbind_receive_response(self, msg_tag: str) -> None:
         """
@@ -148,13 +148,13 @@ class BindingMethods(ABC):
         msg_tag : str
             As it was bound.
         """
-        self._bound.unbind_response(msg_tag)
+        self._handlers_or_raise.unbind_response(msg_tag)
 
 
 Map = Mapping[str, Any]
 
 
-class KeywordSending(ABC):
+class KeywordMethods(ABC):
     """The methods ``enotify`` to ``ereply``, on top of those that take whole messages."""
 
     @abstractmethod

@@ -20,21 +20,21 @@ from typing import Any, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPProxyError
 from ..protocol import SAMPValue, error_response, ok_response
-from .cleanup import Remains, weakly
-from .handlers import Arrival, Handlers, Tap, as_result, error_text, is_direct
+from .cleanup import ClientCleanup, weak_method
+from .handlers import HandlerTable, MessageFilter, ReceivedMessage, error_text, is_internal, to_result
 from .hub_proxy import SAMPHubProxy
 from .message_methods import BindingMethods
 from .received_calls import ReceivedCall, in_same_call
 
-__all__ = ["Dispatch", "Elsewhere", "Receiving", "answer_ping"]
+__all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "answer_ping"]
 
 log = logging.getLogger(__name__)
 
 #: Takes a function without parameters and has it called soon, once, in the program's own thread.
-Dispatch = Callable[[Callable[[], None]], object]
+DispatchFunction = Callable[[Callable[[], None]], object]
 
 
-class Elsewhere:
+class HandlerExecutor:
     """
     Runs functions by somebody else's event loop.
 
@@ -44,7 +44,7 @@ class Elsewhere:
         ``dispatch(job)`` has ``job()`` called soon, and returns at once.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: DispatchFunction) -> None:
         self._dispatch = dispatch
         self._lock = threading.Lock()
         self._waiting: set[Future[Any]] = set()
@@ -99,7 +99,7 @@ class Elsewhere:
             with self._lock:
                 self._waiting.discard(future)
 
-    def release(self) -> None:
+    def cancel_pending(self) -> None:
         """Cancel what has not begun, so that no thread waits for an event loop that has ended."""
         with self._lock:
             waiting = list(self._waiting)
@@ -107,15 +107,15 @@ class Elsewhere:
             future.cancel()
 
 
-class Receiving(BindingMethods):
+class MessageReceiver(BindingMethods):
     """What a client does with messages and responses. Its methods run in the client's worker threads."""
 
     thrown_out: bool
-    _handlers: Handlers
+    _handlers: HandlerTable
     _hub_id: str | None
-    _remains: Remains
+    _remains: ClientCleanup
     #: Where the program's handlers run; None for the thread that received the message.
-    elsewhere: Elsewhere | None = None
+    executor: HandlerExecutor | None = None
 
     @property
     def hub(self) -> SAMPHubProxy:
@@ -127,7 +127,7 @@ class Receiving(BindingMethods):
 
     @hub.setter
     def hub(self, hub: SAMPHubProxy) -> None:
-        hub.on_lost = weakly(self._on_hub_lost)
+        hub.on_lost = weak_method(self._on_hub_lost)
         self._remains.hub = hub
 
     @abstractmethod
@@ -139,7 +139,7 @@ class Receiving(BindingMethods):
         """The id of the hub as a client; None while this one is not registered."""
         return self._hub_id
 
-    def add_tap(self, key: object, patterns: Iterable[str], tap: Tap) -> None:
+    def add_filter(self, key: object, patterns: Iterable[str], tap: MessageFilter) -> None:
         """
         Have a function of the package's own look at messages before the program's handlers do.
 
@@ -152,10 +152,10 @@ class Receiving(BindingMethods):
         tap : callable
             Called with an `Arrival`; it returns the response if it takes the message, or else None.
         """
-        self._bound.add_tap(key, patterns, tap)
-        self._redeclare(declare=True)
+        self._handlers_or_raise.add_filter(key, patterns, tap)
+        self._declare_if_registered(declare=True)
 
-    def remove_tap(self, key: object) -> None:
+    def remove_filter(self, key: object) -> None:
         """
         Undo `add_tap`. It never fails: a hub that is gone need not be told.
 
@@ -164,9 +164,9 @@ class Receiving(BindingMethods):
         key : object
             As it was given there.
         """
-        self._handlers.remove_tap(key)
+        self._handlers.remove_filter(key)
         try:
-            self._redeclare(declare=True)
+            self._declare_if_registered(declare=True)
         except SAMPError as error:
             log.debug("The hub was not told that less is wanted: %s", error)
 
@@ -185,11 +185,11 @@ class Receiving(BindingMethods):
             return  # a message of the previous hub, which may have had the same id, says nothing about this one
         message = params[2]
         if message["samp.mtype"] == "samp.hub.event.shutdown":
-            self.hub.lose("The hub has shut down. Call connect() when a hub is running again.")
+            self.hub.mark_lost("The hub has shut down. Call connect() when a hub is running again.")
         elif message["samp.mtype"] == "samp.hub.disconnect":
             reason = message["samp.params"].get("reason") or "no reason was given"
             self.thrown_out = True
-            self.hub.lose(f"The hub has disconnected this client: {reason}. Call connect() to come back.")
+            self.hub.mark_lost(f"The hub has disconnected this client: {reason}. Call connect() to come back.")
 
     def receive_notification(self, private_key: str, sender_id: str, message: Mapping[str, Any]) -> str:
         """
@@ -205,12 +205,12 @@ class Receiving(BindingMethods):
             The message.
         """
         self.heed("receive_notification", (private_key, sender_id, message))  # of a derived class that pulls by itself
-        if self._tapped(private_key, sender_id, None, message) is not None:
+        if self._run_filters(private_key, sender_id, None, message) is not None:
             return ""
         binding = self._handlers.for_notification(message["samp.mtype"])
         if binding is not None:
             try:
-                self._run(binding.run, binding.is_direct, private_key, sender_id, None, message)
+                self._run(binding.run, binding.is_internal, private_key, sender_id, None, message)
             except Exception:
                 log.exception("The handler of the notification %s failed", message["samp.mtype"])
         return ""
@@ -233,7 +233,7 @@ class Receiving(BindingMethods):
             The message.
         """
         with self.hub.received_calls.add(private_key, msg_id) as call:
-            response = self._tapped(private_key, sender_id, call, message)
+            response = self._run_filters(private_key, sender_id, call, message)
             if response is None:
                 response = self._respond(private_key, sender_id, msg_id, message)
             if response is not None:
@@ -249,8 +249,8 @@ class Receiving(BindingMethods):
         if binding is None:
             return error_response(f"This client has no handler for calls of {mtype}")
         try:
-            result = self._run(binding.run, binding.is_direct, private_key, sender_id, msg_id, message)
-            return None if binding.takes_id else ok_response(as_result(result))
+            result = self._run(binding.run, binding.is_internal, private_key, sender_id, msg_id, message)
+            return None if binding.accepts_msg_id else ok_response(to_result(result))
         except BaseException as error:  # sys.exit() in a handler is an error of that handler
             log.exception("The handler of the call %s failed", mtype)
             return error_response(error_text(error))
@@ -277,7 +277,7 @@ class Receiving(BindingMethods):
             log.debug("Nothing is bound to responses to %r", msg_tag)
             return ""
         try:
-            self._run(handler, is_direct(handler), private_key, responder_id, msg_tag, response)
+            self._run(handler, is_internal(handler), private_key, responder_id, msg_tag, response)
         except Exception:
             log.exception("The handler of responses to %r failed", msg_tag)
         return ""
@@ -314,21 +314,21 @@ class Receiving(BindingMethods):
         object
             What it returned.
         """
-        if self.elsewhere is None:
+        if self.executor is None:
             return function(*args, **kwargs)
-        return self.elsewhere.run(function, *args, **kwargs)
+        return self.executor.run(function, *args, **kwargs)
 
     def _run(self, function: Callable[..., Any], is_direct: bool, *args: Any) -> Any:
         return function(*args) if is_direct else self.run_handler(function, *args)
 
-    def _tapped(
+    def _run_filters(
         self, private_key: str, sender_id: str, call: ReceivedCall | None, message: Mapping[str, Any]
     ) -> dict[str, SAMPValue] | None:
         """Show a message to the package's own listeners; the response if one of them has taken it."""
         mtype = message["samp.mtype"]
-        for tap in self._handlers.taps_for(mtype):
+        for tap in self._handlers.filters_for(mtype):
             try:
-                response = tap(Arrival(private_key, sender_id, call, mtype, message["samp.params"]))
+                response = tap(ReceivedMessage(private_key, sender_id, call, mtype, message["samp.params"]))
             except Exception as error:
                 log.exception("A listener to %s failed", mtype)
                 response = error_response(error_text(error))

@@ -10,30 +10,30 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
-from ..process_events import forget_in_child
-from ..transport.event_loop import Loop
-from ..transport.urls import checked_port
-from .callback_server import Inbox
-from .cleanup import Remains, registered_key
+from ..process_events import register_after_fork
+from ..transport.event_loop import EventLoop
+from ..transport.urls import validate_port
+from .callback_server import MessageQueue
+from .cleanup import ClientCleanup, key_from_response
 from .derived_classes import DerivedClient, OwnLoop, replaces
-from .handlers import Binding, Handlers
+from .handlers import Binding, HandlerTable
 from .hub_connection import Request
-from .hub_monitor import HubWatch
+from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
-from .receiving import Receiving, answer_ping
+from .receiving import MessageReceiver, answer_ping
 
 if TYPE_CHECKING:
-    from ..transport.http11 import Answer
+    from ..transport.http11 import HTTPResponse
 
 __all__ = ["SAMPClient"]
 
 log = logging.getLogger(__name__)
 
 #: What every callable client subscribes to, to hear that its registration has ended (R26).
-_ALWAYS: dict[str, dict[str, str]] = {"samp.hub.event.shutdown": {}, "samp.hub.disconnect": {}}
+_HUB_SUBSCRIPTIONS: dict[str, dict[str, str]] = {"samp.hub.event.shutdown": {}, "samp.hub.disconnect": {}}
 
 
-class SAMPClient(Receiving, DerivedClient):
+class SAMPClient(MessageReceiver, DerivedClient):
     """
     A client that registers with a hub, by a connection that it is given.
 
@@ -74,7 +74,7 @@ class SAMPClient(Receiving, DerivedClient):
             self._metadata["samp.name"] = name
         if description is not None:
             self._metadata["samp.description.text"] = description
-        self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), checked_port(port))
+        self._address = ("127.0.0.1" if addr in (None, "", "localhost") else str(addr), validate_port(port))
         self._callable = bool(callable)
         self.hub = hub
 
@@ -83,22 +83,22 @@ class SAMPClient(Receiving, DerivedClient):
         self._metadata = {}
         self._address = ("127.0.0.1", 0)
         self._callable = True
-        self._handlers = Handlers()
+        self._handlers = HandlerTable()
         self._handlers.calls = {"samp.app.ping": Binding(answer_ping, False, {})}
         self._subscriptions: dict[str, Any] = {}
-        self._declaring = threading.RLock()
+        self._declare_lock = threading.RLock()
         self._public_id: str | None = None
         self._hub_id: str | None = None
-        self._ended = ""  # why the registration has ended, if that was not the program's doing
+        self._disconnect_reason = ""  # why the registration has ended, if that was not the program's doing
         #: What the hub said at registration.
         self.registration: dict[str, Any] = {}
         #: Called with the reason when the registration has ended without the client's doing.
-        self.on_end: Callable[[str], object] | None = None
+        self.on_disconnected: Callable[[str], object] | None = None
         #: Whether that was because the hub wanted to be rid of this client.
         self.thrown_out = False
-        self._remains = Remains()
-        weakref.finalize(self, self._remains.leave_aside).atexit = False
-        forget_in_child(self)
+        self._remains = ClientCleanup()
+        weakref.finalize(self, self._remains.close_in_thread).atexit = False
+        register_after_fork(self)
 
     # Running
 
@@ -113,12 +113,12 @@ class SAMPClient(Receiving, DerivedClient):
         return self._is_registered
 
     @property
-    def listens_on(self) -> str:
+    def listen_address(self) -> str:
         """The address on which the client's servers listen."""
         return self._address[0]
 
     @property
-    def loop(self) -> Loop:
+    def loop(self) -> EventLoop:
         """What runs the client's sockets, timers and handlers while it is running."""
         loop = self._remains.loop
         if loop is None:
@@ -134,12 +134,12 @@ class SAMPClient(Receiving, DerivedClient):
         SAMPClientError
             It cannot listen on the address and port that it was given.
         """
-        self.prepare()
+        self._create_loop()
         self.loop.start()
         if isinstance(self._remains.receiver, OwnLoop):
             self._remains.receiver.start()
 
-    def watched_by(self, watch: HubWatch) -> None:
+    def attach_monitor(self, watch: HubMonitor) -> None:
         """
         Have a watch on the hub end when the client does, however that comes about.
 
@@ -150,14 +150,14 @@ class SAMPClient(Receiving, DerivedClient):
         """
         self._remains.watch = watch
 
-    def prepare(self) -> None:
+    def _create_loop(self) -> None:
         """Make what `start` starts, if it has not been made. Its clocks may be set before it runs."""
         if self._remains.loop is not None:
             return
-        loop = Loop("samp-client")
+        loop = EventLoop("samp-client")
         try:
             if self._callable:
-                receiver = self._own_loop() or self.hub.receiver(loop, Inbox(loop, self), self._address)
+                receiver = self._own_loop() or self.hub.receiver(loop, MessageQueue(loop, self), self._address)
                 self._remains.receiver = receiver
         except OSError as error:
             loop.stop()
@@ -184,16 +184,16 @@ class SAMPClient(Receiving, DerivedClient):
                 log.debug("The hub did not take notice of an unregister: %s", error)
         self._remains.unregister()
         self._forget_registration()
-        self._ended = ""
+        self._disconnect_reason = ""
         if isinstance(self._remains.receiver, OwnLoop):
             self._remains.receiver.join(timeout)
         self._remains.stop(timeout)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget what other threads were doing, in the child of a fork."""
-        self._declaring = threading.RLock()
+        self._declare_lock = threading.RLock()
         self._is_running = False
-        self._handlers.abandon()
+        self._handlers.after_fork_in_child()
         self._forget_registration()
 
     # Registration
@@ -215,10 +215,10 @@ class SAMPClient(Receiving, DerivedClient):
             The hub is gone, or gave no valid answer.
         """
         if not self.hub.is_connected:
-            raise SAMPClientError(f"The client cannot register. {self.hub.trouble}")
+            raise SAMPClientError(f"The client cannot register. {self.hub.disconnect_reason}")
         if self.is_registered:
             raise SAMPClientError("The client is registered already")
-        seen: list[Answer] = []
+        seen: list[HTTPResponse] = []
         declared: dict[str, Mapping[str, Any]] = {}
         written: dict[str, Any] = {}
         begun = False
@@ -227,14 +227,14 @@ class SAMPClient(Receiving, DerivedClient):
             nonlocal begun
             if not begun:
                 begun = True
-                self.prepare()
+                self._create_loop()
                 if meanwhile is not None:
                     meanwhile()
                 declared.update(self._declarations())
                 written.update(self._written(declared))
 
         try:
-            answer = self.hub.register_as(self._metadata, begin, seen)  # the hub is at work while all this is made
+            answer = self.hub.register_with_metadata(self._metadata, begin, seen)  # the hub is at work while all this is made
             begin()
             key, own_id, hub_id = (answer.get(f"samp.{part}") for part in ("private-key", "self-id", "hub-id"))
             if not (isinstance(key, str) and isinstance(own_id, str) and key and own_id):
@@ -242,30 +242,30 @@ class SAMPClient(Receiving, DerivedClient):
             self.registration = answer
             self._public_id = own_id
             self._hub_id = hub_id if isinstance(hub_id, str) else None
-            self._ended = ""
+            self._disconnect_reason = ""
             self.thrown_out = False
-            with self._declaring:  # whoever binds a handler now declares it when the hub knows the client's address
+            with self._declare_lock:  # whoever binds a handler now declares it when the hub knows the client's address
                 self._remains.private_key = key
-                self._introduce(key, declared, written)
+                self._declare_all(key, declared, written)
             self._registered_event.set()
         except BaseException:
-            self._remains.private_key = self._remains.private_key or registered_key(seen)
+            self._remains.private_key = self._remains.private_key or key_from_response(seen)
             self._remains.unregister()
             self._forget_registration()
             raise
 
-    def _introduce(self, key: str, declared: dict[str, Mapping[str, Any]], written: dict[str, Any]) -> None:
+    def _declare_all(self, key: str, declared: dict[str, Mapping[str, Any]], written: dict[str, Any]) -> None:
         """Tell the hub all about the client at once: what was written ahead, unless that has changed."""
         receiver = self._remains.receiver
-        requests: list[Request] = [receiver.announcement(key)] if receiver is not None else []
+        requests: list[Request] = [receiver.declaration(key)] if receiver is not None else []
         current = self._declarations()
         if current != declared:  # another thread has bound a handler
             written = self._written(current)
         requests += [(name, {"private_key": key, "declared": value}) for name, value in written.items()]
-        self.hub.ask_in_a_row(*requests, meanwhile=self.loop.start)  # to start a thread takes about as long
+        self.hub.call_pipelined(*requests, meanwhile=self.loop.start)  # to start a thread takes about as long
         self.loop.start()
         if receiver is not None:
-            receiver.begin(key)
+            receiver.start(key)
 
     def _declarations(self) -> dict[str, Mapping[str, Any]]:
         """What the client declares, by operation."""
@@ -275,7 +275,7 @@ class SAMPClient(Receiving, DerivedClient):
         return declared
 
     def _written(self, declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        return {name: self.hub.written(value) for name, value in declared.items()}
+        return {name: self.hub.pre_encode(value) for name, value in declared.items()}
 
     def unregister(self) -> None:
         """
@@ -312,9 +312,9 @@ class SAMPClient(Receiving, DerivedClient):
         """
         key = self._remains.private_key
         if key is None:
-            if self._ended or self.hub.is_lost:
-                raise SAMPHubError(self._ended or self.hub.trouble)
-            raise SAMPClientError(self.hub.trouble or "The client is not registered: call register() first.")
+            if self._disconnect_reason or self.hub.was_lost:
+                raise SAMPHubError(self._disconnect_reason or self.hub.disconnect_reason)
+            raise SAMPClientError(self.hub.disconnect_reason or "The client is not registered: call register() first.")
         return key
 
     def _forget_registration(self) -> None:
@@ -325,9 +325,9 @@ class SAMPClient(Receiving, DerivedClient):
 
     def _on_hub_lost(self, reason: str) -> None:
         self._forget_registration()
-        self._ended = reason
-        if self.on_end is not None:
-            self.on_end(reason)
+        self._disconnect_reason = reason
+        if self.on_disconnected is not None:
+            self.on_disconnected(reason)
 
     # Declarations
 
@@ -341,7 +341,7 @@ class SAMPClient(Receiving, DerivedClient):
             What is added to what was declared before.
         """
         key = self.require_key()
-        with self._declaring:
+        with self._declare_lock:
             merged = {**self._metadata, **(metadata or {})}
             self.hub.declare_metadata(key, merged)
             self._metadata = merged
@@ -356,22 +356,22 @@ class SAMPClient(Receiving, DerivedClient):
             From MTypes or wildcards to maps of annotations. It replaces what was given here before; without it that
             stays as it was.
         """
-        self._bound  # noqa: B018 - raises for a client that is not callable
+        self._handlers_or_raise  # noqa: B018 - raises for a client that is not callable
         key = self.require_key()
-        with self._declaring:
+        with self._declare_lock:
             given = self._subscriptions if subscriptions is None else dict(subscriptions)
             self.hub.declare_subscriptions(key, self._wanted(given))
             self._subscriptions = given
 
     def _wanted(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {**_ALWAYS, **self._bound.subscriptions(), **given}
+        return {**_HUB_SUBSCRIPTIONS, **self._handlers_or_raise.subscriptions(), **given}
 
     @property
-    def _bound(self) -> Handlers:
+    def _handlers_or_raise(self) -> HandlerTable:
         if not self._callable:
             raise SAMPClientError("The client is not callable: it was made with callable=False, and receives nothing.")
         return self._handlers
 
-    def _redeclare(self, declare: bool) -> None:
+    def _declare_if_registered(self, declare: bool) -> None:
         if declare and self.is_registered:
             self.declare_subscriptions()

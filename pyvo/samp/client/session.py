@@ -26,13 +26,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
-from ..process_events import forget_in_child
+from ..process_events import register_after_fork
 from ..transport.xmlrpc_writer import write_call
-from .cleanup import weakly
+from .cleanup import weak_method
 from .derived_classes import Prepared, replaces
-from .hub_monitor import HubWatch
+from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
-from .receiving import Dispatch, Elsewhere
+from .receiving import DispatchFunction, HandlerExecutor
 from .samp_client import SAMPClient
 from .web_hub_proxy import SAMPWebHubProxy
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from ..hub import SAMPHubServer
     from ..transport.event_loop import Timer
 
-__all__ = ["Membership"]
+__all__ = ["ClientSession"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks for a hub.
-LOOK_EVERY = 1.0
+RECONNECT_INTERVAL = 1.0
 #: Seconds that another program's hub may take to start.
 START_TIME = 3.0
 #: Seconds for which `disconnect` waits for a `connect` that is under way in another thread.
@@ -56,7 +56,7 @@ HANDLER_TIME = 1.0
 DISCONNECTED = "disconnect() was called while the client was connecting."
 
 
-class Membership(Prepared):
+class ClientSession(Prepared):
     """
     The connection of a client, from `connect` to `disconnect`.
 
@@ -82,7 +82,7 @@ class Membership(Prepared):
         port: int = 0,
         callable: bool = True,  # noqa: A002 - the name that programs use
         *,
-        dispatch: Dispatch | None = None,
+        dispatch: DispatchFunction | None = None,
     ) -> None:
         self.client_arguments = {
             "name": name, "description": description, "metadata": metadata, "addr": addr, "port": port,
@@ -90,7 +90,7 @@ class Membership(Prepared):
         }  # fmt: skip
         self.client = SAMPClient(self.hub, **self.client_arguments)
         if dispatch is not None:
-            self.client.elsewhere = Elsewhere(dispatch)
+            self.client.executor = HandlerExecutor(dispatch)
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -101,15 +101,15 @@ class Membership(Prepared):
         #: The hub that `connect` started because there was none.
         self.own_hub: SAMPHubServer | None = None
         self._lock = threading.RLock()
-        self._how: dict[str, Any] = {}
-        self._wanted = False
-        self._joining = False
+        self._connect_args: dict[str, Any] = {}
+        self._should_be_connected = False
+        self._connecting = False
         self._reconnect = False
         self._on_state: Callable[[str], object] | None = None
         self._lost = False  # as far as the program has been told
-        self._watch: HubWatch | None = None
+        self._watch: HubMonitor | None = None
         self._timer: Timer | None = None
-        forget_in_child(self)
+        register_after_fork(self)
 
     @property
     def is_connected(self) -> bool:
@@ -165,23 +165,23 @@ class Membership(Prepared):
                 return
             if self.client is None:
                 self.client = SAMPClient(self.hub, **self.client_arguments)
-            self._end()
-            self.client.on_end = weakly(self._on_end)
-            self._how = {"hub": hub, "hub_params": hub_params, "pool_size": pool_size}
+            self._close()
+            self.client.on_disconnected = weak_method(self._on_connection_lost)
+            self._connect_args = {"hub": hub, "hub_params": hub_params, "pool_size": pool_size}
             self._reconnect = reconnect
             self._on_state = on_state
             self._use_profile(web)
             self._lost = False
-            self._wanted = True
+            self._should_be_connected = True
             try:
                 if start_hub:
                     self._start_hub_if_none(dict(start_hub) if isinstance(start_hub, Mapping) else {})
-                self._join()
-                if not self._wanted:
+                self._register()
+                if not self._should_be_connected:
                     raise SAMPHubError(DISCONNECTED)
             except BaseException as error:
-                cut_off = isinstance(error, SAMPError) and not self._wanted
-                self._end()
+                cut_off = isinstance(error, SAMPError) and not self._should_be_connected
+                self._close()
                 if cut_off:
                     raise SAMPHubError(DISCONNECTED) from error
                 raise
@@ -193,14 +193,14 @@ class Membership(Prepared):
         It may be called from any thread, from a handler, and again; it does not fail, and takes seconds at the
         most, even when the hub does not answer.
         """
-        self._wanted = False
+        self._should_be_connected = False
         asks_user = isinstance(self.hub, SAMPWebHubProxy)
         if not self._lock.acquire(timeout=0 if asks_user else CONNECT_TIME):
             self.hub.disconnect()  # whoever is connecting ends now
             self._lock.acquire()
         try:
-            if not self._joining:
-                self._end()
+            if not self._connecting:
+                self._close()
             elif asks_user:
                 self.hub.disconnect()
         finally:
@@ -221,7 +221,7 @@ class Membership(Prepared):
         from ..hub import SAMPHubServer  # noqa: PLC0415 - most programs never need it
 
         try:
-            self.hub.connect(**self._how)
+            self.hub.connect(**self._connect_args)
             return
         except SAMPHubError as error:
             log.debug("A hub is started: %s", error)
@@ -230,13 +230,13 @@ class Membership(Prepared):
             hub.start()
         except SAMPHubError as error:  # another program was quicker: its hub does as well
             log.debug("There is a hub, or about to be: %s", error)
-            self._await_hub(error)
+            self._wait_for_hub(error)
             return
         self.own_hub = hub
         if options.get("mode") == "multiple" or "lockfile" in options:  # it is not where one looks for hubs
-            self._how["hub"] = hub
+            self._connect_args["hub"] = hub
 
-    def _await_hub(self, why: SAMPHubError) -> None:
+    def _wait_for_hub(self, why: SAMPHubError) -> None:
         """
         Give a hub that is just starting the moment until its lockfile is there; nothing else tells of that.
 
@@ -246,7 +246,7 @@ class Membership(Prepared):
         deadline = time.monotonic() + START_TIME
         while time.monotonic() < deadline:
             try:
-                self.hub.connect(**self._how)
+                self.hub.connect(**self._connect_args)
                 return
             except SAMPHubError as error:
                 log.debug("The other hub is not there yet: %s", error)
@@ -257,54 +257,54 @@ class Membership(Prepared):
         if isinstance(self.hub, SAMPWebHubProxy) != bool(web):
             self.client.hub = self.hub = SAMPWebHubProxy() if web else SAMPHubProxy()
         if isinstance(web, str):
-            self._how["url"] = web
+            self._connect_args["url"] = web
 
-    def _join(self) -> None:
-        self._joining = True
+    def _register(self) -> None:
+        self._connecting = True
         try:
-            self.hub.prepare(**self._how)
+            self.hub.connect_unverified(**self._connect_args)
             url = self.hub.url
-            if not (self._wanted and url):
+            if not (self._should_be_connected and url):
                 raise SAMPHubError(DISCONNECTED)
             if replaces(self.client, SAMPClient, "register"):
                 self.client.start()
-                self._begin_watch(url)
+                self._start_monitor(url)
                 self.client.register()
             else:
-                self.client.register(meanwhile=lambda: self._begin_watch(url))
+                self.client.register(meanwhile=lambda: self._start_monitor(url))
         except BaseException:
             self._end_watch()
             self.hub.disconnect()
             raise
         finally:
-            self._joining = False
-        self._joined()
+            self._connecting = False
+        self._on_connected()
 
-    def _end(self) -> None:
-        self._wanted = False
+    def _close(self) -> None:
+        self._should_be_connected = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._end_watch()
-        self._left(for_good=True)
+        self._on_disconnected(for_good=True)
         if self.client is not None:
-            if self.client.elsewhere is not None:
-                self.client.elsewhere.release()
+            if self.client.executor is not None:
+                self.client.executor.cancel_pending()
             self.client.stop(HANDLER_TIME)
         self.hub.disconnect()
         hub, self.own_hub = self.own_hub, None
         if hub is not None:
             hub.stop()
 
-    def _joined(self) -> None:
+    def _on_connected(self) -> None:
         """Do what is to be done when the client has joined a hub; for subclasses. Must not wait."""
 
-    def _left(self, *, for_good: bool) -> None:
+    def _on_disconnected(self, *, for_good: bool) -> None:
         """Do what is to be done when the connection has ended, by the program's will or not; for subclasses."""
 
-    def _begin_watch(self, url: str) -> None:
-        self._watch = HubWatch(self.client.loop, url, weakly(self._question), weakly(self._on_silence))
-        self.client.watched_by(self._watch)
+    def _start_monitor(self, url: str) -> None:
+        self._watch = HubMonitor(self.client.loop, url, weak_method(self._question), weak_method(self._on_hub_gone))
+        self.client.attach_monitor(self._watch)
 
     def _end_watch(self) -> None:
         watch, self._watch = self._watch, None
@@ -325,47 +325,47 @@ class Membership(Prepared):
         key, own_id = self.client.get_private_key(), self.client.get_public_id()
         return write_call(f"{self.hub.prefix}.getMetadata", [key, own_id]) if key and own_id else None
 
-    def _on_silence(self, what: str) -> None:
-        self.hub.lose(f"{what}. Call connect() when a hub is running again.")
+    def _on_hub_gone(self, what: str) -> None:
+        self.hub.mark_lost(f"{what}. Call connect() when a hub is running again.")
 
-    def _on_end(self, reason: str) -> None:
+    def _on_connection_lost(self, reason: str) -> None:
         log.debug("The connection to the hub has ended: %s", reason)
-        if self._wanted and self.client.is_running:
-            self.client.loop.run_in_worker(weakly(self._after_end))
+        if self._should_be_connected and self.client.is_running:
+            self.client.loop.run_in_worker(weak_method(self._handle_connection_lost))
 
-    def _after_end(self) -> None:
+    def _handle_connection_lost(self) -> None:
         with self._lock:
-            if not self._wanted or self.is_connected:
+            if not self._should_be_connected or self.is_connected:
                 return
             self._end_watch()
-            self._left(for_good=False)
+            self._on_disconnected(for_good=False)
             news, self._lost = not self._lost, True  # none if the next hub was lost while the client was joining it
         if news:
-            self._report("lost")
+            self._notify_state("lost")
         with self._lock:
             if self._reconnect and not self.client.thrown_out and not self.is_connected:
-                self._look_later()
+                self._schedule_reconnect()
 
-    def _look_later(self) -> None:
-        if not self._wanted or (self._timer is not None and self._timer.active):
+    def _schedule_reconnect(self) -> None:
+        if not self._should_be_connected or (self._timer is not None and self._timer.active):
             return
         loop = self.client.loop
-        self._timer = loop.call_later(LOOK_EVERY, loop.run_in_worker, weakly(self._look_for_hub))
+        self._timer = loop.call_later(RECONNECT_INTERVAL, loop.run_in_worker, weak_method(self._try_reconnect))
 
-    def _look_for_hub(self) -> None:
+    def _try_reconnect(self) -> None:
         with self._lock:
-            if not self._wanted or self.is_connected:
+            if not self._should_be_connected or self.is_connected:
                 return
             try:
-                self._join()
+                self._register()
             except (SAMPError, OSError) as error:
                 log.debug("There is no other hub yet: %s", error)
-                self._look_later()
+                self._schedule_reconnect()
                 return
             self._lost = False
-        self._report("connected")
+        self._notify_state("connected")
 
-    def _report(self, state: str) -> None:
+    def _notify_state(self, state: str) -> None:
         if self._on_state is None:
             return
         try:
@@ -373,9 +373,9 @@ class Membership(Prepared):
         except Exception:
             log.exception("The callback for %r failed", state)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget what the parent's threads were doing, in the child of a fork."""
         self._lock = threading.RLock()
-        self._wanted = False
+        self._should_be_connected = False
         self._watch = None
         self._timer = None

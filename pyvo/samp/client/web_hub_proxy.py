@@ -12,15 +12,15 @@ from urllib.parse import quote
 
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError
 from ..protocol import error_response
-from ..transport.event_loop import Loop
-from .callback_server import Inbox
-from .cleanup import Receiver
-from .hub_connection import MARGIN, Request
-from .hub_proxy import SAMPHubProxy, whole_seconds
+from ..transport.event_loop import EventLoop
+from .callback_server import MessageQueue
+from .cleanup import CallbackReceiver
+from .hub_connection import HUB_GRACE, Request
+from .hub_proxy import SAMPHubProxy, to_whole_seconds
 
 if TYPE_CHECKING:
     from ..hub import SAMPHubServer
-    from ..transport.http11 import Answer
+    from ..transport.http11 import HTTPResponse
 
 __all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
 
 #: Seconds after which a pull without callbacks is answered.
-PULL_TIME = 60
+PULL_TIMEOUT = 60
 #: Seconds to wait before the next pull where the last one failed or came back at once without anything.
 PAUSE = 0.5
 _METHODS = {
@@ -90,9 +90,9 @@ class SAMPWebHubProxy(SAMPHubProxy):
         if url is None:
             url = f"http://127.0.0.1:{hub._web_port}/" if hub is not None else WEB_PROFILE_URL
         self._open(url, pool_size, f"No hub offers the Web Profile at {url}.")
-        self._prove()
+        self._verify()
 
-    prepare = connect  # the first operation waits for the user: ask the hub before
+    connect_unverified = connect  # the first operation waits for the user: ask the hub before
 
     def register(self, secret: str | Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -108,15 +108,15 @@ class SAMPWebHubProxy(SAMPHubProxy):
         dict
             ``samp.hub-id``, ``samp.self-id``, ``samp.private-key`` and ``samp.url-translator``.
         """
-        answer = self._ask_for(dict, "register", timeout=0, identity_info=secret)
+        answer = self._call_typed(dict, "register", timeout=0, identity_info=secret)
         self._translator = str(answer.get("samp.url-translator", ""))
         return cast("dict[str, Any]", answer)
 
-    def register_as(
+    def register_with_metadata(
         self,
         metadata: Mapping[str, Any],
         meanwhile: Callable[[], object] | None = None,
-        seen: list[Answer] | None = None,
+        seen: list[HTTPResponse] | None = None,
     ) -> dict[str, Any]:
         """
         Register a client by its metadata.
@@ -139,7 +139,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             meanwhile()
         return self.register({"samp.name": "Python", **metadata})
 
-    def receiver(self, loop: Loop, inbox: Inbox, address: tuple[str, int]) -> Receiver:
+    def receiver(self, loop: EventLoop, inbox: MessageQueue, address: tuple[str, int]) -> CallbackReceiver:
         """
         Make what a client of this profile receives with: here a thread that asks for callbacks.
 
@@ -152,7 +152,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         address : tuple of (str, int)
             Has no meaning here.
         """
-        return _Puller(self, inbox)
+        return CallbackPuller(self, inbox)
 
     def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
         """
@@ -177,7 +177,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             True, False, or the SAMP boolean ``"1"`` or ``"0"``.
         """
         wanted = allow not in (False, "0")
-        return self._ask("allowReverseCallbacks", private_key=private_key, allow=wanted)
+        return self._call("allowReverseCallbacks", private_key=private_key, allow=wanted)
 
     def pull_callbacks(self, private_key: str, timeout: str | float) -> list[dict[str, Any]]:
         """
@@ -195,9 +195,9 @@ class SAMPWebHubProxy(SAMPHubProxy):
         list of dict
             Each has ``samp.methodName`` and ``samp.params``.
         """
-        seconds = whole_seconds(timeout)
-        answer = self._ask_for(
-            list, "pullCallbacks", timeout=seconds + MARGIN, private_key=private_key, seconds=str(seconds)
+        seconds = to_whole_seconds(timeout)
+        answer = self._call_typed(
+            list, "pullCallbacks", timeout=seconds + HUB_GRACE, private_key=private_key, seconds=str(seconds)
         )
         return cast("list[dict[str, Any]]", answer)
 
@@ -213,7 +213,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         return self._translator + quote(url, safe="") if self._translator else url
 
 
-class _Puller:
+class CallbackPuller:
     """
     The thread that fetches a client's callbacks. It refers to the client weakly, by its inbox.
 
@@ -225,16 +225,16 @@ class _Puller:
         Where callbacks go.
     """
 
-    def __init__(self, hub: SAMPWebHubProxy, inbox: Inbox) -> None:
+    def __init__(self, hub: SAMPWebHubProxy, inbox: MessageQueue) -> None:
         self._hub = hub
         self._inbox = inbox
         self._stopped = threading.Event()
 
-    def announcement(self, private_key: str) -> Request:
+    def declaration(self, private_key: str) -> Request:
         """Tell that callbacks are going to be fetched."""
         return "allowReverseCallbacks", {"private_key": private_key, "allow": "1"}
 
-    def begin(self, private_key: str) -> None:
+    def start(self, private_key: str) -> None:
         """Begin to fetch callbacks."""
         threading.Thread(target=self._run, args=(private_key,), name="samp-pull", daemon=True).start()
 
@@ -246,7 +246,7 @@ class _Puller:
         while not self._stopped.is_set() and self._hub.is_connected:
             begin = time.monotonic()
             try:
-                callbacks = self._hub.pull_callbacks(private_key, PULL_TIME)
+                callbacks = self._hub.pull_callbacks(private_key, PULL_TIMEOUT)
             except SAMPProxyError as fault:
                 self._on_fault(fault, private_key)
                 return
@@ -254,11 +254,11 @@ class _Puller:
                 log.debug("A pull failed: %s", error)
                 callbacks = []
             for callback in callbacks:
-                self._take(private_key, callback)
+                self._enqueue(private_key, callback)
             if not callbacks and time.monotonic() - begin < PAUSE:
                 self._stopped.wait(PAUSE)
 
-    def _take(self, private_key: str, callback: Any) -> None:
+    def _enqueue(self, private_key: str, callback: Any) -> None:
         try:
             method = _METHODS[callback["samp.methodName"]]
             params = callback["samp.params"]
@@ -284,4 +284,4 @@ class _Puller:
         """The hub takes the key no more: unless this client has left, it was thrown out."""
         keeper = self._inbox.client()
         if not self._stopped.is_set() and keeper is not None and keeper.get_private_key() == private_key:
-            self._hub.lose(f"The hub does not hand messages over to this client any more: {fault}.")
+            self._hub.mark_lost(f"The hub does not hand messages over to this client any more: {fault}.")

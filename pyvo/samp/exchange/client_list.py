@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.callback_server import give_way
-from ..client.handlers import Arrival
-from ..client.lookup import ambiguous, can_receive, clients_called, clients_with_part
+from ..client.callback_server import release_slot
+from ..client.handlers import ReceivedMessage
+from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
@@ -111,15 +111,15 @@ class Clients:
         #: Stands for the registration that the list is of: another hub gives the same ids to other clients.
         self.session = object()
         self._wanted = False
-        self._filling = threading.Lock()
-        self._told: set[str] = set()  # of whom events have told since somebody began to ask about all
+        self._refresh_lock = threading.Lock()
+        self._updated: set[str] = set()  # of whom events have told since somebody began to ask about all
         self._end: SAMPClientError | None = None
         self._listeners: list[Callable[[str], object]] = []
 
     # What is seen
 
     def __iter__(self) -> Iterator[ClientInfo]:
-        self.follow()
+        self.subscribe()
         with self._news:
             return iter(list(self._known.values()))
 
@@ -175,16 +175,16 @@ class Clients:
             As ``client``, ``timeout`` and ``mtype`` there.
         """
         deadline = Deadline(timeout)
-        give_way()  # within a handler: the events are behind it in the queue
-        self.follow()
+        release_slot()  # within a handler: the events are behind it in the queue
+        self.subscribe()
         with self._news:
             while True:
-                found, patience = self._find_settled(who, mtype)
+                found, patience = self._find_ready(who, mtype)
                 if found is not None:
                     return found
                 if self._end is not None:
                     raise self._end
-                left = deadline.left
+                left = deadline.remaining
                 if left == 0 or not self._is_told():
                     break
                 self._news.wait(min((x for x in (left, patience) if x is not None), default=None))
@@ -194,7 +194,7 @@ class Clients:
             f"No client called {who!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
         )
 
-    def _find_settled(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
+    def _find_ready(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
         """
         Find the client that is waited for, or how long one that might be it has to declare its subscriptions.
 
@@ -218,11 +218,11 @@ class Clients:
 
     def _is_told(self) -> bool:
         host = self._host()
-        return host is not None and can_receive(host)
+        return host is not None and is_callable(host)
 
     # Keeping up to date
 
-    def follow(self) -> None:
+    def subscribe(self) -> None:
         """Listen to the hub's events from now on."""
         host = self._host()
         if host is None:
@@ -230,13 +230,13 @@ class Clients:
         host.client.require_key()
         with self._news:
             self._end = None
-        if not can_receive(host):  # it is told nothing, and asks each time
+        if not is_callable(host):  # it is told nothing, and asks each time
             self._fill(host)
             return
-        with self._filling:
+        with self._refresh_lock:
             # Again if the client has come to another hub meanwhile
             while self._followed_key != (key := host.client.require_key()):
-                host.client.add_tap(self, ["samp.hub.event.*"], self._on_event)
+                host.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
                 self._wanted = True
                 self._fill(host)
                 with self._news:
@@ -271,7 +271,7 @@ class Clients:
             self.session = object()
             self._news.notify_all()
 
-    def restart(self) -> None:
+    def resubscribe(self) -> None:
         """Look again who is there, on a new hub, if anybody has wanted to know before."""
         host = self._host()
         if self._wanted and host is not None:
@@ -280,7 +280,7 @@ class Clients:
     def _follow_again(self) -> None:
         self.clear()  # of what the last hub's events have told since: ids begin anew with each hub
         try:
-            self.follow()
+            self.subscribe()
         except SAMPClientError:  # the program has disconnected meanwhile
             return
 
@@ -289,26 +289,26 @@ class Clients:
         ids = [client_id for client_id in host.get_registered_clients() if client_id not in {own, hub}]
         with self._news:
             before = set(self._known)
-            self._told.clear()
+            self._updated.clear()
         for client_id in ids:
-            while (info := self._asked(host, client_id)) is not None and not self._put_unless_told(info):
+            while (info := self._query(host, client_id)) is not None and not self._put_if_unchanged(info):
                 continue
         with self._news:
             for client_id in before - set(ids):
                 self._known.pop(client_id, None)
 
-    def _asked(self, host: Host, client_id: str) -> ClientInfo | None:
+    def _query(self, host: Host, client_id: str) -> ClientInfo | None:
         session = self.session
         try:
             return ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id), session)
         except SAMPProxyError:  # it has just left
             return None
 
-    def _put_unless_told(self, info: ClientInfo) -> bool:
+    def _put_if_unchanged(self, info: ClientInfo) -> bool:
         """Note what the hub has answered, unless an event has come meanwhile: it may be newer than the answer."""
         with self._news:
-            if info.id in self._told:
-                self._told.discard(info.id)
+            if info.id in self._updated:
+                self._updated.discard(info.id)
                 return False
             self._put(info)
             return True
@@ -322,7 +322,7 @@ class Clients:
                 self._named_since.setdefault(info.id, time.monotonic())
             self._news.notify_all()
 
-    def _on_event(self, arrival: Arrival) -> None:
+    def _on_event(self, arrival: ReceivedMessage) -> None:
         """Take note of one of the hub's events; the program's own handlers see it, too."""
         host = self._host()
         client_id = arrival.params.get("id")
@@ -334,7 +334,7 @@ class Clients:
         with self._news:
             if arrival.private_key != host.get_private_key():  # it was the last hub's
                 return
-            self._told.add(client_id)
+            self._updated.add(client_id)
             info = self._known.get(client_id, ClientInfo(client_id, session=self.session))
             if what == "unregister":
                 self._gone.add(client_id)

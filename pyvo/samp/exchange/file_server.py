@@ -29,22 +29,22 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ..formats.temporary_files import private_directory
-from ..transport.event_loop import Loop
-from ..transport.file_serving import FileSource, Streamer
-from ..transport.http11 import HTTPError, Request, Response
-from ..transport.server import Connection, XMLRPCServer
-from ..transport.urls import OwnNames
+from ..formats.temporary_files import make_private_dir
+from ..transport.event_loop import EventLoop
+from ..transport.file_serving import BodyStreamer, FileSource
+from ..transport.http11 import HTTPError, HTTPRequest, Response
+from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.urls import AllowedHosts
 
-__all__ = ["Loan", "Lot", "Shelf", "plain_name"]
+__all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds that a recipient has to fetch what it has already said to have loaded.
-LINGER = 60.0
+FETCH_GRACE = 60.0
 
 
-class Loan:
+class Lease:
     """
     One recipient's right to read one file.
 
@@ -58,19 +58,19 @@ class Loan:
         Where it can be read.
     """
 
-    def __init__(self, lot: Lot, token: str, url: str) -> None:
+    def __init__(self, lot: PublishedFile, token: str, url: str) -> None:
         self.lot = lot
         self.token = token
         self.url = url
         #: Whether the recipient has read it.
         self.fetched = False
         #: How many transfers are under way.
-        self.reading = 0
+        self.active_transfers = 0
         #: Whether it has answered.
         self.answered = False
-        self.over = False
+        self.expired = False
 
-    def end(self, *, loaded: bool) -> None:
+    def on_response(self, *, loaded: bool) -> None:
         """
         Note that the recipient has answered.
 
@@ -79,10 +79,10 @@ class Loan:
         loaded : bool
             Whether it says that it has, or will have, the file.
         """
-        self.lot.shelf.end(self, loaded=loaded)
+        self.lot.shelf.on_response(self, loaded=loaded)
 
 
-class Lot:
+class PublishedFile:
     """
     A file on the shelf.
 
@@ -100,17 +100,17 @@ class Lot:
         Ids of those whom it is for.
     """
 
-    def __init__(self, shelf: Shelf, path: Path, name: str, *, ours: bool, recipients: Iterable[str] = ()) -> None:
+    def __init__(self, shelf: FileServer, path: Path, name: str, *, ours: bool, recipients: Iterable[str] = ()) -> None:
         self.shelf = shelf
         self.path = path
         self.name = name
-        self.ours = ours
+        self.temporary = ours
         self.recipients = frozenset(recipients)
-        self.loans: set[Loan] = set()
+        self.loans: set[Lease] = set()
 
-    def lend(self, *, http: bool = False) -> Loan:
+    def create_lease(self, *, http: bool = False) -> Lease:
         """Make a URL for one more recipient."""
-        return self.shelf.lend(self, http=http)
+        return self.shelf.create_lease(self, http=http)
 
     @property
     def is_plain(self) -> bool:
@@ -122,7 +122,7 @@ class Lot:
         self.shelf.discard(self)
 
 
-class Shelf:
+class FileServer:
     """
     Hands out files. Safe to use from any thread.
 
@@ -134,22 +134,22 @@ class Shelf:
         Address to listen on.
     """
 
-    def __init__(self, loop: Loop, address: str = "127.0.0.1") -> None:
+    def __init__(self, loop: EventLoop, address: str = "127.0.0.1") -> None:
         self._loop = loop
         self._address = address
         self._lock = threading.RLock()
         self._directory: Path | None = None
         self._clean: Callable[[], object] = lambda: None
         self._server: XMLRPCServer | None = None
-        self._streamer: Streamer | None = None
-        self._loans: dict[str, Loan] = {}
-        self._lots: set[Lot] = set()
-        self._by_key: dict[str, Lot] = {}
+        self._streamer: BodyStreamer | None = None
+        self._loans: dict[str, Lease] = {}
+        self._lots: set[PublishedFile] = set()
+        self._by_key: dict[str, PublishedFile] = {}
         self.closed = False
 
     # Putting files on it
 
-    def new_path(self, name: str) -> Path:
+    def create_path(self, name: str) -> Path:
         """
         Make room for a file that does not exist yet, in a private directory.
 
@@ -160,14 +160,14 @@ class Shelf:
         """
         with self._lock:
             if self._directory is None:
-                self._directory, remove = private_directory()
+                self._directory, remove = make_private_dir()
                 self._clean = weakref.finalize(self, remove)
             directory = self._directory / secrets.token_hex(8)
             directory.mkdir(mode=0o700)
             return directory / name
 
     @staticmethod
-    def give_back(path: Path) -> None:
+    def remove_path(path: Path) -> None:
         """
         Give back the room for a file that was not written.
 
@@ -182,7 +182,7 @@ class Shelf:
 
     def add(
         self, path: Path, name: str, *, ours: bool, key: str | None = None, recipients: Iterable[str] = ()
-    ) -> Lot:
+    ) -> PublishedFile:
         """
         Put a file on the shelf.
 
@@ -200,7 +200,7 @@ class Shelf:
         recipients : iterable of str
             For whom it is.
         """
-        lot = Lot(self, path, plain_name(name, path.suffix), ours=ours, recipients=recipients)
+        lot = PublishedFile(self, path, safe_file_name(name, path.suffix), ours=ours, recipients=recipients)
         with self._lock:
             self._lots.add(lot)
             earlier = self._by_key.pop(key, None) if key is not None else None
@@ -210,7 +210,7 @@ class Shelf:
             earlier.discard()
         return lot
 
-    def second_name(self, path: Path) -> Path:
+    def link_with_plain_name(self, path: Path) -> Path:
         """
         Give a file that was there before a plain name as well.
 
@@ -224,7 +224,7 @@ class Shelf:
         pathlib.Path
             The new name; the old one where the system makes no links.
         """
-        link = self.new_path(plain_name(path.name, path.suffix))
+        link = self.create_path(safe_file_name(path.name, path.suffix))
         try:
             link.symlink_to(path)
         except OSError as error:  # on Windows, for most users
@@ -232,31 +232,31 @@ class Shelf:
             return path
         return link
 
-    def lend(self, lot: Lot, *, http: bool) -> Loan:
+    def create_lease(self, lot: PublishedFile, *, http: bool) -> Lease:
         """Make a URL for one more recipient of a file."""
         token = secrets.token_urlsafe(16)
         with self._lock:
             if not http:
-                loan = Loan(lot, token, lot.path.as_uri())
+                loan = Lease(lot, token, lot.path.as_uri())
                 loan.fetched = True  # for all that can be known
                 lot.loans.add(loan)
                 return loan
             host = f"[{self._address}]" if ":" in self._address else self._address
-            loan = Loan(lot, token, f"http://{host}:{self._serve().port}/{token}/{lot.name}")
+            loan = Lease(lot, token, f"http://{host}:{self._serve().port}/{token}/{lot.name}")
             lot.loans.add(loan)
             self._loans[token] = loan
         return loan
 
-    def end(self, loan: Loan, *, loaded: bool) -> None:
+    def on_response(self, loan: Lease, *, loaded: bool) -> None:
         """Note that the recipient of a loan has answered."""
         with self._lock:
             loan.answered = True
             if loaded and not loan.fetched and not self.closed:
-                self._loop.call_later(LINGER, self._finish, loan)
+                self._loop.call_later(FETCH_GRACE, self._finish, loan)
             else:
                 self._finish_if_read(loan)
 
-    def discard(self, lot: Lot) -> None:
+    def discard(self, lot: PublishedFile) -> None:
         """Remove a file although it may not have served."""
         with self._lock:
             for loan in list(lot.loans):
@@ -289,62 +289,62 @@ class Shelf:
 
     def _serve(self) -> XMLRPCServer:
         if self._server is None:
-            desk = _Desk(self, self._address)
+            desk = _FileRequestHandler(self, self._address)
             server = XMLRPCServer((self._address, 0), self._loop, desk)
             self._server = server
-            self._streamer = desk.streamer = Streamer(self._loop.run_in_worker, server.take_back)
+            self._streamer = desk.streamer = BodyStreamer(self._loop.run_in_worker, server.close_detached)
             server.start()
         return self._server
 
-    def find(self, token: str) -> Loan | None:
+    def find(self, token: str) -> Lease | None:
         """Find the loan that a URL names."""
         with self._lock:
             return self._loans.get(token)
 
-    def begin_reading(self, loan: Loan) -> None:
+    def begin_reading(self, loan: Lease) -> None:
         """Note that a transfer begins."""
         with self._lock:
-            loan.reading += 1
+            loan.active_transfers += 1
 
-    def end_reading(self, loan: Loan, complete: bool) -> None:
+    def end_reading(self, loan: Lease, complete: bool) -> None:
         """Note that a transfer has ended."""
         with self._lock:
-            loan.reading -= 1
+            loan.active_transfers -= 1
             loan.fetched = loan.fetched or complete
             if loan.answered and loan.fetched:
                 self._finish_if_read(loan)
 
-    def _finish_if_read(self, loan: Loan) -> None:
-        if not loan.reading:
+    def _finish_if_read(self, loan: Lease) -> None:
+        if not loan.active_transfers:
             self._finish(loan)
 
-    def _finish(self, loan: Loan) -> None:
+    def _finish(self, loan: Lease) -> None:
         with self._lock:
-            loan.over = True
+            loan.expired = True
             self._loans.pop(loan.token, None)
             loan.lot.loans.discard(loan)
             if not loan.lot.loans:
                 self._drop(loan.lot)
 
-    def _drop(self, lot: Lot) -> None:
+    def _drop(self, lot: PublishedFile) -> None:
         if lot not in self._lots:
             return
         self._lots.discard(lot)
         for key in [key for key, other in self._by_key.items() if other is lot]:
             del self._by_key[key]
-        if lot.ours:
-            self.give_back(lot.path)  # not on Windows, while somebody reads it: it goes with the directory
+        if lot.temporary:
+            self.remove_path(lot.path)  # not on Windows, while somebody reads it: it goes with the directory
 
 
-class _Desk:
+class _FileRequestHandler:
     """What answers the requests. It refers to the shelf weakly, which would otherwise never be collected."""
 
-    def __init__(self, shelf: Shelf, address: str) -> None:
+    def __init__(self, shelf: FileServer, address: str) -> None:
         self._shelf = weakref.ref(shelf)
-        self._names = OwnNames(address)
-        self.streamer: Streamer | None = None
+        self._names = AllowedHosts(address)
+        self.streamer: BodyStreamer | None = None
 
-    def handle(self, request: Request, connection: Connection) -> Response | None:
+    def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Answer a request; see `Handler`."""
         shelf, streamer = self._shelf(), self.streamer
         host = request.headers.get("host")
@@ -356,7 +356,7 @@ class _Desk:
         loan = shelf.find(token) if shelf is not None else None
         if loan is None or shelf is None or streamer is None or name != loan.lot.name:
             return Response(404, b"There is no such file here, or no longer\n")
-        if streamer.at_work >= MAX_TRANSFERS:
+        if streamer.active >= MAX_TRANSFERS:
             return Response(503, b"Too many files are being read\n", headers=(("Retry-After", "1"),))
         reads = request.method == "GET"
         if reads:
@@ -371,7 +371,7 @@ class _Desk:
         )
         return None
 
-    def refuse(self, error: HTTPError) -> Response:
+    def error_response(self, error: HTTPError) -> Response:
         """Answer what is no request."""
         return Response(error.status, f"{error}\n".encode())
 
@@ -380,7 +380,7 @@ class _Desk:
 MAX_TRANSFERS = 64
 
 
-def plain_name(name: str, suffix: str) -> str:
+def safe_file_name(name: str, suffix: str) -> str:
     """
     Make a file name of nothing but letters, digits, ``-``, ``_`` and ``.``.
 

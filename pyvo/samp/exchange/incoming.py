@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import give_way
-from ..client.handlers import Arrival, Tap
-from ..client.lookup import name_of
+from ..client.callback_server import release_slot
+from ..client.handlers import MessageFilter, ReceivedMessage
+from ..client.lookup import client_name
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
-from ..formats.readers import Sender, load
+from ..formats.readers import Sender, read_message
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
     from ..client.samp_client import SAMPClient as Client
-    from .sending import Workbench
+    from .sending import ExchangeState
 
 __all__ = ["Incoming"]
 
@@ -52,7 +52,7 @@ class Incoming:
         How many things are taken at all; what comes later goes to the handlers.
     """
 
-    def __init__(self, bench: Workbench, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
+    def __init__(self, bench: ExchangeState, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
         if not mtypes:
             raise SAMPClientError("Which messages? Give MTypes or wildcards, such as 'table.load.*'")
         self._bench = bench
@@ -61,16 +61,16 @@ class Incoming:
         self._left = total
         self._items: deque[tuple[Any, tuple[str, ...] | None]] = deque()
         self._coming = 0
-        self._answered = 0  # of those that are coming: their senders believe that we have them
+        self._replied_count = 0  # of those that are coming: their senders believe that we have them
         self._news = threading.Condition()
         self._end: SAMPError | None = None
         #: Called in another thread when there is news; for event loops.
-        self.on_news: Callable[[], object] | None = None
+        self.on_item: Callable[[], object] | None = None
         self._key = object()  # what it is known by where it must not be held
-        take = weakref.WeakMethod(self._take)
-        bench.host.client.add_tap(self._key, mtypes, lambda arrival: _take_if_there(take, arrival))
+        take = weakref.WeakMethod(self._receive)
+        bench.client.client.add_filter(self._key, mtypes, lambda arrival: _take_if_there(take, arrival))
         bench.add_queue(self)
-        self._finalizer = weakref.finalize(self, _let_go, weakref.ref(bench.host.client), self._key)
+        self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(bench.client.client), self._key)
         self._finalizer.atexit = False
 
     # Taking out
@@ -96,30 +96,30 @@ class Incoming:
         SAMPClientError
             The queue was closed, or the client disconnected.
         """
-        give_way()  # within a handler: what is waited for is behind it in the queue
+        release_slot()  # within a handler: what is waited for is behind it in the queue
         deadline = Deadline(timeout)
         while True:
             with self._news:
                 while not self._items:
-                    if self._end is not None and not self._answered:
+                    if self._end is not None and not self._replied_count:
                         raise self._end
-                    left = deadline.left
+                    left = deadline.remaining
                     if left == 0:
                         wanted = " or ".join(self._patterns)
                         raise SAMPTimeoutError(f"No {wanted} came within {deadline.seconds:g} s")
                     self._news.wait(left)
-            found = self.get_ready()
+            found = self.get_nowait()
             if found is not None:
                 return found
 
-    def get_ready(self) -> Any:
+    def get_nowait(self) -> Any:
         """Take what is there; None if nothing is. Warns of what could not be read."""
         while True:
             with self._news:
                 if not self._items:
                     return None
                 item, _ = self._items.popleft()
-            if not isinstance(item, _Failure):
+            if not isinstance(item, _ReadError):
                 return item
             warn(item.text)
 
@@ -133,25 +133,25 @@ class Incoming:
             raise StopIteration from None
 
     def __len__(self) -> int:
-        return len(self._items) + self._answered
+        return len(self._items) + self._replied_count
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self._end is not None and not self._answered
+        return self._end is not None and not self._replied_count
 
     # Ending
 
     def close(self) -> None:
         """Take nothing any more. It may be repeated."""
-        self.end(SAMPClientError("The queue is closed"))
+        self.stop(SAMPClientError("The queue is closed"))
         self._finalizer.detach()
         self._bench.remove_queue(self)
-        host = self._bench.host
+        host = self._bench.client
         if host is not None:
-            host.client.remove_tap(self._key)
+            host.client.remove_filter(self._key)
 
-    def end(self, reason: SAMPError) -> None:
+    def stop(self, reason: SAMPError) -> None:
         """
         Let those who wait know that nothing will come.
 
@@ -176,7 +176,7 @@ class Incoming:
 
     # Taking in; in the client's worker threads
 
-    def _take(self, arrival: Arrival) -> dict[str, SAMPValue] | None:
+    def _receive(self, arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
         if arrival.mtype.startswith("samp.") and "*" in self._patterns:
             named = {pattern: True for pattern in self._patterns if pattern != "*"}
             if best_match(named, arrival.mtype) is None:
@@ -185,20 +185,20 @@ class Incoming:
         if refusal is not None:
             return refusal or None
         try:
-            sender = Sender(arrival.sender_id, name_of(self._bench.host, arrival.sender_id))
-            item = load(arrival.mtype, arrival.params, sender)
+            sender = Sender(arrival.sender_id, client_name(self._bench.client, arrival.sender_id))
+            item = read_message(arrival.mtype, arrival.params, sender)
             key = _key(arrival)
         except SAMPError as error:
             log.info("What arrived could not be read: %s", error)
-            self._put(_Failure(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
+            self._put(_ReadError(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
         response = ok_response({})
         if arrival.call is not None:
             # Before the item is handed over: a program that was waiting for it alone may disconnect at once, and the
             # sender would be told that its recipient has left.
             with self._news:
-                self._answered += 1
-            self._bench.host.client._answer(arrival.call, response)
+                self._replied_count += 1
+            self._bench.client.client._answer(arrival.call, response)
         self._put(item, key, answered=arrival.call is not None)
         return response
 
@@ -217,8 +217,8 @@ class Incoming:
     def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
         with self._news:
             self._coming -= 1
-            self._answered -= answered
-            if isinstance(item, _Failure) and self._left is not None:
+            self._replied_count -= answered
+            if isinstance(item, _ReadError) and self._left is not None:
                 self._left += 1
             if key is not None:  # what was sent again, with the same table-id, takes the place of what still waits
                 self._items = deque(entry for entry in self._items if entry[1] != key)
@@ -227,28 +227,28 @@ class Incoming:
         self._tell()
 
     def _tell(self) -> None:
-        on_news = self.on_news
+        on_news = self.on_item
         if on_news is not None:
             on_news()
 
 
-def _take_if_there(take: weakref.WeakMethod[Any], arrival: Arrival) -> dict[str, SAMPValue] | None:
-    method: Tap | None = take()
+def _take_if_there(take: weakref.WeakMethod[Any], arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
+    method: MessageFilter | None = take()
     return method(arrival) if method is not None else None
 
 
-def _let_go(client: weakref.ref[Client], key: object) -> None:
+def _remove_filter_later(client: weakref.ref[Client], key: object) -> None:
     """Have it known that nobody waits for these messages any more; in another thread, as this may be any."""
     there = client()
     if there is None:
         return
     try:
-        there.loop.run_in_worker(there.remove_tap, key)
+        there.loop.run_in_worker(there.remove_filter, key)
     except SAMPClientError:  # it is not running, and has none
-        threading.Thread(target=there.remove_tap, args=(key,), daemon=True).start()
+        threading.Thread(target=there.remove_filter, args=(key,), daemon=True).start()
 
 
-def _key(arrival: Arrival) -> tuple[str, ...] | None:
+def _key(arrival: ReceivedMessage) -> tuple[str, ...] | None:
     """What a table, image... is known by, if its sender has given it an id."""
     kind = arrival.mtype.partition(".")[0]
     identifier = arrival.params.get(f"{kind}-id")
@@ -258,7 +258,7 @@ def _key(arrival: Arrival) -> tuple[str, ...] | None:
     return (arrival.private_key, arrival.sender_id, kind, identifier)
 
 
-class _Failure:
+class _ReadError:
     """What arrived and could not be read."""
 
     def __init__(self, text: str) -> None:

@@ -14,34 +14,34 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..client.handlers import Arrival, refuse_coroutine_function
-from ..client.lookup import clients_named, names_of_clients
+from ..client.handlers import ReceivedMessage, refuse_coroutine_function
+from ..client.lookup import get_client_names, match_name
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
-from ..formats.model import Product
-from ..formats.registry import product_of
+from ..formats.model import Sendable
+from ..formats.registry import to_sendable
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
-from ..protocol.timeouts import seconds_of
-from .reports import Delivery, SendReport
-from .sending import ask_all
+from ..protocol.timeouts import parse_timeout
+from .reports import SendReport, SendResult
+from .sending import call_recipients
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .sending import Workbench
+    from .sending import ExchangeState
 
-__all__ = ["Link", "linkable"]
+__all__ = ["Link", "check_linkable"]
 
 SELECT = "table.select.rowList"
 HIGHLIGHT = "table.highlight.row"
 #: Seconds after the table was loaded in which a refusal may mean that it is not yet in the viewer's books: TOPCAT
 #: answers a moment before it is.
-SETTLE_TIME = 5.0
+RETRY_WINDOW = 5.0
 PAUSE = 0.1
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
 
 
-def linkable(table: Any) -> tuple[Product, int]:
+def check_linkable(table: Any) -> tuple[Sendable, int]:
     """
     Find out what a table is to others, and how many rows it has.
 
@@ -60,7 +60,7 @@ def linkable(table: Any) -> tuple[Product, int]:
     SAMPTypeError
         It is no table, or its rows cannot be counted.
     """
-    product = product_of(table)
+    product = to_sendable(table)
     if product.kind != "table" or product.count is None:
         raise SAMPTypeError(f"Tables can be linked, and {product.name!r} is sent as {product.kind}")
     try:
@@ -83,7 +83,7 @@ class Link:
         To whom it was sent.
     """
 
-    def __init__(self, bench: Workbench, rows: int, report: SendReport) -> None:
+    def __init__(self, bench: ExchangeState, rows: int, report: SendReport) -> None:
         self._bench = bench
         self._rows = rows
         #: What became of sending the table.
@@ -91,14 +91,14 @@ class Link:
         #: The ``table-id``.
         self.id = report.id
         self._since = time.monotonic()
-        self._private_key = bench.host.get_private_key()
+        self._private_key = bench.client.get_private_key()
         self._urls = {each.url for each in report.deliveries if each.url}
         self._lock = threading.Lock()
         self._selected: Any = None
         self._highlighted: int | None = None
         self._on_select: list[Callable[..., object]] = []
         self._on_highlight: list[Callable[..., object]] = []
-        bench.host.client.add_tap(self, [SELECT, HIGHLIGHT], self._take)
+        bench.client.client.add_filter(self, [SELECT, HIGHLIGHT], self._take)
 
     # What others do
 
@@ -141,16 +141,16 @@ class Link:
         self._on_highlight.append(listener)
         return listener
 
-    def _take(self, arrival: Arrival) -> dict[str, SAMPValue] | None:
+    def _take(self, arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
         params = arrival.params
         table_id = params.get("table-id")
         if table_id != self.id and (table_id or params.get("url") not in self._urls):
             return None
         try:
             if arrival.mtype == SELECT:
-                self._note_selection(self._mask(_numbers(params.get("row-list"))))
+                self._note_selection(self._mask(_row_numbers(params.get("row-list"))))
             else:
-                self._note_highlight(self._checked(_numbers([params.get("row")])[0]))
+                self._note_highlight(self._checked(_row_numbers([params.get("row")])[0]))
         except SAMPValueError as error:
             return error_response(str(error))
         return ok_response({})
@@ -159,12 +159,12 @@ class Link:
         with self._lock:
             self._selected = mask
         for listener in list(self._on_select):
-            self._bench.host.client.run_handler(listener, mask.copy())
+            self._bench.client.client.run_handler(listener, mask.copy())
 
     def _note_highlight(self, row: int) -> None:
         self._highlighted = row
         for listener in list(self._on_highlight):
-            self._bench.host.client.run_handler(listener, row)
+            self._bench.client.client.run_handler(listener, row)
 
     # What is done here
 
@@ -198,7 +198,7 @@ class Link:
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask
-        return self._tell(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
+        return self._broadcast(SELECT, {"row-list": np.flatnonzero(mask)}, timeout)
 
     def highlight(self, row: int, *, timeout: str | float = 30.0) -> SendReport:
         """
@@ -218,10 +218,10 @@ class Link:
         """
         row = int(row)
         self._highlighted = self._checked(row + self._rows if row < 0 else row)
-        return self._tell(HIGHLIGHT, {"row": self._highlighted}, timeout)
+        return self._broadcast(HIGHLIGHT, {"row": self._highlighted}, timeout)
 
-    def _tell(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
-        seconds = seconds_of(timeout)
+    def _broadcast(self, mtype: str, params: dict[str, Any], timeout: str | float) -> SendReport:
+        seconds = parse_timeout(timeout)
         holders = self._holders()
         pause = threading.Event()
         while True:
@@ -229,12 +229,12 @@ class Link:
             messages = {}
             for client_id, each in holders.items():
                 if self._takes(client_id, mtype):
-                    report.deliveries.append(Delivery(client_id, each.name, mtype, each.url))
+                    report.deliveries.append(SendResult(client_id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
                     messages[client_id] = {"samp.mtype": mtype, "samp.params": content}
-            ask_all(self._bench, report, messages, seconds)
+            call_recipients(self._bench, report, messages, seconds)
             report.wait(seconds)
-            if not report.failed or time.monotonic() > self._since + SETTLE_TIME:
+            if not report.failed or time.monotonic() > self._since + RETRY_WINDOW:
                 break
             pause.wait(PAUSE)
         for each in report.deliveries:
@@ -242,22 +242,22 @@ class Link:
                 warn(f"{each.name} did not follow: {each.outcome}")
         return report
 
-    def _holders(self) -> dict[str, Delivery]:
+    def _holders(self) -> dict[str, SendResult]:
         """
         The clients that have the table, by their ids of today.
 
         Another hub gives other ids, and an id of the hub that is gone to another client: there names count.
         """
         sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
-        host = self._bench.host
+        host = self._bench.client
         if host.get_private_key() == self._private_key:
             return {each.id: each for each in sent}
-        names = names_of_clients(host)
-        return {client_id: each for each in sent for client_id in clients_named(names, each.name)}
+        names = get_client_names(host)
+        return {client_id: each for each in sent for client_id in match_name(names, each.name)}
 
     def _takes(self, client_id: str, mtype: str) -> bool:
         try:
-            return best_match(self._bench.host.get_subscriptions(client_id), mtype) is not None
+            return best_match(self._bench.client.get_subscriptions(client_id), mtype) is not None
         except SAMPError:  # it has left
             return False
 
@@ -282,7 +282,7 @@ class Link:
 
     def close(self) -> None:
         """Listen to no more selections. The others keep the table."""
-        self._bench.host.client.remove_tap(self)
+        self._bench.client.client.remove_filter(self)
 
     def __enter__(self) -> Self:
         return self
@@ -297,7 +297,7 @@ class Link:
         return f"<Link: {self.report.name!r} with {others or 'nobody'}, {int(self.selection.sum())} rows selected>"
 
 
-def _numbers(value: Any) -> list[int]:
+def _row_numbers(value: Any) -> list[int]:
     if not isinstance(value, list) or not set(map(type, value)) <= {str}:
         raise SAMPValueError("The message does not say which rows")
     joined = "".join(value)

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from ..client.lookup import Who
+    from ..client.lookup import ClientRef
     from ..integrated_client import SAMPIntegratedClient as Host
     from .client_list import ClientInfo, Clients
     from .incoming import Incoming
     from .linked_table import Link
     from .reports import SendReport
-    from .sending import Workbench
+    from .sending import ExchangeState
     from .viewers import DS9
 
 __all__ = ["Exchange"]
@@ -31,16 +31,16 @@ _making = threading.Lock()
 class Exchange:
     """The methods of a client that exchange objects instead of messages."""
 
-    _the_bench: Workbench | None = None
+    _the_bench: ExchangeState | None = None
 
     @property
-    def _bench(self) -> Workbench:
+    def _bench(self) -> ExchangeState:
         if self._the_bench is None:
-            from .sending import Workbench  # noqa: PLC0415
+            from .sending import ExchangeState  # noqa: PLC0415
 
             with _making:
                 if self._the_bench is None:
-                    self._the_bench = Workbench(self._host)
+                    self._the_bench = ExchangeState(self._host)
         return self._the_bench
 
     @property
@@ -52,7 +52,7 @@ class Exchange:
     def send(
         self,
         obj: Any,
-        to: Who | None = None,
+        to: ClientRef | None = None,
         name: str | None = None,
         mtype: str | None = None,
         timeout: str | float = 60.0,
@@ -118,7 +118,7 @@ class Exchange:
         )  # fmt: skip
 
     def link(
-        self, table: Any, to: Who | None = None, name: str | None = None, timeout: str | float = 60.0
+        self, table: Any, to: ClientRef | None = None, name: str | None = None, timeout: str | float = 60.0
     ) -> Link:
         """
         Send a table, and share selections of its rows from then on.
@@ -140,10 +140,10 @@ class Exchange:
         TypeError
             It is no table.
         """
-        from .linked_table import Link, linkable  # noqa: PLC0415
+        from .linked_table import Link, check_linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
 
-        product, rows = linkable(table)
+        product, rows = check_linkable(table)
         report = send(self._bench, product, to, name=name, timeout=timeout)
         return Link(self._bench, rows, report)
 
@@ -230,11 +230,11 @@ class Exchange:
             The decorator; the function stays as it is.
         """
         from ..client.handlers import refuse_coroutine_function  # noqa: PLC0415
-        from .typed_handlers import respond_with  # noqa: PLC0415
+        from .typed_handlers import make_typed_handler  # noqa: PLC0415
 
         def bind(function: Function) -> Function:
             refuse_coroutine_function(function)
-            handler = respond_with(self._bench, function, self._host.client.run_handler)
+            handler = make_typed_handler(self._bench, function, self._host.client.run_handler)
             self._host.bind_receive_message(mtype, handler)
             return function
 
@@ -276,7 +276,7 @@ class Exchange:
 
     # Viewers
 
-    def point_at(self, position: Any, to: Who | None = None, timeout: str | float = 20.0) -> SendReport:
+    def point_at(self, position: Any, to: ClientRef | None = None, timeout: str | float = 20.0) -> SendReport:
         """
         Have viewers look at a position.
 
@@ -293,11 +293,11 @@ class Exchange:
             Who does.
         """
         from .sending import send  # noqa: PLC0415
-        from .viewers import as_position  # noqa: PLC0415
+        from .viewers import to_skycoord  # noqa: PLC0415
 
-        return send(self._bench, as_position(position), to, timeout=timeout)
+        return send(self._bench, to_skycoord(position), to, timeout=timeout)
 
-    def get_position(self, client: Who | None = None, timeout: str | float = 20.0) -> Any:
+    def get_position(self, client: ClientRef | None = None, timeout: str | float = 20.0) -> Any:
         """
         Ask a viewer where it looks.
 
@@ -329,7 +329,7 @@ class Exchange:
 
         return DS9(self._host)
 
-    def aladin(self, script: str, to: Who | None = None, timeout: str | float = 60.0) -> str:
+    def aladin(self, script: str, to: ClientRef | None = None, timeout: str | float = 60.0) -> str:
         """
         Have Aladin run a script.
 
@@ -352,16 +352,16 @@ class Exchange:
         SAMPResponseError
             It answered with an error.
         """
-        from .viewers import send_script  # noqa: PLC0415
+        from .viewers import run_aladin_script  # noqa: PLC0415
 
-        return send_script(self._host, script, to, timeout)
+        return run_aladin_script(self._host, script, to, timeout)
 
     # What the connection tells
 
     def _joined(self) -> None:
         if self._the_bench is not None:
-            self._the_bench.joined()
+            self._the_bench.on_connected()
 
     def _left(self, *, for_good: bool) -> None:
         if self._the_bench is not None:
-            self._the_bench.left(for_good=for_good)
+            self._the_bench.on_disconnected(for_good=for_good)

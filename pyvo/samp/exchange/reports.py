@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import give_way
+from ..client.callback_server import release_slot
 from ..errors import SAMPResponseError
 from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from .file_server import Loan
+    from .file_server import Lease
 
-__all__ = ["Delivery", "SendReport", "reproach"]
+__all__ = ["SendReport", "SendResult", "response_error_text"]
 
 
-def reproach(response: Mapping[str, Any]) -> str:
+def response_error_text(response: Mapping[str, Any]) -> str:
     """
     Tell what a response says is amiss.
 
@@ -45,7 +45,7 @@ def reproach(response: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class Delivery:
+class SendResult:
     """
     What one recipient was sent, and what it said.
 
@@ -72,20 +72,20 @@ class Delivery:
     mtype: str = ""
     url: str = ""
     response: dict[str, Any] | None = None
-    problem: str = ""
-    loan: Loan | None = field(default=None, repr=False)
+    error: str = ""
+    lease: Lease | None = field(default=None, repr=False)
 
     @property
     def is_open(self) -> bool:
         """Whether its answer is still to come."""
-        return self.response is None and not self.problem
+        return self.response is None and not self.error
 
     @property
     def failure(self) -> str:
         """What went wrong; empty if nothing did, or not yet."""
         if self.response is not None and self.response.get("samp.status") == "samp.error":
-            return reproach(self.response)
-        return self.problem
+            return response_error_text(self.response)
+        return self.error
 
     @property
     def outcome(self) -> str:
@@ -94,7 +94,7 @@ class Delivery:
             return "no answer yet"
         if self.failure:
             return self.failure
-        warning = reproach(self.response or {})
+        warning = response_error_text(self.response or {})
         return f"loaded, with a warning: {warning}" if warning else "ok"
 
 
@@ -123,7 +123,7 @@ class SendReport:
         Called when the last answer has come.
     """
 
-    def __init__(self, kind: str, name: str, deliveries: Iterable[Delivery] = (), identifier: str = "") -> None:
+    def __init__(self, kind: str, name: str, deliveries: Iterable[SendResult] = (), identifier: str = "") -> None:
         self.kind = kind
         self.name = name
         self.id = identifier
@@ -170,11 +170,11 @@ class SendReport:
         timeout : str, int or float
             Seconds; 0 waits without limit, until they have answered or are gone, and less than 0 not at all.
         """
-        give_way()  # within a handler: the answers are behind it in the queue
+        release_slot()  # within a handler: the answers are behind it in the queue
         deadline = Deadline(timeout)
         with self._news:
             while self.waiting or self._settling:
-                left = deadline.left
+                left = deadline.remaining
                 if left == 0:
                     break
                 self._news.wait(left)
@@ -196,7 +196,7 @@ class SendReport:
 
     # What the sending does
 
-    def note(self, recipient_id: str, *, response: dict[str, Any] | None = None, problem: str = "") -> None:
+    def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, problem: str = "") -> None:
         """
         Note what one recipient said, or why it will not; the first such note counts.
 
@@ -212,15 +212,15 @@ class SendReport:
         with self._news:
             for each in self.deliveries:
                 if each.id == recipient_id and each.is_open:
-                    each.response, each.problem = response, problem
-                    loan, loaded = each.loan, not each.failure
+                    each.response, each.error = response, problem
+                    loan, loaded = each.lease, not each.failure
                     break
             else:
                 return
             self._settling.add(recipient_id)
             done = not self.waiting
         if loan is not None:
-            loan.end(loaded=loaded)
+            loan.on_response(loaded=loaded)
         if done and self.on_done is not None:
             self.on_done()
         with self._news:  # now, so that who waits finds no file any more

@@ -21,28 +21,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
-from ..client.callback_server import own_address
-from ..client.handlers import direct
-from ..client.lookup import Who, can_receive, name_of, recipients_of
+from ..client.callback_server import local_address
+from ..client.handlers import internal_handler
+from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
-from ..formats.fetching import is_here
-from ..formats.model import Form, Product
-from ..formats.registry import file_or_url_as, product_of
+from ..formats.fetching import is_local_host
+from ..formats.model import MessageFormat, Sendable
+from ..formats.registry import file_or_url_as, to_sendable
 from ..formats.temporary_files import write_file
 from ..protocol import best_match, check_mtype
-from ..protocol.timeouts import patience_of, seconds_of
-from ..web_profile.url_permissions import PLAIN
+from ..protocol.timeouts import hub_timeout, parse_timeout
+from ..web_profile.url_permissions import URL_SAFE_CHARS
 from .client_list import Clients
-from .file_server import Loan, Lot, Shelf, plain_name
-from .reports import Delivery, SendReport
+from .file_server import FileServer, Lease, PublishedFile, safe_file_name
+from .reports import SendReport, SendResult
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
     from .incoming import Incoming
 
-__all__ = ["Workbench", "ask_all", "send"]
+__all__ = ["ExchangeState", "call_recipients", "send"]
 
-class Workbench:
+class ExchangeState:
     """
     The state that the exchange of objects needs.
 
@@ -55,38 +55,38 @@ class Workbench:
     def __init__(self, host: Host) -> None:
         self._host = weakref.ref(host)
         self._lock = threading.RLock()
-        self._shelf: Shelf | None = None
+        self._shelf: FileServer | None = None
         self._tags: dict[SendReport, str] = {}
         self._queues: weakref.WeakSet[Incoming] = weakref.WeakSet()
         self.clients = Clients(self._host)
         self.clients.on_gone(self._on_gone)
 
     @property
-    def host(self) -> Host:
+    def client(self) -> Host:
         """The client."""
         return cast("Host", self._host())
 
     @property
-    def shelf(self) -> Shelf:
+    def file_server(self) -> FileServer:
         """Where files lie; a new one after each time the client was disconnected."""
         with self._lock:
             if self._shelf is None or self._shelf.closed:
-                client = self.host.client
-                self._shelf = Shelf(client.loop, own_address(client.listens_on, client.hub.url))
+                client = self.client.client
+                self._shelf = FileServer(client.loop, local_address(client.listen_address, client.hub.url))
                 # a client that its program forgets is collected, and this with it
                 weakref.finalize(self, self._shelf.close).atexit = False
             return self._shelf
 
     # Answers to come
 
-    def watch(self, report: SendReport, tag: str) -> None:
+    def track(self, report: SendReport, tag: str) -> None:
         """Keep a report until all have answered."""
-        self.clients.follow()  # a recipient that leaves without an answer is noticed, whatever the hub does
+        self.clients.subscribe()  # a recipient that leaves without an answer is noticed, whatever the hub does
         with self._lock:
             self._tags[report] = tag
-        report.on_done = partial(self.forget, report)
+        report.on_done = partial(self.untrack, report)
 
-    def forget(self, report: SendReport) -> None:
+    def untrack(self, report: SendReport) -> None:
         """Nothing is to come for a report any more."""
         with self._lock:
             tag = self._tags.pop(report, None)
@@ -98,7 +98,7 @@ class Workbench:
         with self._lock:
             reports = list(self._tags)
         for report in reports:
-            report.note(client_id, problem="it has left without an answer")
+            report.record(client_id, problem="it has left without an answer")
 
     # Queues
 
@@ -114,11 +114,11 @@ class Workbench:
 
     # Coming and going
 
-    def joined(self) -> None:
+    def on_connected(self) -> None:
         """The client has joined a hub."""
-        self.clients.restart()
+        self.clients.resubscribe()
 
-    def left(self, *, for_good: bool) -> None:
+    def on_disconnected(self, *, for_good: bool) -> None:
         """
         The connection has ended.
 
@@ -133,20 +133,20 @@ class Workbench:
             reports, queues, shelf = list(self._tags), list(self._queues), self._shelf
         for report in reports:
             for client_id in report.waiting:
-                report.note(client_id, problem="the connection to the hub ended before it answered")
-            self.forget(report)
+                report.record(client_id, problem="the connection to the hub ended before it answered")
+            self.untrack(report)
         if end is None:
             return
         for queue in queues:
-            queue.end(end)
+            queue.stop(end)
         if shelf is not None:
             shelf.close()
 
 
 def send(
-    bench: Workbench,
+    bench: ExchangeState,
     obj: Any,
-    to: Who | None,
+    to: ClientRef | None,
     *,
     name: str | None = None,
     mtype: str | None = None,
@@ -170,12 +170,12 @@ def send(
     params : dict, optional
         Further parameters of the message.
     """
-    host = bench.host
+    host = bench.client
     host.client.require_key()
-    seconds = seconds_of(timeout)
-    product = obj if isinstance(obj, Product) else _product(obj, mtype)
+    seconds = parse_timeout(timeout)
+    product = obj if isinstance(obj, Sendable) else _product(obj, mtype)
     forms = _forms(product, mtype)
-    title = _plain(name if name is not None else product.name)
+    title = to_ascii(name if name is not None else product.name)
     identifier = table_id if table_id is not None else secrets.token_hex(8)
     report = SendReport(product.kind, title, _deliveries(host, to, forms), identifier)
     if not report.deliveries:
@@ -184,85 +184,85 @@ def send(
         return report
     by_mtype = {form.mtype: form for form in forms}
     used = {each.mtype: by_mtype[each.mtype] for each in report.deliveries if each.mtype}
-    def place_of(form: Form) -> _Place:
+    def place_of(form: MessageFormat) -> _SendLocation:
         recipients = [each.id for each in report.deliveries if each.mtype == form.mtype]
-        return _Place.of(bench, product, form, title, identifier, progress, recipients)
+        return _SendLocation.of(bench, product, form, title, identifier, progress, recipients)
 
-    places = _places(report, used, place_of)
+    places = _write_formats(report, used, place_of)
     ds9s = host.get_subscribed_clients("ds9.set")
     for each in report.deliveries:
         if each.mtype:
-            each.url, each.loan = places[each.mtype].for_one(is_ds9=each.id in ds9s)
+            each.url, each.lease = places[each.mtype].for_recipient(is_ds9=each.id in ds9s)
     messages = {
         each.id: _message(used[each.mtype], each.url, title, identifier, params)
         for each in report.deliveries
         if each.mtype
     }
-    ask_all(bench, report, messages, seconds)
+    call_recipients(bench, report, messages, seconds)
     if wait:
         report.wait(seconds)
         _warn(report, seconds)
     return report
 
 
-def _product(obj: Any, mtype: str | None) -> Product:
+def _product(obj: Any, mtype: str | None) -> Sendable:
     if mtype is None:
-        return product_of(obj)
+        return to_sendable(obj)
     check_mtype(mtype)
     # the user knows better what is in the file
-    return file_or_url_as(obj, mtype) if isinstance(obj, str | os.PathLike) else product_of(obj)
+    return file_or_url_as(obj, mtype) if isinstance(obj, str | os.PathLike) else to_sendable(obj)
 
 
-def _forms(product: Product, mtype: str | None) -> list[Form]:
+def _forms(product: Sendable, mtype: str | None) -> list[MessageFormat]:
     if mtype is None:
-        return list(product.forms)
-    fitting = [form for form in product.forms if form.mtype == mtype]
+        return list(product.formats)
+    fitting = [form for form in product.formats if form.mtype == mtype]
     if not fitting:
-        ways = ", ".join(form.mtype for form in product.forms)
+        ways = ", ".join(form.mtype for form in product.formats)
         raise SAMPTypeError(f"A {product.kind} cannot be sent as {mtype}; it can as {ways}")
     return fitting
 
 
-def _deliveries(host: Host, to: Who | None, forms: list[Form]) -> Iterable[Delivery]:
+def _deliveries(host: Host, to: ClientRef | None, forms: list[MessageFormat]) -> Iterable[SendResult]:
     """Choose for each recipient the best form that it takes."""
     if to is None:
-        takers: dict[str, list[Form]] = {}
+        takers: dict[str, list[MessageFormat]] = {}
         for form in forms:
             for client_id in host.get_subscribed_clients(form.mtype):
                 takers.setdefault(client_id, []).append(form)
-        names = {client_id: name_of(host, client_id) for client_id in takers}
-        return [Delivery(each, names[each], _best(fitting, names[each]).mtype) for each, fitting in takers.items()]
-    return [_to_one(host, client_id, name, forms) for client_id, name in recipients_of(host, to).items()]
+        names = {client_id: client_name(host, client_id) for client_id in takers}
+        return [SendResult(each, names[each], _best(fitting, names[each]).mtype) for each, fitting in takers.items()]
+    return [_delivery_for(host, client_id, name, forms) for client_id, name in resolve_recipients(host, to).items()]
 
 
-def _to_one(host: Host, client_id: str, name: str, forms: list[Form]) -> Delivery:
-    delivery = Delivery(client_id, name or client_id)
+def _delivery_for(host: Host, client_id: str, name: str, forms: list[MessageFormat]) -> SendResult:
+    delivery = SendResult(client_id, name or client_id)
     try:
         takes = host.get_subscriptions(client_id)
     except SAMPError as error:  # it has just left
-        delivery.problem = str(error)
+        delivery.error = str(error)
         return delivery
     fitting = [form for form in forms if best_match(takes, form.mtype) is not None]
     if fitting:
         delivery.mtype = _best(fitting, delivery.name).mtype
     else:
-        delivery.problem = f"it does not take {' or '.join(form.mtype for form in forms)}"
+        delivery.error = f"it does not take {' or '.join(form.mtype for form in forms)}"
     return delivery
 
 
-def _best(fitting: list[Form], program: str) -> Form:
+def _best(fitting: list[MessageFormat], program: str) -> MessageFormat:
     """The form that is best for a program, or else the first."""
     better = (form for form in fitting if form.is_better_for is not None and form.is_better_for(program))
     return next(better, fitting[0])
 
 
-def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form], _Place]) -> dict[str, _Place]:
+def _write_formats(report: SendReport, used: dict[str, MessageFormat], place_of: Callable[[MessageFormat], _SendLocation]) -> dict[str, _SendLocation]:
     """
     Have each form written that a recipient is to get.
 
     One that cannot be written is the problem of those who take no other, and the error of all if there are no others.
     """
-    places: dict[str, _Place] = {}
+    places: dict[str, _SendLocation] = {}
     errors: list[SAMPError] = []
     try:
         for key, form in used.items():
@@ -272,7 +272,7 @@ def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form]
                 errors.append(error)
                 for each in report.deliveries:
                     if each.mtype == key:
-                        each.mtype, each.problem = "", str(error)
+                        each.mtype, each.error = "", str(error)
         if errors and not places:
             raise errors[0]
     except BaseException:
@@ -282,10 +282,10 @@ def _places(report: SendReport, used: dict[str, Form], place_of: Callable[[Form]
     return places
 
 
-class _Place:
+class _SendLocation:
     """Where a form of the product can be read."""
 
-    def __init__(self, url: str = "", lot: Lot | None = None, *, elsewhere: bool = False) -> None:
+    def __init__(self, url: str = "", lot: PublishedFile | None = None, *, elsewhere: bool = False) -> None:
         self._url = url
         self._lot = lot
         self._elsewhere = elsewhere
@@ -293,59 +293,59 @@ class _Place:
     @classmethod
     def of(
         cls,
-        bench: Workbench,
-        product: Product,
-        form: Form,
+        bench: ExchangeState,
+        product: Sendable,
+        form: MessageFormat,
         name: str,
         identifier: str,
         progress: bool | None,
         recipients: list[str],
-    ) -> _Place:
+    ) -> _SendLocation:
         key = f"{form.mtype} {identifier}"
-        elsewhere = not is_here(urlsplit(bench.host.hub.url).hostname or "")
+        elsewhere = not is_local_host(urlsplit(bench.client.hub.url).hostname or "")
         if form.write is not None:
-            path = bench.shelf.new_path(plain_name(name, form.suffix))
+            path = bench.file_server.create_path(safe_file_name(name, form.suffix))
             # what stands in the file is base64 where it is a VOTable
             expected = product.size * 4 // 3 if form.suffix == ".vot" else product.size
             try:
                 write_file(path, form.write, expected, progress)
             except (OSError, SAMPError):
-                bench.shelf.give_back(path)
+                bench.file_server.remove_path(path)
                 raise
             except Exception as error:  # of astropy, or of the library that the object is of
-                bench.shelf.give_back(path)
+                bench.file_server.remove_path(path)
                 raise SAMPTypeError(f"The {product.kind} cannot be written for {form.mtype}: {error}") from error
             except BaseException:
-                bench.shelf.give_back(path)
+                bench.file_server.remove_path(path)
                 raise
-            lot = bench.shelf.add(path, name, ours=True, key=key, recipients=recipients)
+            lot = bench.file_server.add(path, name, ours=True, key=key, recipients=recipients)
             return cls(lot=lot, elsewhere=elsewhere)
         if product.path is not None:
             path = product.path
             if not elsewhere:
                 if "%" not in path.as_uri():
                     return cls(path.as_uri())
-                path = bench.shelf.second_name(path)
+                path = bench.file_server.link_with_plain_name(path)
             ours = path is not product.path
-            lot = bench.shelf.add(path, product.path.name, ours=ours, key=key, recipients=recipients)
+            lot = bench.file_server.add(path, product.path.name, ours=ours, key=key, recipients=recipients)
             return cls(lot=lot, elsewhere=elsewhere)
-        return cls(quote(product.url, safe=PLAIN) if product.url else "")
+        return cls(quote(product.url, safe=URL_SAFE_CHARS) if product.url else "")
 
     def discard(self) -> None:
         """Remove the file that was written for it."""
-        if self._lot is not None and self._lot.ours:
+        if self._lot is not None and self._lot.temporary:
             self._lot.discard()
 
-    def for_one(self, *, is_ds9: bool) -> tuple[str, Loan | None]:
+    def for_recipient(self, *, is_ds9: bool) -> tuple[str, Lease | None]:
         """The URL for one recipient, and the loan that it is part of."""
         if self._lot is None:
             return self._url, None
         # DS9 takes "%20" for part of a file's name; it decodes nothing in an http URL of ours, which has none
-        loan = self._lot.lend(http=self._elsewhere or (is_ds9 and not self._lot.is_plain))
+        loan = self._lot.create_lease(http=self._elsewhere or (is_ds9 and not self._lot.is_plain))
         return loan.url, loan
 
 
-def _plain(name: str) -> str:
+def to_ascii(name: str) -> str:
     """The name in ASCII: for the sake of an accent, hubs of Java would refuse the whole message."""
     if name.isascii() and name.isprintable():
         return name
@@ -354,7 +354,7 @@ def _plain(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in kept)
 
 
-def _message(form: Form, url: str, name: str, identifier: str, params: dict[str, Any] | None) -> dict[str, Any]:
+def _message(form: MessageFormat, url: str, name: str, identifier: str, params: dict[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if form.make_params is not None:
         content = form.make_params(url, name)
@@ -368,7 +368,7 @@ def _message(form: Form, url: str, name: str, identifier: str, params: dict[str,
 # Asking
 
 
-def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, Any]], timeout: float) -> None:
+def call_recipients(bench: ExchangeState, report: SendReport, messages: dict[str, dict[str, Any]], timeout: float) -> None:
     """
     Ask all recipients; their answers come later.
 
@@ -383,33 +383,33 @@ def ask_all(bench: Workbench, report: SendReport, messages: dict[str, dict[str, 
     timeout : float
         Seconds for those who cannot be answered later.
     """
-    host = bench.host
+    host = bench.client
     if not messages:
         return
-    if not can_receive(host):
+    if not is_callable(host):
         for recipient, message in messages.items():
-            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, patience_of(timeout))
+            host.client.loop.run_in_worker(_call_and_wait, host, report, recipient, message, hub_timeout(timeout))
         return
     tag = f"samp-send-{secrets.token_hex(8)}"
 
-    @direct
+    @internal_handler
     def on_response(_key: str, responder: str, _tag: str, response: dict[str, Any]) -> None:
-        report.note(responder, response=response)
+        report.record(responder, response=response)
 
-    bench.watch(report, tag)
+    bench.track(report, tag)
     host.bind_receive_response(tag, on_response)
     for recipient, message in messages.items():
         try:
             host.call(recipient, tag, message)
         except SAMPError as error:
-            report.note(recipient, problem=str(error))
+            report.record(recipient, problem=str(error))
 
 
 def _call_and_wait(host: Host, report: SendReport, recipient: str, message: dict[str, Any], timeout: float) -> None:
     try:
-        report.note(recipient, response=host.call_and_wait(recipient, message, timeout))
+        report.record(recipient, response=host.call_and_wait(recipient, message, timeout))
     except SAMPError as error:
-        report.note(recipient, problem=str(error))
+        report.record(recipient, problem=str(error))
 
 
 def _warn(report: SendReport, timeout: float) -> None:

@@ -18,28 +18,28 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..client.handlers import direct, refuse_coroutine_function
-from ..client.lookup import name_of
+from ..client.handlers import internal_handler, refuse_coroutine_function
+from ..client.lookup import client_name
 from ..errors import SAMPClientError, SAMPTypeError
-from ..formats.readers import Sender, load, read_position
+from ..formats.readers import Sender, read_message, read_position
 from ..protocol import parse_bool, parse_float, parse_int
 
 if TYPE_CHECKING:
-    from .sending import Workbench
+    from .sending import ExchangeState
 
-__all__ = ["respond_with"]
+__all__ = ["make_typed_handler"]
 
 Run = Callable[..., Any]
 Decode = Callable[[Any], Any]
 
 #: Classes that are made of a whole message, by the names that they may have.
-_PRODUCTS = frozenset(
+_OBJECT_TYPES = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received")
 )
 _UNIONS = (typing.Union, types.UnionType)
 
 
-def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
+def make_typed_handler(bench: ExchangeState, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
     """
     Make a handler, as `bind_receive_message` takes it, of a function that takes parameters by their names.
 
@@ -57,13 +57,13 @@ def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Ca
     callable
         The handler.
     """
-    arguments = _Arguments(function)
+    arguments = _Signature(function)
     title = getattr(function, "__qualname__", None) or repr(function)
 
-    @direct
+    @internal_handler
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         def sender() -> Sender:
-            return Sender(sender_id, name_of(bench.host, sender_id))
+            return Sender(sender_id, client_name(bench.client, sender_id))
 
         value = run(function, **arguments.of(mtype, params, sender))
         if inspect.iscoroutine(value):  # a coroutine function within one that does not look like one
@@ -74,7 +74,7 @@ def respond_with(bench: Workbench, function: Callable[..., Any], run: Run) -> Ca
     return handler
 
 
-class _Want(NamedTuple):
+class _Parameter(NamedTuple):
     """What a handler wants for one of its parameters."""
 
     decode: Decode | None
@@ -84,13 +84,13 @@ class _Want(NamedTuple):
     may_be_none: bool
 
 
-class _Arguments:
+class _Signature:
     """What a function takes, and how it is made of a message."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
-        self._wants: dict[str, _Want] = {}
+        self._wants: dict[str, _Parameter] = {}
         self._takes_rest = False
         parameters = _parameters(function)
         for name, (parameter, hint) in parameters.items():
@@ -105,8 +105,8 @@ class _Arguments:
             else:
                 decode = None if hint is parameter.empty else _decoder(hint)
                 names = _names_in(hint)
-                self._wants[name] = _Want(
-                    decode, parameter.default is parameter.empty, names & _PRODUCTS, "None" in names
+                self._wants[name] = _Parameter(
+                    decode, parameter.default is parameter.empty, names & _OBJECT_TYPES, "None" in names
                 )
         fixed = function.keywords if isinstance(function, functools.partial) else {}
         #: What the program itself has given to a partial; a message does not change it.
@@ -223,7 +223,7 @@ def _names_in(hint: Any) -> frozenset[str]:
 
 
 def _object_for(
-    name: str, want: _Want, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
+    name: str, want: _Parameter, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
 ) -> dict[str, Any]:
     """The argument that is made of a whole message; none if its default is to stay."""
     if _brings(params, want.products):
@@ -249,7 +249,7 @@ def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: f
     """What a message brings; a table with quantities where only such a one is wanted."""
     if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
-    product = load(mtype, params, sender)
+    product = read_message(mtype, params, sender)
     if "QTable" in wanted and "Table" not in wanted and type(product).__name__ == "Table":
         from astropy.table import QTable  # noqa: PLC0415
 
@@ -265,7 +265,7 @@ def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: f
 def _decoder(hint: Any) -> Decode | None:
     """How a SAMP value becomes what an annotation names (R3); None for what is given as it is."""
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _member_of(hint)
+        return _enum_decoder(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if "ndarray" in (getattr(hint, "__name__", ""), getattr(origin, "__name__", "")):
         return _array
@@ -336,7 +336,7 @@ def _map_of(decoder: Decode | None) -> Decode:
     return decode
 
 
-def _member_of(kind: type[enum.Enum]) -> Decode:
+def _enum_decoder(kind: type[enum.Enum]) -> Decode:
     def decode(value: Any) -> enum.Enum:
         """By its value, or else by its name."""
         text = _text(value)

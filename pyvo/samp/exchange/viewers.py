@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..client.lookup import Who, find_one, name_of
+from ..client.lookup import ClientRef, client_name, resolve_one
 from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
-from ..formats.fetching import fetched
-from ..formats.readers import Sender, _mark, read_image, read_position
+from ..formats.fetching import local_copy
+from ..formats.readers import Sender, _attach_source, read_image, read_position
 from ..protocol import best_match
-from ..protocol.timeouts import Deadline, patience_of
-from .reports import reproach
+from ..protocol.timeouts import Deadline, hub_timeout
+from .reports import response_error_text
 
 if TYPE_CHECKING:
     from ..integrated_client import SAMPIntegratedClient as Host
 
-__all__ = ["DS9", "ask", "as_position", "get_position", "send_script"]
+__all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
 #: Files that DS9 8.4.1 writes for its responses and leaves behind. Binary ones have no further suffix.
 _MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
@@ -31,7 +31,7 @@ _MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
-def ask(host: Host, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]) -> dict[str, Any]:
+def call_for_result(host: Host, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     Call a client and return its result.
 
@@ -66,21 +66,21 @@ def ask(host: Host, client_id: str, mtype: str, timeout: str | float, params: Ma
         It answered with a warning.
     """
     message = {"samp.mtype": mtype, "samp.params": dict(params)}
-    deadline = Deadline(patience_of(timeout))
+    deadline = Deadline(hub_timeout(timeout))
     try:
         response = host.call_and_wait(client_id, message, deadline.seconds)
     except SAMPProxyError as fault:
-        if deadline.left != 0:
+        if deadline.remaining != 0:
             raise
         question = f" {params['cmd']!r}" if "cmd" in params else ""
         raise SAMPTimeoutError(
-            f"{name_of(host, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
+            f"{client_name(host, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
         ) from fault
-    fault_text = reproach(response)
+    fault_text = response_error_text(response)
     if response.get("samp.status") == "samp.error":
-        raise SAMPResponseError(f"{name_of(host, client_id)} answered {mtype}: {fault_text}", response)
+        raise SAMPResponseError(f"{client_name(host, client_id)} answered {mtype}: {fault_text}", response)
     if fault_text:
-        warn(f"{name_of(host, client_id)} answered {mtype} with a warning: {fault_text}")
+        warn(f"{client_name(host, client_id)} answered {mtype} with a warning: {fault_text}")
     result = response.get("samp.result")
     return result if isinstance(result, dict) else {}
 
@@ -108,7 +108,7 @@ def _answer_of_ds9(result: Mapping[str, Any], who: str) -> Any:
         return str(result.get(key, "")).strip()
     url = str(result["url"]).strip()
     try:
-        with fetched(url) as path:
+        with local_copy(url) as path:
             answer = _content(path, Path(urlsplit(url).path).name)
             _remove_if_made_by_ds9(path)
             return answer
@@ -148,7 +148,7 @@ def _remove_if_made_by_ds9(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def as_position(position: Any) -> Any:
+def to_skycoord(position: Any) -> Any:
     """
     Make a position of what people write.
 
@@ -178,20 +178,20 @@ def as_position(position: Any) -> Any:
     return coordinates
 
 
-def get_position(host: Host, who: Who | None, timeout: str | float) -> Any:
+def get_position(host: Host, who: ClientRef | None, timeout: str | float) -> Any:
     """Ask a viewer where it looks; see `Exchange.get_position`."""
     # DS9 has no message for that, but a command
     mtype = "coord.get.sky" if who is not None or host.get_subscribed_clients("coord.get.sky") else "ds9.get"
-    client_id = find_one(host, mtype, who, "Aladin")
+    client_id = resolve_one(host, mtype, who, "Aladin")
     if best_match(host.get_subscriptions(client_id), "coord.get.sky") is None:
-        result = ask(host, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
-        numbers = str(_answer_of_ds9(result, name_of(host, client_id))).split()
+        result = call_for_result(host, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
+        numbers = str(_answer_of_ds9(result, client_name(host, client_id))).split()
         if len(numbers) != 2:
-            raise SAMPClientError(f"{name_of(host, client_id)} shows nothing that has a position")
+            raise SAMPClientError(f"{client_name(host, client_id)} shows nothing that has a position")
         result = {"ra": numbers[0], "dec": numbers[1]}
     else:
-        result = ask(host, client_id, "coord.get.sky", timeout, {})
-    return _mark(read_position(result), Sender(client_id, name_of(host, client_id)), "", "coord.get.sky")
+        result = call_for_result(host, client_id, "coord.get.sky", timeout, {})
+    return _attach_source(read_position(result), Sender(client_id, client_name(host, client_id)), "", "coord.get.sky")
 
 
 class DS9:
@@ -207,7 +207,7 @@ class DS9:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def __call__(self, cmd: str, *, to: Who | None = None, url: str | None = None, timeout: str | float = 30.0) -> None:
+    def __call__(self, cmd: str, *, to: ClientRef | None = None, url: str | None = None, timeout: str | float = 30.0) -> None:
         """
         Have DS9 do something.
 
@@ -227,10 +227,10 @@ class DS9:
         SAMPResponseError
             DS9 answered with an error.
         """
-        client_id = find_one(self._host, "ds9.set", to, "DS9")
-        ask(self._host, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
+        client_id = resolve_one(self._host, "ds9.set", to, "DS9")
+        call_for_result(self._host, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
 
-    def get(self, cmd: str, *, to: Who | None = None, timeout: str | float = 30.0) -> Any:
+    def get(self, cmd: str, *, to: ClientRef | None = None, timeout: str | float = 30.0) -> Any:
         """
         Ask DS9 for something.
 
@@ -260,13 +260,13 @@ class DS9:
         SAMPClientError
             The file that DS9 named cannot be read: it shows nothing of that kind.
         """
-        client_id = find_one(self._host, "ds9.get", to, "DS9")
-        result = ask(self._host, client_id, "ds9.get", timeout, {"cmd": cmd})
-        return _answer_of_ds9(result, name_of(self._host, client_id))
+        client_id = resolve_one(self._host, "ds9.get", to, "DS9")
+        result = call_for_result(self._host, client_id, "ds9.get", timeout, {"cmd": cmd})
+        return _answer_of_ds9(result, client_name(self._host, client_id))
 
 
-def send_script(host: Host, script: str, who: Who | None, timeout: str | float) -> str:
+def run_aladin_script(host: Host, script: str, who: ClientRef | None, timeout: str | float) -> str:
     """Have Aladin run a script; see `Exchange.aladin`."""
-    client_id = find_one(host, "script.aladin.send", who, "Aladin")
-    result = ask(host, client_id, "script.aladin.send", timeout, {"script": script})
-    return str(result.get(_one_of(result, ("script.result",), name_of(host, client_id)), ""))
+    client_id = resolve_one(host, "script.aladin.send", who, "Aladin")
+    result = call_for_result(host, client_id, "script.aladin.send", timeout, {"script": script})
+    return str(result.get(_one_of(result, ("script.result",), client_name(host, client_id)), ""))

@@ -93,7 +93,7 @@ def unpack(beginning: bytes, count: int) -> bytes:
     return unpacked
 
 
-def _portions(peek: Peek) -> Iterator[bytes]:
+def _encode_rows(peek: Peek) -> Iterator[bytes]:
     """Yield the beginning of a file, each time more of it, until all of it is read or enough."""
     size = PEEK_SIZE
     beginning = peek(size)
@@ -184,7 +184,7 @@ def _headers(peek: Peek) -> Iterator[Any]:
     from astropy.io import fits  # noqa: PLC0415
 
     start, header = 0, None
-    for beginning in _portions(peek):
+    for beginning in _encode_rows(peek):
         while (end := _end_of_header(beginning, start)) is not None:
             with without_warnings():
                 header = fits.Header.fromstring(beginning[start:end].decode("ascii", "replace"))
@@ -225,7 +225,7 @@ def is_votable(peek: Peek) -> bool:
     peek : callable
         Returns the first bytes of the file.
     """
-    for beginning in _portions(peek):
+    for beginning in _encode_rows(peek):
         text = _plain_xml(beginning)
         end = cast("re.Match[bytes]", _PROLOG.match(text)).end()
         if _ROOT.match(text, end):

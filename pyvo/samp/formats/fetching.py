@@ -16,13 +16,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
-from ..web_profile.url_permissions import PLAIN, local_path
+from ..web_profile.url_permissions import URL_SAFE_CHARS, file_url_to_path
 from .temporary_files import progress_bar
 
-__all__ = ["fetched", "first_bytes", "is_here"]
+__all__ = ["is_local_host", "local_copy", "read_prefix"]
 
 #: Seconds for a server to say something.
-TIME_OUT = 60.0
+FETCH_TIMEOUT = 60.0
 #: Bytes that are copied at once.
 CHUNK = 1024 * 1024
 
@@ -36,11 +36,11 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
     if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs are read, not {url!r}")
     handlers: list[urllib.request.BaseHandler] = []
-    if is_here(host):  # no proxy leads to this machine
+    if is_local_host(host):  # no proxy leads to this machine
         handlers.append(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(quote(url, safe=PLAIN), headers=headers or {})  # noqa: S310 - http and https only
+    request = urllib.request.Request(quote(url, safe=URL_SAFE_CHARS), headers=headers or {})  # noqa: S310 - http and https only
     try:
-        return urllib.request.build_opener(*handlers).open(request, timeout=TIME_OUT)
+        return urllib.request.build_opener(*handlers).open(request, timeout=FETCH_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         raise SAMPClientError(f"{url} cannot be read: HTTP status {error.code} {error.reason}") from error
@@ -48,7 +48,7 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
         raise SAMPClientError(f"{url} cannot be read: {getattr(error, 'reason', None) or error}") from error
 
 
-def is_here(host: str) -> bool:
+def is_local_host(host: str) -> bool:
     """
     Tell whether a host is this machine by its name alone; nothing is looked up.
 
@@ -63,7 +63,7 @@ def is_here(host: str) -> bool:
         return False
 
 
-def first_bytes(url: str, count: int) -> bytes:
+def read_prefix(url: str, count: int) -> bytes:
     """
     Read the beginning of what is at an ``http`` or ``https`` URL.
 
@@ -82,7 +82,7 @@ def first_bytes(url: str, count: int) -> bytes:
 
 
 @contextmanager
-def fetched(url: str | None, path: Path | None = None) -> Iterator[Path]:
+def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
     """
     Have a file at hand for the length of a ``with`` block.
 
@@ -127,7 +127,7 @@ def fetched(url: str | None, path: Path | None = None) -> Iterator[Path]:
 
 
 def _local(url: str) -> Path | None:
-    path = local_path(url)
+    path = file_url_to_path(url)
     if path is None:
         return None
     return Path(urllib.request.url2pathname(quote(path)) if os.name == "nt" else path)

@@ -28,7 +28,7 @@ from ..errors import SAMPClientError, SAMPTypeError, warn, without_warnings
 from .detection import is_by_columns, is_description
 from .headers import card_of
 from .model import decode_text
-from .plain_columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
+from .plain_columns import flatten_columns, text_of_bytes, unused_name, unused_value, write_with_column_errors
 from .votable_writer import write_votable
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
     SAMPWarning
         FITS cannot hold a column's unit or some metadata, which are left out.
     """
-    flat = flat_table(table)
+    flat = flatten_columns(table)
     if len(flat.colnames) > MAX_COLUMNS:
         raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(flat.colnames)}")
     left_out = _clear_metadata(flat)
@@ -86,7 +86,7 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
         if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
             warn(f"FITS has no unit {flat[name].unit}: those who take the table as FITS get {name!r} without its unit")
             flat[name].unit = None
-    write_or_blame(flat, file, _write, "a FITS table")
+    write_with_column_errors(flat, file, _write, "a FITS table")
 
 
 def _is_unit_of_fits(unit: Any) -> bool:
@@ -121,7 +121,7 @@ def _clear_metadata(flat: Table) -> list[str]:
     flat.meta.update(known)
     for name in list(flat.colnames):
         if name != name.rstrip():  # FITS keeps no blanks at the end
-            flat.rename_column(name, free_name(flat, flat, name.rstrip()))
+            flat.rename_column(name, unused_name(flat, flat, name.rstrip()))
     for name in flat.colnames:
         column = flat[name]
         odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_plain(value))]
@@ -193,10 +193,10 @@ def _with_null(column: Any) -> Any:
         letters[np.ma.getmaskarray(column)] = 0
         return Column(letters, description=column.description, meta=dict(column.meta))
     if column.dtype.kind in "iu":
-        null = free_number(column)
+        null = unused_value(column)
         if code in _WIDER_MASKED or null is None:
             column = column.astype(_WIDER_MASKED.get(code, "i4"))
-            null = free_number(column)
+            null = unused_value(column)
         column.fill_value = null
     return column
 
@@ -338,7 +338,7 @@ def _describe(table: Table, document: bytes) -> None:
 
 
 #: Bytes of rows that are written at once, about.
-PORTION = 1024 * 1024
+BLOCK_SIZE = 1024 * 1024
 #: The codes of numpy's types in FITS, and the types that FITS does not have.
 _CODES = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "c8": "C", "c16": "M"}
 _WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
@@ -347,7 +347,7 @@ _DATA = re.compile(rb"<DATA>.*?</DATA>", re.DOTALL)
 MAX_COLUMNS = 999
 
 
-class _Part(NamedTuple):
+class _ColumnWriter(NamedTuple):
     """One column: its format, the number that stands for what is missing, its type in bytes, and its values."""
 
     code: str
@@ -366,7 +366,7 @@ def is_plain(table: Any) -> bool:
     table : astropy.table.Table
         The table.
     """
-    return _parts(flat_table(table)) is not None
+    return _parts(flatten_columns(table)) is not None
 
 
 def write_fits_plus(table: Any, file: BinaryIO) -> None:
@@ -380,7 +380,7 @@ def write_fits_plus(table: Any, file: BinaryIO) -> None:
     file : binary file
         Where to.
     """
-    flat = flat_table(table)
+    flat = flatten_columns(table)
     parts = _parts(flat)
     assert parts is not None
     head = io.BytesIO()
@@ -389,7 +389,7 @@ def write_fits_plus(table: Any, file: BinaryIO) -> None:
     file.write(_primary_header(len(document)) + document + bytes(-len(document) % BLOCK))
     file.write(_table_header(flat, parts).encode("ascii"))
     record = np.dtype([(f"c{number}", part.dtype) for number, part in enumerate(parts)])
-    step = max(1, PORTION // record.itemsize)
+    step = max(1, BLOCK_SIZE // record.itemsize)
     for start in range(0, len(flat), step):
         rows = slice(start, min(len(flat), start + step))
         block = np.zeros(rows.stop - rows.start, dtype=record)
@@ -417,7 +417,7 @@ def _primary_header(size: int) -> bytes:
     return str(header.tostring()).encode("ascii")
 
 
-def _table_header(flat: Table, parts: list[_Part]) -> str:
+def _table_header(flat: Table, parts: list[_ColumnWriter]) -> str:
     from astropy.io import fits  # noqa: PLC0415
 
     columns = []
@@ -437,7 +437,7 @@ def _table_header(flat: Table, parts: list[_Part]) -> str:
     return str(header.tostring())
 
 
-def _parts(flat: Table) -> list[_Part] | None:
+def _parts(flat: Table) -> list[_ColumnWriter] | None:
     """How each column is written; None if one cannot be."""
     if not 0 < len(flat.colnames) <= MAX_COLUMNS:
         return None
@@ -446,14 +446,14 @@ def _parts(flat: Table) -> list[_Part] | None:
         return None
     parts = []
     for name in flat.colnames:
-        part = _part(flat[name])
+        part = _make_column_writer(flat[name])
         if part is None:
             return None
         parts.append(part)
     return parts
 
 
-def _part(column: Any) -> _Part | None:
+def _make_column_writer(column: Any) -> _ColumnWriter | None:
     kind, shape = column.dtype.kind, column.shape[1:]
     values = np.asarray(np.ma.getdata(column))
     missing = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
@@ -464,19 +464,19 @@ def _part(column: Any) -> _Part | None:
         return None
     count = str(int(np.prod(shape))) if shape else ""
     if kind == "b":
-        return _Part(f"{count}L", None, ("u1", shape), lambda rows: _letters(values[rows], missing, rows))
+        return _ColumnWriter(f"{count}L", None, ("u1", shape), lambda rows: _letters(values[rows], missing, rows))
     null = None
     if missing is not None and kind in "iu":
-        null = free_number(column.astype(code))
+        null = unused_value(column.astype(code))
         if null is None:
             return None
     blank = np.nan if kind in "fc" else null
     dtype = np.dtype(code).newbyteorder(">")
     letters = f"{count}{_CODES[code]}"
-    return _Part(letters, null, (dtype, shape), lambda rows: _filled(values[rows], missing, rows, blank))
+    return _ColumnWriter(letters, null, (dtype, shape), lambda rows: _filled(values[rows], missing, rows, blank))
 
 
-def _text_part(values: Any, missing: Any) -> _Part | None:
+def _text_part(values: Any, missing: Any) -> _ColumnWriter | None:
     size = values.dtype.itemsize
     length = max(1, size // 4 if values.dtype.kind == "U" else size)
     if size and values.size:
@@ -486,7 +486,7 @@ def _text_part(values: Any, missing: Any) -> _Part | None:
         if int(points.max()) > 126 or ((points < 32) & (points > 0)).any() or (has_end & (points == 32)).any():
             return None  # FITS has ASCII only, and no blanks at the end of a text
     blank = values.dtype.type()
-    return _Part(f"{length}A", None, f"S{length}", lambda rows: _filled(values[rows], missing, rows, blank))
+    return _ColumnWriter(f"{length}A", None, f"S{length}", lambda rows: _filled(values[rows], missing, rows, blank))
 
 
 def _filled(values: Any, missing: Any, rows: slice, blank: Any) -> Any:

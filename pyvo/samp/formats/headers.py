@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import warn
-from .model import attribute
+from .model import safe_getattr
 
-__all__ = ["card_of", "describes_data", "header_of"]
+__all__ = ["card_of", "is_structural_keyword", "make_header"]
 
 #: What describes the file that the data once came from, not these data.
-_OF_THE_FILE = re.compile(
+_STRUCTURAL = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|EXTNAME|EXTVER|EXTLEVEL|"
     r"BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|Z(IMAGE|BITPIX|NAXIS\d*|TILE\d+|CMPTYPE|NAME\d+|VAL\d+|QUANTIZ|DITHER0)"
 )
 #: What describes coordinates: none of it may stay beside those of another system, or readers mix the two.
-_OF_COORDINATES = re.compile(
+_WCS_KEYWORDS = re.compile(
     r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)\d+[A-Z]?|(CD|PC|PV|PS)\d+_\d+[A-Z]?|CD0*\d{6}|"
     r"(A|B|AP|BP)_(ORDER|DMAX|\d+_\d+)|(CPDIS|CQDIS|CPERR|CQERR|D2IM\w*|DP|DQ)\d*|PROJP\d+|"
     r"(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX|SPECSYS|SSYSOBS|RESTFRQ|RESTWAV|VELREF)[A-Z]?|"
@@ -29,7 +29,7 @@ _OF_COORDINATES = re.compile(
 LARGE = 10_000
 
 
-def describes_data(key: str) -> bool:
+def is_structural_keyword(key: str) -> bool:
     """
     Tell whether a keyword of a header is about the data beside it, and about nothing else.
 
@@ -38,10 +38,10 @@ def describes_data(key: str) -> bool:
     key : str
         The keyword.
     """
-    return bool(_OF_THE_FILE.fullmatch(key.upper()) or _OF_COORDINATES.fullmatch(key.upper()))
+    return bool(_STRUCTURAL.fullmatch(key.upper()) or _WCS_KEYWORDS.fullmatch(key.upper()))
 
 
-def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:
+def make_header(meta: Mapping[str, Any], wcs: Any) -> Any:
     """
     Make the header of an image.
 
@@ -67,7 +67,7 @@ def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:
     header = fits.Header()
     left_out = []
     for key, value, comment in _cards(meta):
-        if _OF_THE_FILE.fullmatch(key.upper()) or (wcs is not None and _OF_COORDINATES.fullmatch(key.upper())):
+        if _STRUCTURAL.fullmatch(key.upper()) or (wcs is not None and _WCS_KEYWORDS.fullmatch(key.upper())):
             continue
         card = card_of(key, value, comment)
         if card is None:
@@ -86,7 +86,7 @@ def header_of(meta: Mapping[str, Any], wcs: Any) -> Any:
 
 
 def _cards(meta: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
-    cards = attribute(meta, "cards")
+    cards = safe_getattr(meta, "cards")
     if cards is not None:
         return ((card.keyword, card.value, card.comment) for card in cards)
     return ((str(key), value, "") for key, value in dict(meta).items())
@@ -127,19 +127,19 @@ def card_of(key: str, value: Any, comment: str) -> Any:
 
 def _coordinates(wcs: Any) -> Any:
     """Coordinates as lines of a header; None if they have no such form."""
-    low = attribute(wcs, "low_level_wcs") or wcs
-    for candidate in (wcs, low, _cut(low)):
-        if callable(attribute(candidate, "to_header")):
+    low = safe_getattr(wcs, "low_level_wcs") or wcs
+    for candidate in (wcs, low, _sliced_wcs(low)):
+        if callable(safe_getattr(candidate, "to_header")):
             return candidate.to_header(relax=True)
     return None
 
 
-def _cut(low: Any) -> Any:
+def _sliced_wcs(low: Any) -> Any:
     """The FITS coordinates of a part of an image or cube that has them; None if there are no such."""
     import numpy as np  # noqa: PLC0415
 
-    whole, cuts = attribute(low, "_wcs"), attribute(low, "_slices_array")
-    if cuts is None or not callable(attribute(whole, "to_header")):
+    whole, cuts = safe_getattr(low, "_wcs"), safe_getattr(low, "_slices_array")
+    if cuts is None or not callable(safe_getattr(whole, "to_header")):
         return None
     try:
         whole = whole.deepcopy()

@@ -11,15 +11,15 @@ from typing import Any, BinaryIO
 from ..errors import SAMPTypeError, warn
 from .detection import is_by_columns, is_description
 from .fits_tables import first_table
-from .headers import header_of
-from .model import Form, Product, attribute, first_text, is_a
+from .headers import make_header
+from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
 from .tables import table_product
 from .votable_writer import write_votable
 
-__all__ = ["array_of", "hdu_of", "hdulist_of", "nddata_of"]
+__all__ = ["adapt_array", "adapt_hdu", "adapt_hdulist", "adapt_nddata"]
 
 
-def _image(hdus: Callable[[], Any], name: str, size: int) -> Product:
+def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
     def write(file: BinaryIO) -> None:
         from astropy.io.fits.verify import VerifyWarning  # noqa: PLC0415
 
@@ -33,16 +33,16 @@ def _image(hdus: Callable[[], Any], name: str, size: int) -> Product:
                 raise SAMPTypeError("The file that the HDUs come from is closed, and their data were not read before: "
                                     "send the path of the file, or send them before it is closed") from error
 
-    return Product("image", name or "image", (Form("image.load.fits", ".fits", write, "image-id"),), size)
+    return Sendable("image", name or "image", (MessageFormat("image.load.fits", ".fits", write, "image-id"),), size)
 
 
-def hdu_of(obj: Any) -> Product | None:
+def adapt_hdu(obj: Any) -> Sendable | None:
     """Tell the forms of an HDU; None for any other object."""
-    if not is_a(obj, "astropy.io.fits.hdu.base", "_BaseHDU"):
+    if not isinstance_by_name(obj, "astropy.io.fits.hdu.base", "_BaseHDU"):
         return None
     from astropy.io import fits  # noqa: PLC0415
 
-    name = first_text(obj.name.replace("PRIMARY", ""), obj.header.get("OBJECT"))
+    name = first_nonempty(obj.name.replace("PRIMARY", ""), obj.header.get("OBJECT"))
     if isinstance(obj, fits.BinTableHDU | fits.TableHDU) and not isinstance(obj, fits.CompImageHDU):
         return _hdu_table(obj, name)
     if obj.data is None:
@@ -60,48 +60,48 @@ def _primary(header: Any) -> Any:
     return header
 
 
-def _hdu_table(hdu: Any, name: str) -> Product:
+def _hdu_table(hdu: Any, name: str) -> Sendable:
     from astropy.io import fits  # noqa: PLC0415
     from astropy.table import Table  # noqa: PLC0415
 
     forms = (
-        Form(
+        MessageFormat(
             "table.load.fits",
             ".fits",
             lambda file: fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(file, output_verify="silentfix+ignore"),
             "table-id",
         ),
-        Form("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
+        MessageFormat("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
     )
-    return Product("table", name or "table", forms, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
+    return Sendable("table", name or "table", forms, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
 
 
-def hdulist_of(obj: Any) -> Product | None:
+def adapt_hdulist(obj: Any) -> Sendable | None:
     """Tell the forms of an HDUList; None for any other object."""
-    if not is_a(obj, "astropy.io.fits", "HDUList"):
+    if not isinstance_by_name(obj, "astropy.io.fits", "HDUList"):
         return None
     hdus = [hdu for hdu in obj if not is_description(hdu.header)]
     first = next((hdu for hdu in hdus if hdu.size or getattr(hdu, "data", None) is not None), None)
     if first is None:
         raise SAMPTypeError("An HDUList without data cannot be sent")
     file_name = Path(obj.filename()).name if obj.filename() else ""
-    name = first_text(file_name, obj[0].header.get("OBJECT"), first.name)
+    name = first_nonempty(file_name, obj[0].header.get("OBJECT"), first.name)
     size = sum(int(hdu.size) for hdu in obj)
     if first.is_image:
         return _image(lambda: obj, name, size)
     if is_by_columns(obj[0].header) or is_by_columns(first.header):
         return table_product(first_table(obj), name)
     forms = (
-        Form("table.load.fits", ".fits", _image(lambda: obj, name, size).forms[0].write, "table-id"),
-        Form("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),
+        MessageFormat("table.load.fits", ".fits", _image(lambda: obj, name, size).formats[0].write, "table-id"),
+        MessageFormat("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),
     )
-    return Product("table", name or "table", forms, size, count=lambda: len(first_table(obj)))
+    return Sendable("table", name or "table", forms, size, count=lambda: len(first_table(obj)))
 
 
-def nddata_of(obj: Any) -> Product | None:
+def adapt_nddata(obj: Any) -> Sendable | None:
     """Tell the forms of CCDData, NDData, Cutout2D and all else that has pixels and a WCS; None for any other object."""
-    is_nddata = is_a(obj, "astropy.nddata", "NDDataBase")
-    if attribute(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
+    is_nddata = isinstance_by_name(obj, "astropy.nddata", "NDDataBase")
+    if safe_getattr(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
         return None
     import numpy as np  # noqa: PLC0415
 
@@ -113,40 +113,40 @@ def nddata_of(obj: Any) -> Product | None:
         raise SAMPTypeError(f"{type(obj).__name__} with data of {dimensions} dimensions is no image, which has two")
     if kind.kind not in "biuf":
         raise SAMPTypeError(f"{type(obj).__name__} with data of type {kind} is no image: FITS has no such pixels")
-    meta = attribute(obj, "meta")
+    meta = safe_getattr(obj, "meta")
     meta = meta if isinstance(meta, Mapping) else {}
 
     def hdus() -> Any:
         from astropy.io import fits  # noqa: PLC0415
 
-        header = header_of(meta, attribute(obj, "wcs"))
-        unit = attribute(obj, "unit") or attribute(pixels, "unit")
+        header = make_header(meta, safe_getattr(obj, "wcs"))
+        unit = safe_getattr(obj, "unit") or safe_getattr(pixels, "unit")
         if unit is not None:
             header["BUNIT"] = unit.to_string() if hasattr(unit, "to_string") else str(unit)
-        if attribute(obj, "uncertainty") is not None:
+        if safe_getattr(obj, "uncertainty") is not None:
             warn("Image viewers load no uncertainties: the image is sent without its own")
-        masks = (attribute(obj, "mask"), attribute(pixels, "mask"))
+        masks = (safe_getattr(obj, "mask"), safe_getattr(pixels, "mask"))
         mask = next((mask for mask in masks if mask is not None), None)
         return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(pixels), mask), header)])
 
-    return _image(hdus, first_text(meta.get("name"), meta.get("OBJECT")), int(np.asarray(pixels).nbytes))
+    return _image(hdus, first_nonempty(meta.get("name"), meta.get("OBJECT")), int(np.asarray(pixels).nbytes))
 
 
 def _has_pixels_and_wcs(obj: Any) -> bool:
     """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
-    return is_a(attribute(obj, "data"), "numpy", "ndarray") and hasattr(obj, "wcs")
+    return isinstance_by_name(safe_getattr(obj, "data"), "numpy", "ndarray") and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:
     """The plain array; of masked arrays there are two kinds, numpy's and astropy's."""
     import numpy as np  # noqa: PLC0415
 
-    return np.asarray(np.ma.getdata(attribute(array, "unmasked") if hasattr(array, "unmasked") else array))
+    return np.asarray(np.ma.getdata(safe_getattr(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
-def array_of(obj: Any) -> Product | None:
+def adapt_array(obj: Any) -> Sendable | None:
     """Tell the forms of a numpy array that is an image or a table; None for any other object."""
-    if not is_a(obj, "numpy", "ndarray"):
+    if not isinstance_by_name(obj, "numpy", "ndarray"):
         return None
     if obj.dtype.names is not None and obj.ndim == 1:
         from astropy.table import Table  # noqa: PLC0415
@@ -164,7 +164,7 @@ def array_of(obj: Any) -> Product | None:
         header = fits.Header()
         if getattr(obj, "unit", None) is not None:
             header["BUNIT"] = obj.unit.to_string()
-        return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(obj), attribute(obj, "mask")), header)])
+        return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(obj), safe_getattr(obj, "mask")), header)])
 
     return _image(hdus, "", int(obj.nbytes))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Form", "Product", "attribute", "decode_text", "decode_texts", "first_text", "is_a", "split_texts"]
+__all__ = ["MessageFormat", "Sendable", "decode_text", "decode_texts", "first_nonempty", "isinstance_by_name", "safe_getattr", "split_texts"]
 
 def decode_text(content: bytes) -> str:
     """
@@ -82,7 +82,7 @@ def split_texts(text: str, length: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Form:
+class MessageFormat:
     """One way to send a product: the MType, the file, and how its message names it."""
 
     mtype: str
@@ -100,12 +100,12 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Product:
+class Sendable:
     """Something to send."""
 
     kind: str
     name: str
-    forms: Sequence[Form]
+    formats: Sequence[MessageFormat]
     #: Bytes, about; for progress bars.
     size: int = 0
     #: The file that it is in already.
@@ -116,7 +116,7 @@ class Product:
     count: Callable[[], int] | None = None
 
 
-def is_a(obj: Any, module: str, *names: str) -> bool:
+def isinstance_by_name(obj: Any, module: str, *names: str) -> bool:
     """Whether an object is of one of some classes of a module, which need not be loaded to ask."""
     loaded = sys.modules.get(module)
     if loaded is None:
@@ -124,12 +124,12 @@ def is_a(obj: Any, module: str, *names: str) -> bool:
     return isinstance(obj, tuple(kind for name in names if (kind := getattr(loaded, name, None)) is not None))
 
 
-def first_text(*candidates: object) -> str:
+def first_nonempty(*candidates: object) -> str:
     """The first that is some text."""
     return next((str(text) for text in candidates if isinstance(text, str) and text.strip()), "")
 
 
-def attribute(obj: Any, name: str) -> Any:
+def safe_getattr(obj: Any, name: str) -> Any:
     """An attribute that an object of unknown kind may have; what fails is none."""
     if isinstance(obj, type):
         return None

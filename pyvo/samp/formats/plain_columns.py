@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import SAMPTypeError, SAMPWarning, warn
-from .model import attribute
+from .model import safe_getattr
 
 if TYPE_CHECKING:
     import numpy as np
     from astropy.table import Column, Table
 
-__all__ = ["flat_table", "free_name", "free_number", "write_or_blame"]
+__all__ = ["flatten_columns", "unused_name", "unused_value", "write_with_column_errors"]
 
 #: What a position has beside its place on the sky: names, units in which they are sent, and UCDs.
 _MOTIONS = {
@@ -39,7 +39,7 @@ _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 CHECKED_ROWS = 65536
 
 
-def flat_table(table: Any) -> Table:
+def flatten_columns(table: Any) -> Table:
     """
     Bring a table into columns that any format can hold.
 
@@ -77,7 +77,7 @@ def flat_table(table: Any) -> Table:
                 if not part.strip():
                     part = f"col{len(flat.colnames) + 1}"  # noqa: PLW2901 - a column needs some name
                     warn(f"A column has the name {name!r}; it is sent as {part!r}")
-                flat.add_column(column, name=part if part == name else free_name(flat, table, part), copy=False)
+                flat.add_column(column, name=part if part == name else unused_name(flat, table, part), copy=False)
         except SAMPWarning:  # for the program that makes errors of warnings
             raise
         except Exception as error:  # of classes of any library
@@ -87,14 +87,14 @@ def flat_table(table: Any) -> Table:
     return flat
 
 
-def free_name(flat: Table, table: Any, name: str) -> str:
+def unused_name(flat: Table, table: Any, name: str) -> str:
     """The name, or one like it that no column of two tables has."""
     while name in flat.colnames or name in table.colnames:
         name += "_"
     return name
 
 
-def free_number(column: Any) -> int | None:
+def unused_value(column: Any) -> int | None:
     """A number that no element of a column of integers has, to stand for what is missing; None if it has them all."""
     import numpy as np  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ def free_number(column: Any) -> int | None:
     return int(values[gaps[0]]) + 1 if len(gaps) else None
 
 
-def write_or_blame(table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str) -> None:
+def write_with_column_errors(table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str) -> None:
     """
     Write a table; the error of one that cannot be written names the columns that are in the way.
 
@@ -126,7 +126,7 @@ def write_or_blame(table: Table, file: BinaryIO, write: Callable[[Table, BinaryI
     try:
         write(table, file)
     except Exception as error:
-        if _is_of_disk(error) or isinstance(error, SAMPWarning):
+        if _is_os_error(error) or isinstance(error, SAMPWarning):
             raise
         reasons = ((name, _failure(table, name, write)) for name in table.colnames)
         odd = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
@@ -147,7 +147,7 @@ def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]
     return None
 
 
-def _is_of_disk(error: BaseException | None) -> bool:
+def _is_os_error(error: BaseException | None) -> bool:
     """Whether an error, or the one in whose handling it came up, is one of the file."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
@@ -197,9 +197,9 @@ def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
     elif kind in "US":
         yield name, _with_plain_texts(name, column)
     elif kind == "M":
-        yield name, _like(column, column.astype("U32"), _absent(column))
+        yield name, _copy_meta(column, column.astype("U32"), _nat_mask(column))
     elif kind == "m":
-        seconds = _like(column, column.astype("m8[ns]").astype("i8") / 1e9, _absent(column))
+        seconds = _copy_meta(column, column.astype("m8[ns]").astype("i8") / 1e9, _nat_mask(column))
         seconds.unit = "s"
         yield name, seconds
     elif code in _FLOATS:
@@ -208,7 +208,7 @@ def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
         yield name, column
 
 
-def _absent(column: Any) -> np.ndarray:
+def _nat_mask(column: Any) -> np.ndarray:
     """Where dates are missing, of which numpy has its own way."""
     import numpy as np  # noqa: PLC0415
 
@@ -227,7 +227,7 @@ def _of_position(name: str, column: Any) -> Iterator[tuple[str, Column]]:
         unit = icrs.distance.unit
         yield f"{name}.distance", _of_numbers(icrs.distance.to_value(unit), unit, "pos.distance", note)
     for key, (unit, ucd) in _MOTIONS.items() if "s" in column.data.differentials else ():
-        value = attribute(icrs, key)
+        value = safe_getattr(icrs, key)
         if value is not None and value.unit.is_equivalent(unit):  # or it is none, of a motion without a distance
             yield f"{name}.{key}", _of_numbers(value.to_value(unit), unit, ucd, note)
 
@@ -262,7 +262,7 @@ def _of_numbers(values: Any, unit: Any, ucd: str = "", description: str | None =
     return MaskedColumn(values, mask=mask, unit=unit, description=description, meta=meta)
 
 
-def _like(column: Any, values: Any, missing: np.ndarray) -> Any:
+def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
     """A column of other values that has the unit, the description and the metadata of one."""
     import numpy as np  # noqa: PLC0415
     from astropy.table import Column, MaskedColumn  # noqa: PLC0415
@@ -300,7 +300,7 @@ def _with_plain_texts(name: str, column: Any) -> Any:
     if not all(is_utf8 for _, is_utf8 in decoded):
         warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are sent as Latin-1")
     texts = _written_texts(name, [text for text, _ in decoded])
-    return _like(column, np.array(texts, dtype=np.str_).reshape(values.shape), missing)
+    return _copy_meta(column, np.array(texts, dtype=np.str_).reshape(values.shape), missing)
 
 
 def _has_odd_texts(values: np.ndarray) -> bool:
@@ -349,7 +349,7 @@ def _of_objects(name: str, column: Any) -> Any:
                 raise SAMPTypeError("integers of more than 64 bits")
             filled = np.zeros(column.shape, dtype=values.dtype)
             filled[~missing] = values
-            return _like(column, filled, missing)
+            return _copy_meta(column, filled, missing)
     names = sorted({type(value).__name__ for value in present})
     raise SAMPTypeError(f"objects of type {' and '.join(names)}; a column needs numbers, texts or arrays of one kind")
 
@@ -368,8 +368,8 @@ def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
     texts = np.fromiter(written, dtype=object, count=len(written)).reshape(column.shape)
     lengths = [len(text) for text in texts.flat]
     if sum(lengths) * 4 + 4096 < max(lengths, default=0) * len(lengths):
-        return _like(column, texts, missing)
-    return _like(column, texts.astype(np.str_), missing)
+        return _copy_meta(column, texts, missing)
+    return _copy_meta(column, texts.astype(np.str_), missing)
 
 
 def _of_arrays(column: Any, missing: np.ndarray) -> Any:
@@ -392,8 +392,8 @@ def _of_arrays(column: Any, missing: np.ndarray) -> Any:
     if any(cell.ndim > 1 for cell in cells):
         if missing.any() or len({cell.shape for cell in cells}) > 1:
             raise SAMPTypeError("arrays of several dimensions and various sizes")
-        return _like(column, np.stack([np.asarray(cell, dtype=dtype) for cell in cells]), missing)
+        return _copy_meta(column, np.stack([np.asarray(cell, dtype=dtype) for cell in cells]), missing)
     changed = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):
         changed[row] = np.atleast_1d(np.asarray(cell, dtype=dtype)) if cell.size else np.zeros(0, dtype)
-    return _like(column, changed, np.zeros(len(cells), dtype=bool))
+    return _copy_meta(column, changed, np.zeros(len(cells), dtype=bool))

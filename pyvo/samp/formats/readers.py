@@ -17,13 +17,13 @@ from typing import Any, Self
 from ..errors import SAMPClientError, without_warnings
 from ..protocol import parse_float
 from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, text_formats
-from .fetching import fetched
+from .fetching import local_copy
 from .fits_tables import read_fits_table
 from .temporary_files import progress_bar
 from .tolerant_votable import read_votable_with_astropy
 from .votable_reader import read_votable
 
-__all__ = ["Picture", "Received", "Sender", "load", "read_image", "read_other_table", "read_position", "read_table"]
+__all__ = ["MessageParams", "RasterImage", "Sender", "read_image", "read_message", "read_other_table", "read_position", "read_table"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Sender(str):
         return new
 
 
-class Received(dict[str, Any]):
+class MessageParams(dict[str, Any]):
     """The parameters of a message of no kind that is known here."""
 
     mtype: str
@@ -58,7 +58,7 @@ class Received(dict[str, Any]):
     name: str
 
 
-class Picture(bytes):
+class RasterImage(bytes):
     """A picture that is no FITS file (PNG, JPEG...), as it came."""
 
     mtype: str
@@ -66,7 +66,7 @@ class Picture(bytes):
     name: str
 
 
-def load(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
+def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     """
     Make an object of a message.
 
@@ -92,25 +92,25 @@ def load(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
-        return _mark(read_position(params), sender, name, mtype)
-    if rest.partition(".")[0] != "load" or kind not in _READERS:
-        return _mark(Received(params), sender, name, mtype)
+        return _attach_source(read_position(params), sender, name, mtype)
+    if rest.partition(".")[0] != "read_message" or kind not in _READERS:
+        return _attach_source(MessageParams(params), sender, name, mtype)
     url = params.get("url")
     if not isinstance(url, str) or not url:
         raise SAMPClientError(f"The message {mtype} names no url")
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_picture
-    with fetched(url.strip()) as path:
+    with local_copy(url.strip()) as path:
         try:
             with without_warnings():  # nobody here is to blame for what is odd in a file that others wrote
                 obj = read(path, url.strip())
         except Exception as error:
             raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
-    return _mark(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
+    return _attach_source(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
 
 
-def _mark(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
+def _attach_source(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
     # Not by setattr: some of these classes take that for a change of their data.
     obj.__dict__.update(sender=sender, name=name, mtype=mtype)
     return obj
@@ -253,8 +253,8 @@ def read_image(path: Path, _url: str = "") -> Any:
         return hdus
 
 
-def _read_picture(path: Path, _url: str = "") -> Picture:
-    return Picture(path.read_bytes())
+def _read_picture(path: Path, _url: str = "") -> RasterImage:
+    return RasterImage(path.read_bytes())
 
 
 def _read_moc(path: Path, _url: str = "") -> Any:

@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import SAMPError, SAMPTypeError
-from ..web_profile.url_permissions import local_path
-from .images import array_of, hdu_of, hdulist_of, nddata_of
-from .model import Form, Product, is_a
-from .sky import coverage_forms, moc_of, position_of, spectrum_of
-from .tables import frame_of, table_of, table_product, tabular_of, votable_of
+from ..web_profile.url_permissions import file_url_to_path
+from .images import adapt_array, adapt_hdu, adapt_hdulist, adapt_nddata
+from .model import MessageFormat, Sendable, isinstance_by_name
+from .sky import adapt_moc, adapt_position, adapt_spectrum, coverage_forms
+from .tables import adapt_frame, adapt_table, adapt_tabular, adapt_votable, table_product
 
-__all__ = ["SENDABLE", "as_votable", "file_or_url_as", "product_of"]
+__all__ = ["SUPPORTED_TYPES", "as_votable", "file_or_url_as", "to_sendable"]
 
 #: A URL of any scheme; one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
@@ -32,14 +32,14 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
 _ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
 
 #: What `send` takes, for error messages.
-SENDABLE = (
+SUPPORTED_TYPES = (
     "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
     "and astroquery results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), "
     "Spectrum (specutils), MOC (mocpy), SkyCoord, path, URL"
 )
 
 
-def product_of(obj: Any) -> Product:
+def to_sendable(obj: Any) -> Sendable:
     """
     Find out what an object is.
 
@@ -61,10 +61,10 @@ def product_of(obj: Any) -> Product:
         It is the path of no file.
     """
     if isinstance(obj, str | os.PathLike):
-        from .files import product_at  # noqa: PLC0415 - it needs this module
+        from .files import detect_file  # noqa: PLC0415 - it needs this module
 
         try:
-            return product_at(obj)
+            return detect_file(obj)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -76,14 +76,14 @@ def product_of(obj: Any) -> Product:
             raise
         except Exception as error:  # of whatever library the object is of
             raise SAMPTypeError(
-                f"{_described(obj)} cannot be sent: what it holds cannot be had ({type(error).__name__}: {error})"
+                f"{_describe_type(obj)} cannot be sent: what it holds cannot be had ({type(error).__name__}: {error})"
             ) from error
         if product is not None:
             return product
-    raise SAMPTypeError(f"{_described(obj)} cannot be sent. What can: {SENDABLE}.")
+    raise SAMPTypeError(f"{_describe_type(obj)} cannot be sent. What can: {SUPPORTED_TYPES}.")
 
 
-def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Product:
+def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Sendable:
     """
     Take a file or URL for what its user says that it is; nothing of it is read.
 
@@ -111,16 +111,16 @@ def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Product:
     form = next(
         # Aladin is told by a script what to load
         (form for form in coverage_forms(None) if form.make_params is not None and form.mtype == mtype),
-        Form(mtype, "", id_key=_ID_KEYS.get(kind)),
+        MessageFormat(mtype, "", id_key=_ID_KEYS.get(kind)),
     )
     kind = kind if kind in _ID_KEYS else "file"
-    path = Path((isinstance(place, str) and local_path(text)) or text).expanduser().absolute()
+    path = Path((isinstance(place, str) and file_url_to_path(text)) or text).expanduser().absolute()
     if _is_there(path):
         url = None if path.is_file() else path.as_uri()
-        return Product(kind, path.name, (form,), path=path if url is None else None, url=url)
+        return Sendable(kind, path.name, (form,), path=path if url is None else None, url=url)
     if isinstance(place, str) and _URL.match(text):
         name = PurePosixPath(unquote(re.split("[?#]", text)[0])).name
-        return Product(kind, name if len(name) < 100 else "data", (form,), url=text)
+        return Sendable(kind, name if len(name) < 100 else "data", (form,), url=text)
     raise FileNotFoundError(_no_such_file(text))
 
 
@@ -134,10 +134,10 @@ def _is_there(path: Path) -> bool:
 
 def _no_such_file(text: str) -> str:
     short = text if len(text) <= 200 else text[:200] + "..."  # somebody may have given the content of a file
-    return f"There is no file {short!r}, and it is no URL either. What can be sent: {SENDABLE}."
+    return f"There is no file {short!r}, and it is no URL either. What can be sent: {SUPPORTED_TYPES}."
 
 
-def as_votable(obj: Any) -> tuple[Product, Form]:
+def as_votable(obj: Any) -> tuple[Sendable, MessageFormat]:
     """
     Find out how an object is sent as a VOTable.
 
@@ -156,13 +156,13 @@ def as_votable(obj: Any) -> tuple[Product, Form]:
     SAMPTypeError
         It is no table.
     """
-    product = product_of(obj)
+    product = to_sendable(obj)
     form = _votable_form(product)
     if form is None and product.kind == "table":  # a file of another format
-        from .fetching import fetched  # noqa: PLC0415
+        from .fetching import local_copy  # noqa: PLC0415
         from .readers import read_table  # noqa: PLC0415
 
-        with fetched(product.url, product.path) as place:
+        with local_copy(product.url, product.path) as place:
             product = table_product(read_table(place), product.name)
         form = _votable_form(product)
     if form is None:
@@ -170,21 +170,21 @@ def as_votable(obj: Any) -> tuple[Product, Form]:
     return product, form
 
 
-def _votable_form(product: Product) -> Form | None:
-    return next((form for form in product.forms if form.mtype == "table.load.votable"), None)
+def _votable_form(product: Sendable) -> MessageFormat | None:
+    return next((form for form in product.formats if form.mtype == "table.load.votable"), None)
 
 
-def _described(obj: Any) -> str:
+def _describe_type(obj: Any) -> str:
     if isinstance(obj, type):
         return f"The class {obj.__name__} itself"
-    if is_a(obj, "numpy", "ndarray"):
+    if isinstance_by_name(obj, "numpy", "ndarray"):
         return f"An array of {obj.ndim} dimensions and type {obj.dtype}"
     package = type(obj).__module__.partition(".")[0]
     return f"An object of type {'' if package == 'builtins' else package + '.'}{type(obj).__name__}"
 
 
 #: In the order in which they are asked; the more particular come first.
-_ADAPTERS: list[Callable[[Any], Product | None]] = [
-    table_of, votable_of, frame_of, hdu_of, hdulist_of, position_of, moc_of, spectrum_of, nddata_of, array_of,
-    tabular_of,
+_ADAPTERS: list[Callable[[Any], Sendable | None]] = [
+    adapt_table, adapt_votable, adapt_frame, adapt_hdu, adapt_hdulist, adapt_position, adapt_moc, adapt_spectrum, adapt_nddata, adapt_array,
+    adapt_tabular,
 ]  # fmt: skip

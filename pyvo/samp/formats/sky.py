@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError, warn
-from ..web_profile.url_permissions import local_path
-from .headers import describes_data
-from .model import Form, Product, attribute, first_text, is_a
+from ..web_profile.url_permissions import file_url_to_path
+from .headers import is_structural_keyword
+from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
 from .tables import table_product
 from .votable_writer import write_votable
 
-__all__ = ["coverage_forms", "moc_of", "position_of", "spectrum_of"]
+__all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_forms"]
 
 
-def spectrum_of(obj: Any) -> Product | None:
+def adapt_spectrum(obj: Any) -> Sendable | None:
     """Tell the forms of what has a spectral axis and a flux; None for any other object."""
-    axis, flux = attribute(obj, "spectral_axis"), attribute(obj, "flux")
+    axis, flux = safe_getattr(obj, "spectral_axis"), safe_getattr(obj, "flux")
     dimensions = getattr(flux, "ndim", 0)
     if axis is None or flux is None or not dimensions:
         return None
@@ -31,16 +31,16 @@ def spectrum_of(obj: Any) -> Product | None:
     from astropy.table import QTable  # noqa: PLC0415
     from astropy.utils.masked import Masked  # noqa: PLC0415
 
-    mask = attribute(obj, "mask")
+    mask = safe_getattr(obj, "mask")
     table = QTable([axis, flux if mask is None else Masked(flux, mask=mask)], names=["spectral_axis", "flux"])
-    uncertainty = attribute(obj, "uncertainty")
+    uncertainty = safe_getattr(obj, "uncertainty")
     if uncertainty is not None:
         error = uncertainty.represent_as(sys.modules["astropy.nddata"].StdDevUncertainty)
         table["uncertainty"] = error.quantity if error.unit is not None else error.array * flux.unit
     meta = getattr(obj, "meta", None) or {}
     known, left_out = _plain(meta)
     table.meta.update(known)
-    name = first_text(meta.get("name"), meta.get("OBJECT"), known.get("OBJECT")) or "spectrum"
+    name = first_nonempty(meta.get("name"), meta.get("OBJECT"), known.get("OBJECT")) or "spectrum"
     table.meta.update({"name": name, "utype": "spec:Spectrum"})
 
     def write(file: BinaryIO) -> None:
@@ -50,10 +50,10 @@ def spectrum_of(obj: Any) -> Product | None:
 
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
     forms = (
-        Form("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
-        *table_product(table).forms,
+        MessageFormat("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
+        *table_product(table).formats,
     )
-    return Product("spectrum", name, forms, int(flux.nbytes) * 2)
+    return Sendable("spectrum", name, forms, int(flux.nbytes) * 2)
 
 
 def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -66,7 +66,7 @@ def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if isinstance(value, str | int | float | np.generic):
             known[str(key)] = value
         elif key == "header" and isinstance(value, Mapping):
-            inner, also = _plain({name: value[name] for name in value if not describes_data(name)})
+            inner, also = _plain({name: value[name] for name in value if not is_structural_keyword(name)})
             known = {**inner, **known}
             left_out += also
         else:
@@ -74,18 +74,18 @@ def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return known, left_out
 
 
-def moc_of(obj: Any) -> Product | None:
+def adapt_moc(obj: Any) -> Sendable | None:
     """Tell the forms of a MOC of mocpy; None for any other object."""
-    if not is_a(obj, "mocpy", "MOC"):
+    if not isinstance_by_name(obj, "mocpy", "MOC"):
         return None
 
     def write(file: BinaryIO) -> None:
         obj.serialize(format="fits").writeto(file)
 
-    return Product("coverage", "MOC", coverage_forms(write))
+    return Sendable("coverage", "MOC", coverage_forms(write))
 
 
-def coverage_forms(write: Callable[[BinaryIO], object] | None) -> tuple[Form, ...]:
+def coverage_forms(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
     """
     Tell the forms of a coverage.
 
@@ -95,21 +95,21 @@ def coverage_forms(write: Callable[[BinaryIO], object] | None) -> tuple[Form, ..
         Writes its FITS file, unless it is in one.
     """
     return (
-        Form("coverage.load.moc.fits", ".fits", write, "coverage-id"),
+        MessageFormat("coverage.load.moc.fits", ".fits", write, "coverage-id"),
         # Aladin 12 does not subscribe to that, and never answers when it gets a coverage by another message
-        Form("script.aladin.send", ".fits", write, make_params=_load_script),
+        MessageFormat("script.aladin.send", ".fits", write, make_params=_load_script),
     )
 
 
 def _load_script(url: str, name: str) -> dict[str, Any]:
-    place = local_path(url) or url
+    place = file_url_to_path(url) or url
     plane = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "coverage"
     return {"script": f"{plane}=load {place}"}
 
 
-def position_of(obj: Any) -> Product | None:
+def adapt_position(obj: Any) -> Sendable | None:
     """Tell the forms of a SkyCoord; None for any other object."""
-    if not is_a(obj, "astropy.coordinates", "SkyCoord", "BaseCoordinateFrame"):
+    if not isinstance_by_name(obj, "astropy.coordinates", "SkyCoord", "BaseCoordinateFrame"):
         return None
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
@@ -128,4 +128,4 @@ def position_of(obj: Any) -> Product | None:
         ) from error
     if not (math.isfinite(ra) and math.isfinite(dec)):
         raise SAMPTypeError(f"A position with coordinates that are not finite (ra {ra}, dec {dec}) cannot be sent")
-    return Product("position", "position", (Form("coord.pointAt.sky", "", params={"ra": ra, "dec": dec}),))
+    return Sendable("position", "position", (MessageFormat("coord.pointAt.sky", "", params={"ra": ra, "dec": dec}),))

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 from ..errors import warn
 from .fits_tables import is_plain, write_fits_plus, write_fits_table
-from .model import Form, Product, attribute, first_text, is_a
+from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
 from .votable_writer import XMLText, write_votable
 
-__all__ = ["element_as_table", "frame_of", "table_of", "table_product", "tabular_of", "votable_of"]
+__all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "element_as_table", "table_product"]
 
 #: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
@@ -24,9 +24,9 @@ _writing = threading.Lock()
 LARGE = 1_000_000
 
 
-def table_product(table: Any, name: str = "") -> Product:
+def table_product(table: Any, name: str = "") -> Sendable:
     """Tell the forms of an astropy table."""
-    name = first_text(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
+    name = first_nonempty(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
 
     def write_fits(file: BinaryIO) -> None:
@@ -40,39 +40,39 @@ def table_product(table: Any, name: str = "") -> Product:
         return size >= LARGE and is_plain(table)
 
     forms = (
-        Form("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
-        Form("table.load.fits", ".fits", write_fits, "table-id",
+        MessageFormat("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
+        MessageFormat("table.load.fits", ".fits", write_fits, "table-id",
              is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
     )
-    return Product("table", name or "table", forms, size, count=lambda: len(table))
+    return Sendable("table", name or "table", forms, size, count=lambda: len(table))
 
 
-def table_of(obj: Any) -> Product | None:
+def adapt_table(obj: Any) -> Sendable | None:
     """Tell the forms of an astropy table or a row of one; None for any other object."""
-    if is_a(obj, "astropy.table", "Table"):
+    if isinstance_by_name(obj, "astropy.table", "Table"):
         return table_product(obj)
-    if is_a(obj, "astropy.table", "Row"):
+    if isinstance_by_name(obj, "astropy.table", "Row"):
         return table_product(obj.table[obj.index : obj.index + 1])
     return None
 
 
-def votable_of(obj: Any) -> Product | None:
+def adapt_votable(obj: Any) -> Sendable | None:
     """Tell the forms of a VOTable, or of what has one; None for any other object."""
-    document = obj if is_a(obj, "astropy.io.votable.tree", "VOTableFile") else attribute(obj, "votable")
-    if not is_a(document, "astropy.io.votable.tree", "VOTableFile"):
-        if not is_a(obj, "astropy.io.votable.tree", "TableElement"):
+    document = obj if isinstance_by_name(obj, "astropy.io.votable.tree", "VOTableFile") else safe_getattr(obj, "votable")
+    if not isinstance_by_name(document, "astropy.io.votable.tree", "VOTableFile"):
+        if not isinstance_by_name(obj, "astropy.io.votable.tree", "TableElement"):
             return None
         if obj.ref is not None:  # its columns are those of another table
-            return table_product(element_as_table(obj), first_text(obj.name, obj.ID))
+            return table_product(element_as_table(obj), first_nonempty(obj.name, obj.ID))
         document = _document_with(obj)
     tables = list(document.iter_tables())
     first = tables[0] if tables else None
-    name = first_text(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
+    name = first_nonempty(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
     size = sum(int(getattr(table.array, "nbytes", 0)) for table in tables)
-    forms = [Form("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
+    forms = [MessageFormat("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
     if first is not None:
-        forms.append(Form("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
-    return Product("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+        forms.append(MessageFormat("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
+    return Sendable("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
 
 
 def _write_first(tables: list[Any], file: BinaryIO) -> None:
@@ -86,9 +86,9 @@ def _document_with(element: Any) -> Any:
     """Make a document of one table, with all that the document from which it comes says around the tables."""
     from astropy.io.votable.tree import Resource, VOTableFile  # noqa: PLC0415
 
-    whole = attribute(element, "_votable")
-    document = VOTableFile(version=str(attribute(whole, "version") or "1.4"))
-    chain = _resources_around(element, attribute(whole, "resources") or [])
+    whole = safe_getattr(element, "_votable")
+    document = VOTableFile(version=str(safe_getattr(whole, "version") or "1.4"))
+    chain = _resources_around(element, safe_getattr(whole, "resources") or [])
     place: Any = document
     for old in [whole, *chain] if chain else ():
         if old is not whole:
@@ -199,13 +199,13 @@ def _is_in_16_bits(text: str) -> bool:
     return all(character < "\ud800" or "\udfff" < character <= "\uffff" for character in text)
 
 
-def frame_of(obj: Any) -> Product | None:
+def adapt_frame(obj: Any) -> Sendable | None:
     """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
-    if not is_a(obj, "pandas", "DataFrame", "Series"):
+    if not isinstance_by_name(obj, "pandas", "DataFrame", "Series"):
         return None
     from astropy.table import Table  # noqa: PLC0415
 
-    frame = obj.to_frame() if is_a(obj, "pandas", "Series") else obj
+    frame = obj.to_frame() if isinstance_by_name(obj, "pandas", "Series") else obj
     count = frame.index.nlevels
     indices = {
         name if name is not None else ("index" if count == 1 else f"level_{level}"): frame.index.get_level_values(level)
@@ -219,9 +219,9 @@ def frame_of(obj: Any) -> Product | None:
     for name, values in reversed(list(zip(names, indices.values(), strict=False))):
         frame.insert(0, name, values)
     for name in names:
-        if attribute(frame[name].dtype, "tz") is not None:
+        if safe_getattr(frame[name].dtype, "tz") is not None:
             frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
-    return table_product(Table.from_pandas(frame), first_text(obj.attrs.get("name")))
+    return table_product(Table.from_pandas(frame), first_nonempty(obj.attrs.get("name")))
 
 
 def _unique(labels: Iterable[Any]) -> list[str]:
@@ -238,10 +238,10 @@ def _unique(labels: Iterable[Any]) -> list[str]:
     return names
 
 
-def tabular_of(obj: Any) -> Product | None:
+def adapt_tabular(obj: Any) -> Sendable | None:
     """Tell the forms of what can make a table of itself; None for any other object."""
-    convert = attribute(obj, "to_table")
+    convert = safe_getattr(obj, "to_table")
     if not callable(convert):
         return None
     table = convert()
-    return table_product(table) if is_a(table, "astropy.table", "Table") else None
+    return table_product(table) if isinstance_by_name(table, "astropy.table", "Table") else None

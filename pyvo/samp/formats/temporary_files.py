@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-__all__ = ["private_directory", "progress_bar", "write_file"]
+__all__ = ["make_private_dir", "progress_bar", "write_file"]
 
 if sys.platform != "win32":
     import fcntl
@@ -37,7 +37,7 @@ PREFIX = "pyvo-samp-"
 GRACE = 60.0
 
 
-def private_directory() -> tuple[Path, Callable[[], None]]:
+def make_private_dir() -> tuple[Path, Callable[[], None]]:
     """
     Make a directory, and remove those of processes that are gone.
 
@@ -46,7 +46,7 @@ def private_directory() -> tuple[Path, Callable[[], None]]:
     pathlib.Path, callable
         The directory, and what removes it; in a child of this process that does nothing.
     """
-    _sweep()
+    _remove_stale()
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     return directory, partial(_remove, directory, os.getpid(), _lock(directory))
 
@@ -58,7 +58,7 @@ def _remove(directory: Path, process: int, descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _sweep() -> None:
+def _remove_stale() -> None:
     if sys.platform == "win32":
         return
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -96,7 +96,7 @@ LARGE = 50_000_000
 CHUNK = 4 * 1024 * 1024
 
 
-class _Counted(io.RawIOBase):
+class _ProgressFile(io.RawIOBase):
     """A file that tells how many bytes have been written to it."""
 
     def __init__(self, path: Path, note: Callable[[int], object]) -> None:
@@ -157,7 +157,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
     """
     raw = None
     try:
-        with progress_bar(size, progress) as note, io.BufferedWriter(raw := _Counted(path, note), CHUNK) as file:
+        with progress_bar(size, progress) as note, io.BufferedWriter(raw := _ProgressFile(path, note), CHUNK) as file:
             write(cast("BinaryIO", file))
     except BaseException as error:
         path.unlink(missing_ok=True)
@@ -198,7 +198,7 @@ def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], o
     if not progress or size <= 0:
         yield lambda _count: None
         return
-    with _bar(size, widget=in_notebook and find_spec("ipywidgets") is not None) as bar:
+    with _progress(size, widget=in_notebook and find_spec("ipywidgets") is not None) as bar:
         done = 0
 
         def note(count: int) -> None:
@@ -223,7 +223,7 @@ class _NoTerminal:
         return False
 
 
-def _bar(size: int, *, widget: bool) -> Any:
+def _progress(size: int, *, widget: bool) -> Any:
     from astropy.utils.console import ProgressBar  # noqa: PLC0415
 
     if widget or threading.current_thread() is threading.main_thread():

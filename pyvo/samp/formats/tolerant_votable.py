@@ -26,7 +26,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import SAMPClientError, warn, without_warnings
 from .detection import open_unpacked
-from .fetching import fetched
+from .fetching import local_copy
 from .model import decode_texts, split_texts
 
 if TYPE_CHECKING:
@@ -621,7 +621,7 @@ def _stream_bytes(data: bytes, stream: _Element, base: str) -> bytes:
     encoding = stream.attributes.get("encoding", "none").strip().lower()
     href = stream.attributes.get("href", "").strip()
     if href:
-        with fetched(urljoin(base, href)) as path:
+        with local_copy(urljoin(base, href)) as path:
             content = path.read_bytes()
     else:
         content, encoding = _text(data, stream).encode(), "base64"

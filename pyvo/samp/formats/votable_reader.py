@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["read_votable"]
 
 #: Bytes that are read and converted at once.
-PORTION = 512 * 1024
+BLOCK_SIZE = 512 * 1024
 #: Bytes of the head and of the tail of a document, at most: longer heads are no tables, longer tails have further ones.
 MAX_HEAD, MAX_TAIL = 64 * 1024 * 1024, 1024 * 1024
 #: Bytes of a row of TABLEDATA, at most.
@@ -96,7 +96,7 @@ def read_votable(
         file.seek(0)
         source = _Source(file)
         if source.is_packed:
-            while source.read(PORTION):  # that it does not grow too much
+            while source.read(BLOCK_SIZE):  # that it does not grow too much
                 pass
     return (read_otherwise or read_votable_with_astropy)(path)
 
@@ -288,7 +288,7 @@ class _Document:
         end_of_row, end = b"</" + self._prefix + b"TR>", b"</" + self._prefix + b"TABLEDATA"
         data, self._unread = self._unread, b""
         while True:
-            portion = self._source.read(max(PORTION, len(data)))
+            portion = self._source.read(max(BLOCK_SIZE, len(data)))
             data += portion
             stop = data.find(end)
             if stop >= 0:
@@ -324,7 +324,7 @@ class _Document:
         end = b"</" + self._prefix + b"STREAM"
         stop = -1
         while stop < 0:
-            data = self._unread or self._source.read(PORTION - len(letters))
+            data = self._unread or self._source.read(BLOCK_SIZE - len(letters))
             self._unread = b""
             if not data:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import warn
-from .plain_columns import flat_table, free_name, free_number, text_of_bytes, write_or_blame
+from .plain_columns import flatten_columns, text_of_bytes, unused_name, unused_value, write_with_column_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["XMLText", "write_votable"]
 
 #: Bytes of one portion of rows, about.
-PORTION = 1024 * 1024
+BLOCK_SIZE = 1024 * 1024
 
 #: How numpy's kinds and sizes are called in VOTable, after `flat_table`.
 _TYPES = {
@@ -119,7 +119,7 @@ def _list(names: Any) -> str:
     return ", ".join(shown[:NAMED]) + more
 
 
-class _Part(NamedTuple):
+class _ColumnWriter(NamedTuple):
     """One column: its type in VOTable, and how its bytes are made for some rows."""
 
     datatype: str
@@ -153,7 +153,7 @@ def write_votable(table: Any, file: BinaryIO) -> None:
     SAMPWarning
         VOTable cannot hold some characters, which are replaced, or some metadata, which are left out.
     """
-    write_or_blame(flat_table(table), file, _write, "a VOTable")
+    write_with_column_errors(flatten_columns(table), file, _write, "a VOTable")
 
 
 def _write(flat: Table, file: BinaryIO) -> None:
@@ -163,7 +163,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
     flat = _with_votable_types(flat.copy(copy_data=False))
     _replace_what_xml_lacks(flat)
     left_out = _clear_metadata(flat)
-    parts = [_part(flat[name]) for name in flat.colnames]
+    parts = [_make_column_writer(flat[name]) for name in flat.colnames]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
         warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
@@ -181,11 +181,11 @@ def _write(flat: Table, file: BinaryIO) -> None:
     head, end, tail = text.rpartition(b"</TABLE>")
     file.write(head)
     file.write(b'<DATA><BINARY2><STREAM encoding="base64">\n')
-    file.writelines(_portions(parts, len(flat)))
+    file.writelines(_encode_rows(parts, len(flat)))
     file.write(b"</STREAM></BINARY2></DATA>\n" + end + tail)
 
 
-def _document(flat: Table, parts: list[_Part], left_out: list[str]) -> tuple[bytes, XMLText]:
+def _document(flat: Table, parts: list[_ColumnWriter], left_out: list[str]) -> tuple[bytes, XMLText]:
     """The document without rows, and the file by which it was written."""
     import numpy as np  # noqa: PLC0415
     from astropy.io.votable import from_table  # noqa: PLC0415
@@ -231,7 +231,7 @@ def _replace_what_xml_lacks(flat: Table) -> None:
         column.meta = {key: written(value, f"{key!r} of the column {name!r}") for key, value in column.meta.items()}
         changed = written(name, f"the name of the column {name!r}")
         if changed != name:
-            flat.rename_column(name, free_name(flat, flat, changed))
+            flat.rename_column(name, unused_name(flat, flat, changed))
     if replaced:
         warn(_LACKS.format(_list(replaced)))
 
@@ -253,7 +253,7 @@ def _clear_metadata(flat: Table) -> list[str]:
     return left_out
 
 
-def _clear_odd_columns(flat: Table, parts: list[_Part]) -> list[str]:
+def _clear_odd_columns(flat: Table, parts: list[_ColumnWriter]) -> list[str]:
     """Remove the metadata of those columns with which astropy cannot write a document, and tell their names."""
     left_out = []
     for name, part in zip(flat.colnames, parts, strict=True):
@@ -324,7 +324,7 @@ def _with_votable_types(table: Table) -> Table:
         elif code == "u8":
             fits = len(column) == 0 or int(np.ma.max(column.filled(0) if np.ma.isMA(column) else column)) < 2**63
             column = column.astype("i8" if fits else "U20")
-        if column.dtype.kind in "iu" and _is_partly_missing(column) and free_number(column) is None:
+        if column.dtype.kind in "iu" and _is_partly_missing(column) and unused_value(column) is None:
             column = column.astype("i4")
         if column is not table[name]:
             table.replace_column(name, column, copy=False)
@@ -349,7 +349,7 @@ def _split(table: Table, name: str) -> None:
     table.remove_column(name)
     flat = column.reshape(len(column), -1)
     for number in range(flat.shape[1]):
-        table.add_column(flat[:, number], name=free_name(table, table, f"{name}_{number + 1}"), index=place + number)
+        table.add_column(flat[:, number], name=unused_name(table, table, f"{name}_{number + 1}"), index=place + number)
 
 
 def _split_complex(table: Table, name: str) -> None:
@@ -363,10 +363,10 @@ def _split_complex(table: Table, name: str) -> None:
         numbers = column.copy()
         for row, cell in enumerate(column):
             numbers[row] = np.ascontiguousarray(getattr(cell, part))
-        table.add_column(numbers, name=free_name(table, table, f"{name}.{part}"), index=place + offset)
+        table.add_column(numbers, name=unused_name(table, table, f"{name}.{part}"), index=place + offset)
 
 
-def _part(column: Any) -> _Part:
+def _make_column_writer(column: Any) -> _ColumnWriter:
     import numpy as np  # noqa: PLC0415
 
     kind, shape = column.dtype.kind, column.shape[1:]
@@ -381,14 +381,14 @@ def _part(column: Any) -> _Part:
     arraysize = "x".join(str(size) for size in reversed(shape)) or None
     if kind == "b":
         make: Callable[[slice], np.ndarray] = lambda rows: _logical(values[rows], holes, rows)  # noqa: E731
-        return _Part(datatype, arraysize, np.dtype(("u1", shape)), make, mask)
+        return _ColumnWriter(datatype, arraysize, np.dtype(("u1", shape)), make, mask)
     big = np.dtype((values.dtype.newbyteorder(">"), shape))
-    null = free_number(column) if kind in "iu" and _is_partly_missing(column) else None
+    null = unused_value(column) if kind in "iu" and _is_partly_missing(column) else None
     blank = _blank(column, null)
-    return _Part(datatype, arraysize, big, lambda rows: _shown(values, rows, holes, blank), mask, null)
+    return _ColumnWriter(datatype, arraysize, big, lambda rows: _masked_filled(values, rows, holes, blank), mask, null)
 
 
-def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None) -> _Part:
+def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
     """Texts of a fixed length."""
     import numpy as np  # noqa: PLC0415
 
@@ -398,15 +398,15 @@ def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None
     highest = int(points.max()) if points.size else 0
     if highest < 128:
         plain = np.dtype(f"S{length}")
-        return _Part("char", str(length), plain,
-                     lambda rows: _shown(values, rows, holes, values.dtype.type()).astype(plain), mask)  # fmt: skip
+        return _ColumnWriter("char", str(length), plain,
+                     lambda rows: _masked_filled(values, rows, holes, values.dtype.type()).astype(plain), mask)  # fmt: skip
     if highest > 0xFFFF:  # such characters take two places
         length += int((points.reshape(len(values), length) > 0xFFFF).sum(axis=1).max())
     units = np.dtype((">u2", (length,)))
-    return _Part("unicodeChar", str(length), units, lambda rows: _utf16(_shown(values, rows, holes, ""), length), mask)
+    return _ColumnWriter("unicodeChar", str(length), units, lambda rows: _utf16(_masked_filled(values, rows, holes, ""), length), mask)
 
 
-def _variable(column: Any) -> _Part:
+def _variable(column: Any) -> _ColumnWriter:
     """Arrays of various lengths, or texts of very different ones."""
     import numpy as np  # noqa: PLC0415
 
@@ -415,7 +415,7 @@ def _variable(column: Any) -> _Part:
         mask = np.asarray(np.ma.getmaskarray(column))
         encoding, size = ("ascii", 1) if all(text.isascii() for text in texts) else ("utf-16-be", 2)
         datatype = "char" if size == 1 else "unicodeChar"
-        return _Part(datatype, "*", None, lambda rows: _counted([text.encode(encoding) for text in texts[rows]], size),
+        return _ColumnWriter(datatype, "*", None, lambda rows: _counted([text.encode(encoding) for text in texts[rows]], size),
                      mask if mask.any() else None)  # fmt: skip
     cells = [np.asarray(cell) for cell in column]
     dtype = cells[0].dtype if cells else column.dtype if column.dtype.kind in "biufc" else np.dtype("f8")
@@ -425,7 +425,7 @@ def _variable(column: Any) -> _Part:
             return _counted([_logical(cell, None, rows).tobytes() for cell in cells[rows]], 1)
         return _counted([cell.astype(dtype.newbyteorder(">")).tobytes() for cell in cells[rows]], dtype.itemsize)
 
-    return _Part(_TYPES[f"{dtype.kind}{dtype.itemsize}"], "*", None, make)
+    return _ColumnWriter(_TYPES[f"{dtype.kind}{dtype.itemsize}"], "*", None, make)
 
 
 def _counted(cells: list[bytes], size: int) -> list[bytes]:
@@ -440,7 +440,7 @@ def _blank(column: Any, null: int | None) -> Any:
     return column.dtype.type() if null is None else null
 
 
-def _shown(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
+def _masked_filled(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
     """Some rows; where something is missing, nothing tells what was there."""
     if holes is None:
         return values[rows]
@@ -469,10 +469,10 @@ def _utf16(values: np.ndarray, length: int) -> np.ndarray:
     return encoded.view(">u2").reshape(len(values), length)
 
 
-def _portions(parts: list[_Part], rows: int) -> Iterator[bytes]:
+def _encode_rows(parts: list[_ColumnWriter], rows: int) -> Iterator[bytes]:
     """Write the rows in base64, some at a time."""
     width = sum(64 if part.dtype is None else part.dtype.itemsize for part in parts)
-    step = max(1, PORTION // max(1, width))
+    step = max(1, BLOCK_SIZE // max(1, width))
     make = _mixed_rows if any(part.dtype is None for part in parts) else _fixed_rows
     rest = b""
     for start in range(0, rows, step):
@@ -483,7 +483,7 @@ def _portions(parts: list[_Part], rows: int) -> Iterator[bytes]:
     yield base64.encodebytes(rest)
 
 
-def _flags(parts: list[_Part], which: slice) -> np.ndarray:
+def _flags(parts: list[_ColumnWriter], which: slice) -> np.ndarray:
     """The bits that tell which cells are missing; the first column is the highest of the first byte."""
     import numpy as np  # noqa: PLC0415
 
@@ -494,7 +494,7 @@ def _flags(parts: list[_Part], which: slice) -> np.ndarray:
     return flags
 
 
-def _fixed_rows(parts: list[_Part], which: slice) -> bytes:
+def _fixed_rows(parts: list[_ColumnWriter], which: slice) -> bytes:
     """Some rows that have the same length."""
     import numpy as np  # noqa: PLC0415
 
@@ -507,7 +507,7 @@ def _fixed_rows(parts: list[_Part], which: slice) -> bytes:
     return block.tobytes()
 
 
-def _mixed_rows(parts: list[_Part], which: slice) -> bytes:
+def _mixed_rows(parts: list[_ColumnWriter], which: slice) -> bytes:
     """Some rows of various lengths."""
     columns = [_cells(_flags(parts, which))]
     for part in parts:

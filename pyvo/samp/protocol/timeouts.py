@@ -8,10 +8,10 @@ import time
 
 from ..errors import SAMPValueError
 
-__all__ = ["Deadline", "patience_of", "seconds_of"]
+__all__ = ["Deadline", "hub_timeout", "parse_timeout"]
 
 
-def seconds_of(timeout: str | float) -> float:
+def parse_timeout(timeout: str | float) -> float:
     """
     Read a time-out.
 
@@ -39,7 +39,7 @@ def seconds_of(timeout: str | float) -> float:
     return seconds
 
 
-def patience_of(timeout: str | float) -> float:
+def hub_timeout(timeout: str | float) -> float:
     """
     Read a time-out for the hub, which knows none shorter than a second.
 
@@ -48,7 +48,7 @@ def patience_of(timeout: str | float) -> float:
     timeout : str, int or float
         As of `seconds_of`.
     """
-    seconds = seconds_of(timeout)
+    seconds = parse_timeout(timeout)
     return seconds if seconds >= 0 else 1.0
 
 
@@ -64,10 +64,10 @@ class Deadline:
 
     def __init__(self, timeout: str | float) -> None:
         #: The time-out in seconds, as it was given.
-        self.seconds = seconds_of(timeout)
+        self.seconds = parse_timeout(timeout)
         self._end = time.monotonic() + self.seconds if self.seconds else None
 
     @property
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds that are left, 0 if none are; None if there is no end."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())

@@ -43,30 +43,30 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ..broker import NOTIFICATION, Broker, Client, Delivery
 from ..errors import SAMPError, SAMPProxyError, SAMPTransportError
-from ..ordered_dispatcher import Dispatcher
-from ..transport.async_xmlrpc_client import Outgoing
-from ..transport.event_loop import Loop
-from ..transport.urls import http_address
-from ..transport.xmlrpc_writer import Raw, Written, write_call
-from .liveness import Address, Liveness
+from ..ordered_dispatcher import OrderedDispatcher
+from ..transport.async_xmlrpc_client import AsyncXMLRPCClient
+from ..transport.event_loop import EventLoop
+from ..transport.urls import split_http_url
+from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_call
+from .liveness import Address, LivenessChecker
 
-__all__ = ["Newcomer", "PushMailbox"]
+__all__ = ["CallbackSender", "EventDeferrer"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 #: Seconds without a question after which a newcomer knows enough.
-QUIET = 0.25
+QUIET_PERIOD = 0.25
 #: Seconds for which a client is new.
-NEW = 5.0
+DISCOVERY_PERIOD = 5.0
 
 
 class _Timer(Protocol):
     def cancel(self) -> object: ...
 
 
-class Newcomer(Generic[T]):
+class EventDeferrer(Generic[T]):
     """
     Keeps events back while their recipient asks who is there. All in one thread.
 
@@ -89,32 +89,32 @@ class Newcomer(Generic[T]):
         self._deliver = deliver
         self._call_later = call_later
         self._clock = clock
-        self._new_until = clock() + NEW
+        self._new_until = clock() + DISCOVERY_PERIOD
         self._quiet_at = 0.0
         self._timer: _Timer | None = None
         self._waiting: list[T] = []
 
-    def asks(self) -> None:
+    def on_discovery_call(self) -> None:
         """Take note that the client asks who is there, or what somebody is like."""
         now = self._clock()
         if now < self._new_until:
-            self._quiet_at = now + QUIET
+            self._quiet_at = now + QUIET_PERIOD
             if self._timer is None:
-                self._timer = self._call_later(QUIET, self._on_timer)
+                self._timer = self._call_later(QUIET_PERIOD, self._on_timer)
 
-    def take(self, event: T) -> None:
+    def deliver(self, event: T) -> None:
         """Deliver an event, now or in its time."""
         if self._timer is None:
             self._deliver(event)
         else:
             self._waiting.append(event)
 
-    def release(self) -> None:
+    def flush(self) -> None:
         """Deliver what waits, and let nothing wait any more."""
-        for event in self.close():
+        for event in self.drain():
             self._deliver(event)
 
-    def close(self) -> list[T]:
+    def drain(self) -> list[T]:
         """
         Let nothing wait any more.
 
@@ -142,26 +142,26 @@ class Newcomer(Generic[T]):
 
 
 #: Seconds in which a client has to acknowledge a delivery.
-DELIVERY_TIME = 10.0
+DELIVERY_TIMEOUT = 10.0
 #: Seconds for which an idle connection is used again: less than any client's server keeps it.
 KEEP_TIME = 45.0
 #: What may wait for one client.
-MAX_DELIVERIES = 10_000
-MAX_BYTES = 64 * 1024 * 1024
+MAX_QUEUED = 10_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: How much of a client's fault the caller is told.
 MAX_FAULT_TEXT = 2000
 
 # Stands for the payload while the envelope around it is written; it occurs in no document
-_GAP = Raw(b"\0")
+_PAYLOAD_PLACEHOLDER = PreEncoded(b"\0")
 
 
-class _Item(NamedTuple):
+class _QueuedDelivery(NamedTuple):
     delivery: Delivery
     size: int
     since: float
 
 
-def callback_parts(delivery: Delivery) -> list[bytes | memoryview]:
+def encode_callback(delivery: Delivery) -> list[bytes | memoryview]:
     """
     Write the call of the client that makes a delivery (R32).
 
@@ -170,14 +170,14 @@ def callback_parts(delivery: Delivery) -> list[bytes | memoryview]:
     list of bytes or memoryview
         The document in pieces, the payload's own bytes among them and not copied.
     """
-    envelope: list[str | Written] = [delivery.recipient_key, delivery.sender_id]
+    envelope: list[str | Encoded] = [delivery.recipient_key, delivery.sender_id]
     if delivery.tag is not None:
         envelope.append(delivery.tag)
-    before, _, after = write_call(f"samp.client.{delivery.kind}", [*envelope, _GAP]).partition(_GAP)
+    before, _, after = write_call(f"samp.client.{delivery.kind}", [*envelope, _PAYLOAD_PLACEHOLDER]).partition(_PAYLOAD_PLACEHOLDER)
     return [before, delivery.body.encoded(), after]
 
 
-class PushMailbox:
+class CallbackSender:
     """
     Pushes deliveries to one client.
 
@@ -199,12 +199,12 @@ class PushMailbox:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         broker: Broker,
-        liveness: Liveness,
+        liveness: LivenessChecker,
         client: Client,
         url: str,
-        on_idle: Callable[[PushMailbox], object],
+        on_idle: Callable[[CallbackSender], object],
     ) -> None:
         self._loop = loop
         self._broker = broker
@@ -212,14 +212,14 @@ class PushMailbox:
         self._client = client
         self._on_idle = on_idle
         self._url = url
-        self.address: Address = http_address(url)[:2]
-        self._dispatcher: Dispatcher[_Item] = Dispatcher(self._send, loop.call_later)
-        self._newcomer: Newcomer[_Item] = Newcomer(self._dispatcher.put, loop.call_later)
-        self._idle: list[tuple[Outgoing, float]] = []
-        self._at_work: dict[Outgoing, str] = {}  # and the URL each was opened to
+        self.address: Address = split_http_url(url)[:2]
+        self._dispatcher: OrderedDispatcher[_QueuedDelivery] = OrderedDispatcher(self._send, loop.call_later)
+        self._newcomer: EventDeferrer[_QueuedDelivery] = EventDeferrer(self._dispatcher.put, loop.call_later)
+        self._idle: list[tuple[AsyncXMLRPCClient, float]] = []
+        self._at_work: dict[AsyncXMLRPCClient, str] = {}  # and the URL each was opened to
         self._number = 0
         self._bytes = 0
-        self._hangs = False
+        self._unresponsive = False
         self._closed = False
         liveness.add(self)
 
@@ -231,19 +231,19 @@ class PushMailbox:
 
     def close(self, farewell: Delivery | None) -> None:
         """Drop what waits, deliver the farewell beside what is on its way, and end."""
-        self._loop.call_soon(self._close, farewell)
+        self._loop.call_soon(self._finish, farewell)
 
     # What the profile calls, in the loop's thread
 
     def set_url(self, url: str) -> None:
         """Make all further deliveries to another address."""
-        self.address = http_address(url)[:2]
+        self.address = split_http_url(url)[:2]
         self._url = url
         self._drop_idle()
 
-    def spare_news(self) -> None:
+    def defer_events(self) -> None:
         """Take note that the client asks who is there: the hub's events wait until it knows."""
-        self._newcomer.asks()
+        self._newcomer.on_discovery_call()
 
     @property
     def is_idle(self) -> bool:
@@ -257,7 +257,7 @@ class PushMailbox:
 
     def abort(self) -> None:
         """Close all connections now; what is on its way counts as failed."""
-        self._end()
+        self._stop()
         for line in list(self._at_work):
             line.close()
 
@@ -269,13 +269,13 @@ class PushMailbox:
         return any(line.connected for line, _ in self._idle)
 
     @property
-    def is_awaited(self) -> bool:
+    def owes_response(self) -> bool:
         """Whether somebody waits for an answer of this client."""
-        return bool(self._client.owed)
+        return bool(self._client.pending_received)
 
-    def pronounce_dead(self) -> None:
+    def on_client_dead(self) -> None:
         """Unregister the client: nobody listens at its address."""
-        log.info("%s has gone without unregistering", self._client.title)
+        log.info("%s has gone without unregistering", self._client.display_name)
         self._broker.unregister(self._client, "has gone: nobody listens at its callback address any more")
 
     # Deliveries
@@ -285,73 +285,73 @@ class PushMailbox:
             return
         size = delivery.size
         # One message always has room, however large: its size is bounded where messages are read
-        if self._number and (self._number >= MAX_DELIVERIES or self._bytes + size > MAX_BYTES):
-            log.warning("%s does not take its messages: it is disconnected", self._client.title)
-            self._end()
+        if self._number and (self._number >= MAX_QUEUED or self._bytes + size > MAX_QUEUED_BYTES):
+            log.warning("%s does not take its messages: it is disconnected", self._client.display_name)
+            self._stop()
             self._broker.disconnect(self._client, f"{self._number} messages were waiting to be taken")
             return
         self._number += 1
         self._bytes += size
-        item = _Item(delivery, size, time.monotonic())
+        item = _QueuedDelivery(delivery, size, time.monotonic())
         if delivery.kind == NOTIFICATION and delivery.sender_id == self._broker.hub_id:
             if delivery.body.mtype == "samp.hub.event.shutdown":
-                self._newcomer.release()
-            self._newcomer.take(item)
+                self._newcomer.flush()
+            self._newcomer.deliver(item)
         else:
             self._dispatcher.put(item)
 
-    def _send(self, item: _Item, done: Callable[[], None]) -> None:
+    def _send(self, item: _QueuedDelivery, done: Callable[[], None]) -> None:
         now = time.monotonic()
-        if self._hangs and now - item.since > DELIVERY_TIME:
-            self._discount(item)
-            self._broker.delivery_failed(item.delivery, f"{self._client.title} does not take its messages")
+        if self._unresponsive and now - item.since > DELIVERY_TIMEOUT:
+            self._release_quota(item)
+            self._broker.delivery_failed(item.delivery, f"{self._client.display_name} does not take its messages")
             done()
             return
-        line = self._line(now)
+        line = self._get_connection(now)
         self._at_work[line] = self._url
-        parts = callback_parts(item.delivery)
-        line.send(parts, lambda error: self._on_sent(line, item, now, done, error), DELIVERY_TIME)
+        parts = encode_callback(item.delivery)
+        line.send(parts, lambda error: self._on_sent(line, item, now, done, error), DELIVERY_TIMEOUT)
 
     def _on_sent(
-        self, line: Outgoing, item: _Item, since: float, done: Callable[[], None], error: SAMPError | None
+        self, line: AsyncXMLRPCClient, item: _QueuedDelivery, since: float, done: Callable[[], None], error: SAMPError | None
     ) -> None:
         now = time.monotonic()
-        self._discount(item)
-        self._retire(line, now)
-        self._hangs = error is not None and now - since >= DELIVERY_TIME
+        self._release_quota(item)
+        self._return_connection(line, now)
+        self._unresponsive = error is not None and now - since >= DELIVERY_TIMEOUT
         if error is None:
             if not self._closed:
-                self._broker.touch(self._client)
+                self._broker.mark_active(self._client)
         else:
-            self._broker.delivery_failed(item.delivery, self._explain(error))
-            if isinstance(error, SAMPTransportError) and not self._hangs:
-                self._liveness.look_at(self)
+            self._broker.delivery_failed(item.delivery, self._error_text(error))
+            if isinstance(error, SAMPTransportError) and not self._unresponsive:
+                self._liveness.check(self)
         done()
         self._check_idle()
 
-    def _discount(self, item: _Item) -> None:
+    def _release_quota(self, item: _QueuedDelivery) -> None:
         self._number -= 1
         self._bytes -= item.size
 
-    def _explain(self, error: SAMPError) -> str:
+    def _error_text(self, error: SAMPError) -> str:
         text = str(error)
         if isinstance(error, SAMPProxyError):
             # A client that faults because of its private key may well name it (R38)
             text = text.replace(self._client.private_key, "...")[:MAX_FAULT_TEXT]
-            return text or f"{self._client.title} refused the message"
+            return text or f"{self._client.display_name} refused the message"
         return text
 
     # Connections
 
-    def _line(self, now: float) -> Outgoing:
+    def _get_connection(self, now: float) -> AsyncXMLRPCClient:
         while self._idle:
             line, since = self._idle.pop()
             if now - since < KEEP_TIME:
                 return line
             line.close()
-        return Outgoing(self._loop, self._url, self._client.title, self._on_line_closed)
+        return AsyncXMLRPCClient(self._loop, self._url, self._client.display_name, self._on_line_closed)
 
-    def _retire(self, line: Outgoing, now: float) -> None:
+    def _return_connection(self, line: AsyncXMLRPCClient, now: float) -> None:
         """Keep a connection for the next delivery, unless there is one already."""
         url = self._at_work.pop(line)
         if line.connected and not self._idle and not self._closed and url == self._url:
@@ -362,7 +362,7 @@ class PushMailbox:
     def _on_line_closed(self) -> None:
         """The client has closed the idle connection: perhaps it is tidy, perhaps it is dead."""
         self._idle = [(line, since) for line, since in self._idle if line.connected]
-        self._liveness.look_at(self)
+        self._liveness.check(self)
 
     def _drop_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -371,23 +371,23 @@ class PushMailbox:
 
     # The end
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         self._closed = True
-        for item in self._newcomer.close() + self._dispatcher.close():
-            self._discount(item)
+        for item in self._newcomer.drain() + self._dispatcher.close():
+            self._release_quota(item)
         self._drop_idle()
         self._liveness.discard(self)
 
-    def _close(self, farewell: Delivery | None) -> None:
-        self._end()
+    def _finish(self, farewell: Delivery | None) -> None:
+        self._stop()
         if farewell is not None:
-            line = Outgoing(self._loop, self._url, self._client.title)
+            line = AsyncXMLRPCClient(self._loop, self._url, self._client.display_name)
             self._at_work[line] = self._url
-            line.send(callback_parts(farewell), lambda _error: self._on_farewell_sent(line), DELIVERY_TIME)
+            line.send(encode_callback(farewell), lambda _error: self._on_farewell_sent(line), DELIVERY_TIMEOUT)
         self._check_idle()
 
-    def _on_farewell_sent(self, line: Outgoing) -> None:
-        self._retire(line, 0.0)
+    def _on_farewell_sent(self, line: AsyncXMLRPCClient) -> None:
+        self._return_connection(line, 0.0)
         self._check_idle()
 
     def _check_idle(self) -> None:

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..transport.event_loop import WRITE, Loop, Timer
+from ..transport.event_loop import WRITE, EventLoop, Timer
 
-__all__ = ["Address", "Liveness", "Patient", "Probe"]
+__all__ = ["Address", "ConnectProbe", "LivenessChecker", "Probed"]
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,15 @@ log = logging.getLogger(__name__)
 Address = tuple[str, int]
 
 #: Seconds between looks: each time at those who owe an answer, every fifth time at everybody.
-LOOK_EVERY = 3.0
-ROUNDS = 5
+CHECK_INTERVAL = 3.0
+CHECK_SHARES = 5
 #: Seconds between the first refusal and the look that confirms it.
 CONFIRM_AFTER = 0.5
 #: Seconds after which a look that shows nothing is given up.
-PROBE_TIME = 2.0
+PROBE_TIMEOUT = 2.0
 
 
-class Patient(Protocol):
+class Probed(Protocol):
     """Somebody whose life is in question. All of this is called in the loop's thread."""
 
     @property
@@ -48,14 +48,14 @@ class Patient(Protocol):
         """Whether a connection to it is open, which would tell of its end at once."""
 
     @property
-    def is_awaited(self) -> bool:
+    def owes_response(self) -> bool:
         """Whether somebody waits for an answer of it."""
 
-    def pronounce_dead(self) -> None:
+    def on_client_dead(self) -> None:
         """Take note that nobody listens at the address."""
 
 
-class Probe:
+class ConnectProbe:
     """
     One attempt to connect.
 
@@ -69,7 +69,7 @@ class Probe:
         Called once, possibly at once, with True if the connection was refused, with False in all other cases.
     """
 
-    def __init__(self, loop: Loop, address: Address, on_result: Callable[[bool], object]) -> None:
+    def __init__(self, loop: EventLoop, address: Address, on_result: Callable[[bool], object]) -> None:
         self._loop = loop
         self._on_result = on_result
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -82,8 +82,8 @@ class Probe:
         except OSError as error:  # no descriptor left, no such address family
             code = error.errno or errno.EINVAL
         if self._sock is not None and code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            self._timer = loop.call_later(PROBE_TIME, self.cancel)
-            loop.watch(self._sock, WRITE, self._on_event)
+            self._timer = loop.call_later(PROBE_TIMEOUT, self.cancel)
+            loop.register(self._sock, WRITE, self._on_event)
         else:
             self._end(code)
 
@@ -101,12 +101,12 @@ class Probe:
         if sock is not None:
             if self._timer is not None:
                 self._timer.cancel()
-                self._loop.unwatch(sock)
+                self._loop.unregister(sock)
             sock.close()
         self._on_result(code == errno.ECONNREFUSED)
 
 
-class Liveness:
+class LivenessChecker:
     """
     Looks after patients: regularly, and when asked to. Belongs to the loop's thread.
 
@@ -116,66 +116,66 @@ class Liveness:
         What watches sockets and clock.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
-        self._patients: dict[Patient, None] = {}
-        self._round: deque[Patient] = deque()
-        self._under_look: dict[Patient, Probe | Timer | None] = {}
+        self._patients: dict[Probed, None] = {}
+        self._round: deque[Probed] = deque()
+        self._in_progress: dict[Probed, ConnectProbe | Timer | None] = {}
         self._timer: Timer | None = None
 
-    def add(self, patient: Patient) -> None:
+    def add(self, patient: Probed) -> None:
         """Look after somebody from now on."""
         self._patients[patient] = None
         self._round.append(patient)
         if self._timer is None:
-            self._timer = self._loop.call_later(LOOK_EVERY, self._make_round)
+            self._timer = self._loop.call_later(CHECK_INTERVAL, self._check_round)
 
-    def discard(self, patient: Patient) -> None:
+    def discard(self, patient: Probed) -> None:
         """Look after somebody no longer."""
         if patient in self._patients:
             del self._patients[patient]
             self._round.remove(patient)
-            look = self._under_look.pop(patient, None)
+            look = self._in_progress.pop(patient, None)
             if look is not None:
                 look.cancel()
         if not self._patients and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def look_at(self, patient: Patient) -> None:
+    def check(self, patient: Probed) -> None:
         """Find out whether somebody is gone; for when there is reason to think so."""
-        if patient in self._patients and patient not in self._under_look:
-            self._probe(patient, self._on_first_look)
+        if patient in self._patients and patient not in self._in_progress:
+            self._probe(patient, self._on_first_probe)
 
     def close(self) -> None:
         """Look after nobody any more."""
         for patient in list(self._patients):
             self.discard(patient)
 
-    def _make_round(self) -> None:
-        self._timer = self._loop.call_later(LOOK_EVERY, self._make_round)
-        share = -(-len(self._round) // ROUNDS)
+    def _check_round(self) -> None:
+        self._timer = self._loop.call_later(CHECK_INTERVAL, self._check_round)
+        share = -(-len(self._round) // CHECK_SHARES)
         due = dict.fromkeys(self._round[index] for index in range(share))
         self._round.rotate(-share)
-        due.update(dict.fromkeys(patient for patient in self._patients if patient.is_awaited))
+        due.update(dict.fromkeys(patient for patient in self._patients if patient.owes_response))
         for patient in due:
             if not patient.is_connected:
-                self.look_at(patient)
+                self.check(patient)
 
-    def _probe(self, patient: Patient, then: Callable[[Patient, bool], None]) -> None:
-        self._under_look[patient] = None
-        probe = Probe(self._loop, patient.address, lambda refused: then(patient, refused))
-        if patient in self._under_look and self._under_look[patient] is None:  # it has no result yet
-            self._under_look[patient] = probe
+    def _probe(self, patient: Probed, then: Callable[[Probed, bool], None]) -> None:
+        self._in_progress[patient] = None
+        probe = ConnectProbe(self._loop, patient.address, lambda refused: then(patient, refused))
+        if patient in self._in_progress and self._in_progress[patient] is None:  # it has no result yet
+            self._in_progress[patient] = probe
 
-    def _on_first_look(self, patient: Patient, refused: bool) -> None:
+    def _on_first_probe(self, patient: Probed, refused: bool) -> None:
         if not refused:
-            self._under_look.pop(patient, None)
-        elif patient in self._under_look:
-            self._under_look[patient] = self._loop.call_later(CONFIRM_AFTER, self._probe, patient, self._on_second_look)
+            self._in_progress.pop(patient, None)
+        elif patient in self._in_progress:
+            self._in_progress[patient] = self._loop.call_later(CONFIRM_AFTER, self._probe, patient, self._on_confirmation)
 
-    def _on_second_look(self, patient: Patient, refused: bool) -> None:
-        if patient in self._under_look:
-            del self._under_look[patient]
+    def _on_confirmation(self, patient: Probed, refused: bool) -> None:
+        if patient in self._in_progress:
+            del self._in_progress[patient]
             if refused:
-                patient.pronounce_dead()
+                patient.on_client_dead()

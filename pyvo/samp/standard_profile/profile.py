@@ -18,12 +18,12 @@ from ..broker import Broker, Client
 from ..broker.operations import HubOperations
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
-from ..transport.event_loop import Loop
-from ..transport.http11 import Request, Response
-from ..transport.server import Connection, XMLRPCServer
-from ..transport.urls import OwnNames, callback_url
-from .callback_sender import PushMailbox
-from .liveness import Liveness
+from ..transport.event_loop import EventLoop
+from ..transport.http11 import HTTPRequest, Response
+from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.urls import AllowedHosts, resolve_callback_url
+from .callback_sender import CallbackSender
+from .liveness import LivenessChecker
 
 __all__ = ["PROFILE", "StandardProfile"]
 
@@ -51,15 +51,15 @@ class StandardProfile:
         The address cannot be listened on.
     """
 
-    def __init__(self, broker: Broker, loop: Loop, secret: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    def __init__(self, broker: Broker, loop: EventLoop, secret: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._broker = broker
         self._loop = loop
         self._secret = secret
-        self._liveness = Liveness(loop)
-        self._mailboxes: set[PushMailbox] = set()
+        self._liveness = LivenessChecker(loop)
+        self._mailboxes: set[CallbackSender] = set()
         self._all_delivered: threading.Event | None = None
         self._host = "127.0.0.1" if address[0] == "0.0.0.0" else "::1" if address[0] == "::" else address[0]
-        self.server = XMLRPCServer(address, loop, _Operations(self, broker, loop, OwnNames(address[0])))
+        self.server = XMLRPCServer(address, loop, _Operations(self, broker, loop, AllowedHosts(address[0])))
 
     @property
     def port(self) -> int:
@@ -76,7 +76,7 @@ class StandardProfile:
         """Begin to serve."""
         self.server.start()
 
-    def wait_delivered(self, timeout: float) -> bool:
+    def wait_until_delivered(self, timeout: float) -> bool:
         """
         Wait until nothing is left to be delivered. Not to be called in the loop's thread.
 
@@ -92,7 +92,7 @@ class StandardProfile:
         """
         event = threading.Event()
         # Begun in the loop's thread: what was put into the mailboxes before has been taken up by then.
-        self._loop.call_soon(self._report_delivered, event)
+        self._loop.call_soon(self._start_delivery_wait, event)
         return event.wait(timeout)
 
     def stop(self) -> None:
@@ -105,30 +105,30 @@ class StandardProfile:
 
     # What the operations need; in the loop's thread
 
-    def knows(self, secret: str) -> bool:
+    def check_secret(self, secret: str) -> bool:
         """Tell whether this is the secret, in a time that says nothing about how far it is right."""
         return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret.encode("utf-8"))
 
     def set_callback(self, client: Client, url: str) -> None:
         """Make a client callable at a URL (R13)."""
-        if isinstance(client.mailbox, PushMailbox):
+        if isinstance(client.mailbox, CallbackSender):
             client.mailbox.set_url(url)
             return
-        mailbox = PushMailbox(self._loop, self._broker, self._liveness, client, url, self._on_idle)
+        mailbox = CallbackSender(self._loop, self._broker, self._liveness, client, url, self._on_idle)
         self._mailboxes.add(mailbox)
         self._broker.set_callable(client, True, mailbox)
 
-    def spare_news(self, client: Client) -> None:
+    def defer_events(self, client: Client) -> None:
         """Let the hub's events wait while a client is finding out who is there."""
-        if isinstance(client.mailbox, PushMailbox):
-            client.mailbox.spare_news()
+        if isinstance(client.mailbox, CallbackSender):
+            client.mailbox.defer_events()
 
-    def _on_idle(self, mailbox: PushMailbox) -> None:
+    def _on_idle(self, mailbox: CallbackSender) -> None:
         if mailbox.is_closed:
             self._mailboxes.discard(mailbox)
         self._check_delivered()
 
-    def _report_delivered(self, event: threading.Event) -> None:
+    def _start_delivery_wait(self, event: threading.Event) -> None:
         self._all_delivered = event
         self._check_delivered()
 
@@ -140,7 +140,7 @@ class StandardProfile:
 class _Operations(HubOperations):
     """The operations that only this profile has, and who may use any of them."""
 
-    def __init__(self, profile: StandardProfile, broker: Broker, loop: Loop, names: OwnNames) -> None:
+    def __init__(self, profile: StandardProfile, broker: Broker, loop: EventLoop, names: AllowedHosts) -> None:
         own: dict[str, Callable[..., Any]] = {
             "register": self.register,
             "setXmlrpcCallback": self.set_xmlrpc_callback,
@@ -149,31 +149,31 @@ class _Operations(HubOperations):
         self._profile = profile
         self._names = names
 
-    def check(self, request: Request, connection: Connection) -> Response | None:
+    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
         headers = request.headers
         if "origin" in headers:
-            return self.plain(403, "Web pages are not served here, but by the hub's Web Profile", request)
+            return self.text_response(403, "Web pages are not served here, but by the hub's Web Profile", request)
         host = headers.get("host")  # DS9 sends none
         if host is not None and host not in self._names:
-            return self.plain(403, "This server goes by another name", request)
+            return self.text_response(403, "This server goes by another name", request)
         return None
 
     def register(self, secret: str) -> dict[str, SAMPValue]:
         """Let a client in that knows the secret (R6)."""
-        if not self._profile.knows(secret):
+        if not self._profile.check_secret(secret):
             raise SAMPProxyError(1, "This is not the hub's secret; it is in the lockfile")
-        return self.identity(self._broker.register(PROFILE))
+        return self.registration_info(self._broker.register(PROFILE))
 
     def set_xmlrpc_callback(self, key: str, url: str) -> str:
         """Note where the caller can be called back (R13)."""
         client = self._client(key)
-        assert self.current is not None
-        self._profile.set_callback(client, callback_url(url, self.current.connection.peer[0]))
+        assert self.current_call is not None
+        self._profile.set_callback(client, resolve_callback_url(url, self.current_call.connection.peer[0]))
         return ""
 
-    def _on_question(self, client: Client) -> None:
+    def on_discovery_call(self, client: Client) -> None:
         """Spare clients of JSAMP the events that they would lose now (see `newcomer`)."""
-        assert self.current is not None
-        if self.current.request.headers.get("user-agent", "").startswith("JSAMP"):
-            self._profile.spare_news(client)
+        assert self.current_call is not None
+        if self.current_call.request.headers.get("user-agent", "").startswith("JSAMP"):
+            self._profile.defer_events(client)

@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import SAMPError, SAMPTransportError
-from .event_loop import READ, WRITE, Loop, Timer
-from .http11 import Answer, AnswerReader, HTTPError
-from .urls import http_address, is_address, request_head
-from .xmlrpc_client import KEEP_TIME, check_answer, is_own_echo
-from .xmlrpc_reader import XMLError, check_acknowledged
+from .event_loop import READ, WRITE, EventLoop, Timer
+from .http11 import HTTPError, HTTPResponse, ResponseParser
+from .urls import is_ip_address, post_head, split_http_url
+from .xmlrpc_client import MAX_IDLE_TIME, is_self_connected, raise_for_status
+from .xmlrpc_reader import XMLError, raise_if_fault
 
-__all__ = ["Outgoing"]
+__all__ = ["AsyncXMLRPCClient"]
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ MAX_ANSWER = 1024 * 1024
 #: Below this size a request is copied into one piece, which is cheaper than a gathering write.
 SMALL = 16 * 1024
 
-Done = Callable[[SAMPError | None], object]
+Callback = Callable[[SAMPError | None], object]
 
 
-class Outgoing:
+class AsyncXMLRPCClient:
     """
     A connection to one XML-RPC server, kept open between calls. One call at a time.
 
@@ -56,23 +56,23 @@ class Outgoing:
         ``url`` is no http URL.
     """
 
-    def __init__(self, loop: Loop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
+    def __init__(self, loop: EventLoop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
         self._loop = loop
-        self._host, self._port, _ = http_address(url)
-        self._is_address = is_address(self._host)
-        self._head = request_head(url)
+        self._host, self._port, _ = split_http_url(url)
+        self._is_address = is_ip_address(self._host)
+        self._head = post_head(url)
         self._who = who
         self._on_closed = on_closed
         self._sock: socket.socket | None = None
         self._events = 0
         self._connecting = False
         self._idle_since = 0.0
-        self._reader = AnswerReader(MAX_ANSWER)
+        self._reader = ResponseParser(MAX_ANSWER)
         self._unsent: list[memoryview] = []
         self._written = False
-        self._done: Done | None = None
+        self._done: Callback | None = None
         self._timer: Timer | None = None
-        self._starting = False
+        self._in_send = False
         self._closed = False
 
     @property
@@ -85,7 +85,7 @@ class Outgoing:
         """Whether the connection is open."""
         return self._sock is not None
 
-    def send(self, parts: Sequence[bytes | memoryview], done: Done, timeout: float) -> None:
+    def send(self, parts: Sequence[bytes | memoryview], done: Callback, timeout: float) -> None:
         """
         Send a call; one must not be under way.
 
@@ -109,25 +109,25 @@ class Outgoing:
         else:
             self._unsent = [memoryview(part) for part in (head, *parts)]
         self._written = False
-        self._starting = True
+        self._in_send = True
         try:
             self._start(timeout)
         finally:
-            self._starting = False
+            self._in_send = False
 
     def _start(self, timeout: float) -> None:
         if self._closed:
             self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
             return
         self._timer = self._loop.call_later(timeout, self._on_timeout)
-        if self._sock is not None and not self._usable(self._sock):
+        if self._sock is not None and not self._is_reusable(self._sock):
             self._disconnect()
         if self._sock is not None:
-            self._attempt(self._write, self._sock)
+            self._guard(self._write, self._sock)
         elif self._is_address:
-            self._attempt(self._connect, self._host)
+            self._guard(self._connect, self._host)
         else:
-            self._loop.run_in_worker(self._look_up, self._timer)
+            self._loop.run_in_worker(self._resolve_host, self._timer)
 
     def close(self) -> None:
         """Close the connection for good. A call under way ends with an error."""
@@ -137,9 +137,9 @@ class Outgoing:
 
     # Connecting
 
-    def _usable(self, sock: socket.socket) -> bool:
+    def _is_reusable(self, sock: socket.socket) -> bool:
         """Whether nothing has come on an idle connection: what can be read from it is its end, or rubbish."""
-        if time.monotonic() - self._idle_since > KEEP_TIME:  # the other side may be about to close it
+        if time.monotonic() - self._idle_since > MAX_IDLE_TIME:  # the other side may be about to close it
             return False
         try:
             sock.recv(1, socket.MSG_PEEK)
@@ -149,36 +149,36 @@ class Outgoing:
             return False
         return False
 
-    def _look_up(self, call: Timer) -> None:
+    def _resolve_host(self, call: Timer) -> None:
         """Find the address of a name; in a worker, since that may take its time."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._loop.call_soon(self._on_looked_up, call, "", error)
+            self._loop.call_soon(self._on_host_resolved, call, "", error)
         else:
-            self._loop.call_soon(self._on_looked_up, call, str(found[0][4][0]), None)
+            self._loop.call_soon(self._on_host_resolved, call, str(found[0][4][0]), None)
 
-    def _on_looked_up(self, call: Timer, address: str, error: OSError | None) -> None:
+    def _on_host_resolved(self, call: Timer, address: str, error: OSError | None) -> None:
         if self._timer is not call:  # it took too long, or nobody wants to know any more
             return
         if error is not None:
-            self._fail_with(error)
+            self._fail(error)
         else:
-            self._attempt(self._connect, address)
+            self._guard(self._connect, address)
 
     def _connect(self, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = AnswerReader(MAX_ANSWER)
+        self._reader = ResponseParser(MAX_ANSWER)
         self._connecting = True
         code = sock.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
         ready = self._is_connected(sock)  # on one machine it mostly is by now
         self._events = READ if ready else READ | WRITE
-        self._loop.watch(sock, self._events, self._on_event)
+        self._loop.register(sock, self._events, self._on_event)
         if ready:
             self._write(sock)
 
@@ -188,7 +188,7 @@ class Outgoing:
         if code:
             raise OSError(code, os.strerror(code))
         try:
-            if is_own_echo(sock):
+            if is_self_connected(sock):
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError as error:
             if error.errno in (errno.ENOTCONN, errno.EINVAL):
@@ -200,24 +200,24 @@ class Outgoing:
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
-            self._loop.unwatch(sock)
+            self._loop.unregister(sock)
             sock.close()
 
     # Writing and reading
 
-    def _attempt(self, step: Callable[..., object], *args: object) -> None:
+    def _guard(self, step: Callable[..., object], *args: object) -> None:
         """Do something with the socket; when that fails the call has failed."""
         try:
             step(*args)
         except OSError as error:
-            self._fail_with(error)
+            self._fail(error)
 
     def _on_event(self, events: int) -> None:
         sock = self._sock
         if sock is not None and events & WRITE and self._unsent:
-            self._attempt(self._write, sock)
+            self._guard(self._write, sock)
         if sock is not None and events & READ and self._sock is sock:
-            self._attempt(self._read, sock)
+            self._guard(self._read, sock)
 
     def _write(self, sock: socket.socket) -> None:
         if self._connecting and not self._is_connected(sock):  # not to be called for it again and again
@@ -243,7 +243,7 @@ class Outgoing:
     def _watch(self, sock: socket.socket, events: int) -> None:
         if events != self._events:
             self._events = events
-            self._loop.rewatch(sock, events, self._on_event)
+            self._loop.modify(sock, events, self._on_event)
 
     def _read(self, sock: socket.socket) -> None:
         try:
@@ -251,11 +251,11 @@ class Outgoing:
         except BlockingIOError:
             return
         if self._done is None:  # idle: the end of the connection, or rubbish
-            self._end_idle()
+            self._on_idle_closed()
             return
-        self._reader.feed(data)
+        self._reader.receive_data(data)
         try:
-            answer = self._reader.next(closed=not data)
+            answer = self._reader.next_message(closed=not data)
         except HTTPError as error:
             self._disconnect()
             self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=self._written))
@@ -264,12 +264,12 @@ class Outgoing:
             if not answer.keep_alive or self._unsent:
                 self._disconnect()
             self._idle_since = time.monotonic()
-            self._finish(self._error_in(answer))
+            self._finish(self._response_error(answer))
 
-    def _error_in(self, answer: Answer) -> SAMPError | None:
+    def _response_error(self, answer: HTTPResponse) -> SAMPError | None:
         try:
-            check_answer(answer, self._who)
-            check_acknowledged(answer.body)
+            raise_for_status(answer, self._who)
+            raise_if_fault(answer.body)
         except XMLError:
             return SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True)
         except SAMPError as error:
@@ -278,7 +278,7 @@ class Outgoing:
 
     # The end of a call, or of the connection
 
-    def _end_idle(self) -> None:
+    def _on_idle_closed(self) -> None:
         self._disconnect()
         if self._on_closed is not None:
             self._on_closed()
@@ -287,9 +287,9 @@ class Outgoing:
         self._disconnect()
         self._finish(SAMPTransportError(f"{self._who} did not acknowledge the message in time", sent=self._written))
 
-    def _fail_with(self, error: OSError) -> None:
+    def _fail(self, error: OSError) -> None:
         if self._done is None:
-            self._end_idle()
+            self._on_idle_closed()
             return
         self._disconnect()
         what = "cannot be reached" if not self._written else "has closed the connection"
@@ -305,7 +305,7 @@ class Outgoing:
         self._unsent = []
         if done is None:
             return
-        if self._starting:  # the caller is not prepared to hear of it yet
+        if self._in_send:  # the caller is not prepared to hear of it yet
             self._loop.call_soon(done, error)
         else:
             done(error)

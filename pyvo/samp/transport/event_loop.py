@@ -38,9 +38,9 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from .worker_pool import Job, Workers, carry_out
+from .worker_pool import Task, WorkerPool, run_logged
 
-__all__ = ["Loop", "Timer"]
+__all__ = ["EventLoop", "Timer"]
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
 #: Seconds for which a loop that lingers looks for more before it sleeps; not where there is one processor for all.
-LINGER = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
+BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
 #: Seconds without a turn that show that more wants to run than there are processors. Then it does not pay to linger.
-CROWDED = 1e-3
+OVERLOAD_DELAY = 1e-3
 #: Seconds after which it is tried again.
-LINGER_AGAIN = 1.0
+BUSY_POLL_RETRY = 1.0
 #: Rounds that are still made for callbacks which call `Loop.call_soon` while the loop ends.
-LAST_ROUNDS = 100
+SHUTDOWN_ROUNDS = 100
 
 
-_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+_sched_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Timer:
@@ -68,10 +68,10 @@ class Timer:
 
     __slots__ = ("call", "when")
 
-    def __init__(self, when: float, call: Job) -> None:
+    def __init__(self, when: float, call: Task) -> None:
         self.when = when
         #: Function and arguments in one object: another thread's `cancel` leaves either both or none of them.
-        self.call: Job | None = call
+        self.call: Task | None = call
 
     def cancel(self) -> None:
         """Forget the call. Has no effect on one that has begun. Any thread may do so."""
@@ -83,7 +83,7 @@ class Timer:
         return self.call is not None
 
 
-class Loop:
+class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
 
@@ -97,13 +97,13 @@ class Loop:
 
     def __init__(self, name: str = "samp-loop", *, lingers: bool = False) -> None:
         self.name = name
-        self._linger_from = 0.0 if lingers else math.inf
-        self.workers = Workers(f"{name}-worker")
+        self._busy_poll_from = 0.0 if lingers else math.inf
+        self.workers = WorkerPool(f"{name}-worker")
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._purge_at = 64
         self._serial = count()
-        self._ready: deque[Job] = deque()
+        self._ready: deque[Task] = deque()
         self._lock = threading.RLock()  # a signal handler may come in between
         self._asleep = False
         self._started = False
@@ -113,7 +113,7 @@ class Loop:
         self._waker, self._wake_end = socket.socketpair()
         self._waker.setblocking(False)
         self._wake_end.setblocking(False)
-        self._selector.register(self._wake_end, READ, self._drain_wakes)
+        self._selector.register(self._wake_end, READ, self._drain_wakeup)
 
     # What any thread may call
 
@@ -150,12 +150,12 @@ class Loop:
         if first:
             self.workers.stop(deadline - time.monotonic())
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Close the child's copies of all sockets, those that are watched included, after a fork."""
         self._stopping = True
         self._ident = None
         self._lock = threading.RLock()
-        self.workers.abandon()
+        self.workers.after_fork_in_child()
         # Nothing is unregistered: on Linux the child shares the parent's table of watched descriptors.
         with suppress(OSError):  # on macOS the child has no such descriptor
             for key in list((self._selector.get_map() or {}).values()):
@@ -219,15 +219,15 @@ class Loop:
 
     # What only the loop's own thread may call
 
-    def watch(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
+    def register(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
         """Call ``callback(events)`` whenever ``sock`` is ready for one of ``events``."""
         self._selector.register(sock, events, callback)
 
-    def rewatch(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
+    def modify(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
         """Change what a watched socket is watched for."""
         self._selector.modify(sock, events, callback)
 
-    def unwatch(self, sock: socket.socket) -> None:
+    def unregister(self, sock: socket.socket) -> None:
         """Stop watching a socket; nothing happens if it is not watched."""
         try:
             self._selector.unregister(sock)
@@ -244,7 +244,7 @@ class Loop:
         except OSError:
             log.debug("The loop has ended")
 
-    def _drain_wakes(self, _events: int) -> None:
+    def _drain_wakeup(self, _events: int) -> None:
         self._wake_end.recv(4096)
 
     def _run(self) -> None:
@@ -253,17 +253,17 @@ class Loop:
         try:
             while not self._stopping:
                 since = time.monotonic()
-                events = (self._linger(since + LINGER) if one_leads_to_the_next else []) or self._sleep()
+                events = (self._busy_poll(since + BUSY_POLL_TIME) if one_leads_to_the_next else []) or self._select()
                 now = time.monotonic()
-                one_leads_to_the_next = now - since < LINGER and now > self._linger_from
+                one_leads_to_the_next = now - since < BUSY_POLL_TIME and now > self._busy_poll_from
                 for key, mask in events:
                     # an earlier callback of this round may have closed this one's socket
                     if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
-                        carry_out(key.data, (mask,))
+                        run_logged(key.data, (mask,))
                 if self._timers:
                     self._run_timers()
                 self._run_ready()
-            for _ in range(LAST_ROUNDS):
+            for _ in range(SHUTDOWN_ROUNDS):
                 if not self._ready:
                     break
                 self._run_ready()
@@ -271,26 +271,26 @@ class Loop:
             self._close()
             self._ident = None  # the system gives it to another thread
 
-    def _linger(self, until: float) -> Events:
+    def _busy_poll(self, until: float) -> Events:
         """Look for events for a moment, which is cheaper than to sleep and be woken by the next one."""
         events: Events = []
         while not events and not self._ready and time.monotonic() < until:
-            _give_way()  # whoever is to send the next thing may be waiting for this very processor
+            _sched_yield()  # whoever is to send the next thing may be waiting for this very processor
             events = self._selector.select(0.0)
-        if time.monotonic() - until > CROWDED:
-            self._linger_from = until + LINGER_AGAIN
+        if time.monotonic() - until > OVERLOAD_DELAY:
+            self._busy_poll_from = until + BUSY_POLL_RETRY
         return events
 
-    def _sleep(self) -> Events:
+    def _select(self) -> Events:
         """Wait for events, for `call_soon`, or for a timer to be due."""
         # `_asleep` goes up before the last look at `_ready`: a call_soon after that look sees it and wakes us.
         self._asleep = True
-        timeout = self._time_to_sleep()
+        timeout = self._select_timeout()
         events = self._selector.select(timeout)
         self._asleep = False
         return events
 
-    def _time_to_sleep(self) -> float | None:
+    def _select_timeout(self) -> float | None:
         if self._ready or self._stopping:
             return 0.0
         with self._lock:
@@ -309,7 +309,7 @@ class Loop:
         for timer in due:
             call, timer.call = timer.call, None
             if call is not None:
-                carry_out(*call)
+                run_logged(*call)
 
     def _purge_timers(self) -> None:
         """Drop cancelled timers: a hub makes one for each message and cancels it a millisecond later."""
@@ -320,7 +320,7 @@ class Loop:
     def _run_ready(self) -> None:
         ready = self._ready
         for _ in range(len(ready)):  # what these calls add waits for the sockets to be looked at
-            carry_out(*ready.popleft())
+            run_logged(*ready.popleft())
 
     def _close(self) -> None:
         self._ident = None  # the system may give it to another thread

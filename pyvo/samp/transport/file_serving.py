@@ -21,7 +21,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import BinaryIO, NamedTuple, Protocol
 
-__all__ = ["FileSource", "Head", "Refusal", "Source", "Streamer"]
+__all__ = ["BodySource", "BodyStreamer", "FileError", "FileSource", "ResponseHead"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _TYPES = {
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+class FileError(Exception):  # noqa: N818 - it is an answer, not an error
     """
     A target cannot be handed out.
 
@@ -57,17 +57,17 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
         self.headers = headers or []
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """Status and headers of what is handed out."""
 
     status: int
     headers: list[tuple[str, str]]
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """What is handed out."""
 
-    head: Head
+    head: ResponseHead
 
     def copy_to(self, sock: socket.socket) -> bool:
         """Write the body; tells whether it is complete."""
@@ -100,16 +100,16 @@ class FileSource:
         try:
             # Looked at before it is opened: opening a device can do something, opening a pipe can wait for ever.
             regular = stat.S_ISREG(os.stat(path).st_mode)
-            self._file: BinaryIO = open(os.open(path, _FLAGS), "rb") if regular else _refuse_kind()  # noqa: SIM115
+            self._file: BinaryIO = open(os.open(path, _FLAGS), "rb") if regular else _reject_non_regular()  # noqa: SIM115
         except (OSError, ValueError) as error:
             missing = not isinstance(error, PermissionError)
-            raise Refusal(404 if missing else 403, "The file cannot be read") from error
+            raise FileError(404 if missing else 403, "The file cannot be read") from error
         try:
             status = os.fstat(self._file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                _refuse_kind()
+                _reject_non_regular()
             start, self._count, code = _range(wanted, status.st_size)
-        except Refusal:
+        except FileError:
             self._file.close()
             raise
         self._start = start
@@ -121,7 +121,7 @@ class FileSource:
         ]
         if code == 206:
             headers.append(("Content-Range", f"bytes {start}-{start + self._count - 1}/{status.st_size}"))
-        self.head = Head(code, headers)
+        self.head = ResponseHead(code, headers)
 
     def copy_to(self, sock: socket.socket) -> bool:
         """Write the file's bytes."""
@@ -140,8 +140,8 @@ class FileSource:
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def _refuse_kind() -> BinaryIO:
-    raise Refusal(403, "Only files are handed out, no directories, pipes or devices")
+def _reject_non_regular() -> BinaryIO:
+    raise FileError(403, "Only files are handed out, no directories, pipes or devices")
 
 
 def _content_type(path: str) -> str:
@@ -162,11 +162,11 @@ def _range(wanted: dict[str, str], size: int) -> tuple[int, int, int]:
         if last and int(last) < int(first):
             return 0, size, 200
     if start >= stop:
-        raise Refusal(416, "The file has no such bytes", [("Content-Range", f"bytes */{size}")])
+        raise FileError(416, "The file has no such bytes", [("Content-Range", f"bytes */{size}")])
     return start, stop - start, 206
 
 
-class Streamer:
+class BodyStreamer:
     """
     Writes sources to detached sockets, in worker threads.
 
@@ -180,17 +180,17 @@ class Streamer:
 
     def __init__(self, run_in_worker: Callable[..., object], give_back: Callable[[socket.socket], object]) -> None:
         self._run_in_worker = run_in_worker
-        self._give_back = give_back
+        self._return_socket = give_back
         self._lock = threading.Lock()
-        self._sources: set[Source] = set()
+        self._sources: set[BodySource] = set()
         self._stopped = False
         #: How many transfers are under way.
-        self.at_work = 0
+        self.active = 0
 
     def stream(
         self,
         sock: socket.socket,
-        open_source: Callable[[], Source],
+        open_source: Callable[[], BodySource],
         headers: Iterable[tuple[str, str]] = (),
         *,
         with_body: bool = True,
@@ -213,7 +213,7 @@ class Streamer:
             Called at the end, in the worker thread, with whether everything was written.
         """
         with self._lock:
-            self.at_work += 1
+            self.active += 1
         self._run_in_worker(self._run, sock, open_source, list(headers), with_body, done)
 
     def stop(self) -> None:
@@ -227,7 +227,7 @@ class Streamer:
     def _run(
         self,
         sock: socket.socket,
-        open_source: Callable[[], Source],
+        open_source: Callable[[], BodySource],
         headers: list[tuple[str, str]],
         with_body: bool,
         done: Callable[[bool], object] | None,
@@ -239,21 +239,21 @@ class Streamer:
             log.debug("A transfer broke off: %s", error)
         finally:
             with self._lock:
-                self.at_work -= 1
-            self._give_back(sock)
+                self.active -= 1
+            self._return_socket(sock)
             if done is not None:
                 done(complete)
 
     def _transfer(
         self,
         sock: socket.socket,
-        open_source: Callable[[], Source],
+        open_source: Callable[[], BodySource],
         headers: list[tuple[str, str]],
         with_body: bool,
     ) -> bool:
         try:
             source = open_source()
-        except Refusal as refusal:
+        except FileError as refusal:
             log.info("What was asked for cannot be had: %s", refusal)
             body = f"{refusal}\n".encode()
             head = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
@@ -267,10 +267,10 @@ class Streamer:
             sock.sendall(_write_head(source.head.status, [*source.head.headers, *headers]))
             complete = with_body and not stopped and source.copy_to(sock)
             if with_body and not complete:
-                _break(sock)
+                _reset_connection(sock)
             return complete
         except OSError:
-            _break(sock)
+            _reset_connection(sock)
             raise
         finally:
             with self._lock:
@@ -278,7 +278,7 @@ class Streamer:
             source.close()
 
 
-def _break(sock: socket.socket) -> None:
+def _reset_connection(sock: socket.socket) -> None:
     """Have the connection end with a reset, so that nobody takes half of a body without a length for the whole."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
 

@@ -29,16 +29,16 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from . import Bytes
 
 __all__ = [
-    "Answer",
-    "AnswerReader",
-    "Body",
+    "BodyDecoder",
     "HTTPError",
-    "Request",
-    "RequestReader",
+    "HTTPRequest",
+    "HTTPResponse",
+    "RequestParser",
     "Response",
+    "ResponseParser",
     "content_length",
-    "keeps_alive",
     "parse_headers",
+    "should_keep_alive",
 ]
 
 MAX_LINES = 100
@@ -86,7 +86,7 @@ def parse_headers(text: str) -> dict[str, str]:
     return headers
 
 
-def keeps_alive(version: str, headers: dict[str, str]) -> bool:
+def should_keep_alive(version: str, headers: dict[str, str]) -> bool:
     """Whether the connection stays open behind a message: in HTTP/1.1 unless it says no, in HTTP/1.0 if it says so."""
     connection = headers.get("connection")
     if connection is None:
@@ -109,7 +109,7 @@ def content_length(headers: dict[str, str], limit: int) -> int | None:
     return int(text)
 
 
-class Request(NamedTuple):
+class HTTPRequest(NamedTuple):
     """One request as it was read. Names of headers are in lower case; requests share them, so leave them unchanged."""
 
     method: str
@@ -119,7 +119,7 @@ class Request(NamedTuple):
     keep_alive: bool
 
 
-class Answer(NamedTuple):
+class HTTPResponse(NamedTuple):
     """One answer as it was read. Names of headers are in lower case."""
 
     status: int
@@ -191,13 +191,13 @@ class HTTPError(Exception):
 
 
 #: Bytes that chunked coding may add to a body, besides eight for each byte of the body.
-MAX_FRAMING = 64 * 1024
+MAX_CHUNK_OVERHEAD = 64 * 1024
 MAX_LINE = 1024
 #: Bytes of a body that is not to be copied.
 LARGE = 64 * 1024
 
 
-class Body:
+class BodyDecoder:
     """
     A body that is arriving: of known length, in chunks, or until the connection closes.
 
@@ -227,7 +227,7 @@ class Body:
         packing = headers.get("content-encoding", "identity").lower()
         if packing not in ("identity", "gzip", "x-gzip"):
             raise HTTPError(415, "The content encoding is not known here")
-        self._packed = packing != "identity"
+        self._compressed = packing != "identity"
         self._limit = limit
         self._remaining = length or 0
         self._chunked = coding is not None
@@ -235,7 +235,7 @@ class Body:
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
-        self._framing = 0
+        self._chunk_overhead = 0
         self._data = bytearray()  # one object: a list of chunks of one byte would take fifty times their size
 
     @property
@@ -248,7 +248,7 @@ class Body:
         """How many bytes are known to be still to come."""
         return self._remaining
 
-    def take_whole(self, data: bytes) -> bool:
+    def append_direct(self, data: bytes) -> bool:
         """Take a piece that is wholly the body's, without the way through a buffer; False if it is not."""
         if self._chunked or len(data) > self._remaining:
             return False
@@ -256,23 +256,23 @@ class Body:
         self._remaining -= len(data)
         return True
 
-    def take(self, buffer: bytearray) -> bool:
+    def feed_from(self, buffer: bytearray) -> bool:
         """Move what belongs to the body out of ``buffer``; True when the body is complete."""
         if self._chunked:
-            return self._take_chunks(buffer)
+            return self._feed_chunks(buffer)
         if self._until_close:
-            self._move(buffer, len(buffer))
+            self._transfer(buffer, len(buffer))
             return False
-        self._remaining -= self._move(buffer, self._remaining)
+        self._remaining -= self._transfer(buffer, self._remaining)
         return not self._remaining
 
-    def value(self) -> Bytes:
+    def content(self) -> Bytes:
         """The body, unpacked."""
-        if self._packed:
-            return _unzip(self._data, self._limit)
+        if self._compressed:
+            return gunzip_limited(self._data, self._limit)
         return self._data if len(self._data) > LARGE else bytes(self._data)
 
-    def _move(self, buffer: bytearray, most: int) -> int:
+    def _transfer(self, buffer: bytearray, most: int) -> int:
         """Move up to ``most`` bytes from ``buffer`` to the body; how many it were."""
         size = min(len(buffer), most)
         if len(self._data) + size > self._limit:
@@ -285,15 +285,15 @@ class Body:
             del buffer[:size]
         return size
 
-    def _take_chunks(self, buffer: bytearray) -> bool:
+    def _feed_chunks(self, buffer: bytearray) -> bool:
         while True:
             if self._chunk_left:
                 if not buffer:
                     return False
-                self._chunk_left -= self._move(buffer, self._chunk_left)
+                self._chunk_left -= self._transfer(buffer, self._chunk_left)
                 self._after_chunk = not self._chunk_left
                 continue
-            line = self._take_line(buffer)
+            line = self._extract_line(buffer)
             if line is None:
                 return False
             if self._after_chunk:
@@ -304,9 +304,9 @@ class Body:
                 if not line:
                     return True
             else:
-                self._begin_chunk(line)
+                self._parse_chunk_header(line)
 
-    def _begin_chunk(self, line: bytes) -> None:
+    def _parse_chunk_header(self, line: bytes) -> None:
         digits = line.partition(b";")[0].strip(b" \t")
         if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
             raise HTTPError(400, "The length of a chunk is malformed")
@@ -315,7 +315,7 @@ class Body:
         if len(self._data) + self._chunk_left > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
-    def _take_line(self, buffer: bytearray) -> bytes | None:
+    def _extract_line(self, buffer: bytearray) -> bytes | None:
         end = buffer.find(b"\n", 0, MAX_LINE)
         if end < 0:
             if len(buffer) >= MAX_LINE:
@@ -323,13 +323,13 @@ class Body:
             return None
         line = bytes(buffer[:end])
         del buffer[: end + 1]
-        self._framing += end + 1
-        if self._framing > MAX_FRAMING + 8 * len(self._data):
+        self._chunk_overhead += end + 1
+        if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self._data):
             raise HTTPError(400, "The chunks bear more description than content")
         return line.removesuffix(b"\r")
 
 
-def _unzip(data: Bytes, limit: int) -> bytes:
+def gunzip_limited(data: Bytes, limit: int) -> bytes:
     """Unpack gzip, but never to more than ``limit`` bytes (a few kB can unpack to gigabytes)."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
@@ -346,31 +346,31 @@ def _unzip(data: Bytes, limit: int) -> bytes:
 MAX_HEAD = 32 * 1024
 MAX_BODY = 64 * 1024 * 1024
 #: How many times an answer may announce itself (status 100 to 199) before it comes.
-MAX_ANNOUNCEMENTS = 10
+MAX_INFORMATIONAL = 10
 #: How many heads are remembered, and how long one may be for that.
-MAX_KNOWN = 256
-MAX_KNOWN_HEAD = 1024
+HEAD_CACHE_SIZE = 256
+MAX_CACHED_HEAD = 1024
 
 H = TypeVar("H")
 
 
-class _Reader:
+class MessageParser:
     """What requests and answers have in common: a head of lines, then a body."""
 
     #: Heads that were parsed of late: a program sends the same one over and over, new connections or not.
-    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
     #: What the first line looks like, without its end.
-    first_line: re.Pattern[str]
+    start_line: re.Pattern[str]
     #: What the first byte may be: a peer that speaks another protocol (TLS, say) is told at once.
-    first_byte: bytes
-    what: str
+    start_bytes: bytes
+    message_kind: str
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         self.max_body = max_body
         self._buffer = bytearray()
         self._scanned = 0
-        self._begun = False
-        self._body: Body | None = None
+        self._start_line_checked = False
+        self._body: BodyDecoder | None = None
 
     @property
     def pending(self) -> bool:
@@ -387,17 +387,17 @@ class _Reader:
         """How many bytes of the present body are known to be still to come."""
         return self._body.expected if self._body else 0
 
-    def feed(self, data: bytes) -> None:
+    def receive_data(self, data: bytes) -> None:
         """Take bytes that have arrived."""
-        if self._body is None or self._buffer or not self._body.take_whole(data):
+        if self._body is None or self._buffer or not self._body.append_direct(data):
             self._buffer += data
 
-    def _take_head(self) -> bytes | None:
+    def _extract_head(self) -> bytes | None:
         """All lines up to the blank one; None until they are there."""
         buffer = self._buffer
         end = self._find_end_of_head()
         if end < 0 or end > MAX_HEAD:
-            self._check_beginning()
+            self._check_start_line()
             if end > MAX_HEAD or len(buffer) > MAX_HEAD:
                 raise HTTPError(431, "The header lines are too long")
             self._scanned = max(0, len(buffer) - 2)
@@ -405,19 +405,19 @@ class _Reader:
         head = bytes(buffer[:end])
         del buffer[:end]
         self._scanned = 0
-        self._begun = False
+        self._start_line_checked = False
         return head
 
-    def _head_of(self, data: bytes, parse: Callable[[bytes], H]) -> H:
+    def _parse_head_cached(self, data: bytes, parse: Callable[[bytes], H]) -> H:
         """What a head says. To parse one costs more than all else about a short message."""
         key = data, self.max_body
-        head: H | None = self.known.get(key)
+        head: H | None = self.head_cache.get(key)
         if head is None:
             head = parse(data)
-            if len(data) <= MAX_KNOWN_HEAD:
-                if len(self.known) >= MAX_KNOWN:
-                    self.known.clear()
-                self.known[key] = head
+            if len(data) <= MAX_CACHED_HEAD:
+                if len(self.head_cache) >= HEAD_CACHE_SIZE:
+                    self.head_cache.clear()
+                self.head_cache[key] = head
         return head
 
     def _find_end_of_head(self) -> int:
@@ -430,22 +430,22 @@ class _Reader:
             return lf + 2
         return crlf + 3 if crlf >= 0 else -1
 
-    def _check_beginning(self) -> None:
+    def _check_start_line(self) -> None:
         """Refuse at once what isn't HTTP/1: TLS, or HTTP/0.9, whose peer would wait for its answer in vain."""
         buffer = self._buffer
-        if self._begun or not buffer:
+        if self._start_line_checked or not buffer:
             return
-        if buffer[0] not in self.first_byte:
-            raise HTTPError(400, f"This is not an HTTP/1 {self.what}")
+        if buffer[0] not in self.start_bytes:
+            raise HTTPError(400, f"This is not an HTTP/1 {self.message_kind}")
         end = buffer.find(b"\n", 0, MAX_HEAD)
         if end >= 0:
-            self._match_first_line(buffer[:end].decode("latin-1"))
-            self._begun = True
+            self._match_start_line(buffer[:end].decode("latin-1"))
+            self._start_line_checked = True
 
-    def _match_first_line(self, line: str) -> re.Match[str]:
-        match = self.first_line.fullmatch(line.rstrip(" \t\r"))
+    def _match_start_line(self, line: str) -> re.Match[str]:
+        match = self.start_line.fullmatch(line.rstrip(" \t\r"))
         if match is None:
-            raise HTTPError(400, f"This is not an HTTP/1 {self.what}")
+            raise HTTPError(400, f"This is not an HTTP/1 {self.message_kind}")
         return match
 
 
@@ -457,13 +457,13 @@ class _RequestHead(NamedTuple):
     headers: dict[str, str]
     keep_alive: bool
     length: int | None
-    plain: bool
+    identity_encoded: bool
     """Whether the body comes as it is, neither in chunks nor packed."""
-    expects: bool
+    expect_continue: bool
     """Whether the sender waits to be asked for the body."""
 
 
-class RequestReader(_Reader):
+class RequestParser(MessageParser):
     """
     Reads requests from the bytes of one connection.
 
@@ -473,18 +473,18 @@ class RequestReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
-    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
-    first_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
-    first_byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    what = "request"
+    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    start_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
+    start_bytes = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    message_kind = "request"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
         self._head = _RequestHead("", "", {}, False, None, False, False)
         #: Whether the sender is to be told that it may send the body.
-        self.wants_continue = False
+        self.send_100_continue = False
 
-    def next(self) -> Request | None:
+    def next_message(self) -> HTTPRequest | None:
         """
         The next complete request.
 
@@ -499,16 +499,16 @@ class RequestReader(_Reader):
             The bytes are no HTTP request, or go beyond a limit. The connection is of no use afterwards.
         """
         if self._body is None:
-            if not self._begin():
+            if not self._parse_next_head():
                 return None
             head = self._head
             size = head.length or 0
-            if head.plain and len(self._buffer) >= size:  # most requests are short and come in one piece
+            if head.identity_encoded and len(self._buffer) >= size:  # most requests are short and come in one piece
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
-                return Request(head.method, head.target, head.headers, content, head.keep_alive)
+                return HTTPRequest(head.method, head.target, head.headers, content, head.keep_alive)
         try:
-            return self._take_body()
+            return self._extract_body()
         except HTTPError as error:
             error.head = self._head.method, self._head.headers
             raise
@@ -518,34 +518,34 @@ class RequestReader(_Reader):
         """Method and headers of the request whose body is arriving."""
         return (self._head.method, self._head.headers) if self._body is not None else None
 
-    def _take_body(self) -> Request | None:
+    def _extract_body(self) -> HTTPRequest | None:
         head = self._head
         body = self._body
         if body is None:
-            body = self._body = Body(head.headers, self.max_body, head.length)
-            self.wants_continue = head.expects and not self._buffer
-        if not body.take(self._buffer):
+            body = self._body = BodyDecoder(head.headers, self.max_body, head.length)
+            self.send_100_continue = head.expect_continue and not self._buffer
+        if not body.feed_from(self._buffer):
             return None
-        content = body.value()
+        content = body.content()
         self._body = None
-        self.wants_continue = False
-        return Request(head.method, head.target, head.headers, content, head.keep_alive)
+        self.send_100_continue = False
+        return HTTPRequest(head.method, head.target, head.headers, content, head.keep_alive)
 
-    def _begin(self) -> bool:
+    def _parse_next_head(self) -> bool:
         buffer = self._buffer
         if buffer and buffer[0] in b"\r\n":  # blank lines ahead of a request are to be ignored (RFC 9112)
             del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
         if not buffer:
             return False
-        data = self._take_head()
+        data = self._extract_head()
         if data is None:
             return False
-        self._head = self._head_of(data, self._parse)
+        self._head = self._parse_head_cached(data, self._parse)
         return True
 
     def _parse(self, data: bytes) -> _RequestHead:
         line, _, lines = data.decode("latin-1").partition("\n")
-        method, target, version = self._match_first_line(line).groups()
+        method, target, version = self._match_start_line(line).groups()
         headers = parse_headers(lines)
         plain = "transfer-encoding" not in headers and "content-encoding" not in headers
         try:
@@ -556,10 +556,10 @@ class RequestReader(_Reader):
             error.head = method, headers  # whoever answers it may have to say who may read the answer
             raise
         expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
-        return _RequestHead(method, target, headers, keeps_alive(version, headers), length, plain, expects)
+        return _RequestHead(method, target, headers, should_keep_alive(version, headers), length, plain, expects)
 
 
-class _AnswerHead(NamedTuple):
+class _ResponseHead(NamedTuple):
     """What the lines above an answer's body say."""
 
     status: int
@@ -567,11 +567,11 @@ class _AnswerHead(NamedTuple):
     headers: dict[str, str]
     keep_alive: bool
     length: int | None
-    plain: bool
+    identity_encoded: bool
     """Whether the body is of known length and comes as it is."""
 
 
-class AnswerReader(_Reader):
+class ResponseParser(MessageParser):
     """
     Reads the answers on one connection.
 
@@ -581,17 +581,17 @@ class AnswerReader(_Reader):
         Bytes that a body may have, packed or unpacked.
     """
 
-    known: ClassVar[dict[tuple[bytes, int], Any]] = {}
-    first_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
-    first_byte = b"H"
-    what = "answer"
+    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    start_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
+    start_bytes = b"H"
+    message_kind = "answer"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._head = _AnswerHead(0, "", {}, False, None, False)
-        self._announcements = 0
+        self._head = _ResponseHead(0, "", {}, False, None, False)
+        self._informational = 0
 
-    def next(self, *, closed: bool = False) -> Answer | None:
+    def next_message(self, *, closed: bool = False) -> HTTPResponse | None:
         """
         The answer, once it is complete.
 
@@ -613,45 +613,45 @@ class AnswerReader(_Reader):
         """
         body = self._body
         if body is None:
-            if not self._begin():
+            if not self._parse_next_head():
                 if closed:
                     raise HTTPError(400, "The connection was closed without an answer")
                 return None
             head = self._head
             size = head.length or 0
-            if head.plain and len(self._buffer) >= size:  # most answers are short and come in one piece
+            if head.identity_encoded and len(self._buffer) >= size:  # most answers are short and come in one piece
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
-                return self._answer(content, complete=not closed)
-            body = self._body = Body(head.headers, self.max_body, head.length, until_close=True)
-        complete = body.take(self._buffer)
+                return self._make_response(content, complete=not closed)
+            body = self._body = BodyDecoder(head.headers, self.max_body, head.length, until_close=True)
+        complete = body.feed_from(self._buffer)
         if not complete and not closed:
             return None
         self._body = None
-        return self._answer(body.value(), complete=complete and not closed)
+        return self._make_response(body.content(), complete=complete and not closed)
 
-    def _answer(self, content: Bytes, *, complete: bool) -> Answer:
-        self._announcements = 0
+    def _make_response(self, content: Bytes, *, complete: bool) -> HTTPResponse:
+        self._informational = 0
         head = self._head
         keep_alive = head.keep_alive and complete and not self._buffer
-        return Answer(head.status, head.reason, head.headers, content, keep_alive)
+        return HTTPResponse(head.status, head.reason, head.headers, content, keep_alive)
 
-    def _begin(self) -> bool:
+    def _parse_next_head(self) -> bool:
         while True:
-            data = self._take_head()
+            data = self._extract_head()
             if data is None:
                 return False
-            head = self._head_of(data, self._parse)
+            head = self._parse_head_cached(data, self._parse)
             if head.status >= 200:  # the ones below only announce the answer
                 self._head = head
                 return True
-            self._announcements += 1
-            if self._announcements > MAX_ANNOUNCEMENTS:
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
                 raise HTTPError(400, "The answer is announced again and again")
 
-    def _parse(self, data: bytes) -> _AnswerHead:
+    def _parse(self, data: bytes) -> _ResponseHead:
         line, _, lines = data.decode("latin-1").partition("\n")
-        _, digits, reason = self._match_first_line(line).groups()
+        _, digits, reason = self._match_start_line(line).groups()
         headers = parse_headers(lines)
         status = int(digits)
         length = 0 if status in (204, 304) else content_length(headers, self.max_body)
@@ -661,4 +661,4 @@ class AnswerReader(_Reader):
         keep_alive = "keep-alive" in headers.get("connection", "").lower()
         if length is None and "transfer-encoding" not in headers:
             keep_alive = False
-        return _AnswerHead(status, reason or "", headers, keep_alive, length, plain)
+        return _ResponseHead(status, reason or "", headers, keep_alive, length, plain)

@@ -29,28 +29,28 @@ import time
 from itertools import islice
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
-from .event_loop import READ, Loop, Timer
+from .event_loop import READ, EventLoop, Timer
 from .http11 import MAX_BODY
-from .server_connection import Connection, Deferred, Handler
+from .server_connection import DeferredResponse, RequestHandler, ServerConnection
 
-__all__ = ["Connection", "Deferred", "Handler", "XMLRPCServer", "descriptor_budget"]
+__all__ = ["DeferredResponse", "RequestHandler", "ServerConnection", "XMLRPCServer", "max_sockets"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds an idle connection is kept. Our own clients give theirs up sooner (see `connection`), so that no request ever
 #: crosses with the closing of its connection.
-IDLE_TIME = 90.0
+IDLE_TIMEOUT = 90.0
 #: Seconds in which a request on its way is no reason yet to close the connection for another, in place of an idle one.
-SLOW_TIME = 1.0
+SLOW_AFTER = 1.0
 #: Seconds for which no connection is accepted when there is no descriptor left to do so.
 ACCEPT_PAUSE = 0.5
 #: Seconds between two warnings of that.
-WARN_EVERY = 60.0
+WARNING_INTERVAL = 60.0
 #: What is wrong with the one connection that was about to be accepted, and not with accepting.
-_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ETIMEDOUT, errno.EHOSTUNREACH}
+_TRANSIENT_ACCEPT_ERRORS = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ETIMEDOUT, errno.EHOSTUNREACH}
 
 
-def descriptor_budget() -> int:
+def max_sockets() -> int:
     """How many sockets one server may hold: under half of what the process may open, as there may be two."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
@@ -92,8 +92,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
     def __init__(
         self,
         address: tuple[str, int],
-        loop: Loop,
-        handler: Handler,
+        loop: EventLoop,
+        handler: RequestHandler,
         *,
         max_body: int = MAX_BODY,
         max_connections: int | None = None,
@@ -105,18 +105,18 @@ class XMLRPCServer(SimpleXMLRPCServer):
         self.loop = loop
         self.handler = handler
         self.max_body = max_body
-        self.max_connections = max_connections or descriptor_budget()
+        self.max_connections = max_connections or max_sockets()
         self.max_buffered = max_buffered or 4 * max_body
         self.stopping = False
-        self._connections: set[Connection] = set()
-        self._idle: dict[Connection, float] = {}  # in the order in which they became idle
-        self._slow: dict[Connection, float] = {}  # in the order in which they began to be
-        self._lent: set[socket.socket] = set()
-        self._lent_lock = threading.Lock()
+        self._connections: set[ServerConnection] = set()
+        self._idle: dict[ServerConnection, float] = {}  # in the order in which they became idle
+        self._slow: dict[ServerConnection, float] = {}  # in the order in which they began to be
+        self._detached: set[socket.socket] = set()
+        self._detached_lock = threading.Lock()
         self._sweep: Timer | None = None
         self._pause: Timer | None = None
-        self._warned = -WARN_EVERY
-        self._held = 0
+        self._warned = -WARNING_INTERVAL
+        self._reserved = 0
         self.socket.setblocking(False)
 
     @property
@@ -140,7 +140,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
         """Take no more connections; those that are open are still served (loop's thread only)."""
         if not self.stopping:
             self.stopping = True
-            self.loop.unwatch(self.socket)
+            self.loop.unregister(self.socket)
             self.server_close()
             if self._pause is not None:
                 self._pause.cancel()
@@ -152,8 +152,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
             self._sweep.cancel()
         for connection in list(self._connections):
             connection.close()
-        with self._lent_lock:
-            for sock in self._lent:
+        with self._detached_lock:
+            for sock in self._detached:
                 try:
                     sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that has it, which closes it
                 except OSError:
@@ -161,15 +161,15 @@ class XMLRPCServer(SimpleXMLRPCServer):
 
     # Lent sockets (see `Connection.detach`)
 
-    def lend(self, sock: socket.socket) -> None:
+    def register_detached(self, sock: socket.socket) -> None:
         """Remember a detached socket until `take_back`."""
-        with self._lent_lock:
-            self._lent.add(sock)
+        with self._detached_lock:
+            self._detached.add(sock)
 
-    def take_back(self, sock: socket.socket) -> None:
+    def close_detached(self, sock: socket.socket) -> None:
         """Close a detached socket; called by the thread that got it."""
-        with self._lent_lock:
-            self._lent.discard(sock)
+        with self._detached_lock:
+            self._detached.discard(sock)
         sock.close()
 
     # Arriving and leaving
@@ -177,9 +177,9 @@ class XMLRPCServer(SimpleXMLRPCServer):
     def _listen(self) -> None:
         self._pause = None
         if not self.stopping:
-            self.loop.watch(self.socket, READ, self._on_arrival)
+            self.loop.register(self.socket, READ, self._on_accept)
 
-    def _on_arrival(self, _events: int) -> None:
+    def _on_accept(self, _events: int) -> None:
         # One at a time: asking for a second one, which mostly isn't there, costs more than being called again.
         try:
             sock, peer = self.socket.accept()
@@ -191,78 +191,78 @@ class XMLRPCServer(SimpleXMLRPCServer):
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self, sock, (peer[0], peer[1]))
+            connection = ServerConnection(self, sock, (peer[0], peer[1]))
         except OSError as error:  # on macOS, if it was reset meanwhile
             log.debug("A connection was gone before it could be used: %s", error)
             sock.close()
             return
         self._connections.add(connection)
-        if len(self._connections) > self.max_connections and not self._make_room():
+        if len(self._connections) > self.max_connections and not self._evict_connection():
             connection.close()
         else:
             self.mark_idle(connection)
-            connection.begin()
+            connection.start_reading()
 
     def _on_accept_error(self, error: OSError) -> None:
-        if error.errno in _GONE:
+        if error.errno in _TRANSIENT_ACCEPT_ERRORS:
             log.debug("A connection was gone before it was accepted: %s", error)
             return
         now = time.monotonic()
-        if now >= self._warned + WARN_EVERY:
+        if now >= self._warned + WARNING_INTERVAL:
             self._warned = now
             log.warning("A connection cannot be accepted: %s; %d are open", error, len(self._connections))
         # There is nothing to accept with, and the arrival would be reported for ever. Make room, or wait for some.
-        if not self._make_room():
-            self.loop.unwatch(self.socket)
+        if not self._evict_connection():
+            self.loop.unregister(self.socket)
             self._pause = self.loop.call_later(ACCEPT_PAUSE, self._listen)
 
-    def _make_room(self) -> bool:
+    def _evict_connection(self) -> bool:
         """Close the connection that is missed least; False if each of them waits for an answer."""
         slowest, since = next(iter(self._slow.items()), (None, 0.0))
-        if slowest is None or since + SLOW_TIME > time.monotonic():
+        if slowest is None or since + SLOW_AFTER > time.monotonic():
             for connection in list(islice(self._idle, 16)):
-                if connection.is_quiet():  # or its request would be lost
+                if connection.has_no_input():  # or its request would be lost
                     connection.close()
                     return True
         if slowest is not None:
             slowest.close()
         return slowest is not None
 
-    def hold(self, size: int) -> bool:
+    def reserve_buffer(self, size: int) -> bool:
         """Count bytes that are held for a connection, or no longer held if negative; False if there is no room."""
-        if size > 0 and self._held + size > self.max_buffered:
+        if size > 0 and self._reserved + size > self.max_buffered:
             return False
-        self._held += size
+        self._reserved += size
         return True
 
-    def forget(self, connection: Connection) -> None:
+    def remove(self, connection: ServerConnection) -> None:
         """Count a connection out."""
         self._connections.discard(connection)
         self.mark_busy(connection)
 
-    def mark_busy(self, connection: Connection) -> None:
+    def mark_busy(self, connection: ServerConnection) -> None:
         """The connection waits for an answer of this side."""
         self._idle.pop(connection, None)
         self._slow.pop(connection, None)
 
-    def mark_slow(self, connection: Connection) -> None:
+    def mark_slow(self, connection: ServerConnection) -> None:
         """The other side has begun something that it has yet to finish: to send a request, or to read an answer."""
         self.mark_busy(connection)
         self._slow[connection] = time.monotonic()
 
-    def mark_idle(self, connection: Connection) -> None:
+    def mark_idle(self, connection: ServerConnection) -> None:
         """The connection waits for its next request."""
         self.mark_busy(connection)
         self._idle[connection] = time.monotonic()
         if self._sweep is None:
-            self._sweep = self.loop.call_later(IDLE_TIME, self._close_idle)
+            self._sweep = self.loop.call_later(IDLE_TIMEOUT, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None
         now = time.monotonic()
         while self._idle:
             connection, since = next(iter(self._idle.items()))
-            if since + IDLE_TIME > now:
-                self._sweep = self.loop.call_later(since + IDLE_TIME - now, self._close_idle)
+            if since + IDLE_TIMEOUT > now:
+                self._sweep = self.loop.call_later(since + IDLE_TIMEOUT - now, self._close_idle)
                 return
             connection.close()

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from ..errors import SAMPTransportError, SAMPValueError
 
-__all__ = ["OwnNames", "callback_url", "checked_port", "http_address", "is_address", "request_head"]
+__all__ = ["AllowedHosts", "is_ip_address", "post_head", "resolve_callback_url", "split_http_url", "validate_port"]
 
 @lru_cache(maxsize=128)
-def http_address(url: str) -> tuple[str, int, str]:
+def split_http_url(url: str) -> tuple[str, int, str]:
     """
     Take an ``http`` URL apart.
 
@@ -54,7 +54,7 @@ def http_address(url: str) -> tuple[str, int, str]:
 
 
 @lru_cache(maxsize=128)
-def is_address(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
     """Whether a host is given by its address, so that nothing has to be looked up."""
     try:
         ipaddress.ip_address(host)
@@ -63,9 +63,9 @@ def is_address(host: str) -> bool:
     return True
 
 
-def request_head(url: str) -> bytes:
+def post_head(url: str) -> bytes:
     """The header lines of a POST to ``url``, up to the number behind ``Content-Length:``."""
-    host, port, path = http_address(url)
+    host, port, path = split_http_url(url)
     host = f"[{host}]" if ":" in host else host
     return (
         f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: pyvo.samp\r\n"
@@ -73,7 +73,7 @@ def request_head(url: str) -> bytes:
     ).encode("ascii")
 
 
-class OwnNames:
+class AllowedHosts:
     """
     What a request may name as its host (R38).
 
@@ -95,10 +95,10 @@ class OwnNames:
         name, colon, port = host.lower().rpartition(":")
         if not (colon and port.isdigit()):
             name = host.lower()
-        return name in self._names or (self._everywhere and is_address(name.strip("[]")))
+        return name in self._names or (self._everywhere and is_ip_address(name.strip("[]")))
 
 
-def checked_port(port: int | str) -> int:
+def validate_port(port: int | str) -> int:
     """
     Check the number of a port.
 
@@ -123,7 +123,7 @@ def checked_port(port: int | str) -> int:
     return int(text)
 
 
-def callback_url(url: str, peer: str) -> str:
+def resolve_callback_url(url: str, peer: str) -> str:
     """
     Check a client's callback URL, and put an address in the place of a host name.
 
@@ -148,8 +148,8 @@ def callback_url(url: str, peer: str) -> str:
     SAMPTransportError
         It is no ``http`` URL.
     """
-    host, port, path = http_address(url)
-    if urlsplit(url).hostname == "localhost" or not is_address(host) or _is_unspecified(host):
+    host, port, path = split_http_url(url)
+    if urlsplit(url).hostname == "localhost" or not is_ip_address(host) or _is_unspecified(host):
         host = peer
     return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 

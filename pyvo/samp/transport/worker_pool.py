@@ -11,14 +11,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-__all__ = ["Job", "Workers", "carry_out"]
+__all__ = ["Task", "WorkerPool", "run_logged"]
 
 log = logging.getLogger(__name__)
 
-Job = tuple[Callable[..., object], tuple[Any, ...]]
+Task = tuple[Callable[..., object], tuple[Any, ...]]
 
 
-class Workers:
+class WorkerPool:
     """
     Threads made on demand and reused.
 
@@ -33,10 +33,10 @@ class Workers:
     def __init__(self, name: str, idle: float = 5.0) -> None:
         self._name = name
         self._idle_time = idle
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # not a plain one: a signal handler may come in between
         self._idle = 0  # threads that wait and are not claimed by a job
-        self._unserved = 0  # jobs for which no thread could be started
+        self._backlog = 0  # jobs for which no thread could be started
         self._threads: set[threading.Thread] = set()
         self._serial = count(1)
         self._stopped = False
@@ -63,7 +63,7 @@ class Workers:
         except RuntimeError as error:  # the system has no thread left, or the interpreter is ending
             with self._lock:
                 self._threads.discard(thread)
-                self._unserved += 1  # the next thread that has finished something takes it
+                self._backlog += 1  # the next thread that has finished something takes it
             log.error("A task has to wait until another one has ended: %s", error)
 
     def stop(self, timeout: float = 1.0) -> None:
@@ -78,7 +78,7 @@ class Workers:
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget the threads, in the child of a fork: they are the parent's."""
         self._lock = threading.RLock()
         self._stopped = True
@@ -90,18 +90,18 @@ class Workers:
                 job = self._next_job()
                 if job is None:
                     return
-                carry_out(*job)
+                run_logged(*job)
                 del job  # a thread that waits must not keep the last task's objects alive
                 with self._lock:
-                    if self._unserved:
-                        self._unserved -= 1
+                    if self._backlog:
+                        self._backlog -= 1
                     else:
                         self._idle += 1
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _next_job(self) -> Job | None:
+    def _next_job(self) -> Task | None:
         try:
             return self._jobs.get(timeout=self._idle_time)
         except queue.Empty:
@@ -112,7 +112,7 @@ class Workers:
         return self._jobs.get()
 
 
-def carry_out(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+def run_logged(function: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Call a function that must not end the thread for the others, whatever it raises (`sys.exit` included)."""
     try:
         function(*args)

@@ -24,18 +24,18 @@ from typing import TypeVar
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from . import Bytes
-from .http11 import MAX_BODY, Answer, AnswerReader, HTTPError
-from .urls import http_address, is_address, request_head
-from .xmlrpc_reader import XMLError, check_acknowledged, read_answer
-from .xmlrpc_writer import Written, write_call
+from .http11 import MAX_BODY, HTTPError, HTTPResponse, ResponseParser
+from .urls import is_ip_address, post_head, split_http_url
+from .xmlrpc_reader import XMLError, raise_if_fault, read_response
+from .xmlrpc_writer import Encoded, write_call
 
-__all__ = ["KEEP_TIME", "LateError", "Patience", "Wire", "XMLRPCClient", "check_answer", "fetch", "is_own_echo"]
+__all__ = ["MAX_IDLE_TIME", "ClientConnection", "ResponseDeadline", "ResponseTimeoutError", "XMLRPCClient", "http_get", "is_self_connected", "raise_for_status"]
 
 #: Seconds for which an idle connection may be used again: well below the time for which our servers keep theirs.
-KEEP_TIME = 45.0
+MAX_IDLE_TIME = 45.0
 
 
-def is_own_echo(sock: socket.socket) -> bool:
+def is_self_connected(sock: socket.socket) -> bool:
     """
     Whether a socket is connected to itself.
 
@@ -46,7 +46,7 @@ def is_own_echo(sock: socket.socket) -> bool:
 
 
 def _connected(host: str, port: int, timeout: float) -> socket.socket:
-    if not is_address(host):
+    if not is_ip_address(host):
         return socket.create_connection((host, port), timeout)
     # There is nothing to look up, which would take a tenth of the time.
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -59,7 +59,7 @@ def _connected(host: str, port: int, timeout: float) -> socket.socket:
     return sock
 
 
-class Wire:
+class ClientConnection:
     """
     One connection. Its socket never blocks; what waits is `wait`.
 
@@ -76,14 +76,14 @@ class Wire:
     def __init__(self, host: str, port: int, timeout: float, max_body: int) -> None:
         self.sock = _connected(host, port, timeout)
         try:
-            if is_own_echo(self.sock):
+            if is_self_connected(self.sock):
                 raise ConnectionRefusedError("Connection refused")
             self.sock.setblocking(False)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             self.sock.close()
             raise
-        self.reader = AnswerReader(max_body)
+        self.reader = ResponseParser(max_body)
         self.idle_since = 0.0
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll is not None:
@@ -102,16 +102,16 @@ class Wire:
             if writing:
                 self._poll.modify(self.sock, select.POLLIN)
 
-    def usable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether an idle connection is still open. Anything that can be read from it now is its end, or rubbish."""
-        return time.monotonic() - self.idle_since <= KEEP_TIME and not self.wait(0.0)
+        return time.monotonic() - self.idle_since <= MAX_IDLE_TIME and not self.wait(0.0)
 
 
-class LateError(SAMPTransportError):
+class ResponseTimeoutError(SAMPTransportError):
     """An answer did not come in time from a server that was looked after meanwhile, and found alive."""
 
 
-class Patience:
+class ResponseDeadline:
     """
     How long an answer is waited for.
 
@@ -133,38 +133,38 @@ class Patience:
         self._look = look
         self._look_every = look_every
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the next look, or until the time is up; raises when it is."""
         if self._deadline is None:
             return self._look_every
         left = self._deadline - time.monotonic()
         if left <= 0:
-            kind = SAMPTransportError if self._look is None else LateError
+            kind = SAMPTransportError if self._look is None else ResponseTimeoutError
             raise kind(f"{self._who} did not answer in time", sent=True)
         return left if self._look is None else min(left, self._look_every)
 
-    def endure(self) -> None:
+    def check(self) -> None:
         """Take note that those seconds have passed."""
-        self.left()
+        self.remaining()
         if self._look is not None:
             self._look()
 
 
 T = TypeVar("T")
 
-CONNECT_TIME = 5.0
+CONNECT_TIMEOUT = 5.0
 #: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
-SEND_TIME = 30.0
+SEND_TIMEOUT = 30.0
 #: Seconds for which a server is heard that has broken the connection while it was written to, or behind ^C.
-LAST_WORDS_TIME = 1.0
+FINAL_RESPONSE_TIMEOUT = 1.0
 #: Seconds after which a server that leaves some of several requests unanswered is asked again.
-ROW_TIME = 3.0
+PIPELINE_TIMEOUT = 3.0
 RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
 #: Below this size a request is copied into one piece.
 SMALL = 64 * 1024
 
 
-def check_answer(answer: Answer, who: str) -> None:
+def raise_for_status(answer: HTTPResponse, who: str) -> None:
     """Raise `SAMPTransportError` unless ``answer`` is one that may carry XML-RPC. Redirects are never followed."""
     if answer.status != 200:
         raise SAMPTransportError(f"{who} answered with HTTP status {answer.status} {answer.reason}".rstrip(), sent=True)
@@ -196,25 +196,25 @@ class XMLRPCClient:
     ) -> None:
         self.url = url
         self.timeout = timeout
-        self._host, self._port, _ = http_address(url)
-        self._head = request_head(url)
+        self._host, self._port, _ = split_http_url(url)
+        self._head = post_head(url)
         self._keep = keep
         self._who = f"{who} at {self._host}:{self._port}"
         self._max_body = max_body
         self._lock = threading.RLock()  # a signal handler may come in between
-        self._idle: list[Wire] = []
-        self._busy: set[Wire] = set()
+        self._idle: list[ClientConnection] = []
+        self._busy: set[ClientConnection] = set()
         self._closed = False
 
     def call(
         self,
         method: str,
-        *params: SAMPValue | Written,
+        *params: SAMPValue | Encoded,
         timeout: float | None = None,
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
-        seen: list[Answer] | None = None,
+        seen: list[HTTPResponse] | None = None,
     ) -> SAMPValue:
         """
         Call a method and wait for its answer.
@@ -260,30 +260,30 @@ class XMLRPCClient:
         look: Callable[[], object] | None = None,
         look_every: float = 20.0,
         meanwhile: Callable[[], object] | None = None,
-        seen: list[Answer] | None = None,
+        seen: list[HTTPResponse] | None = None,
     ) -> SAMPValue:
         """Like `call`, for a body that is already written."""
-        patience = Patience(self._who, self.timeout if timeout is None else timeout, look, look_every)
-        wire = self._take()
+        patience = ResponseDeadline(self._who, self.timeout if timeout is None else timeout, look, look_every)
+        wire = self._acquire()
         try:
-            answer = self._exchange(wire, body, patience, meanwhile)
+            answer = self._round_trip(wire, body, patience, meanwhile)
             if seen is not None:
                 seen.append(answer)
         except BaseException as error:
             # The wait was broken off here, and not by the server
             if seen is not None and not seen and not isinstance(error, SAMPTransportError):
                 with suppress(SAMPTransportError):
-                    seen.append(self._last_words(wire, sent=True))
-            self._drop(wire)
+                    seen.append(self._read_final_response(wire, sent=True))
+            self._discard(wire)
             raise
         if answer.keep_alive:
-            self._give_back(wire)
+            self._release(wire)
         else:
-            self._drop(wire)
-        return self._result(answer, read_answer)
+            self._discard(wire)
+        return self._result(answer, read_response)
 
-    def call_in_a_row(
-        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Written]]], meanwhile: Callable[[], object] | None = None
+    def call_pipelined(
+        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Encoded]]], meanwhile: Callable[[], object] | None = None
     ) -> None:
         """
         Call several methods, in order, whose answers are of no interest. They must be such that may be called twice.
@@ -306,24 +306,24 @@ class XMLRPCClient:
             As of `call`.
         """
         bodies = [write_call(method, params) for method, params in calls]
-        answers: list[Answer] = []
+        answers: list[HTTPResponse] = []
         if self._idle:  # it would not be if the server closed its connections
-            wire = self._take()
+            wire = self._acquire()
             try:
-                answers = self._exchange_all(wire, bodies, meanwhile)
+                answers = self._pipeline(wire, bodies, meanwhile)
             finally:
                 if len(answers) == len(bodies) and answers[-1].keep_alive:
-                    self._give_back(wire)
+                    self._release(wire)
                 else:
-                    self._drop(wire)
+                    self._discard(wire)
         for answer in answers:
-            self._result(answer, check_acknowledged)
+            self._result(answer, raise_if_fault)
         for body in bodies[len(answers) :]:
             self.post(body, meanwhile=meanwhile)
             meanwhile = None
 
-    def _result(self, answer: Answer, read: Callable[[Bytes], T]) -> T:
-        check_answer(answer, self._who)
+    def _result(self, answer: HTTPResponse, read: Callable[[Bytes], T]) -> T:
+        raise_for_status(answer, self._who)
         try:
             return read(answer.body)
         except XMLError as error:
@@ -341,7 +341,7 @@ class XMLRPCClient:
             with suppress(OSError):  # it may be closing by itself just now
                 wire.sock.shutdown(socket.SHUT_RDWR)
 
-    def abandon(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Close this process's copies of the sockets, in the child of a fork; the connections are the parent's."""
         self._closed = True
         self._lock = threading.RLock()  # a thread that is in the parent only may have held it
@@ -351,7 +351,7 @@ class XMLRPCClient:
 
     # Connections
 
-    def _take(self) -> Wire:
+    def _acquire(self) -> ClientConnection:
         while True:
             with self._lock:
                 if self._closed:
@@ -361,9 +361,9 @@ class XMLRPCClient:
                     self._busy.add(wire)
             if wire is None:
                 break
-            if wire.usable():
+            if wire.is_reusable():
                 return wire
-            self._drop(wire)
+            self._discard(wire)
         wire = self._connect()
         with self._lock:
             self._busy.add(wire)
@@ -373,10 +373,10 @@ class XMLRPCClient:
             raise SAMPTransportError(f"The connection to {self._who} is closed")
         return wire
 
-    def _connect(self) -> Wire:
-        timeout = min(CONNECT_TIME, self.timeout) if self.timeout > 0 else CONNECT_TIME
+    def _connect(self) -> ClientConnection:
+        timeout = min(CONNECT_TIMEOUT, self.timeout) if self.timeout > 0 else CONNECT_TIMEOUT
         try:
-            return Wire(self._host, self._port, timeout, self._max_body)
+            return ClientConnection(self._host, self._port, timeout, self._max_body)
         except TimeoutError as error:
             raise SAMPTransportError(f"{self._who} does not accept connections") from error
         except OSError as error:
@@ -385,7 +385,7 @@ class XMLRPCClient:
                 f"{self._who} cannot be reached: {error.strerror or error}", refused=refused
             ) from error
 
-    def _give_back(self, wire: Wire) -> None:
+    def _release(self, wire: ClientConnection) -> None:
         wire.idle_since = now = time.monotonic()
         surplus = []
         with self._lock:
@@ -394,21 +394,21 @@ class XMLRPCClient:
                 surplus.append(wire)
             else:
                 self._idle.append(wire)
-            while self._idle and now - self._idle[0].idle_since > KEEP_TIME:
+            while self._idle and now - self._idle[0].idle_since > MAX_IDLE_TIME:
                 surplus.append(self._idle.pop(0))  # the one used last is used next: these might never be again
         for old in surplus:
             old.sock.close()
 
-    def _drop(self, wire: Wire) -> None:
+    def _discard(self, wire: ClientConnection) -> None:
         with self._lock:
             self._busy.discard(wire)
         wire.sock.close()
 
     # One exchange
 
-    def _exchange(
-        self, wire: Wire, body: bytes, patience: Patience, meanwhile: Callable[[], object] | None = None
-    ) -> Answer:
+    def _round_trip(
+        self, wire: ClientConnection, body: bytes, patience: ResponseDeadline, meanwhile: Callable[[], object] | None = None
+    ) -> HTTPResponse:
         head = b"%b%d\r\n\r\n" % (self._head, len(body))
         # One packet for a small request; a large body isn't copied just to stand behind its head.
         unsent = [memoryview(head + body)] if len(body) < SMALL else [memoryview(head), memoryview(body)]
@@ -424,23 +424,23 @@ class XMLRPCClient:
                 if answer is not None:
                     return answer._replace(keep_alive=False)
             except OSError as error:
-                return self._last_words(wire, sent=written, error=error)
+                return self._read_final_response(wire, sent=written, error=error)
         if meanwhile is not None:
             meanwhile()
         while True:
-            if not wire.wait(patience.left()):
-                patience.endure()
+            if not wire.wait(patience.remaining()):
+                patience.check()
                 continue
             answer = self._read(wire)
             if answer is not None:
                 return answer
 
-    def _exchange_all(
-        self, wire: Wire, bodies: Sequence[bytes], meanwhile: Callable[[], object] | None
-    ) -> list[Answer]:
+    def _pipeline(
+        self, wire: ClientConnection, bodies: Sequence[bytes], meanwhile: Callable[[], object] | None
+    ) -> list[HTTPResponse]:
         """Write several requests at once. The answers to the first of them, as far as they came."""
-        answers: list[Answer] = []
-        patience = Patience(self._who, min(self.timeout, ROW_TIME), None, ROW_TIME)
+        answers: list[HTTPResponse] = []
+        patience = ResponseDeadline(self._who, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
             if wire.sock.send(data) < len(data):
@@ -451,41 +451,41 @@ class XMLRPCClient:
             meanwhile()
         while len(answers) < len(bodies):
             try:
-                if not wire.wait(patience.left()):
+                if not wire.wait(patience.remaining()):
                     continue
                 answer = self._read(wire)
                 while answer is not None:
                     answers.append(answer)
-                    answer = wire.reader.next()
+                    answer = wire.reader.next_message()
             except (SAMPTransportError, HTTPError):
                 return answers
         return answers
 
-    def _wait_to_write(self, wire: Wire, patience: Patience) -> Answer | None:
+    def _wait_to_write(self, wire: ClientConnection, patience: ResponseDeadline) -> HTTPResponse | None:
         """Wait until more can be written. A server may answer before that: no, say, to so long a request."""
-        if not wire.wait(min(SEND_TIME, patience.left()), writing=True):
+        if not wire.wait(min(SEND_TIMEOUT, patience.remaining()), writing=True):
             raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True)
         return self._read(wire)
 
-    def _last_words(self, wire: Wire, *, sent: bool, error: OSError | None = None) -> Answer:
+    def _read_final_response(self, wire: ClientConnection, *, sent: bool, error: OSError | None = None) -> HTTPResponse:
         """What a server says in a moment: one that refused a request before it was wholly written, for instance."""
         try:
             while True:
                 answer = self._read(wire)
                 if answer is not None:
                     return answer._replace(keep_alive=False)
-                if not wire.wait(LAST_WORDS_TIME):
+                if not wire.wait(FINAL_RESPONSE_TIMEOUT):
                     break
         except SAMPTransportError:
             pass  # it said nothing of use
         raise SAMPTransportError(f"{self._who} has closed the connection", sent=sent) from error
 
-    def _read(self, wire: Wire) -> Answer | None:
+    def _read(self, wire: ClientConnection) -> HTTPResponse | None:
         """Read what there is; the answer if that completes it."""
         try:
             data = wire.sock.recv(RECEIVE_SIZE)
-            wire.reader.feed(data)
-            return wire.reader.next(closed=not data)
+            wire.reader.receive_data(data)
+            return wire.reader.next_message(closed=not data)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -496,7 +496,7 @@ class XMLRPCClient:
             raise SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=True) from error
 
 
-def fetch(url: str, max_size: int, timeout: float) -> bytes:
+def http_get(url: str, max_size: int, timeout: float) -> bytes:
     """
     Get what is at an ``http`` URL. Redirects are not followed, proxies not asked.
 
@@ -519,11 +519,11 @@ def fetch(url: str, max_size: int, timeout: float) -> bytes:
     SAMPTransportError
         It could not be had.
     """
-    host, port, path = http_address(url)
+    host, port, path = split_http_url(url)
     name = f"[{host}]" if ":" in host else host
     request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: pyvo.samp\r\nConnection: close\r\n\r\n"
     deadline = time.monotonic() + timeout
-    reader = AnswerReader(max_size)
+    reader = ResponseParser(max_size)
     try:
         with socket.create_connection((host, port), timeout) as sock:
             sock.sendall(request.encode("ascii"))
@@ -531,8 +531,8 @@ def fetch(url: str, max_size: int, timeout: float) -> bytes:
             while answer is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
                 data = sock.recv(65536)
-                reader.feed(data)
-                answer = reader.next(closed=not data)
+                reader.receive_data(data)
+                answer = reader.next_message(closed=not data)
     except TimeoutError as error:
         raise SAMPTransportError(f"{host}:{port} did not answer within {timeout:g} s") from error
     except OSError as error:

@@ -20,9 +20,9 @@ from typing import Any, TypeAlias, overload
 
 from ..protocol import MAX_DEPTH, SAMPValue
 from . import Bytes
-from .xmlrpc_strict_reader import BLANKS, Document
+from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 
-__all__ = ["RawParams", "quick_parse"]
+__all__ = ["RawParams", "parse_fast"]
 
 # Below, a possessive quantifier (*+, ?+) never gives back what it took: no input makes these go to and fro.
 # \s is what XML takes for white space, because the other characters in it are ruled out beforehand.
@@ -57,11 +57,11 @@ _EACH_CONTROL = [bytes([control]) for control in _CONTROLS]
 #: Bytes of a text, or a document, that is not to be copied and gone through again and again.
 _LONG = 64 * 1024
 #: Bytes to one tag where there may be such texts.
-_FAR_APART = 1000
-_STRANGE_REFERENCE = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
+_MIN_TAG_SPACING = 1000
+_UNKNOWN_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
 
 # Stands for a "<" that was "&lt;", until the tags are recognised. No plain document has it.
-_LESS = "\x01"
+_LT_MARK = "\x01"
 
 # How a list of strings is written by this package, among others.
 _LIST_START, _LIST_END = "<array><data><value><string>", "</string></value></data></array>"
@@ -73,7 +73,7 @@ _ALL_AT_ONCE = 1_000_000
 _Groups: TypeAlias = "tuple[str, ...]"
 
 
-def quick_parse(body: Bytes) -> Document | None:
+def parse_fast(body: Bytes) -> ParsedDocument | None:
     """
     Read a document if it is a plain one.
 
@@ -89,8 +89,8 @@ def quick_parse(body: Bytes) -> Document | None:
     """
     if not body.isascii() or _has_controls(body):
         return None
-    short, cut = _cut_out(body) if len(body) > _LONG else (body, {})
-    text = _resolved(short.decode("ascii"))
+    short, cut = _extract_long_texts(body) if len(body) > _LONG else (body, {})
+    text = _unescape(short.decode("ascii"))
     if len(text) > _LONG:
         text = _without_long_list(text, cut)
     head = _HEAD.match(text)
@@ -106,12 +106,12 @@ def quick_parse(body: Bytes) -> Document | None:
         tokens = (tuple([cut.get(group, group) for group in token]) for token in tokens)
     params = _values(tokens)
     if params is None or method is None:
-        return None if params is None else Document(None, params)
-    name = method.strip(BLANKS)
-    return Document(name, params) if name and name not in cut else None
+        return None if params is None else ParsedDocument(None, params)
+    name = method.strip(XML_WHITESPACE)
+    return ParsedDocument(name, params) if name and name not in cut else None
 
 
-def _cut_out(body: Bytes) -> tuple[Bytes, dict[str, str]]:
+def _extract_long_texts(body: Bytes) -> tuple[Bytes, dict[str, str]]:
     """
     Take long texts out of a document.
 
@@ -126,14 +126,14 @@ def _cut_out(body: Bytes) -> tuple[Bytes, dict[str, str]]:
     cut: dict[str, str] = {}
     nonce = secrets.token_hex(16)
     done = end = 0
-    for _ in range(len(body) // _FAR_APART):  # if there are more tags, to look at each does not pay
+    for _ in range(len(body) // _MIN_TAG_SPACING):  # if there are more tags, to look at each does not pay
         start = body.find(b">", end) + 1
         end = body.find(b"<", start)
         if not start or end < 0:
             break
         if end - start > _LONG:
             mark = f"{nonce}-{len(cut)}"
-            cut[mark] = _resolved(str(memoryview(body)[start:end], "ascii")).replace(_LESS, "<")
+            cut[mark] = _unescape(str(memoryview(body)[start:end], "ascii")).replace(_LT_MARK, "<")
             pieces += (body[done:start], mark.encode("ascii"))
             done = end
     if not cut:
@@ -151,8 +151,8 @@ def _without_long_list(text: str, cut: dict[str, Any]) -> str:
     strings = text[start + len(_LIST_START) : end].split(_NEXT_STRING)
     if "<" in "".join(strings):
         return text
-    if _LESS in text:
-        strings = [string.replace(_LESS, "<") for string in strings]
+    if _LT_MARK in text:
+        strings = [string.replace(_LT_MARK, "<") for string in strings]
     if cut:
         strings = [cut.get(string, string) for string in strings]
     mark = f"{secrets.token_hex(16)}-list"
@@ -160,15 +160,15 @@ def _without_long_list(text: str, cut: dict[str, Any]) -> str:
     return f"{text[:start]}<string>{mark}</string>{text[end + len(_LIST_END) :]}"
 
 
-def _resolved(text: str) -> str:
+def _unescape(text: str) -> str:
     """The text with all references resolved; empty when there is anything in it that is not plain."""
     if "]" in text and "]]>" in text:  # XML has that nowhere but at the end of CDATA
         return ""
     if "&" not in text:
         return text
-    if _STRANGE_REFERENCE.search(text):
+    if _UNKNOWN_ENTITY.search(text):
         return ""
-    text = text.replace("&lt;", _LESS).replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
+    text = text.replace("&lt;", _LT_MARK).replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
     return text.replace("&amp;", "&")  # not earlier, or it would make references of "&amp;lt;"
 
 
@@ -184,8 +184,8 @@ def _tokens(text: str, start: int, end: int) -> Iterable[_Groups]:
         tokens = _TOKEN.findall(text, start, end)
     else:
         tokens = (match.groups("") for match in _TOKEN.finditer(text, start, end))
-    if _LESS in text:
-        tokens = (tuple([group.replace(_LESS, "<") for group in token]) for token in tokens)
+    if _LT_MARK in text:
+        tokens = (tuple([group.replace(_LT_MARK, "<") for group in token]) for token in tokens)
     return tokens
 
 

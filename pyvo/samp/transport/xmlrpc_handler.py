@@ -16,12 +16,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import SAMPError, SAMPProxyError
-from .http11 import HTTPError, Request, Response
-from .server import Connection, Deferred
+from .http11 import HTTPError, HTTPRequest, Response
+from .server import DeferredResponse, ServerConnection
 from .xmlrpc_reader import MethodCall, read_call
-from .xmlrpc_writer import write_answer, write_fault
+from .xmlrpc_writer import write_fault, write_response
 
-__all__ = ["Call", "XMLRPCHandler"]
+__all__ = ["RPCCall", "XMLRPCHandler"]
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +33,24 @@ _KINDS: dict[str, type] = {"str": str, "list": list, "dict": dict}
 _KIND_NAMES: dict[type, str] = {str: "string", list: "list", dict: "map"}
 
 
-class Call(NamedTuple):
+class RPCCall(NamedTuple):
     """The call that is being answered: the request it came in, its connection, and the parsed body."""
 
-    request: Request
-    connection: Connection
+    request: HTTPRequest
+    connection: ServerConnection
     method_call: MethodCall
 
 
-class _Operation(NamedTuple):
+class _Method(NamedTuple):
     """A function and what it takes."""
 
     function: Callable[..., Any]
-    kinds: tuple[type | None, ...]
-    fewest: int
-    takes_more: bool
+    param_types: tuple[type | None, ...]
+    min_params: int
+    variadic: bool
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> _Operation:
+    def of(cls, function: Callable[..., Any]) -> _Method:
         if not inspect.ismethod(function):
             return cls(function, *_parameters(function))
         kinds, fewest, takes_more = _parameters_of_method(function.__func__)
@@ -58,10 +58,10 @@ class _Operation(NamedTuple):
 
     def check(self, name: str, values: list[Any]) -> None:
         """Raise a fault unless ``values`` fit the function."""
-        kinds = self.kinds
-        if len(values) < self.fewest or (len(values) > len(kinds) and not self.takes_more):
-            more = " or more" if self.takes_more else "" if self.fewest == len(kinds) else f" to {len(kinds)}"
-            raise SAMPProxyError(FAULT, f"{name} takes {self.fewest}{more} parameters, {len(values)} were given")
+        kinds = self.param_types
+        if len(values) < self.min_params or (len(values) > len(kinds) and not self.variadic):
+            more = " or more" if self.variadic else "" if self.min_params == len(kinds) else f" to {len(kinds)}"
+            raise SAMPProxyError(FAULT, f"{name} takes {self.min_params}{more} parameters, {len(values)} were given")
         for number, (value, kind) in enumerate(zip(values, kinds, strict=False), 1):
             if kind is not None and type(value) is not kind:
                 raise SAMPProxyError(
@@ -109,97 +109,97 @@ class XMLRPCHandler:
     paths = frozenset({"/", "", "/RPC2", "/xmlrpc"})
 
     def __init__(self, operations: Mapping[str, Callable[..., Any]]) -> None:
-        self._operations = {name: _Operation.of(function) for name, function in operations.items()}
+        self._operations = {name: _Method.of(function) for name, function in operations.items()}
         #: The call that is being answered; for operations, while they run.
-        self.current: Call | None = None
+        self.current_call: RPCCall | None = None
 
     # For subclasses to override
 
-    def check(self, request: Request, connection: Connection) -> Response | None:
+    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Refuse a request before it is read: a response that says so, or None to let it pass."""
         return None
 
-    def handle_other(self, request: Request, connection: Connection) -> Response | Deferred | None:
+    def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
         """Answer a request that is no POST."""
-        return self.plain(405, "Only POST is answered here", request, (("Allow", "POST"),))
+        return self.text_response(405, "Only POST is answered here", request, (("Allow", "POST"),))
 
-    def headers(self, request: Request | None) -> tuple[tuple[str, str], ...]:
+    def headers(self, request: HTTPRequest | None) -> tuple[tuple[str, str], ...]:
         """Headers that each answer to this request bears; None where the request could not be read."""
         return ()
 
-    def run(self, function: Callable[..., Any], call: Call) -> Any:
+    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
         """Run an operation with the parameters of a call, which fit it; for who takes note of what is called."""
         return function(*call.method_call.params)
 
     # What the server calls
 
-    def handle(self, request: Request, connection: Connection) -> Response | Deferred | None:
+    def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
         """Answer a request; see `Handler`."""
-        refusal = self.check(request, connection)
+        refusal = self.reject(request, connection)
         if refusal is not None:
             return refusal
         if request.method != "POST":
-            return self.handle_other(request, connection)
+            return self.handle_non_post(request, connection)
         if request.target.partition("?")[0] not in self.paths:
-            return self.plain(404, "There is nothing at this path", request)
+            return self.text_response(404, "There is nothing at this path", request)
         result = self._call(request, connection)
-        if not isinstance(result, Deferred):
-            return self.xml(result, request)
-        answer = Deferred()
-        answer.on_cancel(result.cancel)
-        result.when_done(lambda done: self._pass_on(done, answer, request, connection))
+        if not isinstance(result, DeferredResponse):
+            return self.xml_response(result, request)
+        answer = DeferredResponse()
+        answer.add_cancel_callback(result.cancel)
+        result.add_done_callback(lambda done: self._forward_deferred(done, answer, request, connection))
         return answer
 
-    def _pass_on(self, done: Deferred, answer: Deferred, request: Request, connection: Connection) -> None:
+    def _forward_deferred(self, done: DeferredResponse, answer: DeferredResponse, request: HTTPRequest, connection: ServerConnection) -> None:
         answer.on_sent = done.on_sent
-        in_time = answer.resolve(self.xml(self._outcome(done.result), request))
+        in_time = answer.set_result(self.xml_response(self._outcome(done.result), request))
         if not in_time and done.on_sent is not None:  # the connection was closed in this moment
             connection.loop.call_soon(done.on_sent, False)
 
-    def refuse(self, error: HTTPError) -> Response:
+    def error_response(self, error: HTTPError) -> Response:
         """Answer what is no request."""
-        return self.plain(error.status, str(error), None)
+        return self.text_response(error.status, str(error), None)
 
     # Making responses
 
-    def xml(self, body: bytes, request: Request | None) -> Response:
+    def xml_response(self, body: bytes, request: HTTPRequest | None) -> Response:
         """A response that carries XML-RPC."""
         return Response(200, body, "text/xml", self.headers(request))
 
-    def fault(self, text: str, request: Request | None) -> Response:
+    def fault_response(self, text: str, request: HTTPRequest | None) -> Response:
         """A response that carries a fault."""
-        return self.xml(write_fault(FAULT, text), request)
+        return self.xml_response(write_fault(FAULT, text), request)
 
-    def plain(
-        self, status: int, text: str, request: Request | None, headers: tuple[tuple[str, str], ...] = ()
+    def text_response(
+        self, status: int, text: str, request: HTTPRequest | None, headers: tuple[tuple[str, str], ...] = ()
     ) -> Response:
         """A response in plain text."""
         return Response(status, text.encode() + b"\n", headers=(*self.headers(request), *headers))
 
     # Calling
 
-    def _call(self, request: Request, connection: Connection) -> bytes | Deferred:
+    def _call(self, request: HTTPRequest, connection: ServerConnection) -> bytes | DeferredResponse:
         try:
             call = read_call(request.body)
             operation = self._operations.get(call.name)
             if operation is None:
                 raise SAMPProxyError(FAULT, f"There is no method {call.name[:100]!r} here")
             operation.check(call.name, call.params)
-            self.current = Call(request, connection, call)
-            result = self.run(operation.function, self.current)
-            return result if isinstance(result, Deferred) else write_answer(result)
+            self.current_call = RPCCall(request, connection, call)
+            result = self.invoke(operation.function, self.current_call)
+            return result if isinstance(result, DeferredResponse) else write_response(result)
         except Exception as error:
-            return self._failure(error)
+            return self._fault_for(error)
         finally:
-            self.current = None
+            self.current_call = None
 
     def _outcome(self, function: Callable[[], Any]) -> bytes:
         try:
-            return write_answer(function())
+            return write_response(function())
         except Exception as error:
-            return self._failure(error)
+            return self._fault_for(error)
 
-    def _failure(self, error: Exception) -> bytes:
+    def _fault_for(self, error: Exception) -> bytes:
         """The fault for an exception. One that nobody foresaw is logged here and not described to a stranger."""
         if isinstance(error, SAMPProxyError):
             return write_fault(error.faultCode, error.faultString)

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from ..errors import SAMPProxyError, SAMPValueError
 from ..protocol import SAMPValue, parse_int
 from . import Bytes
-from .xmlrpc_fast_reader import RawParams, quick_parse
-from .xmlrpc_strict_reader import BLANKS, XMLError, parse
+from .xmlrpc_fast_reader import RawParams, parse_fast
+from .xmlrpc_strict_reader import XML_WHITESPACE, XMLError, parse_strict
 
-__all__ = ["MethodCall", "XMLError", "check_acknowledged", "read_answer", "read_call", "read_document"]
+__all__ = ["MethodCall", "XMLError", "raise_if_fault", "read_call", "read_document", "read_response"]
 
 _PROLOG = re.compile(rb"""<\?xml\s+version\s*=\s*["'][0-9.]+["']\s+encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _CODECS = {
@@ -64,17 +64,17 @@ def read_call(body: Bytes) -> MethodCall:
     XMLError
         When the document is no call, or one with a parameter that is no SAMP value.
     """
-    document = quick_parse(body)
+    document = parse_fast(body)
     plain = document is not None
     if document is None:
-        document = parse(_decode(body))
+        document = parse_strict(_decode(body))
     if document.method is None:
         raise XMLError("this is not a method call")
     count = len(document.params)
     return MethodCall(document.method, document.params, RawParams(body, count) if plain else [None] * count)
 
 
-def read_answer(body: Bytes) -> SAMPValue:
+def read_response(body: Bytes) -> SAMPValue:
     """
     Read the answer to a call.
 
@@ -103,7 +103,7 @@ def read_answer(body: Bytes) -> SAMPValue:
     return params[0] if params else ""
 
 
-def check_acknowledged(body: Bytes) -> None:
+def raise_if_fault(body: Bytes) -> None:
     """
     Raise unless ``body`` is an XML-RPC answer that is no fault.
 
@@ -117,7 +117,7 @@ def check_acknowledged(body: Bytes) -> None:
         It is no XML-RPC.
     """
     if b"<methodResponse" not in body or b"<fault" in body:
-        read_answer(body)
+        read_response(body)
 
 
 def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
@@ -143,7 +143,7 @@ def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
     XMLError
         When it is not XML-RPC, or holds what is no SAMP value.
     """
-    document = quick_parse(body) or parse(_decode(body))
+    document = parse_fast(body) or parse_strict(_decode(body))
     if document.fault is not None:
         raise _proxy_error(document.fault)
     return document.params, document.method
@@ -155,7 +155,7 @@ def _proxy_error(fault: SAMPValue) -> SAMPProxyError:
         return SAMPProxyError(0, fault if isinstance(fault, str) else "")
     code, text = fault.get("faultCode"), fault.get("faultString")
     try:
-        number = parse_int(code.strip(BLANKS)) if isinstance(code, str) else 0
+        number = parse_int(code.strip(XML_WHITESPACE)) if isinstance(code, str) else 0
     except SAMPValueError:
         number = 0
     return SAMPProxyError(number, text if isinstance(text, str) else "")

@@ -15,17 +15,17 @@ from xml.parsers import expat
 from ..errors import SAMPValueError
 from ..protocol import MAX_DEPTH, SAMPValue, format_float, parse_float, parse_int
 
-__all__ = ["BLANKS", "Document", "XMLError", "parse"]
+__all__ = ["XML_WHITESPACE", "ParsedDocument", "XMLError", "parse_strict"]
 
 #: What XML takes for white space.
-BLANKS = " \t\r\n"
+XML_WHITESPACE = " \t\r\n"
 
 
 class XMLError(SAMPValueError):
     """A document is not XML-RPC, or holds what is no SAMP value."""
 
 
-class Document(NamedTuple):
+class ParsedDocument(NamedTuple):
     """What a document says: a call has a method, a fault has a value in ``fault``, an answer has neither."""
 
     method: str | None
@@ -33,7 +33,7 @@ class Document(NamedTuple):
     fault: SAMPValue | None = None
 
 
-def parse(text: str) -> Document:
+def parse_strict(text: str) -> ParsedDocument:
     """
     Read a document.
 
@@ -85,7 +85,7 @@ class _Reader:
         self._open = [_Element("")]
         self._depth = 0
 
-    def read(self, text: str) -> Document:
+    def read(self, text: str) -> ParsedDocument:
         parser = expat.ParserCreate("utf-8")
         parser.buffer_text = True
         parser.StartElementHandler = self._start
@@ -98,7 +98,7 @@ class _Reader:
             parser.Parse(text, True)
         except expat.ExpatError as exc:
             raise XMLError(f"the document is not XML ({expat.ErrorString(exc.code)})") from None
-        document: Document = self._open[0].items[0]
+        document: ParsedDocument = self._open[0].items[0]
         return document
 
     def _doctype(self, *_: object) -> None:
@@ -122,7 +122,7 @@ class _Reader:
         element = self._open[-1]
         if element.tag in _WITH_TEXT:
             element.text.append(text)
-        elif text.strip(BLANKS):
+        elif text.strip(XML_WHITESPACE):
             raise XMLError(f"<{element.tag}> has text between its elements")
 
     def _end(self, tag: str) -> None:
@@ -131,7 +131,7 @@ class _Reader:
             raise XMLError(f"<{tag}> is not complete")
         if tag in ("array", "struct"):
             self._depth -= 1
-        self._open[-1].items.append(_MEANING[tag](element.items, "".join(element.text)))
+        self._open[-1].items.append(_BUILDERS[tag](element.items, "".join(element.text)))
 
 
 def _misplaced(tag: str, parent: str) -> str:
@@ -144,7 +144,7 @@ def _misplaced(tag: str, parent: str) -> str:
 def _value(items: list[SAMPValue], text: str) -> SAMPValue:
     if not items:
         return text  # a string does not need its tag
-    if text.strip(BLANKS):
+    if text.strip(XML_WHITESPACE):
         raise XMLError("<value> has both text and an element")
     return items[0]
 
@@ -159,27 +159,27 @@ def _struct(members: list[tuple[str, SAMPValue]], _: str) -> dict[str, SAMPValue
 
 def _int(_: list[object], text: str) -> str:
     try:
-        return str(parse_int(text.strip(BLANKS)))
+        return str(parse_int(text.strip(XML_WHITESPACE)))
     except SAMPValueError:
         raise XMLError("an integer is not made of digits") from None
 
 
 def _double(_: list[object], text: str) -> str:
     try:
-        return format_float(parse_float(text.strip(BLANKS)))
+        return format_float(parse_float(text.strip(XML_WHITESPACE)))
     except SAMPValueError:
         raise XMLError("a <double> is not a finite decimal number") from None
 
 
 def _boolean(_: list[object], text: str) -> str:
-    known = {"1": "1", "0": "0", "true": "1", "false": "0"}.get(text.strip(BLANKS))
+    known = {"1": "1", "0": "0", "true": "1", "false": "0"}.get(text.strip(XML_WHITESPACE))
     if known is None:
         raise XMLError("a <boolean> is neither 1 nor 0")
     return known
 
 
 def _method_name(_: list[object], text: str) -> str:
-    name = text.strip(BLANKS)
+    name = text.strip(XML_WHITESPACE)
     if not name:
         raise XMLError("a call has an empty method name")
     return name
@@ -198,10 +198,10 @@ def _text(_: list[object], text: str) -> str:
 
 
 # What an element amounts to, made of what its children amount to and its text.
-_MEANING: dict[str, Callable[[list[Any], str], Any]] = {
-    "methodCall": lambda items, _: Document(items[0], items[1] if len(items) > 1 else []),
-    "methodResponse": lambda items, _: items[0] if isinstance(items[0], Document) else Document(None, items[0]),
-    "fault": lambda items, _: Document(None, [], items[0]),
+_BUILDERS: dict[str, Callable[[list[Any], str], Any]] = {
+    "methodCall": lambda items, _: ParsedDocument(items[0], items[1] if len(items) > 1 else []),
+    "methodResponse": lambda items, _: items[0] if isinstance(items[0], ParsedDocument) else ParsedDocument(None, items[0]),
+    "fault": lambda items, _: ParsedDocument(None, [], items[0]),
     "params": _all,
     "param": _first,
     "methodName": _method_name,

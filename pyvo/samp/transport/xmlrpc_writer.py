@@ -16,10 +16,10 @@ from typing import TypeAlias, cast
 from ..errors import SAMPTypeError, SAMPValueError
 from ..protocol import MAX_DEPTH, SAMPValue
 
-__all__ = ["Raw", "Written", "write_answer", "write_call", "write_fault", "write_value"]
+__all__ = ["Encoded", "PreEncoded", "write_call", "write_fault", "write_response", "write_value"]
 
 _PROLOG = b'<?xml version="1.0"?>\n'
-_NOTHING = _PROLOG + (
+_EMPTY_RESPONSE = _PROLOG + (
     b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
 )
 
@@ -30,15 +30,15 @@ _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r"))
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-class Raw(bytes):
+class PreEncoded(bytes):
     """A value that is written already: ``<value>...</value>``, to be put into a document as it is."""
 
     __slots__ = ()
 
 
 #: The same, perhaps as a piece of a document that came in.
-Written: TypeAlias = "Raw | memoryview"
-_WRITTEN = (Raw, memoryview)
+Encoded: TypeAlias = "PreEncoded | memoryview"
+_WRITTEN = (PreEncoded, memoryview)
 
 
 def write_value(value: SAMPValue) -> bytes:
@@ -63,11 +63,11 @@ def write_value(value: SAMPValue) -> bytes:
         When it holds a character that XML cannot, or is nested too deep.
     """
     pieces: list[str] = []
-    _put(value, MAX_DEPTH, pieces.append)
+    _append_value(value, MAX_DEPTH, pieces.append)
     return _checked(pieces)
 
 
-def write_call(method: str, params: Sequence[SAMPValue | Written]) -> bytes:
+def write_call(method: str, params: Sequence[SAMPValue | Encoded]) -> bytes:
     """
     Write a call.
 
@@ -91,17 +91,17 @@ def write_call(method: str, params: Sequence[SAMPValue | Written]) -> bytes:
             parts += (_checked(pieces), param)
             pieces = []
         else:
-            _put(param, MAX_DEPTH, pieces.append)
+            _append_value(param, MAX_DEPTH, pieces.append)
         pieces.append("</param>")
     pieces.append("</params></methodCall>")
     parts.append(_checked(pieces))
     return b"".join(parts)
 
 
-def write_answer(value: SAMPValue | Written) -> bytes:
+def write_response(value: SAMPValue | Encoded) -> bytes:
     """Write the document that answers a call with a value."""
     if isinstance(value, str) and not value:  # most operations answer that
-        return _NOTHING
+        return _EMPTY_RESPONSE
     written = value if isinstance(value, _WRITTEN) else write_value(value)
     return b"".join((_PROLOG, b"<methodResponse><params><param>", written, b"</param></params></methodResponse>"))
 
@@ -131,7 +131,7 @@ def _checked(pieces: list[str]) -> bytes:
     return written
 
 
-def _put(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
+def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
     """Hand the pieces of a value to ``add``, so that a long string is not copied again at every level."""
     if isinstance(value, str):
         add(f"<value><string>{_escape(value)}</string></value>")
@@ -143,7 +143,7 @@ def _put(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
             if not isinstance(key, str):
                 raise SAMPTypeError(f"a map has the key {key!r}, which is not a string")
             add(f"<member><name>{_escape(key)}</name>")
-            _put(item, levels - 1, add)
+            _append_value(item, levels - 1, add)
             add("</member>")
         add("</struct></value>")
     elif isinstance(value, list):
@@ -152,7 +152,7 @@ def _put(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
             _put_strings(value, add)
         else:
             for item in value:
-                _put(item, levels - 1, add)
+                _append_value(item, levels - 1, add)
         add("</data></array></value>")
     else:
         raise SAMPTypeError(f"a {type(value).__name__} is not a SAMP value")

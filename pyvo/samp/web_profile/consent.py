@@ -35,18 +35,18 @@ from ..errors import SAMPProxyError
 if TYPE_CHECKING:
     from ..protocol import SAMPValue
 
-__all__ = ["Answer", "Asker", "ConsentDesk", "Question", "Ticket", "display_text", "make_question"]
+__all__ = ["ConsentPrompt", "ConsentQueue", "ConsentRequest", "ConsentTicket", "Decision", "parse_registration", "sanitize_for_display"]
 
 log = logging.getLogger(__name__)
 
 #: Code of the fault that a page gets when it may not register.
 REFUSED = 2
 #: Seconds for which a question is shown without an answer before it counts as refused.
-PATIENCE = 300.0
+CONSENT_TIMEOUT = 300.0
 #: Seconds for which a question waits for its turn before it counts as refused: some others may take `PATIENCE` each.
 TURN_TIME = 1800.0
 #: Seconds that an asker has to take back a question that has lapsed.
-TAKING_BACK = 5.0
+CANCEL_TIMEOUT = 5.0
 #: Questions that may wait at a time, from all pages together.
 MAX_WAITING = 32
 #: Questions about the origin ``null`` that may be open at a time: any page can make a frame that has this origin, and
@@ -62,7 +62,7 @@ LATE_SHARING = 2.0
 #: Characters that an origin may have: it is shown and compared as a whole. A host's name has 253 at most.
 MAX_ORIGIN = 300
 #: What a user is told that consent means.
-MEANING = (
+CONSENT_TEXT = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
     "and read the data that they offer to it."
 )
@@ -70,7 +70,7 @@ MEANING = (
 SHARED_MEANING = " Your answer also holds for other pages of this origin that ask at the same time."
 
 
-class Answer(Enum):
+class Decision(Enum):
     """What the user said."""
 
     DENY = "deny"
@@ -78,7 +78,7 @@ class Answer(Enum):
     ALWAYS = "always"
 
 
-class Question(NamedTuple):
+class ConsentRequest(NamedTuple):
     """
     What the user is to decide. All texts are fit for display: one line, no control characters, bounded length.
 
@@ -92,14 +92,14 @@ class Question(NamedTuple):
     peer: tuple[str, int]
 
     @property
-    def lasting(self) -> bool:
+    def can_always_allow(self) -> bool:
         """Whether the origin says who asks, so that an answer holds for it: unrelated pages have ``null`` or none."""
         return self.origin not in ("", "null")
 
     @property
     def meaning(self) -> str:
         """What the user is told that consent means."""
-        return MEANING + SHARED_MEANING if self.lasting else MEANING
+        return CONSENT_TEXT + SHARED_MEANING if self.can_always_allow else CONSENT_TEXT
 
     @property
     def origin_text(self) -> str:
@@ -111,7 +111,7 @@ class Question(NamedTuple):
         return self.origin
 
 
-def display_text(text: str, limit: int = 80) -> str:
+def sanitize_for_display(text: str, limit: int = 80) -> str:
     """
     Make a text that a stranger sent fit to be shown.
 
@@ -129,18 +129,18 @@ def display_text(text: str, limit: int = 80) -> str:
         replaced by a question mark.
     """
     text = unicodedata.normalize("NFC", text[: 4 * limit])
-    shown = "".join(" " if c in "\t\n\r" else "?" if _is_treacherous(c) else c for c in text)
+    shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in text)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
-def _is_treacherous(character: str) -> bool:
+def _is_unsafe(character: str) -> bool:
     # Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and
     # Zp line ends
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def make_question(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> Question:
+def parse_registration(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> ConsentRequest:
     """
     Read what a page says of itself when it registers.
 
@@ -165,29 +165,29 @@ def make_question(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> Qu
     """
     details = {"samp.name": identity} if isinstance(identity, str) else identity
     name = details.get("samp.name") if isinstance(details, dict) else None
-    if not isinstance(details, dict) or not isinstance(name, str) or not display_text(name):
+    if not isinstance(details, dict) or not isinstance(name, str) or not sanitize_for_display(name):
         raise SAMPProxyError(1, "To register, a web page must state its name: a map with samp.name")
     origin = origin.lower()
-    if display_text(origin, MAX_ORIGIN) != origin:  # "always" must hold for what the user has seen, and nothing else
+    if sanitize_for_display(origin, MAX_ORIGIN) != origin:  # "always" must hold for what the user has seen, and nothing else
         raise SAMPProxyError(REFUSED, "The page's origin is none that a user could be shown")
-    shown = {display_text(key): display_text(value, 500) for key, value in details.items() if isinstance(value, str)}
-    return Question(display_text(name), origin, shown, peer)
+    shown = {sanitize_for_display(key): sanitize_for_display(value, 500) for key, value in details.items() if isinstance(value, str)}
+    return ConsentRequest(sanitize_for_display(name), origin, shown, peer)
 
 
-class Ticket:
+class ConsentTicket:
     """
     One question on its way to an answer, and the registrations that wait for it.
 
     The first of answer, lapse, and withdrawal of all registrations counts.
     """
 
-    def __init__(self, question: Question, answered: Callable[[Answer], object]) -> None:
-        self.question = question
+    def __init__(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> None:
+        self.request = question
         self.timer: Any = None
         #: How many registrations have shared it.
         self.sharing = 1
         self._waiting = [answered]
-        self._take_back: Callable[[], object] | None = None
+        self._cancel_prompt: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -195,7 +195,7 @@ class Ticket:
         """Whether somebody still waits for the answer."""
         return bool(self._waiting)
 
-    def share(self, answered: Callable[[Answer], object]) -> bool:
+    def share(self, answered: Callable[[Decision], object]) -> bool:
         """Add a registration that waits for the answer; False when nobody waits for it any more."""
         with self._lock:
             if not self._waiting:
@@ -204,11 +204,11 @@ class Ticket:
             self.sharing += 1
         return True
 
-    def settle(self, answer: Answer) -> bool:
+    def decide(self, answer: Decision) -> bool:
         """Give the answer; False when nobody waits for it any more."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            self._take_back = None
+            self._cancel_prompt = None
         if not waiting:
             return False
         self._cancel_timer()
@@ -216,7 +216,7 @@ class Ticket:
             answered(answer)
         return True
 
-    def withdraw(self, answered: Callable[[Answer], object] | None = None, *, tell: bool = False) -> None:
+    def cancel(self, answered: Callable[[Decision], object] | None = None, *, tell: bool = False) -> None:
         """
         Take a registration back, and with the last one the question.
 
@@ -232,19 +232,19 @@ class Ticket:
             self._waiting = [each for each in self._waiting if each not in gone]
             if not gone or self._waiting:
                 return
-            take_back, self._take_back = self._take_back, None
+            take_back, self._cancel_prompt = self._cancel_prompt, None
         self._cancel_timer()
         if tell:
             for each in gone:
-                each(Answer.DENY)
+                each(Decision.DENY)
         if take_back is not None:
             take_back()
 
-    def when_withdrawn(self, take_back: Callable[[], object]) -> None:
+    def on_cancel(self, take_back: Callable[[], object]) -> None:
         """Have ``take_back()`` called when the question has become pointless; at once when it has already."""
         with self._lock:
             if self._waiting:
-                self._take_back = take_back
+                self._cancel_prompt = take_back
                 return
         take_back()
 
@@ -260,22 +260,22 @@ class Ticket:
             self.timer.cancel()
 
 
-class Asker(ABC):
+class ConsentPrompt(ABC):
     """A way to put a question to the user."""
 
     #: Whether another question may be asked while the one before has not come back. Two questions in one terminal
     #: would be taken for each other.
-    asks_beside = False
+    concurrent = False
 
     @abstractmethod
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Ask, and wait for the answer; called in a worker thread, one question at a time."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let an `ask` that waits end, if it can: the hub stops. Its ticket has been withdrawn before."""
 
 
-class ConsentDesk:
+class ConsentQueue:
     """
     The queue of questions to the user (R41).
 
@@ -295,28 +295,28 @@ class ConsentDesk:
 
     def __init__(
         self,
-        asker: Asker,
+        asker: ConsentPrompt,
         run_in_worker: Callable[[Callable[[], object]], object],
         call_later: Callable[[float, Callable[[], object]], Any],
         *,
-        patience: float = PATIENCE,
+        patience: float = CONSENT_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._asker = asker
+        self._prompt = asker
         self._run_in_worker = run_in_worker
         self._call_later = call_later
-        self._patience = patience
+        self._timeout = patience
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: deque[Ticket] = deque()
-        self._shown: Ticket | None = None
-        self._lost = False  # a worker's question has not come back, and another worker goes on
+        self._waiting: deque[ConsentTicket] = deque()
+        self._shown: ConsentTicket | None = None
+        self._stuck = False  # a worker's question has not come back, and another worker goes on
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
-        self._late: tuple[str, Answer, float, int] | None = None  # origin, answer, until when, for how many more
+        self._late: tuple[str, Decision, float, int] | None = None  # origin, answer, until when, for how many more
 
-    def submit(self, question: Question, answered: Callable[[Answer], object]) -> Ticket:
+    def submit(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> ConsentTicket:
         """
         Queue a question, or share the answer to one about the same origin that is open.
 
@@ -337,7 +337,7 @@ class ConsentDesk:
         SAMPProxyError
             The question is refused without being asked: there are too many.
         """
-        ticket = Ticket(question, answered)
+        ticket = ConsentTicket(question, answered)
         with self._lock:
             if self._closed:
                 raise SAMPProxyError(REFUSED, "The hub is being stopped")
@@ -345,18 +345,18 @@ class ConsentDesk:
             if known is None:
                 if (shared := self._share(question, answered)) is not None:
                     return shared
-                self._admit(ticket)
+                self._enqueue(ticket)
             start = known is None and not self._busy
             self._busy = self._busy or start
         if known is not None:
             _log_answer(question, known, 1)
-            ticket.settle(known)
+            ticket.decide(known)
         if start:
-            self._run_in_worker(self._work)
+            self._run_in_worker(self._prompt_loop)
         return ticket
 
-    def withdraw(
-        self, ticket: Ticket, answered: Callable[[Answer], object] | None = None, *, tell: bool = False
+    def cancel(
+        self, ticket: ConsentTicket, answered: Callable[[Decision], object] | None = None, *, tell: bool = False
     ) -> None:
         """
         Take a question back, or one of the registrations that share its answer.
@@ -370,7 +370,7 @@ class ConsentDesk:
         tell : bool
             Whether the pages get a refusal; one that has gone away does not.
         """
-        ticket.withdraw(answered, tell=tell)
+        ticket.cancel(answered, tell=tell)
         with self._lock:
             if ticket in self._waiting and not ticket.open:
                 self._waiting.remove(ticket)
@@ -382,15 +382,15 @@ class ConsentDesk:
             tickets = [*self._waiting, *([self._shown] if self._shown else [])]
             self._waiting.clear()
         for ticket in tickets:
-            ticket.withdraw(tell=True)
-        self._asker.close()
+            ticket.cancel(tell=True)
+        self._prompt.close()
 
-    def _known_answer(self, question: Question) -> Answer | None:
+    def _known_answer(self, question: ConsentRequest) -> Decision | None:
         """Return the answer that holds for a question without asking, if there is one."""
-        if not question.lasting:
+        if not question.can_always_allow:
             return None
         if question.origin in self._always:
-            return Answer.ALWAYS
+            return Decision.ALWAYS
         if self._late is not None:
             origin, answer, end, left = self._late
             if self._clock() < end and left > 0 and origin == question.origin:
@@ -398,12 +398,12 @@ class ConsentDesk:
                 return answer
         return None
 
-    def _share(self, question: Question, answered: Callable[[Answer], object]) -> Ticket | None:
+    def _share(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> ConsentTicket | None:
         """Let a registration wait for the answer to an open question about its origin, if there is one."""
-        if not question.lasting:
+        if not question.can_always_allow:
             return None
         for ticket in self._open_tickets():
-            if ticket.question.origin == question.origin and ticket.open:
+            if ticket.request.origin == question.origin and ticket.open:
                 if ticket.sharing >= MAX_SHARING:
                     raise SAMPProxyError(
                         REFUSED, f"Too many pages of {question.origin} wait for the user's consent; try again later"
@@ -412,19 +412,19 @@ class ConsentDesk:
                     return ticket
         return None
 
-    def _open_tickets(self) -> list[Ticket]:
+    def _open_tickets(self) -> list[ConsentTicket]:
         # A question that was withdrawn but can't be taken off the screen counts, or its page could pile them up.
         return [*self._waiting, *([self._shown] if self._shown else [])]
 
-    def _admit(self, ticket: Ticket) -> None:
-        origin = ticket.question.origin
-        nulls = sum(other.question.origin == "null" for other in self._open_tickets()) if origin == "null" else 0
+    def _enqueue(self, ticket: ConsentTicket) -> None:
+        origin = ticket.request.origin
+        nulls = sum(other.request.origin == "null" for other in self._open_tickets()) if origin == "null" else 0
         if len(self._waiting) >= MAX_WAITING or nulls >= MAX_NULL:
             raise SAMPProxyError(REFUSED, "Too many web pages are waiting for the user's consent; try again later")
-        ticket.timer = self._call_later(TURN_TIME, lambda: self._lapse(ticket))
+        ticket.timer = self._call_later(TURN_TIME, lambda: self._expire(ticket))
         self._waiting.append(ticket)
 
-    def _work(self) -> None:
+    def _prompt_loop(self) -> None:
         """Ask one question after the other; one worker is in here, and perhaps one more that is lost."""
         while True:
             with self._lock:
@@ -432,62 +432,62 @@ class ConsentDesk:
                 self._busy = ticket is not None
             if ticket is None:
                 return
-            ticket.set_timer(self._call_later(self._patience, partial(self._lapse, ticket)))
-            overdue = self._call_later(self._patience + TAKING_BACK, partial(self._on_overdue, ticket))
+            ticket.set_timer(self._call_later(self._timeout, partial(self._expire, ticket)))
+            overdue = self._call_later(self._timeout + CANCEL_TIMEOUT, partial(self._on_prompt_stuck, ticket))
             answer = self._ask(ticket)
             overdue.cancel()
             with self._lock:
                 if self._shown is not ticket:  # it has lapsed long ago, and another worker goes on
-                    self._lost = False
+                    self._stuck = False
                     return
                 self._shown = None  # before the pages hear of it: they may ask again at once
                 if ticket.open:
                     self._remember(ticket, answer)
-            if ticket.settle(answer):
-                _log_answer(ticket.question, answer, ticket.sharing)
+            if ticket.decide(answer):
+                _log_answer(ticket.request, answer, ticket.sharing)
 
-    def _remember(self, ticket: Ticket, answer: Answer) -> None:
+    def _remember(self, ticket: ConsentTicket, answer: Decision) -> None:
         """Keep an answer: for always, or for the tabs whose registrations could not leave the browser before it."""
-        if not ticket.question.lasting:
+        if not ticket.request.can_always_allow:
             return
-        if answer is Answer.ALWAYS:
-            self._always.add(ticket.question.origin)
+        if answer is Decision.ALWAYS:
+            self._always.add(ticket.request.origin)
         elif ticket.sharing >= BROWSER_CONNECTIONS:
             self._late = (
-                ticket.question.origin, answer, self._clock() + LATE_SHARING, MAX_SHARING - ticket.sharing
+                ticket.request.origin, answer, self._clock() + LATE_SHARING, MAX_SHARING - ticket.sharing
             )  # fmt: skip
 
-    def _ask(self, ticket: Ticket) -> Answer:
+    def _ask(self, ticket: ConsentTicket) -> Decision:
         if not ticket.open:
-            return Answer.DENY
+            return Decision.DENY
         try:
-            return self._asker.ask(ticket)
+            return self._prompt.ask(ticket)
         except BaseException:  # whatever went wrong, `sys.exit` included, nobody has said yes
-            log.exception("The question about %s could not be asked", ticket.question.name)
-            return Answer.DENY
+            log.exception("The question about %s could not be asked", ticket.request.name)
+            return Decision.DENY
 
-    def _on_overdue(self, ticket: Ticket) -> None:
+    def _on_prompt_stuck(self, ticket: ConsentTicket) -> None:
         """Go on without a question that does not come back: all others wait behind it."""
-        self._lapse(ticket)
+        self._expire(ticket)
         with self._lock:
             if self._shown is not ticket:
                 return
-            name = ticket.question.name
-            if self._closed or self._lost or not getattr(self._asker, "asks_beside", False):
+            name = ticket.request.name
+            if self._closed or self._stuck or not getattr(self._prompt, "asks_beside", False):
                 log.warning("The question about %s is still open: no other page is asked about before it ends", name)
                 return
-            self._lost = True
+            self._stuck = True
             self._shown = None
         log.warning("The question about %s does not come back; others are asked about without it", name)
-        self._run_in_worker(self._work)
+        self._run_in_worker(self._prompt_loop)
 
-    def _lapse(self, ticket: Ticket) -> None:
+    def _expire(self, ticket: ConsentTicket) -> None:
         if ticket.open:
-            log.info("Nobody said whether %s may join: refused", ticket.question.name)
-        self.withdraw(ticket, tell=True)
+            log.info("Nobody said whether %s may join: refused", ticket.request.name)
+        self.cancel(ticket, tell=True)
 
 
-def _log_answer(question: Question, answer: Answer, pages: int) -> None:
-    verdict = "not allowed" if answer is Answer.DENY else f"allowed ({answer.value})"
+def _log_answer(question: ConsentRequest, answer: Decision, pages: int) -> None:
+    verdict = "not allowed" if answer is Decision.DENY else f"allowed ({answer.value})"
     more = f", with {pages - 1} more of this origin" if pages > 1 else ""
     log.info("Web page %s (%s): %s%s", question.name, question.origin_text, verdict, more)

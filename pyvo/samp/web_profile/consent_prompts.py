@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from .consent import Answer, Asker, Question, Ticket
-from .consent_terminal import Terminal
+from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
+from .consent_terminal import TerminalPrompt
 
-__all__ = ["WebProfileDialog", "make_asker"]
+__all__ = ["WebProfileDialog", "make_prompt"]
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class WebProfileDialog:
             self.queue_result.put(False)
 
 
-def make_asker(dialog: object) -> Asker:
+def make_prompt(dialog: object) -> ConsentPrompt:
     """
     Turn the ``web_profile_dialog`` of a hub into an asker.
 
@@ -112,45 +112,45 @@ def make_asker(dialog: object) -> Asker:
     if isinstance(dialog, type):
         raise TypeError(f"{dialog.__name__} is a class; give an instance of it as the dialog")
     if isinstance(dialog, WebProfileDialog) or hasattr(dialog, "handle_queue"):
-        return _Dialog(dialog)
+        return QueuePrompt(dialog)
     if hasattr(dialog, "ask"):
-        return cast("Asker", dialog)
+        return cast("ConsentPrompt", dialog)
     if not callable(dialog):
-        return _Dialog(dialog)
-    return _Function(dialog)
+        return QueuePrompt(dialog)
+    return CallablePrompt(dialog)
 
 
-class _Deny(Asker):
+class DenyPrompt(ConsentPrompt):
     """Says no to everybody."""
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Say no."""
-        log.info("%s is refused: this hub takes no web pages", ticket.question.name)
-        return Answer.DENY
+        log.info("%s is refused: this hub takes no web pages", ticket.request.name)
+        return Decision.DENY
 
 
-class _Function(Asker):
+class CallablePrompt(ConsentPrompt):
     """Leaves the decision to a function of the user's program."""
 
-    asks_beside = True  # whatever it does, its answer is one to its own question
+    concurrent = True  # whatever it does, its answer is one to its own question
 
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._brief = _takes_two(function)
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Call the function; only a plain yes is one."""
-        question = ticket.question
+        question = ticket.request
         if self._brief:
             said = self._function(question.name, question.origin)
         else:
             said = self._function(question.name, dict(question.details), question.peer, question.origin)
         # numpy's truth, too: a decision is often made by comparing something
         if said is True or (str(getattr(said, "dtype", "")) == "bool" and bool(said)):
-            return Answer.ONCE
-        if said in (Answer.ONCE, Answer.ALWAYS, Answer.ONCE.value, Answer.ALWAYS.value):
-            return Answer(said)
-        return Answer.DENY
+            return Decision.ONCE
+        if said in (Decision.ONCE, Decision.ALWAYS, Decision.ONCE.value, Decision.ALWAYS.value):
+            return Decision(said)
+        return Decision.DENY
 
 
 def _takes_two(function: Callable[..., object]) -> bool:
@@ -203,7 +203,7 @@ class _Results(queue.Queue[Any]):
         super().put(None)
 
 
-class _Dialog(Asker):
+class QueuePrompt(ConsentPrompt):
     """
     Passes questions to an object that takes them from a queue (`WebProfileDialog`).
 
@@ -221,24 +221,24 @@ class _Dialog(Asker):
         except AttributeError:
             raise TypeError(f"{dialog!r} is no way of asking for consent, and takes no queues for questions") from None
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Put the question, and wait for what the dialog says."""
-        question = ticket.question
+        question = ticket.request
         self._requests.put((dict(question.details), question.peer, question.origin))
-        ticket.when_withdrawn(self._take_back)
-        return Answer.ONCE if self._results.get() is True else Answer.DENY
+        ticket.on_cancel(self._cancel_prompt)
+        return Decision.ONCE if self._results.get() is True else Decision.DENY
 
     def close(self) -> None:
         """Wait for the click no longer."""
         self._results.end()
 
-    def _take_back(self) -> None:
+    def _cancel_prompt(self) -> None:
         """Remove a question that has not been shown yet; one that has been still waits for its click."""
         if self._requests.take_back():
             self._results.end()
 
 
-class _Window(Asker):
+class TkPrompt(ConsentPrompt):
     """
     Shows a window of a process of its own (`pyvo.samp.web_profile.consent_tk`).
 
@@ -246,23 +246,23 @@ class _Window(Asker):
     using another toolkit.
     """
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Show the window and wait until it is closed, by the user or because the page has gone."""
         if getattr(sys, "frozen", False) or not sys.executable:  # in the first case it is no Python
-            log.warning("A packaged application cannot show the window; %s is refused", ticket.question.name)
-            return Answer.DENY
+            log.warning("A packaged application cannot show the window; %s is refused", ticket.request.name)
+            return Decision.DENY
         try:
             said = self._ask_in_window(ticket)
         except OSError as error:
             said = f"{sys.executable} cannot be run: {error.strerror or error}"
-        if said in [answer.value for answer in Answer]:
-            return Answer(said)
+        if said in [answer.value for answer in Decision]:
+            return Decision(said)
         if ticket.open:
-            log.warning("The window could not be shown (%s); %s is refused", said or "it broke", ticket.question.name)
-        return Answer.DENY
+            log.warning("The window could not be shown (%s); %s is refused", said or "it broke", ticket.request.name)
+        return Decision.DENY
 
     @staticmethod
-    def _ask_in_window(ticket: Ticket) -> str:
+    def _ask_in_window(ticket: ConsentTicket) -> str:
         """What the window's process says: an answer, or what went wrong."""
         import subprocess  # noqa: PLC0415 - most hubs never show a window
 
@@ -275,25 +275,25 @@ class _Window(Asker):
             stderr=subprocess.DEVNULL,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         ) as process:
-            ticket.when_withdrawn(process.kill)
+            ticket.on_cancel(process.kill)
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(_as_json(ticket.question) + b"\n")
+                process.stdin.write(_as_json(ticket.request) + b"\n")
                 process.stdin.flush()  # and stays open: the window closes when this end does
             except BrokenPipeError:
-                log.debug("The window of %s was taken back before it opened", ticket.question.name)
+                log.debug("The window of %s was taken back before it opened", ticket.request.name)
             return process.stdout.read().decode("ascii", "replace").strip()
 
 
-def _as_json(question: Question) -> bytes:
+def _as_json(question: ConsentRequest) -> bytes:
     shown = {
         "name": question.name,
         "origin": question.origin_text,
         "meaning": question.meaning,
-        "always": question.lasting,
+        "always": question.can_always_allow,
     }
     return json.dumps(shown).encode("ascii")
 
 
-_BY_NAME: dict[str, Callable[[], Asker]] = {"terminal": Terminal, "tk": _Window, "deny": _Deny}
+_BY_NAME: dict[str, Callable[[], ConsentPrompt]] = {"terminal": TerminalPrompt, "tk": TkPrompt, "deny": DenyPrompt}

@@ -30,21 +30,21 @@ import sys
 import textwrap
 from typing import Any
 
-from .consent import Answer, Asker, Question, Ticket
+from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 
-__all__ = ["Terminal"]
+__all__ = ["TerminalPrompt"]
 
 log = logging.getLogger(__name__)
 
-_ANSWERS = {"y": Answer.ONCE, "yes": Answer.ONCE, "a": Answer.ALWAYS, "always": Answer.ALWAYS}
+_ANSWERS = {"y": Decision.ONCE, "yes": Decision.ONCE, "a": Decision.ALWAYS, "always": Decision.ALWAYS}
 
 
-class Terminal(Asker):
+class TerminalPrompt(ConsentPrompt):
     """Asks in the terminal, IPython or notebook that the hub runs in."""
 
-    def ask(self, ticket: Ticket) -> Answer:
+    def ask(self, ticket: ConsentTicket) -> Decision:
         """Ask, and wait for a line; what is no answer is asked for once more, and then anything but a yes is a no."""
-        question = ticket.question
+        question = ticket.request
         text = _text(question)
         try:
             line = self._read(text, ticket)
@@ -53,12 +53,12 @@ class Terminal(Asker):
         except (EOFError, OSError, RuntimeError) as error:
             # StdinNotImplementedError of a kernel whose front end takes no input is a RuntimeError
             log.warning("Nobody could be asked about %s (%s): refused", question.name, error)
-            return Answer.DENY
-        answer = _ANSWERS.get(line.strip().lower(), Answer.DENY)
-        return Answer.ONCE if answer is Answer.ALWAYS and not question.lasting else answer
+            return Decision.DENY
+        answer = _ANSWERS.get(line.strip().lower(), Decision.DENY)
+        return Decision.ONCE if answer is Decision.ALWAYS and not question.can_always_allow else answer
 
     @staticmethod
-    def _read(text: str, ticket: Ticket) -> str:
+    def _read(text: str, ticket: ConsentTicket) -> str:
         shell = _ipython_prompt()
         if shell is not None:
             return _read_beside_ipython(shell, text)
@@ -83,8 +83,8 @@ def _is_answer(line: str) -> bool:
     return line.strip().lower() in {*_ANSWERS, "n", "no"}
 
 
-def _text(question: Question) -> str:
-    choices = "[y] yes, once   " + ("[a] always for this origin, while the hub runs   " if question.lasting else "")
+def _text(question: ConsentRequest) -> str:
+    choices = "[y] yes, once   " + ("[a] always for this origin, while the hub runs   " if question.can_always_allow else "")
     return (
         "\nA web page asks to join SAMP, by which the astronomy programs on this computer talk to each other.\n"
         f"  Name:   {question.name}\n"
@@ -112,7 +112,7 @@ def _in_foreground(descriptor: int) -> bool:
     return os.tcgetpgrp(descriptor) == os.getpgrp()
 
 
-def _read_terminal(text: str, ticket: Ticket) -> str:
+def _read_terminal(text: str, ticket: ConsentTicket) -> str:
     """Read a line from the terminal, or an empty one as soon as the page has gone away."""
     import termios  # noqa: PLC0415 - not on Windows
 
@@ -125,7 +125,7 @@ def _read_terminal(text: str, ticket: Ticket) -> str:
             termios.tcflush(descriptor, termios.TCIFLUSH)  # what was typed before the question is no answer to it
             sys.stderr.write(text)
             sys.stderr.flush()
-            ticket.when_withdrawn(lambda: _wake(go))
+            ticket.on_cancel(lambda: _wake(go))
             ready = [key.fileobj for key, _events in selector.select()]
         if gone in ready:
             sys.stderr.write("\n(The question has been withdrawn.)\n")

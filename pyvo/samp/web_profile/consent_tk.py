@@ -28,7 +28,7 @@ __all__ = ["ConsentWindow", "main"]
 
 #: Milliseconds for which the buttons are dead: a window that pops up under somebody's typing must not be
 #: answered by it.
-DEAD_TIME = 800
+BUTTON_DELAY_MS = 800
 
 
 class ConsentWindow:
@@ -58,7 +58,7 @@ class ConsentWindow:
         self._add_buttons(frame, always=bool(question["always"]))
         root.protocol("WM_DELETE_WINDOW", lambda: answer("deny"))
         root.bind("<Escape>", lambda _event: answer("deny"))
-        root.after(DEAD_TIME, self._enable)
+        root.after(BUTTON_DELAY_MS, self._enable)
         self._to_front()
 
     def _add_texts(self, frame: ttk.Frame, question: dict[str, Any]) -> None:

@@ -12,21 +12,21 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..protocol import SAMPValue, best_match, check_pattern
-from ..transport.http11 import Request
+from ..transport.http11 import HTTPRequest
 
 if TYPE_CHECKING:
-    from ..broker.registry import MayReach
+    from ..broker.registry import SendFilter
 
 __all__ = [
     "CLIENT_ACCESS_POLICY",
     "CROSS_DOMAIN",
     "METHODS",
-    "browser_of",
+    "browser_key",
     "cors_headers",
+    "is_allowed_host",
     "is_loopback",
-    "is_own_host",
     "preflight_headers",
-    "sending_rule",
+    "send_filter",
 ]
 
 Headers = tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ METHODS = "POST, GET, HEAD, OPTIONS"
 #: Seconds for which a browser may remember the answer to a preflight.
 MAX_AGE = 86_400
 #: Response headers that a page may read, beside the few that it always may (R46).
-_EXPOSED = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, Content-Range, ETag"
+EXPOSED_HEADERS = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, Content-Range, ETag"
 #: What Flash reads before it lets a page talk to this server (R44).
 CROSS_DOMAIN = """<?xml version="1.0"?>
 <!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">
@@ -64,13 +64,13 @@ CLIENT_ACCESS_POLICY = """<?xml version="1.0" encoding="utf-8"?>
 
 #: What was fetched for a page is data: it runs no script as this server's, and its address, which has a token in it,
 #: goes nowhere.
-DATA_ONLY: Headers = (
+SANDBOX_HEADERS: Headers = (
     ("Content-Security-Policy", "sandbox; default-src 'none'"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-_HARMLESS = ("x-samp.mostly-harmless", "samp.mostly-harmless")
+_SAFE_ANNOTATIONS = ("x-samp.mostly-harmless", "samp.mostly-harmless")
 
 
 def is_loopback(address: str) -> bool:
@@ -80,7 +80,7 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
-def is_own_host(host: str | None, port: int) -> bool:
+def is_allowed_host(host: str | None, port: int) -> bool:
     """
     Whether a Host header names this server (R45).
 
@@ -96,7 +96,7 @@ def is_own_host(host: str | None, port: int) -> bool:
     return host is not None and host.lower() in {f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")}
 
 
-def browser_of(headers: Mapping[str, str]) -> str:
+def browser_key(headers: Mapping[str, str]) -> str:
     """
     Tell whose connections a request shares: all tabs of a browser have a few together (R49).
 
@@ -134,12 +134,12 @@ def cors_headers(headers: Mapping[str, str]) -> Headers:
         return (("Vary", "Origin"),)
     return (
         ("Access-Control-Allow-Origin", origin),
-        ("Access-Control-Expose-Headers", _EXPOSED),
+        ("Access-Control-Expose-Headers", EXPOSED_HEADERS),
         ("Vary", "Origin"),
     )
 
 
-def preflight_headers(request: Request) -> Headers:
+def preflight_headers(request: HTTPRequest) -> Headers:
     """
     Answer a browser's question whether a page may make a certain request (R44, R48).
 
@@ -164,7 +164,7 @@ def preflight_headers(request: Request) -> Headers:
     return answer
 
 
-def sending_rule(patterns: Iterable[str]) -> MayReach | None:
+def send_filter(patterns: Iterable[str]) -> SendFilter | None:
     """
     Make the rule what web clients may send, and to whom (R47).
 
@@ -191,7 +191,7 @@ def sending_rule(patterns: Iterable[str]) -> MayReach | None:
         return None
 
     def may_reach(mtype: str, annotations: Mapping[str, SAMPValue]) -> bool:
-        for key in _HARMLESS:
+        for key in _SAFE_ANNOTATIONS:
             if annotations.get(key) in ("0", "1"):
                 return annotations[key] == "1"
         return best_match(harmless, mtype) is not None

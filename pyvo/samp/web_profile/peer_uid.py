@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["is_of_another_user", "user_of"]
+__all__ = ["get_peer_uid", "is_other_user"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LOCAL, _REMOTE, _USER = 1, 2, 7
 ROOT = 0
 
 
-def is_of_another_user(peer: tuple[str, int], port: int) -> bool:
+def is_other_user(peer: tuple[str, int], port: int) -> bool:
     """
     Whether a connection is known to come from another user than the one who runs this process, and not from root.
 
@@ -36,11 +36,11 @@ def is_of_another_user(peer: tuple[str, int], port: int) -> bool:
     port : int
         The port at this end.
     """
-    user = user_of(peer, port)
+    user = get_peer_uid(peer, port)
     return user is not None and user not in (ROOT, os.geteuid())
 
 
-def user_of(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABLES) -> int | None:
+def get_peer_uid(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABLES) -> int | None:
     """
     Find whose socket is at the other end of a connection.
 
@@ -58,7 +58,7 @@ def user_of(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABLES) -
     int or None
         The user's number; None where it cannot be told.
     """
-    ends = {f"{address}:{peer[1]:04X}" for address in _written(peer[0])}
+    ends = {f"{address}:{peer[1]:04X}" for address in _proc_addresses(peer[0])}
     for table in tables:
         try:
             lines = table.read_text("ascii").splitlines()
@@ -72,7 +72,7 @@ def user_of(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABLES) -
     return None
 
 
-def _written(address: str) -> list[str]:
+def _proc_addresses(address: str) -> list[str]:
     """How the tables write an address: in hexadecimal, each four bytes in this machine's order; IPv4 also as IPv6."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     packed = [ip.packed]

@@ -41,15 +41,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..broker import Delivery
-from ..transport.server_connection import Deferred
-from ..transport.xmlrpc_writer import Raw, write_value
+from ..transport.server_connection import DeferredResponse
+from ..transport.xmlrpc_writer import PreEncoded, write_value
 
 if TYPE_CHECKING:
     from ..broker import Delivery
-    from ..transport.event_loop import Loop, Timer
-    from ..transport.server_connection import Connection
+    from ..transport.event_loop import EventLoop, Timer
+    from ..transport.server_connection import ServerConnection
 
-__all__ = ["Pull", "PullLimit", "WebMailbox"]
+__all__ = ["Pull", "PullLimiter", "PullQueue"]
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ log = logging.getLogger(__name__)
 MAX_PULLS = 4
 #: Seconds between two releases while nothing tells that somebody needs room. Eight tabs that pull again at once would
 #: otherwise go round in circles.
-RELEASE_EVERY = 0.25
+RELEASE_INTERVAL = 0.25
 #: Releases without that pause when something does: what waits in the browser for a connection waits in a queue,
 #: perhaps behind pulls of many tabs, and the hub cannot see which of them it is going to get.
-HURRIED = 16
+BURST_RELEASES = 16
 
 
 class Pull:
@@ -75,10 +75,10 @@ class Pull:
         Whose connections it shares (R49).
     """
 
-    def __init__(self, connection: Connection, browser: str = "") -> None:
+    def __init__(self, connection: ServerConnection, browser: str = "") -> None:
         self.connection = connection
         self.browser = browser
-        self.answer = Deferred()
+        self.response = DeferredResponse()
         self.batch: list[Delivery] = []
         self.timer: Timer | None = None
         #: Whether the answer has been written.
@@ -86,13 +86,13 @@ class Pull:
         self._requests = connection.requests
 
     @property
-    def is_settled(self) -> bool:
+    def is_confirmed(self) -> bool:
         """Whether the answer cannot come back any more: it was read before the next request, or in good order."""
         connection = self.connection
         if connection.requests != self._requests:
             return True
         # Who closes before there is an answer has not read it, in whatever order
-        return self.is_sent and not connection.is_there() and not connection.was_reset
+        return self.is_sent and not connection.peer_is_open() and not connection.was_reset
 
     @property
     def was_broken_off(self) -> bool:
@@ -102,10 +102,10 @@ class Pull:
     @property
     def was_lost(self) -> bool:
         """Whether the other side has thrown the answer away unread."""
-        return not self.is_settled and self.connection.was_reset
+        return not self.is_confirmed and self.connection.was_reset
 
 
-class PullLimit:
+class PullLimiter:
     """
     Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
 
@@ -119,26 +119,26 @@ class PullLimit:
         Whose clock is used.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
         self._paused: set[str] = set()
-        self._hurried: dict[str, int] = {}  # releases without a pause that are left
+        self._prioritized: dict[str, int] = {}  # releases without a pause that are left
 
     def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
         """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
         if pull.browser:
             self._waiting.setdefault(pull.browser, {})[pull] = release
-            self._make_room(pull.browser)
+            self._release_oldest(pull.browser)
 
     def discard(self, pull: Pull) -> None:
         """Count a pull out."""
         waiting = self._waiting.get(pull.browser)
         if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
             del self._waiting[pull.browser]
-            self._hurried.pop(pull.browser, None)
+            self._prioritized.pop(pull.browser, None)
 
-    def hurry(self, browser: str) -> None:
+    def prioritize(self, browser: str) -> None:
         """
         Release pulls without a pause for a while: a tab of the browser is busy, so others may need connections.
 
@@ -148,46 +148,46 @@ class PullLimit:
             As the pulls have it; for an empty one nothing is done.
         """
         if browser in self._waiting:
-            self._hurried[browser] = HURRIED
-            self._make_room(browser)
+            self._prioritized[browser] = BURST_RELEASES
+            self._release_oldest(browser)
 
-    def _make_room(self, browser: str) -> None:
+    def _release_oldest(self, browser: str) -> None:
         while len(waiting := self._waiting.get(browser, {})) > MAX_PULLS:
-            if self._hurried.get(browser):
-                self._hurried[browser] -= 1
+            if self._prioritized.get(browser):
+                self._prioritized[browser] -= 1
             elif browser not in self._paused:
                 self._paused.add(browser)
-                self._loop.call_later(RELEASE_EVERY, self._go_on, browser)
+                self._loop.call_later(RELEASE_INTERVAL, self._resume, browser)
             else:
                 return
             oldest = next(iter(waiting))
             waiting[oldest](oldest)
 
-    def _go_on(self, browser: str) -> None:
+    def _resume(self, browser: str) -> None:
         self._paused.discard(browser)
-        self._make_room(browser)
+        self._release_oldest(browser)
 
 
 #: What may wait for one client; beyond it the client is disconnected (R50).
-MAX_DELIVERIES = 10_000
-MAX_BYTES = 64 * 1024 * 1024
+MAX_QUEUED = 10_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: Bytes after which an answer takes no further callback: a browser parses it in one go.
-MAX_ANSWER = 4 * 1024 * 1024
+MAX_RESPONSE = 4 * 1024 * 1024
 #: Answers of which it is not known yet whether they were read that are kept for a client, the latest. A browser has six
 #: connections.
-MAX_UNSURE = 6
+MAX_UNCONFIRMED = 6
 #: Seconds that a pull may wait, whatever it asks for.
 MAX_WAIT = 3600.0
 #: Seconds without a pull after which a page is unregistered: when its last pull was broken off; else.
-GRACE = 10.0
-IDLE_GRACE = 300.0
+DISCONNECT_TIMEOUT = 10.0
+IDLE_TIMEOUT = 300.0
 #: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
 QUICK_CLOSE = 10.0
 #: Seconds by which the wall clock may run ahead of a timer. Beyond it the computer, or this process, was suspended.
 MAX_DELAY = 5.0
 
 
-class WebMailbox:
+class PullQueue:
     """
     The callbacks of one web client. All but `put` and `close` belongs to the loop's thread.
 
@@ -211,8 +211,8 @@ class WebMailbox:
 
     def __init__(
         self,
-        loop: Loop,
-        limit: PullLimit,
+        loop: EventLoop,
+        limit: PullLimiter,
         *,
         on_overflow: Callable[[str], object],
         on_gone: Callable[[str], object],
@@ -231,26 +231,26 @@ class WebMailbox:
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None
-        self._last_used: Connection | None = None  # by the last request, if a browser made it
-        self._unsure: list[Pull] = []  # that were handed callbacks, perhaps in vain
+        self._last_used: ServerConnection | None = None  # by the last request, if a browser made it
+        self._unconfirmed: list[Pull] = []  # that were handed callbacks, perhaps in vain
         self._flush_is_due = False
         self._closed = False
         #: The farewell, as the answer to a pull, if none was waiting for it (R26).
-        self.last_words: Raw | None = None
-        self._grace: Timer | None = None
-        self._patience = IDLE_GRACE  # how long the grace is
+        self.final_message: PreEncoded | None = None
+        self._inactivity_timer: Timer | None = None
+        self._inactivity_timeout = IDLE_TIMEOUT  # how long the grace is
         self._grace_began = 0.0  # by the wall clock, which goes on while the computer sleeps
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
-    def is_pulled(self) -> bool:
+    def has_waiting_pull(self) -> bool:
         """Whether the client pulls, or is given time to: it is there, however long it has been silent."""
-        return bool(self._waiting) or self._grace is not None
+        return bool(self._waiting) or self._inactivity_timer is not None
 
     @property
-    def is_due(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether something waits for a page that is about to pull it, as far as one can tell."""
         return bool(self._queue) and (bool(self._waiting) or self._last is not None)
 
@@ -258,7 +258,7 @@ class WebMailbox:
 
     def put(self, delivery: Delivery) -> None:
         """Take a delivery."""
-        self._loop.call_soon(self._take, delivery)
+        self._loop.call_soon(self._enqueue, delivery)
 
     def close(self, farewell: Delivery | None) -> None:
         """Forget what waits; a pull that waits is answered, with the farewell if there is one (R26)."""
@@ -266,7 +266,7 @@ class WebMailbox:
 
     # What the profile calls
 
-    def pull(self, pull: Pull, timeout: float) -> Deferred:
+    def pull(self, pull: Pull, timeout: float) -> DeferredResponse:
         """
         Answer a pull as soon as there is something, or when its time is over (R42).
 
@@ -282,14 +282,14 @@ class WebMailbox:
         Deferred
             Resolved with the list of callbacks.
         """
-        answer = pull.answer
-        self._cancel_grace()
+        answer = pull.response
+        self._cancel_inactivity_timer()
         self._last = None
-        self._take_back_lost()
+        self._requeue_lost()
         if self._closed:
-            answer.resolve([])
+            answer.set_result([])
             return answer
-        answer.on_cancel(lambda: self._on_broken(pull))
+        answer.add_cancel_callback(lambda: self._on_broken(pull))
         answer.on_sent = lambda sent: self._on_sent(pull, sent=sent)
         self._waiting.append(pull)
         self._flush()
@@ -309,22 +309,22 @@ class WebMailbox:
         self._bytes = 0
         for pull in list(self._waiting):
             self._release(pull)
-        self._cancel_grace()
+        self._cancel_inactivity_timer()
         self._last = None
-        self._unsure.clear()
+        self._unconfirmed.clear()
         return dropped
 
-    def finish(self) -> None:
+    def flush_and_close(self) -> None:
         """Hand over what can be handed over now, and end: the hub stops."""
         self._flush()
-        self._end()
+        self._finish()
 
-    def await_first_pull(self) -> None:
+    def expect_pull(self) -> None:
         """The client takes callbacks from now on, so it is going to pull."""
         if not self._closed and not self._waiting:
-            self._start_grace(IDLE_GRACE)
+            self._start_inactivity_timer(IDLE_TIMEOUT)
 
-    def was_heard(self, connection: Connection | None = None) -> None:
+    def mark_active(self, connection: ServerConnection | None = None) -> None:
         """
         Note that the client has made a request: it is not gone yet, if it was not the last that it wrote.
 
@@ -336,19 +336,19 @@ class WebMailbox:
         self._last_used = connection
         if connection is not None:
             connection.on_closed = lambda: self._on_connection_closed(connection)
-        if self._grace is not None and self._grace.active:
-            self._start_grace(self._patience)
+        if self._inactivity_timer is not None and self._inactivity_timer.active:
+            self._start_inactivity_timer(self._inactivity_timeout)
 
     # Taking and handing out
 
-    def _take(self, delivery: Delivery) -> None:
+    def _enqueue(self, delivery: Delivery) -> None:
         if self._closed:
             return
         size = delivery.size
         # One message always has room, however large: its size is bounded where messages are read
-        if self._queue and (len(self._queue) >= MAX_DELIVERIES or self._bytes + size > MAX_BYTES):
+        if self._queue and (len(self._queue) >= MAX_QUEUED or self._bytes + size > MAX_QUEUED_BYTES):
             reason = f"{len(self._queue)} messages were waiting to be pulled"
-            self._end()
+            self._finish()
             self._on_overflow(reason)
             return
         self._queue.append(delivery)
@@ -356,9 +356,9 @@ class WebMailbox:
         self._on_delivery(delivery)
         if not self._waiting:
             if self._last is not None and len(self._queue) == 1:
-                self._limit.hurry(self._last.browser)  # its next pull may be waiting for a connection
-            if self._grace is None:
-                self._start_grace(IDLE_GRACE)
+                self._limit.prioritize(self._last.browser)  # its next pull may be waiting for a connection
+            if self._inactivity_timer is None:
+                self._start_inactivity_timer(IDLE_TIMEOUT)
         elif not self._flush_is_due:
             self._flush_is_due = True  # what was put in the same moment comes along
             self._loop.call_soon(self._flush)
@@ -368,15 +368,15 @@ class WebMailbox:
         self._flush_is_due = False
         while self._queue and self._waiting:
             pull = self._waiting[0]
-            self._leave(pull)
-            if not pull.connection.is_there():
-                pull.answer.cancel()  # the loop has yet to come to it
+            self._remove_pull(pull)
+            if not pull.connection.peer_is_open():
+                pull.response.cancel()  # the loop has yet to come to it
                 continue
             pull.batch = self._next_batch()
             self._last = pull
-            if pull.answer.resolve(_write_callbacks(pull.batch)):
-                self._look_after(pull)
-                self._limit.hurry(pull.browser)  # the page is going to answer, which takes a connection
+            if pull.response.set_result(_write_callbacks(pull.batch)):
+                self._track_response(pull)
+                self._limit.prioritize(pull.browser)  # the page is going to answer, which takes a connection
             else:
                 self._put_back(pull)
         if not self._queue:
@@ -385,7 +385,7 @@ class WebMailbox:
     def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []
         size = 0
-        while self._queue and (not batch or size + self._queue[0].size <= MAX_ANSWER):
+        while self._queue and (not batch or size + self._queue[0].size <= MAX_RESPONSE):
             delivery = self._queue.popleft()
             batch.append(delivery)
             size += delivery.size
@@ -407,12 +407,12 @@ class WebMailbox:
     def _release(self, pull: Pull) -> None:
         """Answer a pull with nothing."""
         if pull in self._waiting:
-            self._leave(pull)
+            self._remove_pull(pull)
             self._last = pull
-            pull.answer.resolve([])
-            self._look_after(pull)
+            pull.response.set_result([])
+            self._track_response(pull)
 
-    def _leave(self, pull: Pull) -> None:
+    def _remove_pull(self, pull: Pull) -> None:
         self._waiting.remove(pull)
         self._limit.discard(pull)
         if pull.timer is not None:
@@ -424,27 +424,27 @@ class WebMailbox:
         pull.is_sent = sent
         if not sent:
             self._put_back(pull)
-            self._await_next(pull)
+            self._expect_next_pull(pull)
 
-    def _look_after(self, pull: Pull) -> None:
+    def _track_response(self, pull: Pull) -> None:
         """Watch what becomes of an answer that went out, and of the page."""
         connection = pull.connection
-        if pull.batch and not pull.is_settled:
-            self._unsure.append(pull)
-            if len(self._unsure) > MAX_UNSURE:
-                self._unsure.pop(0).batch = []
+        if pull.batch and not pull.is_confirmed:
+            self._unconfirmed.append(pull)
+            if len(self._unconfirmed) > MAX_UNCONFIRMED:
+                self._unconfirmed.pop(0).batch = []
         if not connection.closed:
             connection.on_closed = lambda: self._on_connection_closed(connection)
-        self._await_next(pull)
+        self._expect_next_pull(pull)
 
-    def _take_back_lost(self) -> None:
+    def _requeue_lost(self) -> None:
         """Take back the callbacks of answers that were thrown away unread."""
-        lost = [pull for pull in self._unsure if pull.was_lost]
+        lost = [pull for pull in self._unconfirmed if pull.was_lost]
         for pull in reversed(lost):
-            self._unsure.remove(pull)
+            self._unconfirmed.remove(pull)
             self._requeue(pull)
-        for pull in [pull for pull in self._unsure if pull.is_settled]:
-            self._unsure.remove(pull)
+        for pull in [pull for pull in self._unconfirmed if pull.is_confirmed]:
+            self._unconfirmed.remove(pull)
             pull.batch = []
         if lost and self._waiting:
             self._flush()
@@ -454,43 +454,43 @@ class WebMailbox:
     def _on_broken(self, pull: Pull) -> None:
         """A pull's connection closed while it waited."""
         if pull in self._waiting:
-            self._leave(pull)
-        self._await_next(pull)
+            self._remove_pull(pull)
+        self._expect_next_pull(pull)
 
-    def _await_next(self, pull: Pull) -> None:
+    def _expect_next_pull(self, pull: Pull) -> None:
         """Give the page time for its next pull."""
         if not self._closed and not self._waiting:
-            self._start_grace(GRACE if pull.was_broken_off else IDLE_GRACE)
+            self._start_inactivity_timer(DISCONNECT_TIMEOUT if pull.was_broken_off else IDLE_TIMEOUT)
 
-    def _on_connection_closed(self, connection: Connection) -> None:
+    def _on_connection_closed(self, connection: ServerConnection) -> None:
         """The connection of an answered pull, or of the last request, closed, and was not used for another request."""
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
-        self._take_back_lost()
-        if self._grace is None or self._waiting:
+        self._requeue_lost()
+        if self._inactivity_timer is None or self._waiting:
             return
         # Who uses each connection once, as simple programs do, says nothing by closing it
         was_kept = connection is self._last_used and connection.requests > 1
         is_quick = time.time() - self._grace_began < QUICK_CLOSE
         if broken_off or (was_kept and connection.was_left and is_quick):
-            self._start_grace(GRACE)
+            self._start_inactivity_timer(DISCONNECT_TIMEOUT)
 
-    def _start_grace(self, delay: float) -> None:
-        self._cancel_grace()
-        self._patience = delay
+    def _start_inactivity_timer(self, delay: float) -> None:
+        self._cancel_inactivity_timer()
+        self._inactivity_timeout = delay
         self._grace_began = time.time()
-        self._grace = self._loop.call_later(delay, self._on_silence)
+        self._inactivity_timer = self._loop.call_later(delay, self._on_inactive)
 
-    def _cancel_grace(self) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
+    def _cancel_inactivity_timer(self) -> None:
+        if self._inactivity_timer is not None:
+            self._inactivity_timer.cancel()
+            self._inactivity_timer = None
 
-    def _on_silence(self) -> None:
-        if time.time() - self._grace_began > self._patience + MAX_DELAY:
-            self._start_grace(self._patience)  # the page was suspended, too
+    def _on_inactive(self) -> None:
+        if time.time() - self._grace_began > self._inactivity_timeout + MAX_DELAY:
+            self._start_inactivity_timer(self._inactivity_timeout)  # the page was suspended, too
         elif not self._closed and not self._waiting:
-            self._end()
+            self._finish()
             self._on_gone("has gone: the page pulls its callbacks no longer")
 
     # The end
@@ -501,25 +501,25 @@ class WebMailbox:
                 self._queue.append(farewell)
                 self._flush()
             else:
-                self.last_words = _write_callbacks([farewell])
-        self._end()
+                self.final_message = _write_callbacks([farewell])
+        self._finish()
         self._on_closed()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._closed = True
         self._queue.clear()
         self._bytes = 0
-        self._cancel_grace()
+        self._cancel_inactivity_timer()
         self._last = None
-        self._unsure.clear()
+        self._unconfirmed.clear()
         for pull in list(self._waiting):
-            self._leave(pull)
-            pull.answer.resolve([])
+            self._remove_pull(pull)
+            pull.response.set_result([])
 
 
-def _write_callbacks(batch: list[Delivery]) -> Raw:
+def _write_callbacks(batch: list[Delivery]) -> PreEncoded:
     """Write callbacks as R42 has them; the payloads' own bytes are not written again."""
-    return Raw(b"<value><array><data>%b</data></array></value>" % b"".join(map(_write_callback, batch)))
+    return PreEncoded(b"<value><array><data>%b</data></array></value>" % b"".join(map(_write_callback, batch)))
 
 
 def _write_callback(delivery: Delivery) -> bytes:

@@ -30,15 +30,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..protocol import SAMPValue
 
-__all__ = ["UrlBook", "keys_in", "local_path", "url_key", "urls_in"]
+__all__ = ["UrlPermissions", "file_url_to_path", "find_urls", "normalize_url", "url_hashes"]
 
 #: URLs that are remembered for each web client, the latest.
 MAX_URLS = 5000
 #: URLs that the pages of one origin may be the first to mention.
-MAX_NAMED = 20_000
+MAX_BLOCKED = 20_000
 #: URLs of programs of which it is remembered that they were the first, the latest: a page that repeats one of these
 #: does not shut it out.
-MAX_FIRSTS = 200_000
+MAX_TRUSTED = 200_000
 #: Longer strings are no URLs that anybody fetches.
 MAX_LENGTH = 8192
 
@@ -46,10 +46,10 @@ _URL = re.compile(r"(?:https?|file):[^\x00-\x20\x7f]", re.IGNORECASE)
 _LOCAL_HOSTS = ("", "localhost", "127.0.0.1")
 _PORTS = {"http": 80, "https": 443}
 #: What may stand in a URL as it is; all else is compared percent-encoded.
-PLAIN = "!#$%&'()*+,/:;=?@[]~-._"
+URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
 
 
-def urls_in(value: SAMPValue) -> Iterator[str]:
+def find_urls(value: SAMPValue) -> Iterator[str]:
     """
     Find the URLs in a message, response or metadata.
 
@@ -73,7 +73,7 @@ def urls_in(value: SAMPValue) -> Iterator[str]:
             waiting.extend(item.values() if isinstance(item, dict) else item)
 
 
-def local_path(url: str) -> str | None:
+def file_url_to_path(url: str) -> str | None:
     """
     Read the path out of a ``file:`` URL.
 
@@ -99,7 +99,7 @@ def local_path(url: str) -> str | None:
     return "/" + unquote(path).lstrip("/")
 
 
-def url_key(url: str) -> str | None:
+def normalize_url(url: str) -> str | None:
     """
     Bring a URL into the form in which URLs are compared.
 
@@ -113,7 +113,7 @@ def url_key(url: str) -> str | None:
     str or None
         The same for all ways to write one URL; None for what is no ``http``, ``https`` or ``file`` URL.
     """
-    path = local_path(url)
+    path = file_url_to_path(url)
     if path is not None:
         return "file:" + posixpath.normpath(path)
     try:
@@ -124,10 +124,10 @@ def url_key(url: str) -> str | None:
     if not parts.hostname:
         return None
     rest = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return f"{parts.scheme}://{parts.hostname}:{port}{quote(rest, safe=PLAIN)}"
+    return f"{parts.scheme}://{parts.hostname}:{port}{quote(rest, safe=URL_SAFE_CHARS)}"
 
 
-def keys_in(value: SAMPValue) -> frozenset[int]:
+def url_hashes(value: SAMPValue) -> frozenset[int]:
     """
     Find the URLs in something, for `UrlBook`'s accounts.
 
@@ -143,16 +143,16 @@ def keys_in(value: SAMPValue) -> frozenset[int]:
         (`MAX_NAMED`) when there are more.
     """
     keys: set[int] = set()
-    for url in urls_in(value):
-        key = url_key(url)
+    for url in find_urls(value):
+        key = normalize_url(url)
         if key is not None:
             keys.add(hash(key))
-            if len(keys) > MAX_NAMED:
+            if len(keys) > MAX_BLOCKED:
                 break
     return frozenset(keys)
 
 
-class UrlBook:
+class UrlPermissions:
     """
     The URLs that each web client may fetch. Safe to use from any thread.
 
@@ -163,11 +163,11 @@ class UrlBook:
         self._lock = threading.Lock()
         self._allowed: dict[str, OrderedDict[str, str]] = {}
         self._origins: dict[str, str] = {}
-        self._first_from_programs: dict[int, None] = {}  # in their order
+        self._trusted: dict[int, None] = {}  # in their order
         self._first_from_pages: set[int] = set()
-        self._named: Counter[str] = Counter()  # how many of these are from pages of an origin
+        self._blocked: Counter[str] = Counter()  # how many of these are from pages of an origin
 
-    def open(self, client: str, origin: str = "") -> None:
+    def add_client(self, client: str, origin: str = "") -> None:
         """
         Begin a page of the book for a client.
 
@@ -182,13 +182,13 @@ class UrlBook:
             self._allowed[client] = OrderedDict()
             self._origins[client] = origin
 
-    def close(self, client: str) -> None:
+    def remove_client(self, client: str) -> None:
         """Forget a client."""
         with self._lock:
             self._allowed.pop(client, None)
             self._origins.pop(client, None)
 
-    def note_program(self, client: str, value: SAMPValue) -> None:
+    def allow_from_client(self, client: str, value: SAMPValue) -> None:
         """
         Allow a client the URLs that it has seen a program of the Standard Profile mention.
 
@@ -199,12 +199,12 @@ class UrlBook:
         value : SAMPValue
             The message, response or metadata.
         """
-        for url in urls_in(value):
-            key = url_key(url)
+        for url in find_urls(value):
+            key = normalize_url(url)
             if key is not None:
                 self._allow(client, key, url)
 
-    def has_room(self, client: str, keys: frozenset[int]) -> bool:
+    def has_quota(self, client: str, keys: frozenset[int]) -> bool:
         """
         Tell whether a web client may send something; if not, nobody must get to see it.
 
@@ -217,9 +217,9 @@ class UrlBook:
         """
         with self._lock:
             new = self._new_of(keys)
-            return not new or self._named[self._origins.get(client, "")] + len(new) <= MAX_NAMED
+            return not new or self._blocked[self._origins.get(client, "")] + len(new) <= MAX_BLOCKED
 
-    def note_page(self, client: str, keys: frozenset[int]) -> None:
+    def block_from_page(self, client: str, keys: frozenset[int]) -> None:
         """
         Take note of the URLs in what a web client has sent: those that are new are never allowed later.
 
@@ -233,9 +233,9 @@ class UrlBook:
         with self._lock:
             new = self._new_of(keys)
             self._first_from_pages |= new
-            self._named[self._origins.get(client, "")] += len(new)
+            self._blocked[self._origins.get(client, "")] += len(new)
 
-    def find(self, client: str, target: str) -> str | None:
+    def lookup(self, client: str, target: str) -> str | None:
         """
         Find the URL that a client asks for.
 
@@ -252,7 +252,7 @@ class UrlBook:
             The URL as the program wrote it; None if this client may not have it.
         """
         for text in (target, unquote(target)):
-            key = url_key(text)
+            key = normalize_url(text)
             if key is not None:
                 with self._lock:
                     allowed = self._allowed.get(client)
@@ -261,19 +261,19 @@ class UrlBook:
         return None
 
     def _new_of(self, keys: frozenset[int]) -> set[int]:
-        return {key for key in keys if key not in self._first_from_programs and key not in self._first_from_pages}
+        return {key for key in keys if key not in self._trusted and key not in self._first_from_pages}
 
     def _allow(self, client: str, key: str, url: str) -> None:
         with self._lock:
             allowed = self._allowed.get(client)
             if allowed is None or hash(key) in self._first_from_pages:
                 return
-            if hash(key) not in self._first_from_programs:
-                if self._named[self._origins[client]] >= MAX_NAMED:
+            if hash(key) not in self._trusted:
+                if self._blocked[self._origins[client]] >= MAX_BLOCKED:
                     return
-                self._first_from_programs[hash(key)] = None
-                if len(self._first_from_programs) > MAX_FIRSTS:
-                    del self._first_from_programs[next(iter(self._first_from_programs))]
+                self._trusted[hash(key)] = None
+                if len(self._trusted) > MAX_TRUSTED:
+                    del self._trusted[next(iter(self._trusted))]
             allowed[key] = url
             allowed.move_to_end(key)
             if len(allowed) > MAX_URLS:

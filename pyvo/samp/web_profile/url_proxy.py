@@ -27,13 +27,13 @@ from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from ..transport.file_serving import FileSource, Head, Refusal, Source, Streamer
-from .url_permissions import PLAIN, local_path
+from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead
+from .url_permissions import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["Translator", "open_target"]
+__all__ = ["UrlProxy", "open_url"]
 
 #: Seconds for a server to say something.
-TIME_OUT = 30.0
+FETCH_TIMEOUT = 30.0
 MAX_REDIRECTS = 5
 BUFFER = 256 * 1024
 
@@ -50,7 +50,7 @@ _PASSED_ON = (
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-def open_target(url: str, method: str, wanted: dict[str, str]) -> Source:
+def open_url(url: str, method: str, wanted: dict[str, str]) -> BodySource:
     """
     Open what is at a URL. Blocks.
 
@@ -73,30 +73,30 @@ def open_target(url: str, method: str, wanted: dict[str, str]) -> Source:
     Refusal
         It cannot be had.
     """
-    path = local_path(url)
+    path = file_url_to_path(url)
     if path is not None:
         return FileSource(url2pathname(quote(path)) if os.name == "nt" else path, wanted)
-    return _Remote(url, method, wanted)
+    return _RemoteSource(url, method, wanted)
 
 
-class _Remote:
+class _RemoteSource:
     """What another server offers."""
 
     def __init__(self, url: str, method: str, wanted: dict[str, str]) -> None:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pyvo.samp"}
         headers.update({name.title(): wanted[name] for name in ("range", "if-range") if name in wanted})
-        self._visit = visit = _visit_following(url, method, headers)
+        self._fetch = visit = _fetch_following_redirects(url, method, headers)
         answer = visit.answer
         passed_on = [(name, " ".join(value.split())) for name in _PASSED_ON if (value := answer.getheader(name))]
         length = answer.getheader("Content-Length", "")
         # Without a length, the end of the connection is the end of the body
         if length.isascii() and length.isdigit() and not answer.chunked:
             passed_on.append(("Content-Length", length))
-        self.head = Head(answer.status, passed_on)
+        self.head = ResponseHead(answer.status, passed_on)
 
     def copy_to(self, sock: socket.socket) -> bool:
         """Write the bytes as they come."""
-        answer = self._visit.answer
+        answer = self._fetch.answer
         remaining = answer.length
         view = memoryview(bytearray(BUFFER))
         try:
@@ -111,14 +111,14 @@ class _Remote:
     def stop(self) -> None:
         """Shut the connection to the server, so that nobody waits for it."""
         with contextlib.suppress(OSError):  # it is closed already
-            self._visit.sock.shutdown(socket.SHUT_RDWR)
+            self._fetch.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection to the server."""
-        self._visit.close()
+        self._fetch.close()
 
 
-class _Visit:
+class _HTTPFetch:
     """
     One request to a server, and its answer.
 
@@ -138,21 +138,21 @@ class _Visit:
         try:
             parts = urlsplit(url)
             kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            self._connection = kind(parts.hostname or "", parts.port, timeout=TIME_OUT)
+            self._connection = kind(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT)
         except (ValueError, http.client.InvalidURL) as error:
-            raise Refusal(502, "The URL is malformed") from error
-        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=PLAIN)
+            raise FileError(502, "The URL is malformed") from error
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_SAFE_CHARS)
         try:
             self._connection.connect()
             self.sock = self._connection.sock
-            self.is_elsewhere = _is_elsewhere(self.sock)
+            self.is_elsewhere = is_global(self.sock)
             if came_from_elsewhere and not self.is_elsewhere:
-                raise Refusal(502, "The server redirects into the local network")
+                raise FileError(502, "The server redirects into the local network")
             self._connection.request(method, target, headers=headers)
             self.answer = self._connection.getresponse()
         except BaseException as error:
             self._connection.close()
-            raise _as_refusal(error) from error
+            raise _to_file_error(error) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -160,19 +160,19 @@ class _Visit:
         self._connection.close()
 
 
-def _as_refusal(error: BaseException) -> BaseException:
+def _to_file_error(error: BaseException) -> BaseException:
     if isinstance(error, TimeoutError):
-        return Refusal(504, "The server of this URL does not answer")
+        return FileError(504, "The server of this URL does not answer")
     if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
-        return Refusal(502, "The server of this URL cannot be reached, or does not speak HTTP")
+        return FileError(502, "The server of this URL cannot be reached, or does not speak HTTP")
     return error
 
 
-def _visit_following(url: str, method: str, headers: dict[str, str]) -> _Visit:
+def _fetch_following_redirects(url: str, method: str, headers: dict[str, str]) -> _HTTPFetch:
     """Ask for a URL, and for the one that it redirects to."""
     elsewhere = False
     for _ in range(MAX_REDIRECTS + 1):
-        visit = _Visit(url, method, headers, came_from_elsewhere=elsewhere)
+        visit = _HTTPFetch(url, method, headers, came_from_elsewhere=elsewhere)
         location = visit.answer.getheader("Location")
         if visit.answer.status not in _REDIRECTS or not location:
             return visit
@@ -183,14 +183,14 @@ def _visit_following(url: str, method: str, headers: dict[str, str]) -> _Visit:
             scheme = urlsplit(target).scheme
             same = scheme == urlsplit(url).scheme
         except ValueError as error:
-            raise Refusal(502, "The server redirects to nowhere") from error
+            raise FileError(502, "The server redirects to nowhere") from error
         if not same:
-            raise Refusal(502, f"The server redirects to another scheme ({scheme[:20]}), which is not followed")
+            raise FileError(502, f"The server redirects to another scheme ({scheme[:20]}), which is not followed")
         url = target
-    raise Refusal(502, "The server redirects too often")
+    raise FileError(502, "The server redirects too often")
 
 
-def _is_elsewhere(sock: socket.socket) -> bool:
+def is_global(sock: socket.socket) -> bool:
     """Whether the other end is neither this machine nor in its local network."""
     return ipaddress.ip_address(sock.getpeername()[0].partition("%")[0]).is_global
 
@@ -199,15 +199,15 @@ def _is_elsewhere(sock: socket.socket) -> bool:
 MAX_TRANSFERS = 24
 
 
-class Translator(Streamer):
+class UrlProxy(BodyStreamer):
     """Writes what is at a URL to detached sockets."""
 
     @property
     def is_busy(self) -> bool:
         """Whether as many transfers are under way as may be."""
-        return self.at_work >= MAX_TRANSFERS
+        return self.active >= MAX_TRANSFERS
 
-    def start(
+    def serve(
         self, sock: socket.socket, url: str, method: str, wanted: dict[str, str], headers: Iterable[tuple[str, str]]
     ) -> None:
         """
@@ -226,4 +226,4 @@ class Translator(Streamer):
         headers : iterable of (str, str)
             What the answer bears beside the headers of the target.
         """
-        self.stream(sock, partial(open_target, url, method, wanted), headers, with_body=method != "HEAD")
+        self.stream(sock, partial(open_url, url, method, wanted), headers, with_body=method != "HEAD")
