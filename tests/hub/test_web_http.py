@@ -11,8 +11,9 @@ import zlib
 import pytest
 
 from pyvo.samp.transport import http11
+from pyvo.samp.transport.urls import is_loopback
 from pyvo.samp.web_profile import cors
-from pyvo.samp.web_profile.cors import is_allowed_host, is_loopback, send_filter
+from pyvo.samp.web_profile.cors import is_allowed_host, send_filter
 
 from .web_pages import ORIGIN, Answer, Page, request, send
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp.errors import SAMPProxyError
+from pyvo.samp.protocol.values import sanitize_for_display
 from pyvo.samp.web_profile.consent import (
     BROWSER_CONNECTIONS,
     CONSENT_TIMEOUT,
@@ -25,7 +26,6 @@ from pyvo.samp.web_profile.consent import (
     ConsentTicket,
     Decision,
     parse_registration,
-    sanitize_for_display,
 )
 
 HERE = ("127.0.0.1", 1234)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyvo.samp.transport.urls import file_url_to_path
 from pyvo.samp.web_profile import url_permissions
-from pyvo.samp.web_profile.url_permissions import UrlPermissions, file_url_to_path, find_urls, normalize_url, url_hashes
+from pyvo.samp.web_profile.url_permissions import UrlPermissions, find_urls, normalize_url, url_hashes
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ What ``samp doctor`` asks the hub, and by it the programs that are connected.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
 import socket
 import stat
@@ -36,7 +35,7 @@ from ..lockfile import (
     ping_hub,
     read_lockfile,
 )
-from ..transport.urls import split_http_url
+from ..transport.urls import is_local_host, split_http_url
 from ..transport.xmlrpc_client import XMLRPCClient
 from .call import call_and_collect
 from .client_session import NameCache
@@ -292,7 +291,7 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     url = params["samp.hub.xmlrpc.url"]
     host, port, _path = split_http_url(url)
     name = display_path(lockfile_source())
-    if not _is_this_computer(host):
+    if not is_local_host(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
             "If that is this computer, it must know itself by this name; if it is another one, its hub must listen on "
@@ -340,13 +339,6 @@ def _ping(url: str) -> Finding:
     finally:
         hub.close()
     return ok(f"The hub at {url} answers, after {1000 * (time.monotonic() - started):.0f} ms.")
-
-
-def _is_this_computer(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def examine_membership(params: Mapping[str, str]) -> Iterator[Finding]:

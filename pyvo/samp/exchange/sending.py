@@ -25,13 +25,12 @@ from ..client.callback_server import local_address
 from ..client.handlers import internal_handler
 from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
-from ..formats.fetching import is_local_host
 from ..formats.model import MessageFormat, Sendable
 from ..formats.registry import file_or_url_as, to_sendable
 from ..formats.temporary_files import write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
-from ..web_profile.url_permissions import URL_SAFE_CHARS
+from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
 from .file_server import FileServer, Lease, PublishedFile, safe_file_name
 from .reports import SendReport, SendResult

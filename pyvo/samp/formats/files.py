@@ -12,7 +12,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, warn, without_warnings
-from ..web_profile.url_permissions import file_url_to_path
+from ..transport.urls import file_url_to_path
 from .detection import PEEK_SIZE, Peek, fits_kind, is_fits, is_votable, peek_at, text_formats, unpack
 from .fetching import local_copy, read_prefix
 from .fits_tables import read_fits_table

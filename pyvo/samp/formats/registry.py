@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import SAMPError, SAMPTypeError
-from ..web_profile.url_permissions import file_url_to_path
+from ..transport.urls import file_url_to_path
 from .images import adapt_array, adapt_hdu, adapt_hdulist, adapt_nddata
 from .model import MessageFormat, Sendable, isinstance_by_name
 from .sky import adapt_moc, adapt_position, adapt_spectrum, coverage_forms

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ..errors import SAMPTypeError, warn
-from ..web_profile.url_permissions import file_url_to_path
+from ..transport.urls import file_url_to_path
 from .headers import is_structural_keyword
 from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
 from .tables import table_product

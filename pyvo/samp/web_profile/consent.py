@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import unicodedata
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -31,11 +30,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SAMPProxyError
+from ..protocol.values import sanitize_for_display
 
 if TYPE_CHECKING:
     from ..protocol import SAMPValue
 
-__all__ = ["ConsentPrompt", "ConsentQueue", "ConsentRequest", "ConsentTicket", "Decision", "parse_registration", "sanitize_for_display"]
+__all__ = ["ConsentPrompt", "ConsentQueue", "ConsentRequest", "ConsentTicket", "Decision", "parse_registration"]
 
 log = logging.getLogger(__name__)
 
@@ -109,35 +109,6 @@ class ConsentRequest(NamedTuple):
         if self.origin == "null":
             return "null (a page from a file, or a sandboxed frame)"
         return self.origin
-
-
-def sanitize_for_display(text: str, limit: int = 80) -> str:
-    """
-    Make a text that a stranger sent fit to be shown.
-
-    Parameters
-    ----------
-    text : str
-        Anything.
-    limit : int
-        The most characters that the result has.
-
-    Returns
-    -------
-    str
-        One line. What could move the cursor, colour the terminal or reverse the direction of writing is
-        replaced by a question mark.
-    """
-    text = unicodedata.normalize("NFC", text[: 4 * limit])
-    shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in text)
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _is_unsafe(character: str) -> bool:
-    # Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and
-    # Zp line ends
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def parse_registration(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> ConsentRequest:

@@ -7,7 +7,6 @@ Functions of a request alone: no sockets, no state.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ __all__ = [
     "browser_key",
     "cors_headers",
     "is_allowed_host",
-    "is_loopback",
     "preflight_headers",
     "send_filter",
 ]
@@ -71,13 +69,6 @@ SANDBOX_HEADERS: Headers = (
     ("Cache-Control", "no-store"),
 )
 _SAFE_ANNOTATIONS = ("x-samp.mostly-harmless", "samp.mostly-harmless")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is one of this machine's own (R45)."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_loopback
 
 
 def is_allowed_host(host: str | None, port: int) -> bool:

@@ -39,6 +39,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import ServerConnection, XMLRPCServer
 from ..transport.server_connection import DeferredResponse
+from ..transport.urls import is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded
 from .consent import REFUSED, ConsentQueue, ConsentRequest, Decision, parse_registration
@@ -51,7 +52,6 @@ from .cors import (
     browser_key,
     cors_headers,
     is_allowed_host,
-    is_loopback,
     preflight_headers,
     send_filter,
 )

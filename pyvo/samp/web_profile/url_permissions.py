@@ -29,8 +29,9 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 from ..protocol import SAMPValue
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["UrlPermissions", "file_url_to_path", "find_urls", "normalize_url", "url_hashes"]
+__all__ = ["UrlPermissions", "find_urls", "normalize_url", "url_hashes"]
 
 #: URLs that are remembered for each web client, the latest.
 MAX_URLS = 5000
@@ -43,10 +44,7 @@ MAX_TRUSTED = 200_000
 MAX_LENGTH = 8192
 
 _URL = re.compile(r"(?:https?|file):[^\x00-\x20\x7f]", re.IGNORECASE)
-_LOCAL_HOSTS = ("", "localhost", "127.0.0.1")
 _PORTS = {"http": 80, "https": 443}
-#: What may stand in a URL as it is; all else is compared percent-encoded.
-URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
 
 
 def find_urls(value: SAMPValue) -> Iterator[str]:
@@ -71,32 +69,6 @@ def find_urls(value: SAMPValue) -> Iterator[str]:
                 yield item.strip()
         else:
             waiting.extend(item.values() if isinstance(item, dict) else item)
-
-
-def file_url_to_path(url: str) -> str | None:
-    """
-    Read the path out of a ``file:`` URL.
-
-    Parameters
-    ----------
-    url : str
-        ``file:///p``, ``file:/p``, ``file://localhost/p`` or ``file://localhost//p``.
-
-    Returns
-    -------
-    str or None
-        The path, percent-decoded, with a single slash in front; None for any other URL.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    if parts.scheme != "file" or parts.netloc.lower() not in _LOCAL_HOSTS or not parts.path.startswith("/"):
-        return None
-    # A file's name may hold "?"; programs that make such URLs by hand do not encode it. Two slashes in front would be
-    # the name of another machine on Windows.
-    path = parts.path + (f"?{parts.query}" if parts.query else "")
-    return "/" + unquote(path).lstrip("/")
 
 
 def normalize_url(url: str) -> str | None:

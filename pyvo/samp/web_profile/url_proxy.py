@@ -28,7 +28,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead
-from .url_permissions import URL_SAFE_CHARS, file_url_to_path
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
 __all__ = ["UrlProxy", "open_url"]
 
