@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, process_events
-from pyvo.samp import hub as hub_session
+from pyvo.samp import hub as hub_module
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.hub import RunningHub
 from pyvo.samp.lockfile import read_lockfile
@@ -225,7 +225,7 @@ def test_lockfile_is_tampered_with(
     change: str,
 ) -> None:
     """R35: the hub goes on, says so once in its log, and does not remove what is no longer its own."""
-    monkeypatch.setattr(hub_session, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(hub_module, "LOCKFILE_CHECK_INTERVAL", 0.05)
     caplog.set_level(logging.WARNING)
     told = threading.Event()
     monkeypatch.setattr(caplog.handler, "emit", _signalling(caplog.handler.emit, told))
@@ -239,7 +239,7 @@ def test_lockfile_is_tampered_with(
     elif change == "made a directory":
         path.mkdir()
     assert told.wait(5)
-    assert messages(caplog).count("removed or changed by somebody else") == 1
+    assert messages(caplog).count("removed or changed by another program") == 1
     assert alive(hub.params)
     client = SAMPIntegratedClient(name="x")
     client.connect(hub=hub)
@@ -389,13 +389,13 @@ def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
 def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even when the signal comes while the hub is starting: then it does not run, and there is no lockfile."""
     hub = SAMPHubServer(web_profile=False)
-    really_write = hub_session.write_lockfile
+    really_write = hub_module.write_lockfile
 
     def write(path: Path, params: dict[str, str]) -> None:
         signal.raise_signal(signal.SIGTERM)
         really_write(path, params)
 
-    monkeypatch.setattr(hub_session, "write_lockfile", write)
+    monkeypatch.setattr(hub_module, "write_lockfile", write)
     before = signal.signal(signal.SIGTERM, lambda *_: hub.stop())
     try:
         hub.start()
@@ -412,7 +412,7 @@ def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch
 
 def test_nobody_registers_during_the_shutdown(hub: SAMPHubServer) -> None:
     """R26: a fault, instead of a client that is never told."""
-    hub._session.broker.announce_shutdown()
+    hub._running.broker.announce_shutdown()
     proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
     with pytest.raises(SAMPProxyError, match="shutting down"):
         proxy.call("samp.hub.register", hub.params["samp.secret"])
@@ -511,8 +511,8 @@ def test_signal_amid_the_start(
             raise KeyboardInterrupt
 
     class Interrupted(set[RunningHub]):
-        def add(self, session: RunningHub) -> None:
-            super().add(session)
+        def add(self, running: RunningHub) -> None:
+            super().add(running)
             interrupt()
 
     def replace(source: Path, target: Path) -> None:
@@ -521,12 +521,12 @@ def test_signal_amid_the_start(
 
     with monkeypatch.context() as patch:
         if place == "it is announced":
-            patch.setattr(hub_session, "_running", Interrupted())
+            patch.setattr(hub_module, "_running_hubs", Interrupted())
         else:
             patch.setattr(os, "replace", replace)
         with pytest.raises(KeyboardInterrupt) if how == "interrupt" else nullcontext():
             hub.start()
-        assert hub_session._running == set()
+        assert hub_module._running_hubs == set()
     assert not hub.is_running
     assert list(isolated.iterdir()) == []
     assert "no longer" not in messages(caplog)
@@ -578,7 +578,7 @@ def _until_running(hub: SAMPHubServer) -> None:
 def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
     """A hub that nobody uses stops by itself."""
     hub = make_hub(timeout=0.2)
-    assert hub._session.closed.wait(5)
+    assert hub._running.closed.wait(5)
     assert not hub.is_running
     assert not (isolated / ".samp").exists()
     hub.start()
@@ -590,9 +590,9 @@ def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
     hub = make_hub(timeout=0.6)
     with SAMPIntegratedClient(name="busy") as client:
         for _ in range(5):
-            assert not hub._session.closed.wait(0.25)
+            assert not hub._running.closed.wait(0.25)
             client.get_registered_clients()
-    assert hub._session.closed.wait(5)
+    assert hub._running.closed.wait(5)
 
 
 def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:

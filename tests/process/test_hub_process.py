@@ -227,7 +227,7 @@ def test_options_of_the_command(python_environment: Environment, isolated: Path,
     with Program(["-m", "pyvo.samp.hub", "-w", "-m", *short, "-O", str(log)], python_environment) as hub:
         assert hub.wait() == 0
         assert hub.output == ""
-    assert "nobody has used it for 0.2 s" in log.read_text()
+    assert "no client has used it for 0.2 s" in log.read_text()
     assert list((isolated / ".samp-1").iterdir()) == []
 
 
@@ -287,14 +287,14 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pyvo.samp.lockfile import get_main_running_hub
 from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
-from pyvo.samp.transport.xmlrpc_writer import write_answer
+from pyvo.samp.transport.xmlrpc_writer import write_response
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         call = self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(write_answer(""))
+        self.wfile.write(write_response(""))
         if b"receiveCall" in call:
             print("called", flush=True)
 

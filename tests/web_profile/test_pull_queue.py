@@ -15,7 +15,8 @@ from .doubles import FakeConnection, FakeLoop
 
 
 def notification(number: int, size: int = 0) -> Delivery:
-    payload = EncodedMessage({"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}, origin="standard")
+    params = {"n": str(number), "pad": "x" * size}
+    payload = EncodedMessage({"samp.mtype": "x.y", "samp.params": params}, source_profile="standard")
     return Delivery("receiveNotification", "c1", "key", "c2", None, payload)
 
 

@@ -407,7 +407,7 @@ class WebProfile:
         )
         try:
             self._check_number()  # again: one answer may let in many pages at once
-            client = self._broker.register(PROFILE, mailbox, may_reach=self._send_filter)
+            client = self._broker.register(PROFILE, mailbox, send_filter=self._send_filter)
         except SAMPProxyError as fault:  # there are too many, or the hub is shutting down
             joining.response.set_exception(fault)
             return
@@ -456,7 +456,7 @@ class WebProfile:
     def _on_delivery(self, member: WebClient, delivery: Delivery) -> None:
         if delivery.kind == CALL and delivery.tag is not None:
             member.note_call(delivery.tag)
-        if delivery.body.origin == STANDARD:
+        if delivery.body.source_profile == STANDARD:
             self.url_permissions.allow_from_client(member.token, delivery.body.value)
 
     def _on_transfer_end(self, sock: socket.socket) -> None:
@@ -542,7 +542,7 @@ class _Operations(WebRequestHandler):
         return result
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
-        if response.origin == STANDARD:
+        if response.source_profile == STANDARD:
             self._web.allow_urls(client, response.value)
 
     def _client(self, key: str) -> Client:
