@@ -90,7 +90,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
         on_answer(watch, error)
         answered.put(watch)
 
-    for name in ("FIRST_LOOK", "ASK_AGAIN"):
+    for name in ("FIRST_PING", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, 0.05)
     monkeypatch.setattr(HubMonitor, "_on_answer", tell)
     return answered
@@ -99,10 +99,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
 #: The same for a script: it defines an event that is set when a watch has had an answer.
 WATCHED = """
 import threading
-from pyvo.samp.client import hub_monitor as hub_watch
-hub_watch.FIRST_LOOK = hub_watch.ASK_AGAIN = 0.05
-answered, on_answer = threading.Event(), hub_watch.HubWatch._on_answer
-hub_watch.HubWatch._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())
+from pyvo.samp.client import hub_monitor
+hub_monitor.FIRST_PING = hub_monitor.RETRY_DELAY = 0.05
+answered, on_answer = threading.Event(), hub_monitor.HubMonitor._on_answer
+hub_monitor.HubMonitor._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())
 """
 
 

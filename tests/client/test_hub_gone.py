@@ -14,7 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import SAMPClient
-from pyvo.samp.client import session as membership
+from pyvo.samp.client import session
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
@@ -187,7 +187,7 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program has been told that the hub is lost; and there is one look for the next at a time."""
-    monkeypatch.setattr(membership, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(session, "RECONNECT_INTERVAL", 0.02)
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
     introduce = SAMPClient._declare_all
@@ -208,7 +208,7 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     assert bob.ping() == ""
     assert seen.empty()
     assert len(failures) == 5
-    monkeypatch.setattr(membership, "LOOK_EVERY", 60)
+    monkeypatch.setattr(session, "RECONNECT_INTERVAL", 60)
     with bob._lock:
         bob._timer = None
         bob._schedule_reconnect()

@@ -154,8 +154,8 @@ def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.
     web = connect("Web", how={"hub": web_hub, "web": True})
     puller = web.client._remains.receiver
     for callback in ("text", {}, {"samp.methodName": "receiveCall"}, {"samp.methodName": "x", "samp.params": []}):
-        puller._take("key", callback)
-    puller._take("key", {"samp.methodName": "receiveNotification", "samp.params": ["c1", "no map"]})
+        puller._enqueue("key", callback)
+    puller._enqueue("key", {"samp.methodName": "receiveNotification", "samp.params": ["c1", "no map"]})
     assert caplog.text.count("no callback") == 5
     assert connect("Alice").ecall_and_wait("web", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 

@@ -222,7 +222,6 @@ class DerivedClient(Prepared, ABC):
         return OwnLoop(self) if replaces(self, DerivedClient, "_serve_forever") else None
 
 
-
 class OwnLoop:
     """
     Runs the ``_serve_forever`` of a derived class; to the base it is a `Receiver`.
@@ -236,17 +235,13 @@ class OwnLoop:
     def __init__(self, client: DerivedClient) -> None:
         self._client = client
 
-    def announcement(self, private_key: str) -> Request:
+    def declaration(self, private_key: str) -> Request:
         """Allow callbacks, if the hub is spoken to by the Web Profile."""
         if hasattr(self._client.hub, "allow_reverse_callbacks"):
             return "allowReverseCallbacks", {"private_key": private_key, "allow": "1"}
         return "ping", {}
 
-    def begin(self, private_key: str) -> None:
-        """Start the thread of a client that has registered without having been started."""
-        self.start()
-
-    def start(self) -> None:
+    def start(self, private_key: str = "") -> None:
         """Start the thread, unless it runs."""
         client = self._client
         if client._thread is None or (client._thread.ident is not None and not client._thread.is_alive()):

@@ -47,11 +47,11 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks for a hub.
 RECONNECT_INTERVAL = 1.0
 #: Seconds that another program's hub may take to start.
-START_TIME = 3.0
+HUB_START_TIMEOUT = 3.0
 #: Seconds for which `disconnect` waits for a `connect` that is under way in another thread.
-CONNECT_TIME = 2.0
+CONNECT_TIMEOUT = 2.0
 #: Seconds for which `disconnect` waits for handlers that are at work.
-HANDLER_TIME = 1.0
+HANDLER_TIMEOUT = 1.0
 
 DISCONNECTED = "disconnect() was called while the client was connecting."
 
@@ -195,7 +195,7 @@ class ClientSession(Prepared):
         """
         self._should_be_connected = False
         asks_user = isinstance(self.hub, SAMPWebHubProxy)
-        if not self._lock.acquire(timeout=0 if asks_user else CONNECT_TIME):
+        if not self._lock.acquire(timeout=0 if asks_user else CONNECT_TIMEOUT):
             self.hub.disconnect()  # whoever is connecting ends now
             self._lock.acquire()
         try:
@@ -243,7 +243,7 @@ class ClientSession(Prepared):
         If there is none, the error is ``why`` our own has not started.
         """
         pause = threading.Event()
-        deadline = time.monotonic() + START_TIME
+        deadline = time.monotonic() + HUB_START_TIMEOUT
         while time.monotonic() < deadline:
             try:
                 self.hub.connect(**self._connect_args)
@@ -290,7 +290,7 @@ class ClientSession(Prepared):
         if self.client is not None:
             if self.client.executor is not None:
                 self.client.executor.cancel_pending()
-            self.client.stop(HANDLER_TIME)
+            self.client.stop(HANDLER_TIMEOUT)
         self.hub.disconnect()
         hub, self.own_hub = self.own_hub, None
         if hub is not None:
