@@ -225,7 +225,7 @@ from astropy.table import Table
 from pyvo.samp import SAMPIntegratedClient
 client = SAMPIntegratedClient(name="x")
 client.connect()
-path = client._bench.shelf.new_path("a.vot")
+path = client._bench.file_server.create_path("a.vot")
 path.write_bytes(b"x")
 child = os.fork()
 if not child:

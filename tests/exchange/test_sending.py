@@ -432,7 +432,7 @@ def test_programs_elsewhere_get_files_by_http(
     """Where the hub is on another machine."""
     alice, bob = pair
     reader = Reader(bob, "image.load.fits")
-    monkeypatch.setattr("pyvo.samp.exchange.sending.is_here", lambda host: False)
+    monkeypatch.setattr("pyvo.samp.exchange.sending.is_local_host", lambda host: False)
     assert alice.send(image, name="M 1").ok
     assert urlsplit(reader.params[0]["url"]).scheme == "http"
     assert reader.params[0]["url"].endswith("/M_1.fits")

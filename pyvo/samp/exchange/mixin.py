@@ -358,10 +358,10 @@ class Exchange:
 
     # What the connection tells
 
-    def _joined(self) -> None:
+    def _on_connected(self) -> None:
         if self._the_bench is not None:
             self._the_bench.on_connected()
 
-    def _left(self, *, for_good: bool) -> None:
+    def _on_disconnected(self, *, for_good: bool) -> None:
         if self._the_bench is not None:
             self._the_bench.on_disconnected(for_good=for_good)

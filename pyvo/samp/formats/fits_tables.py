@@ -294,7 +294,9 @@ def _name_columns(header: Any) -> None:
     """Give each column a name that no other has: astropy reads the table not at all, or a column twice."""
     seen: set[str] = set()
     for number in range(1, int(header.get("TFIELDS", 0)) + 1):
-        given = name = str(header.get(f"TTYPE{number}", "")).strip() or f"col{number}"
+        given = str(header.get(f"TTYPE{number}", "")).rstrip()
+        # Blanks in front stay: astropy finds the columns by the names that stand in __serialized_columns__
+        given = name = given if given.strip() else f"col{number}"
         count = 2
         while name.lower() in seen:
             name, count = f"{given}_{count}", count + 1

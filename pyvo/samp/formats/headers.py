@@ -115,11 +115,16 @@ def card_of(key: str, value: Any, comment: str) -> Any:
 
     if value is not None and not isinstance(value, str | int | float | complex | np.generic | fits.card.Undefined):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # of long keywords, and of long comments
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")  # about long keywords and long comments
         try:
             card = fits.Card(key, value, comment)
-            str(card)  # what it is made of is looked at only then
+            text = str(card)  # astropy checks the card only now
+            caught.clear()
+            again = fits.Card.fromstring(text)  # astropy (8.0) writes some long keywords and values that it cannot read
+            again.verify("exception")
+            if again.keyword != card.keyword or caught:
+                return None
         except (ValueError, TypeError, fits.VerifyError):
             return None
     return card

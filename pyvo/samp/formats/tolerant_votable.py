@@ -240,8 +240,8 @@ def _scan(data: bytes) -> _Element:
 
 
 def _wanted_table(data: bytes, root: _Element) -> _Element:
-    """Return the first table with rows, or else the first with columns."""
-    tables = [table for table in root.walk("TABLE") if table.all("FIELD")]
+    """Return the first table with rows, or else the first with columns, or else the first."""
+    tables = [table for table in root.walk("TABLE") if table.all("FIELD")] or list(root.walk("TABLE"))
     if not tables:
         status = (info for info in root.walk("INFO") if info.attributes.get("name") == "QUERY_STATUS")
         reason = " ".join(_text(data, info) for info in status if info.attributes.get("value") == "ERROR")
