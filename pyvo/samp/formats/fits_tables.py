@@ -102,7 +102,9 @@ def _clear_metadata(flat: Table) -> list[str]:
     left_out = []
     known: dict[str, Any] = {}
     keywords = set()
-    for key, value in flat.meta.items():
+    for key, given in flat.meta.items():
+        # astropy adds to this list; in a table that came as a VOTable it is one text
+        value = given.splitlines() if key == "comments" and isinstance(given, str) else given
         items = value if isinstance(value, list) else [value]
         items = [text_of_bytes(item)[0] if isinstance(item, bytes) else item for item in items]
         keyword = "COMMENT" if key == "comments" else str(key).upper()
@@ -110,8 +112,9 @@ def _clear_metadata(flat: Table) -> list[str]:
             not isinstance(key, str)
             or keyword in keywords
             or _STRUCTURE.fullmatch(keyword)
-            or any(card_of(keyword, item, "") is None for item in items)
+            or not all(_has_card(keyword, item) for item in items)
             or (keyword == "EXTNAME" and not isinstance(value, str))
+            or (key == "comments" and not isinstance(value, list))
         ):
             left_out.append(str(key))
             continue
@@ -130,6 +133,24 @@ def _clear_metadata(flat: Table) -> list[str]:
         if not isinstance(column.format, str):  # a function, say
             column.format = None
     return left_out
+
+
+def _has_card(keyword: str, value: Any) -> bool:
+    """Whether a line of a header can hold a value, and astropy writes it."""
+    from astropy.io import fits  # noqa: PLC0415
+    from astropy.utils.exceptions import AstropyUserWarning  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AstropyUserWarning)  # of keywords that follow no convention
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # of long ones
+        try:
+            card = card_of(keyword, value, "")
+            if card is None:
+                return False
+            card.verify("exception")
+        except (fits.VerifyError, AstropyUserWarning):
+            return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -161,7 +182,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
         # What is missing in a logical column is a zero byte, which astropy does not write: the column was written as
         # one of bytes, and is now given its right name.
         head = io.BytesIO()
-        ready[:0].write(head, format="fits")
+        ready[:1].write(head, format="fits")  # astropy writes no arrays of various lengths without a row
     lines = list(fits.getheader(io.BytesIO(head.getvalue()), 1).cards)
     forms = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
     for number, card in enumerate(lines):
@@ -177,7 +198,7 @@ def _with_null(column: Any) -> Any:
     from astropy.table import Column, MaskedColumn  # noqa: PLC0415
 
     if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
-        empty = np.empty(len(column), dtype=object)
+        empty = np.empty(len(column), dtype=object if len(column) else float)
         for row in range(len(column)):
             empty[row] = np.zeros(0)
         return Column(empty, unit=column.unit, description=column.description, meta=dict(column.meta))
