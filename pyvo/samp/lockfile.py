@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.urls import split_http_url
-from .transport.xmlrpc_client import XMLRPCClient
+from .transport.xmlrpc_client import XMLRPCClient, http_get
 
 __all__ = [
     "HINT_DOCTOR",
@@ -189,8 +189,6 @@ def _read_file(path: str) -> bytes:
 
 def _fetch(url: str) -> bytes:
     """Get a lockfile from a web server, within a time-out and without redirects."""
-    from .transport.xmlrpc_client import http_get  # noqa: PLC0415 - a lockfile on the web is rare
-
     try:
         return http_get(url, MAX_SIZE, FETCH_TIMEOUT)
     except SAMPError as error:
