@@ -184,7 +184,7 @@ class RunningHub:
             left = client.last_active + limit - now
             if left > 0:
                 wait = min(wait, left)
-            elif not (client.pending_sent or client.pending_received or getattr(client.mailbox, "is_pulled", False)):
+            elif not (client.pending_sent or client.pending_received or getattr(client.mailbox, "has_waiting_pull", False)):
                 # who waits for an answer, works on one, or is a page that waits, is there
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._schedule(wait, self._check_clients)
