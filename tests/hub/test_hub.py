@@ -108,7 +108,7 @@ def test_secrets_are_long_and_new() -> None:
 @pytest.mark.parametrize("dialog", ["gtk", 42, True, object()])
 def test_the_dialog_is_checked(dialog) -> None:
     """In the constructor, where the mistake is."""
-    with pytest.raises((TypeError, ValueError), match="is no way of asking for consent"):
+    with pytest.raises((TypeError, ValueError), match="is not a way to ask for consent"):
         SAMPHubServer(web_profile_dialog=dialog)
     SAMPHubServer(web_profile=False, web_profile_dialog=dialog)
 

@@ -267,7 +267,7 @@ def test_slow_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockfile, "FETCH_TIMEOUT", 0.5)
     begin = time.monotonic()
     pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
-    with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not response within 0.5 s"):
+    with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not answer within 0.5 s"):
         read_lockfile(url)
     assert time.monotonic() - begin < 2
 

@@ -110,7 +110,7 @@ def test_other_machines_are_refused(make_hub, monkeypatch):
     """R45: should the system ever let such a connection through."""
     port = make_hub(web_profile=True)._web_port
     monkeypatch.setattr("pyvo.samp.web_profile.profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
-    assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
+    assert "this computer only" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
     assert request(port, "GET", "/crossdomain.xml").status == 403
 
 

@@ -91,7 +91,7 @@ def test_another_user_of_this_machine_is_refused(make_hub):
         page = Page(hub)  # a socket belongs to whoever makes it
     finally:
         os.seteuid(0)
-    with page, pytest.raises(Fault, match="user alone who runs the hub"):
+    with page, pytest.raises(Fault, match="only the user that runs the hub"):
         page.register()
     assert asked == []
     with Page(hub) as page:
@@ -515,7 +515,7 @@ def test_a_page_that_is_between_two_pulls_hears_it_too(hub, page):
 def _pulls(hub: SAMPHubServer, page: Page) -> int:
     assert hub._session is not None
     assert hub._session.web is not None
-    return len(hub._session.web._web_clients[page.id].mailbox._waiting)
+    return len(hub._session.web._web_clients[page.id]._waiting)
 
 
 # What pages may send (R47)

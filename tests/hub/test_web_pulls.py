@@ -47,8 +47,8 @@ def short_grace(monkeypatch):
 
 def waiting(hub, page: Page) -> int:
     """How many pulls of a page wait."""
-    member = hub._session.web._web_clients.get(page.id)
-    return len(member.mailbox._waiting) if member else 0
+    web_client = hub._session.web._web_clients.get(page.id)
+    return len(web_client._waiting) if web_client is not None else 0
 
 
 def begin_pull(hub, page: Page, timeout: str = "600") -> socket.socket:
@@ -195,8 +195,7 @@ def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hu
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     assert numbers(page.receive(sock)) == [1]
-    member = hub._session.web._web_clients[page.id]
-    connection = member.mailbox._last.connection
+    connection = hub._session.web._web_clients[page.id]._last.connection
     page.send(sock, "ping")
     wait_until(lambda: connection.requests == 2)
     reset(sock)
@@ -309,7 +308,7 @@ def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, sho
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
-    wait_until(lambda: len(hub._session.web._web_clients[page.id].mailbox) == 1)
+    wait_until(lambda: len(hub._session.web._web_clients[page.id]._queue) == 1)
     threading.Event().wait(1.0)
     assert is_registered(program, page)
     assert numbers(page.pull_some(1)) == [1]

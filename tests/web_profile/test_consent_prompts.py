@@ -30,15 +30,15 @@ def make_ticket(origin: str = ORIGIN) -> ConsentTicket:
     return ConsentTicket(ConsentRequest("Sky page", origin, DETAILS, PEER), lambda _answer: None)
 
 
-def ask_in_thread(asker, ticket):
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(asker.ask(ticket)), daemon=True)
+def ask_in_thread(prompt, ticket):
+    decisions = []
+    thread = threading.Thread(target=lambda: decisions.append(prompt.ask(ticket)), daemon=True)
     thread.start()
-    return thread, answers
+    return thread, decisions
 
 
 @pytest.mark.parametrize(
-    ("said", "answer"),
+    ("said", "decision"),
     [
         (True, Decision.ONCE),
         ("once", Decision.ONCE),
@@ -54,9 +54,9 @@ def ask_in_thread(asker, ticket):
         (np.int64(1), Decision.DENY),
     ],
 )
-def test_a_function_decides(said, answer):
+def test_a_function_decides(said, decision):
     calls = []
-    assert make_prompt(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is answer
+    assert make_prompt(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is decision
     assert calls == [("Sky page", DETAILS, PEER, ORIGIN)]
 
 
@@ -76,7 +76,7 @@ def test_nonsense_is_told_at_once():
     with pytest.raises(TypeError, match="samp_name"):
         make_prompt(lambda: True)
     for dialog in (42, True, object(), ["tk"]):
-        with pytest.raises(TypeError, match="is no way of asking"):
+        with pytest.raises(TypeError, match="is not a way to ask"):
             make_prompt(dialog)
 
 
@@ -99,52 +99,52 @@ def wait_for(condition):
 def test_an_upstream_dialog():
     dialog = Dialog()
     dialog.handle_queue()  # before it has been given to a hub
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     dialog.handle_queue()
     assert dialog.shown == []
-    for decide, answer in ((dialog.consent, Decision.ONCE), (dialog.reject, Decision.DENY)):
-        thread, answers = ask_in_thread(asker, make_ticket())
+    for decide, decision in ((dialog.consent, Decision.ONCE), (dialog.reject, Decision.DENY)):
+        thread, decisions = ask_in_thread(prompt, make_ticket())
         wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
         assert dialog.shown.pop() == ("Sky page", DETAILS, PEER, ORIGIN)
         decide()
         thread.join(5)
-        assert answers == [answer]
+        assert decisions == [decision]
 
 
 def test_a_second_click_does_not_let_the_next_page_in():
     dialog = Dialog()
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     dialog.consent()  # twice clicked, and nothing was asked
-    thread, answers = ask_in_thread(asker, make_ticket())
+    thread, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
-    assert answers == []
+    assert decisions == []
     dialog.reject()
     thread.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
     """The question is in the dialog's queue, but nobody has seen it yet."""
     dialog = Dialog()
-    asker = make_prompt(dialog)
-    first, answers = ask_in_thread(asker, make_ticket())
+    prompt = make_prompt(dialog)
+    first, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     dialog.consent()
     first.join(5)
-    assert answers == [Decision.ONCE]
-    second, answers = ask_in_thread(asker, make_ticket("https://evil.example"))
+    assert decisions == [Decision.ONCE]
+    second, decisions = ask_in_thread(prompt, make_ticket("https://evil.example"))
     wait_for(lambda: not dialog.queue_request.empty())
     dialog.queue_result.put(True)
     if taken:
         dialog.handle_queue()
         assert dialog.shown[-1][-1] == "https://evil.example"
     second.join(0.1)
-    assert answers == []
+    assert decisions == []
     dialog.handle_queue()
     dialog.reject()
     second.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 def test_a_dialog_that_cannot_be_shown_refuses():
@@ -153,36 +153,36 @@ def test_a_dialog_that_cannot_be_shown_refuses():
             raise RuntimeError("no window today")
 
     dialog = Broken()
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     for _ in range(2):
-        thread, answers = ask_in_thread(asker, make_ticket())
+        thread, decisions = ask_in_thread(prompt, make_ticket())
         wait_for(lambda: not dialog.queue_request.empty())
         with pytest.raises(RuntimeError, match="no window today"):
             dialog.handle_queue()
         thread.join(5)
-        assert answers == [Decision.DENY]
+        assert decisions == [Decision.DENY]
 
 
 def test_a_question_that_was_not_shown_yet_is_taken_back():
     dialog = Dialog()
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_prompt(dialog), ticket)
+    thread, decisions = ask_in_thread(make_prompt(dialog), ticket)
     wait_for(lambda: not dialog.queue_request.empty())
     ticket.cancel()
     thread.join(5)
     dialog.handle_queue()
     assert dialog.shown == []
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 def test_a_question_that_is_shown_ends_with_the_hub():
     dialog = Dialog()
-    asker = make_prompt(dialog)
-    thread, answers = ask_in_thread(asker, make_ticket())
+    prompt = make_prompt(dialog)
+    thread, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
-    asker.close()
+    prompt.close()
     thread.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 def test_any_object_that_is_given_the_two_queues():
@@ -190,11 +190,11 @@ def test_any_object_that_is_given_the_two_queues():
         pass
 
     plain = Plain()
-    thread, answers = ask_in_thread(make_prompt(plain), make_ticket())
+    thread, decisions = ask_in_thread(make_prompt(plain), make_ticket())
     assert plain.queue_request.get(timeout=5) == (DETAILS, PEER, ORIGIN)
     plain.queue_result.put(True)
     thread.join(5)
-    assert answers == [Decision.ONCE]
+    assert decisions == [Decision.ONCE]
 
 
 def test_a_dialog_must_show_something():
@@ -243,17 +243,17 @@ def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, ca
 
 SCRIPT = """
     import sys, threading
-    from pyvo.samp.web_profile.consent import Question, Ticket
-    from pyvo.samp.web_profile.consent_prompts import make_asker
+    from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket
+    from pyvo.samp.web_profile.consent_prompts import make_prompt
 
-    ticket = Ticket(Question("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
+    ticket = ConsentTicket(ConsentRequest("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
     if "gone" in sys.argv:
-        threading.Timer(0.5, ticket.withdraw).start()
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(make_asker(None).ask(ticket)))
+        threading.Timer(0.5, ticket.cancel).start()
+    decisions = []
+    thread = threading.Thread(target=lambda: decisions.append(make_prompt(None).ask(ticket)))
     thread.start()
     thread.join()
-    print("ANSWER", answers[0].value)
+    print("DECISION", decisions[0].value)
 """
 
 needs_pty = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
@@ -272,8 +272,8 @@ class OnTerminal:
         self.pid = pid
         self.seen = ""
 
-    def until(self, text: str, patience: float = 30.0) -> str:
-        deadline = time.monotonic() + patience
+    def until(self, text: str, timeout: float = 30.0) -> str:
+        deadline = time.monotonic() + timeout
         while text not in self.seen:
             ready = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]
             assert ready, f"{text!r} does not come after {self.seen!r}"
@@ -318,7 +318,7 @@ def on_terminal():
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("typed", "answer"),
+    ("typed", "decision"),
     [
         ("y\n", "once"),
         ("Always\n", "always"),
@@ -330,7 +330,7 @@ def on_terminal():
         ("maybe\n|maybe\n", "deny"),
     ],
 )
-def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
+def test_the_terminal_asks_from_a_thread(on_terminal, typed, decision):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT))
     shown = terminal.until("[n] no: ")
     assert "Sky page" in shown
@@ -340,7 +340,7 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
     if second:
         terminal.until("Please answer y or n: ")
         terminal.type(second)
-    terminal.until(f"ANSWER {answer}")
+    terminal.until(f"DECISION {decision}")
 
 
 @needs_pty
@@ -348,8 +348,8 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
 def test_the_terminal_gives_up_when_the_page_goes_away(on_terminal):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
     terminal.until("[n] no: ")
-    terminal.until("withdrawn")
-    terminal.until("ANSWER deny")
+    terminal.until("The page has gone away")
+    terminal.until("DECISION deny")
 
 
 @needs_pty
@@ -358,7 +358,7 @@ def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_termi
     script = tmp_path / "ask.py"
     script.write_text(textwrap.dedent(SCRIPT))
     terminal = on_terminal("/bin/sh", "-c", f"set -m; {sys.executable} {script} & wait; echo DONE")
-    terminal.until("ANSWER deny")
+    terminal.until("DECISION deny")
     terminal.until("DONE")
 
 
@@ -374,8 +374,8 @@ def test_the_question_waits_behind_a_python_prompt(on_terminal, tmp_path):
         terminal.type("\n")
     terminal.type("y\n")
     terminal.until(">>> ")
-    terminal.type("thread.join(); print(*answers)\n")
-    terminal.until("Answer.ONCE")
+    terminal.type("thread.join(); print(*decisions)\n")
+    terminal.until("Decision.ONCE")
 
 
 @needs_pty
@@ -389,8 +389,8 @@ def test_ipython_puts_its_prompt_aside(on_terminal):
     terminal.until("[n] no: ")
     terminal.type("y\n")
     terminal.until("In [")
-    terminal.type("thread.join(); print(*answers)\r")
-    terminal.until("Answer.ONCE")
+    terminal.type("thread.join(); print(*decisions)\r")
+    terminal.until("Decision.ONCE")
 
 
 def _python_with_ipython() -> str | None:
@@ -440,16 +440,16 @@ def press(*keys: str) -> None:
 
 def open_window(origin: str = ORIGIN):
     ticket = make_ticket(origin)
-    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
+    thread, decisions = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
     threading.Event().wait(1.2)  # the buttons are dead at first, which is on purpose
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
-    return ticket, thread, answers
+    return ticket, thread, decisions
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("origin", "keys", "answer"),
+    ("origin", "keys", "decision"),
     [
         (ORIGIN, ["Tab", "Tab", "space"], Decision.ONCE),
         (ORIGIN, ["Tab", "Return"], Decision.ALWAYS),
@@ -458,32 +458,32 @@ def open_window(origin: str = ORIGIN):
         ("null", ["Tab", "Return"], Decision.ONCE),
     ],
 )
-def test_the_window_answers(screen, origin, keys, answer):
-    _ticket, thread, answers = open_window(origin)
+def test_the_window_answers(screen, origin, keys, decision):
+    _ticket, thread, decisions = open_window(origin)
     press(*keys)
     thread.join(10)
-    assert answers == [answer]
+    assert decisions == [decision]
 
 
 @pytest.mark.slow
 def test_the_window_goes_when_the_page_goes(screen):
-    ticket, thread, answers = open_window()
-    ticket.withdraw()
+    ticket, thread, decisions = open_window()
+    ticket.cancel()
     thread.join(10)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 @pytest.mark.slow
 def test_typing_into_a_window_that_pops_up_is_no_consent(screen):
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
+    thread, decisions = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
     press("Tab", "Tab", "space", "Return", "y")
-    assert answers in ([], [Decision.DENY])
+    assert decisions in ([], [Decision.DENY])
     ticket.cancel()
     thread.join(10)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 @pytest.mark.slow
@@ -494,7 +494,7 @@ def test_the_window_closes_with_its_hub(screen):
     )  # fmt: skip
     with window:
         assert window.stdin is not None
-        window.stdin.write(consent_prompts._as_json(make_ticket().request) + b"\n")
+        window.stdin.write(consent_prompts._to_json(make_ticket().request) + b"\n")
         window.stdin.flush()
         find_window()
         window.stdin.close()
@@ -515,7 +515,7 @@ def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
     """An application that embeds Python may have no such thing."""
     monkeypatch.setattr(sys, "executable", executable)
     assert make_prompt("tk").ask(make_ticket()) is Decision.DENY
-    assert "Sky page is refused" in caplog.text
+    assert "Sky page is denied" in caplog.text
 
 
 @pytest.mark.slow
