@@ -18,10 +18,12 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ..client.handlers import internal_handler, refuse_coroutine_function
 from ..client.lookup import client_name
 from ..errors import SAMPClientError, SAMPTypeError
-from ..formats.readers import Sender, read_message, read_position
+from ..formats.model import Sender
 from ..protocol import parse_bool, parse_float, parse_int
 
 if TYPE_CHECKING:
@@ -39,14 +41,14 @@ _OBJECT_TYPES = frozenset(
 _UNIONS = (typing.Union, types.UnionType)
 
 
-def make_typed_handler(bench: ExchangeState, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
+def make_typed_handler(state: ExchangeState, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
     """
     Make a handler, as `bind_receive_message` takes it, of a function that takes parameters by their names.
 
     Parameters
     ----------
-    bench : Workbench
-        What the client has to work with.
+    state : ExchangeState
+        The state of the client.
     function : callable
         The function.
     run : callable
@@ -63,7 +65,7 @@ def make_typed_handler(bench: ExchangeState, function: Callable[..., Any], run: 
     @internal_handler
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         def sender() -> Sender:
-            return Sender(sender_id, client_name(bench.client, sender_id))
+            return Sender(sender_id, client_name(state.client, sender_id))
 
         value = run(function, **arguments.of(mtype, params, sender))
         if inspect.iscoroutine(value):  # a coroutine function within one that does not look like one
@@ -247,6 +249,8 @@ def _is_wanted(product: Any, wanted: frozenset[str]) -> bool:
 
 def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
     """What a message brings; a table with quantities where only such a one is wanted."""
+    from ..formats.readers import read_message, read_position  # noqa: PLC0415 - other handlers need no astropy.table
+
     if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
     product = read_message(mtype, params, sender)
@@ -349,8 +353,6 @@ def _enum_decoder(kind: type[enum.Enum]) -> Decode:
 
 
 def _array(value: Any) -> Any:
-    import numpy as np  # noqa: PLC0415
-
     items = _list_of(_text)(value)
     try:
         return np.array([parse_int(item) for item in items], dtype=np.int64)
