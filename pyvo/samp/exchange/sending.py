@@ -27,9 +27,7 @@ from ..client.handlers import internal_handler
 from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.fetching import is_local_host
-from ..formats.files import file_or_url_as
 from ..formats.model import MessageFormat, Sendable
-from ..formats.registry import to_sendable
 from ..formats.temporary_files import write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
@@ -170,6 +168,10 @@ def send(
 
 
 def _to_sendable(obj: Any, mtype: str | None) -> Sendable:
+    # `client.clients` and `client.on` load this module, and need neither astropy.table nor astropy.io
+    from ..formats.files import file_or_url_as  # noqa: PLC0415
+    from ..formats.registry import to_sendable  # noqa: PLC0415
+
     if mtype is None:
         return to_sendable(obj)
     check_mtype(mtype)
