@@ -91,7 +91,7 @@ def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
     """R35: there is a lockfile but no response; the error comes at once."""
     put(home / ".samp")
     begin = time.monotonic()
-    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not response at http://127.0.0.1:9/"):
+    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not answer at http://127.0.0.1:9/"):
         lockfile.get_main_running_hub()
     assert time.monotonic() - begin < 1
 
