@@ -61,7 +61,7 @@ def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     assert with_web.out.endswith("\nThere is no problem.\n")
     for text in ("can connect to each other", "The hub at http://", "A message went through", "serves web pages"):
         assert text in with_web.out
-    assert "No other program is connected" in with_web.out
+    assert "No other client is connected" in with_web.out
     assert "problem" not in with_web.out
     assert hub.params["samp.secret"] not in with_web.out
 
@@ -386,4 +386,4 @@ def test_another_program_at_ipv6(make_hub: MakeHub) -> None:
     with listener:
         listener.listen()
         found = list(doctor_checks._check_ipv6(listener.getsockname()[1]))
-    assert "which browsers may take for localhost" in found[0].text
+    assert "which browsers may use for localhost" in found[0].text

@@ -143,9 +143,7 @@ class _Version(argparse.Action):
     """Prints the version, which is looked up only here."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
-        from .. import __version__  # noqa: PLC0415
-
-        print(f"samp {__version__}")
+        print(f"samp {import_module('..', __package__).__version__}")
         parser.exit()
 
 

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS"]
 _EPILOG = help_epilog(
     """\
   samp send catalogue.fits                 to every program that can load it
-  samp send stars.csv --to topcat          converted to a format that TOPCAT reads
+  samp send stars.csv --to topcat          converted to a VOTable
   samp send https://example.org/m51.fits --to ds9 --to aladin
   samp send spectrum.fits --mtype spectrum.load.ssa-generic
   samp send m51.fits.bz2 --mtype image.load.fits       sent as it is
