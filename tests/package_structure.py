@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parents[1] / "pyvo" / "samp"
 
-#: Packages and single modules, the lowest first. An import goes from a layer to an earlier one, or stays in its package.
+#: Packages and single modules, the lowest first. An import goes to an earlier layer, or stays in its package.
 #: Layers of one line do not import each other.
 LAYERS = [
     ["constants", "errors", "_version", "_conf"],
@@ -62,7 +62,7 @@ def layer_name(module: str) -> str:
 
 
 def imports(module: str) -> Iterator[Import]:
-    """Find the imports of a module, those in functions and those for typing included, but not those of ``python -m``."""
+    """Find the imports of a module, including those in functions and for typing, but not those of ``python -m``."""
     path = modules()[module]
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in _walk(parse(path)):
