@@ -55,7 +55,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive letter of 
 def display_path(path: str | Path) -> str:
     """Shorten a path for display: ``~/.samp``."""
     path, home = str(path), os.path.expanduser("~")
-    return f"~{path[len(home):]}" if path.startswith(home + os.sep) else path
+    return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
 
 
 # Finding it
@@ -154,7 +154,7 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
         raise SAMPHubError(
-            f"{display_path(source)} is not a SAMP lockfile: it has no {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
+            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
         )
     try:
         split_http_url(params["samp.hub.xmlrpc.url"])
