@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The queue of questions to the user, without sockets and threads."""
+"""The queue of consent requests, without sockets and threads."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class FakePrompt(ConsentPrompt):
     def ask(self, ticket: ConsentTicket) -> Decision:
         self.asked.append(ticket.request.name)
         self.while_asking(ticket)
-        answer = self.decisions.pop(0) if self.decisions else Decision.ONCE
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        decision = self.decisions.pop(0) if self.decisions else Decision.ONCE
+        if isinstance(decision, BaseException):
+            raise decision
+        return decision
 
     def call_later(self, delay: float, function: Callable[[], object]) -> SimpleNamespace:
         timer = SimpleNamespace(delay=delay, function=function, cancelled=False)
@@ -61,11 +61,11 @@ class FakePrompt(ConsentPrompt):
 
     def submit(self, name: str, origin: str = "https://a.example") -> ConsentTicket:
         request = ConsentRequest(name, origin, {}, HERE)
-        self.pages[name] = lambda answer: self.got.append((name, answer))
+        self.pages[name] = lambda decision: self.got.append((name, decision))
         return self.queue.submit(request, self.pages[name])
 
     def page_gone(self, ticket: ConsentTicket, name: str) -> None:
-        """A page goes away while it waits."""
+        """Cancel the registration of a page that goes away."""
         self.queue.cancel(ticket, self.pages[name])
 
     def run_workers(self) -> None:
@@ -78,7 +78,7 @@ def consent() -> FakePrompt:
     return FakePrompt()
 
 
-def test_a_question_is_asked_in_a_worker_and_answered_once():
+def test_a_request_is_shown_in_a_worker_and_decided_once():
     """R40."""
     consent = FakePrompt(Decision.ONCE)
     consent.submit("page")
@@ -88,7 +88,7 @@ def test_a_question_is_asked_in_a_worker_and_answered_once():
     assert consent.timers[0].cancelled
 
 
-def test_questions_of_several_origins_queue_up_behind_one_worker():
+def test_requests_of_several_origins_are_shown_by_one_worker():
     """R41."""
     consent = FakePrompt(Decision.DENY, Decision.ONCE, Decision.DENY)
     for number in range(3):
@@ -98,7 +98,7 @@ def test_questions_of_several_origins_queue_up_behind_one_worker():
     assert consent.got == [("page0", Decision.DENY), ("page1", Decision.ONCE), ("page2", Decision.DENY)]
 
 
-def test_the_worker_is_started_anew_after_a_pause():
+def test_a_worker_is_started_again_after_a_pause():
     consent = FakePrompt()
     consent.submit("one")
     consent.run_workers()
@@ -107,10 +107,10 @@ def test_the_worker_is_started_anew_after_a_pause():
     assert consent.asked == ["one", "two"]
 
 
-@pytest.mark.parametrize("answer", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
-def test_tabs_of_one_origin_that_register_at_the_same_moment_share_an_answer(consent, answer):
-    """R40, R41: the user is asked once; a refusal refuses them all. A name is what a page says it is."""
-    consent.decisions = [answer]
+@pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
+def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(consent, decision):
+    """R40, R41: the user is asked once, and a denial denies all. A page may state any name."""
+    consent.decisions = [decision]
 
     def more_come(ticket: ConsentTicket) -> None:
         if ticket.request.name == "tab 0":
@@ -123,11 +123,11 @@ def test_tabs_of_one_origin_that_register_at_the_same_moment_share_an_answer(con
     consent.submit("other", "https://b.example")
     consent.run_workers()
     assert consent.asked == ["tab 0", "other"]
-    assert consent.got == [*((f"tab {number}", answer) for number in range(5)), ("other", Decision.ONCE)]
+    assert consent.got == [*((f"tab {number}", decision) for number in range(5)), ("other", Decision.ONCE)]
 
 
-def test_an_answer_serves_no_registration_that_comes_after_it(consent):
-    """R40: a page's second request is another one."""
+def test_a_decision_does_not_hold_for_later_registrations(consent):
+    """R40: the user is asked for each registration."""
     for name in ("one", "two"):
         consent.submit(name)
     consent.run_workers()
@@ -136,10 +136,10 @@ def test_an_answer_serves_no_registration_that_comes_after_it(consent):
     assert consent.asked == ["one", "late"]
 
 
-@pytest.mark.parametrize("answer", [Decision.ONCE, Decision.DENY])
-def test_tabs_that_wait_in_the_browser_share_the_answer_too(consent, answer):
+@pytest.mark.parametrize("decision", [Decision.ONCE, Decision.DENY])
+def test_tabs_that_wait_in_the_browser_share_the_decision_too(consent, decision):
     """R41: a browser opens six connections; the registrations of more tabs come when the first are on_decision."""
-    consent.decisions = [answer]
+    consent.decisions = [decision]
     for number in range(BROWSER_CONNECTIONS):
         consent.submit(f"tab {number}")
     consent.run_workers()
@@ -148,15 +148,15 @@ def test_tabs_that_wait_in_the_browser_share_the_answer_too(consent, answer):
     consent.submit("other", "https://b.example")
     consent.run_workers()
     assert consent.asked == ["tab 0", "other"]
-    assert consent.got[6] == ("tab 6", answer)
+    assert consent.got[6] == ("tab 6", decision)
     consent.now = LATE_SHARING
     consent.submit("much later")
     consent.run_workers()
     assert consent.asked == ["tab 0", "other", "much later"]
 
 
-def test_the_registrations_that_share_an_answer_are_bounded(consent):
-    """R41: in number; they have no more time than the question has."""
+def test_the_registrations_that_share_a_decision_are_limited(consent):
+    """R41."""
     for number in range(MAX_SHARING):
         consent.submit(f"tab {number}")
     with pytest.raises(SAMPProxyError, match=r"Too many pages of https://a\.example"):
@@ -165,20 +165,20 @@ def test_the_registrations_that_share_an_answer_are_bounded(consent):
     assert len(consent.tasks) == 1
     consent.run_workers()
     assert consent.asked == ["tab 0", "other"]
-    consent.submit("after that")  # nor do more of them come in the moment after the answer
+    consent.submit("after that")  # nor do more share it after the decision
     consent.run_workers()
     assert consent.asked[2:] == ["after that"]
 
 
-def test_a_question_that_lapses_refuses_all_who_share_it(consent):
+def test_a_request_that_expires_is_denied_for_all_that_share_it(consent):
     consent.while_asking = lambda ticket: (consent.submit("two"), expire_shown(consent))
     consent.submit("one")
     consent.run_workers()
     assert consent.got == [("one", Decision.DENY), ("two", Decision.DENY)]
 
 
-def test_a_question_stays_while_somebody_waits_for_its_answer(consent):
-    """R41: also when the page has gone that it names."""
+def test_a_request_stays_open_while_a_page_waits_for_the_decision(consent):
+    """R41: also when the page that it names has gone away."""
     cancelled = []
     ticket = consent.submit("one")
     assert consent.submit("two") is consent.submit("three") is ticket
@@ -195,7 +195,7 @@ def test_a_question_stays_while_somebody_waits_for_its_answer(consent):
     assert cancelled == []
 
 
-def test_a_question_is_taken_back_when_the_last_one_goes(consent):
+def test_a_request_is_cancelled_when_the_last_page_goes_away(consent):
     cancelled = []
     consent.submit("one")
     consent.submit("two")
@@ -205,7 +205,7 @@ def test_a_question_is_taken_back_when_the_last_one_goes(consent):
             ticket.on_cancel(lambda: cancelled.append(1))
             consent.page_gone(ticket, "one")
             consent.page_gone(ticket, "two")
-            consent.submit("reloaded")  # which does not share the answer to what is taken back
+            consent.submit("reloaded")  # which does not share the cancelled request
 
     consent.while_asking = leave
     consent.decisions = [Decision.DENY]
@@ -215,8 +215,8 @@ def test_a_question_is_taken_back_when_the_last_one_goes(consent):
     assert consent.got == [("reloaded", Decision.ONCE)]
 
 
-def test_pages_without_an_origin_of_their_own_are_each_asked_about(consent):
-    """R48: any frame may have the origin ``null``. None of them is refused because of another, but they are bounded."""
+def test_the_user_decides_about_each_page_without_an_origin_of_its_own(consent):
+    """R48: any frame may have the origin ``null``. None is denied because of another, but their number is limited."""
     for number in range(MAX_NULL):
         consent.submit(f"page {number}", "null")
     with pytest.raises(SAMPProxyError, match="Too many"):
@@ -225,25 +225,25 @@ def test_pages_without_an_origin_of_their_own_are_each_asked_about(consent):
     consent.decisions = [Decision.DENY]
     consent.run_workers()
     assert consent.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
-    assert [answer for _, answer in consent.got] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
+    assert [decision for _, decision in consent.got] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
 
 
-def test_a_page_may_ask_again_as_soon_as_it_has_its_answer():
+def test_a_page_may_register_again_as_soon_as_it_has_the_decision():
     consent = FakePrompt(Decision.DENY, Decision.ONCE)
     request = ConsentRequest("page", "https://a.example", {}, HERE)
-    answers = []
+    decisions = []
 
-    def on_decision(answer: Decision) -> None:
-        answers.append(answer)
-        if answer is Decision.DENY:
+    def on_decision(decision: Decision) -> None:
+        decisions.append(decision)
+        if decision is Decision.DENY:
             consent.queue.submit(request, on_decision)
 
     consent.queue.submit(request, on_decision)
     consent.run_workers()
-    assert answers == [Decision.DENY, Decision.ONCE]
+    assert decisions == [Decision.DENY, Decision.ONCE]
 
 
-def test_programs_without_an_origin_do_not_stand_in_for_each_other():
+def test_programs_without_an_origin_do_not_share_a_decision():
     """Ten clients of one JSAMP process register at the same moment; none of them is a web page."""
     consent = FakePrompt()
     for number in range(10):
@@ -252,7 +252,7 @@ def test_programs_without_an_origin_do_not_stand_in_for_each_other():
     assert len(consent.got) == 10
 
 
-def test_the_queue_is_bounded():
+def test_the_queue_is_limited():
     consent = FakePrompt()
     for number in range(MAX_WAITING):
         consent.submit("page", f"https://{number}.example")
@@ -260,17 +260,17 @@ def test_the_queue_is_bounded():
         consent.submit("page", "https://last.example")
 
 
-def test_a_page_that_goes_away_while_it_waits_is_not_asked_about():
+def test_the_request_of_a_page_that_goes_away_while_it_waits_is_not_shown():
     consent = FakePrompt()
     consent.submit("first", "https://1.example")
     gone = consent.submit("gone", "https://2.example")
     consent.page_gone(gone, "gone")
-    consent.submit("reloaded", "https://2.example")  # and its question no longer blocks its origin
+    consent.submit("reloaded", "https://2.example")
     consent.run_workers()
     assert consent.asked == ["first", "reloaded"]
 
 
-def test_a_page_that_goes_away_while_it_is_asked_about_gets_nothing():
+def test_a_page_that_goes_away_while_its_request_is_shown_gets_nothing():
     consent = FakePrompt(Decision.ALWAYS, Decision.DENY)
     cancelled = []
 
@@ -285,12 +285,12 @@ def test_a_page_that_goes_away_while_it_is_asked_about_gets_nothing():
     assert consent.got == []
     assert cancelled == ["before", "after"]
     consent.while_asking = lambda _ticket: None
-    consent.submit("page")  # nor was its origin allowed for always
+    consent.submit("page")  # its origin was not allowed for always
     consent.run_workers()
     assert consent.got == [("page", Decision.DENY)]
 
 
-def test_what_was_answered_is_not_taken_back():
+def test_a_request_that_was_decided_is_not_cancelled():
     consent = FakePrompt()
     cancelled = []
     consent.while_asking = lambda ticket: ticket.on_cancel(lambda: cancelled.append(1))
@@ -322,7 +322,7 @@ def test_always_means_once_where_the_origin_says_nothing(origin):
     assert consent.asked == ["page", "page"]
 
 
-def test_an_asker_that_fails_has_not_said_yes(caplog):
+def test_a_prompt_that_fails_denies(caplog):
     consent = FakePrompt(RuntimeError("no window"), Decision.ONCE)
     consent.submit("page", "https://1.example")
     consent.submit("next", "https://2.example")
@@ -331,7 +331,7 @@ def test_an_asker_that_fails_has_not_said_yes(caplog):
     assert "could not be asked" in caplog.text
 
 
-def test_a_question_that_nobody_answers_lapses():
+def test_a_request_that_the_user_does_not_decide_expires():
     consent = FakePrompt()
     cancelled = []
 
@@ -346,7 +346,7 @@ def test_a_question_that_nobody_answers_lapses():
     assert cancelled == [1]
 
 
-def test_an_asker_that_ends_its_thread_has_not_said_yes():
+def test_a_prompt_that_ends_its_thread_denies():
     consent = FakePrompt(SystemExit(), Decision.ONCE)
     consent.submit("page", "https://1.example")
     consent.submit("next", "https://2.example")
@@ -355,19 +355,19 @@ def test_an_asker_that_ends_its_thread_has_not_said_yes():
 
 
 def expire_timers(consent: FakePrompt, delay: float = 10.0) -> None:
-    """Let the time of the question that is shown, and the time to take it back, pass."""
+    """Let the time of the shown request pass, and the time that its prompt has to close."""
     for timer in [timer for timer in consent.timers if not timer.cancelled and timer.delay == delay]:
         timer.cancel()
         timer.function()
 
 
 def expire_shown(consent: FakePrompt) -> None:
-    """Let the time of the question that is shown pass."""
+    """Let the time of the shown request pass."""
     expire_timers(consent, 5.0)
 
 
-def test_the_time_of_a_question_begins_when_it_is_shown():
-    """R41: joining is not refused to one page because the user is being asked about another."""
+def test_the_time_of_a_request_begins_when_it_is_shown():
+    """R41: a page is not denied because the user is deciding about another."""
     consent = FakePrompt()
 
     def wait(ticket: ConsentTicket) -> None:
@@ -384,28 +384,28 @@ def test_the_time_of_a_question_begins_when_it_is_shown():
     assert QUEUE_TIMEOUT > 5 * CONSENT_TIMEOUT
 
 
-def test_a_question_that_does_not_come_back_is_left_alone(caplog):
+def test_other_requests_do_not_wait_for_a_prompt_that_is_stuck(caplog):
     consent = FakePrompt(Decision.ONCE, Decision.ALWAYS, Decision.ONCE)
     consent.concurrent = True
 
     def ask(ticket: ConsentTicket) -> None:
-        if ticket.request.name == "lost":
+        if ticket.request.name == "stuck":
             expire_timers(consent)
             consent.submit("next", "https://2.example")
-            consent.run_workers()  # in another worker, as it were
+            consent.run_workers()  # stands for a second worker
 
     consent.while_asking = ask
-    consent.submit("lost", "https://1.example")
+    consent.submit("stuck", "https://1.example")
     consent.run_workers()
-    assert consent.got == [("lost", Decision.DENY), ("next", Decision.ONCE)]
+    assert consent.got == [("stuck", Decision.DENY), ("next", Decision.ONCE)]
     assert "does not return" in caplog.text
     consent.while_asking = lambda _ticket: None
-    consent.submit("lost", "https://1.example")  # nor did its late answer count
+    consent.submit("stuck", "https://1.example")  # its late decision did not count
     consent.run_workers()
-    assert consent.asked == ["lost", "next", "lost"]
+    assert consent.asked == ["stuck", "next", "stuck"]
 
 
-def test_a_question_of_a_page_that_has_gone_is_left_alone_too():
+def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone_away():
     consent = FakePrompt()
     consent.concurrent = True
 
@@ -423,11 +423,11 @@ def test_a_question_of_a_page_that_has_gone_is_left_alone_too():
     assert consent.got == [("next", Decision.ONCE)]
 
 
-@pytest.mark.parametrize(("beside", "lost"), [(False, 0), (True, 1)])
-def test_no_more_than_one_worker_is_lost(caplog, beside, lost):
-    """Not even one where two questions would be taken for each other."""
+@pytest.mark.parametrize(("concurrent", "stuck"), [(False, 0), (True, 1)])
+def test_at_most_one_worker_is_stuck(caplog, concurrent, stuck):
+    """None if two prompts would be mixed up."""
     consent = FakePrompt()
-    consent.concurrent = beside
+    consent.concurrent = concurrent
     workers = []
 
     def ask(ticket: ConsentTicket) -> None:
@@ -441,11 +441,11 @@ def test_no_more_than_one_worker_is_lost(caplog, beside, lost):
     consent.submit("page0", "https://0.example")
     consent.run_workers()
     assert consent.got[0] == ("page0", Decision.DENY)
-    assert caplog.text.count("does not return") == lost
+    assert caplog.text.count("does not return") == stuck
     assert "no other page can register" in caplog.text
 
 
-def test_a_lapsed_question_in_the_queue_is_not_shown():
+def test_a_request_that_expires_in_the_queue_is_not_shown():
     consent = FakePrompt()
     consent.submit("page")
     assert consent.timers[0].delay == QUEUE_TIMEOUT
@@ -455,7 +455,7 @@ def test_a_lapsed_question_in_the_queue_is_not_shown():
     assert consent.asked == []
 
 
-def test_closing_refuses_all():
+def test_closing_denies_all():
     consent = FakePrompt()
     consent.while_asking = lambda _ticket: consent.queue.close()
     consent.submit("shown", "https://1.example")
@@ -481,19 +481,19 @@ def test_closing_refuses_all():
         ("x" * 1000, "x" * 77 + "..."),
     ],
 )
-def test_texts_from_strangers_are_fit_for_display(text, shown):
+def test_texts_of_pages_are_made_safe_for_display(text, shown):
     assert sanitize_for_display(text) == shown
 
 
 @given(st.text(), st.integers(4, 100))
-def test_any_text_is_made_fit_for_display(text, limit):
+def test_any_text_is_made_safe_for_display(text, limit):
     shown = sanitize_for_display(text, limit)
     assert len(shown) <= limit
     assert shown.isprintable()
     assert "  " not in shown
 
 
-def test_a_question_from_a_map_and_from_a_bare_name():
+def test_a_request_from_a_map_and_from_a_bare_name():
     """R40."""
     request = parse_registration({"samp.name": "Page", "x": ["list"], "y": "\x1b"}, "https://A.example", HERE)
     assert (request.name, request.origin) == ("Page", "https://a.example")
@@ -502,7 +502,7 @@ def test_a_question_from_a_map_and_from_a_bare_name():
 
 
 def test_an_origin_is_shown_and_compared_as_a_whole():
-    """R40: what it ends with is who it is."""
+    """R40: its end matters most."""
     origin = "https://simbad.example." + ".".join(["a" * 60] * 3) + ".evil.example"
     assert len(origin) > 200
     assert parse_registration("Page", origin, HERE).origin == origin
@@ -512,7 +512,7 @@ def test_an_origin_is_shown_and_compared_as_a_whole():
 
 
 @pytest.mark.parametrize("identity", [{}, "", [], {"samp.name": ["x"]}, {"samp.name": " \n"}, {"name": "x"}])
-def test_a_page_without_a_name_is_refused(identity):
+def test_a_page_without_a_name_is_rejected(identity):
     """R40."""
     with pytest.raises(SAMPProxyError, match=r"samp\.name"):
         parse_registration(identity, "https://a.example", HERE)

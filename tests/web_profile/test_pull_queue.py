@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The mailbox that is pulled, without sockets."""
+"""The pull queue, without sockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FakeClient:
         self.gone, self.overflow, self.seen = self.queue.gone, self.queue.overflow, self.queue.seen
 
     def pull(self, timeout: float = 600, *, sent: bool = True, left: bool = True, browser: str = "") -> Pull:
-        """Pull. A response that is not ``sent``: the page has closed the connection, or the hub has (``left`` False)."""
+        """Pull. If the response is not ``sent``, the page (``left``) or the hub has closed the connection."""
         pull = Pull(FakeConnection(), browser)
         response = self.queue.pull(pull, timeout)
 
@@ -62,13 +62,13 @@ class FakeClient:
         self.loop.run()
 
     def lose(self, pull: Pull) -> None:
-        """What the transport does when the connection of a waiting pull breaks."""
+        """Do what the transport does when the connection of a waiting pull breaks."""
         pull.connection.closed = pull.connection.was_left = True
         pull.response.cancel()
 
 
 def numbers(pull: Pull) -> list[int] | str:
-    """What a pull was answered with; its state if it was not."""
+    """Return the numbers in the response to a pull, or its state if there is none."""
     if pull.response.state != "done":
         return pull.response.state
     result = pull.response.result()
@@ -81,7 +81,7 @@ def client():
     return FakeClient()
 
 
-def test_what_waits_is_handed_over_at_once(client):
+def test_what_waits_is_delivered_at_once(client):
     """R42."""
     client.put(1, 2, 3)
     assert numbers(client.pull()) == [1, 2, 3]
@@ -97,7 +97,7 @@ def test_a_pull_waits_until_something_comes(client):
     assert numbers(pull) == [1]
 
 
-def test_what_comes_in_one_moment_comes_in_one_answer(client):
+def test_deliveries_of_one_moment_come_in_one_response(client):
     pull = client.pull()
     client.put(*range(200))
     assert numbers(pull) == list(range(200))
@@ -112,26 +112,26 @@ def test_a_pull_ends_with_an_empty_list(client):
     assert numbers(pull) == []
 
 
-def test_who_closes_before_the_answer_is_written_has_not_read_it(client):
-    """R42: whenever it is found out in which order that happened."""
+def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written(client):
+    """R42: in whatever order the hub notices."""
     client.put(1)
     pull = Pull(FakeConnection())
-    looks = iter([True])
-    pull.connection.peer_is_open = lambda: next(looks, False)  # it closes between the look at it and the writing
-    answer = client.queue.pull(pull, 600)
-    answer.add_done_callback(lambda _: answer.on_sent(True))
+    states = iter([True])
+    pull.connection.peer_is_open = lambda: next(states, False)  # it closes between the check and the write
+    response = client.queue.pull(pull, 600)
+    response.add_done_callback(lambda _: response.on_sent(True))
     pull.connection.closed = pull.connection.was_reset = True
     pull.connection.on_closed()
     assert numbers(client.pull()) == [1]
 
 
 @pytest.mark.parametrize("timeout", [0, -3])
-def test_a_pull_without_time_does_not_wait(client, timeout):
+def test_a_pull_without_a_timeout_does_not_wait(client, timeout):
     assert numbers(client.pull(timeout)) == []
 
 
 def test_an_idle_pull_costs_nothing(client):
-    """R42: one timer, and nothing that runs."""
+    """R42: one timer and nothing else."""
     client.pull()
     assert client.loop.active == 1
     assert not client.loop.ready
@@ -154,7 +154,7 @@ def test_the_form_of_callbacks(client):
     assert b"key" not in written
 
 
-def test_several_pulls_share_without_doubling(client):
+def test_several_pulls_get_different_callbacks(client):
     first, second = client.pull(), client.pull()
     client.put(1)
     client.put(2)
@@ -163,10 +163,10 @@ def test_several_pulls_share_without_doubling(client):
     assert numbers(client.pull()) == [3]
 
 
-def test_a_pull_that_finds_another_one_served_first_ends_in_its_time(client):
+def test_a_pull_whose_callbacks_an_older_one_gets_ends_in_its_time(client):
     first = client.pull()
     client.queue.put(notification(1))
-    client.loop.ready.popleft()[0](notification(1))  # taken, and not handed over yet
+    client.loop.ready.popleft()[0](notification(1))  # queued, and not delivered yet
     second = client.pull(5)
     assert (numbers(first), numbers(second)) == ([1], "waiting")
     client.loop.run(6)
@@ -180,7 +180,7 @@ def test_a_pull_whose_connection_broke_loses_nothing(client):
 
 
 def test_a_connection_that_broke_unnoticed_loses_nothing(client):
-    """The kernel knows, the loop has yet to come to it."""
+    """The kernel knows, and the loop has not processed it yet."""
     pull = client.pull()
     pull.connection.left = True
     client.put(1)
@@ -195,14 +195,14 @@ def test_another_pull_takes_over_from_one_that_broke(client):
     assert numbers(good) == [1]
 
 
-def test_an_answer_that_could_not_be_written_goes_back_to_the_front(client):
+def test_callbacks_of_a_response_that_could_not_be_written_return_to_the_front(client):
     client.pull(sent=False)
     client.put(1, 2)
     client.put(3)
     assert numbers(client.pull()) == [1, 2, 3]
 
 
-def test_an_answer_that_was_thrown_away_unread_goes_back_to_the_front(client):
+def test_callbacks_of_a_response_that_was_discarded_unread_return_to_the_front(client):
     pull = client.pull()
     client.put(1, 2)
     client.put(3)
@@ -210,50 +210,50 @@ def test_an_answer_that_was_thrown_away_unread_goes_back_to_the_front(client):
     assert numbers(client.pull()) == [1, 2, 3]
 
 
-def test_an_answer_that_was_read_is_not_given_again(client):
-    """JSAMP closes its connection after each answer."""
+def test_callbacks_of_a_response_that_was_read_are_not_repeated(client):
+    """JSAMP closes its connection after each response."""
     pull = client.pull()
     client.put(1)
     pull.connection.close()
     assert numbers(client.pull(0)) == []
 
 
-def lose_answer(pull: Pull) -> None:
-    """What the transport does when the other side resets the connection with the answer unread."""
+def discard_response(pull: Pull) -> None:
+    """Do what the transport does when the browser resets the connection with the response unread."""
     pull.connection.was_reset = True
     pull.connection.close()
 
 
-def test_an_answer_that_was_thrown_away_goes_to_the_pull_that_waits(client):
+def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
     """R42: without waiting for the next one."""
     first, second = client.pull(), client.pull()
     client.put(1)
-    lose_answer(first)
+    discard_response(first)
     assert numbers(second) == [1]
 
 
-def test_each_answer_that_was_thrown_away_unread_is_given_again(client):
+def test_callbacks_of_each_discarded_response_are_repeated(client):
     """R42: several pulls at once, and not the last of them breaks."""
     first, second, third = client.pull(), client.pull(), client.pull()
     for number in (1, 2, 3):
         client.put(number)
     third.connection.requests += 1  # it has come back with another request, so that it was read
-    lose_answer(third)
-    lose_answer(second)
-    first.connection.left = first.connection.was_reset = True  # which the loop has yet to notice
+    discard_response(third)
+    discard_response(second)
+    first.connection.left = first.connection.was_reset = True  # which the loop has not processed yet
     assert numbers(client.pull()) == [1, 2]
 
 
-def test_an_answer_before_another_request_of_its_connection_was_read(client):
-    """R42: what was reset unread is the answer to that request."""
+def test_a_response_before_another_request_of_its_connection_was_read(client):
+    """R42: the unread response is that to the other request."""
     pull = client.pull()
     client.put(1)
     pull.connection.requests += 1
-    lose_answer(pull)
+    discard_response(pull)
     assert numbers(client.pull(0)) == []
 
 
-def test_few_answers_are_kept_for_the_case_that_they_were_not_read(client):
+def test_few_responses_are_kept_until_they_were_read(client):
     pulls = [client.pull() for _ in range(20)]
     for number in range(20):
         client.put(number)
@@ -265,7 +265,7 @@ def test_few_answers_are_kept_for_the_case_that_they_were_not_read(client):
     assert client.queue._unconfirmed == []
 
 
-def test_a_large_queue_is_handed_over_in_pieces(client, monkeypatch):
+def test_a_large_queue_is_delivered_in_several_responses(client, monkeypatch):
     monkeypatch.setattr(pull_queue, "MAX_RESPONSE", 10_000)
     for number in range(5):
         client.queue.put(notification(number, 6000))
@@ -285,15 +285,15 @@ def test_too_many_callbacks_are_an_overflow(client, monkeypatch):
 def test_too_many_bytes_are_an_overflow(client, monkeypatch):
     """R50."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 50_000)
-    client.queue.put(notification(0, 60_000))  # a single one always has room
+    client.queue.put(notification(0, 60_000))  # a single one is always accepted
     client.loop.run()
     assert client.overflow == []
     client.put(1)
     assert len(client.overflow) == 1
 
 
-def test_all_that_is_taken_is_seen(client):
-    """R46: by whoever keeps account of the URLs in it."""
+def test_all_deliveries_are_reported(client):
+    """R46: the profile allows the URLs in them."""
     client.put(1, 2)
     assert len(client.seen) == 2
 
@@ -301,7 +301,7 @@ def test_all_that_is_taken_is_seen(client):
 # Gone pages (R43)
 
 
-def test_a_page_whose_pull_broke_is_gone_after_the_grace_time(client):
+def test_a_page_whose_pull_broke_is_gone_after_a_short_time(client):
     """R43."""
     client.lose(client.pull())
     client.loop.run(DISCONNECT_TIMEOUT - 0.1)
@@ -326,11 +326,11 @@ def test_a_page_with_another_pull_is_not_gone(client):
     assert client.gone == []
 
 
-def test_a_page_whose_answer_was_thrown_away_unread_is_gone_after_the_grace_time(client):
-    """R43: the tab was closed before it had read the answer."""
+def test_a_page_that_discarded_a_response_is_gone_after_a_short_time(client):
+    """R43: the tab was closed before it had read the response."""
     pull = client.pull()
     client.put(1)
-    lose_answer(pull)
+    discard_response(pull)
     client.loop.run(DISCONNECT_TIMEOUT + 0.1)
     assert len(client.gone) == 1
 
@@ -338,7 +338,7 @@ def test_a_page_whose_answer_was_thrown_away_unread_is_gone_after_the_grace_time
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(client, number, closes):
-    """R43: it has broken nothing off, whether its last answer was empty, and whether its connection is kept."""
+    """R43: it has broken nothing off, whether its last response was empty or not, and its connection kept or not."""
     pull = client.pull(1)
     client.put(*range(number))
     client.loop.run(2)
@@ -352,7 +352,7 @@ def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(client, numb
 
 
 def clock_of(client, monkeypatch):
-    """Have the wall clock go with the loop."""
+    """Make the wall clock follow the loop."""
     monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now)
 
 
@@ -373,8 +373,8 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypat
     assert bool(client.gone) is is_gone
 
 
-def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(client):
-    """R43: it was asked to, or needs the room."""
+def test_a_connection_that_the_hub_closes_means_nothing(client):
+    """R43: the browser asked for it, or the hub needs the connection for another client."""
     pull = client.pull()
     pull.connection.requests = 2
     client.queue.mark_active(pull.connection)
@@ -385,8 +385,8 @@ def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(client):
     assert client.gone == []
 
 
-def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(client):
-    """R43: it was that one's request that was broken off."""
+def test_a_connection_that_another_tab_used_later_means_nothing(client):
+    """R43: the request of that tab was broken off."""
     pull = client.pull()
     pull.connection.requests = 2
     client.queue.mark_active(pull.connection)
@@ -398,7 +398,7 @@ def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(c
     assert client.gone == []
 
 
-def test_an_older_connection_of_the_page_says_nothing(client):
+def test_an_older_connection_of_the_page_means_nothing(client):
     """R43."""
     pull = client.pull()
     pull.connection.requests = 2
@@ -411,7 +411,7 @@ def test_an_older_connection_of_the_page_says_nothing(client):
 
 
 def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(client):
-    """R43: it was closed in that moment, and nothing tells so."""
+    """R43: it was closed at that moment, of which there is no sign."""
     client.pull()
     client.put(1)
     client.loop.run(IDLE_TIMEOUT - 1)
@@ -420,8 +420,8 @@ def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(cli
     assert len(client.gone) == 1
 
 
-def test_a_page_that_is_too_slow_for_an_answer_is_held_up(client):
-    """R43: the hub has closed the connection, as the page did not read on; the page has broken nothing off."""
+def test_a_page_that_reads_a_response_too_slowly_is_held_up(client):
+    """R43: the hub has closed the connection; the page has broken nothing off."""
     client.pull(sent=False, left=False)
     client.put(1)
     client.loop.run(IDLE_TIMEOUT - 1)
@@ -431,7 +431,7 @@ def test_a_page_that_is_too_slow_for_an_answer_is_held_up(client):
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_time_that_a_computer_sleeps_does_not_count(client, monkeypatch, broken):
-    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock tells of it."""
+    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock shows it."""
     monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now + slept)
     slept = 0.0
     pull = client.pull(1)
@@ -448,7 +448,7 @@ def test_the_time_that_a_computer_sleeps_does_not_count(client, monkeypatch, bro
 
 
 def test_a_page_that_is_held_up_is_not_silent(client):
-    """Its silence has a time of its own, which the hub's ``client_timeout`` leaves alone."""
+    """The hub's ``client_timeout`` does not apply to it."""
     assert not client.queue.has_waiting_pull
     client.pull()
     assert client.queue.has_waiting_pull
@@ -458,8 +458,8 @@ def test_a_page_that_is_held_up_is_not_silent(client):
     assert not client.queue.has_waiting_pull
 
 
-def test_a_page_that_has_to_make_room_has_time_to_come_back():
-    """R43, R49: its next pull stands behind those of fifty other tabs."""
+def test_a_page_whose_pull_is_released_has_time_to_pull_again():
+    """R43, R49: its next pull waits behind those of fifty other tabs."""
     client = FakeClient()
     waiting = [client.pull(browser="b"), *(FakeClient(client).pull(browser="b") for _ in range(49))]
     assert numbers(waiting[0]) == []
@@ -481,7 +481,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
     assert len(client.gone) == 1
 
 
-def test_an_answer_that_failed_starts_the_grace_time(client):
+def test_a_page_is_gone_soon_after_a_response_that_failed(client):
     client.pull(sent=False)
     client.put(1)
     client.loop.run(DISCONNECT_TIMEOUT + 0.1)
@@ -497,15 +497,15 @@ def test_a_page_that_makes_other_requests_is_not_gone(client):
 
 
 def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
-    """R43: its last request may be read behind the end of its pull's connection."""
+    """R43: its last request may be read after the end of its pull's connection."""
     client.lose(client.pull())
     client.queue.mark_active()
     client.loop.run(DISCONNECT_TIMEOUT + 1)
     assert len(client.gone) == 1
 
 
-def test_a_page_that_has_left_before_the_loop_notices_is_gone_soon(client):
-    """R43: the kernel knew of the end when there was something to hand over."""
+def test_a_page_that_closed_before_the_loop_notices_is_gone_soon(client):
+    """R43: the kernel knew of the end when there was something to deliver."""
     pull = client.pull()
     pull.connection.left = True
     client.put(1)
@@ -515,7 +515,7 @@ def test_a_page_that_has_left_before_the_loop_notices_is_gone_soon(client):
 
 
 def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(client):
-    """R43: a page that only sends is a client as good as any."""
+    """R43: a page may only send."""
     client.loop.run(100_000)
     assert client.gone == []
     client.put(1)
@@ -523,7 +523,7 @@ def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(client
     assert len(client.gone) == 1
 
 
-def test_an_old_connection_that_closes_says_nothing_of_a_page_that_has_pulled_since(client):
+def test_an_old_connection_of_a_page_that_has_pulled_since_means_nothing(client):
     old = client.pull()
     client.put(1)
     client.pull()
@@ -536,7 +536,7 @@ def test_an_old_connection_that_closes_says_nothing_of_a_page_that_has_pulled_si
 # The end
 
 
-def test_a_waiting_pull_gets_the_farewell(client):
+def test_a_waiting_pull_gets_the_final_message(client):
     """R26."""
     pull = client.pull()
     client.queue.close(notification(9))
@@ -555,7 +555,7 @@ def test_closing_answers_all_pulls_and_drops_what_comes_later(client):
     assert client.gone == []
 
 
-def test_clearing_answers_pulls_and_tells_what_is_dropped(client):
+def test_clearing_answers_pulls_and_returns_what_is_dropped(client):
     """R39: a client that allows callbacks no longer."""
     client.put(1, 2)
     assert [delivery.body.value["samp.params"]["n"] for delivery in client.queue.clear()] == ["1", "2"]
@@ -590,7 +590,7 @@ def test_pulls_that_are_over_do_not_count():
     assert numbers(first) == "waiting"
 
 
-def test_programs_that_are_no_browsers_have_their_connections_for_themselves():
+def test_programs_that_are_not_browsers_are_not_limited():
     """R49."""
     client = FakeClient()
     pulls = [client.pull() for _ in range(20)]
@@ -617,15 +617,15 @@ class Tabs:
             self.client.loop.call_soon(self._pull)
 
 
-def test_tabs_that_pull_again_at_once_go_round_slowly():
-    """R49: one connection gets free every quarter of a second, and nothing spins."""
+def test_tabs_that_pull_again_at_once_are_released_slowly():
+    """R49: one connection becomes free every quarter of a second, and nothing spins."""
     tabs = Tabs(8)
     tabs.client.loop.run(10)
     assert 35 <= tabs.answered <= 45
 
 
-def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
-    """R49: what another one wants to do may wait behind pulls, but the wait has an end, and so have the rounds."""
+def test_tabs_are_released_fast_for_a_while_when_one_of_them_makes_another_request():
+    """R49: other requests may wait behind pulls, but their wait has an end, and so have the releases."""
     tabs = Tabs(8)
     tabs.client.loop.run(10)
     before = tabs.answered
@@ -639,7 +639,7 @@ def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
     assert tabs.answered - before <= 16 + 45
 
 
-def test_what_comes_for_a_page_whose_pull_waits_in_the_browser_makes_room_for_it(client):
+def test_a_delivery_releases_pulls_when_the_next_pull_of_the_page_waits_in_the_browser(client):
     """R49."""
     client.pull(browser="b")
     client.put(1)
@@ -649,7 +649,7 @@ def test_what_comes_for_a_page_whose_pull_waits_in_the_browser_makes_room_for_it
     assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]
 
 
-def test_an_answer_makes_room_for_what_the_page_says_to_it(client):
+def test_a_response_releases_pulls_so_that_the_page_can_reply(client):
     """R49."""
     pulls = [FakeClient(client).pull(browser="b") for _ in range(7)]
     client.pull(browser="b")
