@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import release_slot
+from ..client.received_calls import release_slot
 from ..client.handlers import MessageFilter, ReceivedMessage
 from ..client.lookup import client_name
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
@@ -198,7 +198,7 @@ class Incoming:
             # sender would be told that its recipient has left.
             with self._news:
                 self._replied_count += 1
-            self._bench.client.client._answer(arrival.call, response)
+            self._bench.client.client._reply(arrival.call, response)
         self._put(item, key, answered=arrival.call is not None)
         return response
 

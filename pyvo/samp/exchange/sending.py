@@ -37,7 +37,7 @@ from .file_server import FileServer, Lease, PublishedFile, safe_file_name
 from .reports import SendReport, SendResult
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as Host
+    from ..client.messaging import MessagingClient as Host
     from .incoming import Incoming
 
 __all__ = ["ExchangeState", "call_recipients", "send"]

@@ -21,7 +21,7 @@ from ..protocol.timeouts import Deadline, hub_timeout
 from .reports import response_error_text
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as Host
+    from ..client.messaging import MessagingClient as Host
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 

@@ -93,7 +93,7 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
         return _attach_source(read_position(params), sender, name, mtype)
-    if rest.partition(".")[0] != "read_message" or kind not in _READERS:
+    if rest.partition(".")[0] != "load" or kind not in _READERS:
         return _attach_source(MessageParams(params), sender, name, mtype)
     url = params.get("url")
     if not isinstance(url, str) or not url:
