@@ -14,6 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import SAMPClient, session
+from pyvo.samp.client.hub_connection import ConnectionState
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
