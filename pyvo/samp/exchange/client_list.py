@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.callback_server import release_slot
 from ..client.handlers import ReceivedMessage
 from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
+from ..client.received_calls import release_slot
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as MessagingClient
+    from ..client.messaging import MessagingClient
 
 __all__ = ["ClientInfo", "Clients"]
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import release_slot
 from ..client.handlers import MessageFilter, ReceivedMessage
 from ..client.lookup import client_name
+from ..client.received_calls import release_slot
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..formats.model import Sender
 from ..formats.readers import read_message
@@ -199,7 +199,7 @@ class Incoming:
             # sender would be told that its recipient has left.
             with self._changed:
                 self._replied_count += 1
-            self._state.client.client._answer(message.call, response)
+            self._state.client.client._reply(message.call, response)
         self._put(item, key, answered=message.call is not None)
         return response
 

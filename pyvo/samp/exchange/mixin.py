@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from ..client.lookup import ClientRef
-    from ..integrated_client import SAMPIntegratedClient as MessagingClient
+    from ..client.messaging import MessagingClient
     from .client_list import ClientInfo, Clients
     from .incoming import Incoming
     from .linked_table import Link

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import release_slot
+from ..client.received_calls import release_slot
 from ..errors import SAMPResponseError
 from ..protocol.timeouts import Deadline
 

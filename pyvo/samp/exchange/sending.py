@@ -36,7 +36,7 @@ from .file_server import FileServer, PublishedFile, safe_file_name
 from .reports import SendReport, SendResult
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as MessagingClient
+    from ..client.messaging import MessagingClient
 
 __all__ = ["ExchangeState", "call_recipients", "send"]
 

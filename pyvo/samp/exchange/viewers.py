@@ -24,7 +24,7 @@ from ..protocol.timeouts import Deadline, hub_timeout
 from .reports import response_error_text
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as MessagingClient
+    from ..client.messaging import MessagingClient
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
