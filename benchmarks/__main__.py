@@ -28,7 +28,7 @@ ROWS: dict[str, Callable[[Settings], Row]] = {
     "notify-all": rows_messages.notify_all,
     "call-all": rows_messages.call_all,
     "life": lambda settings: rows_many_clients.life(settings, 0),
-    "life-heard": lambda settings: rows_many_clients.life(settings, min(200, settings.many)),
+    "life-heard": lambda settings: rows_many_clients.life(settings, min(200, settings.crowd_size)),
     "rush": rows_many_clients.rush,
     "web-call": rows_messages.web_call,
     "big": rows_messages.big_message,
@@ -68,9 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("JSAMP is not installed (Debian: apt install jsamp): it is left out", file=sys.stderr)
         without.add(JSAMP)
     options.cache.mkdir(parents=True, exist_ok=True)
-    settings = Settings(options.cache.resolve(), rounds=options.rounds, many=options.many, without=frozenset(without))
+    settings = Settings(options.cache.resolve(), rounds=options.rounds, crowd_size=options.many, without=frozenset(without))
     if options.quick:
-        settings.quick, settings.rounds, settings.seconds, settings.many = True, 2, 0.05, min(settings.many, 10)
+        settings.quick, settings.rounds, settings.seconds, settings.crowd_size = True, 2, 0.05, min(settings.crowd_size, 10)
     results: dict[str, Any] = {"machine": machine(), "rounds": settings.rounds, "rows": {}}
     rows = []
     for name in options.only or [*ROWS, "growth"]:

@@ -107,7 +107,7 @@ class Settings:
     rounds: int = 15
     seconds: float = 0.4
     warm_up_time: float = 4.0
-    many: int = 500
+    crowd_size: int = 500
     quick: bool = False
     without: frozenset[str] = frozenset()
     #: Called between two batches of a hub; not measured.

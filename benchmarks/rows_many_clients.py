@@ -120,11 +120,11 @@ def idle(settings: Settings) -> Row:
 
 def _measure_idle(settings: Settings, hub: Hub, measured: Measured) -> None:
     with LoadGenerator() as generator:
-        clients = generator.connect(hub.address, hub.secret, [MTYPE], count=settings.many)
+        clients = generator.connect(hub.address, hub.secret, [MTYPE], count=settings.crowd_size)
         # The hub has connections to all of them: each has had a message.
         message = {"samp.mtype": MTYPE, "samp.params": {}}
         clients[0].call("notifyAll", message)
-        generator.run(lambda: sum(c.notifications for c in clients) >= settings.many - 1, "a message to all")
+        generator.run(lambda: sum(c.notifications for c in clients) >= settings.crowd_size - 1, "a message to all")
         generator.settle(1.0)
         seconds = 2.0 if settings.quick else 10.0
         for _ in range(1 if settings.quick else 2):
@@ -148,7 +148,7 @@ GROWTH: dict[str, tuple[str, Callable[[int], Prepare]]] = {
 
 def grow(settings: Settings) -> dict[str, Any]:
     """Measure each cost with 1, 10, 100 and 500 clients."""
-    counts = [n for n in (1, 10, 100, 500) if n <= settings.many]
+    counts = [n for n in (1, 10, 100, 500) if n <= settings.crowd_size]
     result: dict[str, Any] = {"counts": counts, "rows": {}}
     for name, (title, prepare) in GROWTH.items():
         rows = []

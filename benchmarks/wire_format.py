@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from xmlrpc.client import loads
 
-__all__ = ["Address", "Request", "call_body", "post", "read_head", "receive_body", "response", "response_body", "result_of"]
+__all__ = [
+    "Address", "Request", "call_body", "post", "read_head", "receive_body", "response", "response_body", "result_of",
+]  # fmt: skip
 
 #: The leading string parameters of a call, with or without a type.
 STRING_PARAM = re.compile(rb"<param>\s*<value>(?:\s*<string>)?([^<]*)(?:</string>\s*)?</value>")
