@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.client import SAMPClient
-from pyvo.samp.client import session as membership
+from pyvo.samp.client import SAMPClient, session
+from pyvo.samp.client.hub_connection import ConnectionState
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
@@ -57,7 +57,7 @@ def test_hub_killed(hub_process: HubProcess, connect: Connect, watched: queue.Qu
     process = hub_process()
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
-    assert watched.get(timeout=10) is alice._watch
+    assert watched.get(timeout=10) is alice._monitor
     bob = connect("Bob")
     bob.bind_receive_call("test.never", lambda *args: None)
     errors: queue.Queue[BaseException] = queue.Queue()
@@ -147,7 +147,7 @@ def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient])
     """R25: what another client says about the hub is no news of the hub."""
     alice, bob = pair
     message = {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}}
-    alice.client.heed("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
+    alice.client.handle_hub_control("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
     assert alice.is_connected
 
 
@@ -187,7 +187,7 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program has been told that the hub is lost; and there is one look for the next at a time."""
-    monkeypatch.setattr(membership, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(session, "RECONNECT_INTERVAL", 0.02)
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
     introduce = SAMPClient._declare_all
@@ -208,9 +208,10 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     assert bob.ping() == ""
     assert seen.empty()
     assert len(failures) == 5
-    monkeypatch.setattr(membership, "LOOK_EVERY", 60)
+    monkeypatch.setattr(session, "RECONNECT_INTERVAL", 60)
     with bob._lock:
         bob._timer = None
+        bob._status.enter(ConnectionState.LOST)
         bob._schedule_reconnect()
         only = bob._timer
         assert only is not None

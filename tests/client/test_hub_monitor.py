@@ -67,7 +67,7 @@ OK = write_response("")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything ten times as fast."""
-    for name in ("FIRST_LOOK", "LOOK_EVERY", "ASK_AGAIN"):
+    for name in ("FIRST_PING", "PING_INTERVAL", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, getattr(hub_monitor, name) / 10)
 
 

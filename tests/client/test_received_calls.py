@@ -40,7 +40,7 @@ class Deliveries:
             self.replies.put((params["msg_id"], params["response"]))
             return ""
 
-        monkeypatch.setattr(client.hub, "_ask", record)
+        monkeypatch.setattr(client.hub, "_call", record)
 
     def deliver(self, mtype: str, msg_id: str = ID, **params: str) -> None:
         """Deliver one call, in this thread."""
@@ -247,7 +247,7 @@ def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, mon
             raise SAMPProxyError(1, "not ASCII")
         return record(operation, **params)
 
-    monkeypatch.setattr(client.hub, "_ask", refuse)
+    monkeypatch.setattr(client.hub, "_call", refuse)
 
     def handler(key: str, sender: str, msg_id: str, *_: Any) -> None:
         client.ereply(msg_id, "samp.ok", result={})
@@ -289,7 +289,7 @@ def test_no_room(
     hub.begin("test.x")
     assert at_work.wait(10)
     monkeypatch.setattr(callback_server, "MAX_WAITING", -1)
-    receiver: Any = client.client._remains.receiver
+    receiver: Any = client.client._cleanup.receiver
     params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
     receiver._enqueue(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
     assert hub.statuses() == ["samp.error"]

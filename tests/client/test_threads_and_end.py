@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
-from pyvo.samp.client import SAMPClient
-from pyvo.samp.client import session as membership
+from pyvo.samp.client import SAMPClient, session
+from pyvo.samp.client.hub_connection import ConnectionState
 from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 
@@ -292,11 +292,11 @@ def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypat
     """The registration that is under way in another thread is awaited, and undone."""
     witness = connect("Witness")
     begun, release = threading.Event(), threading.Event()
-    amid(monkeypatch, SAMPClient, "_introduce", lambda _: (begun.set(), release.wait(10)))
+    amid(monkeypatch, SAMPClient, "_declare_all", lambda _: (begun.set(), release.wait(10)))
     connecting = Connecting()
     assert begun.wait(10)
     connecting.run(connecting.client.disconnect)
-    wait_until(lambda: not connecting.client._should_be_connected)
+    wait_until(lambda: connecting.client._status.state is not ConnectionState.CONNECTING)
     assert connecting.client.hub.is_connected
     release.set()
     (error,) = connecting.join()
@@ -313,7 +313,7 @@ def test_disconnect_amid_a_connect_that_hangs(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the end the connection is closed under it; a client that has its key then unregisters by another one."""
-    monkeypatch.setattr(membership, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(session, "CONNECT_TIMEOUT", 0.1)
     witness = connect("Witness")
     begun = threading.Event()
 
@@ -321,7 +321,7 @@ def test_disconnect_amid_a_connect_that_hangs(
         begun.set()
         wait_until(lambda: not client.hub.is_connected)
 
-    amid(monkeypatch, SAMPClient, "_introduce", hang)
+    amid(monkeypatch, SAMPClient, "_declare_all", hang)
     connecting = Connecting()
     assert begun.wait(10)
     connecting.client.disconnect()
@@ -336,7 +336,7 @@ def _interrupt() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [(EventLoop, "start"), (SAMPClient, "_introduce")], ids=["the request is written", "the key is known"]
+    "place", [(EventLoop, "start"), (SAMPClient, "_declare_all")], ids=["the request is written", "the key is known"]
 )
 @pytest.mark.parametrize("how", ["disconnect", "interrupt"])
 def test_signal_amid_connect(

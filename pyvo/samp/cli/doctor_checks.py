@@ -8,7 +8,6 @@ Each check yields findings.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
 import socket
 import stat
@@ -37,7 +36,7 @@ from ..lockfile import (
     ping_hub,
     read_lockfile,
 )
-from ..transport.urls import split_http_url
+from ..transport.urls import is_local_host, split_http_url
 from ..transport.xmlrpc_client import XMLRPCClient
 from .call import call_and_collect
 from .client_session import NameCache
@@ -273,7 +272,7 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     url = params["samp.hub.xmlrpc.url"]
     host, port, _path = split_http_url(url)
     name = display_path(lockfile_source())
-    if not _is_this_computer(host):
+    if not is_local_host(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
             "If that is this computer, it must know itself by this name; if it is another one, its hub must listen on "
@@ -321,13 +320,6 @@ def _ping(url: str) -> Finding:
     finally:
         hub.close()
     return ok(f"The hub at {url} responds, after {1000 * (time.monotonic() - started):.0f} ms.")
-
-
-def _is_this_computer(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:

@@ -183,7 +183,7 @@ def _run_with_monitor(options: argparse.Namespace, dialog: Any, screen: TrafficS
     if dialog == "terminal":
         dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
     hub = _make_hub(options, dialog)
-    hub.watcher = screen.on_traffic
+    hub.observer = screen.on_traffic
     screen.on_pipe_closed = hub.stop
     screen.start()
     try:

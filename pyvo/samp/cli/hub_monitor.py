@@ -118,7 +118,7 @@ class TrafficLog:
         client = self.clients.get(client_id)
         message = MessageRow(time, HUB, mtype)
         if mtype == "samp.hub.event.register":
-            client = self.clients[client_id] = ClientRow(client_id, delivery.body.origin)
+            client = self.clients[client_id] = ClientRow(client_id, delivery.body.source_profile)
             client.registration = message
             self.messages.append(message)
         elif mtype == "samp.hub.event.unregister":

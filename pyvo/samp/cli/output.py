@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, TextIO
 
-from ..web_profile.consent import sanitize_for_display
+from ..protocol.values import sanitize_for_display
 
 __all__ = [
     "MEANINGS",
