@@ -11,14 +11,14 @@ from .client.lookup import with_client_id
 from .client.message_methods import BindingMethods, KeywordMethods
 from .client.session import ClientSession
 from .errors import warn
-from .exchange.mixin import Exchange
+from .exchange.mixin import ExchangeMixin
 
 __all__ = ["SAMPIntegratedClient"]
 
 Map = Mapping[str, Any]
 
 
-class SAMPIntegratedClient(Exchange, ClientSession, KeywordMethods, BindingMethods):
+class SAMPIntegratedClient(ExchangeMixin, ClientSession, KeywordMethods, BindingMethods):
     """
     A SAMP client.
 
