@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientInfo", "Clients"]
 
-#: Seconds in which a client that has declared its name has to declare its subscriptions.
+#: Seconds in which a client has to declare its subscriptions after its registration, and again after it has a name.
 SETTLE_TIME = 2.0
 
 
@@ -105,7 +105,7 @@ class Clients:
         self._client = client
         self._changed = threading.Condition()
         self._known: dict[str, ClientInfo] = {}
-        self._named_since: dict[str, float] = {}
+        self._known_since: dict[str, float] = {}
         self._gone: set[str] = set()
         self._subscribed_key: str | None = None  # private key of the registration to which the list belongs
         #: Identifies that registration: another hub gives the same ids to other clients.
@@ -200,7 +200,7 @@ class Clients:
             raise ambiguous(names, wanted, [info.id for info in infos])
         wait = None
         for info in infos:
-            left = self._named_since.get(info.id, 0.0) + SETTLE_TIME - time.monotonic()
+            left = self._known_since[info.id] + SETTLE_TIME - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
             wait = left
@@ -235,11 +235,11 @@ class Clients:
         self._listeners.append(listener)
 
     def clear(self, *, end: SAMPClientError | None = None) -> None:
-        """Empty the list after the end of the connection; `end` is raised in waiting threads if no other hub may come."""
+        """Empty the list after the end of the connection; waiting threads get `end` if no other hub may come."""
         with self._changed:
             self._end = end
             self._known.clear()
-            self._named_since.clear()
+            self._known_since.clear()
             self._gone.clear()
             self._subscribed_key = None
             self.session = object()
@@ -291,9 +291,10 @@ class Clients:
         with self._changed:
             if info.id in self._gone:
                 return
+            known = self._known.get(info.id)
+            if known is None or (info.name and not known.name):
+                self._known_since[info.id] = time.monotonic()
             self._known[info.id] = info
-            if info.name:
-                self._named_since.setdefault(info.id, time.monotonic())
             self._changed.notify_all()
 
     def _on_event(self, message: ReceivedMessage) -> None:

@@ -67,7 +67,8 @@ def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str)
     filled = [key for key in keys if result.get(key)]
     rest = [key for key in result if key not in keys or key in filled[1:]]
     if rest and not filled:
-        raise SAMPClientError(f"{program} answered with {', '.join(rest)}, not with {' or '.join(keys)}: {dict(result)}")
+        found, wanted = ", ".join(rest), " or ".join(keys)
+        raise SAMPClientError(f"{program} answered with {found}, not with {wanted}: {dict(result)}")
     if rest:
         warn(f"{program} answered with more than {filled[0]}; this is not returned: {', '.join(rest)}")
     return filled[0] if filled else ""
