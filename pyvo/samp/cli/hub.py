@@ -204,7 +204,7 @@ def _run_with_monitor(options: argparse.Namespace, screen: TrafficScreen) -> Non
     if dialog == "terminal":
         dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
     hub = _hub(options, dialog)
-    hub.watcher = screen.watch
+    hub.observer = screen.watch
     screen.on_reader_gone = hub.stop
     screen.start()
     try:

@@ -145,7 +145,7 @@ class TrafficLog:
         guest = self.guests.get(client_id)
         message = MessageRow(time, HUB, mtype)
         if mtype == "samp.hub.event.register":
-            guest = self.guests[client_id] = ClientRow(client_id, delivery.body.origin)
+            guest = self.guests[client_id] = ClientRow(client_id, delivery.body.source_profile)
             guest.joined = message
             self.messages.append(message)
         elif mtype == "samp.hub.event.unregister":

@@ -96,7 +96,7 @@ class WebClient(PullQueue):
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
                 del self.calls[next(iter(self.calls))]
-        if delivery.body.origin == STANDARD:
+        if delivery.body.source_profile == STANDARD:
             self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
 
     def on_overflow(self, reason: str) -> None:
@@ -237,7 +237,7 @@ class WebRequestHandler(HubOperations):
         return metadata
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
-        if response.origin == STANDARD:
+        if response.source_profile == STANDARD:
             self._profile.allow_urls(client, response.value)
 
     def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
@@ -420,7 +420,7 @@ class WebProfile:
     def _register(self, origin: str, response: DeferredResponse) -> None:
         self._check_limit()  # again: one decision may allow many pages
         web_client = WebClient(self)
-        web_client.client = client = self.broker.register(PROFILE, web_client, may_reach=self._send_filter)
+        web_client.client = client = self.broker.register(PROFILE, web_client, send_filter=self._send_filter)
         self._web_clients[client.client_id] = web_client
         self.url_permissions.add_client(web_client.token, origin)
         # A page that goes away before it has its key is unregistered
