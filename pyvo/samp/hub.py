@@ -95,7 +95,7 @@ class RunningHub:
         self.params: dict[str, str] = {}
         self.broker = Broker()
         self.broker.observer = observer
-        self.loop = EventLoop("samp-hub", lingers=True)
+        self.loop = EventLoop("samp-hub", busy_poll=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
 
