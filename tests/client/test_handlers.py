@@ -63,8 +63,9 @@ def test_parts_of_a_message() -> None:
     """The handler gets MType, parameters and the keys beside them; the message is left as it is."""
     message = {"samp.mtype": "a.b", "samp.params": {"n": "1"}, "my.key": "v"}
     copy = dict(message)
-    assert Binding.from_function(six, None).run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
-    assert Binding.from_function(five, None).run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
+    with_id, without_id = (Binding.from_function(function, None) for function in (six, five))
+    assert with_id.run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert without_id.run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
     assert message == copy
 
 
