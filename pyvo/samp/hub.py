@@ -1,21 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The hub: `SAMPHubServer`. Run as a program (``python -m pyvo.samp.hub``) it is a hub until it is interrupted.
+The hub: `SAMPHubServer`, which runs the broker, the profiles and the lockfile.
 
-One life of a hub, from its start to its stop.
+``python -m pyvo.samp.hub`` runs a hub until it is interrupted.
 
 Theory of operation
 -------------------
-Order matters at both ends. At the start everything must be ready before the lockfile tells others of it: whoever
-reads the lockfile may call at once, and another hub that is starting pings. At the stop the lockfile goes first,
-while pings are still answered; then the clients are told, and what is on its way to them gets a moment; then open
-calls end with an answer; then the sockets close. A client that takes no deliveries any more can cost that moment, and
-no more.
+The order matters at both ends. At the start all servers must be ready before the lockfile announces the hub: a client
+that reads the lockfile may call at once, and another hub that starts pings. At the stop the lockfile is removed first,
+while the hub still responds to pings. Then the clients are notified, and the deliveries to them get a moment. Then the
+pending calls end with an error response, and at last the sockets close. A client that does not accept its deliveries
+any more can cost that moment and no more.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import logging
 import os
 import secrets
@@ -23,8 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, Delivery
 from .errors import SAMPHubError
@@ -39,99 +41,99 @@ from .web_profile.consent_prompts import WebProfileDialog, make_prompt
 if TYPE_CHECKING:
     from .web_profile.profile import WebProfile
 
-__all__ = ["HubOptions", "RunningHub", "SAMPHubServer", "WebProfileDialog"]
+__all__ = ["RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that clients have to take what is on its way to them when the hub stops.
+#: Seconds that clients have to accept their last deliveries when the hub stops.
 DRAIN_TIMEOUT = 0.8
-#: Seconds that the hub's threads have to end. Together with the above well below two seconds.
+#: Seconds that the hub's threads have to end. The sum of both is well below two seconds.
 JOIN_TIMEOUT = 0.6
-#: Seconds between two looks at whether the lockfile is still there.
+#: Seconds between checks that the lockfile still belongs to the hub.
 LOCKFILE_CHECK_INTERVAL = 60.0
 
 PROFILE_VERSION = "1.3"
 
 
-class HubOptions(NamedTuple):
-    """What one life of a hub needs to know; the meanings are those of `SAMPHubServer`."""
+@dataclass(frozen=True)
+class HubOptions:
+    """The parameters of `SAMPHubServer`, checked."""
 
     hub_id: str
-    label: str
     secret: str | None
     address: tuple[str, int]
-    lockfile: Path
+    lockfile: str | os.PathLike[str] | None
     timeout: float
     client_timeout: float
-    #: Makes the Web Profile's server; None where it is not wanted.
-    make_web_profile: Callable[[Broker, EventLoop], WebProfile | None] | None
+    mode: str
+    label: str
+    web_profile: bool
+    web_profile_dialog: Any
+    web_port: int
+    web_profile_mtypes: list[str] | None
+
+    def lockfile_path(self) -> Path:
+        """Return the path of the lockfile for a hub that starts now."""
+        if self.lockfile is not None:
+            return Path(self.lockfile).expanduser().absolute()  # the program may change its directory
+        if self.mode == "multiple":
+            return multi_hub_lockfile(f"{os.getpid()}-{self.hub_id}")
+        return default_lockfile()
 
 
 class RunningHub:
-    """
-    A hub that runs.
+    """A hub from its start to its stop. A `SAMPHubServer` that is started again makes another one."""
 
-    Parameters
-    ----------
-    options : SessionOptions
-        How it runs.
-    """
-
-    def __init__(self, options: HubOptions) -> None:
+    def __init__(self, options: HubOptions, observer: Callable[[Delivery], object] | None) -> None:
         self._options = options
-        self._closing = threading.Lock()  # taken by whoever closes first, and never given back
-        self._withdrawing = threading.Lock()  # the same for the lockfile
+        self._lockfile = options.lockfile_path()
+        self._close_lock = threading.Lock()  # acquired by the first `close`, and never released
+        self._remove_lock = threading.Lock()  # the same for the removal of the lockfile
         self._timers: list[Timer] = []
         self._announced = False  # by the lockfile
         self.closed = SignalSafeEvent()
         self.params: dict[str, str] = {}
         self.broker = Broker()
+        self.broker.observer = observer
         self.loop = EventLoop("samp-hub", lingers=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether others can find the hub."""
+        """Whether clients can find the hub."""
         return self._announced and not self.is_closing
 
     @property
     def is_closing(self) -> bool:
-        """Whether the end has begun."""
-        return self._closing.locked()
+        """Whether `close` was called."""
+        return self._close_lock.locked()
 
-    # The beginning
+    # Opening
 
     def open(self) -> None:
-        """
-        Start to serve, and tell others by the lockfile.
-
-        Raises
-        ------
-        SAMPHubError
-            Another hub is running, or something that is needed cannot be had. Then nothing runs.
-        """
+        """Open the servers and write the lockfile; raise `SAMPHubError`, with nothing left open, if that fails."""
         try:
-            self._start_serving()
-            write_lockfile(self._options.lockfile, self.params)
+            self.loop.start()
+            self._open_servers()
+            write_lockfile(self._lockfile, self.params)
             self._announced = True
-            _running.add(self)
-            if self.is_closing:  # by a signal handler, say, before there was a lockfile to be removed
+            _running_hubs.add(self)
+            if self.is_closing:  # a signal handler may have closed it before there was a lockfile to remove
                 self._remove_lockfile()
-                _running.discard(self)
+                _running_hubs.discard(self)
             else:
                 self._start_timers()
                 log.info("The hub is running")
         except BaseException:
-            if owns_lockfile(self._options.lockfile, self.params):  # ^C came when it was in its place already
+            if owns_lockfile(self._lockfile, self.params):  # ^C came when the lockfile was in place already
                 self._remove_lockfile()
             self.close()
             raise
 
-    def _start_serving(self) -> None:
+    def _open_servers(self) -> None:
         options = self._options
         secret = options.secret or secrets.token_hex(16)
-        self.loop.start()
         try:
             self.standard = StandardProfile(self.broker, self.loop, secret, options.address)
         except OSError as error:
@@ -149,13 +151,33 @@ class RunningHub:
         }
         self.standard.start()
         log.info("The hub serves the Standard Profile on port %d", self.standard.port)
-        if options.make_web_profile is not None:
-            self.web = options.make_web_profile(self.broker, self.loop)
+        if options.web_profile:
+            self._open_web_profile()
 
-    # While it runs
+    def _open_web_profile(self) -> None:
+        from .web_profile.profile import WebProfile  # noqa: PLC0415 - a hub without the Web Profile does not need it
+
+        options = self._options
+        try:
+            self.web = WebProfile(
+                self.broker,
+                self.loop,
+                port=options.web_port,
+                dialog=options.web_profile_dialog,
+                mtypes=options.web_profile_mtypes,
+            )
+        except OSError as error:
+            log.warning(
+                "Web pages are not served, everything else is: port %d cannot be listened on (%s). Most likely another "
+                "SAMP hub has it, in TOPCAT or Aladin for instance.",
+                options.web_port,
+                error.strerror or error,
+            )
+
+    # Timers
 
     def _start_timers(self) -> None:
-        """Set the timers of the time-outs and of the look at the lockfile. Each waits for when something can be due."""
+        """Start the timers of the time-outs and of the lockfile check. Each fires when something can be due."""
         if self._options.timeout > 0:
             self._check_activity()
         if self._options.client_timeout > 0:
@@ -167,13 +189,13 @@ class RunningHub:
         self._timers.append(self.loop.call_later(delay, function, *args))
 
     def _check_activity(self) -> None:
-        left = self.broker.last_active + self._options.timeout - time.monotonic()
-        if any(client.pending_sent for client in self.broker.clients()):  # and those whom they wait for may be at work
+        remaining = self.broker.last_active + self._options.timeout - time.monotonic()
+        if any(client.pending_sent for client in self.broker.clients()):  # the recipient may be at work
             self._schedule(self._options.timeout, self._check_activity)
-        elif left > 0:
-            self._schedule(left, self._check_activity)
+        elif remaining > 0:
+            self._schedule(remaining, self._check_activity)
         else:
-            log.info("The hub stops: nobody has used it for %g s", self._options.timeout)
+            log.info("The hub stops: no client has used it for %g s", self._options.timeout)
             self.loop.run_in_worker(self.close)
 
     def _check_clients(self) -> None:
@@ -181,56 +203,60 @@ class RunningHub:
         now = time.monotonic()
         wait = limit
         for client in self.broker.clients():
-            left = client.last_active + limit - now
-            if left > 0:
-                wait = min(wait, left)
-            elif not (client.pending_sent or client.pending_received or getattr(client.mailbox, "is_pulled", False)):
-                # who waits for an answer, works on one, or is a page that waits, is there
+            remaining = client.last_active + limit - now
+            if remaining > 0:
+                wait = min(wait, remaining)
+            elif not (
+                # a client that waits for a response, has to reply, or waits for callbacks is not silent
+                client.pending_sent
+                or client.pending_received
+                or (self.web is not None and self.web.has_waiting_pull(client))
+            ):
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._schedule(wait, self._check_clients)
 
     def _check_lockfile(self) -> None:
-        """Tell the log, once, when the lockfile is gone: clients that are connected would never notice."""
+        """Log a warning, once, when the lockfile is gone: connected clients do not notice it."""
         if self.is_closing:
             return
-        if owns_lockfile(self._options.lockfile, self.params):
+        if owns_lockfile(self._lockfile, self.params):
             self._schedule(LOCKFILE_CHECK_INTERVAL, self.loop.run_in_worker, self._check_lockfile)
         else:
             log.warning(
-                "The lockfile of this hub was removed or changed by somebody else. Clients that are connected are "
+                "The lockfile of this hub was removed or changed by another program. Clients that are connected are "
                 "served, but new ones do not find this hub: stop it and start it again."
             )
 
-    # The end
+    # Closing
 
     def close(self) -> None:
-        """Tell everybody, and stop. Bounded in time; safe to repeat, and from any thread or signal handler."""
+        """Notify clients and close servers, in bounded time. Safe to repeat, and in any thread or signal handler."""
         if self.loop.in_loop():
             self.loop.run_in_worker(self.close)
             return
-        if not self._closing.acquire(blocking=False):
+        if not self._close_lock.acquire(blocking=False):
             self.closed.wait(DRAIN_TIMEOUT + JOIN_TIMEOUT)
             return
         try:
             if self.standard is not None and self._announced:
                 self._shut_down_clients(self.standard)
         finally:
-            self._stop_serving()
-            _running.discard(self)
+            self._close_servers()
+            _running_hubs.discard(self)
             self.closed.set()
             if self._announced:
                 log.info("The hub has stopped")
 
     def wait_closed(self) -> None:
-        """Wait until the hub has been stopped, by whomever."""
-        # On Windows ^C does not end a wait without limit
+        """Wait until the hub is closed."""
+        # On Windows ^C does not end a wait without a time-out
         while not self.closed.wait(1.0 if os.name == "nt" else None):
             continue
 
     def _remove_lockfile(self) -> None:
-        """Remove the lockfile, once: whoever starts the hub and whoever stops it may come here at the same time."""
-        if self._withdrawing.acquire(blocking=False):
-            remove_lockfile(self._options.lockfile, self.params)
+        """Remove the lockfile, once: `open` and `close` may come here at the same time."""
+        if self._remove_lock.acquire(blocking=False):
+            remove_lockfile(self._lockfile, self.params)
 
     def _shut_down_clients(self, standard: StandardProfile) -> None:
         self._remove_lockfile()
@@ -241,7 +267,7 @@ class RunningHub:
             self.web.wait_until_delivered(max(0.0, end - time.monotonic()))
         self.broker.close()
 
-    def _stop_serving(self) -> None:
+    def _close_servers(self) -> None:
         for timer in self._timers:
             timer.cancel()
         for profile in (self.web, self.standard):
@@ -250,21 +276,21 @@ class RunningHub:
         self.loop.stop(JOIN_TIMEOUT)
 
     def after_fork_in_child(self) -> None:
-        """Let go of everything without a word to anybody: for the child of a fork, whose parent goes on as the hub."""
-        self._closing.acquire(blocking=False)
-        _running.discard(self)
+        """Release everything without notifying clients: the parent process continues as the hub."""
+        self._close_lock.acquire(blocking=False)
+        _running_hubs.discard(self)
         self.loop.after_fork_in_child()
         self.closed.set()
 
 
-#: Those who must take leave before the interpreter ends.
-_running: set[RunningHub] = set()
+#: Hubs to close before the interpreter exits.
+_running_hubs: set[RunningHub] = set()
 
 
 @atexit.register
 def _close_at_exit() -> None:
-    for session in list(_running):
-        session.close()
+    for running in list(_running_hubs):
+        running.close()
 
 
 class SAMPHubServer:
@@ -274,13 +300,13 @@ class SAMPHubServer:
     Parameters
     ----------
     secret : str, optional
-        What clients must know to register; they read it in the lockfile. By default a new one at each start.
+        The secret that clients need to register; they read it in the lockfile. By default a new one at each start.
     addr : str, optional
         Address to listen on; by default 127.0.0.1, which only this machine can reach.
     port : int
         Port of the Standard Profile; 0 takes a free one.
     lockfile : str or path, optional
-        Where the lockfile goes; by default where clients look: what ``SAMP_HUB`` names, or ``~/.samp``.
+        Path of the lockfile; by default where clients look: what ``SAMP_HUB`` names, or ``~/.samp``.
     timeout : float
         Seconds without any activity after which the hub stops; 0: it does not.
     client_timeout : float
@@ -290,20 +316,20 @@ class SAMPHubServer:
     label : str
         A name for the hub, written into the lockfile.
     web_profile : bool
-        Whether web pages can join, when the user agrees.
+        Whether web pages can register, if the user agrees.
     web_profile_dialog : str, callable or WebProfileDialog, optional
         How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"deny"``, a function, or a dialog.
     web_port : int
         Port of the Web Profile. Pages expect 21012; 0 takes a free one.
     pool_size : int
-        Accepted for programs that give it: the hub keeps as many connections as are in use.
+        Accepted for compatibility; ignored. The hub keeps as many connections as are in use.
     web_profile_mtypes : iterable of str, optional
-        What web pages may send; by default `~pyvo.samp.constants.SAFE_MTYPES`. ``["*"]`` lifts the restriction.
+        MTypes that web pages may send; by default `~pyvo.samp.constants.SAFE_MTYPES`. ``["*"]`` allows all.
 
     Raises
     ------
     TypeError, ValueError
-        ``mode`` is none of the two, a port is no port, or ``web_profile_dialog`` is no way to ask.
+        ``mode``, a port or ``web_profile_dialog`` is invalid.
     """
 
     def __init__(
@@ -326,56 +352,60 @@ class SAMPHubServer:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
         if web_profile:
-            make_prompt(web_profile_dialog)  # raises here, and not at the start, what is wrong with it
-        self._id = secrets.token_hex(8)
-        self._secret = secret
-        self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), validate_port(port))
-        self._lockfile = lockfile
-        self._timeout = timeout
-        self._client_timeout = client_timeout
-        self._mode = mode
-        self._label = label
-        self._web_profile = web_profile
-        self._web_profile_dialog = web_profile_dialog
-        self._configured_web_port = validate_port(web_port)
-        self._web_profile_mtypes = None if web_profile_mtypes is None else list(web_profile_mtypes)
-        self._starting = threading.Lock()
-        self._session: RunningHub | None = None
-        #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not hold up. To be set
-        #: before the start, by whoever shows a person what goes on.
-        self.watcher: Callable[[Delivery], object] | None = None
+            make_prompt(web_profile_dialog)  # raises its errors here, and not at the start
+        self._options = HubOptions(
+            hub_id=secrets.token_hex(8),
+            secret=secret,
+            address=("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), validate_port(port)),
+            lockfile=lockfile,
+            timeout=timeout,
+            client_timeout=client_timeout,
+            mode=mode,
+            label=label,
+            web_profile=web_profile,
+            web_profile_dialog=web_profile_dialog,
+            web_port=validate_port(web_port),
+            web_profile_mtypes=None if web_profile_mtypes is None else list(web_profile_mtypes),
+        )
+        self._start_lock = threading.Lock()
+        self._running: RunningHub | None = None
+        #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not block. Set it before
+        #: the start, to show the traffic.
+        self.observer: Callable[[Delivery], object] | None = None
         register_after_fork(self)
 
-    # What it is
+    # State
+
+    _session = property(lambda self: self._running)  # for tests of other branches; remove at the merge
 
     @property
     def id(self) -> str:
-        """What tells this hub from others; not its id as a client."""
-        return self._id
+        """Identifies this hub among others; not its id as a client."""
+        return self._options.hub_id
 
     @property
     def is_running(self) -> bool:
         """Whether the hub runs."""
-        session = self._session
-        return session is not None and session.is_running
+        running = self._running
+        return running is not None and running.is_running
 
     @property
     def params(self) -> dict[str, str]:
-        """What is in the lockfile while the hub runs; the secret is part of it."""
-        session = self._session
-        return dict(session.params) if session is not None and session.is_running else {}
+        """The content of the lockfile while the hub runs; it includes the secret."""
+        running = self._running
+        return dict(running.params) if running is not None and running.is_running else {}
 
     @property
     def web_profile_running(self) -> bool:
-        """Whether web pages can find the hub. The log tells why not, such as that another program has the port."""
-        session = self._session
-        return session is not None and session.is_running and session.web is not None
+        """Whether web pages can find the hub. If not, the log says why: another program may use the port."""
+        running = self._running
+        return running is not None and running.is_running and running.web is not None
 
     @property
     def _web_port(self) -> int:
-        session = self._session
-        web = session.web if session is not None else None
-        return web.port if web is not None else self._configured_web_port
+        running = self._running
+        web = running.web if running is not None else None
+        return web.port if web is not None else self._options.web_port
 
     @staticmethod
     def get_mtype_subtypes(mtype: str) -> list[str]:
@@ -395,7 +425,8 @@ class SAMPHubServer:
         return subtypes(mtype)
 
     def __repr__(self) -> str:
-        return f"<SAMPHubServer {self._label or self._id}, {'running' if self.is_running else 'stopped'}>"
+        name = self._options.label or self._options.hub_id
+        return f"<SAMPHubServer {name}, {'running' if self.is_running else 'stopped'}>"
 
     # Starting and stopping
 
@@ -406,95 +437,55 @@ class SAMPHubServer:
         Parameters
         ----------
         wait : bool
-            Whether to return only when the hub has been stopped. While this waits in the main thread, a signal that
-            would end the process (SIGTERM, SIGHUP) ends the wait like ^C does: the hub is stopped in order, and
-            `SystemExit` or `KeyboardInterrupt` goes on to the caller. Without ``wait`` signals are left alone.
+            Whether to return only when the hub has stopped. While this waits in the main thread, a signal that would
+            end the process (SIGTERM, SIGHUP) ends the wait like ^C: the hub stops properly, and `SystemExit` or
+            `KeyboardInterrupt` is raised. Without ``wait`` signals are not handled.
 
         Raises
         ------
         SAMPHubError
-            This hub or another one is running already, or an address or the lockfile is not to be had.
+            This hub or another one is running already, or an address or the lockfile is not available.
         """
         if not wait:
-            self._open()
+            self._launch()
             return
         with signals_as_exit():
-            session = self._open()
+            running = self._launch()
             try:
-                session.wait_closed()
+                running.wait_closed()
             finally:
                 self.stop()
 
     def stop(self) -> None:
         """
-        Stop the hub: clients are told, the lockfile is removed, open calls end.
+        Stop the hub: clients are notified, the lockfile is removed, pending calls end.
 
-        It takes less than two seconds whatever the clients do, may be called again, or without a start, and from any
+        It takes less than two seconds whatever the clients do. It may be called again, without a start, and from any
         thread, handler or signal handler.
         """
-        session = self._session
-        if session is not None:
-            session.close()
+        running = self._running
+        if running is not None:
+            running.close()
 
     def after_fork_in_child(self) -> None:
-        """Forget the hub in the child of a fork: it runs in the parent."""
-        session, self._session = self._session, None
-        self._starting = threading.Lock()
-        if session is not None:
-            session.after_fork_in_child()
+        """Drop the hub in the child of a fork: it runs in the parent."""
+        running, self._running = self._running, None
+        self._start_lock = threading.Lock()
+        if running is not None:
+            running.after_fork_in_child()
 
-    def _open(self) -> RunningHub:
-        with self._starting:
+    def _launch(self) -> RunningHub:
+        with self._start_lock:
             if self.is_running:
                 raise SAMPHubError("This hub is running already; make another SAMPHubServer for a second one.")
-            if self._session is not None:
-                self._session.close()  # which may be under way in another thread
-            session = RunningHub(self._options())
-            session.broker.observer = self.watcher
-            self._session = session  # before it is open: a signal handler may want to stop it
-            session.open()
-            return session
-
-    def _options(self) -> HubOptions:
-        if self._lockfile is not None:
-            lockfile = Path(self._lockfile).expanduser().absolute()  # the program may change its directory
-        elif self._mode == "multiple":
-            lockfile = multi_hub_lockfile(f"{os.getpid()}-{self._id}")
-        else:
-            lockfile = default_lockfile()
-        return HubOptions(
-            hub_id=self._id,
-            label=self._label,
-            secret=self._secret,
-            address=self._address,
-            lockfile=lockfile,
-            timeout=self._timeout,
-            client_timeout=self._client_timeout,
-            make_web_profile=self._make_web_profile if self._web_profile else None,
-        )
-
-    def _make_web_profile(self, broker: Broker, loop: EventLoop) -> WebProfile | None:
-        from .web_profile.profile import WebProfile  # noqa: PLC0415 - a hub without web pages is spared it
-
-        try:
-            return WebProfile(
-                broker,
-                loop,
-                port=self._configured_web_port,
-                dialog=self._web_profile_dialog,
-                mtypes=self._web_profile_mtypes,
-            )
-        except OSError as error:
-            log.warning(
-                "Web pages are not served, everything else is: port %d cannot be listened on (%s). Most likely another "
-                "SAMP hub has it, in TOPCAT or Aladin for instance.",
-                self._configured_web_port,
-                error.strerror or error,
-            )
-            return None
+            if self._running is not None:
+                self._running.close()  # another thread may be closing it
+            running = RunningHub(self._options, self.observer)
+            self._running = running  # before it is open: a signal handler may stop it
+            running.open()
+            return running
 
 
 if __name__ == "__main__":
-    from .cli.hub import main
-
-    sys.exit(main())
+    # The command line is in `cli`, which imports this module: an import statement here would make a circle
+    sys.exit(importlib.import_module("pyvo.samp.cli.hub").main())

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The module that ``samp_hub`` was in before; the command itself is in `pyvo.samp.cli.hub`."""
+"""Compatibility: `hub_script`, the entry point of ``samp_hub``. The command is in `pyvo.samp.cli.hub`."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from .client.hub_connection import LocalHub
 from .client.messaging import MessagingClient
-from .exchange.mixin import Exchange
+from .exchange.mixin import ExchangeMixin
 
 __all__ = ["SAMPIntegratedClient"]
 
 
-class SAMPIntegratedClient(Exchange, MessagingClient):
+class SAMPIntegratedClient(ExchangeMixin, MessagingClient):
     """
     A SAMP client.
 

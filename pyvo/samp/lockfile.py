@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The file through which clients find their hub: where it is and what is in it (rules R33 and R34).
+The lockfile, by which clients find the hub: where it is and how it is read (rules R33 and R34).
 
-How a hub writes its own is told in `lockfile_writing`.
+`pyvo.samp.lockfile_writer` has the hub's side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.urls import split_http_url
-from .transport.xmlrpc_client import XMLRPCClient
+from .transport.xmlrpc_client import XMLRPCClient, http_get
 
 __all__ = [
     "HINT_DOCTOR",
@@ -36,46 +36,36 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: Bytes that a lockfile may have; real ones have a few hundred.
+#: Limit of a lockfile in bytes; real ones have a few hundred.
 MAX_SIZE = 65536
-#: Seconds that a hub may take to answer a ping before it counts as dead.
+#: Seconds in which a hub has to respond to a ping.
 PING_TIMEOUT = 5.0
-#: Seconds that a web server may take to hand out a lockfile.
+#: Seconds in which a web server has to send a lockfile.
 FETCH_TIMEOUT = 5.0
 
 REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
 HINT_START_HUB = "Start TOPCAT or Aladin, or run `samp hub`."
 HINT_REMOVE_LOCKFILE = "Remove it, and start a hub."
-
-#: For what goes wrong in many ways.
 HINT_DOCTOR = "`samp doctor` tells what to do."
 
 LOCKURL = "std-lockurl:"
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive of Windows has one letter
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive letter of Windows is no scheme
 
 
 def display_path(path: str | Path) -> str:
-    """A path the way a person writes it: ``~/.samp``."""
+    """Shorten a path for display: ``~/.samp``."""
     path, home = str(path), os.path.expanduser("~")
-    return f"~{path[len(home):]}" if path.startswith(home + os.sep) else path
+    return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
 
 
-# Where it is
+# Finding it
 
 
 def lockfile_source() -> str:
     """
-    Where clients look for the hub (R33): what ``SAMP_HUB`` names, else ``.samp`` in the home directory.
+    Return the path or http URL of the lockfile: what ``SAMP_HUB`` names, else ``.samp`` in the home directory (R33).
 
-    Returns
-    -------
-    str
-        A path, or an ``http`` URL.
-
-    Raises
-    ------
-    SAMPHubError
-        ``SAMP_HUB`` is set to something that leads to no lockfile.
+    Raise `SAMPHubError` if ``SAMP_HUB`` names no lockfile.
     """
     setting = os.environ.get("SAMP_HUB", "")
     if not setting:
@@ -95,7 +85,7 @@ def lockfile_source() -> str:
 
 
 def _without_scheme(source: str) -> str:
-    """The path that a ``file`` URL stands for; anything else unchanged."""
+    """Convert a ``file`` URL to a path; return anything else unchanged."""
     if not source.lower().startswith("file:"):
         return source
     parts = urlsplit(source)
@@ -108,7 +98,7 @@ def _without_scheme(source: str) -> str:
 
 
 def is_url(source: str) -> bool:
-    """Whether a lockfile's place is one on the web."""
+    """Whether the lockfile is on a web server."""
     return source.lower().startswith(("http:", "https:"))
 
 
@@ -116,19 +106,7 @@ def is_url(source: str) -> bool:
 
 
 def parse_lockfile(content: bytes) -> dict[str, str]:
-    """
-    Read the lines of a lockfile (R34).
-
-    Parameters
-    ----------
-    content : bytes
-        What is in the file.
-
-    Returns
-    -------
-    dict of str to str
-        All keys that there are, those that the standard does not know included.
-    """
+    """Parse the content of a lockfile into its keys and values, including those that are not in the standard (R34)."""
     text = content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     params = {}
     for line in text.split("\n"):
@@ -142,27 +120,10 @@ def parse_lockfile(content: bytes) -> dict[str, str]:
 
 
 def format_lockfile(params: Mapping[str, str]) -> bytes:
-    """
-    Write the lines of a lockfile (R34).
-
-    Parameters
-    ----------
-    params : mapping of str to str
-        Keys and values.
-
-    Returns
-    -------
-    bytes
-        The content of the file.
-
-    Raises
-    ------
-    SAMPValueError
-        A value would not end where its line ends.
-    """
+    """Format the content of a lockfile; raise `SAMPValueError` for a value with line ends (R34)."""
     for key, value in params.items():
         if "\n" in value or "\r" in value:
-            raise SAMPValueError(f"{key} must be one line to stand in the lockfile")
+            raise SAMPValueError(f"{key} must be one line to be written into the lockfile")
     lines = ["# SAMP lockfile, see https://www.ivoa.net/documents/SAMP/"]
     lines += [f"{key}={value}" for key, value in params.items()]
     return ("\n".join(lines) + "\n").encode("utf-8")
@@ -180,12 +141,12 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Its keys; those that the standard requires are there.
+        Keys and values; all keys that the standard requires are there.
 
     Raises
     ------
     SAMPHubError
-        There is none, it cannot be read, or it is not a lockfile.
+        There is no file, it cannot be read, or it is not a lockfile.
     """
     source = _without_scheme(str(source))
     content = _fetch(source) if is_url(source) else _read_file(source)
@@ -198,37 +159,36 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     try:
         split_http_url(params["samp.hub.xmlrpc.url"])
     except SAMPError as error:
-        raise SAMPHubError(f"The lockfile {display_path(source)} names no address of a hub: {error}") from error
+        raise SAMPHubError(f"The lockfile {display_path(source)} names no valid hub URL: {error}") from error
     return params
 
 
 def _read_file(path: str) -> bytes:
-    """Read a small regular file. What else may lie there (a FIFO, a device, a huge file) must not hang anybody."""
-    careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    """Read a small regular file; anything else (a FIFO, a device, a huge file) raises an error and blocks nothing."""
+    shown = display_path(path)
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | careful)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     except FileNotFoundError:
-        raise SAMPHubError(f"No SAMP hub is running (no lockfile at {display_path(path)}). {HINT_START_HUB}") from None
+        raise SAMPHubError(f"No SAMP hub is running (no lockfile at {shown}). {HINT_START_HUB}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SAMPHubError(f"The lockfile {display_path(path)} cannot be read: {reason}. {HINT_DOCTOR}") from error
+        raise SAMPHubError(f"The lockfile {shown} cannot be read: {reason}. {HINT_DOCTOR}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SAMPHubError(f"{display_path(path)} is not a SAMP lockfile: it is no regular file. {HINT_REMOVE_LOCKFILE}")
+            raise SAMPHubError(f"{shown} is not a SAMP lockfile: it is not a regular file. {HINT_REMOVE_LOCKFILE}")
         content = os.read(descriptor, MAX_SIZE + 1)
     except OSError as error:
-        raise SAMPHubError(f"The lockfile {display_path(path)} cannot be read: {error.strerror}. {HINT_DOCTOR}") from error
+        raise SAMPHubError(f"The lockfile {shown} cannot be read: {error.strerror}. {HINT_DOCTOR}") from error
     finally:
         os.close(descriptor)
     if len(content) > MAX_SIZE:
-        raise SAMPHubError(f"{display_path(path)} is not a SAMP lockfile: it is too large. {HINT_REMOVE_LOCKFILE}")
+        raise SAMPHubError(f"{shown} is not a SAMP lockfile: it is too large. {HINT_REMOVE_LOCKFILE}")
     return content
 
 
 def _fetch(url: str) -> bytes:
-    """Get a lockfile from a web server, at once or not at all, and from nowhere else than asked."""
-    from .transport.xmlrpc_client import http_get  # noqa: PLC0415 - hardly anybody's lockfile is on the web
-
+    """Get a lockfile from a web server, within a time-out and without redirects."""
     try:
         return http_get(url, MAX_SIZE, FETCH_TIMEOUT)
     except SAMPError as error:
@@ -238,30 +198,13 @@ def _fetch(url: str) -> bytes:
         ) from error
 
 
-# Who is there
-
-
 def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT) -> bool:
-    """
-    Ping the hub that a lockfile names.
-
-    Parameters
-    ----------
-    params : mapping of str to str
-        What is in the lockfile.
-    timeout : float
-        Seconds that it may take.
-
-    Returns
-    -------
-    bool
-        False also for a program that has come to use that port but is no hub.
-    """
+    """Ping the hub that a lockfile names. False also if another program, which is not a hub, uses the port now."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:
         hub.call("samp.hub.ping")
     except SAMPError as error:
-        log.debug("The hub of the lockfile does not answer: %s", error)
+        log.debug("The hub of the lockfile does not respond: %s", error)
         return False
     finally:
         hub.close()
@@ -270,12 +213,12 @@ def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT) -> bool:
 
 def get_main_running_hub() -> dict[str, str]:
     """
-    Find the hub that clients should use, see `lockfile_source`.
+    Find the hub that clients should use: the one in the lockfile that ``SAMP_HUB`` names, or in ``~/.samp``.
 
     Returns
     -------
     dict of str to str
-        What is in its lockfile.
+        The content of its lockfile.
 
     Raises
     ------

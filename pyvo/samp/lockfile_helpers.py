@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Functions about lockfiles under the names that programs know; the work is done in `pyvo.samp.lockfile`."""
+"""Compatibility: functions for lockfiles under the names that existing programs import."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def create_lock_file(
     Parameters
     ----------
     lockfilename : str or path, optional
-        The file; without it ``mode`` decides.
+        The file; by default ``mode`` decides.
     mode : {"single", "multiple"}, optional
-        ``"multiple"`` makes a file under ``~/.samp-1``, anything else the one where clients look (R33).
+        ``"multiple"`` makes a file in ``~/.samp-1``, anything else the one that clients read (R33).
     hub_id : str, optional
-        Tells the hub from others in ``"multiple"`` mode.
+        Identifies the hub in ``"multiple"`` mode.
     hub_params : mapping of str to str
-        What is written.
+        Keys and values to write.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def create_lock_file(
 
 def check_running_hub(lockfilename: str | Path) -> tuple[bool, dict[str, str]]:
     """
-    Look whether the hub of a lockfile is alive.
+    Check whether the hub of a lockfile is running.
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ def check_running_hub(lockfilename: str | Path) -> tuple[bool, dict[str, str]]:
     Returns
     -------
     is_running : bool
-        Whether it answers.
+        Whether it responds.
     hub_params : dict of str to str
-        What is in the lockfile; empty if there is none.
+        The content of the lockfile; empty if there is none.
     """
     try:
         params = read_lockfile(lockfilename)

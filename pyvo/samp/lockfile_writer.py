@@ -1,17 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-How a hub puts itself into the lockfile, and out of it again (rules R35 and R36).
+Writing and removing the lockfile of a hub (rules R35 and R36).
 
 Theory of operation
 -------------------
-Of any number of hubs that start at the same moment exactly one may end up in the lockfile. The one that starts
-must look at the lockfile, ask the hub that is named there whether it lives, and replace the file when it does not.
-Between the look and the replacement another hub could do the same. So all this is done by one hub at a time: it
-holds an advisory lock on an empty file ``<lockfile>.lock``, which the system gives back when the process dies, and
-which is gone when all is done. A hub that finds the lock taken does not wait, since whoever has it is about to run.
+Of any number of hubs that start at the same moment exactly one may own the lockfile. A hub that starts reads the
+lockfile, pings the hub that it names, and replaces the file if there is no response. Another hub could do the same at
+the same time. So only one hub at a time does this: it holds an advisory lock on an empty file ``<lockfile>.lock``. The
+system releases the lock if the process dies; the file is removed at the end. A hub that finds the file locked does not
+wait, since the hub that holds the lock is about to run.
 
-A hub answers pings before its lockfile appears and until it has gone again. So nobody who keeps to this takes the
-lockfile of a hub that lives.
+A hub responds to pings before its lockfile appears and until the lockfile is removed. So no hub that follows this
+replaces the lockfile of a running one.
 """
 
 from __future__ import annotations
@@ -35,19 +35,12 @@ __all__ = ["default_lockfile", "multi_hub_lockfile", "owns_lockfile", "remove_lo
 
 log = logging.getLogger(__name__)
 
-#: What file systems answer that know no locks, as some network file systems do.
+#: Errors of file systems without locks; some network file systems have none.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def default_lockfile() -> Path:
-    """
-    The file that a hub without wishes of its own writes.
-
-    Raises
-    ------
-    SAMPHubError
-        ``SAMP_HUB`` names a place that cannot be written.
-    """
+    """Return the path of the lockfile that clients read; raise `SAMPHubError` if ``SAMP_HUB`` names a web page."""
     source = lockfile_source()
     if is_url(source):
         raise SAMPHubError(
@@ -58,19 +51,7 @@ def default_lockfile() -> Path:
 
 
 def multi_hub_lockfile(name: str) -> Path:
-    """
-    A lockfile in ``~/.samp-1``, where hubs live beside the main one.
-
-    Parameters
-    ----------
-    name : str
-        What tells this hub from others.
-
-    Raises
-    ------
-    SAMPHubError
-        The directory cannot be made.
-    """
+    """Return the path of a lockfile in ``~/.samp-1``, for hubs beside the main one; make that directory."""
     directory = Path(os.path.expanduser("~"), ".samp-1")
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -81,19 +62,9 @@ def multi_hub_lockfile(name: str) -> Path:
 
 def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     """
-    Put a hub into its lockfile, unless another one is there already (R35, R36).
+    Write the lockfile of a hub (R35, R36).
 
-    Parameters
-    ----------
-    path : str or path
-        The lockfile.
-    params : mapping of str to str
-        Its keys.
-
-    Raises
-    ------
-    SAMPHubError
-        Another hub is running, or is starting at this moment, or the file cannot be written.
+    Raise `SAMPHubError` if another hub runs or starts at this moment, or if the file cannot be written.
     """
     path = Path(path)
     try:
@@ -102,8 +73,8 @@ def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
             _replace(path, params)
     except OSError as error:
         raise SAMPHubError(
-            f"The lockfile {display_path(path)} cannot be written: {error.strerror or error}. Without it no program finds the "
-            f"hub. Mend that, or set SAMP_HUB to {LOCKURL}file:///another/place for hub and clients alike."
+            f"The lockfile {display_path(path)} cannot be written: {error.strerror or error}. Without it no program "
+            f"finds the hub. Correct that, or set SAMP_HUB to {LOCKURL}file:///another/place for hub and clients alike."
         ) from error
 
 
@@ -111,21 +82,21 @@ def _refuse_if_running(path: Path, own_url: str | None) -> None:
     try:
         params = read_lockfile(path)
     except SAMPHubError as error:
-        log.debug("There is no hub to be respected: %s", error)
+        log.debug("The lockfile can be replaced: %s", error)
         return
-    # At its own address a hub meets itself: the one that used the port before it must be gone.
+    # A hub that finds its own address there would ping itself: the hub that used the port before has ended.
     if params["samp.hub.xmlrpc.url"] != own_url and ping_hub(params):
         raise SAMPHubError(
-            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {display_path(path)}). Use that, "
-            "or stop it first; a hub with mode='multiple' runs beside it."
+            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {display_path(path)}). Use "
+            "that, or stop it first; a hub with mode='multiple' runs beside it."
         )
 
 
 def _replace(path: Path, params: Mapping[str, str]) -> None:
-    """Write a new file and move it into place: nobody sees half of it, and a link there is replaced, not followed."""
+    """Write a new file and move it into place: it appears as a whole, and a link there is replaced, not followed."""
     content = format_lockfile(params)
     fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)  # of a hub that died here; nobody else is at it, we have the lock
+    fresh.unlink(missing_ok=True)  # left by a hub that died here; no other hub uses it, since this one holds the lock
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(fresh, flags, 0o600)
     try:
@@ -139,21 +110,23 @@ def _replace(path: Path, params: Mapping[str, str]) -> None:
 
 @contextmanager
 def _lockfile_guard(path: Path) -> Iterator[None]:
-    """Hold the right to change a lockfile; see the head of this module."""
+    """Hold the lock that allows to change a lockfile."""
     guard = path.with_name(path.name + ".lock")
     descriptor = _acquire_guard(guard)
     if descriptor is None:
-        raise SAMPHubError(f"Another SAMP hub is starting at this moment (it holds {display_path(guard)}). Use that one.")
+        raise SAMPHubError(
+            f"Another SAMP hub is starting at this moment (it holds {display_path(guard)}). Use that one."
+        )
     try:
         yield
     finally:
         if fcntl is not None:
-            guard.unlink(missing_ok=True)  # before the lock is given back: see `_take`
+            guard.unlink(missing_ok=True)  # before the lock is released, see `_acquire_guard`
         os.close(descriptor)
 
 
 def _acquire_guard(guard: Path) -> int | None:
-    """Lock the guard file. None if somebody else has it."""
+    """Lock the guard file; return None if another process holds the lock."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if fcntl is None:
         try:
@@ -176,8 +149,8 @@ def _acquire_guard(guard: Path) -> int | None:
             return descriptor
         if current:
             return descriptor
-        # Whoever had the lock before has removed the file on leaving. A lock on a file that is no longer there
-        # keeps nobody out, so it must be taken anew.
+        # The process that held the lock before has removed the file. A lock on a removed file keeps no other process
+        # out, so lock the new one.
         os.close(descriptor)
 
 
@@ -190,7 +163,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def owns_lockfile(path: str | Path, params: Mapping[str, str]) -> bool:
-    """Whether the lockfile is there and is this hub's."""
+    """Whether the lockfile exists and belongs to this hub."""
     try:
         found = read_lockfile(path)
     except SAMPHubError:
@@ -200,20 +173,13 @@ def owns_lockfile(path: str | Path, params: Mapping[str, str]) -> bool:
 
 def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     """
-    Remove a lockfile if it is still the one that this hub wrote (R35).
+    Remove a lockfile if it still belongs to this hub (R35).
 
-    The hub must answer pings until this has been done: as long as it does, nobody replaces the file between the
-    look at it and its removal.
-
-    Parameters
-    ----------
-    path : str or path
-        The lockfile.
-    params : mapping of str to str
-        What the hub wrote into it.
+    The hub must respond to pings until this returns: as long as it does, no other hub replaces the file between the
+    check and the removal.
     """
     if not owns_lockfile(path, params):
-        log.warning("The lockfile is no longer this hub's, and is left alone")
+        log.warning("The lockfile no longer belongs to this hub, and is not removed")
         return
     try:
         os.unlink(path)

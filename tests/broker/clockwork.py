@@ -1,4 +1,4 @@
-"""A clock that stands still until told otherwise, and what depends on it."""
+"""Test doubles: a clock that only the test moves, and a delivery queue that keeps its deliveries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyvo.samp.broker import Delivery
 
 
 class Clock:
-    """Tells the time, and calls back when a test lets time pass."""
+    """Returns the time, and runs timers when a test lets time pass."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -45,23 +45,23 @@ class Alarm:
             self.clock.alarms.remove(self)
 
 
-class ListMailbox:
-    """Keeps what it gets."""
+class ListQueue:
+    """Keeps the deliveries that it receives."""
 
     def __init__(self) -> None:
-        self.got: list[Delivery] = []
+        self.received: list[Delivery] = []
         self.closed = False
-        self.farewell: Delivery | None = None
+        self.final_delivery: Delivery | None = None
 
     def put(self, delivery: Delivery) -> None:
         assert not self.closed
-        self.got.append(delivery)
+        self.received.append(delivery)
 
-    def close(self, farewell: Delivery | None) -> None:
+    def close(self, final_delivery: Delivery | None) -> None:
         assert not self.closed
         self.closed = True
-        self.farewell = farewell
+        self.final_delivery = final_delivery
 
-    def take(self) -> list[Delivery]:
-        got, self.got = self.got, []
-        return got
+    def pop_received(self) -> list[Delivery]:
+        received, self.received = self.received, []
+        return received

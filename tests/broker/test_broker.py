@@ -1,4 +1,4 @@
-"""The operations of the hub, without sockets, threads or a running clock."""
+"""The operations of the hub, without sockets, threads or a real clock."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pyvo.samp.broker import Broker, Client, Delivery, EncodedMessage
 from pyvo.samp.errors import SAMPProxyError, SAMPValueError
 from pyvo.samp.protocol import NO_RESPONSE, SAMPValue
 
-from .clockwork import Clock, ListMailbox
+from .clockwork import Clock, ListQueue
 
 LOAD = "table.load.votable"
 OK: dict[str, SAMPValue] = {"samp.status": "samp.ok", "samp.result": {"x": "1"}}
 
 
 def message(mtype: str = LOAD, **params: SAMPValue) -> EncodedMessage:
-    return EncodedMessage.message({"samp.mtype": mtype, "samp.params": dict(params)}, origin="standard")
+    return EncodedMessage.message({"samp.mtype": mtype, "samp.params": dict(params)}, source_profile="standard")
 
 
 def response() -> EncodedMessage:
-    return EncodedMessage.response(dict(OK), origin="standard")
+    return EncodedMessage.response(dict(OK), source_profile="standard")
 
 
 class Hub:
-    """A broker, and what the tests do with it over and over."""
+    """A broker with a fake clock, and a shortcut to register clients."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -34,15 +34,15 @@ class Hub:
 
     def join(
         self, *patterns: str, name: str = "", profile: str = "standard", **more: object
-    ) -> tuple[Client, ListMailbox]:
+    ) -> tuple[Client, ListQueue]:
         client = self.broker.register(profile, **more)  # type: ignore[arg-type]
-        mailbox = ListMailbox()
-        self.broker.set_callable(client, True, mailbox)
+        queue = ListQueue()
+        self.broker.set_callable(client, True, queue)
         if name:
             self.broker.declare_metadata(client, {"samp.name": name})
         self.broker.declare_subscriptions(client, {pattern: {} for pattern in patterns})
-        mailbox.take()
-        return client, mailbox
+        queue.pop_received()
+        return client, queue
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def hub() -> Hub:
 
 
 def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
-    """Text and code of a response that says error."""
+    """Return the text and the code of an error response."""
     assert delivery.kind == "receiveResponse"
     assert delivery.body.value["samp.status"] == "samp.error"
     error = delivery.body.value["samp.error"]
@@ -63,7 +63,7 @@ def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
 
 
 def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
-    """R6, R7: neither ids nor keys come twice, and keys hold 128 bits."""
+    """R6, R7: neither ids nor keys repeat, and keys hold 128 bits."""
     clients = []
     for _ in range(50):
         client = hub.broker.register("standard")
@@ -77,8 +77,8 @@ def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
         assert len(bytes.fromhex(client.private_key)) >= 16
 
 
-def test_the_factories_are_those_handed_in() -> None:
-    """No clock and no source of keys but those given."""
+def test_the_given_clock_and_keys_are_used() -> None:
+    """The broker uses no other clock and no other source of keys."""
     clock = Clock()
     keys = iter(f"key{number}" for number in range(10))
     broker = Broker(clock, lambda: next(keys))
@@ -87,7 +87,7 @@ def test_the_factories_are_those_handed_in() -> None:
     assert client.last_active == clock.now
 
 
-def test_a_dead_or_foreign_key_is_a_fault(hub: Hub) -> None:
+def test_an_invalid_key_is_a_fault(hub: Hub) -> None:
     """R9, R10, R38."""
     client, _ = hub.join()
     assert hub.broker.authenticate("standard", client.private_key) is client
@@ -107,8 +107,8 @@ def test_a_dead_or_foreign_key_is_a_fault(hub: Hub) -> None:
         hub.broker.authenticate("standard", client.private_key)
 
 
-def test_nothing_can_be_done_for_one_who_has_gone(hub: Hub) -> None:
-    """R9: even if its key was found a moment ago."""
+def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
+    """R9: even if its key was valid a moment ago."""
     gone, _ = hub.join()
     other, _ = hub.join("*")
     hub.broker.unregister(gone)
@@ -131,21 +131,21 @@ def test_nothing_can_be_done_for_one_who_has_gone(hub: Hub) -> None:
 
 
 def test_a_client_never_shows_its_key(hub: Hub) -> None:
-    """R38: whoever logs a client does not log its key."""
+    """R38: the text form of a client does not contain its key."""
     client, _ = hub.join(name="topcat")
     assert client.private_key not in repr(client)
     assert "topcat" in repr(client)
 
 
 @pytest.mark.parametrize(
-    ("name", "title"),
+    ("name", "display_name"),
     [("topcat", "c1 (topcat)"), ("  two\n words ", "c1 (two words)"), ("", "c1"), (" \n", "c1"), (["x"], "c1")],
 )
-def test_the_title_is_one_line(hub: Hub, name: SAMPValue, title: str) -> None:
-    """It goes into faults and log lines, and a client may call itself anything."""
+def test_display_name_is_one_line(hub: Hub, name: SAMPValue, display_name: str) -> None:
+    """Faults and log lines contain it, and a client may declare any name."""
     client = hub.broker.register("standard")
     hub.broker.declare_metadata(client, {"samp.name": name})
-    assert client.display_name == title
+    assert client.display_name == display_name
     hub.broker.declare_metadata(client, {"samp.name": "x" * 100_000})
     assert len(client.display_name) < 80
 
@@ -156,10 +156,10 @@ def test_unregister_twice_is_one_event(hub: Hub) -> None:
     hub.broker.unregister(client)
     hub.broker.unregister(client)
     hub.broker.disconnect(client, "too late")
-    assert len(listener.got) == 1
+    assert len(listener.received) == 1
 
 
-def test_activity_is_noted(hub: Hub) -> None:
+def test_authenticate_marks_the_client_active(hub: Hub) -> None:
     client, _ = hub.join()
     hub.clock.now += 5
     hub.broker.authenticate("standard", client.private_key)
@@ -183,20 +183,20 @@ def test_the_hub_is_a_client(hub: Hub) -> None:
     assert hub_id not in [each.client_id for each in hub.broker.clients()]
 
 
-def test_the_hub_answers_a_ping_in_all_ways(hub: Hub) -> None:
+def test_the_hub_replies_to_a_ping_sent_in_any_way(hub: Hub) -> None:
     """R8, R18."""
-    client, mailbox = hub.join()
+    client, queue = hub.join()
     hub.broker.notify(client, "hub", message("samp.app.ping"))
-    assert not mailbox.got
+    assert not queue.received
     hub.broker.call(client, "hub", "tag", message("samp.app.ping"))
-    [answer] = mailbox.take()
+    [answer] = queue.pop_received()
     assert (answer.kind, answer.sender_id, answer.tag) == ("receiveResponse", "hub", "tag")
     assert answer.body.value == {"samp.status": "samp.ok", "samp.result": {}}
     assert list(hub.broker.call_all(client, "all", message("samp.app.ping"))) == ["hub"]
-    assert mailbox.take()[0].tag == "all"
-    answers: list[EncodedMessage] = []
-    hub.broker.call_and_wait(client, "hub", message("samp.app.ping"), answers.append)
-    assert answers[0].value["samp.status"] == "samp.ok"
+    assert queue.pop_received()[0].tag == "all"
+    responses: list[EncodedMessage] = []
+    hub.broker.call_and_wait(client, "hub", message("samp.app.ping"), responses.append)
+    assert responses[0].value["samp.status"] == "samp.ok"
     assert not client.pending_sent
 
 
@@ -208,9 +208,9 @@ def test_query_by_meta(hub: Hub, mtype: str) -> None:
     second, _ = hub.join(name="topcat")
 
     def ask(**params: SAMPValue) -> dict[str, SAMPValue]:
-        answers: list[EncodedMessage] = []
-        hub.broker.call_and_wait(client, "hub", message(mtype, **params), answers.append)
-        return answers[0].value
+        responses: list[EncodedMessage] = []
+        hub.broker.call_and_wait(client, "hub", message(mtype, **params), responses.append)
+        return responses[0].value
 
     found = ask(key="samp.name", value="topcat")
     assert found == {"samp.status": "samp.ok", "samp.result": {"ids": [first.client_id, second.client_id]}}
@@ -263,7 +263,7 @@ def test_annotations_are_maps(hub: Hub) -> None:
         hub.broker.declare_subscriptions(client, {"a.b": "yes"})
 
 
-def test_only_the_callable_subscribe(hub: Hub) -> None:
+def test_only_callable_clients_subscribe(hub: Hub) -> None:
     """R13: an empty map is tolerated."""
     client = hub.broker.register("standard")
     with pytest.raises(SAMPProxyError, match="not callable"):
@@ -272,18 +272,18 @@ def test_only_the_callable_subscribe(hub: Hub) -> None:
     assert client.subscriptions == {}
 
 
-def test_one_who_is_callable_no_longer_gets_nothing(hub: Hub) -> None:
+def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
     """R13."""
-    client, mailbox = hub.join("a")
+    client, queue = hub.join("a")
     other, _ = hub.join()
     hub.broker.set_callable(client, False)
     assert hub.broker.get_subscribed_clients(other, "a") == {}
     with pytest.raises(SAMPProxyError, match="not subscribed"):
         hub.broker.notify(other, client.client_id, message("a"))
-    hub.broker.set_callable(client)  # its mailbox is still there
+    hub.broker.set_callable(client)  # its queue is still there
     hub.broker.declare_subscriptions(client, {"a": {}})
     hub.broker.notify(other, client.client_id, message("a"))
-    assert len(mailbox.got) == 1
+    assert len(queue.received) == 1
 
 
 def test_the_most_specific_subscription_counts(hub: Hub) -> None:
@@ -305,8 +305,8 @@ def test_the_most_specific_subscription_counts(hub: Hub) -> None:
     assert hub.broker.get_subscribed_clients(client, "a.b.c") == {}
 
 
-def test_a_hostile_question_is_refused(hub: Hub) -> None:
-    """What is no MType is not taken apart."""
+def test_a_very_long_mtype_is_refused(hub: Hub) -> None:
+    """An invalid MType is not split into its patterns."""
     client, _ = hub.join()
     with pytest.raises(SAMPValueError):
         hub.broker.get_subscribed_clients(client, "a." * 500_000)
@@ -315,16 +315,16 @@ def test_a_hostile_question_is_refused(hub: Hub) -> None:
 # Events
 
 
-def test_events_reach_all_who_listen_their_subject_too(hub: Hub) -> None:
-    """R15, R26."""
-    listener, mailbox = hub.join("samp.hub.event.*")
+def test_events_reach_all_subscribed_clients(hub: Hub) -> None:
+    """R15, R26: including the client that the event is about."""
+    listener, queue = hub.join("samp.hub.event.*")
     assert listener
     client = hub.broker.register("standard")
-    own = ListMailbox()
+    own = ListQueue()
     hub.broker.set_callable(client, True, own)
     hub.broker.declare_subscriptions(client, {"samp.hub.event.*": {"x": "1"}})
     hub.broker.declare_metadata(client, {"samp.name": "new"})
-    seen = [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in mailbox.take()]
+    seen = [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in queue.pop_received()]
     client_id = client.client_id
     subscriptions = (
         "samp.hub.event.subscriptions",
@@ -332,21 +332,24 @@ def test_events_reach_all_who_listen_their_subject_too(hub: Hub) -> None:
     )
     metadata = ("samp.hub.event.metadata", {"id": client_id, "metadata": {"samp.name": "new"}})
     assert seen == [("samp.hub.event.register", {"id": client_id}), subscriptions, metadata]
-    assert [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in own.got] == [subscriptions, metadata]
-    assert all((d.kind, d.sender_id, d.tag) == ("receiveNotification", "hub", None) for d in own.got)
+    assert [(d.body.value["samp.mtype"], d.body.value["samp.params"]) for d in own.received] == [
+        subscriptions,
+        metadata,
+    ]
+    assert all((d.kind, d.sender_id, d.tag) == ("receiveNotification", "hub", None) for d in own.received)
     hub.broker.unregister(client)
-    [event] = mailbox.take()
+    [event] = queue.pop_received()
     assert event.body.value == {"samp.mtype": "samp.hub.event.unregister", "samp.params": {"id": client_id}}
 
 
-def test_an_event_is_one_payload_for_all(hub: Hub) -> None:
-    """One encoding, however many listen."""
-    boxes = [hub.join("samp.hub.event.*")[1] for _ in range(5)]
-    for box in boxes:
-        box.take()
+def test_an_event_is_encoded_once(hub: Hub) -> None:
+    """However many clients are subscribed."""
+    queues = [hub.join("samp.hub.event.*")[1] for _ in range(5)]
+    for queue in queues:
+        queue.pop_received()
     hub.broker.register("standard")
-    assert len({id(box.got[0].body) for box in boxes}) == 1
-    assert len({id(box.got[0].body.encoded()) for box in boxes}) == 1
+    assert len({id(queue.received[0].body) for queue in queues}) == 1
+    assert len({id(queue.received[0].body.encoded()) for queue in queues}) == 1
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_an_event_is_one_payload_for_all(hub: Hub) -> None:
 def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
     """R25."""
     client, _ = hub.join()
-    other, mailbox = hub.join("*")
+    other, queue = hub.join("*")
     for attempt in (
         lambda: hub.broker.notify(client, other.client_id, message(mtype)),
         lambda: hub.broker.notify_all(client, message(mtype)),
@@ -365,42 +368,45 @@ def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
     ):
         with pytest.raises(SAMPProxyError, match="Only the hub"):
             attempt()
-    assert not mailbox.got
+    assert not queue.received
 
 
-def test_disconnect_tells_the_one_and_the_others(hub: Hub) -> None:
+def test_disconnect_notifies_the_client_and_the_others(hub: Hub) -> None:
     """R26."""
-    client, mailbox = hub.join("samp.hub.disconnect")
-    deaf, deaf_mailbox = hub.join()
+    client, queue = hub.join("samp.hub.disconnect")
+    deaf, deaf_queue = hub.join()
     _, listener = hub.join("samp.hub.event.*", "samp.hub.disconnect")
     hub.broker.disconnect(client, "too slow")
-    assert mailbox.closed
-    assert mailbox.farewell is not None
-    assert mailbox.farewell.body.value == {"samp.mtype": "samp.hub.disconnect", "samp.params": {"reason": "too slow"}}
-    assert mailbox.farewell.recipient_key == client.private_key
-    assert [d.body.mtype for d in listener.take()] == ["samp.hub.event.unregister"]
+    assert queue.closed
+    assert queue.final_delivery is not None
+    assert queue.final_delivery.body.value == {
+        "samp.mtype": "samp.hub.disconnect",
+        "samp.params": {"reason": "too slow"},
+    }
+    assert queue.final_delivery.recipient_key == client.private_key
+    assert [d.body.mtype for d in listener.pop_received()] == ["samp.hub.event.unregister"]
     hub.broker.disconnect(deaf, "too slow")
-    assert deaf_mailbox.closed
-    assert deaf_mailbox.farewell is None
+    assert deaf_queue.closed
+    assert deaf_queue.final_delivery is None
 
 
 def test_shutdown(hub: Hub) -> None:
-    """R23, R26: everybody is told, nobody comes in any more, and no call stays open."""
-    client, mailbox = hub.join("*", "samp.hub.event.shutdown")
+    """R23, R26: all clients are notified, new ones are refused, and no call stays pending."""
+    client, queue = hub.join("*", "samp.hub.event.shutdown")
     caller, _ = hub.join()
-    answers: list[EncodedMessage] = []
-    hub.broker.call_and_wait(caller, client.client_id, message(), answers.append)
-    mailbox.take()
+    responses: list[EncodedMessage] = []
+    hub.broker.call_and_wait(caller, client.client_id, message(), responses.append)
+    queue.pop_received()
     hub.broker.announce_shutdown()
     hub.broker.announce_shutdown()
-    assert [d.body.mtype for d in mailbox.got] == ["samp.hub.event.shutdown"]
+    assert [d.body.mtype for d in queue.received] == ["samp.hub.event.shutdown"]
     with pytest.raises(SAMPProxyError, match="shutting down"):
         hub.broker.register("standard")
     assert hub.broker.authenticate("standard", client.private_key) is client  # messages still pass
     hub.broker.close()
     hub.broker.close()
-    assert mailbox.closed
-    assert len(answers) == 1
+    assert queue.closed
+    assert len(responses) == 1
     with pytest.raises(SAMPProxyError):
         hub.broker.authenticate("standard", client.private_key)
 
@@ -411,33 +417,33 @@ def test_shutdown(hub: Hub) -> None:
 def test_notify(hub: Hub) -> None:
     """R18."""
     client, own = hub.join("table.*")
-    other, mailbox = hub.join("table.*")
-    payload = message(url="x")
-    hub.broker.notify(client, other.client_id, payload)
-    assert mailbox.got == [
-        Delivery("receiveNotification", other.client_id, other.private_key, client.client_id, None, payload)
+    other, queue = hub.join("table.*")
+    encoded = message(url="x")
+    hub.broker.notify(client, other.client_id, encoded)
+    assert queue.received == [
+        Delivery("receiveNotification", other.client_id, other.private_key, client.client_id, None, encoded)
     ]
-    assert mailbox.got[0].arguments() == [client.client_id, payload.value]
-    assert not own.got
+    assert queue.received[0].arguments() == [client.client_id, encoded.value]
+    assert not own.received
 
 
 def test_broadcasts_do_not_come_back(hub: Hub) -> None:
-    """R18: and each recipient gets the same payload."""
+    """R18: and all recipients get the same object."""
     client, own = hub.join("table.*")
-    first, first_box = hub.join("table.*")
-    second, second_box = hub.join("table.*", "table.load.votable", "table.load.*")
+    first, first_queue = hub.join("table.*")
+    second, second_queue = hub.join("table.*", "table.load.votable", "table.load.*")
     hub.join("image.*")
-    payload = message()
-    assert set(hub.broker.notify_all(client, payload)) == {first.client_id, second.client_id}
-    assert [d.body for d in first_box.got] == [d.body for d in second_box.got] == [payload]
-    assert not own.got
-    assert hub.broker.notify_all(client, message("nobody.wants.this")) == []
+    encoded = message()
+    assert set(hub.broker.notify_all(client, encoded)) == {first.client_id, second.client_id}
+    assert [d.body for d in first_queue.received] == [d.body for d in second_queue.received] == [encoded]
+    assert not own.received
+    assert hub.broker.notify_all(client, message("no.subscriber")) == []
 
 
 def test_wrong_recipients_are_faults(hub: Hub) -> None:
     """R19."""
     client, _ = hub.join("*")
-    other, mailbox = hub.join("image.*")
+    other, queue = hub.join("image.*")
     for recipient, text in ((other.client_id, "not subscribed"), ("nobody", "nobody"), ("hub", "not subscribed")):
         for attempt in (
             lambda to=recipient: hub.broker.notify(client, to, message()),
@@ -446,34 +452,34 @@ def test_wrong_recipients_are_faults(hub: Hub) -> None:
         ):
             with pytest.raises(SAMPProxyError, match=text):
                 attempt()
-    assert not mailbox.got
+    assert not queue.received
     assert not client.pending_sent
 
 
 def test_call_and_reply(hub: Hub) -> None:
     """R18, R20: the tag comes back, the recipient sees a msg-id."""
     client, own = hub.join()
-    other, mailbox = hub.join("*")
+    other, queue = hub.join("*")
     msg_id = hub.broker.call(client, other.client_id, "my tag", message())
-    [delivery] = mailbox.take()
+    [delivery] = queue.pop_received()
     assert (delivery.kind, delivery.sender_id, delivery.tag) == ("receiveCall", client.client_id, msg_id)
     assert msg_id != "my tag"
     answer = response()
     hub.broker.reply(other, msg_id, answer)
-    assert own.take() == [
+    assert own.pop_received() == [
         Delivery("receiveResponse", client.client_id, client.private_key, other.client_id, "my tag", answer)
     ]
 
 
 def test_a_tag_may_be_reused(hub: Hub) -> None:
-    """R20: even while it is in use, and whatever it is."""
+    """R20: even while it is in use; any string is a tag."""
     client, own = hub.join()
     other, _ = hub.join("*")
     ids = [hub.broker.call(client, other.client_id, "", message()) for _ in range(3)]
     assert len(set(ids)) == 3
     for msg_id in ids:
         hub.broker.reply(other, msg_id, response())
-    assert [d.tag for d in own.got] == ["", "", ""]
+    assert [d.tag for d in own.received] == ["", "", ""]
 
 
 def test_call_all_gives_each_its_own_msg_id(hub: Hub) -> None:
@@ -483,10 +489,10 @@ def test_call_all_gives_each_its_own_msg_id(hub: Hub) -> None:
     ids = hub.broker.call_all(client, "tag", message())
     assert set(ids) == {other.client_id for other, _ in others}
     assert len(set(map(str, ids.values()))) == 3
-    for other, mailbox in others:
-        assert mailbox.got[0].tag == ids[other.client_id]
+    for other, queue in others:
+        assert queue.received[0].tag == ids[other.client_id]
         hub.broker.reply(other, str(ids[other.client_id]), response())
-    assert {(d.sender_id, d.tag) for d in own.got} == {(other.client_id, "tag") for other, _ in others}
+    assert {(d.sender_id, d.tag) for d in own.received} == {(other.client_id, "tag") for other, _ in others}
 
 
 def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
@@ -498,117 +504,117 @@ def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
     for who, which in ((third, msg_id), (client, msg_id), (other, "guess"), (other, ""), (other, "tag")):
         with pytest.raises(SAMPProxyError, match="msg-id"):
             hub.broker.reply(who, which, response())
-    assert not own.got
+    assert not own.received
     hub.broker.reply(other, msg_id, response())
     with pytest.raises(SAMPProxyError, match="msg-id"):
         hub.broker.reply(other, msg_id, response())
-    assert len(own.got) == 1
+    assert len(own.received) == 1
 
 
-def test_call_needs_a_way_back(hub: Hub) -> None:
-    """R13, R23: one who cannot receive the response is told so at once; callAndWait needs no way back."""
+def test_only_callable_clients_call(hub: Hub) -> None:
+    """R13, R23: a client that cannot receive the response gets a fault; it can use callAndWait."""
     client = hub.broker.register("standard")
     other, _ = hub.join("*")
     with pytest.raises(SAMPProxyError, match="callAndWait"):
         hub.broker.call(client, other.client_id, "tag", message())
     with pytest.raises(SAMPProxyError, match="callAndWait"):
         hub.broker.call_all(client, "tag", message())
-    answers: list[EncodedMessage] = []
-    call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
-    payload = response()
-    hub.broker.reply(other, call.msg_id, payload)
-    assert answers == [payload]
+    responses: list[EncodedMessage] = []
+    call = hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
+    encoded = response()
+    hub.broker.reply(other, call.msg_id, encoded)
+    assert responses == [encoded]
 
 
-def test_a_very_quick_reply_is_not_lost(hub: Hub) -> None:
-    """One that comes while the message is being handed over finds the call open."""
+def test_a_reply_during_the_delivery_is_not_lost(hub: Hub) -> None:
+    """The call is pending before the message is delivered."""
     client, own = hub.join()
     other, _ = hub.join("*")
 
-    class Eager(ListMailbox):
+    class Eager(ListQueue):
         def put(self, delivery: Delivery) -> None:
             assert delivery.tag is not None
             hub.broker.reply(other, delivery.tag, response())
 
     hub.broker.set_callable(other, True, Eager())
     hub.broker.declare_subscriptions(other, {"*": {}})
-    answers: list[EncodedMessage] = []
-    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    responses: list[EncodedMessage] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
     hub.broker.call(client, other.client_id, "tag", message())
-    assert len(answers) == 1
-    assert [d.tag for d in own.got] == ["tag"]
+    assert len(responses) == 1
+    assert [d.tag for d in own.received] == ["tag"]
 
 
-def test_a_cancelled_call_takes_no_reply(hub: Hub) -> None:
+def test_a_reply_to_a_cancelled_call_is_refused(hub: Hub) -> None:
     """R22."""
     client, _ = hub.join()
     other, _ = hub.join("*")
-    answers: list[EncodedMessage] = []
-    call = hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
-    assert call.cancel()
-    assert not call.cancel()
+    responses: list[EncodedMessage] = []
+    call = hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
+    assert hub.broker.cancel_call(call)
+    assert not hub.broker.cancel_call(call)
     with pytest.raises(SAMPProxyError, match="msg-id"):
         hub.broker.reply(other, call.msg_id, response())
-    assert not answers
+    assert not responses
     assert not client.pending_sent
     assert not other.pending_received
 
 
 @pytest.mark.parametrize("end", ["unregister", "disconnect", "fail"])
-def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
-    """R23: recipient gone, thrown out, or not to be reached."""
+def test_no_call_is_lost(hub: Hub, end: str) -> None:
+    """R23: if the recipient unregisters, is disconnected, or cannot be reached."""
     client, own = hub.join()
-    other, mailbox = hub.join("*", name="topcat")
+    other, queue = hub.join("*", name="topcat")
     hub.broker.call(client, other.client_id, "tag", message())
-    answers: list[EncodedMessage] = []
-    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    responses: list[EncodedMessage] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
     if end == "unregister":
         hub.broker.unregister(other)
     elif end == "disconnect":
         hub.broker.disconnect(other, "topcat is slow")
     else:
-        for delivery in mailbox.take():
+        for delivery in queue.pop_received():
             hub.broker.delivery_failed(delivery, "topcat cannot be reached")
             hub.broker.delivery_failed(delivery, "once is enough")
-    [delivery] = own.take()
+    [delivery] = own.pop_received()
     assert (delivery.sender_id, delivery.tag) == (other.client_id, "tag")
     text, code = errors_of(delivery)
     assert "topcat" in str(text)
     assert code == NO_RESPONSE
-    assert len(answers) == 1
+    assert len(responses) == 1
     assert not client.pending_sent
     assert not other.pending_received
 
 
-def test_failed_notifications_and_responses_end_there(hub: Hub) -> None:
-    """Nobody waits for them."""
+def test_a_failed_notification_or_response_is_dropped(hub: Hub) -> None:
+    """No client waits for it."""
     client, own = hub.join("*")
-    other, mailbox = hub.join("*")
+    other, queue = hub.join("*")
     hub.broker.notify(client, other.client_id, message())
-    hub.broker.delivery_failed(mailbox.take()[0], "gone")
+    hub.broker.delivery_failed(queue.pop_received()[0], "gone")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
     hub.broker.reply(other, msg_id, response())
-    hub.broker.delivery_failed(own.take()[0], "gone")
-    assert not own.got
+    hub.broker.delivery_failed(own.pop_received()[0], "gone")
+    assert not own.received
 
 
-def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
-    """R23: its calls end; a request of its that still waits is answered."""
+def test_the_calls_of_a_client_that_unregisters_end(hub: Hub) -> None:
+    """R23: a callAndWait request that still waits gets a response."""
     client, own = hub.join()
     other, _ = hub.join("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
-    answers: list[EncodedMessage] = []
-    hub.broker.call_and_wait(client, other.client_id, message(), answers.append)
+    responses: list[EncodedMessage] = []
+    hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
     hub.broker.unregister(client)
-    assert not own.got
-    assert len(answers) == 1
+    assert not own.received
+    assert len(responses) == 1
     assert not other.pending_received
     with pytest.raises(SAMPProxyError, match="msg-id"):
         hub.broker.reply(other, msg_id, response())
 
 
-def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender who is never answered cannot fill the hub's memory; others are not affected."""
+def test_pending_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client cannot fill the hub's memory with calls; other clients are not affected."""
     monkeypatch.setattr("pyvo.samp.broker.registry.MAX_OPEN_CALLS", 3)
     client, _ = hub.join()
     other, _ = hub.join("*")
@@ -624,55 +630,55 @@ def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     hub.broker.call(client, other.client_id, "tag", message())
 
 
-def test_a_full_mailbox_throws_its_client_out_in_the_middle_of_a_broadcast(hub: Hub) -> None:
-    """R26, R50: nobody else is the worse for it, and the caller is told."""
+def test_a_full_queue_disconnects_its_client_during_a_broadcast(hub: Hub) -> None:
+    """R26, R50: the other recipients get the message, and the caller gets an error."""
     client, own = hub.join()
     full, _ = hub.join("*")
-    other, mailbox = hub.join("*")
+    other, queue = hub.join("*")
 
-    class Full(ListMailbox):
+    class Full(ListQueue):
         def put(self, delivery: Delivery) -> None:
             hub.broker.disconnect(full, "its queue is full")
 
     hub.broker.set_callable(full, True, Full())
     ids = hub.broker.call_all(client, "tag", message())
     assert set(ids) == {full.client_id, other.client_id}
-    assert len([d for d in mailbox.got if d.kind == "receiveCall"]) == 1
-    [delivery] = own.got
+    assert len([d for d in queue.received if d.kind == "receiveCall"]) == 1
+    [delivery] = own.received
     assert delivery.sender_id == full.client_id
     assert "its queue is full" in str(errors_of(delivery)[0])
 
 
-def test_a_mailbox_that_raises_harms_nobody_else(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     client, _ = hub.join()
     bad, _ = hub.join("*")
-    _, mailbox = hub.join("*")
+    _, queue = hub.join("*")
 
-    class Bad(ListMailbox):
+    class Bad(ListQueue):
         def put(self, delivery: Delivery) -> None:
             raise ZeroDivisionError
 
     hub.broker.set_callable(bad, True, Bad())
     hub.broker.notify_all(client, message())
-    assert len(mailbox.got) == 1
+    assert len(queue.received) == 1
     assert "could not hand over" in caplog.text
 
 
 # Restrictions on what a client may send (R47)
 
 
-def test_a_restricted_sender_reaches_only_whom_it_may(hub: Hub) -> None:
+def test_a_send_filter_restricts_the_recipients(hub: Hub) -> None:
     """R47: as if the others were not subscribed, in listings, broadcasts and messages to one."""
 
-    def may_reach(mtype: str, annotations: object) -> bool:
+    def send_filter(mtype: str, annotations: object) -> bool:
         assert isinstance(annotations, dict)
         return mtype.startswith("table.") or annotations.get("ok") == "1"
 
-    page, _ = hub.join(profile="web", may_reach=may_reach)
+    page, _ = hub.join(profile="web", send_filter=send_filter)
     strict, _ = hub.join("*")
-    willing, willing_box = hub.join()
+    willing, willing_queue = hub.join()
     hub.broker.declare_subscriptions(willing, {"*": {"ok": "1"}})
-    willing_box.take()
+    willing_queue.pop_received()
     assert set(hub.broker.get_subscribed_clients(page, "x.y")) == {willing.client_id}
     assert set(hub.broker.get_subscribed_clients(page, LOAD)) == {willing.client_id, strict.client_id}
     assert hub.broker.notify_all(page, message("x.y")) == [willing.client_id]
@@ -680,53 +686,53 @@ def test_a_restricted_sender_reaches_only_whom_it_may(hub: Hub) -> None:
     with pytest.raises(SAMPProxyError, match="may not send"):
         hub.broker.notify(page, strict.client_id, message("x.y"))
     hub.broker.notify(page, strict.client_id, message())
-    assert len(willing_box.got) == 2
+    assert len(willing_queue.received) == 2
 
 
-def test_the_origin_of_what_was_said(hub: Hub) -> None:
-    """R46: an event about a page's metadata is not the word of a standard client, though the hub sends it."""
-    _, mailbox = hub.join("samp.hub.event.metadata")
+def test_source_profile_of_an_event(hub: Hub) -> None:
+    """R46: the source of an event about a web client's metadata is the Web Profile, though the hub sends it."""
+    _, queue = hub.join("samp.hub.event.metadata")
     page, _ = hub.join(profile="web")
     hub.broker.declare_metadata(page, {"samp.icon.url": "file:///etc/passwd"})
     other, _ = hub.join()
     hub.broker.declare_metadata(other, {"samp.icon.url": "file:///icon"})
-    assert [d.body.origin for d in mailbox.got] == ["web", "standard"]
+    assert [d.body.source_profile for d in queue.received] == ["web", "standard"]
     assert hub.broker.profile_of(page.client_id) == "web"
 
 
-# Payloads
+# Encoded messages
 
 
-def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
+def test_missing_params_are_added_and_the_raw_bytes_not_reused() -> None:
     """R16."""
     whole = {"samp.mtype": "a", "samp.params": {}}
     assert EncodedMessage.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
     part: SAMPValue = {"samp.mtype": "a", "extra": "kept"}
-    payload = EncodedMessage.message(part, b"<value>raw</value>")
-    assert payload.value == {"samp.mtype": "a", "extra": "kept", "samp.params": {}}
-    assert b"samp.params" in payload.encoded()
+    encoded = EncodedMessage.message(part, b"<value>raw</value>")
+    assert encoded.value == {"samp.mtype": "a", "extra": "kept", "samp.params": {}}
+    assert b"samp.params" in encoded.encoded()
     assert part == {"samp.mtype": "a", "extra": "kept"}
 
 
 @pytest.mark.parametrize(
     "value", ["text", [], {}, {"samp.mtype": ["a"]}, {"samp.mtype": "a", "samp.params": "x"}, {"samp.mtype": "a.*"}]
 )
-def test_what_is_no_message(value: SAMPValue) -> None:
+def test_an_invalid_message_is_refused(value: SAMPValue) -> None:
     """R16."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.message(value)
 
 
 @pytest.mark.parametrize("value", ["text", {}, {"samp.status": "fine"}, {"samp.status": "samp.ok", "samp.result": "x"}])
-def test_what_is_no_response(value: SAMPValue) -> None:
+def test_an_invalid_response_is_refused(value: SAMPValue) -> None:
     """R17."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.response(value)
 
 
-def test_size_is_about_that_of_the_bytes() -> None:
-    payload = message(data="x" * 1000)
-    delivery = Delivery("receiveCall", "c1", "key", "c2", "id", payload)
+def test_size_of_a_delivery() -> None:
+    encoded = message(data="x" * 1000)
+    delivery = Delivery("receiveCall", "c1", "key", "c2", "id", encoded)
     assert 1000 < delivery.size < 2500
-    assert delivery.arguments() == ["c2", "id", payload.value]
-    assert payload.encoded() is payload.encoded()
+    assert delivery.arguments() == ["c2", "id", encoded.value]
+    assert encoded.encoded() is encoded.encoded()

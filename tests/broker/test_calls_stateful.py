@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: each call ends once, and nothing is left behind (R21, R23)."""
+"""In any order of events, each call ends exactly once, and nothing is left over (R21, R23)."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from pyvo.samp.broker import Broker, Client, Delivery, EncodedMessage, PendingCa
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.protocol import ok_response
 
-from .clockwork import Clock, ListMailbox
+from .clockwork import Clock, ListQueue
 
 MTYPES = ["a.b", "a.c", "d"]
 PATTERNS = ["*", "a.*", "a.b", "d"]
 
 
 class Calls(RuleBasedStateMachine):
-    """Clients come, subscribe, call, answer, fail and go."""
+    """Clients register, subscribe, call, reply, fail and unregister."""
 
-    clients: Bundle[tuple[Client, ListMailbox]] = Bundle("clients")
+    clients: Bundle[tuple[Client, ListQueue]] = Bundle("clients")
     deliveries: Bundle[tuple[Client, Delivery]] = Bundle("deliveries")
     waiting: Bundle[tuple[PendingCall, list[EncodedMessage]]] = Bundle("waiting")
 
     def __init__(self) -> None:
         super().__init__()
         self.broker = Broker(Clock())
-        self.alive: dict[str, tuple[Client, ListMailbox]] = {}
-        self.ended: Counter[str] = Counter()  # how often each msg-id was answered
+        self.alive: dict[str, tuple[Client, ListQueue]] = {}
+        self.ended: Counter[str] = Counter()  # number of responses for each msg-id
         self.open: set[str] = set()
         self.waits: list[tuple[str, list[EncodedMessage]]] = []
         self.tags: dict[str, str] = {}  # tag -> msg-id: each tag is used once here
 
     @rule(target=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
-    def join(self, patterns: set[str]) -> tuple[Client, ListMailbox]:
+    def join(self, patterns: set[str]) -> tuple[Client, ListQueue]:
         client = self.broker.register("standard")
-        mailbox = ListMailbox()
-        self.broker.set_callable(client, True, mailbox)
+        queue = ListQueue()
+        self.broker.set_callable(client, True, queue)
         self.broker.declare_subscriptions(client, {key: {} for key in patterns})
-        self.alive[client.client_id] = client, mailbox
-        return client, mailbox
+        self.alive[client.client_id] = client, queue
+        return client, queue
 
     @rule(who=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
-    def subscribe(self, who: tuple[Client, ListMailbox], patterns: set[str]) -> None:
+    def subscribe(self, who: tuple[Client, ListQueue], patterns: set[str]) -> None:
         if who[0].is_active:
             self.broker.declare_subscriptions(who[0], {key: {} for key in patterns})
 
-    @rule(who=consumes(clients), thrown_out=st.booleans())
-    def leave(self, who: tuple[Client, ListMailbox], thrown_out: bool) -> None:
-        client, mailbox = who
+    @rule(who=consumes(clients), by_hub=st.booleans())
+    def leave(self, who: tuple[Client, ListQueue], by_hub: bool) -> None:
+        client, queue = who
         self.gather()
         for msg_id in list(client.pending_received):
             self.open.discard(msg_id)
         for msg_id in list(client.pending_sent):
             self.open.discard(msg_id)
         del self.alive[client.client_id]
-        if thrown_out:
+        if by_hub:
             self.broker.disconnect(client, "out")
         else:
             self.broker.unregister(client)
-        assert mailbox.closed
+        assert queue.closed
 
     @rule(target=deliveries, sender=clients, mtype=st.sampled_from(MTYPES))
-    def call_all(self, sender: tuple[Client, ListMailbox], mtype: str) -> object:
+    def call_all(self, sender: tuple[Client, ListQueue], mtype: str) -> object:
         message = EncodedMessage.message({"samp.mtype": mtype})
         tag = f"tag{len(self.tags)}"
         wanted = set(self.broker.get_subscribed_clients(sender[0], mtype))
@@ -73,8 +73,8 @@ class Calls(RuleBasedStateMachine):
         made = []
         for client_id, msg_id in ids.items():
             assert isinstance(msg_id, str)
-            client, mailbox = self.alive[client_id]
-            delivery = mailbox.got[-1]
+            client, queue = self.alive[client_id]
+            delivery = queue.received[-1]
             assert (delivery.kind, delivery.tag, delivery.body) == ("receiveCall", msg_id, message)
             made.append((client, delivery))
             self.open.add(msg_id)
@@ -83,17 +83,17 @@ class Calls(RuleBasedStateMachine):
 
     @rule(target=waiting, sender=clients, recipient=clients, mtype=st.sampled_from(MTYPES))
     def call_and_wait(
-        self, sender: tuple[Client, ListMailbox], recipient: tuple[Client, ListMailbox], mtype: str
+        self, sender: tuple[Client, ListQueue], recipient: tuple[Client, ListQueue], mtype: str
     ) -> object:
-        answers: list[EncodedMessage] = []
+        responses: list[EncodedMessage] = []
         message = EncodedMessage.message({"samp.mtype": mtype})
         try:
-            call = self.broker.call_and_wait(sender[0], recipient[0].client_id, message, answers.append)
+            call = self.broker.call_and_wait(sender[0], recipient[0].client_id, message, responses.append)
         except SAMPProxyError:
             return multiple()
         self.open.add(call.msg_id)
-        self.waits.append((call.msg_id, answers))
-        return call, answers
+        self.waits.append((call.msg_id, responses))
+        return call, responses
 
     @rule(what=deliveries, fails=st.booleans())
     def answer(self, what: tuple[Client, Delivery], fails: bool) -> None:
@@ -111,36 +111,36 @@ class Calls(RuleBasedStateMachine):
             assert not was_open
 
     @rule(what=deliveries, who=clients)
-    def forge(self, what: tuple[Client, Delivery], who: tuple[Client, ListMailbox]) -> None:
+    def forge(self, what: tuple[Client, Delivery], who: tuple[Client, ListQueue]) -> None:
         if who[0] is not what[0]:
             try:
                 self.broker.reply(who[0], str(what[1].tag), EncodedMessage.response(ok_response()))
             except SAMPProxyError:
                 return
-            raise AssertionError("a third party may not answer")
+            raise AssertionError("only the recipient may reply")
 
     @rule(what=waiting)
     def cancel(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
         call, _answers = what
-        assert call.cancel() == (call.msg_id in self.open)
+        assert self.broker.cancel_call(call) == (call.msg_id in self.open)
         self.open.discard(call.msg_id)
 
     @rule(what=waiting)
     def answer_waiting(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
-        call, answers = what
-        before = len(answers)
+        call, responses = what
+        before = len(responses)
         try:
             self.broker.reply(call.recipient, call.msg_id, EncodedMessage.response(ok_response()))
             assert call.msg_id in self.open
-            assert len(answers) == before + 1 == 1
+            assert len(responses) == before + 1 == 1
         except SAMPProxyError:
             assert call.msg_id not in self.open
         self.open.discard(call.msg_id)
 
     def gather(self) -> None:
         """Count the responses that have come."""
-        for client_id, (_, mailbox) in self.alive.items():
-            for delivery in mailbox.take():
+        for client_id, (_, queue) in self.alive.items():
+            for delivery in queue.pop_received():
                 assert delivery.recipient_id == client_id
                 if delivery.kind == "receiveResponse":
                     self.ended[self.tags[f"{delivery.tag}/{delivery.sender_id}"]] += 1
@@ -150,10 +150,10 @@ class Calls(RuleBasedStateMachine):
         self.gather()
         assert all(number == 1 for number in self.ended.values())
         assert not self.open & set(self.ended)
-        assert all(len(answers) <= 1 for _, answers in self.waits)
-        owed = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_received]
-        awaited = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_sent]
-        assert sorted(owed) == sorted(awaited) == sorted(self.open)
+        assert all(len(responses) <= 1 for _, responses in self.waits)
+        received = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_received]
+        sent = [msg_id for client, _ in self.alive.values() for msg_id in client.pending_sent]
+        assert sorted(received) == sorted(sent) == sorted(self.open)
 
     @invariant()
     def listings_agree(self) -> None:

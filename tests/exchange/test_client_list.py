@@ -146,13 +146,13 @@ def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
     connect(entry.id)
     with pytest.raises(SAMPClientError, match="No client has the id"):
         alice.send(np.zeros((2, 2)), to=entry)
-    with pytest.raises(SAMPClientError, match="one client only, not to 2"):
+    with pytest.raises(SAMPClientError, match="This can be sent to one client only, not to 2"):
         alice.get_position([connect("P").get_public_id(), connect("Q").get_public_id()])
 
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found after a moment, in which it might have said something."""
-    monkeypatch.setattr(client_list, "RETRY_WINDOW", 0.2)
+    monkeypatch.setattr(client_list, "SETTLE_TIME", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
     start = time.monotonic()
@@ -186,7 +186,7 @@ def test_disconnecting_ends_a_wait_that_has_begun(pair: Pair, timeout: float) ->
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
-    while not alice.clients._news._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
+    while not alice.clients._changed._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
         alice.ping()
     alice.disconnect()
     thread.join(10)

@@ -106,7 +106,7 @@ def test_images_are_complete(pair: Pair, image: CCDData) -> None:
     with bob.incoming("image.load.fits") as queue:
         assert alice.send(image).ok
         hdus = queue.get(10)
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
     assert hdus[0].data.tolist() == image.data.tolist()
     assert hdus[0].header["CRVAL2"] == 20
 
@@ -155,14 +155,14 @@ def test_what_was_acknowledged_is_handed_over(pair: Pair, table: Table, monkeypa
     alice, bob = pair
     queue = bob.incoming("table.load.*")
     answered, go_on = threading.Event(), threading.Event()
-    answer = bob.client._answer
+    answer = bob.client._reply
 
     def slow_answer(*args: Any) -> None:
         answer(*args)
         answered.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr(bob.client, "_answer", slow_answer)
+    monkeypatch.setattr(bob.client, "_reply", slow_answer)
     assert alice.send(table, to="bob").ok
     assert answered.wait(10)
     assert len(queue) == 1
@@ -296,7 +296,7 @@ def test_only_the_next(pair: Pair) -> None:
         thread = later(lambda: (ready.wait(10), send()))
         from pyvo.samp.exchange.incoming import Incoming
 
-        with Incoming(bob._bench, ("x-test.a",), 1, 1) as queue:
+        with Incoming(bob._exchange, ("x-test.a",), 1, 1) as queue:
             ready.set()
             assert queue.get(10) == {"value": "1"}
             thread.join()

@@ -51,7 +51,7 @@ def ds9(connect: Connect, name: str = "SAOImageDS9") -> list[Any]:
 
 
 def test_ds9(alice: SAMPIntegratedClient, connect: Connect) -> None:
-    with pytest.raises(SAMPClientError, match=r"No client is subscribed to ds9\.set\. Is DS9 running"):
+    with pytest.raises(SAMPClientError, match=r"No client is subscribed to ds9\.set. Is DS9 running"):
         alice.ds9("zoom to fit")
     done = ds9(connect)
     alice.ds9("zoom to fit")

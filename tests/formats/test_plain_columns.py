@@ -379,7 +379,7 @@ def test_metadata_that_no_reader_of_astropys_survives() -> None:
 def test_metadata_that_fits_cannot_hold() -> None:
     """What would change how the file is read, or is beyond ASCII, is left out and named."""
     odd = {"END": 1, "é": 2, "k": "é", "x\x01": 3, "TTYPE1": "q", "NAXIS2": 9, "CONTINUE": "a", "nan": np.nan,
-           "__serialized_columns__": None, "A": 2, 5: 6}  # fmt: skip
+           "__serialized_columns__": None, "k" * 90: "x" * 100, "A": 2, 5: 6}  # fmt: skip
     table = Table({"x": [1]}, meta={"a": 1, "comments": ["one", "two"], **odd})
     table["x"].meta.update(ucd="meta.id", odd=object())
     table["x"].format = str
@@ -390,6 +390,18 @@ def test_metadata_that_fits_cannot_hold() -> None:
     back = Table.read(io.BytesIO(file.getvalue()), format="fits")
     assert back.meta == {"A": 1, "comments": ["one", "two"]}
     assert back["x"].meta == {"ucd": "meta.id"}
+
+
+@pytest.mark.parametrize("comments", [["one", "two"], "one\ntwo"])
+def test_comments(comments: Any) -> None:
+    """They are lines of a FITS header, although astropy's writer adds its own to them."""
+    table = Table({"x": [1]}, meta={"comments": comments})
+    table["x"].description = "X"
+    file = io.BytesIO()
+    write_fits_table(table, file)
+    back = Table.read(io.BytesIO(file.getvalue()), format="fits")
+    assert back.meta == {"comments": ["one", "two"]}
+    assert back["x"].description == "X"
 
 
 def test_names_that_fits_cannot_hold(through: Through) -> None:
@@ -416,9 +428,14 @@ def test_complex_arrays_of_various_lengths() -> None:
 
 
 def test_arrays_of_no_elements(through: Through) -> None:
-    back = through(Table({"x": np.zeros((2, 0)), "n": [1, 2]}))
+    flags = MaskedColumn([True, False], mask=[True, False])
+    table = Table({"x": np.zeros((2, 0)), "flags": flags, "o": objects([1.0], []), "n": [1, 2]})
+    back = through(table)
     assert [np.size(cell) for cell in back["x"]] == [0, 0]
+    assert back["flags"].tolist() == [None, False]
+    assert [np.size(cell) for cell in back["o"]] == [1, 0]
     assert back["n"].tolist() == [1, 2]
+    assert len(through(Table({"x": np.zeros((0, 0)), "y": np.zeros((0, 2), dtype="i4")}))) == 0
 
 
 def test_warnings_that_are_errors() -> None:

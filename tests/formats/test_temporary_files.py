@@ -33,7 +33,7 @@ def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
     """The next process of the user removes it, and nothing else."""
     code = (
         "import os; from pyvo.samp.formats.temporary_files import make_private_dir\n"
-        "directory, _ = private_directory(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
+        "directory, _ = make_private_dir(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
         "os._exit(0)"
     )
     done = subprocess.run(

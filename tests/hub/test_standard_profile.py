@@ -1,4 +1,4 @@
-"""The Standard Profile over real sockets, spoken to with the standard library alone."""
+"""The Standard Profile over real sockets, used with `xmlrpc.client`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyvo.samp.broker import Broker
 from pyvo.samp.standard_profile import StandardProfile, callback_sender, liveness
 from pyvo.samp.transport.event_loop import EventLoop
 
-from .recipients import OK_XML, Recipient, answer, fault, wait_until, well_behaved
+from .recipients import OK_XML, Recipient, fault, http_response, wait_until, well_behaved
 
 SECRET = "it is a secret"
 MESSAGE = {"samp.mtype": "table.load.votable", "samp.params": {"url": "http://x/"}}
@@ -25,8 +25,8 @@ OK = {"samp.status": "samp.ok", "samp.result": {"x": "1"}}
 PING = {"samp.mtype": "samp.app.ping", "samp.params": {}}
 
 
-class Bench:
-    """A served profile, and clients of it."""
+class Harness:
+    """A running Standard Profile, and clients of it."""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
@@ -37,23 +37,23 @@ class Bench:
         self.profile.start()
 
     def proxy(self) -> Any:
-        """samp.hub, for one thread: each has a connection of its own."""
+        """Return a proxy of ``samp.hub``, for one thread: each has a connection of its own."""
         return self.stack.enter_context(xmlrpc.client.ServerProxy(self.profile.url)).samp.hub
 
-    def join(self, behave: Any = well_behaved, *patterns: str) -> Member:
-        member = Member(self, self.stack.enter_context(Recipient(behave)))
-        member.hub.setXmlrpcCallback(member.key, member.recipient.url)
-        member.hub.declareSubscriptions(member.key, {pattern: {} for pattern in patterns or ("table.*",)})
-        return member
+    def join(self, behave: Any = well_behaved, *patterns: str) -> RegisteredClient:
+        client = RegisteredClient(self, self.stack.enter_context(Recipient(behave)))
+        client.hub.setXmlrpcCallback(client.key, client.recipient.url)
+        client.hub.declareSubscriptions(client.key, {pattern: {} for pattern in patterns or ("table.*",)})
+        return client
 
-    def settle(self, member: Member) -> None:
-        """Wait until all deliveries to a member are acknowledged."""
-        mailbox = self.broker.client(member.id).mailbox
-        assert isinstance(mailbox, callback_sender.CallbackSender)
+    def settle(self, client: RegisteredClient) -> None:
+        """Wait until the client has acknowledged all deliveries."""
+        queue = self.broker.client(client.id).queue
+        assert isinstance(queue, callback_sender.CallbackSender)
         taken_up = threading.Event()
-        self.loop.call_soon(taken_up.set)  # behind what was put into the mailbox before
+        self.loop.call_soon(taken_up.set)  # behind the deliveries that were added before
         assert taken_up.wait(10)
-        wait_until(lambda: mailbox.is_idle)
+        wait_until(lambda: queue.is_idle)
 
     def close(self) -> None:
         self.broker.close()
@@ -62,45 +62,45 @@ class Bench:
         self.stack.close()
 
 
-class Member:
+class RegisteredClient:
     """A registered client with a callback server."""
 
-    def __init__(self, bench: Bench, recipient: Recipient) -> None:
-        self.hub = bench.proxy()
-        self.bench = bench
+    def __init__(self, harness: Harness, recipient: Recipient) -> None:
+        self.hub = harness.proxy()
+        self.harness = harness
         self.recipient = recipient
         registered = self.hub.register(SECRET)
         self.id = registered["samp.self-id"]
         self.key = registered["samp.private-key"]
 
-    def answers(self, response: Any = OK) -> None:
-        """Reply to each call, as an application does: after the delivery was acknowledged or before, as it happens."""
-        hub = self.bench.proxy()
+    def reply_to_calls(self, response: Any = OK) -> None:
+        """Reply to each call, before or after the delivery is acknowledged, as it happens."""
+        hub = self.harness.proxy()
         lock = threading.Lock()
 
         def behave(method: str, params: tuple[Any, ...]) -> bytes:
             if method == "samp.client.receiveCall":
                 with lock:
                     hub.reply(self.key, params[2], response)
-            return answer()
+            return http_response()
 
         self.recipient.behave = behave
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
+def harness() -> Iterator[Harness]:
+    harness = Harness()
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
-def sender(bench: Bench) -> Member:
-    return bench.join()
+def sender(harness: Harness) -> RegisteredClient:
+    return harness.join()
 
 
-def post(bench: Bench, body: bytes, headers: dict[str, str], method: str = "POST") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", bench.profile.port, timeout=10)
+def post(harness: Harness, body: bytes, headers: dict[str, str], method: str = "POST") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", harness.profile.port, timeout=10)
     try:
         connection.request(method, "/", body, headers)
         response = connection.getresponse()
@@ -109,12 +109,12 @@ def post(bench: Bench, body: bytes, headers: dict[str, str], method: str = "POST
         connection.close()
 
 
-# Registering, and who may
+# Registration and access
 
 
-def test_register(bench: Bench) -> None:
+def test_register(harness: Harness) -> None:
     """R6."""
-    hub = bench.proxy()
+    hub = harness.proxy()
     first, second = hub.register(SECRET), hub.register(SECRET)
     assert set(first) == {"samp.hub-id", "samp.self-id", "samp.private-key"}
     assert first["samp.hub-id"] == second["samp.hub-id"]
@@ -123,29 +123,29 @@ def test_register(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "it is a secre", SECRET + "x", "geheim é", "\N{SNOWMAN}"])
-def test_a_wrong_secret_is_a_fault(bench: Bench, secret: str) -> None:
+def test_a_wrong_secret_is_a_fault(harness: Harness, secret: str) -> None:
     """R7, R31."""
     with pytest.raises(xmlrpc.client.Fault, match="secret") as caught:
-        bench.proxy().register(secret)
+        harness.proxy().register(secret)
     assert SECRET not in caught.value.faultString
-    assert bench.broker.clients() == []
+    assert harness.broker.clients() == []
 
 
-def test_anybody_may_ping(bench: Bench, sender: Member) -> None:
+def test_ping_needs_no_key(harness: Harness, sender: RegisteredClient) -> None:
     """R31: with or without a key, good or bad."""
-    assert bench.proxy().ping() == ""
-    assert bench.proxy().ping(sender.key) == ""
-    assert bench.proxy().ping("nobody's key") == ""
+    assert harness.proxy().ping() == ""
+    assert harness.proxy().ping(sender.key) == ""
+    assert harness.proxy().ping("nobody's key") == ""
     # JSAMP leaves <params> out
     body = b"<?xml version='1.0'?><methodCall><methodName>samp.hub.ping</methodName></methodCall>"
-    status, text = post(bench, body, {})
+    status, text = post(harness, body, {})
     assert status == 200
     assert xmlrpc.client.loads(text)[0] == ("",)
 
 
-def test_a_dead_key_is_a_fault_everywhere(bench: Bench, sender: Member) -> None:
+def test_an_invalid_key_is_a_fault_everywhere(harness: Harness, sender: RegisteredClient) -> None:
     """R9, R10."""
-    other = bench.join()
+    other = harness.join()
     assert sender.hub.unregister(sender.key) == ""
     hub = sender.hub
     for key in (sender.key, "guess", other.id):
@@ -172,31 +172,31 @@ def test_a_dead_key_is_a_fault_everywhere(bench: Bench, sender: Member) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:8000", "null"])
-def test_no_web_page_gets_in(bench: Bench, origin: str) -> None:
+def test_web_pages_are_rejected(harness: Harness, origin: str) -> None:
     """R38: a browser names the page's origin."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
-    assert post(bench, body, {"Origin": origin})[0] == 403
-    assert post(bench, b"", {"Origin": origin}, "OPTIONS")[0] == 403
+    assert post(harness, body, {"Origin": origin})[0] == 403
+    assert post(harness, b"", {"Origin": origin}, "OPTIONS")[0] == 403
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.net", "127.0.0.1:80:x", "8.8.8.8"])
-def test_no_other_name(bench: Bench, host: str) -> None:
-    """R38: nor one that had its own name resolved to this machine."""
+def test_other_host_names_are_rejected(harness: Harness, host: str) -> None:
+    """R38: a web page may have its own host name resolve to this machine."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
-    assert post(bench, body, {"Host": host})[0] == 403
+    assert post(harness, body, {"Host": host})[0] == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "[::1]", "[::1]:99"])
-def test_the_usual_names(bench: Bench, host: str) -> None:
+def test_names_of_this_machine_are_accepted(harness: Harness, host: str) -> None:
     """R38: the port may be that of a tunnel."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
-    assert post(bench, body, {"Host": host})[0] == 200
+    assert post(harness, body, {"Host": host})[0] == 200
 
 
-def test_a_request_as_ds9_makes_it(bench: Bench) -> None:
-    """HTTP/1.0, lines ended by LF alone, no Host; the answer has a Content-Length, and the connection closes."""
+def test_a_request_of_ds9(harness: Harness) -> None:
+    """HTTP/1.0, lines that end with LF, no Host; the response has a Content-Length, and the connection closes."""
     body = xmlrpc.client.dumps((SECRET,), "samp.hub.register").encode()
-    with socket.create_connection(("127.0.0.1", bench.profile.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
         sock.sendall(b"POST / HTTP/1.0\nContent-Length: %d\nContent-Type: text/xml\n\n" % len(body) + body)
         received = b"".join(iter(lambda: sock.recv(65536), b""))
     head, _, text = received.partition(b"\r\n\r\n")
@@ -204,13 +204,13 @@ def test_a_request_as_ds9_makes_it(bench: Bench) -> None:
     assert "samp.private-key" in xmlrpc.client.loads(text)[0][0]
 
 
-def test_no_introspection(bench: Bench) -> None:
+def test_no_introspection(harness: Harness) -> None:
     """R38."""
-    with xmlrpc.client.ServerProxy(bench.profile.url) as server:
+    with xmlrpc.client.ServerProxy(harness.profile.url) as server:
         for method in (server.system.listMethods, server.system.methodHelp, server.samp.hub.__getattr__("_client")):
             with pytest.raises(xmlrpc.client.Fault, match="no method"):
                 method()
-    assert post(bench, b"", {}, "GET")[0] == 405
+    assert post(harness, b"", {}, "GET")[0] == 405
 
 
 OPERATIONS = {
@@ -235,10 +235,10 @@ WRONG: dict[str, list[Any]] = {"s": [{}, [], {"a": "b"}], "m": ["x", [], ["x"]]}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_wrong_parameters_are_faults(bench: Bench, name: str) -> None:
+def test_wrong_parameters_are_faults(harness: Harness, name: str) -> None:
     """R30, R31: too few, too many, and of the wrong type; never an HTTP error, never silence."""
     kinds = OPERATIONS[name]
-    operation = getattr(bench.proxy(), name)
+    operation = getattr(harness.proxy(), name)
     good = [GOOD[kind] for kind in kinds]
     attempts = [good[:-1], [], [*good, "x"]]
     attempts += [
@@ -247,16 +247,16 @@ def test_wrong_parameters_are_faults(bench: Bench, name: str) -> None:
     for attempt in attempts:
         with pytest.raises(xmlrpc.client.Fault):
             operation(*attempt)
-    with pytest.raises(xmlrpc.client.Fault):  # of the right type, but no key
+    with pytest.raises(xmlrpc.client.Fault):  # of the right type, but not a valid key
         operation(*good)
 
 
 # The operations
 
 
-def test_metadata_and_subscriptions(bench: Bench, sender: Member) -> None:
+def test_metadata_and_subscriptions(harness: Harness, sender: RegisteredClient) -> None:
     """R11, R12, R14, R31."""
-    other = bench.join()
+    other = harness.join()
     hub = sender.hub
     assert hub.declareMetadata(sender.key, {"samp.name": "me", "x": {"y": ["z"]}}) == ""
     assert other.hub.getMetadata(other.key, sender.id) == {"samp.name": "me", "x": {"y": ["z"]}}
@@ -266,9 +266,9 @@ def test_metadata_and_subscriptions(bench: Bench, sender: Member) -> None:
     assert set(other.hub.getRegisteredClients(other.key)) == {"hub", sender.id}
 
 
-def test_numbers_become_strings(bench: Bench, sender: Member) -> None:
+def test_numbers_become_strings(harness: Harness, sender: RegisteredClient) -> None:
     """R5."""
-    other = bench.join()
+    other = harness.join()
     sender.hub.declareMetadata(sender.key, {"a": 1, "b": 0.5, "c": True})
     assert other.hub.getMetadata(other.key, sender.id) == {"a": "1", "b": "0.5", "c": "1"}
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "samp.params": {"row": 7}})
@@ -276,18 +276,18 @@ def test_numbers_become_strings(bench: Bench, sender: Member) -> None:
     assert params[2]["samp.params"] == {"row": "7"}
 
 
-def test_only_the_callable_subscribe(bench: Bench) -> None:
+def test_only_callable_clients_subscribe(harness: Harness) -> None:
     """R13."""
-    hub = bench.proxy()
+    hub = harness.proxy()
     key = hub.register(SECRET)["samp.private-key"]
     assert hub.declareSubscriptions(key, {}) == ""
     with pytest.raises(xmlrpc.client.Fault, match="callable"):
         hub.declareSubscriptions(key, {"a": {}})
 
 
-def test_callbacks_bear_the_recipients_key(bench: Bench, sender: Member) -> None:
+def test_callbacks_have_the_recipients_key(harness: Harness, sender: RegisteredClient) -> None:
     """R20, R32."""
-    other = bench.join()
+    other = harness.join()
     hub = sender.hub
     assert hub.notify(sender.key, other.id, MESSAGE) == ""
     msg_id = hub.call(sender.key, other.id, "tag", MESSAGE)
@@ -299,9 +299,9 @@ def test_callbacks_bear_the_recipients_key(bench: Bench, sender: Member) -> None
     assert sender.recipient.wait_for(1) == [("receiveResponse", (sender.key, other.id, "tag", OK))]
 
 
-def test_broadcasts(bench: Bench, sender: Member) -> None:
+def test_broadcasts(harness: Harness, sender: RegisteredClient) -> None:
     """R18, R21."""
-    others = [bench.join() for _ in range(3)]
+    others = [harness.join() for _ in range(3)]
     ids = {other.id for other in others}
     assert set(sender.hub.notifyAll(sender.key, MESSAGE)) == ids
     msg_ids = sender.hub.callAll(sender.key, "tag", MESSAGE)
@@ -313,9 +313,9 @@ def test_broadcasts(bench: Bench, sender: Member) -> None:
     assert responders == ids
 
 
-def test_a_message_without_params_gets_an_empty_map(bench: Bench, sender: Member) -> None:
+def test_a_message_without_params_gets_an_empty_map(harness: Harness, sender: RegisteredClient) -> None:
     """R16: and nothing else is added or removed."""
-    other = bench.join()
+    other = harness.join()
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "extra": "kept"})
     [(_, params)] = other.recipient.wait_for(1)
     assert params[2] == {"samp.mtype": "table.x", "samp.params": {}, "extra": "kept"}
@@ -324,9 +324,9 @@ def test_a_message_without_params_gets_an_empty_map(bench: Bench, sender: Member
 @pytest.mark.parametrize(
     "message", [{}, {"samp.mtype": ["x"]}, {"samp.mtype": "table.*"}, {"samp.mtype": "table.x", "samp.params": "x"}]
 )
-def test_what_is_no_message_is_a_fault(bench: Bench, sender: Member, message: Any) -> None:
+def test_an_invalid_message_is_a_fault(harness: Harness, sender: RegisteredClient, message: Any) -> None:
     """R16."""
-    other = bench.join()
+    other = harness.join()
     for attempt in (
         lambda: sender.hub.notify(sender.key, other.id, message),
         lambda: sender.hub.notifyAll(sender.key, message),
@@ -336,9 +336,9 @@ def test_what_is_no_message_is_a_fault(bench: Bench, sender: Member, message: An
             attempt()
 
 
-def test_special_characters_survive(bench: Bench, sender: Member) -> None:
+def test_special_characters_are_preserved(harness: Harness, sender: RegisteredClient) -> None:
     """R2, R5, R30."""
-    other = bench.join()
+    other = harness.join()
     text = "<&>\"' \t\n é \N{SNOWMAN} ]]> &amp; "
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "samp.params": {"<k>": text}})
     [(_, params)] = other.recipient.wait_for(1)
@@ -347,14 +347,14 @@ def test_special_characters_survive(bench: Bench, sender: Member) -> None:
     assert other.recipient.bodies[0].startswith(b"<?xml version")
 
 
-def test_the_hub_answers_a_ping(sender: Member) -> None:
+def test_the_hub_replies_to_a_ping(sender: RegisteredClient) -> None:
     """R8."""
     assert sender.hub.callAndWait(sender.key, "hub", PING, "10") == {"samp.status": "samp.ok", "samp.result": {}}
 
 
-def test_only_the_hub_sends_events(bench: Bench, sender: Member) -> None:
+def test_only_the_hub_sends_events(harness: Harness, sender: RegisteredClient) -> None:
     """R25."""
-    bench.join(well_behaved, "*")
+    harness.join(well_behaved, "*")
     with pytest.raises(xmlrpc.client.Fault, match="Only the hub"):
         sender.hub.notifyAll(sender.key, {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}})
 
@@ -362,20 +362,20 @@ def test_only_the_hub_sends_events(bench: Bench, sender: Member) -> None:
 # callAndWait
 
 
-def test_call_and_wait(bench: Bench, sender: Member) -> None:
+def test_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
     """R18: the caller need not be callable."""
-    other = bench.join()
-    other.answers()
-    hub = bench.proxy()
+    other = harness.join()
+    other.reply_to_calls()
+    hub = harness.proxy()
     key = hub.register(SECRET)["samp.private-key"]
     assert hub.callAndWait(key, other.id, MESSAGE, "10") == OK
     assert hub.callAndWait(key, other.id, MESSAGE, "0") == OK
     assert hub.callAndWait(key, other.id, MESSAGE, "1e30") == OK
 
 
-def test_time_is_up(bench: Bench, sender: Member) -> None:
-    """R22: a fault; a late reply is refused and harms nobody."""
-    other = bench.join()
+def test_timeout_of_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
+    """R22: a fault; a late reply is refused."""
+    other = harness.join()
     begin = time.monotonic()
     with pytest.raises(xmlrpc.client.Fault, match="within 1 s"):
         sender.hub.callAndWait(sender.key, other.id, MESSAGE, "1")
@@ -386,31 +386,31 @@ def test_time_is_up(bench: Bench, sender: Member) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["", "soon", "nan", "inf", "1 2", "0x10"])
-def test_what_is_no_timeout(bench: Bench, sender: Member, timeout: str) -> None:
+def test_an_invalid_timeout_is_a_fault(harness: Harness, sender: RegisteredClient, timeout: str) -> None:
     """R22: nothing is sent."""
-    other = bench.join()
+    other = harness.join()
     with pytest.raises(xmlrpc.client.Fault):
         sender.hub.callAndWait(sender.key, other.id, MESSAGE, timeout)
     assert not other.recipient.calls
 
 
-def test_a_caller_who_hangs_up_is_forgotten(bench: Bench, sender: Member) -> None:
-    """R23: whatever it was waiting for, with timeout 0 too."""
-    other = bench.join()
+def test_the_call_of_a_caller_that_closes_its_connection_ends(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: with timeout 0 too."""
+    other = harness.join()
     body = xmlrpc.client.dumps((sender.key, other.id, MESSAGE, "0"), "samp.hub.callAndWait").encode()
-    with socket.create_connection(("127.0.0.1", bench.profile.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         [(_, params)] = other.recipient.wait_for(1)
-        assert bench.broker.client(other.id).pending_received
-    wait_until(lambda: not bench.broker.client(other.id).pending_received)
+        assert harness.broker.client(other.id).pending_received
+    wait_until(lambda: not harness.broker.client(other.id).pending_received)
     with pytest.raises(xmlrpc.client.Fault, match="msg-id"):
         other.hub.reply(other.key, params[2], OK)
 
 
-def test_waiting_callers_hold_nobody_up(bench: Bench, sender: Member) -> None:
-    """R24: fifty of them wait, and no thread of the hub with them."""
-    silent = bench.join()
-    hubs = [bench.proxy() for _ in range(50)]
+def test_waiting_callers_block_no_others(harness: Harness, sender: RegisteredClient) -> None:
+    """R24: fifty callers wait, and no thread of the hub."""
+    silent = harness.join()
+    hubs = [harness.proxy() for _ in range(50)]
     results: list[Any] = []
 
     def wait(hub: Any) -> None:
@@ -430,25 +430,25 @@ def test_waiting_callers_hold_nobody_up(bench: Bench, sender: Member) -> None:
     assert results == [OK] * 50
 
 
-# Deliveries that go wrong (R23)
+# Failing deliveries (R23)
 
 BAD: dict[str, Callable[[str, tuple[Any, ...]], bytes | None]] = {
     "closes without an answer": lambda *_: None,
-    "HTTP 500": lambda *_: answer(b"oops", "500 Internal Server Error"),
-    "HTML": lambda *_: answer(b"<html>hello</html>"),
-    "a redirect": lambda *_: answer(b"", "302 Found", headers="Location: http://127.0.0.1:1/\r\n"),
-    "200 MB": lambda *_: answer(b"x" * 100_000, length=200_000_000),
-    "a negative length": lambda *_: answer(b"x", length=-1),
+    "HTTP 500": lambda *_: http_response(b"oops", "500 Internal Server Error"),
+    "HTML": lambda *_: http_response(b"<html>hello</html>"),
+    "a redirect": lambda *_: http_response(b"", "302 Found", headers="Location: http://127.0.0.1:1/\r\n"),
+    "200 MB": lambda *_: http_response(b"x" * 100_000, length=200_000_000),
+    "a negative length": lambda *_: http_response(b"x", length=-1),
     "no HTTP": lambda *_: b"hello\r\n\r\n",
-    "a body cut off": lambda *_: answer(OK_XML[:20], length=len(OK_XML), headers="Connection: close\r\n"),
-    "XML without end": lambda *_: answer(b"<?xml version='1.0'?><methodResponse><fault>"),
+    "a body cut off": lambda *_: http_response(OK_XML[:20], length=len(OK_XML), headers="Connection: close\r\n"),
+    "XML without end": lambda *_: http_response(b"<?xml version='1.0'?><methodResponse><fault>"),
 }
 
 
 @pytest.mark.parametrize("behaviour", BAD)
-def test_a_bad_answer_ends_the_call(bench: Bench, sender: Member, behaviour: str) -> None:
+def test_an_invalid_http_response_ends_the_call(harness: Harness, sender: RegisteredClient, behaviour: str) -> None:
     """R23: at once, and the message was delivered exactly once."""
-    other = bench.join(BAD[behaviour])
+    other = harness.join(BAD[behaviour])
     begin = time.monotonic()
     response = sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")
     assert time.monotonic() - begin < 3
@@ -460,12 +460,12 @@ def test_a_bad_answer_ends_the_call(bench: Bench, sender: Member, behaviour: str
     assert (kind, params[1:3]) == ("receiveResponse", (other.id, "tag"))
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
     assert len(other.recipient.calls) == 2
-    assert other.id in sender.hub.getRegisteredClients(sender.key)  # it answers badly, but it lives
+    assert other.id in sender.hub.getRegisteredClients(sender.key)  # it is still running
 
 
-def test_a_fault_is_told_to_the_caller(bench: Bench, sender: Member) -> None:
-    """R23: with its text, without the recipient's key, once."""
-    other = bench.join()
+def test_the_caller_gets_the_text_of_a_fault(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: once, and without the recipient's key."""
+    other = harness.join()
     other.recipient.behave = lambda *_: fault(f"no table today, {other.key}")
     response = sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")
     assert response["samp.status"] == "samp.error"
@@ -476,28 +476,28 @@ def test_a_fault_is_told_to_the_caller(bench: Bench, sender: Member) -> None:
     assert len(other.recipient.calls) == 3
 
 
-def test_the_first_answer_counts(bench: Bench, sender: Member) -> None:
-    """A recipient that replies and then faults has replied."""
-    other = bench.join()
-    hub = bench.proxy()
+def test_a_reply_before_a_fault_counts(harness: Harness, sender: RegisteredClient) -> None:
+    """A recipient that replies and then returns a fault has replied."""
+    other = harness.join()
+    hub = harness.proxy()
 
     def behave(_method: str, params: tuple[Any, ...]) -> bytes:
         hub.reply(other.key, params[2], OK)
-        return fault("but then again")
+        return fault("too late")
 
     other.recipient.behave = behave
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0") == OK
 
 
-def test_a_black_hole_ends_the_call_and_delays_nobody(
-    bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
+def test_calls_to_an_unresponsive_client_end_and_delay_no_others(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23, R24: a port that accepts and never answers."""
+    """R23, R24: its port accepts and never responds."""
     monkeypatch.setattr(callback_sender, "DELIVERY_TIMEOUT", 0.7)
-    hole = bench.join()
+    hole = harness.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
-    other = bench.join()
-    other.answers()
+    other = harness.join()
+    other.reply_to_calls()
     for number in range(40):
         sender.hub.call(sender.key, hole.id, f"tag{number}", MESSAGE)
     begin = time.monotonic()
@@ -510,10 +510,10 @@ def test_a_black_hole_ends_the_call_and_delays_nobody(
     assert hole.id in sender.hub.getRegisteredClients(sender.key)
 
 
-def test_a_refused_delivery_ends_the_call_and_the_client(bench: Bench, sender: Member) -> None:
-    """R23: an address where nobody listens, as Aladin leaves one; the others are told."""
-    listener = bench.join(well_behaved, "samp.hub.event.unregister")
-    gone = bench.join()
+def test_a_refused_delivery_ends_the_call_and_the_client(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: nothing listens at the address, as after Aladin has ended; the other clients are notified."""
+    listener = harness.join(well_behaved, "samp.hub.event.unregister")
+    gone = harness.join()
     gone.recipient.crash()
     begin = time.monotonic()
     response = sender.hub.callAndWait(sender.key, gone.id, MESSAGE, "0")
@@ -525,56 +525,60 @@ def test_a_refused_delivery_ends_the_call_and_the_client(bench: Bench, sender: M
         gone.hub.getRegisteredClients(gone.key)
 
 
-def test_a_crash_behind_a_call_is_noticed(bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R23: the recipient took the call and died, and its connection was kept: that tells at once."""
-    other = bench.join()
-    answers: list[Any] = []
-    waiter = threading.Thread(target=lambda: answers.append(sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")))
+def test_a_crash_after_a_call_is_noticed(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R23: the recipient received the call and died; the end of its idle connection shows it at once."""
+    other = harness.join()
+    responses: list[Any] = []
+    waiter = threading.Thread(
+        target=lambda: responses.append(sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0"))
+    )
     waiter.start()
     other.recipient.wait_for(1)
-    bench.settle(other)
+    harness.settle(other)
     other.recipient.crash()
     waiter.join(3)
-    assert answers[0]["samp.error"]["samp.code"] == "samp.noresponse"
-    assert "has gone" in answers[0]["samp.error"]["samp.errortxt"]
+    assert responses[0]["samp.error"]["samp.code"] == "samp.noresponse"
+    assert "has gone" in responses[0]["samp.error"]["samp.errortxt"]
 
 
 def test_a_crash_without_any_connection_is_noticed(
-    bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: one that closes each connection, as JSAMP does, is looked at now and then."""
+    """R23: a client that closes each connection, as JSAMP does, is probed at intervals."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.2)
-    other = bench.join(lambda *_: answer(headers="Connection: close\r\n"))
-    idle = bench.join()
+    other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
+    idle = harness.join()
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
     other.recipient.wait_for(1)
-    bench.settle(other)
+    harness.settle(other)
     other.recipient.crash()
-    idle.recipient.crash()  # nobody ever spoke to that one
+    idle.recipient.crash()  # nothing was ever delivered to that one
     [(_, params)] = sender.recipient.wait_for(1, 8.0)
     assert "has gone" in params[3]["samp.error"]["samp.errortxt"]
     wait_until(lambda: sender.hub.getRegisteredClients(sender.key) == ["hub"])
 
 
-def test_a_tidy_client_is_not_taken_for_a_dead_one(
-    bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch
+def test_a_client_that_closes_idle_connections_stays_registered(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: closing idle connections is no crash, nor is silence."""
+    """R23: neither a closed idle connection nor silence shows that a client has ended."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.05)
     monkeypatch.setattr(liveness, "CONFIRM_AFTER", 0.05)
-    other = bench.join(lambda *_: answer(headers="Connection: close\r\n"))
+    other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
     other.recipient.wait_for(1)
-    time.sleep(0.6)  # a dozen looks
+    time.sleep(0.6)  # a dozen probes
     assert set(sender.hub.getRegisteredClients(sender.key)) == {"hub", other.id}
 
 
-# Order, and bounds
+# Order and limits
 
 
-def test_messages_arrive_in_order_over_one_connection(bench: Bench, sender: Member) -> None:
-    """R24: and whoever answers properly is called over one connection all the time."""
-    other = bench.join()
+def test_messages_arrive_in_order_over_one_connection(harness: Harness, sender: RegisteredClient) -> None:
+    """R24: a client that responds properly is called over one connection all the time."""
+    other = harness.join()
     for number in range(300):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
         if number % 3:
@@ -586,11 +590,11 @@ def test_messages_arrive_in_order_over_one_connection(bench: Bench, sender: Memb
     assert other.recipient.connections == 1
 
 
-def test_a_slow_recipient_delays_neither_sender_nor_others(bench: Bench, sender: Member) -> None:
+def test_a_slow_recipient_delays_neither_sender_nor_others(harness: Harness, sender: RegisteredClient) -> None:
     """R24."""
-    slow = bench.join()
-    slow.recipient.behave = lambda *_: None if slow.recipient.closing.wait(0.5) else answer()
-    quick = bench.join()
+    slow = harness.join()
+    slow.recipient.behave = lambda *_: None if slow.recipient.closing.wait(0.5) else http_response()
+    quick = harness.join()
     begin = time.monotonic()
     for _ in range(3):
         assert set(sender.hub.notifyAll(sender.key, MESSAGE)) == {slow.id, quick.id}
@@ -599,44 +603,44 @@ def test_a_slow_recipient_delays_neither_sender_nor_others(bench: Bench, sender:
     slow.recipient.wait_for(3)
 
 
-def test_a_blocked_recipient_is_called_beside(bench: Bench, sender: Member) -> None:
-    """R24: a program that answers a delivery only after a nested call does not deadlock."""
-    other = bench.join()
-    helper = bench.join()
-    helper.answers()
-    hub = bench.proxy()
+def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: RegisteredClient) -> None:
+    """R24: a client that acknowledges a delivery only after a nested call does not deadlock."""
+    other = harness.join()
+    helper = harness.join()
+    helper.reply_to_calls()
+    hub = harness.proxy()
 
     def behave(method: str, params: tuple[Any, ...]) -> bytes:
         if method == "samp.client.receiveCall":
-            # asks the helper, whose response comes as a delivery to this very recipient
+            # calls the helper, whose response is delivered to this recipient
             hub.call(other.key, helper.id, "nested", MESSAGE)
             other.recipient.wait_for(2)
             hub.reply(other.key, params[2], OK)
-        return answer()
+        return http_response()
 
     other.recipient.behave = behave
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "8") == OK
 
 
-@pytest.mark.parametrize("limit", ["MAX_DELIVERIES", "MAX_BYTES"])
-def test_a_client_that_takes_nothing_is_disconnected(
-    bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch, limit: str
+@pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])
+def test_a_client_that_accepts_nothing_is_disconnected(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """R26, R50: with a reason, and its callers are told; the bound is on number and on bytes."""
-    monkeypatch.setattr(callback_sender, limit, {"MAX_QUEUED": 20, "MAX_BYTES": 200_000}[limit])
-    other = bench.join(well_behaved, "table.*", "samp.hub.disconnect")
-    listener = bench.join(well_behaved, "samp.hub.event.unregister")
+    """R26, R50: with a reason, and its callers get an error; number and bytes are limited."""
+    monkeypatch.setattr(callback_sender, limit, {"MAX_QUEUED": 20, "MAX_QUEUED_BYTES": 200_000}[limit])
+    other = harness.join(well_behaved, "table.*", "samp.hub.disconnect")
+    listener = harness.join(well_behaved, "samp.hub.event.unregister")
 
     def behave(_method: str, params: tuple[Any, ...]) -> bytes:
         if params[2]["samp.mtype"] != "samp.hub.disconnect":
             other.recipient.closing.wait(20)
-        return answer()
+        return http_response()
 
     other.recipient.behave = behave
     message = {"samp.mtype": "table.x", "samp.params": {"data": "x" * 10_000}}
     sender.hub.notify(sender.key, other.id, message)
     other.recipient.wait_for(1)
-    for _ in range(19 if limit == "MAX_DELIVERIES" else 17):
+    for _ in range(19 if limit == "MAX_QUEUED" else 17):
         sender.hub.notify(sender.key, other.id, message)
     sender.hub.call(sender.key, other.id, "tag", message)
     wait_until(lambda: other.id not in sender.hub.getRegisteredClients(sender.key))
@@ -651,64 +655,66 @@ def test_a_client_that_takes_nothing_is_disconnected(
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
 
 
-def test_one_large_message_always_has_room(bench: Bench, sender: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_large_message_always_fits(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(callback_sender, "MAX_QUEUED_BYTES", 1000)
-    other = bench.join()
+    other = harness.join()
     data = "x" * 3_000_000
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "samp.params": {"data": data}})
     [(_, params)] = other.recipient.wait_for(1)
     assert params[2]["samp.params"]["data"] == data
 
 
-def finally_received(bench: Bench, members: list[Member]) -> list[list[tuple[str, tuple[Any, ...]]]]:
-    """What each member was called with, up to a last message that goes the same way: nothing comes behind that."""
-    last = bench.join()
-    for member in members:
-        last.hub.notify(last.key, member.id, {"samp.mtype": "table.last", "samp.params": {}})
+def finally_received(harness: Harness, clients: list[RegisteredClient]) -> list[list[tuple[str, tuple[Any, ...]]]]:
+    """Return the calls of each client before a last message, which is sent now: nothing comes after that."""
+    last = harness.join()
+    for client in clients:
+        last.hub.notify(last.key, client.id, {"samp.mtype": "table.last", "samp.params": {}})
     received = []
-    for member in members:
-        wait_until(lambda member=member: any(params[1] == last.id for _, params in member.recipient.calls), 30.0)
-        bench.settle(member)
-        received.append([call for call in member.recipient.calls if call[1][1] != last.id])
+    for client in clients:
+        wait_until(lambda client=client: any(params[1] == last.id for _, params in client.recipient.calls), 30.0)
+        harness.settle(client)
+        received.append([call for call in client.recipient.calls if call[1][1] != last.id])
     return received
 
 
-def test_many_calls_each_exactly_once(bench: Bench) -> None:
-    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and answered once."""
-    members = [bench.join() for _ in range(20)]
+def test_many_calls_each_exactly_once(harness: Harness) -> None:
+    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and gets one response."""
+    clients = [harness.join() for _ in range(20)]
 
-    for member in members:
-        hub = bench.proxy()
+    for client in clients:
+        hub = harness.proxy()
         lock = threading.Lock()
 
         def behave(
-            method: str, params: tuple[Any, ...], member: Member = member, hub: Any = hub, lock: Any = lock
+            method: str, params: tuple[Any, ...], client: RegisteredClient = client, hub: Any = hub, lock: Any = lock
         ) -> bytes:
             if method == "samp.client.receiveCall":
                 response = {"samp.status": "samp.ok", "samp.result": {"echo": params[3]["samp.params"]["tag"]}}
                 with lock:
-                    hub.reply(member.key, params[2], response)
-            return answer()
+                    hub.reply(client.key, params[2], response)
+            return http_response()
 
-        member.recipient.behave = behave
+        client.recipient.behave = behave
 
     def call(number: int) -> None:
-        member = members[number]
+        client = clients[number]
         for step in range(100):
-            other = members[(number + 1 + step % 19) % 20]
+            other = clients[(number + 1 + step % 19) % 20]
             tag = f"{number}/{step}"
             message = {"samp.mtype": "table.x", "samp.params": {"tag": tag}}
-            member.hub.call(member.key, other.id, tag, message)
+            client.hub.call(client.key, other.id, tag, message)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(50)
-    for member in members:
-        member.recipient.wait_for(200, 30.0)
+    for client in clients:
+        client.recipient.wait_for(200, 30.0)
     received = set()
-    for number, calls in enumerate(finally_received(bench, members)):
+    for number, calls in enumerate(finally_received(harness, clients)):
         assert len(calls) == 200
         received |= {params[3]["samp.params"]["tag"] for kind, params in calls if kind == "receiveCall"}
         responses = [(p[2], p[3]["samp.result"]["echo"]) for kind, p in calls if kind == "receiveResponse"]
@@ -716,56 +722,56 @@ def test_many_calls_each_exactly_once(bench: Bench) -> None:
     assert len(received) == 2000
 
 
-def test_many_broadcasts_each_exactly_once(bench: Bench, sender: Member) -> None:
+def test_many_broadcasts_each_exactly_once(harness: Harness, sender: RegisteredClient) -> None:
     """R18, R24: ten to fifty recipients, in order."""
-    others = [bench.join() for _ in range(50)]
+    others = [harness.join() for _ in range(50)]
     for number in range(10):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
         assert len(sender.hub.notifyAll(sender.key, message)) == 50
-    for calls in finally_received(bench, others):
+    for calls in finally_received(harness, others):
         assert [params[2]["samp.params"]["n"] for _, params in calls] == [str(number) for number in range(10)]
 
 
 # Callback addresses
 
 
-def test_a_host_name_is_never_looked_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_is_never_looked_up(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """R37: DS9 names its machine; it is called at the address its request came from."""
 
     def no_lookup(*args: Any) -> Any:
         raise AssertionError(f"{args} was looked up")
 
-    sender = bench.join()
-    recipients = [bench.stack.enter_context(Recipient()) for _ in range(3)]
-    members = [Member(bench, recipient) for recipient in recipients]
-    # the lookups of the client side of this test are over; from here on none may happen in the hub
-    hub = bench.broker
-    for host, member in zip(["some.host.example", "localhost", "0.0.0.0"], members, strict=True):
-        member.hub.setXmlrpcCallback(member.key, f"http://{host}:{member.recipient.port}/x")
-        member.hub.declareSubscriptions(member.key, {"table.*": {}})
+    sender = harness.join()
+    recipients = [harness.stack.enter_context(Recipient()) for _ in range(3)]
+    clients = [RegisteredClient(harness, recipient) for recipient in recipients]
+    # the client side of this test needs no more look-ups; from here on the hub must make none
+    hub = harness.broker
+    for host, client in zip(["some.host.example", "localhost", "0.0.0.0"], clients, strict=True):
+        client.hub.setXmlrpcCallback(client.key, f"http://{host}:{client.recipient.port}/x")
+        client.hub.declareSubscriptions(client.key, {"table.*": {}})
     monkeypatch.setattr(socket, "getaddrinfo", no_lookup)
     monkeypatch.setattr(socket, "gethostbyname", no_lookup)
     sender.hub.notifyAll(sender.key, MESSAGE)
-    for member in members:
-        member.recipient.wait_for(1)
+    for client in clients:
+        client.recipient.wait_for(1)
     assert len(hub.clients()) == 4
 
 
 @pytest.mark.parametrize(
     "url", ["", "x", "file:///etc/passwd", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/"]
 )
-def test_a_bad_callback_url_is_a_fault(bench: Bench, url: str) -> None:
+def test_a_bad_callback_url_is_a_fault(harness: Harness, url: str) -> None:
     """R31: and the client stays not callable."""
-    hub = bench.proxy()
+    hub = harness.proxy()
     registered = hub.register(SECRET)
     with pytest.raises(xmlrpc.client.Fault, match="URL"):
         hub.setXmlrpcCallback(registered["samp.private-key"], url)
-    assert not bench.broker.client(registered["samp.self-id"]).callable
+    assert not harness.broker.client(registered["samp.self-id"]).callable
 
 
-def test_a_client_may_move(bench: Bench, sender: Member) -> None:
-    """R31: what is sent afterwards goes to the new address, in order, and the subscriptions stay."""
-    other = bench.join()
+def test_a_client_may_change_its_url(harness: Harness, sender: RegisteredClient) -> None:
+    """R31: later messages go to the new URL, and the subscriptions stay."""
+    other = harness.join()
     sender.hub.notify(sender.key, other.id, MESSAGE)
     other.recipient.wait_for(1)
     with Recipient() as new:
@@ -775,90 +781,94 @@ def test_a_client_may_move(bench: Bench, sender: Member) -> None:
         assert len(other.recipient.calls) == 1
 
 
-# Events for one that is finding out who is there
+# Events during discovery
 
 
 EVENTS = "samp.hub.event.*"
 
 
-def ask_as_jsamp(bench: Bench, member: Member, operation: str, *params: str) -> None:
-    body = xmlrpc.client.dumps((member.key, *params), f"samp.hub.{operation}").encode()
-    status, text = post(bench, body, {"User-Agent": "JSAMP/1.3.7"})
+def ask_as_jsamp(harness: Harness, client: RegisteredClient, operation: str, *params: str) -> None:
+    body = xmlrpc.client.dumps((client.key, *params), f"samp.hub.{operation}").encode()
+    status, text = post(harness, body, {"User-Agent": "JSAMP/1.3.7"})
     assert status == 200
     xmlrpc.client.loads(text)
 
 
-def told_of(member: Member) -> list[tuple[str, str]]:
-    messages = [params[-1] for _, params in member.recipient.calls]
+def events_of(client: RegisteredClient) -> list[tuple[str, str]]:
+    messages = [params[-1] for _, params in client.recipient.calls]
     return [(message["samp.mtype"].rpartition(".")[2], message["samp.params"].get("id", "")) for message in messages]
 
 
-def test_a_newcomer_of_jsamp_hears_the_news_when_it_has_asked(bench: Bench, sender: Member) -> None:
-    """JSAMP forgets what it is told while it asks who is there: it is told behind that, all of it and in order."""
-    jsamp = bench.join(well_behaved, EVENTS, "table.*")
-    bench.settle(jsamp)
+def test_a_new_client_of_jsamp_gets_events_after_its_discovery_calls(
+    harness: Harness, sender: RegisteredClient
+) -> None:
+    """JSAMP loses events that arrive during its discovery calls: it gets them afterwards, all and in order."""
+    jsamp = harness.join(well_behaved, EVENTS, "table.*")
+    harness.settle(jsamp)
     jsamp.recipient.calls.clear()
-    ask_as_jsamp(bench, jsamp, "getRegisteredClients")
-    ask_as_jsamp(bench, jsamp, "getMetadata", sender.id)
-    late = bench.join()
+    ask_as_jsamp(harness, jsamp, "getRegisteredClients")
+    ask_as_jsamp(harness, jsamp, "getMetadata", sender.id)
+    late = harness.join()
     late.hub.notify(late.key, jsamp.id, MESSAGE)
     jsamp.recipient.wait_for(1)
-    ask_as_jsamp(bench, jsamp, "getSubscriptions", sender.id)
-    assert told_of(jsamp) == [("votable", "")]  # a message does not wait, an event does
+    ask_as_jsamp(harness, jsamp, "getSubscriptions", sender.id)
+    assert events_of(jsamp) == [("votable", "")]  # an event waits, a message does not
     jsamp.recipient.wait_for(3)
-    assert told_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
+    assert events_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
 
 
-def test_other_newcomers_hear_the_news_at_once(bench: Bench) -> None:
-    """Who asks does not wait for news, if it is not known to forget them."""
-    other = bench.join(well_behaved, EVENTS)
-    mailbox = bench.broker.client(other.id).mailbox
-    assert isinstance(mailbox, callback_sender.CallbackSender)
-    bench.settle(other)
+def test_other_new_clients_get_events_at_once(harness: Harness) -> None:
+    """Only clients of JSAMP are known to lose them."""
+    other = harness.join(well_behaved, EVENTS)
+    queue = harness.broker.client(other.id).queue
+    assert isinstance(queue, callback_sender.CallbackSender)
+    harness.settle(other)
     other.hub.getRegisteredClients(other.key)
-    assert mailbox._newcomer._timer is None
-    ask_as_jsamp(bench, other, "getRegisteredClients")
-    assert mailbox._newcomer._timer is not None
+    assert queue._deferrer._timer is None
+    ask_as_jsamp(harness, other, "getRegisteredClients")
+    assert queue._deferrer._timer is not None
 
 
-def test_the_end_is_no_news_that_waits(bench: Bench) -> None:
-    """R26: who is finding out who is there is told of the shutdown at once."""
-    jsamp = bench.join(well_behaved, EVENTS)
-    bench.settle(jsamp)
-    ask_as_jsamp(bench, jsamp, "getRegisteredClients")
-    late = bench.join()
-    bench.broker.announce_shutdown()
-    assert bench.profile.wait_until_delivered(5.0)
-    assert told_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
+def test_the_shutdown_event_does_not_wait(harness: Harness) -> None:
+    """R26: discovery calls do not defer it."""
+    jsamp = harness.join(well_behaved, EVENTS)
+    harness.settle(jsamp)
+    ask_as_jsamp(harness, jsamp, "getRegisteredClients")
+    late = harness.join()
+    harness.broker.announce_shutdown()
+    assert harness.profile.wait_until_delivered(5.0)
+    assert events_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
 
 
-# The end
+# Shutdown
 
 
-def test_all_is_delivered_before_the_end(bench: Bench, sender: Member) -> None:
-    """R26: the shutdown is told behind all that was sent before."""
-    other = bench.join(well_behaved, "table.*", "samp.hub.event.shutdown")
+def test_all_messages_are_delivered_before_the_shutdown(harness: Harness, sender: RegisteredClient) -> None:
+    """R26: the event comes after all messages that were sent before."""
+    other = harness.join(well_behaved, "table.*", "samp.hub.event.shutdown")
     for _ in range(50):
         sender.hub.notify(sender.key, other.id, MESSAGE)
-    bench.broker.announce_shutdown()
-    assert bench.profile.wait_until_delivered(5.0)
+    harness.broker.announce_shutdown()
+    assert harness.profile.wait_until_delivered(5.0)
     assert len(other.recipient.calls) == 51
     assert other.recipient.calls[-1][1][2]["samp.mtype"] == "samp.hub.event.shutdown"
 
 
-def test_the_end_does_not_wait_for_black_holes(bench: Bench, sender: Member) -> None:
-    """R26: bounded, whoever does not listen; a caller that waits is answered."""
-    hole = bench.join()
+def test_the_shutdown_does_not_wait_for_unresponsive_clients(harness: Harness, sender: RegisteredClient) -> None:
+    """R26: bounded in time; a waiting caller gets a response."""
+    hole = harness.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
-    answers: list[Any] = []
-    waiter = threading.Thread(target=lambda: answers.append(sender.hub.callAndWait(sender.key, hole.id, MESSAGE, "0")))
+    responses: list[Any] = []
+    waiter = threading.Thread(
+        target=lambda: responses.append(sender.hub.callAndWait(sender.key, hole.id, MESSAGE, "0"))
+    )
     waiter.start()
     hole.recipient.wait_for(1)
-    bench.broker.announce_shutdown()
+    harness.broker.announce_shutdown()
     begin = time.monotonic()
-    assert not bench.profile.wait_until_delivered(0.3)
-    bench.broker.close()
-    bench.loop.call_soon(bench.profile.stop)
+    assert not harness.profile.wait_until_delivered(0.3)
+    harness.broker.close()
+    harness.loop.call_soon(harness.profile.stop)
     waiter.join(3)
     assert time.monotonic() - begin < 2
-    assert "shutting down" in answers[0]["samp.error"]["samp.errortxt"]
+    assert "shutting down" in responses[0]["samp.error"]["samp.errortxt"]

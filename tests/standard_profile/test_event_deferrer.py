@@ -1,4 +1,4 @@
-"""The hub's events and a client that is finding out who is there."""
+"""Events of the hub for a client that asks for the other clients."""
 
 from __future__ import annotations
 
@@ -6,72 +6,72 @@ from pyvo.samp.standard_profile.callback_sender import DISCOVERY_PERIOD, QUIET_P
 from tests.broker.clockwork import Clock
 
 
-class Bench:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock()
         self.delivered: list[int] = []
-        self.newcomer: EventDeferrer[int] = EventDeferrer(self.delivered.append, self.clock.call_later, self.clock)
+        self.deferrer: EventDeferrer = EventDeferrer(self.delivered.append, self.clock.call_later, self.clock)
 
-    def take(self, *events: int) -> None:
+    def deliver(self, *events: int) -> None:
         for event in events:
-            self.newcomer.deliver(event)
+            self.deferrer.deliver(event)
 
 
-def test_events_go_on_at_once_to_one_that_asks_nothing() -> None:
-    bench = Bench()
-    bench.take(1, 2)
-    assert bench.delivered == [1, 2]
-    assert bench.clock.set_in_all == 0
+def test_events_are_delivered_at_once_without_discovery_calls() -> None:
+    harness = Harness()
+    harness.deliver(1, 2)
+    assert harness.delivered == [1, 2]
+    assert harness.clock.set_in_all == 0
 
 
-def test_events_wait_until_all_is_asked() -> None:
-    bench = Bench()
-    bench.newcomer.on_discovery_call()
+def test_events_wait_until_the_client_is_quiet() -> None:
+    harness = Harness()
+    harness.deferrer.on_discovery_call()
     for event in range(10):
-        bench.clock.pass_time(0.6 * QUIET_PERIOD)
-        bench.take(event)
-        bench.newcomer.on_discovery_call()
-    assert bench.delivered == []
-    bench.clock.pass_time(QUIET_PERIOD)
-    assert bench.delivered == list(range(10))
-    bench.take(10)
-    assert bench.delivered[-1] == 10
-    assert not bench.clock.alarms
+        harness.clock.pass_time(0.6 * QUIET_PERIOD)
+        harness.deliver(event)
+        harness.deferrer.on_discovery_call()
+    assert harness.delivered == []
+    harness.clock.pass_time(QUIET_PERIOD)
+    assert harness.delivered == list(range(10))
+    harness.deliver(10)
+    assert harness.delivered[-1] == 10
+    assert not harness.clock.alarms
 
 
-def test_one_that_goes_on_asking_is_new_no_longer() -> None:
-    bench = Bench()
-    bench.newcomer.on_discovery_call()
-    bench.take(1)
+def test_events_wait_no_longer_than_the_discovery_period() -> None:
+    harness = Harness()
+    harness.deferrer.on_discovery_call()
+    harness.deliver(1)
     asked = 0.0
-    while not bench.delivered:
-        bench.clock.pass_time(0.5 * QUIET_PERIOD)
-        bench.newcomer.on_discovery_call()
+    while not harness.delivered:
+        harness.clock.pass_time(0.5 * QUIET_PERIOD)
+        harness.deferrer.on_discovery_call()
         asked += 0.5 * QUIET_PERIOD
     assert DISCOVERY_PERIOD <= asked <= DISCOVERY_PERIOD + 2 * QUIET_PERIOD
-    bench.newcomer.on_discovery_call()
-    bench.take(2)
-    assert bench.delivered == [1, 2]
+    harness.deferrer.on_discovery_call()
+    harness.deliver(2)
+    assert harness.delivered == [1, 2]
 
 
-def test_release() -> None:
-    """At the hub's end nothing waits any more."""
-    bench = Bench()
-    bench.newcomer.on_discovery_call()
-    bench.take(1, 2)
-    bench.newcomer.flush()
-    assert bench.delivered == [1, 2]
-    bench.newcomer.on_discovery_call()
-    bench.take(3)
-    assert bench.delivered == [1, 2, 3]
-    assert not bench.clock.alarms
+def test_flush() -> None:
+    """Used at the hub's shutdown: no event waits any more."""
+    harness = Harness()
+    harness.deferrer.on_discovery_call()
+    harness.deliver(1, 2)
+    harness.deferrer.flush()
+    assert harness.delivered == [1, 2]
+    harness.deferrer.on_discovery_call()
+    harness.deliver(3)
+    assert harness.delivered == [1, 2, 3]
+    assert not harness.clock.alarms
 
 
-def test_close() -> None:
-    """What waits is handed back, and not delivered later."""
-    bench = Bench()
-    bench.newcomer.on_discovery_call()
-    bench.take(1, 2)
-    assert bench.newcomer.drain() == [1, 2]
-    bench.clock.pass_time(10)
-    assert bench.delivered == []
+def test_drain() -> None:
+    """The waiting events are returned, and not delivered later."""
+    harness = Harness()
+    harness.deferrer.on_discovery_call()
+    harness.deliver(1, 2)
+    assert harness.deferrer.drain() == [1, 2]
+    harness.clock.pass_time(10)
+    assert harness.delivered == []

@@ -1,4 +1,4 @@
-"""Who is still there (R23)."""
+"""Finding clients that ended without unregistering (R23)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pyvo.samp.transport.event_loop import EventLoop
 from tests.broker.clockwork import Alarm, Clock
 
 
-class Someone:
-    """A patient."""
+class FakeClient:
+    """A client to probe."""
 
     def __init__(self, number: int) -> None:
         self.address: Address = ("127.0.0.1", number)
         self.is_connected = False
-        self.is_awaited = False
-        self.deaths = 0
+        self.owes_response = False
+        self.dead_calls = 0
 
     def on_client_dead(self) -> None:
-        self.deaths += 1
+        self.dead_calls += 1
 
 
 class FakeProbe:
-    """A look whose result a test decides on."""
+    """A probe whose result the test sets."""
 
     made: list[FakeProbe]
 
@@ -44,7 +44,7 @@ class FakeProbe:
 
 
 class FakeLoop:
-    """The clock of a loop."""
+    """An event loop with timers only."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -53,109 +53,109 @@ class FakeLoop:
         return self.clock.call_later(delay, lambda: function(*args))
 
 
-class Bench:
+class Harness:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         self.liveness = LivenessChecker(self.loop)  # type: ignore[arg-type]
         FakeProbe.made = []
 
-    def looks(self) -> list[FakeProbe]:
-        """The looks since the last time."""
+    def probes(self) -> list[FakeProbe]:
+        """Return the probes made since the last call."""
         made, FakeProbe.made = FakeProbe.made, []
         return made
 
     def pass_time(self, seconds: float) -> list[FakeProbe]:
         self.loop.clock.pass_time(seconds)
-        return self.looks()
+        return self.probes()
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(liveness, "ConnectProbe", FakeProbe)
-    return Bench()
+    return Harness()
 
 
-def test_everybody_is_looked_at_every_fifteen_seconds(bench: Bench) -> None:
-    people = [Someone(number) for number in range(13)]
-    for one in people:
-        bench.liveness.add(one)
+def test_every_client_is_probed_every_fifteen_seconds(harness: Harness) -> None:
+    clients = [FakeClient(number) for number in range(13)]
+    for client in clients:
+        harness.liveness.add(client)
     for _ in range(3):
         seen: list[int] = []
         for _ in range(5):
-            looks = bench.pass_time(3.0)
-            assert len(looks) <= 3
-            for look in looks:
-                seen.append(look.address[1])
-                look.on_result(False)
+            probes = harness.pass_time(3.0)
+            assert len(probes) <= 3
+            for probe in probes:
+                seen.append(probe.address[1])
+                probe.on_result(False)
         assert set(seen) == set(range(13))
-    assert not any(one.deaths for one in people)
+    assert not any(client.dead_calls for client in clients)
 
 
-def test_those_who_are_awaited_are_looked_at_every_time(bench: Bench) -> None:
-    """R23: a caller waits for their answer; but not those to whom a connection is kept."""
-    people = [Someone(number) for number in range(10)]
-    for one in people:
-        bench.liveness.add(one)
-    people[7].is_awaited = people[8].is_awaited = people[8].is_connected = True
+def test_clients_that_owe_a_response_are_probed_every_round(harness: Harness) -> None:
+    """R23: except those with an open connection."""
+    clients = [FakeClient(number) for number in range(10)]
+    for client in clients:
+        harness.liveness.add(client)
+    clients[7].owes_response = clients[8].owes_response = clients[8].is_connected = True
     for _ in range(5):
-        looks = bench.pass_time(3.0)
-        numbers = [look.address[1] for look in looks]
+        probes = harness.pass_time(3.0)
+        numbers = [probe.address[1] for probe in probes]
         assert numbers.count(7) == 1
         assert 8 not in numbers
-        for look in looks:
-            look.on_result(False)
+        for probe in probes:
+            probe.on_result(False)
 
 
-def test_two_refusals_are_needed(bench: Bench) -> None:
-    one = Someone(1)
-    bench.liveness.add(one)
-    bench.liveness.check(one)
-    bench.liveness.check(one)
-    [look] = bench.looks()
-    look.on_result(True)
-    assert not one.deaths
-    bench.liveness.check(one)  # the second look is under way
-    [second] = bench.pass_time(0.5)
+def test_two_refusals_are_needed(harness: Harness) -> None:
+    client = FakeClient(1)
+    harness.liveness.add(client)
+    harness.liveness.check(client)
+    harness.liveness.check(client)
+    [probe] = harness.probes()
+    probe.on_result(True)
+    assert not client.dead_calls
+    harness.liveness.check(client)  # the second probe is in progress
+    [second] = harness.pass_time(0.5)
     second.on_result(False)
-    assert not one.deaths
-    bench.liveness.check(one)
-    [look] = bench.looks()
-    look.on_result(True)
-    [second] = bench.pass_time(0.5)
+    assert not client.dead_calls
+    harness.liveness.check(client)
+    [probe] = harness.probes()
+    probe.on_result(True)
+    [second] = harness.pass_time(0.5)
     second.on_result(True)
-    assert one.deaths == 1
+    assert client.dead_calls == 1
 
 
-@pytest.mark.parametrize("moment", ["first look", "between", "second look"])
-def test_who_left_is_not_pronounced_dead(bench: Bench, moment: str) -> None:
-    one = Someone(1)
-    bench.liveness.add(one)
-    bench.liveness.check(one)
-    [look] = bench.looks()
-    if moment != "first look":
-        look.on_result(True)
-    if moment == "second look":
-        [look] = bench.pass_time(0.5)
-    bench.liveness.discard(one)
-    bench.liveness.discard(one)
-    look.on_result(True)
-    assert not bench.pass_time(60.0)
-    assert not one.deaths
-    assert not bench.loop.clock.alarms  # nobody left to look after: no timer
-    bench.liveness.check(one)
-    assert not bench.looks()
+@pytest.mark.parametrize("moment", ["first probe", "between", "second probe"])
+def test_a_discarded_client_is_not_reported(harness: Harness, moment: str) -> None:
+    client = FakeClient(1)
+    harness.liveness.add(client)
+    harness.liveness.check(client)
+    [probe] = harness.probes()
+    if moment != "first probe":
+        probe.on_result(True)
+    if moment == "second probe":
+        [probe] = harness.pass_time(0.5)
+    harness.liveness.discard(client)
+    harness.liveness.discard(client)
+    probe.on_result(True)
+    assert not harness.pass_time(60.0)
+    assert not client.dead_calls
+    assert not harness.loop.clock.alarms  # no client, no timer
+    harness.liveness.check(client)
+    assert not harness.probes()
 
 
-def test_close(bench: Bench) -> None:
+def test_close(harness: Harness) -> None:
     for number in range(5):
-        bench.liveness.add(Someone(number))
-    bench.pass_time(3.0)
-    bench.liveness.close()
-    assert not bench.pass_time(60.0)
-    assert not bench.loop.clock.alarms
+        harness.liveness.add(FakeClient(number))
+    harness.pass_time(3.0)
+    harness.liveness.close()
+    assert not harness.pass_time(60.0)
+    assert not harness.loop.clock.alarms
 
 
-# A look over real sockets
+# Probes over real sockets
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def loop() -> Iterator[EventLoop]:
     loop.stop()
 
 
-def look(loop: EventLoop, address: Address) -> bool:
+def probe_address(loop: EventLoop, address: Address) -> bool:
     results: queue.Queue[bool] = queue.Queue()
     loop.call_soon(ConnectProbe, loop, address, results.put)
     result = results.get(timeout=10)
@@ -174,16 +174,16 @@ def look(loop: EventLoop, address: Address) -> bool:
     return result
 
 
-def test_a_look_at_a_closed_port_and_an_open_one(loop: EventLoop) -> None:
+def test_probe_of_a_closed_port_and_an_open_one(loop: EventLoop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        assert look(loop, address) is False
+        assert probe_address(loop, address) is False
         server.accept()[0].close()
-    assert look(loop, address) is True
+    assert probe_address(loop, address) is True
 
 
-def test_a_look_that_shows_nothing(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not answer is not taken for dead."""
+def test_probe_without_a_result(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not respond does not count as ended."""
     monkeypatch.setattr(liveness, "PROBE_TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as server,
@@ -193,12 +193,12 @@ def test_a_look_that_shows_nothing(loop: EventLoop, monkeypatch: pytest.MonkeyPa
         for sock in (first, second):  # now its queue is full, and further attempts hang
             sock.setblocking(False)
             assert sock.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
-        assert look(loop, server.getsockname()) is False
+        assert probe_address(loop, server.getsockname()) is False
 
 
-def test_a_look_that_cannot_be_made(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_a_free_descriptor(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(liveness.socket, "socket", none_left)
-    assert look(loop, ("127.0.0.1", 1)) is False
+    assert probe_address(loop, ("127.0.0.1", 1)) is False

@@ -1,19 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Who is there, who wants what, which calls are open: the hub without its sockets.
+The broker: the registered clients, their subscriptions and the open calls.
 
-The rooms:
+=============== ==================================================================================
+``deliveries``  what the hub hands to one recipient: `EncodedMessage`, `Delivery`, `DeliveryQueue`
+``registry``    `Client` and `PendingCall`, and the tables that find them
+``broker``      `Broker`: the rules of the protocol
+``operations``  the XML-RPC methods that both profiles offer, as calls of a `Broker`
+=============== ==================================================================================
 
-=============== ===========================================================================
-``deliveries``  what is handed to a recipient: `Payload`, `Delivery`, and the `Mailbox`
-``clients``     `Client`, and the roster that finds clients by key, id and subscription
-``calls``       `PendingCall`, and the table of calls that wait for their response
-``turn``        the lock, and the order in which things leave the broker
-``hub_client``  what the hub answers as a client among clients
-``core``        `Broker`, the operations themselves
-=============== ===========================================================================
-
-Nothing here does I/O, starts a thread, or reads a clock that was not handed in.
+The first three do no I/O, start no thread and read no clock that was not passed to them. They import one module of
+`pyvo.samp.transport`, the writer of XML-RPC: a message is encoded once for all its recipients, and encoding is no I/O.
+``operations`` is the layer above. It handles requests, and uses timers of the event loop.
 """
 
 from __future__ import annotations

@@ -1,34 +1,26 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The operations of a hub.
+The rules of the protocol: `Broker` has one method for each operation of a hub.
 
-A profile is an adapter above this: it turns a request into a call of one of these methods, with the `Client`
-that `Broker.authenticate` found for the private key, and gives each callable client a mailbox.
-
-What a web page could have read
--------------------------------
-Rule R46 lets a web client fetch the URLs that clients of the Standard Profile mentioned where it could see
-them. The broker keeps no list: all that a web client can see passes through its own profile, as a delivery
-to its mailbox, as the response of ``call_and_wait``, or as the answer of `Broker.get_metadata`, and only
-there, and only while there is a web client, is anything looked at. Who spoke is in `Payload.origin` (a
-broadcast of somebody's metadata bears the origin of that somebody), and for metadata that were asked for
-in `Broker.profile_of`.
-
-The broker's lock, and the order in which things leave it.
+A profile is an adapter above the broker: it turns a request into a call of one of these methods, for the `Client`
+that `Broker.authenticate` finds for the private key, and it gives each callable client a `DeliveryQueue`.
 
 Theory of operation
 -------------------
-An operation of the broker changes the broker's tables and hands things to others: deliveries to mailboxes,
-responses to whoever waits for one. Those others may call the broker back at once (the hub's own mailbox
-answers a ping on the spot; a full mailbox has its client thrown out), and an operation that is in the
-middle of its tables must not be entered again.
+An operation changes the broker's tables, and passes deliveries to queues and responses to callbacks. These may call
+the broker again at once: the queue of the hub itself replies to a ping, a full queue disconnects its client. The tables
+must be consistent by then, so all such calls are deferred. They run when the outermost operation ends, in the order in
+which they were deferred. A deferred call that calls the broker adds its own deferred calls to the end of the same
+queue: there is no recursion, however long the chain. The whole operation holds one lock, so all recipients see events
+in the same order (R24).
 
-So an operation is a *turn*. What it wants handed over it `posts`; the posts are made at the end of the
-outermost turn, when the tables are consistent, in the order in which they were posted. A post that calls the
-broker begins an inner turn, whose posts join the end of the same queue: there is no recursion however long
-the chain. All this happens under one lock, so all recipients see events in the same order (R24).
-
-The hub as a client among clients (R8): what it says of itself, and what it answers.
+URLs that a web client may fetch
+--------------------------------
+A web client may fetch a URL that a client of the Standard Profile mentioned where the web client could see it (R46).
+The broker keeps no list of URLs. All that a web client sees passes through the Web Profile, as a delivery to its
+queue, as a response to ``callAndWait`` or as metadata, and the Web Profile looks for URLs there. It learns the source
+from `EncodedMessage.source_profile` and `Broker.profile_of`. The source of an event about a client is that client's
+profile.
 """
 
 from __future__ import annotations
@@ -60,8 +52,9 @@ __all__ = ["HUB_METADATA", "HUB_SUBSCRIPTIONS", "Broker", "DeferredCalls", "HubC
 
 log = logging.getLogger(__name__)
 
+
 class DeferredCalls:
-    """A context manager: one operation at a time, its posts at the end."""
+    """The broker's lock, as a context manager. Calls that are deferred within run before it is released."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -80,23 +73,23 @@ class DeferredCalls:
             self._depth -= 1
             self._lock.release()
 
-    def defer(self, receive: Callable[[Any], object], what: Any) -> None:
-        """Call ``receive(what)`` at the end of the outermost turn. Only within a turn."""
-        self._deferred.append((receive, what))
+    def defer(self, function: Callable[[Any], object], argument: Any) -> None:
+        """Call ``function(argument)`` when the outermost ``with`` block ends."""
+        self._deferred.append((function, argument))
 
     def _run_deferred(self) -> None:
-        posts = self._deferred
-        while posts:
-            receive, what = posts.popleft()
+        deferred = self._deferred
+        while deferred:
+            function, argument = deferred.popleft()
             try:
-                receive(what)
-            except Exception:  # one bad receiver must not cost the others their post
+                function(argument)
+            except Exception:  # must not keep the other recipients from their deliveries
                 log.exception("The hub could not hand over a message")
 
 
 HUB_METADATA: dict[str, SAMPValue] = {
     "samp.name": "Hub",
-    "samp.description.text": "The hub itself. It passes on the messages of all others.",
+    "samp.description.text": "The hub itself. It passes on the messages of all clients.",
     "samp.documentation.url": "https://www.ivoa.net/documents/SAMP/",
     "author.name": "The developers of pyvo.samp",
 }
@@ -104,7 +97,7 @@ HUB_METADATA: dict[str, SAMPValue] = {
 PING = "samp.app.ping"
 QUERY_BY_META = ("samp.query.by-meta", "x-samp.query.by-meta")
 
-# A web page learns nothing from a query that it could not learn from getMetadata (R47)
+# Web clients may send the query: its result holds nothing that getMetadata does not return as well (R47)
 HUB_SUBSCRIPTIONS: dict[str, Annotations] = {
     PING: {},
     **{mtype: {"x-samp.mostly-harmless": "1"} for mtype in QUERY_BY_META},
@@ -112,30 +105,21 @@ HUB_SUBSCRIPTIONS: dict[str, Annotations] = {
 
 
 class HubClient:
-    """
-    Answers, on the spot, what is sent to the hub (R8, R27).
-
-    Parameters
-    ----------
-    clients : iterable of Client
-        Everybody who is registered.
-    reply : callable
-        Called with the msg-id and the response's payload.
-    """
+    """The delivery queue of the hub itself. It replies at once to the calls that clients send to the hub (R8, R27)."""
 
     def __init__(self, clients: Iterable[Client], reply: Callable[[str, EncodedMessage], None]) -> None:
         self._clients = clients
         self._reply = reply
 
     def put(self, delivery: Delivery) -> None:
-        """Answer a call; notifications and responses tell the hub nothing."""
+        """Reply to a call; ignore notifications and responses."""
         if delivery.kind == CALL and delivery.tag is not None:
-            self._reply(delivery.tag, EncodedMessage(self._answer(delivery.body)))
+            self._reply(delivery.tag, EncodedMessage(self._response_to(delivery.body)))
 
-    def close(self, farewell: Delivery | None) -> None:
-        """Nothing waits here."""
+    def close(self, final_delivery: Delivery | None) -> None:
+        """Do nothing: no delivery waits here."""
 
-    def _answer(self, message: EncodedMessage) -> dict[str, SAMPValue]:
+    def _response_to(self, message: EncodedMessage) -> dict[str, SAMPValue]:
         if message.mtype not in QUERY_BY_META:
             return ok_response({})
         params = message.value["samp.params"]
@@ -160,164 +144,149 @@ def _new_key() -> str:
 
 class Broker:
     """
-    Who is there, who wants what, which calls are open. Safe to use from any thread.
+    The registered clients, their subscriptions and the pending calls. Safe to use from any thread.
 
-    Every method that a client's request leads to raises `SAMPProxyError` when the request is refused, or
-    `SAMPValueError` when something in it is no MType: the fault to answer.
-
-    Parameters
-    ----------
-    clock : callable
-        Tells the time in seconds; only differences matter.
-    new_key : callable
-        Makes private keys and msg-ids: unguessable strings, never the same twice (R6, R7, R21).
+    The methods raise `SAMPProxyError` for a request that is refused, and `SAMPValueError` for an invalid MType; either
+    becomes the fault that the client receives. ``clock`` returns the time in seconds. ``new_key`` makes private keys
+    and msg-ids: strings that cannot be guessed and never repeat (R6, R7, R21).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, new_key: Callable[[], str] = _new_key) -> None:
         self._clock = clock
         self._new_key = new_key
-        self._turn = DeferredCalls()
-        self._roster = ClientRegistry()
+        self._operation = DeferredCalls()
+        self._registry = ClientRegistry()
         self._calls = CallTable()
         self._serial = count(1)
         self._closed = False
-        #: When a client was last heard of, by the clock.
+        #: Time of the last request of any client, by the clock.
         self.last_active = clock()
-        #: Told of each event, message and response, for a person who watches. It must not block.
+        #: Called with a `Delivery` for each event, message and response, to show the traffic. It must not block.
         self.observer: Callable[[Delivery], object] | None = None
         self._hub = Client(HUB, new_key(), HUB)
-        self._hub.mailbox = HubClient(self._roster, lambda msg_id, payload: self.reply(self._hub, msg_id, payload))
+        self._hub.queue = HubClient(self._registry, lambda msg_id, response: self.reply(self._hub, msg_id, response))
         self._hub.callable = True
         self._hub.metadata = HUB_METADATA
-        self._roster.add(self._hub)
-        self._roster.subscribe(self._hub, HUB_SUBSCRIPTIONS)
+        self._registry.add(self._hub)
+        self._registry.subscribe(self._hub, HUB_SUBSCRIPTIONS)
 
     @property
     def hub_id(self) -> str:
         """Public id of the hub itself (R8)."""
         return self._hub.client_id
 
-    # Coming and going
+    # Registration
 
-    def register(self, profile: str, mailbox: DeliveryQueue | None = None, *, may_reach: SendFilter | None = None) -> Client:
-        """
-        Enter a new client (R6). It is not callable yet, see `set_callable`.
-
-        Parameters
-        ----------
-        profile : str
-            Name of the profile; the private key is good for that one only (R38).
-        mailbox : Mailbox, optional
-            Where its deliveries will go; can be given later.
-        may_reach : callable, optional
-            Restricts what it may send, see `Client`.
-        """
-        with self._turn:
+    def register(
+        self, profile: str, queue: DeliveryQueue | None = None, *, send_filter: SendFilter | None = None
+    ) -> Client:
+        """Register a new client (R6). It is not callable yet, see `set_callable`; the queue can be given there."""
+        with self._operation:
             if self._closed:
                 raise SAMPProxyError(1, "The hub is shutting down")
-            client = Client(f"c{next(self._serial)}", self._new_key(), profile, may_reach)
-            client.mailbox = mailbox
+            client = Client(f"c{next(self._serial)}", self._new_key(), profile, send_filter)
+            client.queue = queue
             client.last_active = self.last_active = self._clock()
-            self._roster.add(client)
+            self._registry.add(client)
             self._broadcast_event("samp.hub.event.register", {"id": client.client_id}, client)
             return client
 
     def authenticate(self, profile: str, private_key: SAMPValue) -> Client:
-        """Find whose private key this is, and note that it was heard of (R9)."""
+        """Find the client with this private key, and mark it active (R9)."""
         if not isinstance(private_key, str):
             raise SAMPProxyError(1, "The private key is a string")
-        client = self._roster.by_key(profile, private_key)
+        client = self._registry.by_key(profile, private_key)
         self.mark_active(client)
         return client
 
     def mark_active(self, client: Client) -> None:
-        """Note that a client was heard of just now."""
+        """Set the time of the client's last request to now."""
         client.last_active = self.last_active = self._clock()
 
-    def set_callable(self, client: Client, is_callable: bool = True, mailbox: DeliveryQueue | None = None) -> None:
-        """Let a client take deliveries, or no longer (R13): then it loses its subscriptions."""
-        with self._turn:
+    def set_callable(self, client: Client, is_callable: bool = True, queue: DeliveryQueue | None = None) -> None:
+        """Make a client callable, or no longer callable (R13). It loses its subscriptions then."""
+        with self._operation:
             self._check_active(client)
-            if mailbox is not None:
-                client.mailbox = mailbox
-            client.callable = is_callable and client.mailbox is not None
+            if queue is not None:
+                client.queue = queue
+            client.callable = is_callable and client.queue is not None
             if not client.callable and client.subscriptions:
                 self._subscribe(client, {})
 
     def unregister(self, client: Client, reason: str = "has unregistered") -> None:
         """
-        Take a client out: its key dies, its calls end, the others are told (R10, R23).
+        Unregister a client: its key becomes invalid, its calls end, the other clients are notified (R10, R23).
 
-        Nothing happens if it is out already. The reason, for those who wait for its responses, continues a sentence
-        that begins with its name.
+        Nothing happens if it is not registered any more. Clients that wait for its responses get the reason, which
+        continues a sentence that begins with the client's name.
         """
-        with self._turn:
+        with self._operation:
             if client.is_active:
                 self._unregister(client, reason, None)
 
     def disconnect(self, client: Client, reason: str) -> None:
-        """Throw a client out, and tell it why if it listens to that (R26)."""
-        with self._turn:
+        """Unregister a client from the side of the hub, and notify it if it is subscribed to that (R26)."""
+        with self._operation:
             if not client.is_active:
                 return
-            farewell = None
+            final_delivery = None
             if best_match(client.subscriptions, DISCONNECT) is not None:
-                payload = EncodedMessage({"samp.mtype": DISCONNECT, "samp.params": {"reason": reason}})
-                farewell = Delivery(NOTIFICATION, client.client_id, client.private_key, HUB, None, payload)
-            self._unregister(client, f"was disconnected by the hub: {reason}", farewell)
+                message = EncodedMessage({"samp.mtype": DISCONNECT, "samp.params": {"reason": reason}})
+                final_delivery = Delivery(NOTIFICATION, client.client_id, client.private_key, HUB, None, message)
+            self._unregister(client, f"was disconnected by the hub: {reason}", final_delivery)
 
     def announce_shutdown(self) -> None:
-        """Tell everybody that the hub is about to stop, and let nobody in any more (R26)."""
-        with self._turn:
+        """Notify all clients that the hub is about to stop, and refuse new ones (R26)."""
+        with self._operation:
             if not self._closed:
                 self._closed = True
                 self._broadcast_event("samp.hub.event.shutdown", {}, self._hub)
 
     def close(self) -> None:
-        """End all open calls and all clients, without further events."""
-        with self._turn:
+        """End all pending calls and remove all clients, without further events."""
+        with self._operation:
             self._closed = True
             for call in list(self._calls):
                 self._complete_call(call, no_response_payload("The hub is shutting down"))
             for client in self.clients():
                 self._remove_client(client, "", None)
 
-    # Who is there
+    # Clients
 
     def client(self, client_id: str) -> Client:
-        """Find a client by its public id."""
-        with self._turn:
-            return self._roster.by_id(client_id)
+        """Find a client by its public id; raise a fault if there is none."""
+        with self._operation:
+            return self._registry.by_id(client_id)
 
     def clients(self) -> list[Client]:
-        """List everybody but the hub."""
-        with self._turn:
-            return [client for client in self._roster if client is not self._hub]
+        """List all clients except the hub."""
+        with self._operation:
+            return [client for client in self._registry if client is not self._hub]
 
     def profile_of(self, client_id: str) -> str:
-        """Tell by which profile a client came; ``"hub"`` for the hub."""
+        """Return the profile of a client; ``"hub"`` for the hub."""
         return self.client(client_id).profile
 
     def get_registered_clients(self, client: Client) -> list[SAMPValue]:
-        """List the ids of all others, the hub's included (R14)."""
-        with self._turn:
-            return [other.client_id for other in self._roster if other is not client]
+        """List the ids of all other clients, including the hub (R14)."""
+        with self._operation:
+            return [other.client_id for other in self._registry if other is not client]
 
     # Metadata and subscriptions
 
     def declare_metadata(self, client: Client, metadata: dict[str, SAMPValue]) -> None:
         """Replace a client's metadata (R11)."""
-        with self._turn:
+        with self._operation:
             self._check_active(client)
             client.metadata = metadata
             params: dict[str, SAMPValue] = {"id": client.client_id, "metadata": metadata}
             self._broadcast_event("samp.hub.event.metadata", params, client)
 
     def get_metadata(self, client: Client, client_id: str) -> dict[str, SAMPValue]:
-        """Look up somebody's metadata: empty if none were declared (R11)."""
-        with self._turn:
+        """Return a client's metadata, an empty map if it declared none (R11)."""
+        with self._operation:
             self._check_active(client)
-            return self._roster.by_id(client_id).metadata
+            return self._registry.by_id(client_id).metadata
 
     def declare_subscriptions(self, client: Client, subscriptions: dict[str, SAMPValue]) -> None:
         """Replace a client's subscriptions (R12, R13)."""
@@ -326,121 +295,112 @@ class Broker:
             check_pattern(pattern)
             if value and not isinstance(value, dict):
                 raise SAMPProxyError(1, f"The annotations of a subscription are a map; those of {pattern} are not")
-            checked[pattern] = value if isinstance(value, dict) else {}  # some write an empty map as ""
-        with self._turn:
+            checked[pattern] = value if isinstance(value, dict) else {}  # some clients write an empty map as ""
+        with self._operation:
             self._check_active(client)
             if checked and not client.callable:
                 raise SAMPProxyError(1, "A client that is not callable cannot subscribe to anything")
             self._subscribe(client, checked)
 
     def get_subscriptions(self, client: Client, client_id: str) -> dict[str, SAMPValue]:
-        """Look up somebody's subscriptions."""
-        with self._turn:
+        """Return a client's subscriptions."""
+        with self._operation:
             self._check_active(client)
-            return dict(self._roster.by_id(client_id).subscriptions)
+            return dict(self._registry.by_id(client_id).subscriptions)
 
     def get_subscribed_clients(self, client: Client, mtype: str) -> dict[str, SAMPValue]:
         """Map the id of each other client that would receive an MType to its annotations (R14)."""
-        check_pattern(mtype)  # some ask for "table.*", and are told who wants all of that
-        with self._turn:
+        check_pattern(mtype)  # some clients ask for "table.*": they get the clients subscribed to all of it
+        with self._operation:
             self._check_active(client)
-            audience = self._roster.subscribers(mtype, client)
-            return {other.client_id: other.subscriptions[pattern] for other, pattern in audience.items()}
+            recipients = self._registry.subscribers(mtype, client)
+            return {other.client_id: other.subscriptions[pattern] for other, pattern in recipients.items()}
 
     # Messages
 
     def notify(self, sender: Client, recipient_id: str, message: EncodedMessage) -> None:
         """Send a notification to one client (R18, R19)."""
-        with self._turn:
+        with self._operation:
             mtype = self._check_send(sender, message)
-            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            recipient = self._registry.check_recipient(sender, recipient_id, mtype)
             self._deliver(NOTIFICATION, recipient, sender.client_id, None, message)
 
     def notify_all(self, sender: Client, message: EncodedMessage) -> list[SAMPValue]:
-        """Send a notification to all who want it; answers their ids (R18)."""
-        with self._turn:
+        """Send a notification to all subscribed clients; return their ids (R18)."""
+        with self._operation:
             mtype = self._check_send(sender, message)
-            audience = self._roster.subscribers(mtype, sender)
+            recipients = self._registry.subscribers(mtype, sender)
             sender_id = sender.client_id
-            for recipient in audience:
+            for recipient in recipients:
                 self._deliver(NOTIFICATION, recipient, sender_id, None, message)
-            return [recipient.client_id for recipient in audience]
+            return [recipient.client_id for recipient in recipients]
 
     def call(self, sender: Client, recipient_id: str, tag: str, message: EncodedMessage) -> str:
-        """Send a message that is answered by a delivery with this tag; answers the msg-id (R18, R20)."""
-        with self._turn:
+        """Call one client; its response is delivered with this tag. Return the msg-id (R18, R20)."""
+        with self._operation:
             mtype = self._check_send(sender, message)
             self._check_callable(sender)
-            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            recipient = self._registry.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
             return self._open_call(sender, recipient, tag, None, message).msg_id
 
     def call_all(self, sender: Client, tag: str, message: EncodedMessage) -> dict[str, SAMPValue]:
-        """Call everybody who wants the message; answers each one's msg-id (R18, R20, R21)."""
-        with self._turn:
+        """Call all subscribed clients; map the id of each to the msg-id of its call (R18, R20, R21)."""
+        with self._operation:
             mtype = self._check_send(sender, message)
             self._check_callable(sender)
-            audience = self._roster.subscribers(mtype, sender)
-            self._calls.check_limit(sender, len(audience))
+            recipients = self._registry.subscribers(mtype, sender)
+            self._calls.check_limit(sender, len(recipients))
             return {
                 recipient.client_id: self._open_call(sender, recipient, tag, None, message).msg_id
-                for recipient in audience
+                for recipient in recipients
             }
 
     def call_and_wait(
         self, sender: Client, recipient_id: str, message: EncodedMessage, on_response: OnResponse
     ) -> PendingCall:
         """
-        Call, and have the response handed to a function (R18, R22, R23).
+        Call one client; its response is passed to a function (R18, R22, R23). The sender need not be callable.
 
-        Parameters
-        ----------
-        sender : Client
-            Who calls; need not be callable.
-        recipient_id : str
-            Whom.
-        message : Payload
-            The message.
-        on_response : callable
-            Called once with the response's payload, unless the call is cancelled first: possibly before this method
-            returns, possibly in another thread, and with the broker's lock held, so that it must not block.
+        ``on_response`` is called once, unless `cancel_call` comes first: possibly before this method returns, possibly
+        in another thread, and with the broker's lock held, so that it must not block.
         """
-        with self._turn:
+        with self._operation:
             mtype = self._check_send(sender, message)
-            recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            recipient = self._registry.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
             return self._open_call(sender, recipient, None, on_response, message)
 
+    def cancel_call(self, call: PendingCall) -> bool:
+        """
+        Drop a pending call: a reply to it will be refused (R22).
+
+        Return whether it was pending. If not, its ``on_response`` was called, or is being called.
+        """
+        with self._operation:
+            return self._calls.remove(call)
+
     def reply(self, client: Client, msg_id: str, response: EncodedMessage) -> None:
-        """Answer a call (R18); refused unless this client owes the answer (R21)."""
-        with self._turn:
+        """Reply to a call (R18). Only the client that received the call may do this, and only once (R21)."""
+        with self._operation:
             call = self._calls.find(msg_id, client.client_id)
             if call is None:
                 raise SAMPProxyError(1, "No call with this msg-id waits for a reply of this client")
             self._complete_call(call, response)
 
     def delivery_failed(self, delivery: Delivery, reason: str) -> None:
-        """
-        Take note that a mailbox could not make a delivery: if it was a call, the caller is told (R23).
-
-        Parameters
-        ----------
-        delivery : Delivery
-            Which.
-        reason : str
-            Why, in words for the caller.
-        """
+        """End the call that could not be delivered, if it was one; its sender gets the reason (R23)."""
         if delivery.kind == CALL and delivery.tag is not None:
-            with self._turn:
+            with self._operation:
                 call = self._calls.find(delivery.tag, delivery.recipient_id)
                 if call is not None:
                     self._complete_call(call, no_response_payload(reason))
 
-    # What the operations are made of; all within a turn
+    # Parts of operations. They run within `self._operation`.
 
     @staticmethod
     def _check_active(client: Client) -> None:
-        if not client.is_active:  # it went between `authenticate` and now
+        if not client.is_active:  # it was removed after `authenticate`
             raise SAMPProxyError(1, "This client is no longer registered with the hub")
 
     @staticmethod
@@ -456,61 +416,64 @@ class Broker:
         return mtype
 
     def _deliver(self, kind: str, recipient: Client, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
-        if recipient.mailbox is not None and recipient.callable:
+        if recipient.queue is not None and recipient.callable:
             delivery = Delivery(kind, recipient.client_id, recipient.private_key, sender_id, tag, body)
-            self._turn.defer(recipient.mailbox.put, delivery)
-            if kind != RESPONSE and sender_id != HUB:  # of those the watcher is told once
+            self._operation.defer(recipient.queue.put, delivery)
+            if kind != RESPONSE and sender_id != HUB:  # the observer gets responses and events from elsewhere, once
                 self._notify_observer(kind, recipient.client_id, sender_id, tag, body)
 
     def _broadcast_event(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
-        """Broadcast an event (R26), to its subject as well (R15)."""
-        audience = self._roster.subscribers(mtype)
-        payload = EncodedMessage({"samp.mtype": mtype, "samp.params": params}, origin=subject.profile)
-        self._notify_observer(NOTIFICATION, "", HUB, None, payload)
-        for recipient in audience:
-            self._deliver(NOTIFICATION, recipient, HUB, None, payload)
+        """Send an event (R26) to all subscribed clients, including the client it is about (R15)."""
+        recipients = self._registry.subscribers(mtype)
+        message = EncodedMessage({"samp.mtype": mtype, "samp.params": params}, source_profile=subject.profile)
+        self._notify_observer(NOTIFICATION, "", HUB, None, message)
+        for recipient in recipients:
+            self._deliver(NOTIFICATION, recipient, HUB, None, message)
 
     def _subscribe(self, client: Client, subscriptions: dict[str, Annotations]) -> None:
-        self._roster.subscribe(client, subscriptions)
+        self._registry.subscribe(client, subscriptions)
         params: dict[str, SAMPValue] = {"id": client.client_id, "subscriptions": dict(subscriptions)}
         self._broadcast_event("samp.hub.event.subscriptions", params, client)
 
     def _open_call(
-        self, sender: Client, recipient: Client, tag: str | None, on_response: OnResponse | None, message: EncodedMessage
+        self,
+        sender: Client,
+        recipient: Client,
+        tag: str | None,
+        on_response: OnResponse | None,
+        message: EncodedMessage,
     ) -> PendingCall:
-        call = PendingCall(self._new_key(), sender, recipient, tag, on_response, self._forget)
+        call = PendingCall(self._new_key(), sender, recipient, tag, on_response)
         self._calls.add(call)
         self._deliver(CALL, recipient, sender.client_id, call.msg_id, message)
         return call
 
-    def _forget(self, call: PendingCall) -> bool:
-        with self._turn:
-            return self._calls.remove(call)
-
-    def _notify_observer(self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
+    def _notify_observer(
+        self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: EncodedMessage
+    ) -> None:
         if self.observer is not None:
-            self._turn.defer(self.observer, Delivery(kind, recipient_id, "", sender_id, tag, body))
+            self._operation.defer(self.observer, Delivery(kind, recipient_id, "", sender_id, tag, body))
 
     def _complete_call(self, call: PendingCall, response: EncodedMessage) -> None:
         self._calls.remove(call)
         self._notify_observer(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
         if call.on_response is not None:
-            self._turn.defer(call.on_response, response)
+            self._operation.defer(call.on_response, response)
         else:
             self._deliver(RESPONSE, call.sender, call.recipient.client_id, call.tag, response)
 
-    def _unregister(self, client: Client, reason: str, farewell: Delivery | None) -> None:
-        self._remove_client(client, reason, farewell)
+    def _unregister(self, client: Client, reason: str, final_delivery: Delivery | None) -> None:
+        self._remove_client(client, reason, final_delivery)
         self._broadcast_event("samp.hub.event.unregister", {"id": client.client_id}, client)
 
-    def _remove_client(self, client: Client, reason: str, farewell: Delivery | None) -> None:
+    def _remove_client(self, client: Client, reason: str, final_delivery: Delivery | None) -> None:
         client.is_active = False
-        self._roster.remove(client)
+        self._registry.remove(client)
         client.callable = False
-        if client.mailbox is not None:
-            self._turn.defer(client.mailbox.close, farewell)
+        if client.queue is not None:
+            self._operation.defer(client.queue.close, final_delivery)
         for call in list(client.pending_received.values()):
             self._complete_call(call, no_response_payload(f"{client.display_name} {reason}"))
         for call in list(client.pending_sent.values()):
-            # nobody takes the response any more, except a request that still waits on another connection
+            # nothing receives the response, except a callAndWait request that waits on another connection
             self._complete_call(call, no_response_payload("The caller is no longer registered with the hub"))

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the broker hands to a recipient, and what it expects a recipient's mailbox to be."""
+"""Deliveries: what the broker hands to a recipient, and the interface of a recipient's delivery queue."""
 
 from __future__ import annotations
 
@@ -10,118 +10,100 @@ from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_value
 
 __all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage"]
 
-# The last word of samp.client.X (R32), and samp.methodName of a pulled callback (R42)
+# The last part of samp.client.X (R32), and of samp.methodName in a pulled callback (R42)
 NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
-# What a delivery weighs beside its payload: the envelope, and the objects that hold it
+# Bytes that a delivery needs beside its message: the envelope, and the objects that hold it
 ENVELOPE_OVERHEAD = 500
 
 
 class EncodedMessage:
     """
-    A message or a response on its way, encoded at most once however many recipients it has.
+    A message or a response in transit. It is encoded at most once, however many recipients it has.
 
-    Parameters
-    ----------
-    value : dict
-        The message or response.
-    raw : Raw or memoryview, optional
-        The XML-RPC ``<value>`` it arrived as, when those bytes may go out again as they are.
-    origin : str
-        Profile of the client whose words these are; ``"hub"`` for the hub's own. (Rule R46: what
-        clients of the Standard Profile mention may be translated for web clients.)
+    ``raw`` is the XML-RPC ``<value>`` in which it arrived, if these bytes may be sent on unchanged. ``source_profile``
+    is the profile of the client that sent it, ``"hub"`` for the hub itself: web clients may fetch the URLs that clients
+    of the Standard Profile mention (R46).
     """
 
-    __slots__ = ("_encoded", "origin", "value")
+    __slots__ = ("_encoded", "source_profile", "value")
 
-    def __init__(self, value: dict[str, SAMPValue], raw: Encoded | None = None, origin: str = "hub") -> None:
+    def __init__(self, value: dict[str, SAMPValue], raw: Encoded | None = None, source_profile: str = "hub") -> None:
         self.value = value
-        self.origin = origin
+        self.source_profile = source_profile
         self._encoded = raw
 
     @classmethod
-    def message(cls, value: SAMPValue, raw: Encoded | None = None, origin: str = "hub") -> EncodedMessage:
-        """Make the payload of a message; a missing ``samp.params`` is added, nonsense is refused (R16)."""
+    def message(cls, value: SAMPValue, raw: Encoded | None = None, source_profile: str = "hub") -> EncodedMessage:
+        """Check a message and wrap it; a missing ``samp.params`` is added (R16)."""
         checked = check_message(value)
-        return cls(checked, raw if checked is value else None, origin)
+        return cls(checked, raw if checked is value else None, source_profile)
 
     @classmethod
-    def response(cls, value: SAMPValue, raw: Encoded | None = None, origin: str = "hub") -> EncodedMessage:
-        """Make the payload of a response; nonsense is refused (R17)."""
+    def response(cls, value: SAMPValue, raw: Encoded | None = None, source_profile: str = "hub") -> EncodedMessage:
+        """Check a response and wrap it (R17)."""
         checked = check_response(value)
-        return cls(checked, raw if checked is value else None, origin)
+        return cls(checked, raw if checked is value else None, source_profile)
+
+    origin = property(lambda self: self.source_profile)  # for other branches; remove at the merge
 
     @property
     def mtype(self) -> str:
-        """The MType; of messages only."""
+        """The MType of a message."""
         mtype = self.value["samp.mtype"]
-        assert isinstance(mtype, str)  # `check_message` saw to it
+        assert isinstance(mtype, str)  # checked by `check_message`
         return mtype
 
     def encoded(self) -> Encoded:
-        """
-        Write the payload as an XML-RPC value.
-
-        Returns
-        -------
-        Raw or memoryview
-            The same object each time.
-        """
+        """Return the message as an XML-RPC value: the same object each time."""
         if self._encoded is None:
             self._encoded = PreEncoded(write_value(self.value))
         return self._encoded
 
 
 class Delivery(NamedTuple):
-    """One payload for one recipient."""
+    """One message or response for one recipient."""
 
-    #: What happens: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
+    #: The callback: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
     kind: str
-    #: Public id of the one it is for.
+    #: Public id of the recipient.
     recipient_id: str
-    #: Private key of the one it is for, by which the recipient knows its hub (R32).
+    #: Private key of the recipient, by which it recognizes the hub (R32).
     recipient_key: str
-    #: Public id of the sender, or of the responder.
+    #: Public id of the client that sent the message or the response.
     sender_id: str
-    #: Msg-id of a call, msg-tag of a response; `None` for a notification.
+    #: Msg-id of a call, msg-tag of a response, `None` for a notification.
     tag: str | None
-    #: What is delivered.
+    #: The message or response.
     body: EncodedMessage
 
     def arguments(self) -> list[SAMPValue]:
-        """List the arguments of the callback after the private key, as R32 orders them."""
+        """Return the arguments of the callback that follow the private key, in the order of R32."""
         if self.tag is None:
             return [self.sender_id, self.body.value]
         return [self.sender_id, self.tag, self.body.value]
 
     @property
     def size(self) -> int:
-        """What this delivery weighs while it waits, in bytes."""
+        """Bytes that this delivery needs while it waits."""
         return len(self.body.encoded()) + ENVELOPE_OVERHEAD
 
 
 class DeliveryQueue(Protocol):
     """
-    Where the broker puts what is for one client.
+    The deliveries for one client. Each profile implements its own way to make them.
 
-    Both methods are called with the broker's lock held, so they must neither block nor wait for a lock that
-    somebody holds while calling the broker; and they must not raise.
+    The broker calls both methods with its lock held. They must not block, must not wait for a lock that is held during
+    a call of the broker, and must not raise.
 
-    A mailbox that cannot deliver says so by `Broker.delivery_failed`. One that is asked to hold more than
-    it is willing to calls `Broker.disconnect` (R50).
+    A queue reports a delivery that failed to `Broker.delivery_failed`. A queue that is full calls `Broker.disconnect`
+    (R50).
     """
 
     def put(self, delivery: Delivery) -> None:
-        """Take a delivery, to be made in this order (R24); dropped if the mailbox is closed."""
+        """Add a delivery; deliveries are made in this order (R24). A closed queue drops it."""
 
-    def close(self, farewell: Delivery | None) -> None:
-        """
-        Forget all that waits; nothing more will come.
-
-        Parameters
-        ----------
-        farewell : Delivery or None
-            A last one (``samp.hub.disconnect``), to be delivered all the same if there is a way.
-        """
+    def close(self, final_delivery: Delivery | None) -> None:
+        """Drop all waiting deliveries. Still try to make the final one (``samp.hub.disconnect``), if there is one."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
 import tempfile
 import urllib.error
@@ -16,10 +15,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
-from ..web_profile.url_permissions import URL_SAFE_CHARS, file_url_to_path
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_path, is_local_host
 from .temporary_files import progress_bar
 
-__all__ = ["is_local_host", "local_copy", "read_prefix"]
+__all__ = ["local_copy", "read_prefix"]
 
 #: Seconds for a server to say something.
 FETCH_TIMEOUT = 60.0
@@ -46,21 +45,6 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
         raise SAMPClientError(f"{url} cannot be read: HTTP status {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise SAMPClientError(f"{url} cannot be read: {getattr(error, 'reason', None) or error}") from error
-
-
-def is_local_host(host: str) -> bool:
-    """
-    Tell whether a host is this machine by its name alone; nothing is looked up.
-
-    Parameters
-    ----------
-    host : str
-        Name or address.
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_prefix(url: str, count: int) -> bytes:

@@ -7,12 +7,13 @@ import math
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 from ..errors import SAMPTypeError, SAMPValueError, warn
 
-__all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int"]
+__all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int", "sanitize_for_display"]
 
 SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 
@@ -243,3 +244,21 @@ def parse_bool(text: str) -> bool:
 def _shown(text: str) -> str:
     """The text as an error message shows it: quoted, and not at any length."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def sanitize_for_display(text: str, limit: int = 80) -> str:
+    """
+    Make a text from another program safe to show in a terminal or a dialog: one line of at most ``limit`` characters.
+
+    A character that could move the cursor, colour the terminal or reverse the direction of writing becomes ``?``.
+    """
+    text = unicodedata.normalize("NFC", text[: 4 * limit])
+    shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in text)
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _is_unsafe(character: str) -> bool:
+    # Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and
+    # Zp line ends
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

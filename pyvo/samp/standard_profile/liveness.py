@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Who is still there: a cheap look at the addresses at which the hub's clients take their deliveries (R23).
+Find clients that ended without unregistering, by probing their callback addresses (R23).
 
-A client that crashes says nothing. The hub learns of it when a delivery is refused or a connection that is kept to
-it ends; but where no connection is kept and no delivery is due, a caller could wait for ever for the answer of
-a program that is gone. So the hub connects to the client's address now and then, and closes the connection at
-once. Where the system answers that nobody listens, and answers the same a moment later, the program is gone.
-Anything else (an accepted connection, silence, an unreachable network) proves nothing, and changes nothing.
+A client that crashes does not unregister. The hub notices it when a delivery is refused or an idle connection ends.
+Without a connection and without a delivery, a caller could wait forever for the response of a program that has ended.
+So the hub connects to each client's address at intervals, and closes the connection at once. If the connection is
+refused, and refused again a moment later, the client has ended. Anything else (an accepted connection, no response, an
+unreachable network) proves nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,46 +27,40 @@ log = logging.getLogger(__name__)
 #: Host, an address and not a name, and port.
 Address = tuple[str, int]
 
-#: Seconds between looks: each time at those who owe an answer, every fifth time at everybody.
+#: Seconds between rounds of probes.
 CHECK_INTERVAL = 3.0
+#: Each round probes the clients that owe a response, and this fraction of all clients: one in five.
 CHECK_SHARES = 5
-#: Seconds between the first refusal and the look that confirms it.
+#: Seconds between a refused probe and the one that confirms it.
 CONFIRM_AFTER = 0.5
-#: Seconds after which a look that shows nothing is given up.
+#: Seconds after which a probe without a result is cancelled.
 PROBE_TIMEOUT = 2.0
 
 
 class Probed(Protocol):
-    """Somebody whose life is in question. All of this is called in the loop's thread."""
+    """A client whose callback address is probed. All of this is called in the loop's thread."""
 
     @property
     def address(self) -> Address:
-        """Where it should be listening."""
+        """The client's callback address."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection to it is open, which would tell of its end at once."""
+        """Whether a connection to the client is open, so that its end would be noticed."""
 
     @property
     def owes_response(self) -> bool:
-        """Whether somebody waits for an answer of it."""
+        """Whether a call to the client has no response yet."""
 
     def on_client_dead(self) -> None:
-        """Take note that nobody listens at the address."""
+        """Handle that nothing listens at the address."""
 
 
 class ConnectProbe:
     """
     One attempt to connect.
 
-    Parameters
-    ----------
-    loop : Loop
-        What watches the socket.
-    address : tuple of (str, int)
-        Where to.
-    on_result : callable
-        Called once, possibly at once, with True if the connection was refused, with False in all other cases.
+    ``on_result`` is called once, possibly at once: with True if the connection was refused, else with False.
     """
 
     def __init__(self, loop: EventLoop, address: Address, on_result: Callable[[bool], object]) -> None:
@@ -85,18 +79,18 @@ class ConnectProbe:
             self._timer = loop.call_later(PROBE_TIMEOUT, self.cancel)
             loop.register(self._sock, WRITE, self._on_event)
         else:
-            self._end(code)
+            self._finish(code)
 
     def cancel(self) -> None:
-        """Give up; that counts as no refusal."""
+        """End the attempt; the connection does not count as refused."""
         if self._sock is not None:
-            self._end(errno.ETIMEDOUT)
+            self._finish(errno.ETIMEDOUT)
 
     def _on_event(self, _events: int) -> None:
         if self._sock is not None:
-            self._end(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self._finish(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-    def _end(self, code: int) -> None:
+    def _finish(self, code: int) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._timer is not None:
@@ -107,75 +101,68 @@ class ConnectProbe:
 
 
 class LivenessChecker:
-    """
-    Looks after patients: regularly, and when asked to. Belongs to the loop's thread.
-
-    Parameters
-    ----------
-    loop : Loop
-        What watches sockets and clock.
-    """
+    """Probes clients at intervals and on request. Used in the loop's thread only."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
-        self._patients: dict[Probed, None] = {}
+        self._clients: dict[Probed, None] = {}
         self._round: deque[Probed] = deque()
         self._in_progress: dict[Probed, ConnectProbe | Timer | None] = {}
         self._timer: Timer | None = None
 
-    def add(self, patient: Probed) -> None:
-        """Look after somebody from now on."""
-        self._patients[patient] = None
-        self._round.append(patient)
+    def add(self, client: Probed) -> None:
+        """Start to probe a client."""
+        self._clients[client] = None
+        self._round.append(client)
         if self._timer is None:
             self._timer = self._loop.call_later(CHECK_INTERVAL, self._check_round)
 
-    def discard(self, patient: Probed) -> None:
-        """Look after somebody no longer."""
-        if patient in self._patients:
-            del self._patients[patient]
-            self._round.remove(patient)
-            look = self._in_progress.pop(patient, None)
-            if look is not None:
-                look.cancel()
-        if not self._patients and self._timer is not None:
+    def discard(self, client: Probed) -> None:
+        """Stop probing a client."""
+        if client in self._clients:
+            del self._clients[client]
+            self._round.remove(client)
+            probe = self._in_progress.pop(client, None)
+            if probe is not None:
+                probe.cancel()
+        if not self._clients and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def check(self, patient: Probed) -> None:
-        """Find out whether somebody is gone; for when there is reason to think so."""
-        if patient in self._patients and patient not in self._in_progress:
-            self._probe(patient, self._on_first_probe)
+    def check(self, client: Probed) -> None:
+        """Probe a client now, because something suggests that it has ended."""
+        if client in self._clients and client not in self._in_progress:
+            self._probe(client, self._on_first_probe)
 
     def close(self) -> None:
-        """Look after nobody any more."""
-        for patient in list(self._patients):
-            self.discard(patient)
+        """Stop probing all clients."""
+        for client in list(self._clients):
+            self.discard(client)
 
     def _check_round(self) -> None:
         self._timer = self._loop.call_later(CHECK_INTERVAL, self._check_round)
         share = -(-len(self._round) // CHECK_SHARES)
         due = dict.fromkeys(self._round[index] for index in range(share))
         self._round.rotate(-share)
-        due.update(dict.fromkeys(patient for patient in self._patients if patient.owes_response))
-        for patient in due:
-            if not patient.is_connected:
-                self.check(patient)
+        due.update(dict.fromkeys(client for client in self._clients if client.owes_response))
+        for client in due:
+            if not client.is_connected:
+                self.check(client)
 
-    def _probe(self, patient: Probed, then: Callable[[Probed, bool], None]) -> None:
-        self._in_progress[patient] = None
-        probe = ConnectProbe(self._loop, patient.address, lambda refused: then(patient, refused))
-        if patient in self._in_progress and self._in_progress[patient] is None:  # it has no result yet
-            self._in_progress[patient] = probe
+    def _probe(self, client: Probed, on_result: Callable[[Probed, bool], None]) -> None:
+        self._in_progress[client] = None
+        probe = ConnectProbe(self._loop, client.address, lambda refused: on_result(client, refused))
+        if client in self._in_progress and self._in_progress[client] is None:  # it has no result yet
+            self._in_progress[client] = probe
 
-    def _on_first_probe(self, patient: Probed, refused: bool) -> None:
+    def _on_first_probe(self, client: Probed, refused: bool) -> None:
         if not refused:
-            self._in_progress.pop(patient, None)
-        elif patient in self._in_progress:
-            self._in_progress[patient] = self._loop.call_later(CONFIRM_AFTER, self._probe, patient, self._on_confirmation)
+            self._in_progress.pop(client, None)
+        elif client in self._in_progress:
+            self._in_progress[client] = self._loop.call_later(CONFIRM_AFTER, self._probe, client, self._on_confirmation)
 
-    def _on_confirmation(self, patient: Probed, refused: bool) -> None:
-        if patient in self._in_progress:
-            del self._in_progress[patient]
+    def _on_confirmation(self, client: Probed, refused: bool) -> None:
+        if client in self._in_progress:
+            del self._in_progress[client]
             if refused:
-                patient.on_client_dead()
+                client.on_client_dead()

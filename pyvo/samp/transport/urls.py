@@ -1,8 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-By which names a server may be called, and where a client is called back. Nothing is looked up (R37).
-
-What is in an ``http`` URL, and the head of a request to it.
+URLs and hosts: split, check and compare them. No name is looked up (R37).
 """
 
 from __future__ import annotations
@@ -10,11 +8,26 @@ from __future__ import annotations
 import ipaddress
 import socket
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPTransportError, SAMPValueError
 
-__all__ = ["AllowedHosts", "is_ip_address", "post_head", "resolve_callback_url", "split_http_url", "validate_port"]
+__all__ = [
+    "URL_SAFE_CHARS",
+    "AllowedHosts",
+    "file_url_to_path",
+    "is_ip_address",
+    "is_local_host",
+    "is_loopback",
+    "post_head",
+    "resolve_callback_url",
+    "split_http_url",
+    "validate_port",
+]
+
+#: The characters of a URL that are not percent-encoded; letters and digits never are.
+URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
+
 
 @lru_cache(maxsize=128)
 def split_http_url(url: str) -> tuple[str, int, str]:
@@ -61,6 +74,38 @@ def is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is a loopback address, an IPv4 address mapped to IPv6 included (R45)."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_loopback
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a host, a name or an address, is this computer: ``localhost`` or a loopback address."""
+    return host == "localhost" or (is_ip_address(host) and is_loopback(host))
+
+
+def file_url_to_path(url: str) -> str | None:
+    """
+    Return the path of a ``file:`` URL, percent-decoded, with a single slash in front; None for any other URL.
+
+    ``file:///p``, ``file:/p``, ``file://localhost/p`` and ``file://localhost//p`` are understood.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme != "file" or not parts.path.startswith("/"):
+        return None
+    if parts.netloc.lower() not in ("", "localhost", "127.0.0.1"):
+        return None
+    # A file's name may hold "?"; programs that make such URLs by hand do not encode it. Two slashes in front would be
+    # the name of another machine on Windows.
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return "/" + unquote(path).lstrip("/")
 
 
 def post_head(url: str) -> bytes:
