@@ -89,8 +89,9 @@ def accessible_table(table: Any) -> Iterator[str]:
     Parameters
     ----------
     table : object
-        The table, or any object that `SAMPIntegratedClient.send` sends as a table. A `~astropy.io.votable.tree.VOTableFile` is
-        written as it is, with all its tables; a VOTable that is in a file or behind a URL stays there.
+        The table, or any object that `SAMPIntegratedClient.send` sends as a table. A
+        `~astropy.io.votable.tree.VOTableFile` is written as it is, with all its tables; a VOTable that is in a file or
+        behind a URL stays there.
 
     Yields
     ------

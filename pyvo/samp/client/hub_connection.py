@@ -354,9 +354,16 @@ class HubConnection(Prepared):
 
     def unregister_quietly(self, private_key: str, timeout: float) -> None:
         """
-        Unregister a client within ``timeout`` seconds; errors are only logged.
+        Unregister a client; errors are only logged.
 
         If the connection has been closed, for instance by another thread, a new one is opened for it.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        timeout : float
+            Seconds that the hub has.
         """
         if self.proxy is None or self.status.state in (ConnectionState.LOST, ConnectionState.CLOSED):
             return
@@ -444,7 +451,14 @@ class HubConnection(Prepared):
         )  # fmt: skip
 
     def pre_encode(self, value: Mapping[str, Any]) -> SAMPValue | PreEncoded:
-        """Encode a map ahead of the call of `call_pipelined` that sends it."""
+        """
+        Encode a map ahead of the call of `call_pipelined` that sends it.
+
+        Parameters
+        ----------
+        value : mapping
+            A parameter of an operation of the hub.
+        """
         is_sent_as_encoded = self.proxy is not None and isinstance(self._samp_hub, _RemoteMethod)
         return PreEncoded(write_value(encode(value))) if is_sent_as_encoded else encode(value)
 
