@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, Delivery
 from .errors import SAMPHubError
@@ -37,8 +37,9 @@ from .standard_profile.profile import StandardProfile
 from .transport.event_loop import EventLoop, Timer
 from .transport.urls import validate_port
 from .web_profile.consent_prompts import WebProfileDialog, make_prompt
-from .web_profile.profile import WebProfile
-from .web_profile.pull_queue import PullQueue
+
+if TYPE_CHECKING:
+    from .web_profile.profile import WebProfile
 
 __all__ = ["RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
@@ -154,6 +155,8 @@ class RunningHub:
             self._open_web_profile()
 
     def _open_web_profile(self) -> None:
+        from .web_profile.profile import WebProfile  # noqa: PLC0415 - a hub without the Web Profile does not need it
+
         options = self._options
         try:
             self.web = WebProfile(
@@ -207,7 +210,7 @@ class RunningHub:
                 # a client that waits for a response, has to reply, or waits for callbacks is not silent
                 client.pending_sent
                 or client.pending_received
-                or (isinstance(client.queue, PullQueue) and client.queue.has_waiting_pull)
+                or (self.web is not None and self.web.has_waiting_pull(client))
             ):
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._schedule(wait, self._check_clients)

@@ -146,7 +146,7 @@ def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
     connect(entry.id)
     with pytest.raises(SAMPClientError, match="No client has the id"):
         alice.send(np.zeros((2, 2)), to=entry)
-    with pytest.raises(SAMPClientError, match="One client can be asked, not 2"):
+    with pytest.raises(SAMPClientError, match="This can be sent to one client only, not to 2"):
         alice.get_position([connect("P").get_public_id(), connect("Q").get_public_id()])
 
 

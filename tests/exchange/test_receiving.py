@@ -155,14 +155,14 @@ def test_what_was_acknowledged_is_handed_over(pair: Pair, table: Table, monkeypa
     alice, bob = pair
     queue = bob.incoming("table.load.*")
     answered, go_on = threading.Event(), threading.Event()
-    answer = bob.client._answer
+    answer = bob.client._reply
 
     def slow_answer(*args: Any) -> None:
         answer(*args)
         answered.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr(bob.client, "_answer", slow_answer)
+    monkeypatch.setattr(bob.client, "_reply", slow_answer)
     assert alice.send(table, to="bob").ok
     assert answered.wait(10)
     assert len(queue) == 1

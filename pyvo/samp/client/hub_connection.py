@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -42,19 +42,17 @@ from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from ..lockfile import HINT_START_HUB, display_path, lockfile_source, read_lockfile
 from ..process_events import FORKED_MESSAGE, register_after_fork
 from ..protocol import SAMPValue, check_message, check_response, encode
+from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_client import ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 from .received_calls import ReceivedCalls
-
-if TYPE_CHECKING:
-    from ..hub import SAMPHubServer
-    from ..transport.http11 import HTTPResponse
 
 __all__ = [
     "HUB_GRACE",
     "ConnectionState",
     "ConnectionStatus",
     "HubConnection",
+    "LocalHub",
     "Prepared",
     "Request",
     "encode_params",
@@ -62,11 +60,11 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: Seconds that an operation may take which has nothing to wait for.
+#: Seconds that an operation may take that does not wait for a client or the user.
 RESPONSE_TIMEOUT = 10.0
 #: Seconds in which a hub that is alive answers a ping.
 PING_TIMEOUT = 3.0
-#: Seconds by which the hub may end a wait later than it was asked to.
+#: Seconds by which the hub may exceed the timeout of a wait.
 HUB_GRACE = 10.0
 #: Seconds between two pings during a long wait.
 PING_INTERVAL = 20.0
@@ -80,6 +78,28 @@ CONNECT_AGAIN = "Call connect() when a hub is running again."
 #: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
 #: know which line of the program they came from.
 _CHECKS = {"message": check_message, "response": check_response}
+
+
+class LocalHub(Protocol):
+    """A hub of this process, such as a `SAMPHubServer`, whose module the client does not import."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether clients can find the hub."""
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The contents of the lockfile."""
+
+    @property
+    def _web_port(self) -> int:
+        """The port of the Web Profile."""
+
+    def start(self) -> None:
+        """Start the hub."""
+
+    def stop(self) -> None:
+        """Stop the hub."""
 
 
 class ConnectionState(Enum):
@@ -244,7 +264,7 @@ class HubConnection(Prepared):
 
     def connect(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
     ) -> None:
@@ -270,7 +290,7 @@ class HubConnection(Prepared):
 
     def connect_unverified(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
     ) -> None:

@@ -384,6 +384,11 @@ class WebProfile:
         else:
             self.loop.call_soon(self._drop_callbacks, client, web_client)  # after deliveries that are still on the way
 
+    def has_waiting_pull(self, client: Client) -> bool:
+        """Whether a client waits for callbacks."""
+        web_client = self._web_clients.get(client.client_id)
+        return web_client is not None and web_client.has_waiting_pull
+
     def mark_active(self, client: Client, connection: ServerConnection | None) -> None:
         """Note that a page has made a request (R43), and by which connection of its browser."""
         if (web_client := self._web_clients.get(client.client_id)) is not None:
