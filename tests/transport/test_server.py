@@ -762,7 +762,7 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
     class Noting(Scripted):
         def error_response(self, error: HTTPError) -> Response:
             heads.append((error.status, error.head and (error.head[0], error.head[1].get("origin"))))
-            return super().refuse(error)
+            return super().error_response(error)
 
     server = make_server(Noting(), max_body=MiB, max_buffered=100_000)
     for data in (
