@@ -24,7 +24,7 @@ __all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_formats"]
 
 
 def adapt_spectrum(obj: Any) -> Sendable | None:
-    """Tell the forms of what has a spectral axis and a flux; None for any other object."""
+    """Return the formats of what has a spectral axis and a flux; None for any other object."""
     axis, flux = safe_getattr(obj, "spectral_axis"), safe_getattr(obj, "flux")
     dimensions = getattr(flux, "ndim", 0)
     if axis is None or flux is None or not dimensions:
@@ -50,11 +50,11 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
         write_votable(table, file)
 
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
-    forms = (
+    formats = (
         MessageFormat("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
         *sendable_table(table).formats,
     )
-    return Sendable("spectrum", name, forms, int(flux.nbytes) * 2)
+    return Sendable("spectrum", name, formats, int(flux.nbytes) * 2)
 
 
 def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -74,7 +74,7 @@ def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def adapt_moc(obj: Any) -> Sendable | None:
-    """Tell the forms of a MOC of mocpy; None for any other object."""
+    """Return the formats of a MOC of mocpy; None for any other object."""
     if not isinstance_by_name(obj, "mocpy", "MOC"):
         return None
 
@@ -86,7 +86,7 @@ def adapt_moc(obj: Any) -> Sendable | None:
 
 def coverage_formats(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
     """
-    Tell the forms of a coverage.
+    Return the formats of a coverage.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _load_script(url: str, name: str) -> dict[str, Any]:
 
 
 def adapt_position(obj: Any) -> Sendable | None:
-    """Tell the forms of a SkyCoord; None for any other object."""
+    """Return the formats of a SkyCoord; None for any other object."""
     if not isinstance_by_name(obj, "astropy.coordinates", "SkyCoord", "BaseCoordinateFrame"):
         return None
     from astropy.coordinates import SkyCoord  # noqa: PLC0415

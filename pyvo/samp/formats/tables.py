@@ -26,12 +26,12 @@ __all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "send
 #: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
 _writing = threading.Lock()
-#: Bytes from which on TOPCAT gets a table in the form that it reads fastest.
+#: Bytes from which on TOPCAT gets a table in the chosen that it reads fastest.
 LARGE = 1_000_000
 
 
 def sendable_table(table: Any, name: str = "") -> Sendable:
-    """Tell the forms of an astropy table."""
+    """Return the formats of an astropy table."""
     name = first_nonempty(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
 
@@ -45,16 +45,16 @@ def sendable_table(table: Any, name: str = "") -> Sendable:
     def is_for_topcat() -> bool:
         return size >= LARGE and is_plain(table)
 
-    forms = (
+    formats = (
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
         MessageFormat("table.load.fits", ".fits", write_fits, "table-id",
              is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
     )
-    return Sendable("table", name or "table", forms, size, count=lambda: len(table))
+    return Sendable("table", name or "table", formats, size, count=lambda: len(table))
 
 
 def adapt_table(obj: Any) -> Sendable | None:
-    """Tell the forms of an astropy table or a row of one; None for any other object."""
+    """Return the formats of an astropy table or a row of one; None for any other object."""
     if isinstance(obj, Table):
         return sendable_table(obj)
     if isinstance(obj, Row):
@@ -63,7 +63,7 @@ def adapt_table(obj: Any) -> Sendable | None:
 
 
 def adapt_votable(obj: Any) -> Sendable | None:
-    """Tell the forms of a VOTable, or of what has one; None for any other object."""
+    """Return the formats of a VOTable, or of what has one; None for any other object."""
     document = obj if isinstance(obj, VOTableFile) else safe_getattr(obj, "votable")
     if not isinstance(document, VOTableFile):
         if not isinstance(obj, TableElement):
@@ -75,10 +75,10 @@ def adapt_votable(obj: Any) -> Sendable | None:
     first = tables[0] if tables else None
     name = first_nonempty(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
     size = sum(int(getattr(table.array, "nbytes", 0)) for table in tables)
-    forms = [MessageFormat("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
+    formats = [MessageFormat("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
     if first is not None:
-        forms.append(MessageFormat("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
-    return Sendable("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+        formats.append(MessageFormat("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
+    return Sendable("table", name or "table", formats, size, count=None if first is None else lambda: len(first.array))
 
 
 def _write_first(tables: list[Any], file: BinaryIO) -> None:
@@ -178,7 +178,7 @@ def _is_in_16_bits(text: str) -> bool:
 
 
 def adapt_frame(obj: Any) -> Sendable | None:
-    """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
+    """Return the formats of a DataFrame or Series of pandas; None for any other object."""
     if not isinstance_by_name(obj, "pandas", "DataFrame", "Series"):
         return None
     frame = obj.to_frame() if isinstance_by_name(obj, "pandas", "Series") else obj
@@ -215,7 +215,7 @@ def _unique(labels: Iterable[Any]) -> list[str]:
 
 
 def adapt_tabular(obj: Any) -> Sendable | None:
-    """Tell the forms of what can make a table of itself; None for any other object."""
+    """Return the formats of what can make a table of itself; None for any other object."""
     convert = safe_getattr(obj, "to_table")
     if not callable(convert):
         return None
