@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Images, and FITS files in memory, which may hold tables as well."""
+"""Images, and FITS files in memory, which may contain tables as well."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def adapt_hdu(obj: Any) -> Sendable | None:
 
 
 def _primary(header: Any) -> Any:
-    """The header of an extension without what only extensions have."""
+    """Return the header of an extension without the keywords of extensions."""
     header = header.copy()
     for key in ("XTENSION", "PCOUNT", "GCOUNT", "INHERIT"):
         header.remove(key, ignore_missing=True)
@@ -127,12 +127,12 @@ def adapt_nddata(obj: Any) -> Sendable | None:
 
 
 def _has_pixels_and_wcs(obj: Any) -> bool:
-    """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
+    """Tell whether an object has the attributes of an image, like `~astropy.nddata.Cutout2D`; its WCS may be None."""
     return isinstance(safe_getattr(obj, "data"), np.ndarray) and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:
-    """The plain array; of masked arrays there are two kinds, numpy's and astropy's."""
+    """Return the plain array of one of numpy's or astropy's masked arrays."""
     return np.asarray(np.ma.getdata(safe_getattr(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
@@ -158,7 +158,7 @@ def adapt_array(obj: Any) -> Sendable | None:
 
 
 def _pixels(data: Any, mask: Any) -> Any:
-    """The pixels in a type that FITS has, and that has NaN for those under the mask."""
+    """Return the pixels in a type that FITS has, with NaN for masked ones."""
     kind, size = data.dtype.kind, data.dtype.itemsize
     if mask is not None and np.any(mask):
         wide = size > 4 or (size > 2 and kind in "iu")
