@@ -134,9 +134,9 @@ def _write(flat: Table, file: BinaryIO) -> None:
         head = io.BytesIO()
         ready[:0].write(head, format="fits")
     lines = list(fits.getheader(io.BytesIO(head.getvalue()), 1).cards)
-    forms = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
+    keywords = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
     for number, card in enumerate(lines):
-        if card.keyword in forms:
+        if card.keyword in keywords:
             file.seek(BLOCK + LINE * number)
             file.write(fits.Card(card.keyword, card.value.replace("B", "L"), card.comment).image.encode("ascii"))
     file.seek(0, io.SEEK_END)
