@@ -222,7 +222,7 @@ class Clients:
             self._fill(client)
             return
         with self._refresh_lock:
-            # again if the client has connected to another hub meanwhile
+            # again if the client has connected to another hub since
             while self._subscribed_key != (key := client.client.require_key()):
                 client.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
                 self._is_used = True
@@ -255,7 +255,7 @@ class Clients:
         self.clear()  # of late events of the last hub: ids begin anew with each hub
         try:
             self.subscribe()
-        except SAMPClientError:  # the program has disconnected meanwhile
+        except SAMPClientError:  # the program has disconnected in between
             return
 
     def _fill(self, client: MessagingClient) -> None:
@@ -279,7 +279,7 @@ class Clients:
             return None
 
     def _put_if_unchanged(self, info: ClientInfo) -> bool:
-        """Store what the hub has returned, unless an event has come meanwhile: it may be newer."""
+        """Store what the hub has returned, unless an event has come in between: it may be newer."""
         with self._changed:
             if info.id in self._updated:
                 self._updated.discard(info.id)
