@@ -164,7 +164,14 @@ class Clients:
     # Waiting
 
     def wait_for(self, wanted: str, timeout: str | float, mtype: str | None) -> ClientInfo:
-        """Wait for a client; see `SAMPIntegratedClient.wait_for`."""
+        """
+        Wait for a client; see `SAMPIntegratedClient.wait_for`.
+
+        Parameters
+        ----------
+        wanted, timeout, mtype
+            As ``client``, ``timeout`` and ``mtype`` there.
+        """
         deadline = Deadline(timeout)
         release_slot()  # within a handler: the events are behind it in the queue
         self.subscribe()
@@ -231,11 +238,25 @@ class Clients:
                     self._subscribed_key = key
 
     def on_gone(self, listener: Callable[[str], object]) -> None:
-        """Call a function, in one of the client's threads, with the id of each client that unregisters."""
+        """
+        Call a function with the id of each client that unregisters.
+
+        Parameters
+        ----------
+        listener : callable
+            Called in one of the client's threads.
+        """
         self._listeners.append(listener)
 
     def clear(self, *, end: SAMPClientError | None = None) -> None:
-        """Empty the list after the end of the connection; waiting threads get `end` if no other hub may come."""
+        """
+        Empty the list after the end of the connection.
+
+        Parameters
+        ----------
+        end : SAMPClientError, optional
+            The error to raise in threads that wait for a client, unless another hub may come.
+        """
         with self._changed:
             self._end = end
             self._known.clear()
