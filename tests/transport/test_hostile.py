@@ -29,7 +29,7 @@ from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.transport import server_connection
 from pyvo.samp.transport.http11 import MAX_HEAD
 from pyvo.samp.transport.server import XMLRPCServer
-from pyvo.samp.transport.xmlrpc_parser import read_response
+from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import write_call
 
 from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
