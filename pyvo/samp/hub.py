@@ -16,6 +16,7 @@ no more.
 from __future__ import annotations
 
 import atexit
+import html
 import logging
 import os
 import secrets
@@ -26,18 +27,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .broker import Broker, Delivery
+from .broker import Broker, Traffic
 from .errors import SAMPHubError
+from .lockfile import display_path
 from .lockfile_writer import default_lockfile, multi_hub_lockfile, owns_lockfile, remove_lockfile, write_lockfile
 from .process_events import SignalSafeEvent, register_after_fork, signals_as_exit
 from .protocol import subtypes
 from .standard_profile.profile import StandardProfile
 from .transport.event_loop import EventLoop, Timer
 from .transport.urls import validate_port
-from .web_profile.consent_prompts import WebProfileDialog, make_prompt
+from .web_profile.consent_prompts import WebProfileDialog, WindowPrompt, make_prompt
 
 if TYPE_CHECKING:
+    from .web_profile.consent_prompts import WindowPrompt
     from .web_profile.profile import WebProfile
+    from .window.server import WindowServer
 
 __all__ = ["HubOptions", "RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
@@ -89,6 +93,8 @@ class RunningHub:
         self.loop = EventLoop("samp-hub", lingers=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
+        self._window: WindowServer | None = None
+        self._opening_window = threading.RLock()  # a signal handler that stops the hub may come in between
 
     @property
     def is_running(self) -> bool:
@@ -99,6 +105,51 @@ class RunningHub:
     def is_closing(self) -> bool:
         """Whether the end has begun."""
         return self._closing.locked()
+
+    # The hub window
+
+    def window(self, prompt: WindowPrompt | None) -> WindowServer:
+        """
+        Return the server of the hub window; the first call starts it.
+
+        Parameters
+        ----------
+        prompt : WindowPrompt or None
+            The consent requests that the window shows, if it is asked for consent.
+
+        Raises
+        ------
+        SAMPHubError
+            The hub does not run, or no port can be listened on.
+        """
+        from .window.server import WindowServer  # noqa: PLC0415 - a hub without a window is spared it
+
+        with self._opening_window:
+            if not self.is_running:
+                raise SAMPHubError("The hub does not run: start it before its window is opened.")
+            if self._window is None:
+                try:
+                    window = WindowServer(
+                        self.broker, prompt, self._describe, lambda: self.loop.run_in_worker(self.close)
+                    )
+                except OSError as error:
+                    raise SAMPHubError(f"The hub window cannot be served: {error.strerror or error}") from error
+                window.start()
+                self._window = window
+                if not self.is_running:  # a signal handler came in between
+                    window.stop()
+            return self._window
+
+    def _describe(self) -> dict[str, Any]:
+        """Tell what the hub window shows of the hub."""
+        web = "not served: it is switched off, or its port is taken" if self.web is None else f"port {self.web.port}"
+        return {
+            "label": self._options.label,
+            "profiles": [
+                {"name": "Standard Profile", "on": True, "detail": f"lockfile {display_path(self._options.lockfile)}"},
+                {"name": "Web Profile", "on": self.web is not None, "detail": web},
+            ],
+        }
 
     # The beginning
 
@@ -242,6 +293,10 @@ class RunningHub:
         self.broker.close()
 
     def _stop_serving(self) -> None:
+        with self._opening_window:  # none can be opened any more
+            window = self._window
+        if window is not None:
+            window.stop()
         for timer in self._timers:
             timer.cancel()
         for profile in (self.web, self.standard):
@@ -253,6 +308,8 @@ class RunningHub:
         """Let go of everything without a word to anybody: for the child of a fork, whose parent goes on as the hub."""
         self._closing.acquire(blocking=False)
         _running.discard(self)
+        if self._window is not None:
+            self._window.after_fork_in_child()
         self.loop.after_fork_in_child()
         self.closed.set()
 
@@ -292,7 +349,8 @@ class SAMPHubServer:
     web_profile : bool
         Whether web pages can join, when the user agrees.
     web_profile_dialog : str, callable or WebProfileDialog, optional
-        How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"deny"``, a function, or a dialog.
+        How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"window"`` (the hub window, see `open_window`),
+        ``"deny"``, a function, or a dialog.
     web_port : int
         Port of the Web Profile. Pages expect 21012; 0 takes a free one.
     pool_size : int
@@ -325,8 +383,7 @@ class SAMPHubServer:
     ) -> None:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
-        if web_profile:
-            make_prompt(web_profile_dialog)  # raises here, and not at the start, what is wrong with it
+        prompt = make_prompt(web_profile_dialog) if web_profile else None  # raises what is wrong with it
         self._id = secrets.token_hex(8)
         self._secret = secret
         self._address = ("127.0.0.1" if addr in {None, "", "localhost"} else str(addr), validate_port(port))
@@ -337,13 +394,20 @@ class SAMPHubServer:
         self._label = label
         self._web_profile = web_profile
         self._web_profile_dialog = web_profile_dialog
+        self._prompt: WindowPrompt | None = None
+        if isinstance(prompt, WindowPrompt):
+            self._web_profile_dialog = self._prompt = prompt
+            prompt.on_request = self._open_window_if_closed
+        self._use_browser = True
         self._configured_web_port = validate_port(web_port)
         self._web_profile_mtypes = None if web_profile_mtypes is None else list(web_profile_mtypes)
         self._starting = threading.Lock()
         self._session: RunningHub | None = None
-        #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not hold up. To be set
+        #: Called with each `~pyvo.samp.broker.Traffic`, in the hub's thread, which it must not hold up. To be set
         #: before the start, by whoever shows a person what goes on.
-        self.watcher: Callable[[Delivery], object] | None = None
+        self.watcher: Callable[[Traffic], object] | None = None
+        #: Called when the hub has started, in the thread of `start`. To be set before the start.
+        self.on_started: Callable[[], object] = lambda: None
         register_after_fork(self)
 
     # What it is
@@ -396,6 +460,57 @@ class SAMPHubServer:
 
     def __repr__(self) -> str:
         return f"<SAMPHubServer {self._label or self._id}, {'running' if self.is_running else 'stopped'}>"
+
+    def _repr_html_(self) -> str:
+        """Describe the hub in a notebook, with a link to its window while it runs."""
+        text = f"SAMP hub {html.escape(self._label)}".rstrip()
+        session = self._session
+        if session is None or not session.is_running:
+            return f"<p>{text}: stopped</p>"
+        url, _ = session.window(self._prompt).open(browser=False)
+        link = f'<a href="{html.escape(url)}" target="_blank" rel="noopener noreferrer">Open the hub window</a>'
+        return f"<p>{text}: running. {link} (this link is good once, within a minute)</p>"
+
+    # The hub window
+
+    def open_window(self, browser: bool = True) -> str:
+        """
+        Open the hub window: a page in the user's browser that shows the clients and their messages.
+
+        The hub serves it on a port of its own, to this user of this machine alone. It may be opened several times.
+
+        Parameters
+        ----------
+        browser : bool
+            Whether to open the user's browser. Where that fails, the link is printed to standard error.
+
+        Returns
+        -------
+        str
+            A link to the window. It is good once, within a minute.
+
+        Raises
+        ------
+        SAMPHubError
+            The hub does not run, or the window cannot be served.
+        """
+        session = self._session
+        if session is None:
+            raise SAMPHubError("The hub does not run: start it before its window is opened.")
+        self._use_browser = browser
+        url, opened = session.window(self._prompt).open(browser=browser)
+        if browser and not opened:
+            print(f"No browser could be opened. Open this within a minute: {url}", file=sys.stderr)  # noqa: T201
+        return url
+
+    def _open_window_if_closed(self) -> None:
+        """Show the window to the user, who is asked for consent there."""
+        session = self._session
+        if session is None or session.window(self._prompt).is_watched:
+            return
+        url = self.open_window(self._use_browser)
+        if not self._use_browser:
+            print(f"A web page asks for consent. Open this within a minute: {url}", file=sys.stderr)  # noqa: T201
 
     # Starting and stopping
 
@@ -453,7 +568,13 @@ class SAMPHubServer:
             session.broker.observer = self.watcher
             self._session = session  # before it is open: a signal handler may want to stop it
             session.open()
-            return session
+        try:
+            if session.is_running:
+                self.on_started()
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     def _options(self) -> HubOptions:
         if self._lockfile is not None:

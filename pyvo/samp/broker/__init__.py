@@ -19,7 +19,7 @@ Nothing here does I/O, starts a thread, or reads a clock that was not handed in.
 from __future__ import annotations
 
 from .broker import Broker
-from .deliveries import NOTIFICATION, Delivery, DeliveryQueue, EncodedMessage
+from .deliveries import NOTIFICATION, Delivery, DeliveryQueue, EncodedMessage, Traffic
 from .registry import Client, PendingCall
 
-__all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "DeliveryQueue", "EncodedMessage", "PendingCall"]
+__all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "DeliveryQueue", "EncodedMessage", "PendingCall", "Traffic"]

@@ -38,13 +38,13 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, best_match, check_pattern, error_response, ok_response
-from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage
+from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage, Traffic
 from .registry import (
     Annotations,
     CallTable,
@@ -184,7 +184,7 @@ class Broker:
         #: When a client was last heard of, by the clock.
         self.last_active = clock()
         #: Told of each event, message and response, for a person who watches. It must not block.
-        self.observer: Callable[[Delivery], object] | None = None
+        self.observer: Callable[[Traffic], object] | None = None
         self._hub = Client(HUB, new_key(), HUB)
         self._hub.mailbox = HubClient(self._roster, lambda msg_id, payload: self.reply(self._hub, msg_id, payload))
         self._hub.callable = True
@@ -294,6 +294,11 @@ class Broker:
         with self._turn:
             return [client for client in self._roster if client is not self._hub]
 
+    def open_calls(self) -> set[str]:
+        """Return the msg-ids of all calls that are not answered."""
+        with self._turn:
+            return {call.msg_id for call in self._calls}
+
     def profile_of(self, client_id: str) -> str:
         """Tell by which profile a client came; ``"hub"`` for the hub."""
         return self.client(client_id).profile
@@ -354,7 +359,9 @@ class Broker:
         with self._turn:
             mtype = self._check_send(sender, message)
             recipient = self._roster.check_recipient(sender, recipient_id, mtype)
+            recipient.received += 1
             self._deliver(NOTIFICATION, recipient, sender.client_id, None, message)
+            self._notify_observer(NOTIFICATION, sender.client_id, (recipient_id,), (), message)
 
     def notify_all(self, sender: Client, message: EncodedMessage) -> list[SAMPValue]:
         """Send a notification to all who want it; answers their ids (R18)."""
@@ -363,8 +370,12 @@ class Broker:
             audience = self._roster.subscribers(mtype, sender)
             sender_id = sender.client_id
             for recipient in audience:
+                recipient.received += 1
                 self._deliver(NOTIFICATION, recipient, sender_id, None, message)
-            return [recipient.client_id for recipient in audience]
+            ids = [recipient.client_id for recipient in audience]
+            if ids:
+                self._notify_observer(NOTIFICATION, sender_id, tuple(ids), (), message)
+            return [*ids]
 
     def call(self, sender: Client, recipient_id: str, tag: str, message: EncodedMessage) -> str:
         """Send a message that is answered by a delivery with this tag; answers the msg-id (R18, R20)."""
@@ -373,7 +384,9 @@ class Broker:
             self._check_callable(sender)
             recipient = self._roster.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
-            return self._open_call(sender, recipient, tag, None, message).msg_id
+            call = self._open_call(sender, recipient, tag, None, message)
+            self._notify_observer(CALL, sender.client_id, (recipient_id,), (call.msg_id,), message)
+            return call.msg_id
 
     def call_all(self, sender: Client, tag: str, message: EncodedMessage) -> dict[str, SAMPValue]:
         """Call everybody who wants the message; answers each one's msg-id (R18, R20, R21)."""
@@ -382,10 +395,13 @@ class Broker:
             self._check_callable(sender)
             audience = self._roster.subscribers(mtype, sender)
             self._calls.check_limit(sender, len(audience))
-            return {
+            msg_ids = {
                 recipient.client_id: self._open_call(sender, recipient, tag, None, message).msg_id
                 for recipient in audience
             }
+            if msg_ids:
+                self._notify_observer(CALL, sender.client_id, tuple(msg_ids), tuple(msg_ids.values()), message)
+            return {**msg_ids}
 
     def call_and_wait(
         self, sender: Client, recipient_id: str, message: EncodedMessage, on_response: OnResponse
@@ -409,7 +425,9 @@ class Broker:
             mtype = self._check_send(sender, message)
             recipient = self._roster.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
-            return self._open_call(sender, recipient, None, on_response, message)
+            call = self._open_call(sender, recipient, None, on_response, message)
+            self._notify_observer(CALL, sender.client_id, (recipient_id,), (call.msg_id,), message)
+            return call
 
     def reply(self, client: Client, msg_id: str, response: EncodedMessage) -> None:
         """Answer a call (R18); refused unless this client owes the answer (R21)."""
@@ -453,20 +471,19 @@ class Broker:
         mtype = message.mtype
         if mtype.startswith(RESERVED):
             raise SAMPProxyError(1, f"Only the hub sends {mtype}")  # R25
+        sender.sent += 1
         return mtype
 
     def _deliver(self, kind: str, recipient: Client, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
         if recipient.mailbox is not None and recipient.callable:
             delivery = Delivery(kind, recipient.client_id, recipient.private_key, sender_id, tag, body)
             self._turn.defer(recipient.mailbox.put, delivery)
-            if kind != RESPONSE and sender_id != HUB:  # of those the watcher is told once
-                self._notify_observer(kind, recipient.client_id, sender_id, tag, body)
 
     def _broadcast_event(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
         """Broadcast an event (R26), to its subject as well (R15)."""
         audience = self._roster.subscribers(mtype)
         payload = EncodedMessage({"samp.mtype": mtype, "samp.params": params}, origin=subject.profile)
-        self._notify_observer(NOTIFICATION, "", HUB, None, payload)
+        self._notify_observer(NOTIFICATION, HUB, (), (), payload)
         for recipient in audience:
             self._deliver(NOTIFICATION, recipient, HUB, None, payload)
 
@@ -480,20 +497,29 @@ class Broker:
     ) -> PendingCall:
         call = PendingCall(self._new_key(), sender, recipient, tag, on_response, self._forget)
         self._calls.add(call)
+        recipient.received += 1
         self._deliver(CALL, recipient, sender.client_id, call.msg_id, message)
         return call
 
     def _forget(self, call: PendingCall) -> bool:
         with self._turn:
-            return self._calls.remove(call)
+            was_open = self._calls.remove(call)
+            if was_open:
+                self._tell_of_response(call, no_response_payload("The caller does not wait for the response any longer"))
+            return was_open
 
-    def _notify_observer(self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
+    def _notify_observer(
+        self, kind: str, sender_id: str, recipient_ids: Sequence[str], msg_ids: Sequence[str], body: EncodedMessage
+    ) -> None:
         if self.observer is not None:
-            self._turn.defer(self.observer, Delivery(kind, recipient_id, "", sender_id, tag, body))
+            self._turn.defer(self.observer, Traffic(kind, sender_id, recipient_ids, msg_ids, body))
+
+    def _tell_of_response(self, call: PendingCall, response: EncodedMessage) -> None:
+        self._notify_observer(RESPONSE, call.recipient.client_id, (call.sender.client_id,), (call.msg_id,), response)
 
     def _complete_call(self, call: PendingCall, response: EncodedMessage) -> None:
         self._calls.remove(call)
-        self._notify_observer(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
+        self._tell_of_response(call, response)
         if call.on_response is not None:
             self._turn.defer(call.on_response, response)
         else:

@@ -145,7 +145,9 @@ class Client:
         "pending_sent",
         "private_key",
         "profile",
+        "received",
         "send_filter",
+        "sent",
         "subscriptions",
     )
 
@@ -162,6 +164,9 @@ class Client:
         self.is_active = True
         #: When it was last heard of, by the broker's clock.
         self.last_active = 0.0
+        #: Messages that it has sent, and that it was sent; the hub's events and responses do not count.
+        self.sent = 0
+        self.received = 0
         self.metadata: dict[str, SAMPValue] = {}
         self.subscriptions: dict[str, Annotations] = {}
         #: Calls it has been sent and has not answered, by msg-id.

@@ -128,8 +128,10 @@ def sanitize_for_display(text: str, limit: int = 80) -> str:
         One line. What could move the cursor, colour the terminal or reverse the direction of writing is
         replaced by a question mark.
     """
-    text = unicodedata.normalize("NFC", text[: 4 * limit])
-    shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in text)
+    shown = text[: 4 * limit]
+    if not (shown.isascii() and shown.isprintable()):
+        shown = unicodedata.normalize("NFC", shown)
+        shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
