@@ -15,7 +15,17 @@ from .measure import Batch, Bench, Goal, Prepare, Row
 from .swarm import OK_RESPONSE, BenchmarkError, Client, Swarm
 from .wire import call_body, post
 
-__all__ = ["big_message", "call_all", "call_and_wait", "notify", "notify_all", "prepare_broadcast", "web_call"]
+__all__ = [
+    "big_message",
+    "call_all",
+    "call_and_wait",
+    "notify",
+    "notify_all",
+    "prepare_broadcast",
+    "prepare_call",
+    "prepare_notify",
+    "web_call",
+]
 
 MTYPE = "table.highlight.row"
 MESSAGE = {
@@ -96,7 +106,7 @@ def call_and_wait(bench: Bench, keep: bool) -> Row:
     return bench.compare(row, prepare, (OURS, JSAMP, UPSTREAM, FLOOR))
 
 
-def notify(bench: Bench, keep: bool) -> Row:
+def prepare_notify(keep: bool) -> Prepare:
     """One sender, one recipient; a batch ends when all have arrived."""
 
     def prepare(hub: Hub, swarm: Swarm) -> Batch:
@@ -112,10 +122,14 @@ def notify(bench: Bench, keep: bool) -> Row:
 
         return repeat(swarm, sender, sender.prepare("notify", recipient.client_id, MESSAGE), all_there)
 
+    return prepare
+
+
+def notify(bench: Bench, keep: bool) -> Row:
     how = "keep-alive" if keep else "reconnecting"
     goals = [Goal("cpu", JSAMP, 0.3 if keep else 0.75)]
     row = Row(f"notify-{'keep' if keep else 'reconnect'}", f"notify, {how} clients", goals)
-    return bench.compare(row, prepare, (OURS, JSAMP, UPSTREAM))
+    return bench.compare(row, prepare_notify(keep), (OURS, JSAMP, UPSTREAM))
 
 
 def prepare_broadcast(operation: str, count: int) -> Prepare:

@@ -22,9 +22,10 @@ from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import EncodedMessage
 from pyvo.samp.cli.arguments import OriginAllowList
 from pyvo.samp.cli.hub import main
-from pyvo.samp.cli.hub_monitor import MESSAGES_KEPT, ScreenLogHandler, TrafficLog, TrafficScreen, format_screen
+from pyvo.samp.cli.hub_monitor import ScreenLogHandler, TrafficScreen, format_screen
 from pyvo.samp.cli.output import Style
 from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
+from pyvo.samp.window.traffic_log import MESSAGES_KEPT, TrafficLog
 from tests.hub.web_pages import Page
 from tests.process.programs import HUB_IS_RUNNING, Program
 
@@ -46,7 +47,7 @@ class Box:
 def watched() -> tuple[Broker, TrafficLog]:
     """A broker that is watched by a monitor."""
     broker, monitor = Broker(), TrafficLog()
-    broker.observer = lambda delivery: monitor.note(NOON, delivery)
+    broker.observer = lambda delivery: monitor.add(NOON, delivery)
     return broker, monitor
 
 
@@ -70,12 +71,12 @@ def test_guests(watched: tuple[Broker, TrafficLog]) -> None:
     broker, monitor = watched
     one = join(broker, "One", "a.b")
     join(broker, "Two")
-    assert [(guest.name, guest.profile, guest.takes) for guest in monitor.guests.values()] == [
+    assert [(guest.name, guest.profile, guest.subscriptions) for guest in monitor.clients.values()] == [
         ("One", "standard", ["a.b"]),
         ("Two", "standard", []),
     ]
     broker.unregister(one)
-    assert [guest.name for guest in monitor.guests.values()] == ["Two"]
+    assert [guest.name for guest in monitor.clients.values()] == ["Two"]
     assert [entry.text for entry in monitor.messages] == [
         "One (c1) has joined, by the standard profile",
         "Two (c2) has joined, by the standard profile",
@@ -97,8 +98,11 @@ def test_messages(watched: tuple[Broker, TrafficLog]) -> None:
     broker.call(one, broker.hub_id, "tag", message("samp.app.ping"))
     broker.call(one, three.client_id, "tag", message("a.e"))
     broker.unregister(three)
-    shown = [(entry.mtype, entry.recipients, [text.partition(" after")[0] for text in entry.answers])
-             for entry in monitor.messages if entry.recipients]  # fmt: skip
+    shown = [
+        (row.mtype, row.recipients, [monitor.reply_text(one).partition(" after")[0] for one in row.replies.values()])
+        for row in monitor.messages
+        if row.recipients
+    ]
     assert [(mtype, set(recipients), answers) for mtype, recipients, answers in shown] == [
         ("a.b", {"c2", "c3"}, []),
         ("a.c", {"c2", "c3"}, ["Two (c2): samp.ok", "Three (c3): samp.ok"]),
@@ -107,8 +111,8 @@ def test_messages(watched: tuple[Broker, TrafficLog]) -> None:
         ("a.e", {"c3"}, ["Three (c3): samp.error"]),
     ]
     assert monitor.total == 5
-    assert (monitor.guests["c1"].sent, monitor.guests["c1"].received) == (5, 0)
-    assert (monitor.guests["c2"].sent, monitor.guests["c2"].received) == (0, 3)
+    assert (monitor.clients["c1"].sent, monitor.clients["c1"].received) == (5, 0)
+    assert (monitor.clients["c2"].sent, monitor.clients["c2"].received) == (0, 3)
 
 
 def test_memory_is_bounded(watched: tuple[Broker, TrafficLog]) -> None:
@@ -121,7 +125,7 @@ def test_memory_is_bounded(watched: tuple[Broker, TrafficLog]) -> None:
         broker.call(one, two.client_id, "tag", message("a.b"))
     assert len(monitor.messages) == MESSAGES_KEPT
     assert len(monitor._calls) == 1000
-    assert sum(entry.body is not None for entry in monitor.messages) == 1
+    assert monitor._bytes == sum(entry.size for entry in monitor.messages)
     oldest = next(iter(two.pending_received))
     broker.reply(two, oldest, EncodedMessage.response({"samp.status": "samp.ok"}))
     assert monitor.messages[-1].mtype == "(an older call)"
@@ -151,7 +155,7 @@ def test_flood(watched: tuple[Broker, TrafficLog]) -> None:
     screen.start()
     screen.stop()
     assert screen._missed > 900
-    assert [guest.name for guest in screen._monitor.guests.values()] == ["One", "Two", "Three"]
+    assert [guest.name for guest in screen._log.clients.values()] == ["One", "Two", "Three"]
 
 
 def test_screen_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

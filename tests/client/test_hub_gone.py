@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.client import SAMPClient
-from pyvo.samp.client import session
+from pyvo.samp.client import SAMPClient, session
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 

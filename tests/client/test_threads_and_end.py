@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
-from pyvo.samp.client import SAMPClient
-from pyvo.samp.client import session
+from pyvo.samp.client import SAMPClient, session
 from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 

@@ -69,7 +69,7 @@ def test_deny_denies():
 
 
 def test_nonsense_is_told_at_once():
-    with pytest.raises(ValueError, match="'terminal', 'tk', 'deny'"):
+    with pytest.raises(ValueError, match="'terminal', 'tk', 'window', 'deny'"):
         make_prompt("gtk")
     with pytest.raises(TypeError, match="instance"):
         make_prompt(WebProfileDialog)
@@ -243,17 +243,17 @@ def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, ca
 
 SCRIPT = """
     import sys, threading
-    from pyvo.samp.web_profile.consent import Question, Ticket
-    from pyvo.samp.web_profile.consent_prompts import make_asker
+    from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket
+    from pyvo.samp.web_profile.consent_prompts import make_prompt
 
-    ticket = Ticket(Question("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
+    ticket = ConsentTicket(ConsentRequest("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
     if "gone" in sys.argv:
-        threading.Timer(0.5, ticket.withdraw).start()
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(make_asker(None).ask(ticket)))
+        threading.Timer(0.5, ticket.cancel).start()
+    decisions = []
+    thread = threading.Thread(target=lambda: decisions.append(make_prompt(None).ask(ticket)))
     thread.start()
     thread.join()
-    print("ANSWER", answers[0].value)
+    print("DECISION", decisions[0].value)
 """
 
 needs_pty = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
@@ -340,7 +340,7 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
     if second:
         terminal.until("Please answer y or n: ")
         terminal.type(second)
-    terminal.until(f"ANSWER {answer}")
+    terminal.until(f"DECISION {answer}")
 
 
 @needs_pty
@@ -349,7 +349,7 @@ def test_the_terminal_gives_up_when_the_page_goes_away(on_terminal):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
     terminal.until("[n] no: ")
     terminal.until("withdrawn")
-    terminal.until("ANSWER deny")
+    terminal.until("DECISION deny")
 
 
 @needs_pty
@@ -358,7 +358,7 @@ def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_termi
     script = tmp_path / "ask.py"
     script.write_text(textwrap.dedent(SCRIPT))
     terminal = on_terminal("/bin/sh", "-c", f"set -m; {sys.executable} {script} & wait; echo DONE")
-    terminal.until("ANSWER deny")
+    terminal.until("DECISION deny")
     terminal.until("DONE")
 
 
@@ -374,8 +374,8 @@ def test_the_question_waits_behind_a_python_prompt(on_terminal, tmp_path):
         terminal.type("\n")
     terminal.type("y\n")
     terminal.until(">>> ")
-    terminal.type("thread.join(); print(*answers)\n")
-    terminal.until("Answer.ONCE")
+    terminal.type("thread.join(); print(*decisions)\n")
+    terminal.until("Decision.ONCE")
 
 
 @needs_pty
@@ -389,8 +389,8 @@ def test_ipython_puts_its_prompt_aside(on_terminal):
     terminal.until("[n] no: ")
     terminal.type("y\n")
     terminal.until("In [")
-    terminal.type("thread.join(); print(*answers)\r")
-    terminal.until("Answer.ONCE")
+    terminal.type("thread.join(); print(*decisions)\r")
+    terminal.until("Decision.ONCE")
 
 
 def _python_with_ipython() -> str | None:
@@ -468,7 +468,7 @@ def test_the_window_answers(screen, origin, keys, answer):
 @pytest.mark.slow
 def test_the_window_goes_when_the_page_goes(screen):
     ticket, thread, answers = open_window()
-    ticket.withdraw()
+    ticket.cancel()
     thread.join(10)
     assert answers == [Decision.DENY]
 

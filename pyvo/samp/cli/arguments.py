@@ -118,7 +118,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-CHOICES = ("tk", "terminal", "allow-origin", "deny")
+CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
@@ -145,10 +145,11 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         "--web-consent",
         nargs="+",
         action=_Consent,
-        metavar=("tk|terminal|allow-origin|deny", "ORIGIN"),
+        metavar=("WHO", "ORIGIN"),
         default=["terminal"],
-        help="who decides whether a web page may join: you, asked in a window (tk) or in the terminal (the default); "
-        "allow-origin lets in the pages from these ORIGINs and no others, deny lets in none",
+        help="who decides whether a web page may join: you, asked in the terminal (terminal, the default), in a window "
+        "(tk) or in the hub window (window); allow-origin lets in the pages from the ORIGINs that follow and no "
+        "others, deny lets in none",
     )
 
 

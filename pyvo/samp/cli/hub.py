@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _EXAMPLES = """\
   samp hub                    a hub that all your SAMP programs find, until ^C
   samp hub --monitor          with a live table of clients and messages
+  samp hub --window           with a window in your browser that shows them
   samp hub -m -l experiment   another hub beside it, in ~/.samp-1
   samp hub --web-consent allow-origin https://example.org
                               no questions: pages from there, and no others
@@ -123,6 +124,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show clients and messages: a live table on a terminal, lines elsewhere",
     )
+    hub.add_argument(
+        "--window",
+        action="store_true",
+        help="show clients and messages in the hub window, which opens in your browser",
+    )
+    hub.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the link to the hub window instead of opening a browser",
+    )
     its_log = parser.add_argument_group("logging")
     its_log.add_argument(
         "-L",
@@ -181,8 +192,10 @@ def _allow_many_files() -> None:
             log.debug("The hub cannot have %d files open: %s", wanted, error)
 
 
-def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
-    return SAMPHubServer(
+def _hub(
+    options: argparse.Namespace, dialog: Any = None, show_link: Callable[[str], object] | None = None
+) -> SAMPHubServer:
+    hub = SAMPHubServer(
         secret=options.secret,
         addr=options.addr,
         port=options.port,
@@ -197,13 +210,26 @@ def _hub(options: argparse.Namespace, dialog: Any = None) -> SAMPHubServer:
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
     )
+    if options.window or options.no_browser or options.web_consent[0] == "window":
+
+        def open_window() -> None:
+            url = hub.open_window(not options.no_browser)
+            if not options.no_browser:
+                return
+            if show_link is not None:
+                show_link(url)
+            else:
+                print(url, flush=True)
+
+        hub.on_started = open_window
+    return hub
 
 
 def _run_with_monitor(options: argparse.Namespace, screen: TrafficScreen) -> None:
     dialog = consent_prompt(options.web_consent)
     if dialog == "terminal":
         dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
-    hub = _hub(options, dialog)
+    hub = _hub(options, dialog, lambda url: screen.note_log(f"{url} opens the hub window, for a minute"))
     hub.observer = screen.watch
     screen.on_reader_gone = hub.stop
     screen.start()

@@ -8,10 +8,6 @@ The hub's thread puts what happens into a queue, and is back at once. A thread h
 the queue is empty: nothing is drawn while nothing happens, and a flood of messages is drawn `MAX_RATE` times a second
 at most. The table is on the terminal's other screen, so that what was there before is there afterwards. It is
 put aside while the user is asked for consent to a web page, which is done in the same terminal.
-
-What ``samp hub --monitor`` knows: the clients and the last messages, from what the hub tells its watcher.
-
-It is a plain record of events, with no thread, clock or terminal in it. `monitor_screen` shows it.
 """
 
 from __future__ import annotations
@@ -23,196 +19,19 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
-from ..broker import Delivery
-from ..broker.deliveries import CALL, RESPONSE
+from ..broker import Traffic
+from ..broker.deliveries import RESPONSE
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
-from .output import Style, client_label, column_widths, pad_or_truncate, sanitize
+from ..window.traffic_log import MessageRow, TrafficLog
+from .output import Style, column_widths, pad_or_truncate, sanitize
 
-__all__ = [
-    "MESSAGES_KEPT",
-    "ClientRow",
-    "MessageRow",
-    "ScreenLogHandler",
-    "ScreenPausingPrompt",
-    "TrafficLog",
-    "TrafficScreen",
-    "format_lines",
-    "format_screen",
-]
+__all__ = ["ScreenLogHandler", "ScreenPausingPrompt", "TrafficScreen", "format_lines", "format_screen"]
 
 log = logging.getLogger(__name__)
-
-#: How many messages are remembered; more than a screen has lines.
-MESSAGES_KEPT = 200
-#: Calls of which the answer is waited for here; an older one's answer is shown without its call.
-CALLS_KEPT = 1000
-
-HUB = "hub"
-
-
-class ClientRow:
-    """A client."""
-
-    def __init__(self, client_id: str, profile: str) -> None:
-        self.client_id = client_id
-        self.profile = profile
-        self.name = ""
-        self.takes: list[str] = []
-        self.sent = 0
-        self.received = 0
-        self.active: dt.datetime | None = None
-        #: What tells of its coming; the name comes later.
-        self.joined: MessageRow | None = None
-
-
-class MessageRow:
-    """A message, or an event, or a line of the log, and what became of it."""
-
-    def __init__(self, time: dt.datetime, sender: str, mtype: str, text: str = "") -> None:
-        self.time = time
-        self.sender = sender
-        self.mtype = mtype
-        self.text = text
-        self.recipients: list[str] = []
-        self.is_call = False
-        #: What was answered, one text for each answer.
-        self.answers: list[str] = []
-        self.body: object = None  # what tells the deliveries of one broadcast from those of another
-
-
-class TrafficLog:
-    """
-    The record.
-
-    Attributes
-    ----------
-    guests : dict of str to Guest
-        Who is there.
-    messages : deque of Message
-        What was sent last.
-    total : int
-        How many messages there were.
-    """
-
-    def __init__(self) -> None:
-        self.guests: dict[str, ClientRow] = {}
-        self.messages: deque[MessageRow] = deque(maxlen=MESSAGES_KEPT)
-        self.total = 0
-        self._names: dict[str, str] = {HUB: "Hub"}
-        self._calls: dict[str, MessageRow] = {}
-
-    def client_label(self, client_id: str) -> str:
-        """How a person is told of a client, also when it has gone."""
-        return client_label(client_id, self._names.get(client_id, ""))
-
-    def note_log(self, time: dt.datetime, text: str) -> MessageRow:
-        """Take note of a line of the hub's log."""
-        message = MessageRow(time, "", "", sanitize(text, 300))
-        self.messages.append(message)
-        return message
-
-    def note(self, time: dt.datetime, delivery: Delivery) -> MessageRow | None:
-        """
-        Take note of something that the hub did.
-
-        Parameters
-        ----------
-        time : datetime
-            When.
-        delivery : Delivery
-            What.
-
-        Returns
-        -------
-        Message or None
-            What is to be shown of it: a new message, or an older one that has got a recipient or an answer more.
-        """
-        if delivery.sender_id == HUB and not delivery.recipient_id:
-            return self._note_event(time, delivery)
-        if delivery.kind == RESPONSE:
-            return self._note_response(time, delivery)
-        return self._note_message(time, delivery)
-
-    def _note_event(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        mtype = delivery.body.mtype
-        params: Any = delivery.body.value["samp.params"]
-        client_id = params.get("id", "")
-        guest = self.guests.get(client_id)
-        message = MessageRow(time, HUB, mtype)
-        if mtype == "samp.hub.event.register":
-            guest = self.guests[client_id] = ClientRow(client_id, delivery.body.source_profile)
-            guest.joined = message
-            self.messages.append(message)
-        elif mtype == "samp.hub.event.unregister":
-            self.guests.pop(client_id, None)
-            message.text = f"{self.client_label(client_id)} has left"
-            self.messages.append(message)
-        elif mtype == "samp.hub.event.metadata" and guest is not None:
-            name = params["metadata"].get("samp.name", "")
-            guest.name = self._names[client_id] = name if isinstance(name, str) else ""
-            message.text = f"{sanitize(client_id)} is {sanitize(guest.name) or 'without a name'}"
-        elif mtype == "samp.hub.event.subscriptions" and guest is not None:
-            guest.takes = sorted(params["subscriptions"])
-            message.text = f"{self.client_label(client_id)} takes {sanitize(', '.join(guest.takes), 500) or 'nothing'}"
-        if guest is not None and guest.joined is not None:
-            guest.joined.text = f"{self.client_label(client_id)} has joined, by the {guest.profile} profile"
-        return message
-
-    def _note_message(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        last = self.messages[-1] if self.messages else None
-        if last is not None and last.body is delivery.body:  # the same, to one more recipient
-            message = last
-        else:
-            if last is not None:
-                last.body = None  # which may be large
-            value = delivery.body.value
-            message = MessageRow(time, delivery.sender_id, delivery.body.mtype, sanitize(value["samp.params"], 500))
-            message.body = delivery.body
-            message.is_call = delivery.kind == CALL
-            self.messages.append(message)
-            self.total += 1
-            self._count(delivery.sender_id, time, sent=1)
-        message.recipients.append(delivery.recipient_id)
-        self._count(delivery.recipient_id, time, received=1)
-        if delivery.kind == CALL and delivery.tag is not None:
-            self._calls[delivery.tag] = message
-            if len(self._calls) > CALLS_KEPT:
-                del self._calls[next(iter(self._calls))]
-        return message
-
-    def _note_response(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        call = self._calls.pop(delivery.tag or "", None)
-        if call is None:  # it is too old to be remembered
-            call = MessageRow(time, delivery.recipient_id, "(an older call)")
-            self.messages.append(call)
-        response: Any = delivery.body.value
-        status = str(response.get("samp.status"))
-        error = response.get("samp.error", {})
-        reason = error.get("samp.errortxt", "") if isinstance(error, dict) else ""
-        took = (time - call.time).total_seconds()
-        text = f"{self.client_label(delivery.sender_id)}: {sanitize(status)} after {took:.2f} s"
-        call.answers.append(text + (f", {sanitize(reason)}" if reason else ""))
-        self._touch(delivery.sender_id, time)
-        return call
-
-    def _count(self, client_id: str, time: dt.datetime, sent: int = 0, received: int = 0) -> None:
-        guest = self.guests.get(client_id)
-        if guest is not None:
-            guest.sent += sent
-            guest.received += received
-            if sent:
-                guest.active = time
-
-    def _touch(self, client_id: str, time: dt.datetime) -> None:
-        guest = self.guests.get(client_id)
-        if guest is not None:
-            guest.active = time
-
 
 #: Drawings per second, at most.
 MAX_RATE = 10.0
@@ -246,7 +65,7 @@ class TrafficScreen:
         self._stream = stream or sys.stdout
         self._style = Style("auto", self._stream)
         self.live = self._style.on
-        self._monitor = TrafficLog()
+        self._log = TrafficLog()
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._drawing = threading.Lock()  # held while somebody writes to the terminal
         self._thread = threading.Thread(target=self._work, name="samp-monitor", daemon=True)
@@ -273,12 +92,12 @@ class TrafficScreen:
         if self.live:
             self._write(_FIRST_SCREEN)
 
-    def watch(self, delivery: Delivery) -> None:
+    def watch(self, event: Traffic) -> None:
         """Take what the hub tells its watcher; in the hub's thread."""
-        if delivery.recipient_id and self._events.qsize() > MAX_WAITING:
+        if event.recipient_ids and self._events.qsize() > MAX_WAITING:
             self._missed += 1  # messages alone: who comes and goes must be known
             return
-        self._events.put((dt.datetime.now().astimezone(), delivery))
+        self._events.put((dt.datetime.now().astimezone(), event))
 
     def note_log(self, text: str) -> None:
         """Take a line of the log; in any thread."""
@@ -323,11 +142,11 @@ class TrafficScreen:
         if event is _REDRAW:
             return self.live
         moment, what = event
-        note = self._monitor.note_log if isinstance(what, str) else self._monitor.note
+        note = self._log.add_log if isinstance(what, str) else self._log.add
         message = note(moment, what)
         if not self.live and message is not None:
             with self._drawing:
-                for line in format_lines(message, self._monitor, what):
+                for line in format_lines(message, self._log, what):
                     self._write(line + "\n")
         return self.live
 
@@ -335,7 +154,7 @@ class TrafficScreen:
         with self._drawing:
             width, height = shutil.get_terminal_size()
             headline = self.headline + (f"   {self._missed} messages were too many to be shown" if self._missed else "")
-            lines = format_screen(self._monitor, headline, width, height, self._style)
+            lines = format_screen(self._log, headline, width, height, self._style)
             self._write(_HOME + "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[:-1]))
             self._write(lines[-1] + _END_OF_LINE + _END_OF_SCREEN)
 
@@ -395,37 +214,41 @@ class ScreenLogHandler(logging.StreamHandler[TextIO]):
 # How it looks
 
 
-def format_lines(message: MessageRow, monitor: TrafficLog, what: object) -> list[str]:
+def format_lines(message: MessageRow, traffic: TrafficLog, what: object) -> list[str]:
     """
     Write what has just happened for somebody who reads lines.
 
     Parameters
     ----------
-    message : Message
-        What `Monitor` made of it.
-    monitor : Monitor
+    message : MessageRow
+        What `TrafficLog` made of it.
+    traffic : TrafficLog
         The record.
     what : object
-        What happened: a line of the log, or a delivery.
+        What happened: a line of the log, or what the broker tells its watcher.
     """
     clock = f"{message.time:%H:%M:%S}"
-    if isinstance(what, Delivery) and what.kind == RESPONSE:
-        sender = monitor.client_label(message.sender)
-        return [f"{dt.datetime.now().astimezone():%H:%M:%S} reply to {sender}: {message.mtype}: {message.answers[-1]}"]
+    if isinstance(what, Traffic) and what.kind == RESPONSE:
+        sender = traffic.title(message.sender)
+        reply = traffic.reply_text(message.replies[what.sender_id])
+        return [f"{dt.datetime.now().astimezone():%H:%M:%S} reply to {sender}: {message.mtype}: {reply}"]
     if not message.recipients:
         return [f"{clock} {message.text or message.mtype}"]
     kind = "call" if message.is_call else "notify"
-    ends = f"{monitor.client_label(message.sender)} -> {monitor.client_label(message.recipients[-1])}"
-    return [f"{clock} {kind} {ends}: {sanitize(message.mtype)} {message.text}"]
+    sender, text = traffic.title(message.sender), message.text
+    return [
+        f"{clock} {kind} {sender} -> {traffic.title(recipient)}: {sanitize(message.mtype)} {text}"
+        for recipient in message.recipients
+    ]
 
 
-def format_screen(monitor: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
+def format_screen(traffic: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
     """
     Draw the table.
 
     Parameters
     ----------
-    monitor : Monitor
+    traffic : TrafficLog
         The record.
     headline : str
         What stands above all.
@@ -439,14 +262,15 @@ def format_screen(monitor: TrafficLog, headline: str, width: int, height: int, s
     list of str
         As many lines as the terminal has, at most.
     """
-    counts = f"{_count(len(monitor.guests), 'client')}, {_count(monitor.total, 'message')}"
+    counts = f"{_count(len(traffic.clients), 'client')}, {_count(traffic.total, 'message')}"
     top = [style(pad_or_truncate(f"{headline}   {counts}   ^C stops", width), "bold")]
-    guests = _guest_lines(monitor, width, style)
+    guests = _guest_lines(traffic, width, style)
     room = max(3, min(len(guests), (height - 2) // 2))
     if len(guests) > room:
         guests = [*guests[: room - 1], style(pad_or_truncate(f"... and {len(guests) - room + 1} more", width), "dim")]
     left = max(0, height - len(guests) - 3)
-    messages = [line for message in monitor.messages for line in _message_lines(message, monitor, width, style)]
+    last = list(traffic.messages)[-height:]
+    messages = [line for message in last for line in _message_lines(message, traffic, width, style)]
     heading = style(pad_or_truncate("TIME      MESSAGE", width), "dim")
     lines = [*top, *guests, "", heading, *(messages[-left:] if left else [])]
     return lines[:height]
@@ -456,7 +280,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _guest_lines(monitor: TrafficLog, width: int, style: Style) -> list[str]:
+def _guest_lines(traffic: TrafficLog, width: int, style: Style) -> list[str]:
     heading = ["ID", "NAME", "PROFILE", "SENT", "RECEIVED", "LAST HEARD"]
     rows = [
         [
@@ -467,33 +291,36 @@ def _guest_lines(monitor: TrafficLog, width: int, style: Style) -> list[str]:
             str(guest.received),
             f"{guest.active:%H:%M:%S}" if guest.active else "-",
         ]
-        for guest in monitor.guests.values()
+        for guest in traffic.clients.values()
     ]
     widths = column_widths([heading, *rows])
     left = sum(widths) + 2 * len(widths)
     lines = [style(_row([*heading, "TAKES"], [*widths, max(1, width - left)], width), "dim")]
-    for row, guest in zip(rows, monitor.guests.values(), strict=True):
-        takes = [pattern for pattern in guest.takes if not pattern.startswith("samp.")]
+    for row, guest in zip(rows, traffic.clients.values(), strict=True):
+        takes = [pattern for pattern in guest.subscriptions if not pattern.startswith("samp.")]
         lines.append(_row([*row, sanitize(", ".join(takes), 500)], [*widths, max(1, width - left)], width))
     return lines
 
 
 def _row(cells: list[str], widths: list[int], width: int) -> str:
-    return pad_or_truncate("  ".join(pad_or_truncate(cell, size) for cell, size in zip(cells, widths, strict=True)), width)
+    padded = [pad_or_truncate(cell, size) for cell, size in zip(cells, widths, strict=True)]
+    return pad_or_truncate("  ".join(padded), width)
 
 
-def _message_lines(message: MessageRow, monitor: TrafficLog, width: int, style: Style) -> list[str]:
+def _message_lines(message: MessageRow, traffic: TrafficLog, width: int, style: Style) -> list[str]:
     clock = f"{message.time:%H:%M:%S}  "
     if not message.recipients:
-        answers = [pad_or_truncate(f"          {answer}", width) for answer in message.answers]
+        answers = [
+            pad_or_truncate(f"          {traffic.reply_text(reply)}", width) for reply in message.replies.values()
+        ]
         return [style(pad_or_truncate(clock + (message.text or sanitize(message.mtype)), width), "dim"), *answers]
-    shown = ", ".join(monitor.client_label(recipient) for recipient in message.recipients[:5])
+    shown = ", ".join(traffic.title(recipient) for recipient in message.recipients[:5])
     if len(message.recipients) > 5:
         shown += f" and {len(message.recipients) - 5} more"
     kind = "call" if message.is_call else "notify"
-    text = f"{clock}{sanitize(message.mtype)}  {kind} {monitor.client_label(message.sender)} -> {shown}  {message.text}"
+    text = f"{clock}{sanitize(message.mtype)}  {kind} {traffic.title(message.sender)} -> {shown}  {message.text}"
     lines = [style(pad_or_truncate(text, width), "cyan")]
-    for answer in message.answers:
-        colour = "green" if ": samp.ok " in answer else "red" if ": samp.error " in answer else "yellow"
-        lines.append(style(pad_or_truncate(f"          {answer}", width), colour))
+    for reply in message.replies.values():
+        colour = {"ok": "green", "error": "red"}.get(reply.status, "yellow")
+        lines.append(style(pad_or_truncate(f"          {traffic.reply_text(reply)}", width), colour))
     return lines

@@ -3,17 +3,19 @@
 The ways in which a user can be asked whether a web page may join.
 
 `make_asker` reads what was given as ``web_profile_dialog``: ``"terminal"`` (also the meaning of `None`),
-``"tk"``, ``"deny"``, a function, or a `WebProfileDialog`.
+``"tk"``, ``"window"``, ``"deny"``, a function, or a `WebProfileDialog`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import json
 import logging
 import queue
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +23,7 @@ from typing import Any, cast
 from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 from .consent_terminal import TerminalPrompt
 
-__all__ = ["WebProfileDialog", "make_prompt"]
+__all__ = ["WebProfileDialog", "WindowPrompt", "make_prompt"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,8 @@ def make_prompt(dialog: object) -> ConsentPrompt:
     Parameters
     ----------
     dialog : None, str, callable, WebProfileDialog or Asker
-        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a window, ``"deny"`` refuses all pages. A function
+        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a window, ``"window"`` in the hub window (for a
+        `SAMPHubServer`, which shows the requests of the `WindowPrompt`), ``"deny"`` refuses all pages. A function
         is called in a thread with ``(samp_name, details, client, origin)``, or ``(samp_name, origin)`` if it takes
         two arguments, and returns True, ``"once"`` or ``"always"`` to allow; anything else refuses.
 
@@ -238,6 +241,51 @@ class QueuePrompt(ConsentPrompt):
             self._results.end()
 
 
+class WindowPrompt(ConsentPrompt):
+    """Holds the consent request that the hub window shows, until the user decides there or the request is cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._serial = itertools.count(1)
+        self._open: dict[int, tuple[ConsentRequest, queue.SimpleQueue[Decision]]] = {}
+        #: Called when a request comes; opens a window if there is none. Set by the hub.
+        self.on_request: Callable[[], object] = lambda: None
+        #: Called when a request comes or goes. Set by the window.
+        self.on_change: Callable[[], object] = lambda: None
+
+    @property
+    def requests(self) -> dict[int, ConsentRequest]:
+        """The requests that wait for a decision, by number."""
+        with self._lock:
+            return {number: question for number, (question, _) in self._open.items()}
+
+    def ask(self, ticket: ConsentTicket) -> Decision:
+        """Show the request and wait. A closed window decides nothing: then the request waits until it is cancelled."""
+        decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        with self._lock:
+            number = next(self._serial)
+            self._open[number] = ticket.request, decisions
+        try:
+            ticket.on_cancel(lambda: decisions.put(Decision.DENY))
+            self.on_change()
+            self.on_request()
+            return decisions.get()
+        finally:
+            with self._lock:
+                self._open.pop(number, None)
+            self.on_change()
+
+    def decide(self, number: int, decision: Decision) -> bool:
+        """Decide on a request; False if it is no longer open, or cannot be decided like that."""
+        with self._lock:  # the first decision counts, of whichever window
+            question, decisions = self._open.get(number, (None, None))
+            if question is None or decisions is None or (decision is Decision.ALWAYS and not question.can_always_allow):
+                return False
+            del self._open[number]
+        decisions.put(decision)
+        return True
+
+
 class TkPrompt(ConsentPrompt):
     """
     Shows a window of a process of its own (`pyvo.samp.web_profile.consent_tk`).
@@ -296,4 +344,9 @@ def _as_json(question: ConsentRequest) -> bytes:
     return json.dumps(shown).encode("ascii")
 
 
-_BY_NAME: dict[str, Callable[[], ConsentPrompt]] = {"terminal": TerminalPrompt, "tk": TkPrompt, "deny": DenyPrompt}
+_BY_NAME: dict[str, Callable[[], ConsentPrompt]] = {
+    "terminal": TerminalPrompt,
+    "tk": TkPrompt,
+    "window": WindowPrompt,
+    "deny": DenyPrompt,
+}
