@@ -1,30 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the documentation takes from the code at each build: the help of the commands, and who imports whom."""
+"""The parts of the documentation that are made from the code at each build: the help of the commands, tables of modules."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 from importlib import import_module
 from pathlib import Path
 
-from pyvo.samp.cli.main import COMMANDS
+from pyvo.samp.cli.main import COMMANDS, load_command
 
-__all__ = ["write_all"]
+__all__ = ["packages", "write_all"]
 
 PACKAGE = Path(import_module("pyvo.samp").__path__[0])
 
 
 def write_all(folder: Path) -> None:
-    """
-    Write the files that pages include.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where they go.
-    """
+    """Write the files that pages include."""
     folder.mkdir(exist_ok=True)
     write_help(folder)
     write_modules(folder)
@@ -33,24 +25,22 @@ def write_all(folder: Path) -> None:
 def write_help(folder: Path) -> None:
     """Write the help of each command."""
     os.environ["COLUMNS"] = "100"
-    for name, (module_name, text) in COMMANDS.items():
-        module = import_module(f"pyvo.samp.cli.{module_name}")
-        parser = argparse.ArgumentParser(
-            prog=f"samp {name}",
-            description=text,
-            epilog=module.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
+    for name in COMMANDS:
+        _command, parser = load_command(name)
         (folder / f"help-{name}.txt").write_text(parser.format_help())
 
 
+def packages() -> list[Path]:
+    """List the directories of the package that have modules, the package itself first."""
+    return [PACKAGE, *sorted(path for path in PACKAGE.iterdir() if (path / "__init__.py").exists())]
+
+
 def write_modules(folder: Path) -> None:
-    """Write a table for each directory of the package: its modules, what each is for, and what it imports."""
-    for directory in [PACKAGE, *sorted(path for path in PACKAGE.iterdir() if (path / "__init__.py").exists())]:
+    """Write a table for each package: its modules, the first sentence of each, and what it imports."""
+    for directory in packages():
         rows = [row for path in sorted(directory.glob("*.py")) if (row := _row(path))]
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 18 50 32", ""]
-        for row in [("Module", "What it is for", "Imports"), *rows]:
+        for row in [("Module", "Description", "Imports"), *rows]:
             lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
         (folder / f"modules-{directory.name}.txt").write_text("\n".join(lines) + "\n")
 
@@ -64,12 +54,9 @@ def _row(path: Path) -> tuple[str, str, str] | None:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """What a module imports of the package when it is imported itself, without its own prefix."""
+    """Find the modules of the package that a module imports when it is imported itself."""
     found = set()
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level or module.startswith("pyvo.samp"):
-                name = module.removeprefix("pyvo.samp").lstrip(".")
-                found |= {name} if name else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
     return found

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The demo: it works, it says what happens, it notices what went wrong, and it leaves nothing behind."""
+"""``samp demo`` works, explains each step, reports errors, and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_beside_a_running_hub(hub: SAMPHubServer) -> None:
-    """Neither notices the other."""
+    """The two hubs do not affect each other."""
     assert main(["demo"]) == 0
     assert hub.is_running
 
@@ -36,55 +36,55 @@ def test_table_is_the_same_each_time() -> None:
     assert demo.compare_tables(demo.make_table(), demo.make_table()) == []
 
 
-def spoil_value(table: Table) -> None:
+def damage_value(table: Table) -> None:
     table["ra"][7] += 1e-12
 
 
-def spoil_mask(table: Table) -> None:
+def damage_mask(table: Table) -> None:
     table["parallax"].mask[0] = not table["parallax"].mask[0]
 
 
-def spoil_unit(table: Table) -> None:
+def damage_unit(table: Table) -> None:
     table["ra"].unit = "rad"
 
 
-def spoil_dtype(table: Table) -> None:
+def damage_dtype(table: Table) -> None:
     table["mag"] = table["mag"].astype(np.float64)
 
 
-def spoil_description(table: Table) -> None:
+def damage_description(table: Table) -> None:
     table["name"].description = "another"
 
 
-def spoil_rows(table: Table) -> None:
+def damage_rows(table: Table) -> None:
     table.remove_row(0)
 
 
-def spoil_columns(table: Table) -> None:
+def damage_columns(table: Table) -> None:
     table.rename_column("type", "kind")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "text"),
+    ("damage", "text"),
     [
-        (spoil_value, "values of ra"),
-        (spoil_mask, "missing values of parallax"),
-        (spoil_unit, "unit of ra: deg became rad"),
-        (spoil_dtype, "dtype of mag: float32 became float64"),
-        (spoil_description, "description of name"),
-        (spoil_rows, "rows: 4000 became 3999"),
-        (spoil_columns, "columns: "),
+        (damage_value, "values of ra"),
+        (damage_mask, "missing values of parallax"),
+        (damage_unit, "unit of ra: deg became rad"),
+        (damage_dtype, "dtype of mag: float32 became float64"),
+        (damage_description, "description of name"),
+        (damage_rows, "rows: 4000 became 3999"),
+        (damage_columns, "columns: "),
     ],
 )
 def test_every_difference_is_found(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spoil: object, text: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: object, text: str
 ) -> None:
-    """A table that arrives spoilt is reported, by name, and the exit status tells."""
+    """A table that arrives changed is reported by name, and by the exit status."""
     really_read = demo.Table.read
 
     def read(*args: object, **kwargs: object) -> Table:
         table = really_read(*args, **kwargs)
-        spoil(table)
+        damage(table)
         return table
 
     monkeypatch.setattr(demo.Table, "read", read)
@@ -95,7 +95,7 @@ def test_every_difference_is_found(
 
 
 def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error goes back to the sender in words."""
+    """The error text goes back to the sender."""
 
     def read(*args: object, **kwargs: object) -> Table:
         raise OSError("unreadable")
@@ -111,23 +111,23 @@ def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_running_hub(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who is connected is shown; who loads tables gets one."""
+    """All clients are shown, and those that load tables get one."""
     with SAMPIntegratedClient(name="Loader") as loader:
         loader.bind_receive_call("table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.ok"))
         assert main(["demo", "--hub", "running"]) == 0
         output = capsys.readouterr().out
-        assert f"Loader ({loader.get_public_id()}) takes " in output
+        assert f"Loader ({loader.get_public_id()}) is subscribed to " in " ".join(output.split())
         assert ", table.load.votable." in " ".join(output.split())
         assert f"Loader ({loader.get_public_id()}) replied samp.ok." in output
-        assert output.endswith("Every program that loads tables has it.\n")
+        assert output.endswith("All programs that load tables have loaded it.\n")
 
 
-def test_running_hub_without_takers(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_hub_without_recipients(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--hub", "running"]) == 1
-    assert "Nobody is. Start TOPCAT or Aladin" in capsys.readouterr().out
+    assert "There is none. Start TOPCAT or Aladin" in capsys.readouterr().out
 
 
-def test_running_hub_with_a_refusal(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_hub_with_an_error(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
     with SAMPIntegratedClient(name="Loader") as loader:
         error = {"samp.errortxt": "disk full"}
         loader.bind_receive_call(
@@ -143,7 +143,7 @@ def test_no_running_hub(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["demo", "--hub", "another"], ["nonsense"]])
-def test_command_lines_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         send_spectrum_to,
         send_table_to,
     )
-    from .web_profile.profile import WebProfileDialog
+    from .web_profile import WebProfileDialog
 
     __version__: str
 

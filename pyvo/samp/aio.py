@@ -81,7 +81,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         from .exchange.incoming import Incoming  # noqa: PLC0415
 
         self._client.client.client.require_key()
-        queue = Incoming(self._client.client._bench, self._mtypes, self._limit, self._total)
+        queue = Incoming(self._client.client._exchange, self._mtypes, self._limit, self._total)
         loop, news = self._client._loop, self._news
         assert loop is not None
         queue.on_item = partial(_tell, loop, news)  # not of self: who lets go of that lets go of the queue
@@ -352,7 +352,7 @@ class AsyncSAMPClient:
 
         def bind(function: Function) -> Function:
             run = self._run_coroutine if is_coroutine_function(function) else self._run_handler
-            self.client.bind_receive_message(mtype, make_typed_handler(self.client._bench, function, run))
+            self.client.bind_receive_message(mtype, make_typed_handler(self.client._exchange, function, run))
             return function
 
         return bind

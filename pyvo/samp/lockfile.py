@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.urls import split_http_url
-from .transport.xmlrpc_client import XMLRPCClient
+from .transport.xmlrpc_client import XMLRPCClient, http_get
 
 __all__ = [
     "HINT_DOCTOR",
@@ -55,7 +55,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive letter of 
 def display_path(path: str | Path) -> str:
     """Shorten a path for display: ``~/.samp``."""
     path, home = str(path), os.path.expanduser("~")
-    return f"~{path[len(home):]}" if path.startswith(home + os.sep) else path
+    return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
 
 
 # Finding it
@@ -154,7 +154,7 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
         raise SAMPHubError(
-            f"{display_path(source)} is not a SAMP lockfile: it has no {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
+            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
         )
     try:
         split_http_url(params["samp.hub.xmlrpc.url"])
@@ -189,8 +189,6 @@ def _read_file(path: str) -> bytes:
 
 def _fetch(url: str) -> bytes:
     """Get a lockfile from a web server, within a time-out and without redirects."""
-    from .transport.xmlrpc_client import http_get  # noqa: PLC0415 - a lockfile on the web is rare
-
     try:
         return http_get(url, MAX_SIZE, FETCH_TIMEOUT)
     except SAMPError as error:

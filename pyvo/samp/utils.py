@@ -39,7 +39,7 @@ class SAMPMsgReplierWrapper:
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a handler."""
-        binding = Binding.of(f, None)
+        binding = Binding.from_function(f, None)
 
         @functools.wraps(f)
         def handler(

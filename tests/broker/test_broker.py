@@ -1,4 +1,4 @@
-"""The operations of the hub, without sockets, threads or a running clock."""
+"""The operations of the hub, without sockets, threads or a real clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def response() -> EncodedMessage:
 
 
 class Hub:
-    """A broker, and what the tests do with it over and over."""
+    """A broker with a fake clock, and a shortcut to register clients."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -51,7 +51,7 @@ def hub() -> Hub:
 
 
 def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
-    """Text and code of a response that says error."""
+    """Return the text and the code of an error response."""
     assert delivery.kind == "receiveResponse"
     assert delivery.body.value["samp.status"] == "samp.error"
     error = delivery.body.value["samp.error"]
@@ -63,7 +63,7 @@ def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
 
 
 def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
-    """R6, R7: neither ids nor keys come twice, and keys hold 128 bits."""
+    """R6, R7: neither ids nor keys repeat, and keys hold 128 bits."""
     clients = []
     for _ in range(50):
         client = hub.broker.register("standard")
@@ -77,8 +77,8 @@ def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
         assert len(bytes.fromhex(client.private_key)) >= 16
 
 
-def test_the_factories_are_those_handed_in() -> None:
-    """No clock and no source of keys but those given."""
+def test_the_given_clock_and_keys_are_used() -> None:
+    """The broker uses no other clock and no other source of keys."""
     clock = Clock()
     keys = iter(f"key{number}" for number in range(10))
     broker = Broker(clock, lambda: next(keys))
@@ -87,7 +87,7 @@ def test_the_factories_are_those_handed_in() -> None:
     assert client.last_active == clock.now
 
 
-def test_a_dead_or_foreign_key_is_a_fault(hub: Hub) -> None:
+def test_an_invalid_key_is_a_fault(hub: Hub) -> None:
     """R9, R10, R38."""
     client, _ = hub.join()
     assert hub.broker.authenticate("standard", client.private_key) is client
@@ -107,8 +107,8 @@ def test_a_dead_or_foreign_key_is_a_fault(hub: Hub) -> None:
         hub.broker.authenticate("standard", client.private_key)
 
 
-def test_nothing_can_be_done_for_one_who_has_gone(hub: Hub) -> None:
-    """R9: even if its key was found a moment ago."""
+def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
+    """R9: even if its key was valid a moment ago."""
     gone, _ = hub.join()
     other, _ = hub.join("*")
     hub.broker.unregister(gone)
@@ -131,21 +131,21 @@ def test_nothing_can_be_done_for_one_who_has_gone(hub: Hub) -> None:
 
 
 def test_a_client_never_shows_its_key(hub: Hub) -> None:
-    """R38: whoever logs a client does not log its key."""
+    """R38: the text form of a client does not contain its key."""
     client, _ = hub.join(name="topcat")
     assert client.private_key not in repr(client)
     assert "topcat" in repr(client)
 
 
 @pytest.mark.parametrize(
-    ("name", "title"),
+    ("name", "display_name"),
     [("topcat", "c1 (topcat)"), ("  two\n words ", "c1 (two words)"), ("", "c1"), (" \n", "c1"), (["x"], "c1")],
 )
-def test_the_title_is_one_line(hub: Hub, name: SAMPValue, title: str) -> None:
-    """It goes into faults and log lines, and a client may call itself anything."""
+def test_display_name_is_one_line(hub: Hub, name: SAMPValue, display_name: str) -> None:
+    """Faults and log lines contain it, and a client may declare any name."""
     client = hub.broker.register("standard")
     hub.broker.declare_metadata(client, {"samp.name": name})
-    assert client.display_name == title
+    assert client.display_name == display_name
     hub.broker.declare_metadata(client, {"samp.name": "x" * 100_000})
     assert len(client.display_name) < 80
 
@@ -159,7 +159,7 @@ def test_unregister_twice_is_one_event(hub: Hub) -> None:
     assert len(listener.received) == 1
 
 
-def test_activity_is_noted(hub: Hub) -> None:
+def test_authenticate_marks_the_client_active(hub: Hub) -> None:
     client, _ = hub.join()
     hub.clock.now += 5
     hub.broker.authenticate("standard", client.private_key)
@@ -183,7 +183,7 @@ def test_the_hub_is_a_client(hub: Hub) -> None:
     assert hub_id not in [each.client_id for each in hub.broker.clients()]
 
 
-def test_the_hub_answers_a_ping_in_all_ways(hub: Hub) -> None:
+def test_the_hub_replies_to_a_ping_sent_in_any_way(hub: Hub) -> None:
     """R8, R18."""
     client, queue = hub.join()
     hub.broker.notify(client, "hub", message("samp.app.ping"))
@@ -263,7 +263,7 @@ def test_annotations_are_maps(hub: Hub) -> None:
         hub.broker.declare_subscriptions(client, {"a.b": "yes"})
 
 
-def test_only_the_callable_subscribe(hub: Hub) -> None:
+def test_only_callable_clients_subscribe(hub: Hub) -> None:
     """R13: an empty map is tolerated."""
     client = hub.broker.register("standard")
     with pytest.raises(SAMPProxyError, match="not callable"):
@@ -272,7 +272,7 @@ def test_only_the_callable_subscribe(hub: Hub) -> None:
     assert client.subscriptions == {}
 
 
-def test_one_who_is_callable_no_longer_gets_nothing(hub: Hub) -> None:
+def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
     """R13."""
     client, queue = hub.join("a")
     other, _ = hub.join()
@@ -305,8 +305,8 @@ def test_the_most_specific_subscription_counts(hub: Hub) -> None:
     assert hub.broker.get_subscribed_clients(client, "a.b.c") == {}
 
 
-def test_a_hostile_question_is_refused(hub: Hub) -> None:
-    """What is no MType is not taken apart."""
+def test_a_very_long_mtype_is_refused(hub: Hub) -> None:
+    """An invalid MType is not split into its patterns."""
     client, _ = hub.join()
     with pytest.raises(SAMPValueError):
         hub.broker.get_subscribed_clients(client, "a." * 500_000)
@@ -315,8 +315,8 @@ def test_a_hostile_question_is_refused(hub: Hub) -> None:
 # Events
 
 
-def test_events_reach_all_who_listen_their_subject_too(hub: Hub) -> None:
-    """R15, R26."""
+def test_events_reach_all_subscribed_clients(hub: Hub) -> None:
+    """R15, R26: including the client that the event is about."""
     listener, queue = hub.join("samp.hub.event.*")
     assert listener
     client = hub.broker.register("standard")
@@ -342,8 +342,8 @@ def test_events_reach_all_who_listen_their_subject_too(hub: Hub) -> None:
     assert event.body.value == {"samp.mtype": "samp.hub.event.unregister", "samp.params": {"id": client_id}}
 
 
-def test_an_event_is_one_payload_for_all(hub: Hub) -> None:
-    """One encoding, however many listen."""
+def test_an_event_is_encoded_once(hub: Hub) -> None:
+    """However many clients are subscribed."""
     queues = [hub.join("samp.hub.event.*")[1] for _ in range(5)]
     for queue in queues:
         queue.pop_received()
@@ -371,7 +371,7 @@ def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
     assert not queue.received
 
 
-def test_disconnect_tells_the_one_and_the_others(hub: Hub) -> None:
+def test_disconnect_notifies_the_client_and_the_others(hub: Hub) -> None:
     """R26."""
     client, queue = hub.join("samp.hub.disconnect")
     deaf, deaf_queue = hub.join()
@@ -391,7 +391,7 @@ def test_disconnect_tells_the_one_and_the_others(hub: Hub) -> None:
 
 
 def test_shutdown(hub: Hub) -> None:
-    """R23, R26: everybody is told, nobody comes in any more, and no call stays open."""
+    """R23, R26: all clients are notified, new ones are refused, and no call stays pending."""
     client, queue = hub.join("*", "samp.hub.event.shutdown")
     caller, _ = hub.join()
     responses: list[EncodedMessage] = []
@@ -428,7 +428,7 @@ def test_notify(hub: Hub) -> None:
 
 
 def test_broadcasts_do_not_come_back(hub: Hub) -> None:
-    """R18: and each recipient gets the same encoded."""
+    """R18: and all recipients get the same object."""
     client, own = hub.join("table.*")
     first, first_queue = hub.join("table.*")
     second, second_queue = hub.join("table.*", "table.load.votable", "table.load.*")
@@ -437,7 +437,7 @@ def test_broadcasts_do_not_come_back(hub: Hub) -> None:
     assert set(hub.broker.notify_all(client, encoded)) == {first.client_id, second.client_id}
     assert [d.body for d in first_queue.received] == [d.body for d in second_queue.received] == [encoded]
     assert not own.received
-    assert hub.broker.notify_all(client, message("nobody.wants.this")) == []
+    assert hub.broker.notify_all(client, message("no.subscriber")) == []
 
 
 def test_wrong_recipients_are_faults(hub: Hub) -> None:
@@ -472,7 +472,7 @@ def test_call_and_reply(hub: Hub) -> None:
 
 
 def test_a_tag_may_be_reused(hub: Hub) -> None:
-    """R20: even while it is in use, and whatever it is."""
+    """R20: even while it is in use; any string is a tag."""
     client, own = hub.join()
     other, _ = hub.join("*")
     ids = [hub.broker.call(client, other.client_id, "", message()) for _ in range(3)]
@@ -511,8 +511,8 @@ def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
     assert len(own.received) == 1
 
 
-def test_call_needs_a_way_back(hub: Hub) -> None:
-    """R13, R23: one who cannot receive the response is told so at once; callAndWait needs no way back."""
+def test_only_callable_clients_call(hub: Hub) -> None:
+    """R13, R23: a client that cannot receive the response gets a fault; it can use callAndWait."""
     client = hub.broker.register("standard")
     other, _ = hub.join("*")
     with pytest.raises(SAMPProxyError, match="callAndWait"):
@@ -526,8 +526,8 @@ def test_call_needs_a_way_back(hub: Hub) -> None:
     assert responses == [encoded]
 
 
-def test_a_very_quick_reply_is_not_lost(hub: Hub) -> None:
-    """One that comes while the message is being handed over finds the call open."""
+def test_a_reply_during_the_delivery_is_not_lost(hub: Hub) -> None:
+    """The call is pending before the message is delivered."""
     client, own = hub.join()
     other, _ = hub.join("*")
 
@@ -545,7 +545,7 @@ def test_a_very_quick_reply_is_not_lost(hub: Hub) -> None:
     assert [d.tag for d in own.received] == ["tag"]
 
 
-def test_a_cancelled_call_takes_no_reply(hub: Hub) -> None:
+def test_a_reply_to_a_cancelled_call_is_refused(hub: Hub) -> None:
     """R22."""
     client, _ = hub.join()
     other, _ = hub.join("*")
@@ -561,8 +561,8 @@ def test_a_cancelled_call_takes_no_reply(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("end", ["unregister", "disconnect", "fail"])
-def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
-    """R23: recipient gone, thrown out, or not to be reached."""
+def test_no_call_is_lost(hub: Hub, end: str) -> None:
+    """R23: if the recipient unregisters, is disconnected, or cannot be reached."""
     client, own = hub.join()
     other, queue = hub.join("*", name="topcat")
     hub.broker.call(client, other.client_id, "tag", message())
@@ -586,8 +586,8 @@ def test_no_call_is_lost_in_silence(hub: Hub, end: str) -> None:
     assert not other.pending_received
 
 
-def test_failed_notifications_and_responses_end_there(hub: Hub) -> None:
-    """Nobody waits for them."""
+def test_a_failed_notification_or_response_is_dropped(hub: Hub) -> None:
+    """No client waits for it."""
     client, own = hub.join("*")
     other, queue = hub.join("*")
     hub.broker.notify(client, other.client_id, message())
@@ -598,8 +598,8 @@ def test_failed_notifications_and_responses_end_there(hub: Hub) -> None:
     assert not own.received
 
 
-def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
-    """R23: its calls end; a request of its that still waits is answered."""
+def test_the_calls_of_a_client_that_unregisters_end(hub: Hub) -> None:
+    """R23: a callAndWait request that still waits gets a response."""
     client, own = hub.join()
     other, _ = hub.join("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
@@ -613,8 +613,8 @@ def test_a_sender_who_goes_is_waited_for_no_longer(hub: Hub) -> None:
         hub.broker.reply(other, msg_id, response())
 
 
-def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender who is never answered cannot fill the hub's memory; others are not affected."""
+def test_pending_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client cannot fill the hub's memory with calls; other clients are not affected."""
     monkeypatch.setattr("pyvo.samp.broker.registry.MAX_OPEN_CALLS", 3)
     client, _ = hub.join()
     other, _ = hub.join("*")
@@ -630,8 +630,8 @@ def test_open_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     hub.broker.call(client, other.client_id, "tag", message())
 
 
-def test_a_full_mailbox_throws_its_client_out_in_the_middle_of_a_broadcast(hub: Hub) -> None:
-    """R26, R50: nobody else is the worse for it, and the caller is told."""
+def test_a_full_queue_disconnects_its_client_during_a_broadcast(hub: Hub) -> None:
+    """R26, R50: the other recipients get the message, and the caller gets an error."""
     client, own = hub.join()
     full, _ = hub.join("*")
     other, queue = hub.join("*")
@@ -649,7 +649,7 @@ def test_a_full_mailbox_throws_its_client_out_in_the_middle_of_a_broadcast(hub: 
     assert "its queue is full" in str(errors_of(delivery)[0])
 
 
-def test_a_mailbox_that_raises_harms_nobody_else(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     client, _ = hub.join()
     bad, _ = hub.join("*")
     _, queue = hub.join("*")
@@ -667,7 +667,7 @@ def test_a_mailbox_that_raises_harms_nobody_else(hub: Hub, caplog: pytest.LogCap
 # Restrictions on what a client may send (R47)
 
 
-def test_a_restricted_sender_reaches_only_whom_it_may(hub: Hub) -> None:
+def test_a_send_filter_restricts_the_recipients(hub: Hub) -> None:
     """R47: as if the others were not subscribed, in listings, broadcasts and messages to one."""
 
     def send_filter(mtype: str, annotations: object) -> bool:
@@ -689,8 +689,8 @@ def test_a_restricted_sender_reaches_only_whom_it_may(hub: Hub) -> None:
     assert len(willing_queue.received) == 2
 
 
-def test_the_origin_of_what_was_said(hub: Hub) -> None:
-    """R46: an event about a page's metadata is not the word of a standard client, though the hub sends it."""
+def test_source_profile_of_an_event(hub: Hub) -> None:
+    """R46: the source of an event about a web client's metadata is the Web Profile, though the hub sends it."""
     _, queue = hub.join("samp.hub.event.metadata")
     page, _ = hub.join(profile="web")
     hub.broker.declare_metadata(page, {"samp.icon.url": "file:///etc/passwd"})
@@ -700,10 +700,10 @@ def test_the_origin_of_what_was_said(hub: Hub) -> None:
     assert hub.broker.profile_of(page.client_id) == "web"
 
 
-# Payloads
+# Encoded messages
 
 
-def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
+def test_missing_params_are_added_and_the_raw_bytes_not_reused() -> None:
     """R16."""
     whole = {"samp.mtype": "a", "samp.params": {}}
     assert EncodedMessage.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
@@ -717,20 +717,20 @@ def test_a_missing_params_is_added_and_the_bytes_are_not_reused() -> None:
 @pytest.mark.parametrize(
     "value", ["text", [], {}, {"samp.mtype": ["a"]}, {"samp.mtype": "a", "samp.params": "x"}, {"samp.mtype": "a.*"}]
 )
-def test_what_is_no_message(value: SAMPValue) -> None:
+def test_an_invalid_message_is_refused(value: SAMPValue) -> None:
     """R16."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.message(value)
 
 
 @pytest.mark.parametrize("value", ["text", {}, {"samp.status": "fine"}, {"samp.status": "samp.ok", "samp.result": "x"}])
-def test_what_is_no_response(value: SAMPValue) -> None:
+def test_an_invalid_response_is_refused(value: SAMPValue) -> None:
     """R17."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.response(value)
 
 
-def test_size_is_about_that_of_the_bytes() -> None:
+def test_size_of_a_delivery() -> None:
     encoded = message(data="x" * 1000)
     delivery = Delivery("receiveCall", "c1", "key", "c2", "id", encoded)
     assert 1000 < delivery.size < 2500

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: each call ends once, and nothing is left behind (R21, R23)."""
+"""In any order of events, each call ends exactly once, and nothing is left over (R21, R23)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATTERNS = ["*", "a.*", "a.b", "d"]
 
 
 class Calls(RuleBasedStateMachine):
-    """Clients come, subscribe, call, answer, fail and go."""
+    """Clients register, subscribe, call, reply, fail and unregister."""
 
     clients: Bundle[tuple[Client, ListQueue]] = Bundle("clients")
     deliveries: Bundle[tuple[Client, Delivery]] = Bundle("deliveries")
@@ -29,7 +29,7 @@ class Calls(RuleBasedStateMachine):
         super().__init__()
         self.broker = Broker(Clock())
         self.alive: dict[str, tuple[Client, ListQueue]] = {}
-        self.ended: Counter[str] = Counter()  # how often each msg-id was answered
+        self.ended: Counter[str] = Counter()  # number of responses for each msg-id
         self.open: set[str] = set()
         self.waits: list[tuple[str, list[EncodedMessage]]] = []
         self.tags: dict[str, str] = {}  # tag -> msg-id: each tag is used once here
@@ -117,7 +117,7 @@ class Calls(RuleBasedStateMachine):
                 self.broker.reply(who[0], str(what[1].tag), EncodedMessage.response(ok_response()))
             except SAMPProxyError:
                 return
-            raise AssertionError("a third party may not answer")
+            raise AssertionError("only the recipient may reply")
 
     @rule(what=waiting)
     def cancel(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:

@@ -15,7 +15,7 @@ from tests.process.programs import Program
 
 
 class Done(NamedTuple):
-    """What a command did."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -40,45 +40,45 @@ def samp(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 @pytest.fixture
 def start(python_environment: dict[str, str]) -> Iterator[Callable[..., Program]]:
-    """Start a command in a process of its own; wait until it says ``ready``."""
+    """Start a command in a process of its own, and wait until it prints ``ready``."""
     with ExitStack() as stack:
 
-        def begin(*arguments: object, ready: str = "until ^C") -> Program:
+        def run(*arguments: object, ready: str = "until ^C") -> Program:
             program = stack.enter_context(
                 Program(["-m", "pyvo.samp", *(str(argument) for argument in arguments)], python_environment)
             )
             program.wait_for(ready)
             return program
 
-        yield begin
+        yield run
 
 
 class Viewer:
-    """A client that takes some messages, and notes them."""
+    """A client that records messages."""
 
-    def __init__(self, name: str, takes: dict[str, dict[str, Any] | None]) -> None:
+    def __init__(self, name: str, responses: dict[str, dict[str, Any] | None]) -> None:
         self.client = SAMPIntegratedClient(name, "A viewer")
-        self.heard: list[tuple[str, dict[str, Any]]] = []
-        self.news = threading.Condition()
-        for mtype, response in takes.items():
+        self.received: list[tuple[str, dict[str, Any]]] = []
+        self.changed = threading.Condition()
+        for mtype, response in responses.items():
             self.client.bind_receive_message(mtype, self._handler(response))
         self.client.connect()
 
     def _handler(self, response: dict[str, Any] | None) -> Callable[..., None]:
-        def hear(key: str, sender: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
-            with self.news:
-                self.heard.append((mtype, dict(params)))
-                self.news.notify_all()
+        def on_message(key: str, sender: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
+            with self.changed:
+                self.received.append((mtype, dict(params)))
+                self.changed.notify_all()
             if msg_id is not None and response is not None:
                 self.client.reply(msg_id, response)
 
-        return hear
+        return on_message
 
     def wait(self, count: int = 1) -> list[tuple[str, dict[str, Any]]]:
-        """Wait for so many messages."""
-        with self.news:
-            assert self.news.wait_for(lambda: len(self.heard) >= count, 10), self.heard
-        return self.heard
+        """Wait for a number of messages."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.received) >= count, 10), self.received
+        return self.received
 
 
 OK = {"samp.status": "samp.ok", "samp.result": {"value": "42"}}
@@ -86,7 +86,7 @@ OK = {"samp.status": "samp.ok", "samp.result": {"value": "42"}}
 
 @pytest.fixture
 def viewer(hub: object) -> Iterator[Callable[..., Viewer]]:
-    """Connect viewers to the hub; each answers with ``samp.ok`` unless told otherwise."""
+    """Connect viewers to the hub; by default each replies with ``samp.ok``."""
     with ExitStack() as stack:
 
         def make(name: str, *mtypes: str, response: dict[str, Any] | None = OK) -> Viewer:

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit statuses, pipes, signals, and what strangers write."""
+"""What all commands have in common: help, exit statuses, pipes, signals, and sanitized text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
-from pyvo.samp.cli import list as clients
+from pyvo.samp.cli import list as list_command
 from pyvo.samp.cli.main import COMMANDS
 from pyvo.samp.cli.output import MEANINGS, Status, Style, column_widths, pad_or_truncate, sanitize
 from pyvo.samp.cli.point import parse_position
@@ -38,7 +38,7 @@ def test_help(samp: Samp, command: str) -> None:
     statuses = re.findall(r"^  (\d+) +\S", examples.partition("exit status:\n")[2], re.MULTILINE)
     assert statuses == sorted(statuses, key=int)
     assert {"0", "2", "141"} <= set(statuses)
-    assert ("130" in statuses) != (command in {"hub", "snoop", "receive"})  # of which ^C is the proper end
+    assert ("130" in statuses) != (command in {"hub", "snoop", "receive"})  # ^C is the normal end of these
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
@@ -50,7 +50,7 @@ def test_help_fits_on_a_terminal(samp: Samp, command: str | None, monkeypatch: p
 
 
 def test_table_of_exit_statuses() -> None:
-    """The documentation has all there are, in the words of the help."""
+    """The documentation lists all of them, with the texts of the help."""
     page = (ROOT / "docs" / "reference" / "command-line.rst").read_text()
     for status in Status:
         assert re.search(rf"^{int(status)} +{re.escape(MEANINGS[status])}$", page, re.MULTILINE), status
@@ -108,12 +108,12 @@ def test_version(samp: Samp) -> None:
         ["hub", "--web-consent", "allow-origin", "https://example.org/path"],
     ],
 )
-def test_command_lines_that_make_no_sense(samp: Samp, arguments: list[str]) -> None:
+def test_invalid_command_lines(samp: Samp, arguments: list[str]) -> None:
     done = samp(*arguments)
     assert done.status == 2
     assert "usage: samp" in done.err
     assert "Traceback" not in done.err
-    assert not re.search(r"invalid \w+ value", done.err)  # which names a function of ours
+    assert not re.search(r"invalid \w+ value", done.err)  # the default text of argparse, with the name of a function
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,16 @@ def test_command_lines_that_make_no_sense(samp: Samp, arguments: list[str]) -> N
         (["list", "--mtype", ""], "argument --mtype: '' is neither an MType nor a wildcard"),
         (["hub", "-t", "nan"], "argument -t/--timeout: 'nan' is not a number of seconds, 0 or more\n"),
         (["receive", "--count", "0"], "argument --count: '0' is not a whole number, 1 or more\n"),
+        (["hub", "--web-consent", "perhaps"], "argument --web-consent: 'perhaps' is neither one of tk, terminal, "),
+        (["hub", "--web-consent", "https://example.org"], "--web-consent begins with one of tk, terminal, "),
+        (["hub", "--web-consent", "allow-origin"], "--web-consent allow-origin needs at least one ORIGIN\n"),
+        (["hub", "--web-consent", "deny", "https://example.org"], "--web-consent deny has no ORIGIN\n"),
+        (["hub", "--web-consent", "deny", "tk"], "--web-consent deny has no ORIGIN\n"),
+        (["hub", "--web-consent", "allow-origin", "null"], "argument --web-consent: 'null' is neither one of "),
         (["doctor", "--web-port", "x"], "argument --web-port: A port is a number from 0 to 65535, not 'x'\n"),
     ],
 )
-def test_what_is_wrong_is_said(samp: Samp, arguments: list[str], text: str) -> None:
+def test_error_texts(samp: Samp, arguments: list[str], text: str) -> None:
     assert text in samp(*arguments).err
 
 
@@ -137,7 +143,7 @@ def test_what_is_wrong_is_said(samp: Samp, arguments: list[str], text: str) -> N
     [["list"], ["notify", "a.b"], ["call", "a.b"], ["snoop"], ["point", "1", "2"], ["send", "x.fits"], ["receive"]],
 )
 def test_no_hub(samp: Samp, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said in words, and by a status of its own."""
+    """The error has a text and an exit status."""
     monkeypatch.chdir(tmp_path)
     done = samp(*arguments)
     assert done.status == 3
@@ -147,7 +153,7 @@ def test_no_hub(samp: Samp, arguments: list[str], tmp_path: Path, monkeypatch: p
 
 
 def test_list_is_light(hub: SAMPHubServer, python_environment: dict[str, str]) -> None:
-    """What only `samp send` needs is not imported."""
+    """Modules that only `samp send` needs are not imported."""
     script = """
 import sys
 from pyvo.samp.cli import main
@@ -199,7 +205,7 @@ def test_closed_streams(
     status: int,
     closed: list[int],
 ) -> None:
-    """``samp list >&-``: it does the same, and shows what it can."""
+    """``samp list >&-``: the command does the same, and prints to the streams that are open."""
     one = viewer("one", "a.b")
     script = f"import os, sys; [os.close(n) for n in {closed}]; os.execv(sys.executable, sys.argv[1:])"
     with subprocess.Popen(
@@ -225,7 +231,7 @@ def test_closed_streams(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_full_disk(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
-    """What could not be written is no success, and the interpreter has nothing to add."""
+    """An error of the output is a failure, and the interpreter prints no second error."""
     viewer("one", "a.b")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -253,7 +259,7 @@ def test_full_disk(viewer: Callable[..., Viewer], python_environment: dict[str, 
 def test_end_by_signal(
     hub: SAMPHubServer, start: Callable[..., Program], command: list[str], number: signal.Signals, status: int
 ) -> None:
-    """^C is how one ends it; whatever the signal, the client is unregistered, and there is no traceback."""
+    """^C is the normal end. After any signal the client is unregistered, and there is no traceback."""
     gone = Events("samp.hub.event.unregister")
     try:
         program = start(*command)
@@ -268,7 +274,7 @@ def test_end_by_signal(
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_interrupted_call(viewer: Callable[..., Viewer], python_environment: dict[str, str]) -> None:
-    """^C while an answer is waited for: a status of its own."""
+    """^C while a call waits for its response has an exit status of its own."""
     silent = viewer("silent", "a.b", response=None)
     with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
         silent.wait(1)
@@ -278,13 +284,13 @@ def test_interrupted_call(viewer: Callable[..., Viewer], python_environment: dic
 
 
 class Events(Viewer):
-    """A client that hears of events."""
+    """A client that is subscribed to events."""
 
     def __init__(self, *mtypes: str) -> None:
         super().__init__("events", dict.fromkeys(mtypes))
 
 
-# What strangers write
+# Sanitized text
 
 
 @pytest.mark.parametrize(
@@ -300,17 +306,17 @@ class Events(Viewer):
         ("x" * 300, "x" * 197 + "..."),
     ],
 )
-def test_clean(text: object, shown: str) -> None:
-    """Nothing that a terminal obeys gets through."""
+def test_sanitize(text: object, shown: str) -> None:
+    """No control character gets through."""
     assert sanitize(text) == shown
 
 
-def test_hostile_client_is_harmless(hub: SAMPHubServer, samp: Samp) -> None:
-    """Names, metadata, subscriptions, parameters and answers with escape sequences in them (C1 ones, as XML allows)."""
+def test_hostile_client(hub: SAMPHubServer, samp: Samp) -> None:
+    """Names, metadata, subscriptions, parameters and responses with escape sequences (C1 ones, which XML allows)."""
     evil = "\x9b2J\x9b31m\u202e"
     client = SAMPIntegratedClient("Evil")
     with warnings.catch_warnings(), client:
-        warnings.simplefilter("ignore", SAMPWarning)  # that hubs of Java would not take this
+        warnings.simplefilter("ignore", SAMPWarning)  # that hubs in Java would not accept this
         client.declare_metadata({"samp.name": f"evil{evil}", f"key{evil}": evil})
         client.bind_receive_message(
             "a.b", lambda key, sender, msg_id, *_: client.ereply(msg_id, "samp.ok", {f"k{evil}": f"v{evil}"})
@@ -322,8 +328,8 @@ def test_hostile_client_is_harmless(hub: SAMPHubServer, samp: Samp) -> None:
         assert not set(done.out + done.err) & set("\x1b\x9b\u202e\x07")
 
 
-def test_log_is_clean(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the package logs is shown in lines, tracebacks with their indentation."""
+def test_log_is_sanitized(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log records are printed in lines, and tracebacks keep their indentation."""
 
     def run(_options: object) -> int:
         try:
@@ -332,7 +338,8 @@ def test_log_is_clean(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
             logging.getLogger("pyvo.samp.client").exception("Something \x1b[31m failed")
         return 0
 
-    monkeypatch.setattr(clients, "run", run)
+    command = list_command.COMMANDS["list"]
+    monkeypatch.setitem(list_command.COMMANDS, "list", command._replace(run=run))
     lines = samp("list").err.splitlines()
     assert lines[:2] == ["samp: Something ?[31m failed", "Traceback (most recent call last):"]
     assert lines[2].startswith('  File "')
@@ -341,10 +348,10 @@ def test_log_is_clean(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On request, never in a file, never against NO_COLOR."""
+    """Colours are used on request, and on a terminal unless NO_COLOR is set."""
     assert Style("always")("x", "red", "bold") == "\x1b[31;1mx\x1b[0m"
     assert Style("never")("x", "red") == "x"
-    assert Style("auto")("x", "red") == "x"  # standard output is no terminal here
+    assert Style("auto")("x", "red") == "x"  # standard output is not a terminal here
 
     class Terminal:
         @staticmethod
@@ -385,7 +392,7 @@ def test_columns() -> None:
     ],
 )
 def test_positions(text: str) -> None:
-    """They are read as astropy reads them."""
+    """They are parsed as astropy parses them."""
     from astropy import units as u
     from astropy.coordinates import SkyCoord
 
@@ -400,6 +407,6 @@ def test_positions(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1", "1 2 3", "a b", "1 91", "-1 0", "25:00:00 1", "5:60:00 1", "1e400 1", "nan 1"]
 )
-def test_no_positions(text: str) -> None:
+def test_invalid_positions(text: str) -> None:
     with pytest.raises(ValueError, match="."):
         parse_position(text.split())

@@ -1,4 +1,4 @@
-"""``samp doctor``: each trouble is found, and something is advised."""
+"""``samp doctor``: each problem is found, and comes with advice."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WEB = "--web-port"
 
 @pytest.fixture
 def free_port() -> int:
-    """A port at which nobody listens."""
+    """A port on which no program listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    """No proxy, no login from elsewhere, and the home that the account has."""
+    """No proxy, no remote login, and the home of the account."""
     for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(doctor_checks, "_account_home", lambda: isolated)
@@ -48,20 +48,20 @@ def write_lockfile(home: Path, url: str, mode: int = 0o600) -> Path:
 
 
 def problems(done: Done) -> list[str]:
-    """The texts of the problems; each comes with some advice."""
+    """The texts of the problems; each comes with advice."""
     found = [entry for entry in json.loads(done.out) if entry["kind"] == "problem"]
     assert all(entry["advice"] for entry in found)
     return [entry["text"] for entry in found]
 
 
-def test_all_is_well(make_hub: MakeHub, samp: Samp) -> None:
+def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     hub = make_hub(web_profile=True)
     with_web = samp("doctor", WEB, hub._web_port)
     assert with_web.status == 0, with_web.out
-    assert with_web.out.endswith("\nAll is well.\n")
+    assert with_web.out.endswith("\nThere is no problem.\n")
     for text in ("can connect to each other", "The hub at http://", "A message went through", "serves web pages"):
         assert text in with_web.out
-    assert "No other program is connected" in with_web.out
+    assert "No other client is connected" in with_web.out
     assert "problem" not in with_web.out
     assert hub.params["samp.secret"] not in with_web.out
 
@@ -71,17 +71,17 @@ def test_no_hub(samp: Samp, free_port: int) -> None:
     assert done.status == 3
     assert "There is no lockfile at ~/.samp: no hub is running." in done.out
     assert "-> Start TOPCAT or Aladin, or run `samp hub`." in done.out
-    assert f"nothing is listening on port {free_port}" in done.out
+    assert f"no program listens on port {free_port}" in done.out
 
 
 def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> None:
-    """Those who answer, and those who do not feel well."""
+    """Clients that respond, and clients that cannot."""
     viewer("Alive", "a.b")
     sick = {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "I am sick"}}
     viewer("Sick", "samp.app.ping", response=sick)
     done = samp("doctor", WEB, free_port)
     assert done.status == 1
-    assert "     ok  Alive (c1) answers." in done.out
+    assert "     ok  Alive (c1) responds." in done.out
     assert "problem  Sick (c2) cannot be reached: I am sick" in done.out
     assert done.out.endswith("\nThere is a problem.\n")
 
@@ -89,11 +89,11 @@ def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> 
 def test_silent_program(
     viewer: Callable[..., Viewer], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "PING_TIMEOUT", 0.3)
+    monkeypatch.setattr(doctor_checks, "CLIENT_TIMEOUT", 0.3)
     viewer("Hung", "samp.app.ping", response=None)
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
-    assert problems(done) == ["Hung (c1) did not answer within 0.3 s."]
+    assert problems(done) == ["Hung (c1) did not respond within 0.3 s."]
 
 
 # The place
@@ -105,7 +105,7 @@ def test_lockfile_that_others_can_read(hub: SAMPHubServer, samp: Samp, isolated:
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
     assert len(problems(done)) == 1
-    assert "~/.samp is open to others (mode 644)" in problems(done)[0]
+    assert "~/.samp can be read by other users (mode 644)" in problems(done)[0]
 
 
 def test_lockfile_of_another_user(
@@ -118,7 +118,7 @@ def test_lockfile_of_another_user(
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 def test_lockfile_of_root(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left by a program that was run with sudo: one cause, one advice; and other commands lead here."""
+    """A file of a program that was run with sudo gives one finding; other commands advise to run the doctor."""
     path = write_lockfile(isolated, "http://127.0.0.1:1/")
 
     def denied(*_args: object, **_more: object) -> int:
@@ -166,12 +166,12 @@ def test_broken_lockfile(samp: Samp, isolated: Path, free_port: int, content: st
 
 
 def test_links(samp: Samp, make_hub: MakeHub, isolated: Path, tmp_path: Path, free_port: int) -> None:
-    """A link is told of; one that leads nowhere is a problem."""
+    """A link is noted; a broken link is a problem."""
     link = isolated / ".samp"
-    link.symlink_to(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "other-place")
     (found,) = problems(samp("doctor", WEB, free_port, "--json"))
-    assert "elsewhere, which is not there" in found
-    make_hub(lockfile=tmp_path / "elsewhere")
+    assert "other-place, which does not exist" in found
+    make_hub(lockfile=tmp_path / "other-place")
     done = samp("doctor", WEB, free_port)
     assert done.status == 0
     assert "~/.samp is a symbolic link" in done.out
@@ -197,7 +197,7 @@ def test_samp_hub_variable(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_por
 def test_other_place(
     make_hub: MakeHub, samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int
 ) -> None:
-    """SAMP_HUB is right, and worth a note."""
+    """A valid SAMP_HUB is noted."""
     make_hub(lockfile=tmp_path / "lockfile")
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'lockfile').as_uri()}")
     done = samp("doctor", WEB, free_port)
@@ -206,7 +206,7 @@ def test_other_place(
 
 
 def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int) -> None:
-    """Proxies, logins from elsewhere, a strange home."""
+    """Proxies, remote logins, another home."""
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
     monkeypatch.setattr(doctor_checks, "_account_home", lambda: tmp_path)
@@ -232,7 +232,7 @@ def test_other_hubs(samp: Samp, hub: SAMPHubServer, make_hub: MakeHub, free_port
 
 
 def test_loopback_is_barred(samp: Samp, hub: SAMPHubServer, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a firewall."""
+    """A firewall blocks the connections."""
 
     def barred(*_args: object, **_more: object) -> socket.socket:
         raise PermissionError(1, "Operation not permitted")
@@ -250,13 +250,13 @@ def test_stale_hub(samp: Samp, isolated: Path, free_port: int) -> None:
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
     (found,) = problems(done)
-    assert "is gone: nothing is listening there" in found
+    assert "is gone: no program listens there" in found
     assert path.exists()  # to look is not to change
 
 
 @contextmanager
-def server(answer: bytes | None) -> Iterator[int]:
-    """Somebody who takes connections, and answers all alike, or never."""
+def server(response: bytes | None) -> Iterator[int]:
+    """A server that sends the same response to every request, or none."""
     open_connections = []
 
     def serve() -> None:
@@ -266,9 +266,9 @@ def server(answer: bytes | None) -> Iterator[int]:
             except OSError:
                 return
             open_connections.append(connection)
-            if answer is not None:
+            if response is not None:
                 connection.recv(65536)
-                connection.sendall(answer)
+                connection.sendall(response)
                 connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -284,18 +284,18 @@ def server(answer: bytes | None) -> Iterator[int]:
 NOT_FOUND = b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\nno"
 
 
-@pytest.mark.parametrize("answer", [NOT_FOUND, None, b"SSH-2.0-OpenSSH\r\n"])
-def test_somebody_else_at_the_port(
-    samp: Samp, isolated: Path, free_port: int, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("response", [NOT_FOUND, None, b"SSH-2.0-OpenSSH\r\n"])
+def test_another_program_at_the_port(
+    samp: Samp, isolated: Path, free_port: int, response: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub that hangs, or another program that has come to use its port."""
-    monkeypatch.setattr(doctor_checks, "PING_TIMEOUT", 0.5)
-    with server(answer) as port:
+    monkeypatch.setattr(doctor_checks, "HUB_TIMEOUT", 0.5)
+    with server(response) as port:
         write_lockfile(isolated, f"http://127.0.0.1:{port}/")
         done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
     (found,) = problems(done)
-    assert "does not answer like a hub" in found
+    assert "does not respond like a hub" in found
 
 
 def test_old_secret(samp: Samp, hub: SAMPHubServer, isolated: Path, free_port: int) -> None:
@@ -307,7 +307,7 @@ def test_old_secret(samp: Samp, hub: SAMPHubServer, isolated: Path, free_port: i
 
 
 def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name is looked up here but by the connection itself (R37)."""
+    """Only the connection itself looks up the name (R37)."""
 
     def refused(*_args: object, **_more: object) -> socket.socket:
         raise ConnectionRefusedError
@@ -320,7 +320,7 @@ def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
 def test_unknown_host(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """Which no firewall has to do with."""
+    """The advice does not mention a firewall."""
     connect: Callable[..., socket.socket] = socket.create_connection
 
     def unknown(address: tuple[str, int], *_args: object, **_more: object) -> socket.socket:
@@ -333,7 +333,7 @@ def test_unknown_host(samp: Samp, isolated: Path, free_port: int, monkeypatch: p
     write_lockfile(isolated, f"http://{host}:1234/")
     done = samp("doctor", WEB, free_port, "--json")
     (found,) = problems(done)
-    assert f"The host {host}, where ~/.samp says that the hub is, is not known: " in found
+    assert f"The host {host}, which ~/.samp names, is not known: " in found
     assert "irewall" not in done.out
 
 
@@ -364,26 +364,26 @@ def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_p
 @pytest.mark.parametrize(
     ("headers", "text"),
     [
-        ("", "does not tell browsers that pages may use it"),
-        ("Access-Control-Allow-Origin: *\r\n", "does not tell browsers that pages from elsewhere"),
+        ("", "does not permit browsers to connect web pages"),
+        ("Access-Control-Allow-Origin: *\r\n", "does not permit browsers to connect pages from the internet"),
     ],
 )
 def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What browsers ask first (R44)."""
+    """The preflight request of browsers (R44)."""
     monkeypatch.setattr(doctor_checks, "_is_hub", lambda *_: True)
-    answer = f"HTTP/1.0 200 OK\r\n{headers}Content-Length: 0\r\n\r\n".encode()
-    with server(answer) as port:
-        found = list(doctor_checks._examine_preflight(port))
+    response = f"HTTP/1.0 200 OK\r\n{headers}Content-Length: 0\r\n\r\n".encode()
+    with server(response) as port:
+        found = list(doctor_checks._check_preflight(port))
     assert text in found[0].text
 
 
-def test_somebody_else_by_ipv6(make_hub: MakeHub) -> None:
-    """Browsers may take ::1 for localhost."""
+def test_another_program_at_ipv6(make_hub: MakeHub) -> None:
+    """Browsers may use ::1 for localhost."""
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
         pytest.skip("there is no IPv6 here")
     with listener:
         listener.listen()
-        found = list(doctor_checks._examine_ipv6(listener.getsockname()[1]))
-    assert "which browsers may take for localhost" in found[0].text
+        found = list(doctor_checks._check_ipv6(listener.getsockname()[1]))
+    assert "which browsers may use for localhost" in found[0].text

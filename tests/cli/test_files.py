@@ -57,7 +57,7 @@ def csv(tmp_path: Path) -> Path:
     ],
 )
 def test_names_of_files(name: object, stem: str) -> None:
-    """A stranger's name is never more than a name."""
+    """A name from a message is only used as a name."""
     assert file_stem({"name": name}, "table.load.votable") == stem
 
 
@@ -184,7 +184,7 @@ def test_send_fails(samp: Samp, viewer: Make, csv: Path, tmp_path: Path) -> None
 
 
 def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
-    assert samp("send", csv) == (4, "", "samp: Nobody takes a table.\n")
+    assert samp("send", csv) == (4, "", "samp: No client is subscribed to a table.\n")
     with SAMPIntegratedClient("Deaf"):
         done = samp("send", csv, "--to", "deaf")
     assert done.status == 4
@@ -195,7 +195,7 @@ def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
 
 
 def test_receive(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Path) -> None:
-    """What arrives is written before the sender hears ok."""
+    """The file is written before the reply."""
     out = tmp_path / "new" / "out"
     program = start("receive", "-o", out)
     with SAMPIntegratedClient("Sender") as sender:
@@ -233,7 +233,7 @@ def test_receive_for_scripts(hub: SAMPHubServer, start: Callable[..., Program], 
 
 
 def test_receive_fails(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Path) -> None:
-    """The sender is told, and the next one is served."""
+    """The sender gets an error, and the next message is processed."""
     program = start("receive", "-o", tmp_path / "out", "--count", "1")
     fifo = tmp_path / "fifo"
     if hasattr(os, "mkfifo"):
@@ -255,6 +255,6 @@ def test_receive_fails(hub: SAMPHubServer, start: Callable[..., Program], tmp_pa
 def test_receive_ends(samp: Samp, hub: SAMPHubServer, tmp_path: Path) -> None:
     done = samp("receive", "-o", tmp_path, "--timeout", "0.1")
     assert done.status == 5
-    assert "nothing more came within 0.1 s" in done.err
+    assert "no message arrived within 0.1 s" in done.err
     (tmp_path / "file").touch()
     assert samp("receive", "-o", tmp_path / "file").status == 1

@@ -23,18 +23,18 @@ Make = Callable[..., Viewer]
 
 
 def test_list(samp: Samp, viewer: Make) -> None:
-    """Who is there, and what they take."""
+    """Clients and their subscriptions."""
     one, _two = viewer("One", "table.load.votable", "a.*"), viewer("Two", "b.c")
     done = samp("list")
     assert done.status == 0
     assert [line.split() for line in done.out.splitlines()] == [
-        ["ID", "NAME", "TAKES"],
+        ["ID", "NAME", "SUBSCRIPTIONS"],
         ["c1", "One", "a.*,", "table.load.votable"],
         ["c2", "Two", "b.c"],
     ]
     details = samp("list", "-v").out
     assert "samp.description.text  A viewer" in details
-    assert "takes samp.app.ping" in details
+    assert "subscribed to samp.app.ping" in details
     entries = {entry["id"]: entry for entry in json.loads(samp("list", "--json").out)}
     assert set(entries) == {"hub", "c1", "c2"}
     assert entries[str(one.client.get_public_id())]["name"] == "One"
@@ -45,7 +45,7 @@ def test_list(samp: Samp, viewer: Make) -> None:
     ("mtype", "names"),
     [("a.b.c", ["One"]), ("a.*", ["One"]), ("table.load.votable", ["One"]), ("table.*", ["One"]), ("b.c", ["Two"])],
 )
-def test_list_of_those_who_take_something(samp: Samp, viewer: Make, mtype: str, names: list[str]) -> None:
+def test_list_by_mtype(samp: Samp, viewer: Make, mtype: str, names: list[str]) -> None:
     viewer("One", "table.load.votable", "a.*")
     viewer("Two", "b.c")
     assert [entry["name"] for entry in json.loads(samp("list", "--json", "--mtype", mtype).out)] == names
@@ -54,15 +54,15 @@ def test_list_of_those_who_take_something(samp: Samp, viewer: Make, mtype: str, 
 def test_empty_lists(samp: Samp, hub: SAMPHubServer) -> None:
     done = samp("list")
     assert done.status == 4
-    assert done.out.startswith("Nobody is connected (hub at http://127.0.0.1:")
-    assert samp("list", "--mtype", "a.b").out.startswith("Nobody takes a.b")
+    assert done.out.startswith("No client is connected (hub at http://127.0.0.1:")
+    assert samp("list", "--mtype", "a.b").out.startswith("No client is subscribed to a.b")
 
 
 # Notify
 
 
 def test_notify(samp: Samp, viewer: Make) -> None:
-    """To all, to some, with all kinds of parameters (R4)."""
+    """Messages to all and to some clients, with all kinds of parameters (R4)."""
     one, two = viewer("One", "a.b"), viewer("Two", "a.*")
     done = samp("notify", "a.b", "text=x=y", "empty=", "rows:=[1, 2.5, true]", 'map:={"k": "v"}')
     assert done.status == 0
@@ -72,18 +72,18 @@ def test_notify(samp: Samp, viewer: Make) -> None:
     done = samp("notify", "a.b", "--to", "two", "key=value", "--json")
     assert json.loads(done.out) == {"mtype": "a.b", "recipients": [{"id": "c2", "name": "Two"}]}
     assert two.wait(2)[1] == ("a.b", {"key": "value"})
-    assert len(one.heard) == 1
+    assert len(one.received) == 1
 
 
-def test_nobody_to_notify(samp: Samp, viewer: Make) -> None:
+def test_no_recipient(samp: Samp, viewer: Make) -> None:
     viewer("One", "a.b")
-    assert samp("notify", "x.y") == (4, "", "samp: Nobody takes x.y.\n")
+    assert samp("notify", "x.y") == (4, "", "samp: No client is subscribed to x.y.\n")
     done = samp("notify", "a.b", "--to", "Three")
     assert (done.status, done.out) == (4, "")
     assert "No client has the id or name 'Three'. Connected: Hub (hub), One (c1)." in done.err
     done = samp("notify", "x.y", "--to", "one")
     assert (done.status, done.out) == (4, "")
-    assert done.err.startswith("samp: One (c1) does not take x.y.")
+    assert done.err.startswith("samp: One (c1) is not subscribed to x.y.")
     assert samp("notify", "samp.hub.event.shutdown").status == 1
 
 
@@ -96,7 +96,7 @@ def test_ambiguous_name(samp: Samp, viewer: Make) -> None:
 
 
 def test_parts_of_names(samp: Samp, viewer: Make) -> None:
-    """DS9 calls itself SAOImageDS9. The whole name comes first; a part must be one client's."""
+    """DS9's name is SAOImageDS9. A whole name has priority; a part must belong to one client."""
     viewer("SAOImageDS9", "a.b")
     viewer("Twin 1", "a.b")
     viewer("Twin 2", "a.b")
@@ -124,7 +124,7 @@ def test_call(samp: Samp, viewer: Make) -> None:
 
 
 def test_call_shows_all(samp: Samp, viewer: Make) -> None:
-    """What stands beside status, result and error, too."""
+    """The keys beside status, result and error are shown, too."""
     response = {"samp.status": "samp.ok", "samp.result": {"url": "file:///x"}, "x.more": "y"}
     viewer("One", "a.b", response=response)
     done = samp("call", "a.b")
@@ -135,7 +135,7 @@ def test_call_shows_all(samp: Samp, viewer: Make) -> None:
 
 
 def test_call_that_fails(samp: Samp, viewer: Make) -> None:
-    """Errors, warnings, and those who do not take it."""
+    """Errors, and clients that are not subscribed."""
     viewer("Good", "a.b")
     error = {"samp.errortxt": "disk full", "samp.debugtxt": "stack"}
     viewer("Bad", "a.b", response={"samp.status": "samp.error", "samp.error": error})
@@ -145,17 +145,17 @@ def test_call_that_fails(samp: Samp, viewer: Make) -> None:
     assert "stack" not in done.out
     done = samp("call", "x.y", "--to", "good")
     assert (done.status, done.out) == (4, "")
-    assert done.err.startswith("samp: Good (c1) does not take x.y.")
+    assert done.err.startswith("samp: Good (c1) is not subscribed to x.y.")
     assert samp("call", "x.y").status == 4
 
 
-def test_call_without_an_answer(samp: Samp, viewer: Make) -> None:
-    """Those who answered are shown, and who did not."""
+def test_call_without_response(samp: Samp, viewer: Make) -> None:
+    """Recipients with and without a response are shown."""
     viewer("Good", "a.b")
     viewer("Silent", "a.b", response=None)
     done = samp("call", "a.b", "--timeout", "0.2")
     assert done.status == 5
-    assert done.out.splitlines() == ["Good (c1): samp.ok", "    value = 42", "Silent (c2): no answer in time"]
+    assert done.out.splitlines() == ["Good (c1): samp.ok", "    value = 42", "Silent (c2): no response in time"]
     done = samp("call", "a.b", "--timeout", "0.2", "--to", "silent", "--json")
     assert json.loads(done.out)["responses"] == [{"id": "c2", "name": "Silent", "status": None}]
 
@@ -166,13 +166,13 @@ def test_hub_goes_during_a_call(hub: SAMPHubServer, viewer: Make, python_environ
     with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
         silent.wait()
         hub.stop()
-        assert program.wait() in {1, 3}  # the hub answers in Silent's place (R23), or is gone before
+        assert program.wait() in {1, 3}  # the hub sends the response in place of Silent (R23), or is gone before
         assert "Traceback" not in program.output
 
 
 @pytest.mark.parametrize("names", [["deaf", "good"], ["good", "deaf"]])
-def test_some_do_not_take_it(samp: Samp, viewer: Make, names: list[str]) -> None:
-    """The others get it all the same."""
+def test_some_are_not_subscribed(samp: Samp, viewer: Make, names: list[str]) -> None:
+    """The other recipients get the message."""
     good, _deaf = viewer("Good", "a.b"), viewer("Deaf", "x.y")
     to = [word for name in names for word in ("--to", name)]
     done = samp("notify", "a.b", *to)
@@ -185,28 +185,28 @@ def test_some_do_not_take_it(samp: Samp, viewer: Make, names: list[str]) -> None
     assert len(good.wait(2)) == 2
     done = samp("call", "c.d", *to)
     assert done.status == 4
-    assert done.err.startswith("samp: None of them takes c.d: ")
+    assert done.err.startswith("samp: None of these clients is subscribed to c.d: ")
 
 
 # Point
 
 
 def test_point(samp: Samp, viewer: Make) -> None:
-    """Degrees go out, without an exponent; a negative declination is no option."""
+    """The message has degrees without an exponent; a negative declination is not parsed as an option."""
     sky = viewer("Sky", "coord.pointAt.sky")
     assert samp("point", "05:34:31.94", "-05:23:28.1").status == 0
     assert samp("point", "0.00001", "-.5", "--to", "sky").status == 0
     (_, first), (_, second) = sky.wait(2)
     assert (float(first["ra"]), float(first["dec"])) == pytest.approx((83.6330833, -5.3911389))
     assert second == {"ra": "0.00001", "dec": "-0.5"}
-    assert samp("point", "1", "2", "--to", "nobody").status == 4
+    assert samp("point", "1", "2", "--to", "missing").status == 4
 
 
 # Snoop
 
 
 def test_snoop(hub: SAMPHubServer, start: Callable[..., Program], viewer: Make) -> None:
-    """Messages of others, names, calls, which are answered; not what is about snoop itself."""
+    """Messages and names are shown, calls get a response, and events about snoop itself are hidden."""
     program = start("snoop", "--color", "never")
     with SAMPIntegratedClient("Sender") as sender:
         snoop = next(one for one in sender.get_registered_clients() if one != "hub")
@@ -225,7 +225,7 @@ def test_snoop(hub: SAMPHubServer, start: Callable[..., Program], viewer: Make) 
 
 
 def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
-    """A pattern, JSON lines, and an end."""
+    """A pattern, JSON lines, and a count."""
     program = start("snoop", "a.*", "--count", "2", "--json")
     with SAMPIntegratedClient("Sender") as sender:
         sender.enotify_all("a.b", key="caf\n")
@@ -241,8 +241,8 @@ def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) ->
     assert (messages[0]["kind"], messages[0]["msg-id"]) == ("notification", None)
 
 
-def test_a_name_that_can_not_be_asked_for_any_more(hub: SAMPHubServer) -> None:
-    """The last message of a hub is shown, too: that it shuts down."""
+def test_name_after_the_hub_is_gone(hub: SAMPHubServer) -> None:
+    """The last message of a hub, that it shuts down, is shown, too."""
     client = SAMPIntegratedClient("Reader")
     client.connect()
     hub.stop()
@@ -258,7 +258,7 @@ def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
 
 
 def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
-    """The next hub gives the id of one client to another, whose message may come before the news of that hub."""
+    """Ids are new at the next hub, whose first message may come before the state "connected"."""
     names = iter(["Before", "After"])
 
     class Client:
@@ -268,19 +268,19 @@ def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
         def get_public_id(self) -> str:
             return "c1"
 
-    arrived: SimpleQueue[Any] = SimpleQueue()
-    heard = snoop.ReceivedMessage(dt.datetime.now().astimezone(), "c2", None, "a.b", {}, {})
-    for item in (heard, "lost", heard):
-        arrived.put(item)
+    events: SimpleQueue[Any] = SimpleQueue()
+    item = snoop.ReceivedMessage(dt.datetime.now().astimezone(), "c2", None, "a.b", {}, {})
+    for event in (item, "lost", item):
+        events.put(event)
     options = argparse.Namespace(count=2, pattern="*", reconnect=True, json=False, color="never")
-    snoop._print_all(cast("SAMPIntegratedClient", Client()), arrived, options)
+    snoop._print_messages(cast("SAMPIntegratedClient", Client()), events, options)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" from ")[2] for line in lines] == ["Before (c2)", "After (c2)"]
 
 
 @pytest.mark.slow
 def test_next_hub(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
-    """With --reconnect the next hub is waited for."""
+    """With --reconnect the command waits for the next hub."""
     program = start("snoop", "--reconnect")
     hub.stop()
     hub.start()

@@ -84,7 +84,7 @@ def join(way: dict[str, Any], connect: Connect) -> Connect:
 def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
     """Each client watches its hub at once; the watches that have had an answer."""
     answered: queue.Queue[HubMonitor] = queue.Queue()
-    on_answer = HubMonitor._on_answer
+    on_answer = HubMonitor._on_response
 
     def tell(watch: HubMonitor, error: SAMPError | None) -> None:
         on_answer(watch, error)
@@ -92,7 +92,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
 
     for name in ("FIRST_PING", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, 0.05)
-    monkeypatch.setattr(HubMonitor, "_on_answer", tell)
+    monkeypatch.setattr(HubMonitor, "_on_response", tell)
     return answered
 
 
@@ -101,8 +101,8 @@ WATCHED = """
 import threading
 from pyvo.samp.client import hub_monitor
 hub_monitor.FIRST_PING = hub_monitor.RETRY_DELAY = 0.05
-answered, on_answer = threading.Event(), hub_monitor.HubMonitor._on_answer
-hub_monitor.HubMonitor._on_answer = lambda watch, error: (on_answer(watch, error), answered.set())
+answered, on_answer = threading.Event(), hub_monitor.HubMonitor._on_response
+hub_monitor.HubMonitor._on_response = lambda watch, error: (on_answer(watch, error), answered.set())
 """
 
 

@@ -22,7 +22,7 @@ def bob(hub: SAMPHubServer, connect: Connect) -> SAMPIntegratedClient:
 
 
 def url_of(client: SAMPIntegratedClient) -> str:
-    server = client.client._remains.receiver._server
+    server = client.client._cleanup.receiver._server
     return f"http://127.0.0.1:{server.port}/"
 
 

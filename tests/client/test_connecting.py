@@ -53,7 +53,7 @@ def test_dead_lockfile(isolated: Path, hub_process: HubProcess) -> None:
 def test_port_of_another_server(hub: SAMPHubServer, connect: Connect, isolated: Path) -> None:
     """R35: a stale lockfile may lead to a port that another program has come to use, such as a SAMP client."""
     bob = connect("Bob")
-    port = bob.client._remains.receiver._server.port
+    port = bob.client._cleanup.receiver._server.port
     for connecting in (SAMPIntegratedClient().connect, SAMPHubProxy().connect):
         lockfile = isolated / ".other"
         lockfile.write_text(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
-from pyvo.samp.client.callback_server import handler_slot, release_slot
 from pyvo.samp.client.handlers import Binding, HandlerTable, error_text, to_result
 from pyvo.samp.client.hub_proxy import to_whole_seconds
+from pyvo.samp.client.received_calls import handler_slot, release_slot
 
 
 def six(key: Any, sender: Any, msg_id: Any, mtype: Any, params: Any, extra: Any) -> Any:
@@ -63,15 +63,15 @@ def test_parts_of_a_message() -> None:
     """The handler gets MType, parameters and the keys beside them; the message is left as it is."""
     message = {"samp.mtype": "a.b", "samp.params": {"n": "1"}, "my.key": "v"}
     copy = dict(message)
-    assert Binding.of(six, None).run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
-    assert Binding.of(five, None).run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert Binding.from_function(six, None).run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert Binding.from_function(five, None).run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
     assert message == copy
 
 
 def test_functions_that_do_not_tell() -> None:
     """What has no signature is called with six arguments."""
-    assert Binding.of(max, None).accepts_msg_id
-    assert Binding.of(print, None).accepts_msg_id
+    assert Binding.from_function(max, None).accepts_msg_id
+    assert Binding.from_function(print, None).accepts_msg_id
 
 
 def test_results() -> None:
@@ -139,4 +139,4 @@ def test_turns() -> None:
 )
 def test_the_msg_id_and_defaults(handler: Any, takes_id: bool) -> None:
     """Where five or six arguments are possible, the name of the third parameter tells which."""
-    assert Binding.of(handler, None).accepts_msg_id is takes_id
+    assert Binding.from_function(handler, None).accepts_msg_id is takes_id

@@ -14,6 +14,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import SAMPClient, session
+from pyvo.samp.client.hub_connection import ConnectionState
 
 from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
 
@@ -56,7 +57,7 @@ def test_hub_killed(hub_process: HubProcess, connect: Connect, watched: queue.Qu
     process = hub_process()
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
-    assert watched.get(timeout=10) is alice._watch
+    assert watched.get(timeout=10) is alice._monitor
     bob = connect("Bob")
     bob.bind_receive_call("test.never", lambda *args: None)
     errors: queue.Queue[BaseException] = queue.Queue()
@@ -146,7 +147,7 @@ def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient])
     """R25: what another client says about the hub is no news of the hub."""
     alice, bob = pair
     message = {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}}
-    alice.client.heed("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
+    alice.client.handle_hub_control("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
     assert alice.is_connected
 
 
@@ -210,6 +211,7 @@ def test_a_hub_that_is_lost_while_it_is_joined(
     monkeypatch.setattr(session, "RECONNECT_INTERVAL", 60)
     with bob._lock:
         bob._timer = None
+        bob._status.enter(ConnectionState.LOST)
         bob._schedule_reconnect()
         only = bob._timer
         assert only is not None

@@ -60,7 +60,7 @@ def test_an_answer_that_the_hub_refuses(pair: tuple[Any, Any], monkeypatch: pyte
     bob.bind_receive_call("test.x", lambda key, sender, mtype, params, extra: {"name": "Müller"})
     response = alice.ecall_and_wait("bob", "test.x", 10)
     assert response["samp.status"] == "samp.error"
-    assert response["samp.error"]["samp.errortxt"] == "The answer was refused: Bad SAMP string"
+    assert response["samp.error"]["samp.errortxt"] == "The hub rejected the reply: Bad SAMP string"
 
 
 @pytest.mark.parametrize("message", [None, "text", {}, {"samp.mtype": "a", "samp.params": "text"}])

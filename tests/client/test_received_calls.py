@@ -289,7 +289,7 @@ def test_no_room(
     hub.begin("test.x")
     assert at_work.wait(10)
     monkeypatch.setattr(callback_server, "MAX_WAITING", -1)
-    receiver: Any = client.client._remains.receiver
+    receiver: Any = client.client._cleanup.receiver
     params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
     receiver._enqueue(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
     assert hub.statuses() == ["samp.error"]

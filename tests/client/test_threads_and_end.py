@@ -15,6 +15,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import SAMPClient, session
+from pyvo.samp.client.hub_connection import ConnectionState
 from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 
@@ -295,7 +296,7 @@ def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypat
     connecting = Connecting()
     assert begun.wait(10)
     connecting.run(connecting.client.disconnect)
-    wait_until(lambda: not connecting.client._should_be_connected)
+    wait_until(lambda: connecting.client._status.state is not ConnectionState.CONNECTING)
     assert connecting.client.hub.is_connected
     release.set()
     (error,) = connecting.join()

@@ -29,7 +29,7 @@ def test_without_a_lockfile(web_hub: SAMPHubServer, connect: Connect) -> None:
     assert web.hub.lockfile == {}
     assert isinstance(web.hub, SAMPWebHubProxy)
     assert web.ping() == ""
-    with pytest.raises(SAMPProxyError, match="calls nobody back"):
+    with pytest.raises(SAMPProxyError, match="calls no client back"):
         web.hub.set_xmlrpc_callback(str(web.get_private_key()), "http://127.0.0.1:1/")
 
 
@@ -152,11 +152,11 @@ def test_thrown_out(web_hub: SAMPHubServer, connect: Connect) -> None:
 def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     """What is no callback is reported and does not end the pulling."""
     web = connect("Web", how={"hub": web_hub, "web": True})
-    puller = web.client._remains.receiver
+    puller = web.client._cleanup.receiver
     for callback in ("text", {}, {"samp.methodName": "receiveCall"}, {"samp.methodName": "x", "samp.params": []}):
         puller._enqueue("key", callback)
     puller._enqueue("key", {"samp.methodName": "receiveNotification", "samp.params": ["c1", "no map"]})
-    assert caplog.text.count("no callback") == 5
+    assert caplog.text.count("invalid callback") == 5
     assert connect("Alice").ecall_and_wait("web", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 
 

@@ -240,7 +240,7 @@ def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mt
                     await task
             await queue.aclose()
             await queue.aclose()
-            while client.client._bench._queues:
+            while client.client._exchange.queues:
                 await asyncio.sleep(0)
             assert (await asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.a", 10))["samp.status"] == "samp.ok"
             assert seen == [bob.get_public_id()]

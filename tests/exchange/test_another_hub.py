@@ -140,9 +140,9 @@ def test_the_same_table_id_for_another(pair: Pair, connect: Connect, table: Tabl
     bind(bob)
     bind(carol)
     reports = [alice.send(table, to=name, table_id="t", wait=False) for name in ("bob", "carol")]
-    assert len(alice._bench.file_server.files) == 2
+    assert len(alice._exchange.file_server.files) == 2
     reports.append(alice.send(table, to="carol", table_id="t", wait=False))
-    assert len(alice._bench.file_server.files) == 2  # Carol's first has been replaced
+    assert len(alice._exchange.file_server.files) == 2  # Carol's first has been replaced
     go.set()
     assert reports[0].wait(20).ok
     assert_same(got.get(timeout=10), table)

@@ -186,7 +186,7 @@ def test_disconnecting_ends_a_wait_that_has_begun(pair: Pair, timeout: float) ->
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
-    while not alice.clients._news._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
+    while not alice.clients._changed._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
         alice.ping()
     alice.disconnect()
     thread.join(10)

@@ -17,7 +17,8 @@ from astropy.table import MaskedColumn, Table
 
 from pyvo.samp import SAMPIntegratedClient
 from pyvo.samp.formats import tables
-from pyvo.samp.formats.fits_tables import is_plain, read_fits_table, write_fits_plus
+from pyvo.samp.formats.fits_tables import is_plain, write_fits_plus
+from pyvo.samp.formats.readers import read_fits_table
 from pyvo.samp.formats.registry import to_sendable
 
 

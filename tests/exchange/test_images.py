@@ -99,7 +99,8 @@ def test_what_the_header_cannot_hold() -> None:
     }  # fmt: skip
     with pytest.warns(SAMPWarning, match="sent without NAN, INF, ACCENT, LINES, key é, k=v, LIST$") as caught:
         header = sent(CCDData(np.ones((2, 2)), unit="adu", meta=meta)).header
-    assert caught[0].filename == __file__.replace("exchange/test_images", "formats/test_registry")  # where it was written
+    # where it was written
+    assert caught[0].filename == __file__.replace("exchange/test_images", "formats/test_registry")
     assert (header["GOOD"], header["NUMBER"], header["FLAG"]) == (1, 3.5, True)
     assert (header["a long key"], header["LONG"]) == ("x", "x" * 200)
 

@@ -106,7 +106,7 @@ def test_images_are_complete(pair: Pair, image: CCDData) -> None:
     with bob.incoming("image.load.fits") as queue:
         assert alice.send(image).ok
         hdus = queue.get(10)
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
     assert hdus[0].data.tolist() == image.data.tolist()
     assert hdus[0].header["CRVAL2"] == 20
 
@@ -296,7 +296,7 @@ def test_only_the_next(pair: Pair) -> None:
         thread = later(lambda: (ready.wait(10), send()))
         from pyvo.samp.exchange.incoming import Incoming
 
-        with Incoming(bob._bench, ("x-test.a",), 1, 1) as queue:
+        with Incoming(bob._exchange, ("x-test.a",), 1, 1) as queue:
             ready.set()
             assert queue.get(10) == {"value": "1"}
             thread.join()

@@ -82,7 +82,7 @@ def test_a_table_to_one(pair: Pair, table: Table) -> None:
     assert len({params["table-id"] for params in reader.params}) == 4
     for back in reader.loaded:
         assert_same(back, table)
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
 
 
 def test_each_gets_what_it_takes(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
@@ -125,7 +125,7 @@ def test_what_a_recipient_objects_is_told(pair: Pair, table: Table) -> None:
     assert report.failed == {bob.get_public_id(): "not today"}
     assert list(report.answered) == [bob.get_public_id()]
     assert "not today" in repr(report)
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
 
 
 def test_a_warning_is_a_success(pair: Pair) -> None:
@@ -184,7 +184,7 @@ def test_a_late_answer(pair: Pair, table: Table) -> None:
         report = alice.send(table, timeout=0.2)
     assert list(report.waiting.values()) == ["Bob"]
     assert "no answer yet" in repr(report)
-    (path,) = alice._bench.file_server.files
+    (path,) = alice._exchange.file_server.files
     assert path.exists()
     assert arrived.wait(5)
     bob.ereply(asked[0][0], "samp.ok", {})
@@ -210,7 +210,7 @@ def test_a_recipient_that_leaves(pair: Pair, table: Table) -> None:
     with pytest.warns(SAMPWarning, match="Bob did not load"):
         report = alice.send(table, timeout=0)
     assert list(report.failed) != []
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
 
 
 def test_disconnecting_ends_the_wait(pair: Pair, table: Table) -> None:
@@ -219,7 +219,7 @@ def test_disconnecting_ends_the_wait(pair: Pair, table: Table) -> None:
     arrived = threading.Event()
     bob.bind_receive_call("table.load.votable", lambda key, s, m, *rest: arrived.set())
     report = alice.send(table, wait=False)
-    (path,) = alice._bench.file_server.files
+    (path,) = alice._exchange.file_server.files
     assert arrived.wait(5)
     alice.disconnect()
     assert "the connection to the hub ended" in repr(report.wait(5))
@@ -268,9 +268,9 @@ def test_the_same_table_id(pair: Pair, table: Table) -> None:
     ids: list[str] = []
     bob.bind_receive_call("table.load.votable", lambda key, s, m, mt, params, extra: ids.append(params["table-id"]))
     alice.send(table, table_id="mine", wait=False)
-    (first,) = alice._bench.file_server.files
+    (first,) = alice._exchange.file_server.files
     alice.send(table, table_id="mine", wait=False)
-    (second,) = alice._bench.file_server.files
+    (second,) = alice._exchange.file_server.files
     assert first != second
     assert not first.exists()
 
@@ -405,7 +405,7 @@ def test_files_of_awkward_names(pair: Pair, image: CCDData, tmp_path: Path, name
         assert params["url"].startswith("file:///")
     assert reader.loaded[0][0].header["CRVAL1"] == 10
     assert path.exists()
-    assert alice._bench.file_server.files == []
+    assert alice._exchange.file_server.files == []
 
 
 def test_ds9_gets_awkward_directories_by_http(
@@ -442,9 +442,9 @@ def test_programs_elsewhere_get_files_by_http(
 def test_urls(pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is behind a URL is looked into; the recipients get the URL itself."""
     alice, bob = pair
-    file = alice._bench.file_server.create_path("x.fits")
+    file = alice._exchange.file_server.create_path("x.fits")
     image.write(file)
-    url = alice._bench.file_server.add(file, "x", ours=True).create_lease(http=True).url
+    url = alice._exchange.file_server.add(file, "x", temporary=True).create_lease(http=True).url
     reader = Reader(bob, "image.load.fits")
     assert alice.send(url).ok
     assert reader.params[0]["url"] == url

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError
 from pyvo.samp.formats import votable_reader
-from pyvo.samp.formats.tables import element_as_table
+from pyvo.samp.formats.tolerant_votable import element_as_table
 from pyvo.samp.formats.votable_reader import read_votable
 
 ASTROPY_DATA = Path(astropy.io.votable.__file__).parent / "tests" / "data"

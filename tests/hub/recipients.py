@@ -1,4 +1,4 @@
-"""Callback servers that behave in all the ways that programs were seen to behave, good and bad."""
+"""Callback servers that behave in all the ways in which programs do, good and bad."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any, Self
 
 OK_XML = xmlrpc.client.dumps(("",), methodresponse=True).encode()
 
-#: What a recipient does with a call: the bytes of its answer, or None to close without a word.
+#: Takes a call; returns the bytes of the HTTP response, or None to close without one.
 Behaviour = Callable[[str, tuple[Any, ...]], "bytes | None"]
 
 
-def answer(body: bytes = OK_XML, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
-    """An HTTP answer, which keeps the connection unless ``headers`` say otherwise; its length may be a lie."""
+def http_response(body: bytes = OK_XML, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
+    """Make an HTTP response that keeps the connection open unless ``headers`` differ; ``length`` may be wrong."""
     headers = headers or "Connection: keep-alive\r\n"
     length = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
 
 
 def fault(text: str) -> bytes:
-    return answer(xmlrpc.client.dumps(xmlrpc.client.Fault(7, text)).encode())
+    return http_response(xmlrpc.client.dumps(xmlrpc.client.Fault(7, text)).encode())
 
 
 def well_behaved(_method: str, _params: tuple[Any, ...]) -> bytes:
-    return answer()
+    return http_response()
 
 
 class Recipient:
     """
-    A server that a hub calls back, on threads and plain sockets of its own.
+    A server that a hub calls back, with threads and plain sockets.
 
-    ``calls`` holds what it was called with, as method and parameters, ``bodies`` the bytes; ``connections`` is how
-    many there were.
+    ``calls`` holds the calls as method and parameters, ``bodies`` the same as bytes; ``connections`` counts the
+    connections.
     """
 
     def __init__(self, behave: Behaviour = well_behaved) -> None:
@@ -45,7 +45,7 @@ class Recipient:
         self.bodies: list[bytes] = []
         self.connections = 0
         self.closing = threading.Event()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._socks: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
@@ -63,7 +63,7 @@ class Recipient:
         self.crash()
 
     def crash(self) -> None:
-        """Go away as a killed process does: all its sockets are closed at once."""
+        """End like a killed process: all sockets are closed at once."""
         self.closing.set()
         for sock in [self._listener, *self._socks]:
             with suppress(OSError):  # where it is closed already
@@ -73,9 +73,9 @@ class Recipient:
             thread.join(5)
 
     def wait_for(self, number: int, timeout: float = 10.0) -> list[tuple[str, tuple[Any, ...]]]:
-        """Wait for so many calls."""
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.calls) >= number, timeout), self.calls
+        """Wait until there are this many calls."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.calls) >= number, timeout), self.calls
             return list(self.calls)
 
     def _accept(self) -> None:
@@ -107,15 +107,15 @@ class Recipient:
                 length = int(line.split(b":")[1])
             line = stream.readline()
         if not first:
-            return False  # a look at whether this is alive
+            return False  # a probe of the hub
         body = stream.read(length)
         params, method = xmlrpc.client.loads(body)
         assert method is not None
-        with self._news:
+        with self._changed:
             self.connections = len(self._threads) - 1
             self.bodies.append(body)
             self.calls.append((method.removeprefix("samp.client."), params))
-            self._news.notify_all()
+            self._changed.notify_all()
         data = self.behave(method, params)
         if data is None:
             return False
@@ -124,9 +124,9 @@ class Recipient:
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Look until something holds; for what cannot be waited on because another process or thread does it."""
+    """Poll until a condition holds; for what another process or thread does, where there is nothing to wait on."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
-        assert time.monotonic() < deadline, "this did not come about"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)
     return result

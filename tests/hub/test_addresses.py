@@ -1,4 +1,4 @@
-"""By which names a server may be called, and where a client is called back."""
+"""Host names that a server accepts, and URLs to which the hub calls back."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from pyvo.samp.transport.urls import AllowedHosts, resolve_callback_url
         ("0.0.0.0", "1.2.3.4.evil.example", False),
     ],
 )
-def test_own_names(listening: str, host: str, good: bool) -> None:
-    """R38: a page whose name was made to resolve to this machine names itself; it can't name an address."""
+def test_allowed_hosts(listening: str, host: str, good: bool) -> None:
+    """R38: a request of a page whose host name resolves to this machine has that name in Host, never an address."""
     assert (host in AllowedHosts(listening)) is good
 
 
@@ -52,13 +52,13 @@ def test_own_names(listening: str, host: str, good: bool) -> None:
         ("http://user:word@10.0.0.7:1/", "127.0.0.1", "http://10.0.0.7:1/"),
     ],
 )
-def test_callback_url(url: str, peer: str, result: str) -> None:
-    """R37: an address is taken as it is, a name is that of whoever asks."""
+def test_resolve_callback_url(url: str, peer: str, result: str) -> None:
+    """R37: an address is used as it is, a name is replaced by the address of the client."""
     assert resolve_callback_url(url, peer) == result
 
 
 @pytest.mark.parametrize("url", ["", "http:", "http:///x", "ftp://127.0.0.1/", "http://127.0.0.1:x/", "http://[::1/"])
-def test_what_is_no_callback_url(url: str) -> None:
+def test_an_invalid_callback_url(url: str) -> None:
     with pytest.raises(SAMPTransportError, match="URL"):
         resolve_callback_url(url, "127.0.0.1")
 

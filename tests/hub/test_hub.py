@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`SAMPHubServer`: its life, its lockfile, its time-outs, and what it does when something is in the way."""
+"""`SAMPHubServer`: start and stop, lockfile, time-outs and obstacles."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def messages(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(record.getMessage() for record in caplog.records)
 
 
-# Life
+# Start and stop
 
 
 def test_start_and_stop(isolated: Path) -> None:
-    """R34, R35: a running hub is in a lockfile for its user alone, answers, and leaves nothing."""
+    """R34, R35: a running hub has a lockfile that only its user can read, responds, and leaves nothing behind."""
     hub = SAMPHubServer(web_profile=False, label="mine", secret="s3cret")
     assert not hub.is_running
     assert hub.params == {}
@@ -77,7 +77,7 @@ def test_stop_without_start_and_twice(make_hub: MakeHub) -> None:
 
 
 def test_start_again(make_hub: MakeHub, isolated: Path) -> None:
-    """R6, R7: nothing of the first life is good in the second."""
+    """R6, R7: no secret and no key stays valid."""
     hub = make_hub()
     first = hub.params
     hub.stop()
@@ -106,9 +106,9 @@ def test_secrets_are_long_and_new() -> None:
 
 
 @pytest.mark.parametrize("dialog", ["gtk", 42, True, object()])
-def test_the_way_of_asking_is_checked(dialog) -> None:
-    """When the hub is made: whoever starts it is perhaps somebody else."""
-    with pytest.raises((TypeError, ValueError), match="is no way of asking for consent"):
+def test_the_dialog_is_checked(dialog) -> None:
+    """In the constructor, where the mistake is."""
+    with pytest.raises((TypeError, ValueError), match="is not a way to ask for consent"):
         SAMPHubServer(web_profile_dialog=dialog)
     SAMPHubServer(web_profile=False, web_profile_dialog=dialog)
 
@@ -119,7 +119,7 @@ def test_mode_is_checked() -> None:
 
 
 def test_label_of_two_lines(isolated: Path) -> None:
-    """R34: it would write lines of its own into the lockfile; then nothing runs."""
+    """R34: it would add lines to the lockfile; the hub does not start."""
     hub = SAMPHubServer(web_profile=False, label="x\nsamp.secret=y")
     with pytest.raises(ValueError, match="hub.label"):
         hub.start()
@@ -133,14 +133,14 @@ def test_subtypes() -> None:
     assert SAMPHubServer().get_mtype_subtypes("a") == ["a", "*"]
 
 
-def test_what_it_is_called(make_hub: MakeHub) -> None:
+def test_repr_and_id(make_hub: MakeHub) -> None:
     """R38: the text form of a hub shows no secret."""
     hub = make_hub(label="mine", secret="s3cret")
     assert repr(hub) == "<SAMPHubServer mine, running>"
     assert SAMPHubServer().id != SAMPHubServer().id
 
 
-# Where it listens
+# Address
 
 
 def test_ipv6(make_hub: MakeHub) -> None:
@@ -157,7 +157,7 @@ def test_ipv6(make_hub: MakeHub) -> None:
 
 @pytest.mark.parametrize("addr", ["localhost", "127.0.0.1", "", None])
 def test_loopback_addresses(make_hub: MakeHub, addr: str | None) -> None:
-    """R37: whichever way it is said, it is 127.0.0.1, and no name is looked up."""
+    """R37: all of them are 127.0.0.1, and no name is looked up."""
     assert make_hub(addr=addr).params["samp.hub.xmlrpc.url"].startswith("http://127.0.0.1:")
 
 
@@ -175,7 +175,7 @@ def test_port_is_taken(isolated: Path) -> None:
 
 
 def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
-    """R35: the second does not start and says so; the first one notices nothing."""
+    """R35: the second does not start and says why; the first is not affected."""
     before = (isolated / ".samp").read_bytes()
     second = SAMPHubServer(web_profile=False)
     with pytest.raises(
@@ -189,8 +189,8 @@ def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
     assert alive(hub.params)
 
 
-def test_many_hubs_beside_each_other(hub: SAMPHubServer, make_hub: MakeHub, isolated: Path) -> None:
-    """Mode "multiple": each has a lockfile of its own, which goes with it."""
+def test_many_hubs_at_a_time(hub: SAMPHubServer, make_hub: MakeHub, isolated: Path) -> None:
+    """Mode "multiple": each has a lockfile of its own, and removes it."""
     others = [make_hub(mode="multiple") for _ in range(3)]
     found = [read_lockfile(path) for path in (isolated / ".samp-1").iterdir()]
     assert sorted(p["hub.id"] for p in found) == sorted(other.id for other in others)
@@ -201,7 +201,7 @@ def test_many_hubs_beside_each_other(hub: SAMPHubServer, make_hub: MakeHub, isol
 
 
 def test_named_lockfile(make_hub: MakeHub, tmp_path: Path) -> None:
-    """A lockfile that was named is used in either mode."""
+    """A given lockfile is used in either mode."""
     hub = make_hub(lockfile=tmp_path / "a", mode="multiple")
     assert read_lockfile(tmp_path / "a") == hub.params
     assert make_hub(lockfile=str(tmp_path / "b")).is_running
@@ -217,14 +217,14 @@ def test_samp_hub_serves_hub_and_clients(make_hub: MakeHub, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced", "garbled", "made a directory"])
-def test_lockfile_is_tampered_with(
+def test_lockfile_is_changed_by_another_program(
     make_hub: MakeHub,
     isolated: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     change: str,
 ) -> None:
-    """R35: the hub goes on, says so once in its log, and does not remove what is no longer its own."""
+    """R35: the hub continues, warns once in its log, and does not remove a file that is not its own."""
     monkeypatch.setattr(hub_module, "LOCKFILE_CHECK_INTERVAL", 0.05)
     caplog.set_level(logging.WARNING)
     told = threading.Event()
@@ -260,7 +260,7 @@ def _signalling(
 
 @pytest.mark.parametrize("obstacle", ["directory", "no such place"])
 def test_lockfile_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
-    """R36: then the hub does not run, and nothing is left."""
+    """R36: then the hub does not run, and nothing is left behind."""
     path = tmp_path / "samp"
     if obstacle == "directory":
         path.mkdir()
@@ -278,7 +278,7 @@ def test_lockfile_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
 
 
 class Listener:
-    """A client that notes the events of the hub."""
+    """A client that records notifications."""
 
     def __init__(self, hub: SAMPHubServer, *mtypes: str) -> None:
         self.heard: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
@@ -294,8 +294,8 @@ class Listener:
         return self.heard.get(timeout=5)
 
 
-def test_clients_are_told(hub: SAMPHubServer) -> None:
-    """R26: of a shutdown, once."""
+def test_clients_are_notified_of_a_shutdown(hub: SAMPHubServer) -> None:
+    """R26: once."""
     listener = Listener(hub, "samp.hub.event.shutdown")
     hub.stop()
     assert listener.next() == ("samp.hub.event.shutdown", {})
@@ -303,8 +303,8 @@ def test_clients_are_told(hub: SAMPHubServer) -> None:
     listener.client.disconnect()
 
 
-def test_waiting_caller_gets_an_answer(hub: SAMPHubServer) -> None:
-    """R23: a call that is open when the hub stops ends, and does not wait for its time-out."""
+def test_waiting_caller_gets_a_response(hub: SAMPHubServer) -> None:
+    """R23: a call that is pending when the hub stops ends before its time-out."""
     callee = Listener(hub)
     arrived = threading.Event()
     callee.client.bind_receive_call("x.never", lambda *_: arrived.set())
@@ -329,8 +329,8 @@ def test_waiting_caller_gets_an_answer(hub: SAMPHubServer) -> None:
         client.disconnect()
 
 
-def test_black_holes_do_not_delay_a_stop(hub: SAMPHubServer) -> None:
-    """R26: five clients whose ports accept and never answer."""
+def test_unresponsive_clients_do_not_delay_a_stop(hub: SAMPHubServer) -> None:
+    """R26: five clients whose ports accept and never respond."""
     proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
     holes = []
     for _ in range(5):
@@ -351,7 +351,7 @@ def test_black_holes_do_not_delay_a_stop(hub: SAMPHubServer) -> None:
 
 
 def test_stop_from_a_handler(hub: SAMPHubServer) -> None:
-    """A handler that runs in this process may stop the hub that it got its message from."""
+    """A handler in this process may stop the hub that delivered its message."""
     done = threading.Event()
     listener = Listener(hub)
 
@@ -370,7 +370,7 @@ def test_stop_from_a_handler(hub: SAMPHubServer) -> None:
 
 
 def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
-    """All return when the hub has stopped."""
+    """All calls return after the hub has stopped."""
     params = hub.params
     running = []
 
@@ -387,7 +387,7 @@ def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
 
 
 def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even when the signal comes while the hub is starting: then it does not run, and there is no lockfile."""
+    """Even if the signal comes while the hub starts: then it does not run, and there is no lockfile."""
     hub = SAMPHubServer(web_profile=False)
     really_write = hub_module.write_lockfile
 
@@ -410,8 +410,8 @@ def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch
     assert list(isolated.iterdir()) == []
 
 
-def test_nobody_registers_during_the_shutdown(hub: SAMPHubServer) -> None:
-    """R26: a fault, instead of a client that is never told."""
+def test_registration_during_the_shutdown_is_refused(hub: SAMPHubServer) -> None:
+    """R26: with a fault; such a client would not be notified."""
     hub._running.broker.announce_shutdown()
     proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
     with pytest.raises(SAMPProxyError, match="shutting down"):
@@ -419,7 +419,7 @@ def test_nobody_registers_during_the_shutdown(hub: SAMPHubServer) -> None:
     proxy.close()
 
 
-def test_a_stopped_hub_is_collected(make_hub: MakeHub) -> None:
+def test_a_stopped_hub_is_garbage_collected(make_hub: MakeHub) -> None:
     hub = SAMPHubServer(web_profile=False)
     hub.start()
     hub.stop()
@@ -429,8 +429,8 @@ def test_a_stopped_hub_is_collected(make_hub: MakeHub) -> None:
     assert reference() is None
 
 
-def test_nothing_grows(make_hub: MakeHub) -> None:
-    """Fifty lives of one hub; threads and descriptors are checked by the fixture of all tests."""
+def test_fifty_restarts_leak_nothing(make_hub: MakeHub) -> None:
+    """A fixture of all tests checks threads and descriptors."""
     hub = make_hub()
     for _ in range(50):
         hub.stop()
@@ -438,7 +438,7 @@ def test_nothing_grows(make_hub: MakeHub) -> None:
     assert threading.active_count() < 10
 
 
-# Waiting in the start
+# Waiting until the hub has stopped
 
 
 def test_wait_ends_with_stop(isolated: Path) -> None:
@@ -455,7 +455,7 @@ def test_wait_ends_with_stop(isolated: Path) -> None:
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)]
 )
 def test_wait_ends_with_a_signal(isolated: Path, number: signal.Signals, error: type[BaseException]) -> None:
-    """The hub is stopped in order, the signal goes on as an exception, and no handler stays behind."""
+    """The hub stops properly, the signal becomes an exception, and no signal handler is left behind."""
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     hub = SAMPHubServer(web_profile=False)
     main = threading.main_thread().ident
@@ -475,7 +475,7 @@ def test_wait_ends_with_a_signal(isolated: Path, number: signal.Signals, error: 
 
 
 def test_own_signal_handlers_are_respected(isolated: Path) -> None:
-    """A program that has handlers of its own keeps them, whichever way it starts the hub."""
+    """A program keeps its own handlers, however it starts the hub."""
     hub = SAMPHubServer(web_profile=False)
     called = threading.Event()
     main = threading.main_thread().ident
@@ -498,10 +498,10 @@ def test_own_signal_handlers_are_respected(isolated: Path) -> None:
 
 @pytest.mark.parametrize("place", ["the lockfile is there", "it is announced"])
 @pytest.mark.parametrize("how", ["interrupt", "stop"])
-def test_signal_amid_the_start(
+def test_signal_during_the_start(
     isolated: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str, how: str
 ) -> None:
-    """At the moment when the lockfile is in its place: ^C, or a handler that stops the hub."""
+    """Right after the lockfile was written: ^C, or a handler that stops the hub."""
     hub = SAMPHubServer(web_profile=False)
 
     def interrupt() -> None:
@@ -536,26 +536,26 @@ def test_signal_amid_the_start(
 
 
 @pytest.mark.parametrize("place", range(2))
-def test_latch_that_is_set_amid_the_beginning_of_a_wait(place: int) -> None:
-    """As by a signal handler, which runs between any two lines of the thread that waits."""
-    latch = SignalSafeEvent()
+def test_event_that_is_set_at_the_beginning_of_a_wait(place: int) -> None:
+    """By a signal handler, for instance, which runs between any two lines of the waiting thread."""
+    event_under_test = SignalSafeEvent()
     places = count()
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         if frame.f_code.co_filename == process_events.__file__ and next(places) == place:
-            latch.set()
+            event_under_test.set()
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        assert latch.wait(5)
+        assert event_under_test.wait(5)
     finally:
         sys.settrace(before)
-    latch.set()
-    latch.set()
-    assert latch.wait()
-    assert latch.wait(0)
+    event_under_test.set()
+    event_under_test.set()
+    assert event_under_test.wait()
+    assert event_under_test.wait(0)
 
 
 def test_no_handlers_without_wait(make_hub: MakeHub) -> None:
@@ -576,7 +576,7 @@ def _until_running(hub: SAMPHubServer) -> None:
 
 
 def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
-    """A hub that nobody uses stops by itself."""
+    """A hub without requests stops by itself."""
     hub = make_hub(timeout=0.2)
     assert hub._running.closed.wait(5)
     assert not hub.is_running
@@ -586,7 +586,7 @@ def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
 
 
 def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
-    """Each operation begins the time anew."""
+    """Each request restarts the time-out."""
     hub = make_hub(timeout=0.6)
     with SAMPIntegratedClient(name="busy") as client:
         for _ in range(5):
@@ -596,7 +596,7 @@ def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
 
 
 def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:
-    """R26: they are told why, the others stay."""
+    """R26: they get the reason; other clients stay."""
     hub = make_hub(client_timeout=0.4)
     silent = Listener(hub, "samp.hub.disconnect")
     silent_id = silent.client.get_public_id()
@@ -612,8 +612,8 @@ def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0.3}, {"client_timeout": 0.3}])
-def test_who_waits_or_works_is_not_silent(make_hub: MakeHub, options: dict[str, float]) -> None:
-    """R22: neither time-out ends a call that is under way."""
+def test_clients_with_pending_calls_are_not_silent(make_hub: MakeHub, options: dict[str, float]) -> None:
+    """R22: neither time-out ends a pending call."""
     hub = make_hub(**options)
     with SAMPIntegratedClient(name="alice") as alice, SAMPIntegratedClient(name="bob") as bob:
         pause = threading.Event()
@@ -626,7 +626,7 @@ def test_who_waits_or_works_is_not_silent(make_hub: MakeHub, options: dict[str, 
 
 
 def test_log_shows_no_secret(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    """R38: whatever level is chosen."""
+    """R38: at any level."""
     caplog.set_level(logging.DEBUG, "pyvo.samp")
     hub = make_hub()
     secret = hub.params["samp.secret"]
@@ -645,7 +645,7 @@ def test_log_shows_no_secret(make_hub: MakeHub, caplog: pytest.LogCaptureFixture
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_of_a_fork_leaves_the_hub_alone(hub: SAMPHubServer, isolated: Path) -> None:
-    """The child is not the hub: what it does to its copy does not reach the parent's lockfile and sockets."""
+    """The child is not the hub: it does not affect the parent's lockfile and sockets."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Lockfiles: grammar, where they are looked for, and everything that may lie there instead (R33 to R36)."""
+"""Lockfiles: grammar, location, and everything that may be found there instead (R33 to R36)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(isolated: Path) -> Path:
 
 
 def put(path: Path, **changes: str | None) -> Path:
-    """Write a lockfile by hand."""
+    """Write a lockfile with changed values."""
     params = {**GOOD, **{f"samp.{key.replace('_', '.')}": value for key, value in changes.items()}}
     path.write_bytes("".join(f"{key}={value}\n" for key, value in params.items() if value is not None).encode())
     return path
@@ -45,7 +45,7 @@ def put(path: Path, **changes: str | None) -> Path:
 
 @given(st.dictionaries(keys, values), st.sampled_from([b"\n", b"\r", b"\r\n"]))
 def test_what_is_written_is_read(params: dict[str, str], end: bytes) -> None:
-    """R34: whatever ends a line."""
+    """R34: with any line ending."""
     params.pop("samp.hub.xmlrpc.url", None)
     assert parse_lockfile(format_lockfile(params).replace(b"\n", end)) == params
 
@@ -57,7 +57,7 @@ def test_any_bytes_can_be_parsed(content: bytes) -> None:
 
 
 def test_comments_and_unknown_keys() -> None:
-    """R34: comments are left out, keys nobody knows are kept; a value may contain an equals sign."""
+    """R34: comments are skipped, unknown keys are kept; a value may contain an equals sign."""
     content = b"# a comment=1\r\nsamp.secret=a=b\rx.y=z\n\nno equals sign\n"
     assert parse_lockfile(content) == {"samp.secret": "a=b", "x.y": "z"}
 
@@ -69,7 +69,7 @@ def test_escaped_colons_in_the_url() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\rb"])
-def test_a_value_cannot_begin_a_line(text: str) -> None:
+def test_a_value_is_one_line(text: str) -> None:
     """R34: a label of two lines would become a line of its own."""
     with pytest.raises(SAMPValueError, match="hub.label"):
         format_lockfile({**GOOD, "hub.label": text})
@@ -79,7 +79,7 @@ def test_a_value_cannot_begin_a_line(text: str) -> None:
 
 
 def test_no_lockfile_says_what_to_do(home: Path) -> None:
-    """R33: the error names the place and the way out."""
+    """R33: the error names the path and what to do."""
     with pytest.raises(SAMPHubError) as caught:
         lockfile.get_main_running_hub()
     assert str(caught.value) == (
@@ -87,8 +87,8 @@ def test_no_lockfile_says_what_to_do(home: Path) -> None:
     )
 
 
-def test_dead_hub_is_told_apart(home: Path) -> None:
-    """R35: there is a lockfile but nobody answers; found out at once."""
+def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
+    """R35: there is a lockfile but no response; the error comes at once."""
     put(home / ".samp")
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not answer at http://127.0.0.1:9/"):
@@ -98,14 +98,14 @@ def test_dead_hub_is_told_apart(home: Path) -> None:
 
 @pytest.mark.parametrize("key", ["secret", "hub_xmlrpc_url", "profile_version"])
 def test_required_keys(home: Path, key: str) -> None:
-    """R34: what is missing is named."""
+    """R34: the error names the missing key."""
     path = put(home / ".samp", **{key: None})
-    with pytest.raises(SAMPHubError, match=f"has no samp.{key.replace('_', '.')}. Remove it"):
+    with pytest.raises(SAMPHubError, match=f"does not say samp.{key.replace('_', '.')}. Remove it"):
         read_lockfile(path)
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "http://", "nonsense", "http://127.0.0.1:99999/", "http://a b/"])
-def test_a_url_that_is_none(home: Path, url: str) -> None:
+def test_an_invalid_hub_url(home: Path, url: str) -> None:
     with pytest.raises(SAMPHubError, match="names no valid hub URL"):
         read_lockfile(put(home / ".samp", hub_xmlrpc_url=url))
 
@@ -149,7 +149,7 @@ OBSTACLES = [make_directory, make_fifo, make_huge, make_garbage, make_empty, mak
 
 @pytest.mark.parametrize("make", OBSTACLES)
 def test_obstacles_are_refused_at_once(home: Path, make: Callable[[Path], None]) -> None:
-    """R35: whatever lies there, reading it ends, with an error that names it."""
+    """R35: whatever the file is, reading it ends with an error that names it."""
     make(home / ".samp")
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"~/\.samp"):
@@ -168,7 +168,7 @@ def test_link_to_a_lockfile_is_read(home: Path) -> None:
 
 @pytest.mark.parametrize("form", ["file://{}", "file:{}", "file://localhost{}", "file://localhost/{}", "FILE://{}"])
 def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """R33: every form of file URL that is about, percent-escapes included."""
+    """R33: every form of file URL in use, including percent-escapes."""
     path = put(home / "a b%ü#?.lock")
     quoted = path.as_uri().removeprefix("file://")
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + form.format(quoted))
@@ -179,7 +179,7 @@ def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form
 
 @pytest.mark.parametrize("value", ["web-appname:tester", "/some/path", "http://127.0.0.1/"])
 def test_samp_hub_without_lockurl(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """R33: a value that does not lead to a lockfile is told, not passed over."""
+    """R33: a value that names no lockfile is an error, and not ignored."""
     monkeypatch.setenv("SAMP_HUB", value)
     with pytest.raises(SAMPHubError, match="SAMP_HUB is .* but must begin with 'std-lockurl:'"):
         lockfile.get_main_running_hub()
@@ -207,7 +207,7 @@ def test_empty_samp_hub_counts_as_unset(home: Path, monkeypatch: pytest.MonkeyPa
 
 @contextmanager
 def web_server(*pieces: bytes, gap: float = 0.0) -> Iterator[str]:
-    """A server that answers one request with these pieces, a while apart."""
+    """A server that responds to one request with these pieces, one after each gap."""
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -237,7 +237,7 @@ def page(body: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: the lockfile may be had by HTTP; a hub cannot write it there."""
+    """R33: clients can read the lockfile by HTTP; a hub cannot write it there."""
     with web_server(page(format_lockfile(GOOD))) as url:
         monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + url)
         assert read_lockfile(lockfile.lockfile_source()) == GOOD
@@ -246,7 +246,7 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (page(b"", b"302 Found\r\nLocation: http://127.0.0.1:1/"), "HTTP status 302"),
         (page(b"gone", b"404 Not Found"), "HTTP status 404"),
@@ -255,15 +255,15 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", "no valid answer"),
     ],
 )
-def test_web_page_that_is_no_lockfile(answer: bytes, reason: str) -> None:
+def test_web_page_that_is_no_lockfile(response: bytes, reason: str) -> None:
     """R33: redirects are not followed, what is too large is not read."""
     message = f"which SAMP_HUB names, cannot be read: .*{reason}.*samp doctor"
-    with web_server(answer) as url, pytest.raises(SAMPHubError, match=message):
+    with web_server(response) as url, pytest.raises(SAMPHubError, match=message):
         read_lockfile(url)
 
 
-def test_web_server_that_dribbles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: the time is limited for all of it, not for each byte."""
+def test_slow_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R33: the time-out is for the whole response, not for each byte."""
     monkeypatch.setattr(lockfile, "FETCH_TIMEOUT", 0.5)
     begin = time.monotonic()
     pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
@@ -282,7 +282,7 @@ def test_no_web_server() -> None:
 
 @pytest.mark.parametrize("make", [m for m in OBSTACLES if m is not make_directory])
 def test_obstacles_are_replaced(home: Path, make: Callable[[Path], None]) -> None:
-    """R35, R36: what names no living hub is replaced, by a file of the user's alone; nothing else stays behind."""
+    """R35, R36: a file that names no running hub is replaced by one that only the user can read; no other is left."""
     make(home / ".samp")
     write_lockfile(home / ".samp", GOOD)
     status = (home / ".samp").lstat()
@@ -301,7 +301,7 @@ def test_directory_is_not_replaced(home: Path) -> None:
 
 @pytest.mark.parametrize("name", [".samp", ".samp.new", ".samp.lock"])
 def test_links_are_never_written_through(home: Path, name: str) -> None:
-    """R36: neither at the lockfile's place nor at those that are used on the way."""
+    """R36: neither at the lockfile's path nor at those of the temporary files."""
     precious = home / "precious"
     precious.write_text("data")
     (home / name).symlink_to(precious)
@@ -311,8 +311,8 @@ def test_links_are_never_written_through(home: Path, name: str) -> None:
     assert precious.read_text() == "data"
 
 
-def test_remains_of_a_crash_do_not_matter(home: Path) -> None:
-    """R36: a hub that died while it was starting has left both of its files."""
+def test_files_left_by_a_crash_do_not_matter(home: Path) -> None:
+    """R36: a hub that died while it started has left both of its temporary files."""
     for name in (".samp.lock", ".samp.new"):
         (home / name).write_text("rubbish")
     write_lockfile(home / ".samp", GOOD)
@@ -321,7 +321,7 @@ def test_remains_of_a_crash_do_not_matter(home: Path) -> None:
 
 @pytest.fixture
 def no_superuser() -> Iterator[None]:
-    """Be a user whom permissions stop."""
+    """Become a user without the superuser's permissions."""
     if not hasattr(os, "geteuid"):
         pytest.skip("this system has other permissions")
     if os.geteuid() != 0:
@@ -338,8 +338,8 @@ def no_superuser() -> Iterator[None]:
 
 
 def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A hub whose home cannot be written in says so, and what to do; nothing runs, nothing is left."""
-    monkeypatch.chdir(home)  # by its path another user could not even get there
+    """A hub that cannot write to its home says so, and what to do; nothing runs, nothing is left behind."""
+    monkeypatch.chdir(home)  # another user may not have access by the path
     home.chmod(0o555)
     request.getfixturevalue("no_superuser")
     hub = SAMPHubServer(web_profile=False, lockfile=".samp")
@@ -351,7 +351,7 @@ def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch, request: py
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk without room leaves no half a file, and an old lockfile as it was."""
+    """A full disk leaves no partial file, and an old lockfile unchanged."""
     put(home / ".samp", secret="old")
     really_open = os.open
 
@@ -371,7 +371,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_hub_that_is_starting(home: Path) -> None:
-    """R36: who comes second does not wait for the first."""
+    """R36: the second hub does not wait for the first."""
     with (
         lockfile_writer._lockfile_guard(home / ".samp"),
         pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
@@ -380,8 +380,8 @@ def test_another_hub_that_is_starting(home: Path) -> None:
     write_lockfile(home / ".samp", GOOD)
 
 
-def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R36: a lock got in the moment in which its holder removes the file is not worth anything, and is taken anew."""
+def test_a_lock_on_a_removed_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R36: a lock acquired while its previous holder removes the file is useless, and is acquired again."""
     guard = home / ".samp.lock"
     really_lock = lockfile_writer.fcntl.flock
     taken = []
@@ -400,7 +400,7 @@ def test_a_lock_on_a_file_that_is_gone(home: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("number", "starts"), [(errno.ENOLCK, True), (errno.EOPNOTSUPP, True), (errno.EIO, False)])
 def test_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch, number: int, starts: bool) -> None:
-    """R36: a home on a network file system that knows no locks still gets its hub; a disk that fails does not."""
+    """R36: a hub starts in a home on a network file system without locks, but not on a disk that fails."""
 
     def lock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -412,8 +412,8 @@ def test_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch, 
     assert [path.name for path in home.iterdir()] == ([".samp"] if starts else [".samp.lock"])
 
 
-def test_only_the_own_lockfile_is_removed(home: Path) -> None:
-    """R35: another hub's is left alone, and so is a directory; a file that is gone is no failure."""
+def test_a_hub_removes_only_its_own_lockfile(home: Path) -> None:
+    """R35: neither another hub's lockfile nor a directory; a missing file is no error."""
     write_lockfile(home / ".samp", GOOD)
     remove_lockfile(home / ".samp", {**GOOD, "samp.secret": "another"})
     remove_lockfile(home / ".samp", {**GOOD, "samp.hub.xmlrpc.url": "http://127.0.0.1:10/"})
@@ -423,8 +423,8 @@ def test_only_the_own_lockfile_is_removed(home: Path) -> None:
     remove_lockfile(home / ".samp", GOOD)
 
 
-def test_private_lockfiles(home: Path) -> None:
-    """A directory that nobody else can look into; an obstacle at its place is told."""
+def test_lockfiles_of_multiple_hubs(home: Path) -> None:
+    """They are in a directory that only the user can read; an error names an obstacle at its path."""
     path = lockfile_writer.multi_hub_lockfile("x")
     assert path.parent == home / ".samp-1"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -438,13 +438,13 @@ def test_private_lockfiles(home: Path) -> None:
 
 
 @contextmanager
-def listener(answer: bytes | None) -> Iterator[str]:
-    """A program that answers each request with the same, or accepts and is silent."""
-    if answer is None:
+def listener(response: bytes | None) -> Iterator[str]:
+    """A program that gives the same response to each request, or accepts and is silent."""
+    if response is None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
         return
-    with web_server(page(answer)) as url:
+    with web_server(page(response)) as url:
         yield url
 
 
@@ -454,20 +454,20 @@ FAULT = b"""<?xml version="1.0"?><methodResponse><fault><value><struct>
 </struct></value></fault></methodResponse>"""
 
 
-@pytest.mark.parametrize("answer", [None, FAULT, b"<html>hello</html>", b""])
-def test_somebody_else_has_the_port(home: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> None:
-    """R35: a program that is no hub, or one that hangs, does not keep a hub from starting."""
+@pytest.mark.parametrize("response", [None, FAULT, b"<html>hello</html>", b""])
+def test_another_program_uses_the_port(home: Path, monkeypatch: pytest.MonkeyPatch, response: bytes | None) -> None:
+    """R35: a program that is not a hub, or that hangs, does not keep a hub from starting."""
     monkeypatch.setattr(lockfile.ping_hub, "__defaults__", (0.3,))
-    with listener(answer) as url:
+    with listener(response) as url:
         put(home / ".samp", hub_xmlrpc_url=url)
         write_lockfile(home / ".samp", GOOD)
     assert read_lockfile(home / ".samp") == GOOD
 
 
-# The old names
+# Compatibility
 
 
-def test_old_names(home: Path, make_hub: Callable[..., object]) -> None:
+def test_lockfile_helpers(home: Path, make_hub: Callable[..., object]) -> None:
     path = lockfile_helpers.create_lock_file(hub_params=GOOD)
     assert path == str(home / ".samp")
     assert lockfile_helpers.read_lockfile(path) == GOOD

@@ -1,4 +1,4 @@
-"""The Standard Profile over real sockets, spoken to with the standard library alone."""
+"""The Standard Profile over real sockets, used with `xmlrpc.client`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyvo.samp.broker import Broker
 from pyvo.samp.standard_profile import StandardProfile, callback_sender, liveness
 from pyvo.samp.transport.event_loop import EventLoop
 
-from .recipients import OK_XML, Recipient, answer, fault, wait_until, well_behaved
+from .recipients import OK_XML, Recipient, fault, http_response, wait_until, well_behaved
 
 SECRET = "it is a secret"
 MESSAGE = {"samp.mtype": "table.load.votable", "samp.params": {"url": "http://x/"}}
@@ -26,7 +26,7 @@ PING = {"samp.mtype": "samp.app.ping", "samp.params": {}}
 
 
 class Harness:
-    """A served profile, and clients of it."""
+    """A running Standard Profile, and clients of it."""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
@@ -37,7 +37,7 @@ class Harness:
         self.profile.start()
 
     def proxy(self) -> Any:
-        """samp.hub, for one thread: each has a connection of its own."""
+        """Return a proxy of ``samp.hub``, for one thread: each has a connection of its own."""
         return self.stack.enter_context(xmlrpc.client.ServerProxy(self.profile.url)).samp.hub
 
     def join(self, behave: Any = well_behaved, *patterns: str) -> RegisteredClient:
@@ -47,11 +47,11 @@ class Harness:
         return client
 
     def settle(self, client: RegisteredClient) -> None:
-        """Wait until all deliveries to a client are acknowledged."""
+        """Wait until the client has acknowledged all deliveries."""
         queue = self.broker.client(client.id).queue
         assert isinstance(queue, callback_sender.CallbackSender)
         taken_up = threading.Event()
-        self.loop.call_soon(taken_up.set)  # behind what was put into the queue before
+        self.loop.call_soon(taken_up.set)  # behind the deliveries that were added before
         assert taken_up.wait(10)
         wait_until(lambda: queue.is_idle)
 
@@ -73,8 +73,8 @@ class RegisteredClient:
         self.id = registered["samp.self-id"]
         self.key = registered["samp.private-key"]
 
-    def answers(self, response: Any = OK) -> None:
-        """Reply to each call, as an application does: after the delivery was acknowledged or before, as it happens."""
+    def reply_to_calls(self, response: Any = OK) -> None:
+        """Reply to each call, before or after the delivery is acknowledged, as it happens."""
         hub = self.harness.proxy()
         lock = threading.Lock()
 
@@ -82,7 +82,7 @@ class RegisteredClient:
             if method == "samp.client.receiveCall":
                 with lock:
                     hub.reply(self.key, params[2], response)
-            return answer()
+            return http_response()
 
         self.recipient.behave = behave
 
@@ -109,7 +109,7 @@ def post(harness: Harness, body: bytes, headers: dict[str, str], method: str = "
         connection.close()
 
 
-# Registering, and who may
+# Registration and access
 
 
 def test_register(harness: Harness) -> None:
@@ -131,7 +131,7 @@ def test_a_wrong_secret_is_a_fault(harness: Harness, secret: str) -> None:
     assert harness.broker.clients() == []
 
 
-def test_anybody_may_ping(harness: Harness, sender: RegisteredClient) -> None:
+def test_ping_needs_no_key(harness: Harness, sender: RegisteredClient) -> None:
     """R31: with or without a key, good or bad."""
     assert harness.proxy().ping() == ""
     assert harness.proxy().ping(sender.key) == ""
@@ -143,7 +143,7 @@ def test_anybody_may_ping(harness: Harness, sender: RegisteredClient) -> None:
     assert xmlrpc.client.loads(text)[0] == ("",)
 
 
-def test_a_dead_key_is_a_fault_everywhere(harness: Harness, sender: RegisteredClient) -> None:
+def test_an_invalid_key_is_a_fault_everywhere(harness: Harness, sender: RegisteredClient) -> None:
     """R9, R10."""
     other = harness.join()
     assert sender.hub.unregister(sender.key) == ""
@@ -172,7 +172,7 @@ def test_a_dead_key_is_a_fault_everywhere(harness: Harness, sender: RegisteredCl
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:8000", "null"])
-def test_no_web_page_gets_in(harness: Harness, origin: str) -> None:
+def test_web_pages_are_rejected(harness: Harness, origin: str) -> None:
     """R38: a browser names the page's origin."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
     assert post(harness, body, {"Origin": origin})[0] == 403
@@ -180,21 +180,21 @@ def test_no_web_page_gets_in(harness: Harness, origin: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.net", "127.0.0.1:80:x", "8.8.8.8"])
-def test_no_other_name(harness: Harness, host: str) -> None:
-    """R38: nor one that had its own name resolved to this machine."""
+def test_other_host_names_are_rejected(harness: Harness, host: str) -> None:
+    """R38: a web page may have its own host name resolve to this machine."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
     assert post(harness, body, {"Host": host})[0] == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "[::1]", "[::1]:99"])
-def test_the_usual_names(harness: Harness, host: str) -> None:
+def test_names_of_this_machine_are_accepted(harness: Harness, host: str) -> None:
     """R38: the port may be that of a tunnel."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
     assert post(harness, body, {"Host": host})[0] == 200
 
 
-def test_a_request_as_ds9_makes_it(harness: Harness) -> None:
-    """HTTP/1.0, lines ended by LF alone, no Host; the answer has a Content-Length, and the connection closes."""
+def test_a_request_of_ds9(harness: Harness) -> None:
+    """HTTP/1.0, lines that end with LF, no Host; the response has a Content-Length, and the connection closes."""
     body = xmlrpc.client.dumps((SECRET,), "samp.hub.register").encode()
     with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
         sock.sendall(b"POST / HTTP/1.0\nContent-Length: %d\nContent-Type: text/xml\n\n" % len(body) + body)
@@ -247,7 +247,7 @@ def test_wrong_parameters_are_faults(harness: Harness, name: str) -> None:
     for attempt in attempts:
         with pytest.raises(xmlrpc.client.Fault):
             operation(*attempt)
-    with pytest.raises(xmlrpc.client.Fault):  # of the right type, but no key
+    with pytest.raises(xmlrpc.client.Fault):  # of the right type, but not a valid key
         operation(*good)
 
 
@@ -276,7 +276,7 @@ def test_numbers_become_strings(harness: Harness, sender: RegisteredClient) -> N
     assert params[2]["samp.params"] == {"row": "7"}
 
 
-def test_only_the_callable_subscribe(harness: Harness) -> None:
+def test_only_callable_clients_subscribe(harness: Harness) -> None:
     """R13."""
     hub = harness.proxy()
     key = hub.register(SECRET)["samp.private-key"]
@@ -285,7 +285,7 @@ def test_only_the_callable_subscribe(harness: Harness) -> None:
         hub.declareSubscriptions(key, {"a": {}})
 
 
-def test_callbacks_bear_the_recipients_key(harness: Harness, sender: RegisteredClient) -> None:
+def test_callbacks_have_the_recipients_key(harness: Harness, sender: RegisteredClient) -> None:
     """R20, R32."""
     other = harness.join()
     hub = sender.hub
@@ -324,7 +324,7 @@ def test_a_message_without_params_gets_an_empty_map(harness: Harness, sender: Re
 @pytest.mark.parametrize(
     "message", [{}, {"samp.mtype": ["x"]}, {"samp.mtype": "table.*"}, {"samp.mtype": "table.x", "samp.params": "x"}]
 )
-def test_what_is_no_message_is_a_fault(harness: Harness, sender: RegisteredClient, message: Any) -> None:
+def test_an_invalid_message_is_a_fault(harness: Harness, sender: RegisteredClient, message: Any) -> None:
     """R16."""
     other = harness.join()
     for attempt in (
@@ -336,7 +336,7 @@ def test_what_is_no_message_is_a_fault(harness: Harness, sender: RegisteredClien
             attempt()
 
 
-def test_special_characters_survive(harness: Harness, sender: RegisteredClient) -> None:
+def test_special_characters_are_preserved(harness: Harness, sender: RegisteredClient) -> None:
     """R2, R5, R30."""
     other = harness.join()
     text = "<&>\"' \t\n é \N{SNOWMAN} ]]> &amp; "
@@ -347,7 +347,7 @@ def test_special_characters_survive(harness: Harness, sender: RegisteredClient) 
     assert other.recipient.bodies[0].startswith(b"<?xml version")
 
 
-def test_the_hub_answers_a_ping(sender: RegisteredClient) -> None:
+def test_the_hub_replies_to_a_ping(sender: RegisteredClient) -> None:
     """R8."""
     assert sender.hub.callAndWait(sender.key, "hub", PING, "10") == {"samp.status": "samp.ok", "samp.result": {}}
 
@@ -365,7 +365,7 @@ def test_only_the_hub_sends_events(harness: Harness, sender: RegisteredClient) -
 def test_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
     """R18: the caller need not be callable."""
     other = harness.join()
-    other.answers()
+    other.reply_to_calls()
     hub = harness.proxy()
     key = hub.register(SECRET)["samp.private-key"]
     assert hub.callAndWait(key, other.id, MESSAGE, "10") == OK
@@ -373,8 +373,8 @@ def test_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
     assert hub.callAndWait(key, other.id, MESSAGE, "1e30") == OK
 
 
-def test_time_is_up(harness: Harness, sender: RegisteredClient) -> None:
-    """R22: a fault; a late reply is refused and harms nobody."""
+def test_timeout_of_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
+    """R22: a fault; a late reply is refused."""
     other = harness.join()
     begin = time.monotonic()
     with pytest.raises(xmlrpc.client.Fault, match="within 1 s"):
@@ -386,7 +386,7 @@ def test_time_is_up(harness: Harness, sender: RegisteredClient) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["", "soon", "nan", "inf", "1 2", "0x10"])
-def test_what_is_no_timeout(harness: Harness, sender: RegisteredClient, timeout: str) -> None:
+def test_an_invalid_timeout_is_a_fault(harness: Harness, sender: RegisteredClient, timeout: str) -> None:
     """R22: nothing is sent."""
     other = harness.join()
     with pytest.raises(xmlrpc.client.Fault):
@@ -394,8 +394,8 @@ def test_what_is_no_timeout(harness: Harness, sender: RegisteredClient, timeout:
     assert not other.recipient.calls
 
 
-def test_a_caller_who_hangs_up_is_forgotten(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: whatever it was waiting for, with timeout 0 too."""
+def test_the_call_of_a_caller_that_closes_its_connection_ends(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: with timeout 0 too."""
     other = harness.join()
     body = xmlrpc.client.dumps((sender.key, other.id, MESSAGE, "0"), "samp.hub.callAndWait").encode()
     with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
@@ -407,8 +407,8 @@ def test_a_caller_who_hangs_up_is_forgotten(harness: Harness, sender: Registered
         other.hub.reply(other.key, params[2], OK)
 
 
-def test_waiting_callers_hold_nobody_up(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: fifty of them wait, and no thread of the hub with them."""
+def test_waiting_callers_block_no_others(harness: Harness, sender: RegisteredClient) -> None:
+    """R24: fifty callers wait, and no thread of the hub."""
     silent = harness.join()
     hubs = [harness.proxy() for _ in range(50)]
     results: list[Any] = []
@@ -430,23 +430,23 @@ def test_waiting_callers_hold_nobody_up(harness: Harness, sender: RegisteredClie
     assert results == [OK] * 50
 
 
-# Deliveries that go wrong (R23)
+# Failing deliveries (R23)
 
 BAD: dict[str, Callable[[str, tuple[Any, ...]], bytes | None]] = {
     "closes without an answer": lambda *_: None,
-    "HTTP 500": lambda *_: answer(b"oops", "500 Internal Server Error"),
-    "HTML": lambda *_: answer(b"<html>hello</html>"),
-    "a redirect": lambda *_: answer(b"", "302 Found", headers="Location: http://127.0.0.1:1/\r\n"),
-    "200 MB": lambda *_: answer(b"x" * 100_000, length=200_000_000),
-    "a negative length": lambda *_: answer(b"x", length=-1),
+    "HTTP 500": lambda *_: http_response(b"oops", "500 Internal Server Error"),
+    "HTML": lambda *_: http_response(b"<html>hello</html>"),
+    "a redirect": lambda *_: http_response(b"", "302 Found", headers="Location: http://127.0.0.1:1/\r\n"),
+    "200 MB": lambda *_: http_response(b"x" * 100_000, length=200_000_000),
+    "a negative length": lambda *_: http_response(b"x", length=-1),
     "no HTTP": lambda *_: b"hello\r\n\r\n",
-    "a body cut off": lambda *_: answer(OK_XML[:20], length=len(OK_XML), headers="Connection: close\r\n"),
-    "XML without end": lambda *_: answer(b"<?xml version='1.0'?><methodResponse><fault>"),
+    "a body cut off": lambda *_: http_response(OK_XML[:20], length=len(OK_XML), headers="Connection: close\r\n"),
+    "XML without end": lambda *_: http_response(b"<?xml version='1.0'?><methodResponse><fault>"),
 }
 
 
 @pytest.mark.parametrize("behaviour", BAD)
-def test_a_bad_answer_ends_the_call(harness: Harness, sender: RegisteredClient, behaviour: str) -> None:
+def test_an_invalid_http_response_ends_the_call(harness: Harness, sender: RegisteredClient, behaviour: str) -> None:
     """R23: at once, and the message was delivered exactly once."""
     other = harness.join(BAD[behaviour])
     begin = time.monotonic()
@@ -460,11 +460,11 @@ def test_a_bad_answer_ends_the_call(harness: Harness, sender: RegisteredClient, 
     assert (kind, params[1:3]) == ("receiveResponse", (other.id, "tag"))
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
     assert len(other.recipient.calls) == 2
-    assert other.id in sender.hub.getRegisteredClients(sender.key)  # it answers badly, but it lives
+    assert other.id in sender.hub.getRegisteredClients(sender.key)  # it is still running
 
 
-def test_a_fault_is_told_to_the_caller(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: with its text, without the recipient's key, once."""
+def test_the_caller_gets_the_text_of_a_fault(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: once, and without the recipient's key."""
     other = harness.join()
     other.recipient.behave = lambda *_: fault(f"no table today, {other.key}")
     response = sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")
@@ -476,28 +476,28 @@ def test_a_fault_is_told_to_the_caller(harness: Harness, sender: RegisteredClien
     assert len(other.recipient.calls) == 3
 
 
-def test_the_first_answer_counts(harness: Harness, sender: RegisteredClient) -> None:
-    """A recipient that replies and then faults has replied."""
+def test_a_reply_before_a_fault_counts(harness: Harness, sender: RegisteredClient) -> None:
+    """A recipient that replies and then returns a fault has replied."""
     other = harness.join()
     hub = harness.proxy()
 
     def behave(_method: str, params: tuple[Any, ...]) -> bytes:
         hub.reply(other.key, params[2], OK)
-        return fault("but then again")
+        return fault("too late")
 
     other.recipient.behave = behave
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0") == OK
 
 
-def test_a_black_hole_ends_the_call_and_delays_nobody(
+def test_calls_to_an_unresponsive_client_end_and_delay_no_others(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23, R24: a port that accepts and never answers."""
+    """R23, R24: its port accepts and never responds."""
     monkeypatch.setattr(callback_sender, "DELIVERY_TIMEOUT", 0.7)
     hole = harness.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
     other = harness.join()
-    other.answers()
+    other.reply_to_calls()
     for number in range(40):
         sender.hub.call(sender.key, hole.id, f"tag{number}", MESSAGE)
     begin = time.monotonic()
@@ -511,7 +511,7 @@ def test_a_black_hole_ends_the_call_and_delays_nobody(
 
 
 def test_a_refused_delivery_ends_the_call_and_the_client(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: an address where nobody listens, as Aladin leaves one; the others are told."""
+    """R23: nothing listens at the address, as after Aladin has ended; the other clients are notified."""
     listener = harness.join(well_behaved, "samp.hub.event.unregister")
     gone = harness.join()
     gone.recipient.crash()
@@ -525,57 +525,59 @@ def test_a_refused_delivery_ends_the_call_and_the_client(harness: Harness, sende
         gone.hub.getRegisteredClients(gone.key)
 
 
-def test_a_crash_behind_a_call_is_noticed(
+def test_a_crash_after_a_call_is_noticed(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: the recipient took the call and died, and its connection was kept: that tells at once."""
+    """R23: the recipient received the call and died; the end of its idle connection shows it at once."""
     other = harness.join()
-    answers: list[Any] = []
-    waiter = threading.Thread(target=lambda: answers.append(sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")))
+    responses: list[Any] = []
+    waiter = threading.Thread(
+        target=lambda: responses.append(sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0"))
+    )
     waiter.start()
     other.recipient.wait_for(1)
     harness.settle(other)
     other.recipient.crash()
     waiter.join(3)
-    assert answers[0]["samp.error"]["samp.code"] == "samp.noresponse"
-    assert "has gone" in answers[0]["samp.error"]["samp.errortxt"]
+    assert responses[0]["samp.error"]["samp.code"] == "samp.noresponse"
+    assert "has gone" in responses[0]["samp.error"]["samp.errortxt"]
 
 
 def test_a_crash_without_any_connection_is_noticed(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: one that closes each connection, as JSAMP does, is looked at now and then."""
+    """R23: a client that closes each connection, as JSAMP does, is probed at intervals."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.2)
-    other = harness.join(lambda *_: answer(headers="Connection: close\r\n"))
+    other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
     idle = harness.join()
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
     other.recipient.wait_for(1)
     harness.settle(other)
     other.recipient.crash()
-    idle.recipient.crash()  # nobody ever spoke to that one
+    idle.recipient.crash()  # nothing was ever delivered to that one
     [(_, params)] = sender.recipient.wait_for(1, 8.0)
     assert "has gone" in params[3]["samp.error"]["samp.errortxt"]
     wait_until(lambda: sender.hub.getRegisteredClients(sender.key) == ["hub"])
 
 
-def test_a_tidy_client_is_not_taken_for_a_dead_one(
+def test_a_client_that_closes_idle_connections_stays_registered(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: closing idle connections is no crash, nor is silence."""
+    """R23: neither a closed idle connection nor silence shows that a client has ended."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.05)
     monkeypatch.setattr(liveness, "CONFIRM_AFTER", 0.05)
-    other = harness.join(lambda *_: answer(headers="Connection: close\r\n"))
+    other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
     sender.hub.call(sender.key, other.id, "tag", MESSAGE)
     other.recipient.wait_for(1)
-    time.sleep(0.6)  # a dozen looks
+    time.sleep(0.6)  # a dozen probes
     assert set(sender.hub.getRegisteredClients(sender.key)) == {"hub", other.id}
 
 
-# Order, and bounds
+# Order and limits
 
 
 def test_messages_arrive_in_order_over_one_connection(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: and whoever answers properly is called over one connection all the time."""
+    """R24: a client that responds properly is called over one connection all the time."""
     other = harness.join()
     for number in range(300):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
@@ -591,7 +593,7 @@ def test_messages_arrive_in_order_over_one_connection(harness: Harness, sender: 
 def test_a_slow_recipient_delays_neither_sender_nor_others(harness: Harness, sender: RegisteredClient) -> None:
     """R24."""
     slow = harness.join()
-    slow.recipient.behave = lambda *_: None if slow.recipient.closing.wait(0.5) else answer()
+    slow.recipient.behave = lambda *_: None if slow.recipient.closing.wait(0.5) else http_response()
     quick = harness.join()
     begin = time.monotonic()
     for _ in range(3):
@@ -601,30 +603,30 @@ def test_a_slow_recipient_delays_neither_sender_nor_others(harness: Harness, sen
     slow.recipient.wait_for(3)
 
 
-def test_a_blocked_recipient_is_called_beside(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: a program that answers a delivery only after a nested call does not deadlock."""
+def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: RegisteredClient) -> None:
+    """R24: a client that acknowledges a delivery only after a nested call does not deadlock."""
     other = harness.join()
     helper = harness.join()
-    helper.answers()
+    helper.reply_to_calls()
     hub = harness.proxy()
 
     def behave(method: str, params: tuple[Any, ...]) -> bytes:
         if method == "samp.client.receiveCall":
-            # asks the helper, whose response comes as a delivery to this very recipient
+            # calls the helper, whose response is delivered to this recipient
             hub.call(other.key, helper.id, "nested", MESSAGE)
             other.recipient.wait_for(2)
             hub.reply(other.key, params[2], OK)
-        return answer()
+        return http_response()
 
     other.recipient.behave = behave
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "8") == OK
 
 
 @pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])
-def test_a_client_that_takes_nothing_is_disconnected(
+def test_a_client_that_accepts_nothing_is_disconnected(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """R26, R50: with a reason, and its callers are told; the bound is on number and on bytes."""
+    """R26, R50: with a reason, and its callers get an error; number and bytes are limited."""
     monkeypatch.setattr(callback_sender, limit, {"MAX_QUEUED": 20, "MAX_QUEUED_BYTES": 200_000}[limit])
     other = harness.join(well_behaved, "table.*", "samp.hub.disconnect")
     listener = harness.join(well_behaved, "samp.hub.event.unregister")
@@ -632,7 +634,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
     def behave(_method: str, params: tuple[Any, ...]) -> bytes:
         if params[2]["samp.mtype"] != "samp.hub.disconnect":
             other.recipient.closing.wait(20)
-        return answer()
+        return http_response()
 
     other.recipient.behave = behave
     message = {"samp.mtype": "table.x", "samp.params": {"data": "x" * 10_000}}
@@ -653,7 +655,7 @@ def test_a_client_that_takes_nothing_is_disconnected(
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
 
 
-def test_one_large_message_always_has_room(
+def test_one_large_message_always_fits(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callback_sender, "MAX_QUEUED_BYTES", 1000)
@@ -665,7 +667,7 @@ def test_one_large_message_always_has_room(
 
 
 def finally_received(harness: Harness, clients: list[RegisteredClient]) -> list[list[tuple[str, tuple[Any, ...]]]]:
-    """What each client was called with, up to a last message that goes the same way: nothing comes behind that."""
+    """Return the calls of each client before a last message, which is sent now: nothing comes after that."""
     last = harness.join()
     for client in clients:
         last.hub.notify(last.key, client.id, {"samp.mtype": "table.last", "samp.params": {}})
@@ -678,7 +680,7 @@ def finally_received(harness: Harness, clients: list[RegisteredClient]) -> list[
 
 
 def test_many_calls_each_exactly_once(harness: Harness) -> None:
-    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and answered once."""
+    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and gets one response."""
     clients = [harness.join() for _ in range(20)]
 
     for client in clients:
@@ -692,7 +694,7 @@ def test_many_calls_each_exactly_once(harness: Harness) -> None:
                 response = {"samp.status": "samp.ok", "samp.result": {"echo": params[3]["samp.params"]["tag"]}}
                 with lock:
                     hub.reply(client.key, params[2], response)
-            return answer()
+            return http_response()
 
         client.recipient.behave = behave
 
@@ -742,7 +744,7 @@ def test_a_host_name_is_never_looked_up(harness: Harness, monkeypatch: pytest.Mo
     sender = harness.join()
     recipients = [harness.stack.enter_context(Recipient()) for _ in range(3)]
     clients = [RegisteredClient(harness, recipient) for recipient in recipients]
-    # the lookups of the client side of this test are over; from here on none may happen in the hub
+    # the client side of this test needs no more look-ups; from here on the hub must make none
     hub = harness.broker
     for host, client in zip(["some.host.example", "localhost", "0.0.0.0"], clients, strict=True):
         client.hub.setXmlrpcCallback(client.key, f"http://{host}:{client.recipient.port}/x")
@@ -767,8 +769,8 @@ def test_a_bad_callback_url_is_a_fault(harness: Harness, url: str) -> None:
     assert not harness.broker.client(registered["samp.self-id"]).callable
 
 
-def test_a_client_may_move(harness: Harness, sender: RegisteredClient) -> None:
-    """R31: what is sent afterwards goes to the new address, in order, and the subscriptions stay."""
+def test_a_client_may_change_its_url(harness: Harness, sender: RegisteredClient) -> None:
+    """R31: later messages go to the new URL, and the subscriptions stay."""
     other = harness.join()
     sender.hub.notify(sender.key, other.id, MESSAGE)
     other.recipient.wait_for(1)
@@ -779,7 +781,7 @@ def test_a_client_may_move(harness: Harness, sender: RegisteredClient) -> None:
         assert len(other.recipient.calls) == 1
 
 
-# Events for one that is finding out who is there
+# Events during discovery
 
 
 EVENTS = "samp.hub.event.*"
@@ -792,13 +794,15 @@ def ask_as_jsamp(harness: Harness, client: RegisteredClient, operation: str, *pa
     xmlrpc.client.loads(text)
 
 
-def told_of(client: RegisteredClient) -> list[tuple[str, str]]:
+def events_of(client: RegisteredClient) -> list[tuple[str, str]]:
     messages = [params[-1] for _, params in client.recipient.calls]
     return [(message["samp.mtype"].rpartition(".")[2], message["samp.params"].get("id", "")) for message in messages]
 
 
-def test_a_newcomer_of_jsamp_hears_the_news_when_it_has_asked(harness: Harness, sender: RegisteredClient) -> None:
-    """JSAMP forgets what it is told while it asks who is there: it is told behind that, all of it and in order."""
+def test_a_new_client_of_jsamp_gets_events_after_its_discovery_calls(
+    harness: Harness, sender: RegisteredClient
+) -> None:
+    """JSAMP loses events that arrive during its discovery calls: it gets them afterwards, all and in order."""
     jsamp = harness.join(well_behaved, EVENTS, "table.*")
     harness.settle(jsamp)
     jsamp.recipient.calls.clear()
@@ -808,13 +812,13 @@ def test_a_newcomer_of_jsamp_hears_the_news_when_it_has_asked(harness: Harness, 
     late.hub.notify(late.key, jsamp.id, MESSAGE)
     jsamp.recipient.wait_for(1)
     ask_as_jsamp(harness, jsamp, "getSubscriptions", sender.id)
-    assert told_of(jsamp) == [("votable", "")]  # a message does not wait, an event does
+    assert events_of(jsamp) == [("votable", "")]  # an event waits, a message does not
     jsamp.recipient.wait_for(3)
-    assert told_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
+    assert events_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
 
 
-def test_other_newcomers_hear_the_news_at_once(harness: Harness) -> None:
-    """Who asks does not wait for news, if it is not known to forget them."""
+def test_other_new_clients_get_events_at_once(harness: Harness) -> None:
+    """Only clients of JSAMP are known to lose them."""
     other = harness.join(well_behaved, EVENTS)
     queue = harness.broker.client(other.id).queue
     assert isinstance(queue, callback_sender.CallbackSender)
@@ -825,22 +829,22 @@ def test_other_newcomers_hear_the_news_at_once(harness: Harness) -> None:
     assert queue._deferrer._timer is not None
 
 
-def test_the_end_is_no_news_that_waits(harness: Harness) -> None:
-    """R26: who is finding out who is there is told of the shutdown at once."""
+def test_the_shutdown_event_does_not_wait(harness: Harness) -> None:
+    """R26: discovery calls do not defer it."""
     jsamp = harness.join(well_behaved, EVENTS)
     harness.settle(jsamp)
     ask_as_jsamp(harness, jsamp, "getRegisteredClients")
     late = harness.join()
     harness.broker.announce_shutdown()
     assert harness.profile.wait_until_delivered(5.0)
-    assert told_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
+    assert events_of(jsamp)[-3:] == [("register", late.id), ("subscriptions", late.id), ("shutdown", "")]
 
 
-# The end
+# Shutdown
 
 
-def test_all_is_delivered_before_the_end(harness: Harness, sender: RegisteredClient) -> None:
-    """R26: the shutdown is told behind all that was sent before."""
+def test_all_messages_are_delivered_before_the_shutdown(harness: Harness, sender: RegisteredClient) -> None:
+    """R26: the event comes after all messages that were sent before."""
     other = harness.join(well_behaved, "table.*", "samp.hub.event.shutdown")
     for _ in range(50):
         sender.hub.notify(sender.key, other.id, MESSAGE)
@@ -850,12 +854,14 @@ def test_all_is_delivered_before_the_end(harness: Harness, sender: RegisteredCli
     assert other.recipient.calls[-1][1][2]["samp.mtype"] == "samp.hub.event.shutdown"
 
 
-def test_the_end_does_not_wait_for_black_holes(harness: Harness, sender: RegisteredClient) -> None:
-    """R26: bounded, whoever does not listen; a caller that waits is answered."""
+def test_the_shutdown_does_not_wait_for_unresponsive_clients(harness: Harness, sender: RegisteredClient) -> None:
+    """R26: bounded in time; a waiting caller gets a response."""
     hole = harness.join()
     hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
-    answers: list[Any] = []
-    waiter = threading.Thread(target=lambda: answers.append(sender.hub.callAndWait(sender.key, hole.id, MESSAGE, "0")))
+    responses: list[Any] = []
+    waiter = threading.Thread(
+        target=lambda: responses.append(sender.hub.callAndWait(sender.key, hole.id, MESSAGE, "0"))
+    )
     waiter.start()
     hole.recipient.wait_for(1)
     harness.broker.announce_shutdown()
@@ -865,4 +871,4 @@ def test_the_end_does_not_wait_for_black_holes(harness: Harness, sender: Registe
     harness.loop.call_soon(harness.profile.stop)
     waiter.join(3)
     assert time.monotonic() - begin < 2
-    assert "shutting down" in answers[0]["samp.error"]["samp.errortxt"]
+    assert "shutting down" in responses[0]["samp.error"]["samp.errortxt"]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What browsers demand of the Web Profile's server, and who may talk to it."""
+"""The Web Profile's server as browsers need it, and the requests that it rejects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyvo.samp.transport.urls import is_loopback
 from pyvo.samp.web_profile import cors
 from pyvo.samp.web_profile.cors import is_allowed_host, send_filter
 
-from .web_pages import ORIGIN, Answer, Page, request, send
+from .web_pages import ORIGIN, Page, Response, request, send
 
 PING = xmlrpc.client.dumps((), "samp.webhub.ping").encode()
 
@@ -25,28 +25,28 @@ def port(make_hub):
     return make_hub(web_profile=True, web_profile_dialog=lambda *_: True)._web_port
 
 
-def fault_of(answer: Answer) -> str:
-    """The text of the fault that a refusal must be (R48)."""
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/xml"
+def fault_of(response: Response) -> str:
+    """Return the text of the fault that a rejected request must get (R48)."""
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/xml"
     with pytest.raises(xmlrpc.client.Fault) as caught:
-        _ = answer.value
+        _ = response.value
     return caught.value.faultString
 
 
 def test_a_preflight(port):
     """R44, R48."""
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type", "Origin": ORIGIN}
-    answer = request(port, "OPTIONS", "/", asks)
-    assert answer.status == 200
-    assert answer.body == b""
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert {"POST", "GET"} <= set(answer.headers["access-control-allow-methods"].split(", "))
-    assert "Content-Type" in answer.headers["access-control-allow-headers"]
-    assert int(answer.headers["access-control-max-age"]) > 0
-    assert "access-control-allow-private-network" not in answer.headers
-    answer = request(port, "OPTIONS", "/", {**asks, "Access-Control-Request-Private-Network": "true"})
-    assert answer.headers["access-control-allow-private-network"] == "true"
+    response = request(port, "OPTIONS", "/", asks)
+    assert response.status == 200
+    assert response.body == b""
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert {"POST", "GET"} <= set(response.headers["access-control-allow-methods"].split(", "))
+    assert "Content-Type" in response.headers["access-control-allow-headers"]
+    assert int(response.headers["access-control-max-age"]) > 0
+    assert "access-control-allow-private-network" not in response.headers
+    response = request(port, "OPTIONS", "/", {**asks, "Access-Control-Request-Private-Network": "true"})
+    assert response.headers["access-control-allow-private-network"] == "true"
 
 
 @pytest.mark.parametrize(
@@ -54,30 +54,30 @@ def test_a_preflight(port):
 )
 def test_the_origin_is_echoed(port, origin):
     """R44, R48: ``null`` is a legal one."""
-    answer = request(port, "POST", "/", {"Origin": origin}, PING)
-    assert answer.headers["access-control-allow-origin"] == origin
-    assert "origin" in answer.headers["vary"].lower()
-    assert answer.value == ""
+    response = request(port, "POST", "/", {"Origin": origin}, PING)
+    assert response.headers["access-control-allow-origin"] == origin
+    assert "origin" in response.headers["vary"].lower()
+    assert response.value == ""
 
 
 def test_without_an_origin_there_is_none_to_echo(port):
     """R44."""
-    answer = request(port, "POST", "/", {}, PING)
-    assert "access-control-allow-origin" not in answer.headers
-    assert answer.value == ""
+    response = request(port, "POST", "/", {}, PING)
+    assert "access-control-allow-origin" not in response.headers
+    assert response.value == ""
 
 
 @pytest.mark.parametrize("path", ["/crossdomain.xml", "/clientaccesspolicy.xml"])
-def test_the_policies_of_plug_ins(port, path):
+def test_the_policy_files_of_plug_ins(port, path):
     """R44."""
-    answer = request(port, "GET", path)
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/xml"
-    ET.fromstring(answer.body)
-    assert b'"*"' in answer.body
+    response = request(port, "GET", path)
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/xml"
+    ET.fromstring(response.body)
+    assert b'"*"' in response.body
     head = request(port, "HEAD", path)
     assert (head.status, head.body) == (200, b"")
-    assert head.headers["content-length"] == answer.headers["content-length"]
+    assert head.headers["content-length"] == response.headers["content-length"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
@@ -89,28 +89,28 @@ def test_the_names_of_this_server(port, host):
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "localhost", "localhost:80", "127.0.0.1.evil.example:{port}"]
 )
-def test_other_names_are_refused(port, host):
+def test_other_names_are_rejected(port, host):
     """R45: a page whose host name was made to resolve to this machine; R48: with a fault that it can read."""
     host = host.format(port=port)
-    answer = request(port, "POST", "/", {"Origin": "http://evil.example"}, PING, host=host)
-    assert "another name" in fault_of(answer)
-    assert answer.headers["access-control-allow-origin"] == "http://evil.example"
+    response = request(port, "POST", "/", {"Origin": "http://evil.example"}, PING, host=host)
+    assert "another name" in fault_of(response)
+    assert response.headers["access-control-allow-origin"] == "http://evil.example"
     for method, path in (("GET", "/crossdomain.xml"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")):
         assert request(port, method, path, host=host).status == 403
 
 
-def test_a_request_without_a_host_is_refused(port):
+def test_a_request_without_a_host_is_rejected(port):
     """R45: every browser sends one."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
         send(sock, "POST", "/", {}, PING)
-        assert "another name" in fault_of(Answer(sock))
+        assert "another name" in fault_of(Response(sock))
 
 
-def test_other_machines_are_refused(make_hub, monkeypatch):
-    """R45: should the system ever let such a connection through."""
+def test_other_machines_are_rejected(make_hub, monkeypatch):
+    """R45: even if the system lets such a connection through."""
     port = make_hub(web_profile=True)._web_port
     monkeypatch.setattr("pyvo.samp.web_profile.profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
-    assert "this computer alone" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
+    assert "this computer only" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
     assert request(port, "GET", "/crossdomain.xml").status == 403
 
 
@@ -150,11 +150,11 @@ def test_what_names_this_server():
         xmlrpc.client.dumps(("key", {}), "samp.webhub.allowReverseCallbacks").encode(),
     ],
 )
-def test_every_refusal_of_a_post_is_a_fault(port, body):
-    """R48: on anything but 200 sampjs calls back nobody."""
-    answer = request(port, "POST", "/", {"Origin": ORIGIN}, body)
-    assert fault_of(answer)
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+def test_every_rejected_post_gets_a_fault(port, body):
+    """R48: sampjs accepts only status 200."""
+    response = request(port, "POST", "/", {"Origin": ORIGIN}, body)
+    assert fault_of(response)
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 OPERATIONS = {
@@ -190,26 +190,26 @@ def test_parameters_that_do_not_fit_are_a_fault(port, operation):
                     continue
                 params = tuple(key if value == "key" else value for value in values)
                 body = xmlrpc.client.dumps(params, f"samp.webhub.{operation}").encode()
-                answer = request(port, "POST", "/", {"Origin": ORIGIN}, body)
-                assert fault_of(answer), values
-                assert "Internal" not in fault_of(answer), values
+                response = request(port, "POST", "/", {"Origin": ORIGIN}, body)
+                assert fault_of(response), values
+                assert "Internal" not in fault_of(response), values
         assert page.call("ping") == ""
 
 
 @pytest.mark.parametrize("path", ["/x", "/xmlrpc", "//", "/translator/x"])
 def test_a_post_to_another_path_is_a_fault(port, path):
     """R39, R48."""
-    answer = request(port, "POST", path, {"Origin": ORIGIN}, PING)
-    assert "nothing at this path" in fault_of(answer)
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    response = request(port, "POST", path, {"Origin": ORIGIN}, PING)
+    assert "nothing at this path" in fault_of(response)
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
-def head_only(port: int, **headers: str) -> Answer:
+def head_only(port: int, **headers: str) -> Response:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
         lines = [f"POST / HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {ORIGIN}\r\n"]
         lines += [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
         sock.sendall("".join([*lines, "\r\n"]).encode())
-        return Answer(sock)
+        return Response(sock)
 
 
 @pytest.mark.parametrize(
@@ -225,44 +225,44 @@ def head_only(port: int, **headers: str) -> Answer:
 )
 def test_a_post_that_breaks_http_or_a_limit_is_a_fault_too(port, headers):
     """R48."""
-    answer = head_only(port, **headers)
-    assert fault_of(answer)
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert answer.headers["connection"] == "close"
+    response = head_only(port, **headers)
+    assert fault_of(response)
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert response.headers["connection"] == "close"
 
 
 def test_a_bomb_is_a_fault(port):
     """R48."""
     packer = zlib.compressobj(wbits=31)
     body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()
-    answer = request(port, "POST", "/", {"Origin": ORIGIN, "Content-Encoding": "gzip"}, body)
-    assert fault_of(answer)
+    response = request(port, "POST", "/", {"Origin": ORIGIN, "Content-Encoding": "gzip"}, body)
+    assert fault_of(response)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT"])
-def test_other_methods_are_refused_readably(port, method):
-    answer = request(port, method, "/", {"Origin": ORIGIN})
-    assert answer.status == 405
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+def test_other_methods_get_a_response_that_the_page_can_read(port, method):
+    response = request(port, method, "/", {"Origin": ORIGIN})
+    assert response.status == 405
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 def test_other_paths_are_not_found(port):
-    answer = request(port, "GET", "/etc/passwd", {"Origin": ORIGIN})
-    assert answer.status == 404
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    response = request(port, "GET", "/etc/passwd", {"Origin": ORIGIN})
+    assert response.status == 404
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
-def test_answers_hold_only_strings_lists_and_maps(port):
+def test_responses_contain_only_strings_lists_and_maps(port):
     """R48."""
     with Page(port) as page:
         page.send(page._main, "register", {"samp.name": "x"})
-        body = Answer(page._main).body
+        body = Response(page._main).body
         assert body.startswith(b"<?xml")
         tags = {element.tag for element in ET.fromstring(body).iter()}
     assert tags <= {"methodResponse", "params", "param", "value", "string", "struct", "member", "name", "array", "data"}
 
 
-def test_bytes_that_are_not_ascii_pass_unharmed(port):
+def test_text_beyond_ascii_is_kept(port):
     """R5."""
     with Page(port) as page:
         page.register()
@@ -279,10 +279,10 @@ def test_pages_are_served_by_ipv6_as_well(port):
         pytest.skip(f"this machine has no IPv6: {error}")
     with sock:
         send(sock, "POST", "/", {"Host": f"[::1]:{port}", "Origin": ORIGIN}, PING)
-        assert Answer(sock).value == ""
+        assert Response(sock).value == ""
 
 
-def test_a_rule_for_sending():
+def test_the_send_filter():
     """R47."""
     rule = send_filter(["table.*", "x.y"])
     assert rule("table.load", {})

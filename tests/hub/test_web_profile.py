@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pages as members of a hub: consent, the operations, what they may send."""
+"""Pages as clients of a hub: consent, the operations, what they may send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyvo.samp.web_profile import profile as web_profile
 from pyvo.samp.web_profile.consent import MAX_SHARING
 
 from .recipients import wait_until
-from .web_pages import ORIGIN, Answer, Page, Program, message
+from .web_pages import ORIGIN, Page, Program, Response, message
 
 Fault = xmlrpc.client.Fault
 OK = {"samp.status": "samp.ok", "samp.result": {"n": "1"}}
@@ -35,19 +35,19 @@ def page(hub):
         yield page.register()
 
 
-# Joining
+# Registration
 
 
 def test_registration(hub):
     """R6, R40."""
     with Page(hub) as page:
-        answer = page.call("register", {"samp.name": "Sky page"})
-        assert set(answer) == {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
-        assert answer["samp.hub-id"] == "hub"
-        assert len(answer["samp.private-key"]) >= 32
-        assert answer["samp.private-key"] not in answer["samp.url-translator"]
-        assert answer["samp.url-translator"].startswith(f"http://localhost:{hub._web_port}/")
-        page.accept(answer)
+        registration = page.call("register", {"samp.name": "Sky page"})
+        assert set(registration) == {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        assert registration["samp.hub-id"] == "hub"
+        assert len(registration["samp.private-key"]) >= 32
+        assert registration["samp.private-key"] not in registration["samp.url-translator"]
+        assert registration["samp.url-translator"].startswith(f"http://localhost:{hub._web_port}/")
+        page.accept(registration)
         assert page.call("getMetadata", page.id) == {}
 
 
@@ -65,7 +65,7 @@ def test_a_page_must_state_its_name(hub, identity):
 
 
 def test_the_user_is_shown_the_origin_of_the_request(make_hub):
-    """R40: not one that the page claims."""
+    """R40: not one that the page states itself."""
     asked = []
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
     claims = {"samp.name": "Trust\x7fme\n\x1b[2J", "origin": "https://bank.example", "author": "x\n"}
@@ -83,15 +83,15 @@ def test_the_user_is_shown_the_origin_of_the_request(make_hub):
 @pytest.mark.skipif(sys.platform != "linux", reason="this system does not tell whose a connection is")
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be several users")
 def test_another_user_of_this_machine_is_refused(make_hub):
-    """Nobody else may claim an origin that is always allowed; root, who may do anything, may."""
+    """Another user may not state an origin that is always allowed; root may do anything."""
     asked = []
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
     os.seteuid(4321)
     try:
-        page = Page(hub)  # a socket belongs to whoever makes it
+        page = Page(hub)  # a socket belongs to the user that makes it
     finally:
         os.seteuid(0)
-    with page, pytest.raises(Fault, match="user alone who runs the hub"):
+    with page, pytest.raises(Fault, match="only the user that runs the hub"):
         page.register()
     assert asked == []
     with Page(hub) as page:
@@ -108,39 +108,39 @@ def test_a_user_who_says_no(make_hub):
         assert page.call("ping") == ""
 
 
-def test_without_a_terminal_nobody_says_yes(make_hub):
-    """The default asks in the terminal, which tests have none of."""
+def test_without_a_terminal_no_page_is_allowed(make_hub):
+    """The default asks in the terminal, and tests have none."""
     hub = make_hub(web_profile=True)
     with Page(hub) as page, pytest.raises(Fault, match="did not allow"):
         page.register()
 
 
-class Desk:
-    """A user who answers when the test says so."""
+class User:
+    """A user that decides when the test says so."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.answer = threading.Event()
-        self.said: object = True
+        self.decided = threading.Event()
+        self.decision: object = True
 
     def __call__(self, name: str, origin: str) -> object:
         self.asked.append(f"{name} {origin}")
-        assert self.answer.wait(20)
-        self.answer.clear()
-        return self.said
+        assert self.decided.wait(20)
+        self.decided.clear()
+        return self.decision
 
 
 @pytest.fixture
-def desk(make_hub):
-    desk = Desk()
-    desk.hub = make_hub(web_profile=True, web_profile_dialog=desk)
-    yield desk
-    desk.answer.set()
+def user(make_hub):
+    user = User()
+    user.hub = make_hub(web_profile=True, web_profile_dialog=user)
+    yield user
+    user.decided.set()
 
 
-def waiting_for_consent(desk) -> int:
-    """How many registrations wait for the user's answer."""
-    return sum(len(ticket._waiting) for ticket in desk.hub._session.web._consent._open_tickets())
+def waiting_for_consent(user) -> int:
+    """Return how many registrations wait for the decision."""
+    return sum(len(ticket._waiting) for ticket in user.hub._session.web._consent._open_tickets())
 
 
 def registering(page: Page, name: str = "Sky page"):
@@ -149,119 +149,119 @@ def registering(page: Page, name: str = "Sky page"):
     return sock
 
 
-def test_a_pending_question_blocks_nobody(desk):
+def test_an_open_request_blocks_no_other_client(user):
     """R41."""
-    with Page(desk.hub, "https://1.example") as one, Page(desk.hub, "https://2.example") as two, Program(desk.hub):
+    with Page(user.hub, "https://1.example") as one, Page(user.hub, "https://2.example") as two, Program(user.hub):
         first, second = registering(one, "1"), registering(two, "2")
-        wait_until(lambda: desk.asked)
+        wait_until(lambda: user.asked)
         assert two.call("ping") == ""
-        with Program(desk.hub, "x.y") as other:
+        with Program(user.hub, "x.y") as other:
             assert other.call("notifyAll", message("x.y")) == []
-        assert desk.asked == ["1 https://1.example"]
-        desk.answer.set()
+        assert user.asked == ["1 https://1.example"]
+        user.decided.set()
         one.accept(one.receive(first))
-        wait_until(lambda: len(desk.asked) == 2)
-        desk.answer.set()
+        wait_until(lambda: len(user.asked) == 2)
+        user.decided.set()
         two.accept(two.receive(second))
 
 
-def test_five_tabs_that_register_at_the_same_moment_are_registered_by_one_answer(desk):
+def test_one_decision_registers_five_tabs_that_register_at_the_same_moment(user):
     """R40, R41: a browser restores a session. Each has a registration of its own."""
     with contextlib.ExitStack() as stack:
-        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        tabs = [stack.enter_context(Page(user.hub)) for _ in range(5)]
         socks = [registering(tab, f"tab {number}") for number, tab in enumerate(tabs)]
-        wait_until(lambda: waiting_for_consent(desk) == 5)
-        desk.answer.set()
+        wait_until(lambda: waiting_for_consent(user) == 5)
+        user.decided.set()
         for tab, sock in zip(tabs, socks, strict=True):
             tab.accept(tab.receive(sock))
             tab.listen("x.y")
         assert len({tab.key for tab in tabs} | {tab.id for tab in tabs}) == 10
-        assert len(desk.asked) == 1
+        assert len(user.asked) == 1
 
 
-def test_a_refusal_refuses_all_tabs(desk):
+def test_a_denial_denies_all_tabs(user):
     """R40."""
-    desk.said = False
+    user.decision = False
     with contextlib.ExitStack() as stack:
-        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        tabs = [stack.enter_context(Page(user.hub)) for _ in range(5)]
         socks = [registering(tab) for tab in tabs]
-        wait_until(lambda: waiting_for_consent(desk) == 5)
-        desk.answer.set()
+        wait_until(lambda: waiting_for_consent(user) == 5)
+        user.decided.set()
         for tab, sock in zip(tabs, socks, strict=True):
             with pytest.raises(Fault, match="did not allow"):
                 tab.receive(sock)
-        assert len(desk.asked) == 1
+        assert len(user.asked) == 1
 
 
-def test_a_tab_that_leaves_takes_no_other_tab_with_it(desk):
+def test_a_tab_that_goes_away_leaves_the_request_open_for_others(user):
     """R41, R43."""
-    with Page(desk.hub) as one, Page(desk.hub) as two, Program(desk.hub) as program:
+    with Page(user.hub) as one, Page(user.hub) as two, Program(user.hub) as program:
         first = registering(one)
-        wait_until(lambda: desk.asked)
+        wait_until(lambda: user.asked)
         second = registering(two)
-        wait_until(lambda: waiting_for_consent(desk) == 2)
+        wait_until(lambda: waiting_for_consent(user) == 2)
         first.close()
-        wait_until(lambda: waiting_for_consent(desk) == 1)
-        desk.answer.set()
+        wait_until(lambda: waiting_for_consent(user) == 1)
+        user.decided.set()
         two.accept(two.receive(second))
         assert sorted(program.call("getRegisteredClients")) == sorted(["hub", two.id])
 
 
-def test_a_flood_from_one_origin_is_one_question(desk):
-    """R41: those that share the answer are bounded, and hold no thread."""
+def test_many_registrations_from_one_origin_are_one_request(user):
+    """R41: their number is limited, and they need no threads."""
     threads = threading.active_count()
     with contextlib.ExitStack() as stack:
-        pages = [stack.enter_context(Page(desk.hub)) for _ in range(MAX_SHARING)]
+        pages = [stack.enter_context(Page(user.hub)) for _ in range(MAX_SHARING)]
         for page in pages:
             registering(page)
-        wait_until(lambda: waiting_for_consent(desk) == MAX_SHARING)
+        wait_until(lambda: waiting_for_consent(user) == MAX_SHARING)
         for _ in range(50):
             with pytest.raises(Fault, match=f"Too many pages of {ORIGIN}"):
                 pages[0].register()
         assert threading.active_count() <= threads + 1
-        desk.answer.set()
-        wait_until(lambda: len(desk.hub._session.web._web_clients) == MAX_SHARING)
-        assert len(desk.asked) == 1
+        user.decided.set()
+        wait_until(lambda: len(user.hub._session.web._web_clients) == MAX_SHARING)
+        assert len(user.asked) == 1
 
 
-def test_one_answer_lets_in_no_more_pages_than_there_may_be(desk, monkeypatch):
-    """Nor do those make a mess that it keeps out."""
+def test_one_decision_registers_no_more_pages_than_the_limit(user, monkeypatch):
+    """The others get a fault."""
     monkeypatch.setattr(web_profile, "MAX_CLIENTS", 3)
     with contextlib.ExitStack() as stack:
-        tabs = [stack.enter_context(Page(desk.hub)) for _ in range(5)]
+        tabs = [stack.enter_context(Page(user.hub)) for _ in range(5)]
         socks = [registering(tab) for tab in tabs]
-        wait_until(lambda: waiting_for_consent(desk) == 5)
-        desk.answer.set()
-        answers = [Answer(sock).body for sock in socks]
-        assert sum(b"There are 3 web clients" in answer for answer in answers) == 2
-        assert len(desk.hub._session.web._web_clients) == 3
+        wait_until(lambda: waiting_for_consent(user) == 5)
+        user.decided.set()
+        bodies = [Response(sock).body for sock in socks]
+        assert sum(b"There are 3 web clients" in body for body in bodies) == 2
+        assert len(user.hub._session.web._web_clients) == 3
 
 
-def test_a_page_that_leaves_while_the_question_is_open_is_not_registered(desk):
+def test_a_page_that_goes_away_while_its_request_is_open_is_not_registered(user):
     """R41, R43."""
-    with Page(desk.hub) as page, Page(desk.hub, "https://b.example") as other, Program(desk.hub) as program:
+    with Page(user.hub) as page, Page(user.hub, "https://b.example") as other, Program(user.hub) as program:
         registering(page).close()
         sock = registering(other)
-        wait_until(lambda: desk.asked)
-        desk.answer.set()
-        wait_until(lambda: len(desk.asked) == 2)
-        desk.answer.set()
+        wait_until(lambda: user.asked)
+        user.decided.set()
+        wait_until(lambda: len(user.asked) == 2)
+        user.decided.set()
         other.accept(other.receive(sock))
         assert sorted(program.call("getRegisteredClients")) == sorted(["hub", other.id])
 
 
-def test_consent_is_asked_each_time_unless_for_always(desk):
+def test_consent_is_asked_each_time_unless_for_always(user):
     """R40."""
-    with Page(desk.hub) as page:
-        for said in (True, "always"):
-            desk.said = said
+    with Page(user.hub) as page:
+        for decision in (True, "always"):
+            user.decision = decision
             sock = registering(page)
-            wait_until(lambda: desk.asked)
-            desk.answer.set()
+            wait_until(lambda: user.asked)
+            user.decided.set()
             page.receive(sock)
-            assert desk.asked.pop() == f"Sky page {ORIGIN}"
+            assert user.asked.pop() == f"Sky page {ORIGIN}"
         page.register()
-        assert desk.asked == []
+        assert user.asked == []
 
 
 def test_an_upstream_dialog(make_hub):
@@ -279,21 +279,21 @@ def test_an_upstream_dialog(make_hub):
         page.accept(page.receive(sock))
 
 
-def test_stopping_the_hub_refuses_open_questions(desk):
-    """R48: the page is told, in the way that it understands, before its connection ends."""
-    with Page(desk.hub) as page:
+def test_stopping_the_hub_denies_open_requests(user):
+    """R48: the page gets a fault before its connection ends."""
+    with Page(user.hub) as page:
         sock = registering(page)
-        wait_until(lambda: desk.asked)
+        wait_until(lambda: user.asked)
         began = time.monotonic()
-        desk.hub.stop()
+        user.hub.stop()
         assert time.monotonic() - began < 2
         with pytest.raises(Fault, match="did not allow"):
             page.receive(sock)
         assert sock.recv(1) == b""
-        desk.answer.set()
+        user.decided.set()
 
 
-def test_the_number_of_pages_is_bounded(hub, monkeypatch):
+def test_the_number_of_pages_is_limited(hub, monkeypatch):
     monkeypatch.setattr(web_profile, "MAX_CLIENTS", 3)
     with Page(hub) as page:
         for _ in range(3):
@@ -325,8 +325,8 @@ def test_all_six_ways_of_sending_to_a_page(hub, page):
         assert got[2][1] == [program.id, msg_id, text]
         for _, (_sender, msg_id, _text) in got[2:]:
             page.call("reply", msg_id, OK)
-        answers = program.wait_for(2)
-        assert [(method, params[1:]) for method, params in answers] == [
+        responses = program.wait_for(2)
+        assert [(method, params[1:]) for method, params in responses] == [
             ("receiveResponse", (page.id, "tag1", OK)),
             ("receiveResponse", (page.id, "tag2", OK)),
         ]
@@ -400,7 +400,7 @@ def test_there_is_no_callback_url_in_this_profile(page):
         page.call("setXmlrpcCallback", "http://127.0.0.1:1/")
 
 
-def test_a_page_that_takes_no_callbacks_cannot_subscribe(page):
+def test_a_page_that_does_not_allow_callbacks_cannot_subscribe(page):
     """R13."""
     page.call("declareSubscriptions", {})
     with pytest.raises(Fault, match="not callable"):
@@ -416,8 +416,8 @@ def test_allowing_callbacks_again_keeps_the_queue(hub, page):
         assert len(page.pull()) == 1
 
 
-def test_a_late_answer_of_a_page_is_dropped(hub, page):
-    """R22: on a fault sampjs would leave the hub. R21: a second one, or a forged one, is a fault."""
+def test_a_late_reply_of_a_page_is_dropped(hub, page):
+    """R22: after a fault sampjs would unregister. R21: a second reply, or a forged one, gets a fault."""
     page.listen("x.y")
     with Program(hub) as program:
         with pytest.raises(Fault, match="not answered"):
@@ -454,13 +454,13 @@ def test_allowing_callbacks_no_longer(hub, page):
 
 
 @pytest.mark.parametrize("allow", ["yes", "2", "", "true"])
-def test_nonsense_for_a_boolean_is_a_fault(page, allow):
+def test_an_invalid_boolean_is_a_fault(page, allow):
     """R3."""
     with pytest.raises(Fault):
         page.call("allowReverseCallbacks", allow)
 
 
-def test_numbers_that_arrive_are_taken(hub, page):
+def test_numbers_are_accepted(hub, page):
     """R5."""
     assert page.call("allowReverseCallbacks", True) == ""
     assert page.call("pullCallbacks", 0) == []
@@ -469,7 +469,7 @@ def test_numbers_that_arrive_are_taken(hub, page):
         page.call("pullCallbacks", "soon")
 
 
-def test_leaving(hub, page):
+def test_unregistering(hub, page):
     """R9, R10."""
     with Program(hub, "samp.hub.event.unregister") as program:
         page.call("unregister")
@@ -489,7 +489,7 @@ def test_keys_are_good_for_their_own_profile_alone(hub, page):
             page.call("getRegisteredClients")
 
 
-def test_a_page_hears_that_the_hub_shuts_down(hub, page):
+def test_a_page_is_notified_that_the_hub_shuts_down(hub, page):
     """R26."""
     page.listen("samp.hub.event.shutdown")
     sock = page.begin_pull()
@@ -499,7 +499,7 @@ def test_a_page_hears_that_the_hub_shuts_down(hub, page):
     assert callback["samp.params"][1]["samp.mtype"] == "samp.hub.event.shutdown"
 
 
-def test_a_page_that_is_between_two_pulls_hears_it_too(hub, page):
+def test_a_page_between_two_pulls_is_notified_too(hub, page):
     """R26, R42: the hub waits a moment for its next pull."""
     page.listen("samp.hub.event.shutdown")
     page.pull("0")
@@ -515,7 +515,7 @@ def test_a_page_that_is_between_two_pulls_hears_it_too(hub, page):
 def _pulls(hub: SAMPHubServer, page: Page) -> int:
     assert hub._session is not None
     assert hub._session.web is not None
-    return len(hub._session.web._web_clients[page.id].mailbox._waiting)
+    return len(hub._session.web._web_clients[page.id]._waiting)
 
 
 # What pages may send (R47)
@@ -532,7 +532,7 @@ def _pulls(hub: SAMPHubServer, page: Page) -> int:
         "bibcode.load",
     ],
 )
-def test_harmless_messages_pass(hub, page, mtype):
+def test_safe_messages_pass(hub, page, mtype):
     """R47."""
     with Program(hub, mtype) as program:
         page.call("notify", program.id, message(mtype))
@@ -574,7 +574,7 @@ def test_a_recipient_may_say_otherwise(hub, page, key):
         assert len(program.wait_for(2)) == 2
 
 
-def test_a_page_may_send_only_harmless_messages_to_a_page(hub, page):
+def test_a_page_may_send_only_safe_messages_to_a_page(hub, page):
     """R47."""
     page.listen("ds9.set", "table.load.fits")
     with Page(hub, "https://b.example") as other:
@@ -627,8 +627,8 @@ def test_the_port_in_use_is_no_failure(make_hub, caplog):
     assert str(first._web_port) in caplog.text
 
 
-def test_another_program_at_the_other_address_is_told(make_hub, caplog):
-    """R39: a browser that finds it there in place of the hub tells nobody."""
+def test_another_program_at_the_other_address_is_logged(make_hub, caplog):
+    """R39: a browser may find it instead of the hub."""
     with socket.socket(socket.AF_INET6) as other:
         try:
             other.bind(("::1", 0))

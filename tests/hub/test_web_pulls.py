@@ -18,7 +18,7 @@ from pyvo.samp.web_profile import profile as web_profile
 from pyvo.samp.web_profile import pull_queue
 
 from .recipients import wait_until
-from .web_pages import Answer, Page, Program, message, request
+from .web_pages import Page, Program, Response, message, request
 
 EVENTS = "samp.hub.event.unregister"
 
@@ -41,14 +41,14 @@ def program(hub):
 
 
 @pytest.fixture
-def short_grace(monkeypatch):
+def short_timeout(monkeypatch):
     monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 0.3)
 
 
 def waiting(hub, page: Page) -> int:
     """How many pulls of a page wait."""
-    member = hub._session.web._web_clients.get(page.id)
-    return len(member.mailbox._waiting) if member else 0
+    web_client = hub._session.web._web_clients.get(page.id)
+    return len(web_client._waiting) if web_client is not None else 0
 
 
 def begin_pull(hub, page: Page, timeout: str = "600") -> socket.socket:
@@ -120,7 +120,7 @@ def test_other_calls_go_on_during_a_pull(hub, page):
     assert page.call("getRegisteredClients") == ["hub"]
 
 
-def test_several_pulls_neither_double_nor_lose(hub, page, program):
+def test_several_pulls_get_each_callback_once(hub, page, program):
     """R42: three threads pull at once while two hundred notifications come."""
     got: list[int] = []
     lock = threading.Lock()
@@ -162,7 +162,7 @@ def test_a_pull_whose_connection_broke_loses_nothing(hub, page, program, close):
 
 
 @pytest.mark.parametrize("close", [socket.socket.close, reset])
-def test_an_answer_that_was_thrown_away_unread_is_given_again(hub, page, program, close):
+def test_callbacks_of_a_response_that_was_discarded_unread_are_repeated(hub, page, program, close):
     """R42: the callback was on its way when the connection broke."""
     for number in range(20):
         sock = begin_pull(hub, page)
@@ -172,7 +172,7 @@ def test_an_answer_that_was_thrown_away_unread_is_given_again(hub, page, program
         assert numbers(page.pull_some(1)) == [number]
 
 
-def test_answers_that_were_read_are_not_given_again(hub, page, program):
+def test_callbacks_that_were_read_are_not_repeated(hub, page, program):
     for number in range(20):
         sock = begin_pull(hub, page)
         send_numbers(program, number)
@@ -181,8 +181,8 @@ def test_answers_that_were_read_are_not_given_again(hub, page, program):
     assert page.pull("0") == []
 
 
-def test_of_several_pulls_that_were_answered_the_first_breaks(hub, page, program):
-    """R42: what it was to get goes to another one that waits."""
+def test_the_connection_of_the_first_of_several_pulls_breaks(hub, page, program):
+    """R42: its callbacks go to another one that waits."""
     first, second = begin_pull(hub, page), begin_pull(hub, page)
     send_numbers(program, 1)
     wait_until(lambda: waiting(hub, page) == 1)
@@ -190,13 +190,12 @@ def test_of_several_pulls_that_were_answered_the_first_breaks(hub, page, program
     assert numbers(page.receive(second)) == [1]
 
 
-def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hub, page, program):
+def test_callbacks_are_not_repeated_when_a_later_response_was_discarded(hub, page, program):
     """R42: connections are kept, and used for other requests, too."""
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     assert numbers(page.receive(sock)) == [1]
-    member = hub._session.web._web_clients[page.id]
-    connection = member.mailbox._last.connection
+    connection = hub._session.web._web_clients[page.id]._last.connection
     page.send(sock, "ping")
     wait_until(lambda: connection.requests == 2)
     reset(sock)
@@ -205,7 +204,7 @@ def test_a_later_answer_that_was_thrown_away_is_no_reason_to_repeat_callbacks(hu
 
 
 def test_a_large_message_to_a_slow_page(hub, page, program):
-    """What doesn't fit into the socket at once is written bit by bit."""
+    """The rest of a response that does not fit into the socket is written later."""
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
     threading.Event().wait(0.3)
@@ -213,7 +212,7 @@ def test_a_large_message_to_a_slow_page(hub, page, program):
     assert len(callback["samp.params"][1]["samp.params"]["pad"]) == 8_000_000
 
 
-def test_a_large_answer_that_breaks_off_is_given_again(hub, page, program):
+def test_the_callbacks_of_a_large_response_that_breaks_off_are_repeated(hub, page, program):
     """R42."""
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
@@ -258,8 +257,8 @@ def test_connections_that_break_at_any_moment(hub, page, program):
 # Gone pages (R43)
 
 
-def test_a_closed_tab_is_unregistered_and_others_are_told(hub, page, short_grace):
-    """R43, R23: also whoever waits for its answers."""
+def test_a_closed_tab_is_unregistered_and_others_are_notified(hub, page, short_timeout):
+    """R43, R23: also callers that wait for its response."""
     with Program(hub, EVENTS) as program:
         sock = begin_pull(hub, page)
         program.call("call", page.id, "tag", message("x.y"))
@@ -285,8 +284,8 @@ def test_a_closed_tab_is_unregistered_within_15_seconds(hub, page):
         assert time.monotonic() - began > 9
 
 
-def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, short_grace):
-    """R43: it has broken nothing off; that the connection of its last pull is closed in good order says nothing."""
+def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, short_timeout):
+    """R43: it has broken nothing off. That the connection of its last pull is closed means nothing."""
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -296,7 +295,7 @@ def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, shor
     assert numbers(page.pull()) == [2]
 
 
-def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, program, short_grace):
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, program, short_timeout):
     """R43: the connection that the page's last request came by, after others, is closed at once."""
     send_numbers(program, 1)
     assert numbers(page.pull()) == [1]
@@ -304,20 +303,20 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, progra
     wait_until(lambda: not is_registered(program, page))
 
 
-def test_a_page_that_does_not_read_its_answer_is_held_up(hub, page, program, short_grace, monkeypatch):
+def test_a_page_that_does_not_read_its_response_is_held_up(hub, page, program, short_timeout, monkeypatch):
     """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
-    wait_until(lambda: len(hub._session.web._web_clients[page.id].mailbox) == 1)
+    wait_until(lambda: len(hub._session.web._web_clients[page.id]._queue) == 1)
     threading.Event().wait(1.0)
     assert is_registered(program, page)
     assert numbers(page.pull_some(1)) == [1]
     sock.close()
 
 
-def test_a_page_that_is_held_up_outlives_the_time_of_silent_clients(make_hub):
-    """Its pull was the last that was heard of it, and its own time is what counts."""
+def test_client_timeout_does_not_apply_to_a_page_that_is_held_up(make_hub):
+    """It was last heard when it pulled; the time-out of its queue applies."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
     with Page(hub) as page, Program(hub) as program:
         page.register().listen("x.y")
@@ -328,8 +327,8 @@ def test_a_page_that_is_held_up_outlives_the_time_of_silent_clients(make_hub):
         assert page.id in hub._session.web._web_clients
 
 
-def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_grace, monkeypatch):
-    """R43: nothing tells so, but its time has an end."""
+def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_timeout, monkeypatch):
+    """R43: there is no sign of it, but its time has an end."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
@@ -350,7 +349,7 @@ def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
     assert is_registered(program, page)
 
 
-def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
+def test_a_page_that_only_sends_stays(hub, program, short_timeout, monkeypatch):
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.3)
     with Page(hub) as page:
         page.register()
@@ -359,8 +358,8 @@ def test_a_page_that_only_sends_stays(hub, program, short_grace, monkeypatch):
         assert is_registered(program, page)
 
 
-def test_a_page_that_never_takes_what_waits_for_it_is_gone(hub, program, monkeypatch):
-    """R23: those who called it are not left waiting."""
+def test_a_page_that_never_pulls_what_waits_for_it_is_gone(hub, program, monkeypatch):
+    """R23: its callers do not wait without end."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 2.0)
     with Page(hub) as page:
         page.register().listen("x.y")
@@ -389,7 +388,7 @@ def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, m
     wait_until(is_gone)
 
 
-def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
+def test_a_page_that_was_reloaded_registers_anew(hub, page, short_timeout):
     """R43."""
     begin_pull(hub, page).close()
     with Page(hub) as again, Program(hub) as program:
@@ -400,7 +399,7 @@ def test_a_page_that_was_reloaded_registers_anew(hub, page, short_grace):
 
 
 def test_a_page_that_waits_is_not_silent(make_hub):
-    """Its one request takes ten minutes, and is no silence in the sense of ``client_timeout``."""
+    """``client_timeout`` does not apply while a pull waits, which may take ten minutes."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
     with Page(hub) as page:
         page.register().listen("x.y")
@@ -463,7 +462,7 @@ def test_the_oldest_of_five_pulls_is_released(hub, program):
                 sock.recv(1)
 
 
-def test_a_program_without_an_origin_is_no_browser(hub):
+def test_a_program_without_an_origin_is_not_a_browser(hub):
     """R49: all web clients of one Python have one User-Agent, but no connections to share."""
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub, "")).register().listen("x.y") for _ in range(6)]
@@ -475,8 +474,8 @@ def test_a_program_without_an_origin_is_no_browser(hub):
 
 
 @pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
-def test_a_request_of_the_browser_makes_room_for_others(hub, monkeypatch, method, target):
-    """R49: what it wants besides may wait behind pulls."""
+def test_a_request_of_the_browser_releases_pulls_for_others(hub, monkeypatch, method, target):
+    """R49: its other requests may wait behind pulls."""
     monkeypatch.setattr(pull_queue, "RELEASE_INTERVAL", 1000.0)
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
@@ -527,12 +526,12 @@ def test_stopping_the_hub_ends_all_pulls(hub, page):
     assert time.monotonic() - began < 2
     sock.settimeout(5)
     with contextlib.suppress(ConnectionError):
-        Answer(sock)
+        Response(sock)
     assert sock.recv(1) == b""
 
 
-def test_who_is_thrown_out_between_two_pulls_is_told_by_the_next(hub, page, monkeypatch):
-    """R26: once; what is kept for pages that never ask again is bounded."""
+def test_the_next_pull_of_a_page_that_was_disconnected_returns_the_final_message(hub, page, monkeypatch):
+    """R26: once. The number of kept messages is limited."""
     monkeypatch.setattr(web_profile, "MAX_FINAL_MESSAGES", 2)
     broker = hub._session.broker
     page.listen("samp.hub.disconnect")

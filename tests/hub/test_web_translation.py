@@ -19,7 +19,7 @@ import pytest
 from pyvo.samp.web_profile import url_permissions, url_proxy
 
 from .recipients import wait_until
-from .web_pages import ORIGIN, Answer, Page, Program, message, send
+from .web_pages import ORIGIN, Page, Program, Response, message, send
 
 MTYPE = "table.load.votable"
 BYTES = bytes(range(256)) * 40
@@ -85,17 +85,17 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path, dict(self.headers)))
         path = self.path.partition("?")[0]
         if path in self.server.locations:
-            self.answer(302, b"", Location=self.server.locations[path])
+            self.respond(302, b"", Location=self.server.locations[path])
         elif path == "/missing":
-            self.answer(404, b"not here")
+            self.respond(404, b"not here")
         elif path == "/range" and self.headers.get("Range"):
-            self.answer(206, BYTES[10:20], **{"Content-Range": f"bytes 10-19/{len(BYTES)}"})
+            self.respond(206, BYTES[10:20], **{"Content-Range": f"bytes 10-19/{len(BYTES)}"})
         elif path == "/chunks":
             self.chunks(10)
         elif path == "/broken-chunks":
             self.chunks(10, end=b"")
         elif path == "/short":
-            self.answer(200, BYTES, length=len(BYTES) + 100)
+            self.respond(200, BYTES, length=len(BYTES) + 100)
         elif path == "/until-close":
             self.send_response(200)
             self.end_headers()
@@ -109,13 +109,13 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"220 ftp.example ready\r\n")
             self.close_connection = True
         else:
-            self.answer(
+            self.respond(
                 200, BYTES, **{"Content-Type": "image/x-odd", "Set-Cookie": "a=b", "ETag": '"7"', "X-Other": "1"}
             )
 
     do_HEAD = do_GET
 
-    def answer(self, status, body, length=None, **headers):
+    def respond(self, status, body, length=None, **headers):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -152,12 +152,12 @@ def site():
 
 def test_a_url_that_a_program_mentioned(page, mention, file):
     """R46."""
-    answer = page.get(mention(file.as_uri()))
-    assert answer.status == 200
-    assert answer.body == BYTES
-    assert answer.headers["content-type"] == "application/x-votable+xml"
-    assert answer.headers["content-length"] == str(len(BYTES))
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    response = page.get(mention(file.as_uri()))
+    assert response.status == 200
+    assert response.body == BYTES
+    assert response.headers["content-type"] == "application/x-votable+xml"
+    assert response.headers["content-length"] == str(len(BYTES))
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_a_url_that_a_program_mentioned(page, mention, file):
 def test_anything_else_is_forbidden(page, mention, file, url):
     """R46: ``file:///etc/passwd`` first."""
     mention(file.as_uri())
-    answer = page.get(url)
-    assert answer.status == 403
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert b"passwd" not in answer.body
+    response = page.get(url)
+    assert response.status == 403
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert b"passwd" not in response.body
 
 
 def test_paths_that_wind(page, mention, file):
@@ -215,7 +215,7 @@ def test_a_url_of_the_page_itself_or_of_another_page(hub, page, program, file):
 
 
 def test_a_url_in_a_message_that_was_refused_is_not_mentioned(hub, page, program, file):
-    """R46: nobody can have seen it, so it is no program that repeats it."""
+    """R46: no program can have seen it, so none repeats it."""
     uri = file.as_uri()
     with Page(hub, "https://b.example") as other:
         other.register()
@@ -297,9 +297,9 @@ def test_ways_to_write_the_url(page, mention, file):
 def test_head(page, mention, file, site):
     """R46."""
     for url in (file.as_uri(), site.url + "/x"):
-        answer = page.get(mention(url), "HEAD")
-        assert (answer.status, answer.body) == (200, b"")
-        assert answer.headers["content-length"] == str(len(BYTES))
+        response = page.get(mention(url), "HEAD")
+        assert (response.status, response.body) == (200, b"")
+        assert response.headers["content-length"] == str(len(BYTES))
 
 
 @pytest.mark.parametrize(
@@ -313,11 +313,11 @@ def test_head(page, mention, file, site):
 )
 def test_ranges(page, mention, file, wanted, part):
     """R46."""
-    answer = page.get(mention(file.as_uri()), Range=wanted)
-    assert answer.status == 206
-    assert answer.body == part
-    start = BYTES.index(part) if len(part) > 300 else int(answer.headers["content-range"].split()[1].split("-")[0])
-    assert answer.headers["content-range"] == f"bytes {start}-{start + len(part) - 1}/{len(BYTES)}"
+    response = page.get(mention(file.as_uri()), Range=wanted)
+    assert response.status == 206
+    assert response.body == part
+    start = BYTES.index(part) if len(part) > 300 else int(response.headers["content-range"].split()[1].split("-")[0])
+    assert response.headers["content-range"] == f"bytes {start}-{start + len(part) - 1}/{len(BYTES)}"
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=9-2", "bytes=a-b"])
@@ -326,16 +326,16 @@ def test_ranges_that_are_none_mean_all(page, mention, file, wanted):
 
 
 def test_a_range_beyond_the_end(page, mention, file):
-    answer = page.get(mention(file.as_uri()), Range="bytes=99999999999999999999-")
-    assert answer.status == 416
-    assert answer.headers["content-range"] == f"bytes */{len(BYTES)}"
+    response = page.get(mention(file.as_uri()), Range="bytes=99999999999999999999-")
+    assert response.status == 416
+    assert response.headers["content-range"] == f"bytes */{len(BYTES)}"
 
 
 def test_an_empty_file(page, mention, tmp_path):
     empty = tmp_path / "empty"
     empty.touch()
-    answer = page.get(mention(empty.as_uri()))
-    assert (answer.status, answer.body) == (200, b"")
+    response = page.get(mention(empty.as_uri()))
+    assert (response.status, response.body) == (200, b"")
     assert page.get(empty.as_uri(), Range="bytes=0-").status == 416
 
 
@@ -344,9 +344,9 @@ def test_what_is_no_file(page, mention, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe", "/dev/zero", tmp_path / "link"):
-        answer = page.get(mention(f"file://{path}"))
-        assert answer.status == 403
-        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        response = page.get(mention(f"file://{path}"))
+        assert response.status == 403
+        assert response.headers["access-control-allow-origin"] == ORIGIN
     assert page.get(mention((tmp_path / "missing").as_uri())).status == 404
     assert page.get(mention("file:///tmp/a%00b")).status == 404
 
@@ -366,7 +366,7 @@ def test_what_is_read_cannot_act_for_the_hub(page, mention, file):
     assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_a_page_that_stops_reading_holds_nobody_up(hub, page, mention, tmp_path):
+def test_a_page_that_stops_reading_delays_no_other(hub, page, mention, tmp_path):
     big = tmp_path / "big"
     with big.open("wb") as stream:
         stream.truncate(50_000_000)
@@ -407,12 +407,12 @@ def test_another_server(page, mention, site):
     """R46: what it says is passed on; its cookies are not."""
     mention(site.url + "/x?a=1&b=%41 c\u00e9")
     as_a_browser_sends_it = site.url + "/x?a=1&b=%41%20c%C3%A9"
-    answer = page.get(as_a_browser_sends_it, Cookie="secret=1", Authorization="Basic x")
-    assert answer.body == BYTES
-    assert answer.headers["content-type"] == "image/x-odd"
-    assert answer.headers["etag"] == '"7"'
-    assert answer.headers["content-length"] == str(len(BYTES))
-    assert not {"set-cookie", "x-other", "server"} & set(answer.headers)
+    response = page.get(as_a_browser_sends_it, Cookie="secret=1", Authorization="Basic x")
+    assert response.body == BYTES
+    assert response.headers["content-type"] == "image/x-odd"
+    assert response.headers["etag"] == '"7"'
+    assert response.headers["content-length"] == str(len(BYTES))
+    assert not {"set-cookie", "x-other", "server"} & set(response.headers)
     ((_, path, headers),) = site.requests
     assert path == "/x?a=1&b=%41%20c%C3%A9"
     assert not {"Cookie", "Authorization", "Origin", "Referer"} & set(headers)
@@ -420,9 +420,9 @@ def test_another_server(page, mention, site):
 
 @pytest.mark.parametrize("path", ["/until-close", "/chunks"])
 def test_bodies_without_a_length(page, mention, site, path):
-    answer = page.get(mention(site.url + path))
-    assert answer.body == BYTES * (10 if path == "/chunks" else 1)
-    assert "content-length" not in answer.headers
+    response = page.get(mention(site.url + path))
+    assert response.body == BYTES * (10 if path == "/chunks" else 1)
+    assert "content-length" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/broken-chunks", "/short"])
@@ -433,9 +433,9 @@ def test_a_body_that_breaks_off_is_not_taken_for_the_whole(page, mention, site, 
 
 def test_a_range_of_another_server(page, mention, site):
     """R46."""
-    answer = page.get(mention(site.url + "/range"), Range="bytes=10-19")
-    assert (answer.status, answer.body) == (206, BYTES[10:20])
-    assert answer.headers["content-range"] == f"bytes 10-19/{len(BYTES)}"
+    response = page.get(mention(site.url + "/range"), Range="bytes=10-19")
+    assert (response.status, response.body) == (206, BYTES[10:20])
+    assert response.headers["content-range"] == f"bytes 10-19/{len(BYTES)}"
     assert site.requests[0][2]["Range"] == "bytes=10-19"
 
 
@@ -446,9 +446,9 @@ def test_errors_of_another_server(page, mention, site, monkeypatch):
     assert page.get(mention(site.url + "/silent")).status == 504
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        answer = page.get(mention(f"http://127.0.0.1:{unused.getsockname()[1]}/"))
-    assert answer.status == 502
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
+        response = page.get(mention(f"http://127.0.0.1:{unused.getsockname()[1]}/"))
+    assert response.status == 502
+    assert response.headers["access-control-allow-origin"] == ORIGIN
     assert page.get(mention("http://nowhere.invalid/")).status == 502
 
 
@@ -471,21 +471,21 @@ def test_redirects(page, mention, site, file):
         ("/ftp", b"another scheme (ftp)"),
         ("/https", b"another scheme (https)"),
         ("/round", b"too often"),
-        ("/odd", b"nowhere"),
+        ("/odd", b"malformed URL"),
     ):
-        answer = page.get(mention(site.url + path))
-        assert answer.status == 502
-        assert reason in answer.body
-        assert BYTES not in answer.body
+        response = page.get(mention(site.url + path))
+        assert response.status == 502
+        assert reason in response.body
+        assert BYTES not in response.body
 
 
 def test_a_redirect_from_elsewhere_into_the_local_network(page, mention, site, monkeypatch):
     """A server elsewhere could have the hub read a device that the page itself cannot reach."""
     site.locations["/elsewhere"] = site.url + "/inner"
-    answers = iter([True, False])
-    monkeypatch.setattr(url_proxy, "is_global", lambda _sock: next(answers))
-    answer = page.get(mention(site.url + "/elsewhere"))
-    assert answer.status == 502
+    results = iter([True, False])
+    monkeypatch.setattr(url_proxy, "is_global", lambda _sock: next(results))
+    response = page.get(mention(site.url + "/elsewhere"))
+    assert response.status == 502
     assert [path for _, path, _ in site.requests] == ["/elsewhere"]
 
 
@@ -544,11 +544,11 @@ def test_600_megabytes_cost_no_memory(page, mention, site, tmp_path):
     big.unlink()
 
 
-def test_answers_are_whole_for_pages_that_read_slowly(page, mention, tmp_path):
+def test_responses_are_complete_for_pages_that_read_slowly(page, mention, tmp_path):
     big = tmp_path / "big"
     big.write_bytes(os.urandom(5_000_000))
     with page.connect() as sock:
         target = "/translator/" + page.translator.split("/")[-1] + mention(big.as_uri())
         send(sock, "GET", target, {"Host": f"localhost:{page.port}"})
         threading.Event().wait(0.5)
-        assert Answer(sock, "GET").body == big.read_bytes()
+        assert Response(sock, "GET").body == big.read_bytes()

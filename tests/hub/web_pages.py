@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pages in a browser, and programs beside them, as far as a hub can tell."""
+"""Pages in a browser, and programs of the Standard Profile, as a hub sees them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 ORIGIN = "https://sky.example"
 
 
-class Answer:
-    """One HTTP answer."""
+class Response:
+    """One HTTP response."""
 
     def __init__(self, sock: socket.socket, method: str = "POST") -> None:
         with http.client.HTTPResponse(sock, method=method) as response:
@@ -28,17 +28,17 @@ class Answer:
 
     @property
     def value(self) -> Any:
-        """What was answered; a fault is raised."""
+        """The value in the response; a fault is raised."""
         return xmlrpc.client.loads(self.body)[0][0]
 
 
 def request(
     port: int, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"", host: str = ""
-) -> Answer:
+) -> Response:
     """Make one request on a connection of its own."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         send(sock, method, target, {"Host": host or f"localhost:{port}", **(headers or {})}, body)
-        return Answer(sock, method)
+        return Response(sock, method)
 
 
 def send(sock: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> None:
@@ -52,7 +52,7 @@ class Page:
     """
     A page. Its calls go over one connection, each pull over one of its own.
 
-    ``answers`` and the CORS headers of everything that comes back are looked at on the way.
+    The status and the CORS headers of all responses are checked.
     """
 
     def __init__(self, hub: SAMPHubServer | int, origin: str = ORIGIN) -> None:
@@ -82,12 +82,12 @@ class Page:
         send(sock, "POST", "/", wanted, body)
 
     def receive(self, sock: socket.socket) -> Any:
-        answer = Answer(sock)
-        assert answer.status == 200
-        assert answer.headers["content-type"] == "text/xml"
+        response = Response(sock)
+        assert response.status == 200
+        assert response.headers["content-type"] == "text/xml"
         if self.origin:
-            assert answer.headers["access-control-allow-origin"] == self.origin
-        return answer.value
+            assert response.headers["access-control-allow-origin"] == self.origin
+        return response.value
 
     def call(self, method: str, *params: Any) -> Any:
         """Make a call, with the key if there is one."""
@@ -129,21 +129,21 @@ class Page:
             got += more
         return got
 
-    def get(self, url: str, method: str = "GET", **headers: str) -> Answer:
+    def get(self, url: str, method: str = "GET", **headers: str) -> Response:
         """Ask the translator for a URL, which is appended as it is."""
         target = self.translator.partition(f":{self.port}")[2] + url
         return request(self.port, method, target, {"Origin": self.origin, **headers})
 
 
 class Program(Recipient):
-    """A program of the Standard Profile that answers the hub's deliveries by doing nothing."""
+    """A client of the Standard Profile that accepts deliveries and does not reply."""
 
     def __init__(self, hub: SAMPHubServer, *mtypes: str, **annotated: dict[str, str]) -> None:
         super().__init__()
         self._proxy = xmlrpc.client.ServerProxy(hub.params["samp.hub.xmlrpc.url"])
-        answer: Any = self._proxy.samp.hub.register(hub.params["samp.secret"])
-        self.key = answer["samp.private-key"]
-        self.id = answer["samp.self-id"]
+        response: Any = self._proxy.samp.hub.register(hub.params["samp.secret"])
+        self.key = response["samp.private-key"]
+        self.id = response["samp.self-id"]
         self.call("setXmlrpcCallback", self.url)
         self.subscribe({mtype: {} for mtype in mtypes} | annotated)
 

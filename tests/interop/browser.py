@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A real browser, driven from Python: pages of `node/member.html`, which talk to the hub by sampjs."""
+"""A real browser, driven from Python, with pages of `node/member.html`, which use sampjs."""
 from __future__ import annotations
 
 import itertools
@@ -34,11 +34,11 @@ class Page:
         self._closed = False
 
     def start(self, method: str, *args: Any) -> Future[Any]:
-        """Call a method of the page's `member`; the answer comes later."""
+        """Call a method of the page's `member`; the future gets its result."""
         return self._browser.submit("run", page=self._number, method=method, args=args)
 
     def run(self, method: str, *args: Any) -> Any:
-        """Call a method of the page's `member` and wait for what its promise brings."""
+        """Call a method of the page's `member` and wait for its result."""
         return self.start(method, *args).result(TIMEOUT)
 
     def act(self, of: str, method: str, *args: Any) -> Any:
@@ -54,7 +54,7 @@ class Page:
         return str(self.act(selector, "innerText"))
 
     def reload(self) -> None:
-        """Load the page anew; what it knew is forgotten."""
+        """Reload the page; it loses its state."""
         self._browser.submit("reload", page=self._number).result(TIMEOUT)
 
     def go(self, url: str) -> None:
@@ -70,7 +70,7 @@ class Page:
         self._browser.submit("closeDialog", page=self._number).result(TIMEOUT)
 
     def close(self) -> None:
-        """Close the tab, as a user does: no word of farewell to the hub. A closed one stays closed."""
+        """Close the tab as a user does: it does not unregister. Closing it again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -88,9 +88,9 @@ class Browser:
     Parameters
     ----------
     executable : str
-        What to run.
+        The browser to run.
     directory : Path
-        An empty directory for the profile and for what the browser says.
+        An empty directory for the profile and the log of the browser.
     env : mapping
         The environment of the browser.
     """
@@ -134,7 +134,7 @@ class Browser:
             future.set_exception(RuntimeError(f"the browser has ended: {self.log.read_text()}"))
 
     def submit(self, command: str, **details: Any) -> Future[Any]:
-        """Send a command to the driver; the future brings its answer."""
+        """Send a command to the driver; the future gets its result."""
         future: Future[Any] = Future()
         with self._lock:
             number = next(self._numbers)
@@ -160,7 +160,7 @@ class Browser:
         return found
 
     def kill(self) -> None:
-        """End the browser without a word, as a crash does."""
+        """Kill the browser, as a crash does."""
         driver = psutil.Process(self._process.pid)
         for process in [*driver.children(recursive=True), driver]:
             with suppress(psutil.NoSuchProcess):
@@ -181,7 +181,7 @@ class Browser:
 
 
 class Site(Program):
-    """A web server on a port of its own, that is: an origin of its own. It says nothing about other origins.
+    """A web server on a port of its own, which makes it an origin of its own. It sends no CORS headers.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class Site(Program):
     """
 
     def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
-        # In a process of its own: a browser keeps connections in store, and each would hold a thread of the tests.
+        # In a process of its own: a browser keeps idle connections, and each would need a thread of the tests.
         command = (sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), "0")
         super().__init__(*command, env=environment(directory))
         self.wait_for("Serving HTTP")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Chromium and Firefox with sampjs: pages of two origins as members of our hub."""
+"""Chromium and Firefox with sampjs: pages of two origins as clients of our hub."""
 from __future__ import annotations
 
 import hashlib
@@ -35,23 +35,23 @@ NOT_ASCII = "ignore:.*beyond ASCII"
 
 
 class User:
-    """Who is asked whether a page may come in.
+    """The user that the hub asks for consent.
 
-    Notes the questions; agrees at once unless `answer_now` is cleared, and never to a page whose name says ``refuse``.
+    Records the requests; agrees at once unless `decide_now` is cleared, and denies pages with ``deny`` in their name.
     """
 
     def __init__(self) -> None:
-        self.questions: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.asked = threading.Semaphore(0)
-        self.answer_now = threading.Event()
-        self.answer_now.set()
+        self.decide_now = threading.Event()
+        self.decide_now.set()
 
     def __call__(self, samp_name: str, details: Mapping[str, str], client: tuple[str, int], origin: str) -> bool:
-        """Answer the question; note the name and the origin that it was about."""
-        self.questions.append((samp_name, origin))
+        """Decide, and record the name and the origin."""
+        self.requests.append((samp_name, origin))
         self.asked.release()
-        assert self.answer_now.wait(60)
-        return "refuse" not in samp_name
+        assert self.decide_now.wait(60)
+        return "deny" not in samp_name
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,7 +110,7 @@ def browser(start_browser: Callable[[], Browser]) -> Browser:
 
 @pytest.fixture
 def user() -> User:
-    """The user who is asked."""
+    """The user."""
     return User()
 
 
@@ -146,12 +146,12 @@ def message(mtype: str, **params: Any) -> dict[str, Any]:
 def test_pages_of_two_origins_and_a_program_meet(
     user: User, page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], artefacts: Path
 ) -> None:
-    """Registration with consent; who was asked about is who made the request (R40); all see each other."""
+    """Registration with consent, for the origin of the request (R40). All clients see each other."""
     client = connect("program")
     witness = Witness(client)
     first, second = page(0), page(1)
     first_id, second_id = first.run("register", "first page", ANY), second.run("register", "second page", ANY)
-    assert user.questions == [("first page", sites[0].origin), ("second page", sites[1].origin)]
+    assert user.requests == [("first page", sites[0].origin), ("second page", sites[1].origin)]
     assert witness.arrival("first page", "table.load.votable") == first_id
     assert witness.arrival("second page", "table.load.votable") == second_id
     others = set(client.get_registered_clients()) - {first_id} | {client.get_public_id()}
@@ -167,13 +167,13 @@ def test_pages_of_two_origins_and_a_program_meet(
     witness.departure(second_id)
 
 
-def test_a_refused_page_stays_outside(page: Callable[..., Page], connect: Connect) -> None:
-    """Refusal is a fault (R40), and the page can ask again (R48)."""
+def test_a_denied_page_is_not_registered(page: Callable[..., Page], connect: Connect) -> None:
+    """A denial is a fault (R40), and the page can register again (R48)."""
     client = connect("program")
     before = client.get_registered_clients()
     one = page()
     with pytest.raises(RuntimeError, match="Fault"):
-        one.run("register", "please refuse", ANY)
+        one.run("register", "please deny", ANY)
     assert client.get_registered_clients() == before
     assert one.run("ping") is True
     assert one.run("register", "please agree", ANY) in client.get_registered_clients()
@@ -186,18 +186,18 @@ def test_a_page_from_a_file(
     client = connect("program")
     one = browser.open((www / "member.html").as_uri())
     page_id = one.run("register", "page", ANY)
-    assert user.questions == [("page", "null")]
+    assert user.requests == [("page", "null")]
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
     one.close()
 
 
-def test_an_open_question_holds_nobody_up(user: User, page: Callable[..., Page], connect: Connect) -> None:
-    """While the user thinks, other clients of both profiles go on, and a further question waits in line (R41)."""
+def test_an_open_request_delays_no_other_client(user: User, page: Callable[..., Page], connect: Connect) -> None:
+    """While the user decides, other clients of both profiles go on, and a further request waits (R41)."""
     client = connect("program")
     first, second, third = page(0), page(0), page(1)
     first_id = first.run("register", "first", ANY)
     assert user.asked.acquire(timeout=10)
-    user.answer_now.clear()
+    user.decide_now.clear()
     open_second: Future[Any] = second.start("register", "second", ANY)
     open_third: Future[Any] = third.start("register", "third", ANY)
     assert user.asked.acquire(timeout=10)
@@ -205,7 +205,7 @@ def test_an_open_question_holds_nobody_up(user: User, page: Callable[..., Page],
     assert response["samp.result"] == {"echo": {"url": "http://127.0.0.1/t"}}
     assert not open_second.done()
     assert not open_third.done()
-    user.answer_now.set()
+    user.decide_now.set()
     assert {open_second.result(30), open_third.result(30)} <= set(client.get_registered_clients())
 
 
@@ -227,7 +227,7 @@ def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> No
     assert set(first.run("ask", "notifyAll", message("coord.notify-all", **params))) == {program, you}
     assert set(first.run("ask", "callAll", "all", message("coord.call-all", **params))) == {program, you}
 
-    # `reply`, the sixth way, is what the second page and the program answer all those calls by.
+    # The second page and the program answer all these calls with `reply`, the sixth way.
     for tag in ("one", "all"):
         answers = first.run("wait", tag, 2)
         assert {one["sender"] for one in answers} == {program, you}
@@ -289,8 +289,8 @@ def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: 
     assert [int(each.content["ra"]) for each in received.wait(200)] == list(range(200))
 
 
-def test_a_page_may_send_harmless_messages_only(page: Callable[..., Page], connect: Connect) -> None:
-    """R47: what is not on the list is refused, unless the recipient has said that it is harmless, or is not."""
+def test_a_page_may_send_safe_messages_only(page: Callable[..., Page], connect: Connect) -> None:
+    """R47: other messages are rejected, unless the recipient has said in its subscription what is harmless."""
     client = connect("program")
     received = Recorder(client, "*")
     client.bind_receive_call("x-mine.open", lambda *_: None, metadata={"x-samp.mostly-harmless": "1"})
@@ -310,7 +310,7 @@ def test_a_page_may_send_harmless_messages_only(page: Callable[..., Page], conne
 def test_the_hub_reads_for_a_page_what_its_browser_refuses(
     page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], www: Path
 ) -> None:
-    """URL translation (R46): a server without a word about other origins, a file; and nothing that nobody spoke of."""
+    """URL translation (R46): a server without CORS headers, a file; and no URL that no program mentioned."""
     client = connect("program")
     elsewhere, path = sites[1].url("data.bin?a=%41&b=c%20d"), www / "data.bin"
     one = page(0)
@@ -332,7 +332,7 @@ def test_the_hub_reads_for_a_page_what_its_browser_refuses(
 
 
 def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) -> None:
-    """A page that went without a word is unregistered (R43) and its pending call answered (R23); others stay."""
+    """A page that did not unregister is gone (R43), the call to it is answered (R23); others stay."""
     client = connect("program")
     witness = Witness(client)
     closed, reloaded, stays = page(0), page(0), page(1)
@@ -357,8 +357,8 @@ def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) ->
         client.enotify(closed_id, "table.load.votable", url="http://127.0.0.1/t")
 
 
-def test_a_late_answer_of_a_page_does_no_harm(page: Callable[..., Page], connect: Connect) -> None:
-    """R22: sampjs gives its connection up when a reply is answered by a fault, so a late reply must not be."""
+def test_a_late_reply_of_a_page_is_dropped(page: Callable[..., Page], connect: Connect) -> None:
+    """R22: sampjs closes its connection when a reply gets a fault, so a late reply must not get one."""
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
@@ -384,8 +384,8 @@ def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], conn
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
 
-def test_a_busy_page_hears_of_the_end_too(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
-    """A page that is between two pulls when the hub stops gets the news with the next one (R26, R42)."""
+def test_a_busy_page_is_notified_too(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
+    """A page that is between two pulls when the hub stops gets the event with the next one (R26, R42)."""
     one = page()
     page_id = one.run("register", "page", ANY)
     one.run("workOnMessages", 300)
@@ -436,43 +436,43 @@ def suspended(browser: Browser) -> Iterator[None]:
             process.resume()
 
 
-def test_the_tabs_of_a_restored_session_are_asked_about_once(
+def test_the_user_is_asked_once_for_the_tabs_of_a_restored_session(
     hub: SAMPHubServer, user: User, page: Callable[..., Page], connect: Connect
 ) -> None:
     """R40, R41: eight tabs register at the same moment, though the browser has six connections for them."""
     client = connect("program")
-    user.answer_now.clear()
+    user.decide_now.clear()
     tabs = [page(0) for _ in range(8)]
     registrations = [tab.start("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
-    desk = hub._session.web._consent
-    until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 6)
-    user.answer_now.set()
+    queue = hub._session.web._consent
+    until(lambda: sum(ticket.sharing for ticket in queue._open_tickets()), lambda number: number == 6)
+    user.decide_now.set()
     ids = {registration.result(30) for registration in registrations}
     assert len(ids) == 8
     assert ids <= set(client.get_registered_clients())
-    assert len(user.questions) == 1
+    assert len(user.requests) == 1
     for page_id in ids:
         assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
 
-def test_a_refusal_refuses_all_tabs_of_a_session(
+def test_a_denial_denies_all_tabs_of_a_session(
     hub: SAMPHubServer, user: User, page: Callable[..., Page]
 ) -> None:
     """R40."""
-    user.answer_now.clear()
-    registrations = [page(0).start("register", "please refuse", ANY) for _ in range(5)]
-    desk = hub._session.web._consent
-    until(lambda: sum(ticket.sharing for ticket in desk._open_tickets()), lambda number: number == 5)
-    user.answer_now.set()
+    user.decide_now.clear()
+    registrations = [page(0).start("register", "please deny", ANY) for _ in range(5)]
+    queue = hub._session.web._consent
+    until(lambda: sum(ticket.sharing for ticket in queue._open_tickets()), lambda number: number == 5)
+    user.decide_now.set()
     for registration in registrations:
         with pytest.raises(RuntimeError, match="Fault"):
             registration.result(30)
-    assert len(user.questions) == 1
+    assert len(user.requests) == 1
 
 
 @pytest.mark.parametrize("seconds", HELD_UP)
 def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect: Connect, seconds: int) -> None:
-    """R43: ``alert()`` stops the page; it finds itself registered still, with what was sent to it meanwhile."""
+    """R43: ``alert()`` stops the page. It is still registered afterwards, and gets the messages of that time."""
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
@@ -513,7 +513,7 @@ def test_a_suspended_page_gets_large_messages_when_it_goes_on(
     page_id = one.run("register", "page", ANY)
     with suspended(browser):
         send(client, page_id, *range(6), pad="x" * 3_000_000)
-        threading.Event().wait(write_time + 12)  # and the time after which a page has gone
+        threading.Event().wait(write_time + 12)  # and the time after which a gone page is unregistered
     assert arrived(one, 6) == list(range(6))
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
@@ -535,7 +535,7 @@ def test_back_to_a_page_that_was_left(
         send(client, page_id, 1)
     else:
         send(client, page_id, 1)
-        threading.Event().wait(12)  # longer than a page has that has gone
+        threading.Event().wait(12)  # longer than a page that is gone stays registered
         one.back()
         assert one.run("isConnected")
     assert arrived(one, 1) == [1]
@@ -560,7 +560,7 @@ def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Pag
 def test_a_browser_that_crashes_is_noticed(
     hub: SAMPHubServer, start_browser: Callable[[], Browser], sites: tuple[Site, Site], connect: Connect
 ) -> None:
-    """R43: also by pages that were between two pulls, as they have just been told of each other."""
+    """R43: also by pages between two pulls, because they were just notified of each other."""
     client = connect("program")
     witness = Witness(client)
     browser = start_browser()

@@ -117,7 +117,7 @@ def exercise_topcat(
     with pytest.warns(SAMPWarning, match="Duplicate table-id"):
         report = sender.send(table[:10], to="topcat", table_id=link.id, name="again")
     assert "Duplicate" in report.failed[link.report.deliveries[0].id]
-    assert sender._bench.file_server.files == []
+    assert sender._exchange.file_server.files == []
 
 
 def test_table_and_selection_with_topcat(
@@ -176,7 +176,7 @@ def test_a_million_rows_to_topcat(
         record_property(mtype, f"{seconds:.1f} s, {grown:.0f} MB more at the peak")
         print(f"{mtype}: {seconds:.1f} s, {grown:.0f} MB more at the peak")
         assert seconds < 60
-    assert client._bench.file_server.files == []
+    assert client._exchange.file_server.files == []
 
 
 def exercise_ds9(client: SAMPIntegratedClient, directory: Path) -> None:

@@ -126,7 +126,7 @@ def test_clients_messages_and_disconnect(
     window.act("#confirm-yes", "click")
     assert told.wait(20)
     window.wait_for(has("program"), "detached")
-    window.wait_for("tr.event:has-text('program') >> text=has left")
+    window.wait_for("tr.event:has-text('program') >> text=has unregistered")
 
 
 def test_filters_and_pause(window: Page, connect: Connect) -> None:
@@ -554,5 +554,5 @@ def test_firefox(hub: SAMPHubServer, connect: Connect, tmp_path: Path, artefacts
         for button in ("button.danger", "#confirm-yes"):
             found = firefox.command("WebDriver:FindElement", using="css selector", value=button)["value"]
             firefox.command("WebDriver:ExecuteScript", script="arguments[0].click()", args=[found])
-        firefox.wait_for_text("#rows", "first (c1) has left")
+        firefox.wait_for_text("#rows", "first (c1) has unregistered")
         assert firefox.command("WebDriver:GetCurrentURL")["value"].endswith("/")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Python programs in processes of their own, which are waited for by what they say."""
+"""Python programs in processes of their own; tests wait for lines of their output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Program:
     Parameters
     ----------
     arguments : sequence of str
-        For the interpreter.
+        Arguments of the interpreter.
     environment : mapping of str to str
         All of its environment variables.
     """
@@ -36,39 +36,39 @@ class Program:
         )
         self.lines: list[str] = []
         self._ended = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with self._news:
+            with self._changed:
                 self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     @property
     def output(self) -> str:
-        """All that it has said so far."""
+        """All output so far."""
         return "\n".join(self.lines)
 
     def wait_for(self, text: str, timeout: float = 20.0) -> None:
         """Wait until a line contains ``text``."""
-        with self._news:
-            self._news.wait_for(lambda: self._ended or any(text in line for line in self.lines), timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or any(text in line for line in self.lines), timeout)
         assert any(text in line for line in self.lines), f"no {text!r} in:\n{self.output}"
 
     def tell(self, line: str) -> None:
-        """Write a line to it."""
+        """Write a line to its standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def wait(self, timeout: float = 20.0) -> int:
-        """Wait until it has ended, and tell its exit status."""
+        """Wait until it has ended; return its exit status."""
         status = self.process.wait(timeout)
         self._reader.join(timeout)
         return status

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The hub as a process: signals, crashes, races, the end of the interpreter, and the old command's options."""
+"""The hub as a process: signals, crashes, races, the end of the interpreter, and the command's options."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ sys.stdin.readline()
 """
 
 
-class Audience:
-    """A client that hears of the shutdown, and five whose ports accept and never answer."""
+class ConnectedClients:
+    """A client that is notified of the shutdown, and five whose ports accept and never respond."""
 
     def __init__(self, stack: ExitStack) -> None:
         params = get_main_running_hub()
@@ -55,34 +55,34 @@ class Audience:
             key = proxy.call("samp.hub.register", params["samp.secret"])["samp.private-key"]
             proxy.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{hole.getsockname()[1]}/")
             proxy.call("samp.hub.declareSubscriptions", key, {"*": {}})
-        self.heard: SimpleQueue[str] = SimpleQueue()
+        self.received: SimpleQueue[str] = SimpleQueue()
         client = SAMPIntegratedClient(name="listener")
         client.connect()
         stack.callback(client.disconnect)
-        client.bind_receive_notification("samp.hub.event.shutdown", lambda *args: self.heard.put(args[3]))
+        client.bind_receive_notification("samp.hub.event.shutdown", lambda *args: self.received.put(args[3]))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_to_the_command(python_environment: Environment, isolated: Path, number: signal.Signals) -> None:
-    """R26, R35: clients are told, the lockfile is gone, and it takes less than two seconds."""
+    """R26, R35: clients are notified, the lockfile is removed, and it takes less than two seconds."""
     with start_hub(python_environment) as hub, ExitStack() as stack:
-        audience = Audience(stack)
+        clients = ConnectedClients(stack)
         begin = time.monotonic()
         hub.process.send_signal(number)
         status = hub.wait()
         assert time.monotonic() - begin < 2
         assert status == 0
-        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert clients.received.get(timeout=5) == "samp.hub.event.shutdown"
         assert not (isolated / ".samp").exists()
         assert "Traceback" not in hub.output
 
 
-def test_impatient_user(python_environment: Environment, isolated: Path) -> None:
-    """R35: a second ^C while the hub takes leave of black holes: it ends at once, and there still is no lockfile."""
+def test_second_interrupt(python_environment: Environment, isolated: Path) -> None:
+    """R35: a second ^C while the hub waits for unresponsive clients ends it at once, also without a lockfile."""
     with start_hub(python_environment) as hub, ExitStack() as stack:
-        audience = Audience(stack)
+        clients = ConnectedClients(stack)
         hub.process.send_signal(signal.SIGINT)
-        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert clients.received.get(timeout=5) == "samp.hub.event.shutdown"
         begin = time.monotonic()
         hub.process.send_signal(signal.SIGINT)
         assert hub.wait() == 0
@@ -97,20 +97,20 @@ def test_impatient_user(python_environment: Environment, isolated: Path) -> None
 def test_signal_to_a_waiting_script(
     python_environment: Environment, isolated: Path, number: signal.Signals, status: int
 ) -> None:
-    """The same for a script that waits in ``start(wait=True)``, whose exit status tells of the signal."""
+    """The same for a script that waits in ``start(wait=True)``, whose exit status contains the signal."""
     with Program(["-c", WAITING_SCRIPT], python_environment) as hub, ExitStack() as stack:
         hub.wait_for(HUB_IS_RUNNING)
-        audience = Audience(stack)
+        clients = ConnectedClients(stack)
         begin = time.monotonic()
         hub.process.send_signal(number)
         assert hub.wait() == status
         assert time.monotonic() - begin < 2
-        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert clients.received.get(timeout=5) == "samp.hub.event.shutdown"
         assert not (isolated / ".samp").exists()
 
 
 def test_ignored_signals_stay_ignored(python_environment: Environment, isolated: Path) -> None:
-    """As ``nohup`` has it: a hub that is told to ignore SIGHUP does."""
+    """As with ``nohup``: a hub started with SIGHUP ignored keeps ignoring it."""
     script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + WAITING_SCRIPT
     with Program(["-c", script], python_environment) as hub:
         hub.wait_for(HUB_IS_RUNNING)
@@ -125,15 +125,15 @@ def test_ignored_signals_stay_ignored(python_environment: Environment, isolated:
     ("end", "status"), [("", 0), ("sys.exit(3)", 3), ("raise ValueError('broken')", 1), ("del hub", 0)]
 )
 def test_end_of_the_interpreter(python_environment: Environment, isolated: Path, end: str, status: int) -> None:
-    """A script that ends takes its hub with it: no thread keeps it alive, no lockfile stays."""
+    """The hub ends with its script: no thread keeps it alive, and no lockfile is left behind."""
     with Program(["-c", ENDING_SCRIPT.format(end=end)], python_environment) as script, ExitStack() as stack:
         script.wait_for(HUB_IS_RUNNING)
-        audience = Audience(stack)
+        clients = ConnectedClients(stack)
         begin = time.monotonic()
         script.tell("")
         assert script.wait() == status
         assert time.monotonic() - begin < 2
-        assert audience.heard.get(timeout=5) == "samp.hub.event.shutdown"
+        assert clients.received.get(timeout=5) == "samp.hub.event.shutdown"
         assert not (isolated / ".samp").exists()
 
 
@@ -148,7 +148,7 @@ def test_killed_hub_is_replaced(python_environment: Environment, isolated: Path)
         assert get_main_running_hub() != before
 
 
-# Two hubs at once
+# Races between hubs
 
 RACER = """
 import sys
@@ -201,8 +201,8 @@ def _all_do(racers: list[Program], what: str) -> list[str]:
     for racer in racers:
         racer.tell(what)
     for racer, count in zip(racers, counts, strict=True):
-        with racer._news:
-            assert racer._news.wait_for(lambda r=racer, n=count: len(r.lines) > n, 10)
+        with racer._changed:
+            assert racer._changed.wait_for(lambda r=racer, n=count: len(r.lines) > n, 10)
     return [racer.lines[-1] for racer in racers]
 
 
@@ -210,7 +210,7 @@ def _all_do(racers: list[Program], what: str) -> list[str]:
 
 
 def test_options_of_the_command(python_environment: Environment, isolated: Path, tmp_path: Path) -> None:
-    """All that the old ``samp_hub`` had."""
+    """All options of ``samp_hub``."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     lockfile, log = tmp_path / "lock", tmp_path / "log"
@@ -271,7 +271,7 @@ def test_interpreter_is_the_same(python_environment: Environment) -> None:
         assert str(sys.version_info[:2]) in program.output
 
 
-ANSWERING_SCRIPT = """
+IDLE_SCRIPT = """
 import sys, time
 from pyvo.samp import SAMPIntegratedClient
 client = SAMPIntegratedClient(name="victim")
@@ -281,7 +281,7 @@ print("connected", flush=True)
 sys.stdin.readline()
 """
 
-#: A program by others: it takes each call on a connection of its own, so that none is open when it is killed.
+#: Like other programs it accepts each call on a new connection, so that none is open when it is killed.
 CLOSING_SCRIPT = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -314,12 +314,12 @@ server.serve_forever()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [ANSWERING_SCRIPT, CLOSING_SCRIPT], ids=["a connection is open", "none is"])
-@pytest.mark.parametrize("taken", [True, False], ids=["took the call", "stopped before"])
-def test_the_caller_of_a_killed_program_is_told(
+@pytest.mark.parametrize("script", [IDLE_SCRIPT, CLOSING_SCRIPT], ids=["a connection is open", "none is"])
+@pytest.mark.parametrize("taken", [True, False], ids=["received the call", "stopped before"])
+def test_the_caller_of_a_killed_client_gets_an_error(
     python_environment: Environment, isolated: Path, script: str, taken: bool
 ) -> None:
-    """R23: within ten seconds, without a time-out, with the figures that are shipped; and everybody else is."""
+    """R23: within ten seconds, without a time-out, with the default constants; and the others get an event."""
     with start_hub(python_environment), ExitStack() as stack:
         victim = stack.enter_context(Program(["-c", script], python_environment))
         victim.wait_for("connected")

@@ -1,4 +1,4 @@
-"""The hub's events and a client that is finding out who is there."""
+"""Events of the hub for a client that asks for the other clients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Harness:
             self.deferrer.deliver(event)
 
 
-def test_events_go_on_at_once_to_one_that_asks_nothing() -> None:
+def test_events_are_delivered_at_once_without_discovery_calls() -> None:
     harness = Harness()
     harness.deliver(1, 2)
     assert harness.delivered == [1, 2]
     assert harness.clock.set_in_all == 0
 
 
-def test_events_wait_until_all_is_asked() -> None:
+def test_events_wait_until_the_client_is_quiet() -> None:
     harness = Harness()
     harness.deferrer.on_discovery_call()
     for event in range(10):
@@ -39,7 +39,7 @@ def test_events_wait_until_all_is_asked() -> None:
     assert not harness.clock.alarms
 
 
-def test_one_that_goes_on_asking_is_new_no_longer() -> None:
+def test_events_wait_no_longer_than_the_discovery_period() -> None:
     harness = Harness()
     harness.deferrer.on_discovery_call()
     harness.deliver(1)
@@ -54,8 +54,8 @@ def test_one_that_goes_on_asking_is_new_no_longer() -> None:
     assert harness.delivered == [1, 2]
 
 
-def test_release() -> None:
-    """At the hub's end nothing waits any more."""
+def test_flush() -> None:
+    """Used at the hub's shutdown: no event waits any more."""
     harness = Harness()
     harness.deferrer.on_discovery_call()
     harness.deliver(1, 2)
@@ -67,8 +67,8 @@ def test_release() -> None:
     assert not harness.clock.alarms
 
 
-def test_close() -> None:
-    """What waits is handed back, and not delivered later."""
+def test_drain() -> None:
+    """The waiting events are returned, and not delivered later."""
     harness = Harness()
     harness.deferrer.on_discovery_call()
     harness.deliver(1, 2)

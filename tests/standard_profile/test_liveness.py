@@ -1,4 +1,4 @@
-"""Who is still there (R23)."""
+"""Finding clients that ended without unregistering (R23)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FakeProbe:
 
 
 class FakeLoop:
-    """The clock of a loop."""
+    """An event loop with timers only."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -75,7 +75,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     return Harness()
 
 
-def test_everybody_is_looked_at_every_fifteen_seconds(harness: Harness) -> None:
+def test_every_client_is_probed_every_fifteen_seconds(harness: Harness) -> None:
     clients = [FakeClient(number) for number in range(13)]
     for client in clients:
         harness.liveness.add(client)
@@ -91,8 +91,8 @@ def test_everybody_is_looked_at_every_fifteen_seconds(harness: Harness) -> None:
     assert not any(client.dead_calls for client in clients)
 
 
-def test_those_who_are_awaited_are_looked_at_every_time(harness: Harness) -> None:
-    """R23: a caller waits for their answer; but not those to whom a connection is kept."""
+def test_clients_that_owe_a_response_are_probed_every_round(harness: Harness) -> None:
+    """R23: except those with an open connection."""
     clients = [FakeClient(number) for number in range(10)]
     for client in clients:
         harness.liveness.add(client)
@@ -114,7 +114,7 @@ def test_two_refusals_are_needed(harness: Harness) -> None:
     [probe] = harness.probes()
     probe.on_result(True)
     assert not client.dead_calls
-    harness.liveness.check(client)  # the second look is under way
+    harness.liveness.check(client)  # the second probe is in progress
     [second] = harness.pass_time(0.5)
     second.on_result(False)
     assert not client.dead_calls
@@ -126,22 +126,22 @@ def test_two_refusals_are_needed(harness: Harness) -> None:
     assert client.dead_calls == 1
 
 
-@pytest.mark.parametrize("moment", ["first look", "between", "second look"])
-def test_who_left_is_not_pronounced_dead(harness: Harness, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["first probe", "between", "second probe"])
+def test_a_discarded_client_is_not_reported(harness: Harness, moment: str) -> None:
     client = FakeClient(1)
     harness.liveness.add(client)
     harness.liveness.check(client)
     [probe] = harness.probes()
-    if moment != "first look":
+    if moment != "first probe":
         probe.on_result(True)
-    if moment == "second look":
+    if moment == "second probe":
         [probe] = harness.pass_time(0.5)
     harness.liveness.discard(client)
     harness.liveness.discard(client)
     probe.on_result(True)
     assert not harness.pass_time(60.0)
     assert not client.dead_calls
-    assert not harness.loop.clock.alarms  # nobody left to look after: no timer
+    assert not harness.loop.clock.alarms  # no client, no timer
     harness.liveness.check(client)
     assert not harness.probes()
 
@@ -155,7 +155,7 @@ def test_close(harness: Harness) -> None:
     assert not harness.loop.clock.alarms
 
 
-# A look over real sockets
+# Probes over real sockets
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def loop() -> Iterator[EventLoop]:
     loop.stop()
 
 
-def look(loop: EventLoop, address: Address) -> bool:
+def probe_address(loop: EventLoop, address: Address) -> bool:
     results: queue.Queue[bool] = queue.Queue()
     loop.call_soon(ConnectProbe, loop, address, results.put)
     result = results.get(timeout=10)
@@ -174,16 +174,16 @@ def look(loop: EventLoop, address: Address) -> bool:
     return result
 
 
-def test_a_look_at_a_closed_port_and_an_open_one(loop: EventLoop) -> None:
+def test_probe_of_a_closed_port_and_an_open_one(loop: EventLoop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        assert look(loop, address) is False
+        assert probe_address(loop, address) is False
         server.accept()[0].close()
-    assert look(loop, address) is True
+    assert probe_address(loop, address) is True
 
 
-def test_a_look_that_shows_nothing(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not answer is not taken for dead."""
+def test_probe_without_a_result(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not respond does not count as ended."""
     monkeypatch.setattr(liveness, "PROBE_TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as server,
@@ -193,12 +193,12 @@ def test_a_look_that_shows_nothing(loop: EventLoop, monkeypatch: pytest.MonkeyPa
         for sock in (first, second):  # now its queue is full, and further attempts hang
             sock.setblocking(False)
             assert sock.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
-        assert look(loop, server.getsockname()) is False
+        assert probe_address(loop, server.getsockname()) is False
 
 
-def test_a_look_that_cannot_be_made(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_a_free_descriptor(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(liveness.socket, "socket", none_left)
-    assert look(loop, ("127.0.0.1", 1)) is False
+    assert probe_address(loop, ("127.0.0.1", 1)) is False

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A loop whose time the test decides, and connections that break when told to."""
+"""A loop with a clock that the test sets, and connections that the test breaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FakeLoop:
         return timer
 
     def run(self, seconds: float = 0.0) -> None:
-        """Do what is ready, and let time pass."""
+        """Run what is ready, and let time pass."""
         end = self.now + seconds
         self.run_ready()
         while due := [timer for timer in self.timers if timer.active and timer.when <= end]:
@@ -68,7 +68,7 @@ class FakeConnection:
         return not (self.closed or self.left)
 
     def close(self) -> None:
-        """What the transport does when the other side has closed."""
+        """Do what the transport does when the other side has closed."""
         self.closed = self.was_left = True
         if self.on_closed is not None:
             self.on_closed()

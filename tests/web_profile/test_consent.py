@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The queue of questions to the user, without sockets and threads."""
+"""The queue of consent requests, without sockets and threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyvo.samp.web_profile.consent import (
     MAX_NULL,
     MAX_SHARING,
     MAX_WAITING,
-    TURN_TIME,
+    QUEUE_TIMEOUT,
     ConsentPrompt,
     ConsentQueue,
     ConsentRequest,
@@ -31,27 +31,27 @@ from pyvo.samp.web_profile.consent import (
 HERE = ("127.0.0.1", 1234)
 
 
-class Bench(ConsentPrompt):
-    """A desk whose workers and timers run when the test says so."""
+class FakePrompt(ConsentPrompt):
+    """A consent queue whose prompt, workers and timers are run by the test."""
 
-    def __init__(self, *answers: Decision | BaseException) -> None:
-        self.answers = list(answers)
+    def __init__(self, *decisions: Decision | BaseException) -> None:
+        self.decisions = list(decisions)
         self.asked: list[str] = []
-        self.jobs: list[Callable[[], object]] = []
+        self.tasks: list[Callable[[], object]] = []
         self.timers: list[SimpleNamespace] = []
-        self.during: Callable[[ConsentTicket], object] = lambda _ticket: None
+        self.while_asking: Callable[[ConsentTicket], object] = lambda _ticket: None
         self.got: list[tuple[str, Decision]] = []
         self.pages: dict[str, Callable[[Decision], object]] = {}
         self.now = 0.0
-        self.desk = ConsentQueue(self, self.jobs.append, self.call_later, patience=5.0, clock=lambda: self.now)
+        self.queue = ConsentQueue(self, self.tasks.append, self.call_later, timeout=5.0, clock=lambda: self.now)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
         self.asked.append(ticket.request.name)
-        self.during(ticket)
-        answer = self.answers.pop(0) if self.answers else Decision.ONCE
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        self.while_asking(ticket)
+        decision = self.decisions.pop(0) if self.decisions else Decision.ONCE
+        if isinstance(decision, BaseException):
+            raise decision
+        return decision
 
     def call_later(self, delay: float, function: Callable[[], object]) -> SimpleNamespace:
         timer = SimpleNamespace(delay=delay, function=function, cancelled=False)
@@ -60,411 +60,411 @@ class Bench(ConsentPrompt):
         return timer
 
     def submit(self, name: str, origin: str = "https://a.example") -> ConsentTicket:
-        question = ConsentRequest(name, origin, {}, HERE)
-        self.pages[name] = lambda answer: self.got.append((name, answer))
-        return self.desk.submit(question, self.pages[name])
+        request = ConsentRequest(name, origin, {}, HERE)
+        self.pages[name] = lambda decision: self.got.append((name, decision))
+        return self.queue.submit(request, self.pages[name])
 
-    def leave(self, ticket: ConsentTicket, name: str) -> None:
-        """A page goes away while it waits."""
-        self.desk.cancel(ticket, self.pages[name])
+    def page_gone(self, ticket: ConsentTicket, name: str) -> None:
+        """Cancel the registration of a page that goes away."""
+        self.queue.cancel(ticket, self.pages[name])
 
-    def work(self) -> None:
-        while self.jobs:
-            self.jobs.pop(0)()
+    def run_workers(self) -> None:
+        while self.tasks:
+            self.tasks.pop(0)()
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def consent() -> FakePrompt:
+    return FakePrompt()
 
 
-def test_a_question_is_asked_in_a_worker_and_answered_once():
+def test_a_request_is_shown_in_a_worker_and_decided_once():
     """R40."""
-    bench = Bench(Decision.ONCE)
-    bench.submit("page")
-    assert bench.asked == []
-    bench.work()
-    assert bench.got == [("page", Decision.ONCE)]
-    assert bench.timers[0].cancelled
+    consent = FakePrompt(Decision.ONCE)
+    consent.submit("page")
+    assert consent.asked == []
+    consent.run_workers()
+    assert consent.got == [("page", Decision.ONCE)]
+    assert consent.timers[0].cancelled
 
 
-def test_questions_of_several_origins_queue_up_behind_one_worker():
+def test_requests_of_several_origins_are_shown_by_one_worker():
     """R41."""
-    bench = Bench(Decision.DENY, Decision.ONCE, Decision.DENY)
+    consent = FakePrompt(Decision.DENY, Decision.ONCE, Decision.DENY)
     for number in range(3):
-        bench.submit(f"page{number}", f"https://{number}.example")
-    assert len(bench.jobs) == 1
-    bench.work()
-    assert bench.got == [("page0", Decision.DENY), ("page1", Decision.ONCE), ("page2", Decision.DENY)]
+        consent.submit(f"page{number}", f"https://{number}.example")
+    assert len(consent.tasks) == 1
+    consent.run_workers()
+    assert consent.got == [("page0", Decision.DENY), ("page1", Decision.ONCE), ("page2", Decision.DENY)]
 
 
-def test_the_worker_is_started_anew_after_a_pause():
-    bench = Bench()
-    bench.submit("one")
-    bench.work()
-    bench.submit("two")
-    bench.work()
-    assert bench.asked == ["one", "two"]
+def test_a_worker_is_started_again_after_a_pause():
+    consent = FakePrompt()
+    consent.submit("one")
+    consent.run_workers()
+    consent.submit("two")
+    consent.run_workers()
+    assert consent.asked == ["one", "two"]
 
 
-@pytest.mark.parametrize("answer", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
-def test_tabs_of_one_origin_that_register_at_the_same_moment_share_an_answer(bench, answer):
-    """R40, R41: the user is asked once; a refusal refuses them all. A name is what a page says it is."""
-    bench.answers = [answer]
+@pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
+def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(consent, decision):
+    """R40, R41: the user is asked once, and a denial denies all. A page may state any name."""
+    consent.decisions = [decision]
 
     def more_come(ticket: ConsentTicket) -> None:
         if ticket.request.name == "tab 0":
             for number in range(3, 5):
-                bench.submit(f"tab {number}")
+                consent.submit(f"tab {number}")
 
-    bench.during = more_come
+    consent.while_asking = more_come
     for number in range(3):
-        bench.submit(f"tab {number}")
-    bench.submit("other", "https://b.example")
-    bench.work()
-    assert bench.asked == ["tab 0", "other"]
-    assert bench.got == [*((f"tab {number}", answer) for number in range(5)), ("other", Decision.ONCE)]
+        consent.submit(f"tab {number}")
+    consent.submit("other", "https://b.example")
+    consent.run_workers()
+    assert consent.asked == ["tab 0", "other"]
+    assert consent.got == [*((f"tab {number}", decision) for number in range(5)), ("other", Decision.ONCE)]
 
 
-def test_an_answer_serves_no_registration_that_comes_after_it(bench):
-    """R40: a page's second request is another one."""
+def test_a_decision_does_not_hold_for_later_registrations(consent):
+    """R40: the user is asked for each registration."""
     for name in ("one", "two"):
-        bench.submit(name)
-    bench.work()
-    bench.submit("late")
-    bench.work()
-    assert bench.asked == ["one", "late"]
+        consent.submit(name)
+    consent.run_workers()
+    consent.submit("late")
+    consent.run_workers()
+    assert consent.asked == ["one", "late"]
 
 
-@pytest.mark.parametrize("answer", [Decision.ONCE, Decision.DENY])
-def test_tabs_that_wait_in_the_browser_share_the_answer_too(bench, answer):
-    """R41: a browser opens six connections; the registrations of more tabs come when the first are answered."""
-    bench.answers = [answer]
+@pytest.mark.parametrize("decision", [Decision.ONCE, Decision.DENY])
+def test_tabs_that_wait_in_the_browser_share_the_decision_too(consent, decision):
+    """R41: a browser opens six connections; the registrations of more tabs come when the first are on_decision."""
+    consent.decisions = [decision]
     for number in range(BROWSER_CONNECTIONS):
-        bench.submit(f"tab {number}")
-    bench.work()
-    bench.now = LATE_SHARING - 0.1
-    bench.submit("tab 6")
-    bench.submit("other", "https://b.example")
-    bench.work()
-    assert bench.asked == ["tab 0", "other"]
-    assert bench.got[6] == ("tab 6", answer)
-    bench.now = LATE_SHARING
-    bench.submit("much later")
-    bench.work()
-    assert bench.asked == ["tab 0", "other", "much later"]
+        consent.submit(f"tab {number}")
+    consent.run_workers()
+    consent.now = LATE_SHARING - 0.1
+    consent.submit("tab 6")
+    consent.submit("other", "https://b.example")
+    consent.run_workers()
+    assert consent.asked == ["tab 0", "other"]
+    assert consent.got[6] == ("tab 6", decision)
+    consent.now = LATE_SHARING
+    consent.submit("much later")
+    consent.run_workers()
+    assert consent.asked == ["tab 0", "other", "much later"]
 
 
-def test_the_registrations_that_share_an_answer_are_bounded(bench):
-    """R41: in number; they have no more time than the question has."""
+def test_the_registrations_that_share_a_decision_are_limited(consent):
+    """R41."""
     for number in range(MAX_SHARING):
-        bench.submit(f"tab {number}")
+        consent.submit(f"tab {number}")
     with pytest.raises(SAMPProxyError, match=r"Too many pages of https://a\.example"):
-        bench.submit("one more")
-    bench.submit("other", "https://b.example")
-    assert len(bench.jobs) == 1
-    bench.work()
-    assert bench.asked == ["tab 0", "other"]
-    bench.submit("after that")  # nor do more of them come in the moment after the answer
-    bench.work()
-    assert bench.asked[2:] == ["after that"]
+        consent.submit("one more")
+    consent.submit("other", "https://b.example")
+    assert len(consent.tasks) == 1
+    consent.run_workers()
+    assert consent.asked == ["tab 0", "other"]
+    consent.submit("after that")  # nor do more share it after the decision
+    consent.run_workers()
+    assert consent.asked[2:] == ["after that"]
 
 
-def test_a_question_that_lapses_refuses_all_who_share_it(bench):
-    bench.during = lambda ticket: (bench.submit("two"), lapse_shown(bench))
-    bench.submit("one")
-    bench.work()
-    assert bench.got == [("one", Decision.DENY), ("two", Decision.DENY)]
+def test_a_request_that_expires_is_denied_for_all_that_share_it(consent):
+    consent.while_asking = lambda ticket: (consent.submit("two"), expire_shown(consent))
+    consent.submit("one")
+    consent.run_workers()
+    assert consent.got == [("one", Decision.DENY), ("two", Decision.DENY)]
 
 
-def test_a_question_stays_while_somebody_waits_for_its_answer(bench):
-    """R41: also when the page has gone that it names."""
-    taken_back = []
-    ticket = bench.submit("one")
-    assert bench.submit("two") is bench.submit("three") is ticket
+def test_a_request_stays_open_while_a_page_waits_for_the_decision(consent):
+    """R41: also when the page that it names has gone away."""
+    cancelled = []
+    ticket = consent.submit("one")
+    assert consent.submit("two") is consent.submit("three") is ticket
 
     def leave(ticket: ConsentTicket) -> None:
-        ticket.on_cancel(lambda: taken_back.append(1))
-        bench.leave(ticket, "one")
-        assert taken_back == []
+        ticket.on_cancel(lambda: cancelled.append(1))
+        consent.page_gone(ticket, "one")
+        assert cancelled == []
 
-    bench.during = leave
-    bench.leave(ticket, "two")
-    bench.work()
-    assert bench.got == [("three", Decision.ONCE)]
-    assert taken_back == []
+    consent.while_asking = leave
+    consent.page_gone(ticket, "two")
+    consent.run_workers()
+    assert consent.got == [("three", Decision.ONCE)]
+    assert cancelled == []
 
 
-def test_a_question_is_taken_back_when_the_last_one_goes(bench):
-    taken_back = []
-    bench.submit("one")
-    bench.submit("two")
+def test_a_request_is_cancelled_when_the_last_page_goes_away(consent):
+    cancelled = []
+    consent.submit("one")
+    consent.submit("two")
 
     def leave(ticket: ConsentTicket) -> None:
         if ticket.request.name == "one":
-            ticket.on_cancel(lambda: taken_back.append(1))
-            bench.leave(ticket, "one")
-            bench.leave(ticket, "two")
-            bench.submit("reloaded")  # which does not share the answer to what is taken back
+            ticket.on_cancel(lambda: cancelled.append(1))
+            consent.page_gone(ticket, "one")
+            consent.page_gone(ticket, "two")
+            consent.submit("reloaded")  # which does not share the cancelled request
 
-    bench.during = leave
-    bench.answers = [Decision.DENY]
-    bench.work()
-    assert taken_back == [1]
-    assert bench.asked == ["one", "reloaded"]
-    assert bench.got == [("reloaded", Decision.ONCE)]
+    consent.while_asking = leave
+    consent.decisions = [Decision.DENY]
+    consent.run_workers()
+    assert cancelled == [1]
+    assert consent.asked == ["one", "reloaded"]
+    assert consent.got == [("reloaded", Decision.ONCE)]
 
 
-def test_pages_without_an_origin_of_their_own_are_each_asked_about(bench):
-    """R48: any frame may have the origin ``null``. None of them is refused because of another, but they are bounded."""
+def test_the_user_decides_about_each_page_without_an_origin_of_its_own(consent):
+    """R48: any frame may have the origin ``null``. None is denied because of another, but their number is limited."""
     for number in range(MAX_NULL):
-        bench.submit(f"page {number}", "null")
+        consent.submit(f"page {number}", "null")
     with pytest.raises(SAMPProxyError, match="Too many"):
-        bench.submit("one more", "null")
-    bench.submit("page", "https://a.example")
-    bench.answers = [Decision.DENY]
-    bench.work()
-    assert bench.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
-    assert [answer for _, answer in bench.got] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
+        consent.submit("one more", "null")
+    consent.submit("page", "https://a.example")
+    consent.decisions = [Decision.DENY]
+    consent.run_workers()
+    assert consent.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
+    assert [decision for _, decision in consent.got] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
 
 
-def test_a_page_may_ask_again_as_soon_as_it_has_its_answer():
-    bench = Bench(Decision.DENY, Decision.ONCE)
-    question = ConsentRequest("page", "https://a.example", {}, HERE)
-    answers = []
+def test_a_page_may_register_again_as_soon_as_it_has_the_decision():
+    consent = FakePrompt(Decision.DENY, Decision.ONCE)
+    request = ConsentRequest("page", "https://a.example", {}, HERE)
+    decisions = []
 
-    def answered(answer: Decision) -> None:
-        answers.append(answer)
-        if answer is Decision.DENY:
-            bench.desk.submit(question, answered)
+    def on_decision(decision: Decision) -> None:
+        decisions.append(decision)
+        if decision is Decision.DENY:
+            consent.queue.submit(request, on_decision)
 
-    bench.desk.submit(question, answered)
-    bench.work()
-    assert answers == [Decision.DENY, Decision.ONCE]
+    consent.queue.submit(request, on_decision)
+    consent.run_workers()
+    assert decisions == [Decision.DENY, Decision.ONCE]
 
 
-def test_programs_without_an_origin_do_not_stand_in_for_each_other():
+def test_programs_without_an_origin_do_not_share_a_decision():
     """Ten clients of one JSAMP process register at the same moment; none of them is a web page."""
-    bench = Bench()
+    consent = FakePrompt()
     for number in range(10):
-        bench.submit(f"calc{number}", "")
-    bench.work()
-    assert len(bench.got) == 10
+        consent.submit(f"calc{number}", "")
+    consent.run_workers()
+    assert len(consent.got) == 10
 
 
-def test_the_queue_is_bounded():
-    bench = Bench()
+def test_the_queue_is_limited():
+    consent = FakePrompt()
     for number in range(MAX_WAITING):
-        bench.submit("page", f"https://{number}.example")
+        consent.submit("page", f"https://{number}.example")
     with pytest.raises(SAMPProxyError, match="Too many"):
-        bench.submit("page", "https://last.example")
+        consent.submit("page", "https://last.example")
 
 
-def test_a_page_that_goes_away_while_it_waits_is_not_asked_about():
-    bench = Bench()
-    bench.submit("first", "https://1.example")
-    gone = bench.submit("gone", "https://2.example")
-    bench.leave(gone, "gone")
-    bench.submit("reloaded", "https://2.example")  # and its question no longer blocks its origin
-    bench.work()
-    assert bench.asked == ["first", "reloaded"]
+def test_the_request_of_a_page_that_goes_away_while_it_waits_is_not_shown():
+    consent = FakePrompt()
+    consent.submit("first", "https://1.example")
+    gone = consent.submit("gone", "https://2.example")
+    consent.page_gone(gone, "gone")
+    consent.submit("reloaded", "https://2.example")
+    consent.run_workers()
+    assert consent.asked == ["first", "reloaded"]
 
 
-def test_a_page_that_goes_away_while_it_is_asked_about_gets_nothing():
-    bench = Bench(Decision.ALWAYS, Decision.DENY)
-    taken_back = []
+def test_a_page_that_goes_away_while_its_request_is_shown_gets_nothing():
+    consent = FakePrompt(Decision.ALWAYS, Decision.DENY)
+    cancelled = []
 
     def leave(ticket: ConsentTicket) -> None:
-        ticket.on_cancel(lambda: taken_back.append("before"))
-        bench.leave(ticket, "page")
-        ticket.on_cancel(lambda: taken_back.append("after"))
+        ticket.on_cancel(lambda: cancelled.append("before"))
+        consent.page_gone(ticket, "page")
+        ticket.on_cancel(lambda: cancelled.append("after"))
 
-    bench.during = leave
-    bench.submit("page")
-    bench.work()
-    assert bench.got == []
-    assert taken_back == ["before", "after"]
-    bench.during = lambda _ticket: None
-    bench.submit("page")  # nor was its origin allowed for always
-    bench.work()
-    assert bench.got == [("page", Decision.DENY)]
+    consent.while_asking = leave
+    consent.submit("page")
+    consent.run_workers()
+    assert consent.got == []
+    assert cancelled == ["before", "after"]
+    consent.while_asking = lambda _ticket: None
+    consent.submit("page")  # its origin was not allowed for always
+    consent.run_workers()
+    assert consent.got == [("page", Decision.DENY)]
 
 
-def test_what_was_answered_is_not_taken_back():
-    bench = Bench()
-    taken_back = []
-    bench.during = lambda ticket: ticket.on_cancel(lambda: taken_back.append(1))
-    ticket = bench.submit("page")
-    bench.work()
-    bench.leave(ticket, "page")
-    assert taken_back == []
+def test_a_request_that_was_decided_is_not_cancelled():
+    consent = FakePrompt()
+    cancelled = []
+    consent.while_asking = lambda ticket: ticket.on_cancel(lambda: cancelled.append(1))
+    ticket = consent.submit("page")
+    consent.run_workers()
+    consent.page_gone(ticket, "page")
+    assert cancelled == []
 
 
 def test_always_holds_for_the_origin_while_the_hub_runs():
-    bench = Bench(Decision.ALWAYS, Decision.DENY)
-    bench.submit("page")
-    bench.work()
-    bench.submit("other page")
-    bench.submit("foreign", "https://b.example")
-    bench.work()
-    assert bench.asked == ["page", "foreign"]
-    assert bench.got == [("page", Decision.ALWAYS), ("other page", Decision.ALWAYS), ("foreign", Decision.DENY)]
+    consent = FakePrompt(Decision.ALWAYS, Decision.DENY)
+    consent.submit("page")
+    consent.run_workers()
+    consent.submit("other page")
+    consent.submit("foreign", "https://b.example")
+    consent.run_workers()
+    assert consent.asked == ["page", "foreign"]
+    assert consent.got == [("page", Decision.ALWAYS), ("other page", Decision.ALWAYS), ("foreign", Decision.DENY)]
 
 
 @pytest.mark.parametrize("origin", ["", "null"])
 def test_always_means_once_where_the_origin_says_nothing(origin):
     """R48: ``null`` is a legal origin, but any file page has it."""
-    bench = Bench(Decision.ALWAYS, Decision.DENY)
-    bench.submit("page", origin)
-    bench.work()
-    bench.submit("page", origin)
-    bench.work()
-    assert bench.asked == ["page", "page"]
+    consent = FakePrompt(Decision.ALWAYS, Decision.DENY)
+    consent.submit("page", origin)
+    consent.run_workers()
+    consent.submit("page", origin)
+    consent.run_workers()
+    assert consent.asked == ["page", "page"]
 
 
-def test_an_asker_that_fails_has_not_said_yes(caplog):
-    bench = Bench(RuntimeError("no window"), Decision.ONCE)
-    bench.submit("page", "https://1.example")
-    bench.submit("next", "https://2.example")
-    bench.work()
-    assert bench.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
+def test_a_prompt_that_fails_denies(caplog):
+    consent = FakePrompt(RuntimeError("no window"), Decision.ONCE)
+    consent.submit("page", "https://1.example")
+    consent.submit("next", "https://2.example")
+    consent.run_workers()
+    assert consent.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
     assert "could not be asked" in caplog.text
 
 
-def test_a_question_that_nobody_answers_lapses():
-    bench = Bench()
-    taken_back = []
+def test_a_request_that_the_user_does_not_decide_expires():
+    consent = FakePrompt()
+    cancelled = []
 
     def wait(ticket: ConsentTicket) -> None:
-        ticket.on_cancel(lambda: taken_back.append(1))
-        lapse_shown(bench)
+        ticket.on_cancel(lambda: cancelled.append(1))
+        expire_shown(consent)
 
-    bench.during = wait
-    bench.submit("page")
-    bench.work()
-    assert bench.got == [("page", Decision.DENY)]
-    assert taken_back == [1]
-
-
-def test_an_asker_that_ends_its_thread_has_not_said_yes():
-    bench = Bench(SystemExit(), Decision.ONCE)
-    bench.submit("page", "https://1.example")
-    bench.submit("next", "https://2.example")
-    bench.work()
-    assert bench.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
+    consent.while_asking = wait
+    consent.submit("page")
+    consent.run_workers()
+    assert consent.got == [("page", Decision.DENY)]
+    assert cancelled == [1]
 
 
-def lapse(bench: Bench, delay: float = 10.0) -> None:
-    """Let the time of the question that is shown, and the time to take it back, pass."""
-    for timer in [timer for timer in bench.timers if not timer.cancelled and timer.delay == delay]:
+def test_a_prompt_that_ends_its_thread_denies():
+    consent = FakePrompt(SystemExit(), Decision.ONCE)
+    consent.submit("page", "https://1.example")
+    consent.submit("next", "https://2.example")
+    consent.run_workers()
+    assert consent.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
+
+
+def expire_timers(consent: FakePrompt, delay: float = 10.0) -> None:
+    """Let the time of the shown request pass, and the time that its prompt has to close."""
+    for timer in [timer for timer in consent.timers if not timer.cancelled and timer.delay == delay]:
         timer.cancel()
         timer.function()
 
 
-def lapse_shown(bench: Bench) -> None:
-    """Let the time of the question that is shown pass."""
-    lapse(bench, 5.0)
+def expire_shown(consent: FakePrompt) -> None:
+    """Let the time of the shown request pass."""
+    expire_timers(consent, 5.0)
 
 
-def test_the_time_of_a_question_begins_when_it_is_shown():
-    """R41: joining is not refused to one page because the user is being asked about another."""
-    bench = Bench()
+def test_the_time_of_a_request_begins_when_it_is_shown():
+    """R41: a page is not denied because the user is deciding about another."""
+    consent = FakePrompt()
 
     def wait(ticket: ConsentTicket) -> None:
         if ticket.request.name == "first":
-            bench.submit("second", "https://2.example")
-            lapse_shown(bench)
-            assert bench.got == [("first", Decision.DENY)]
+            consent.submit("second", "https://2.example")
+            expire_shown(consent)
+            assert consent.got == [("first", Decision.DENY)]
 
-    bench.during = wait
-    bench.submit("first", "https://1.example")
-    bench.work()
-    assert bench.got == [("first", Decision.DENY), ("second", Decision.ONCE)]
-    assert all(timer.cancelled for timer in bench.timers)
-    assert TURN_TIME > 5 * CONSENT_TIMEOUT
+    consent.while_asking = wait
+    consent.submit("first", "https://1.example")
+    consent.run_workers()
+    assert consent.got == [("first", Decision.DENY), ("second", Decision.ONCE)]
+    assert all(timer.cancelled for timer in consent.timers)
+    assert QUEUE_TIMEOUT > 5 * CONSENT_TIMEOUT
 
 
-def test_a_question_that_does_not_come_back_is_left_alone(caplog):
-    bench = Bench(Decision.ONCE, Decision.ALWAYS, Decision.ONCE)
-    bench.concurrent = True
+def test_other_requests_do_not_wait_for_a_prompt_that_is_stuck(caplog):
+    consent = FakePrompt(Decision.ONCE, Decision.ALWAYS, Decision.ONCE)
+    consent.concurrent = True
 
     def ask(ticket: ConsentTicket) -> None:
-        if ticket.request.name == "lost":
-            lapse(bench)
-            bench.submit("next", "https://2.example")
-            bench.work()  # in another worker, as it were
+        if ticket.request.name == "stuck":
+            expire_timers(consent)
+            consent.submit("next", "https://2.example")
+            consent.run_workers()  # stands for a second worker
 
-    bench.during = ask
-    bench.submit("lost", "https://1.example")
-    bench.work()
-    assert bench.got == [("lost", Decision.DENY), ("next", Decision.ONCE)]
-    assert "does not come back" in caplog.text
-    bench.during = lambda _ticket: None
-    bench.submit("lost", "https://1.example")  # nor did its late answer count
-    bench.work()
-    assert bench.asked == ["lost", "next", "lost"]
+    consent.while_asking = ask
+    consent.submit("stuck", "https://1.example")
+    consent.run_workers()
+    assert consent.got == [("stuck", Decision.DENY), ("next", Decision.ONCE)]
+    assert "does not return" in caplog.text
+    consent.while_asking = lambda _ticket: None
+    consent.submit("stuck", "https://1.example")  # its late decision did not count
+    consent.run_workers()
+    assert consent.asked == ["stuck", "next", "stuck"]
 
 
-def test_a_question_of_a_page_that_has_gone_is_left_alone_too():
-    bench = Bench()
-    bench.concurrent = True
+def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone_away():
+    consent = FakePrompt()
+    consent.concurrent = True
 
     def ask(ticket: ConsentTicket) -> None:
         if ticket.request.name == "gone":
-            bench.leave(ticket, "gone")
-            bench.submit("next", "https://2.example")
-            lapse(bench)
-            bench.work()
+            consent.page_gone(ticket, "gone")
+            consent.submit("next", "https://2.example")
+            expire_timers(consent)
+            consent.run_workers()
 
-    bench.during = ask
-    bench.submit("gone", "https://1.example")
-    bench.work()
-    assert bench.asked == ["gone", "next"]
-    assert bench.got == [("next", Decision.ONCE)]
+    consent.while_asking = ask
+    consent.submit("gone", "https://1.example")
+    consent.run_workers()
+    assert consent.asked == ["gone", "next"]
+    assert consent.got == [("next", Decision.ONCE)]
 
 
-@pytest.mark.parametrize(("beside", "lost"), [(False, 0), (True, 1)])
-def test_no_more_than_one_worker_is_lost(caplog, beside, lost):
-    """Not even one where two questions would be taken for each other."""
-    bench = Bench()
-    bench.concurrent = beside
+@pytest.mark.parametrize(("concurrent", "stuck"), [(False, 0), (True, 1)])
+def test_at_most_one_worker_is_stuck(caplog, concurrent, stuck):
+    """None if two prompts would be mixed up."""
+    consent = FakePrompt()
+    consent.concurrent = concurrent
     workers = []
 
     def ask(ticket: ConsentTicket) -> None:
         workers.append(ticket.request.name)
-        lapse(bench)
+        expire_timers(consent)
         if len(workers) < 5:
-            bench.submit(f"page{len(workers)}", f"https://{len(workers)}.example")
-            bench.work()
+            consent.submit(f"page{len(workers)}", f"https://{len(workers)}.example")
+            consent.run_workers()
 
-    bench.during = ask
-    bench.submit("page0", "https://0.example")
-    bench.work()
-    assert bench.got[0] == ("page0", Decision.DENY)
-    assert caplog.text.count("does not come back") == lost
-    assert "no other page is asked" in caplog.text
-
-
-def test_a_lapsed_question_in_the_queue_is_not_shown():
-    bench = Bench()
-    bench.submit("page")
-    assert bench.timers[0].delay == TURN_TIME
-    bench.timers[0].function()
-    bench.work()
-    assert bench.got == [("page", Decision.DENY)]
-    assert bench.asked == []
+    consent.while_asking = ask
+    consent.submit("page0", "https://0.example")
+    consent.run_workers()
+    assert consent.got[0] == ("page0", Decision.DENY)
+    assert caplog.text.count("does not return") == stuck
+    assert "no other page can register" in caplog.text
 
 
-def test_closing_refuses_all():
-    bench = Bench()
-    bench.during = lambda _ticket: bench.desk.close()
-    bench.submit("shown", "https://1.example")
-    bench.submit("waiting", "https://2.example")
-    bench.work()
-    assert bench.got == [("waiting", Decision.DENY), ("shown", Decision.DENY)]
-    assert bench.asked == ["shown"]
+def test_a_request_that_expires_in_the_queue_is_not_shown():
+    consent = FakePrompt()
+    consent.submit("page")
+    assert consent.timers[0].delay == QUEUE_TIMEOUT
+    consent.timers[0].function()
+    consent.run_workers()
+    assert consent.got == [("page", Decision.DENY)]
+    assert consent.asked == []
+
+
+def test_closing_denies_all():
+    consent = FakePrompt()
+    consent.while_asking = lambda _ticket: consent.queue.close()
+    consent.submit("shown", "https://1.example")
+    consent.submit("waiting", "https://2.example")
+    consent.run_workers()
+    assert consent.got == [("waiting", Decision.DENY), ("shown", Decision.DENY)]
+    assert consent.asked == ["shown"]
     with pytest.raises(SAMPProxyError, match="stopped"):
-        bench.submit("late")
+        consent.submit("late")
 
 
 @pytest.mark.parametrize(
@@ -481,28 +481,28 @@ def test_closing_refuses_all():
         ("x" * 1000, "x" * 77 + "..."),
     ],
 )
-def test_texts_from_strangers_are_fit_for_display(text, shown):
+def test_texts_of_pages_are_made_safe_for_display(text, shown):
     assert sanitize_for_display(text) == shown
 
 
 @given(st.text(), st.integers(4, 100))
-def test_any_text_is_made_fit_for_display(text, limit):
+def test_any_text_is_made_safe_for_display(text, limit):
     shown = sanitize_for_display(text, limit)
     assert len(shown) <= limit
     assert shown.isprintable()
     assert "  " not in shown
 
 
-def test_a_question_from_a_map_and_from_a_bare_name():
+def test_a_request_from_a_map_and_from_a_bare_name():
     """R40."""
-    question = parse_registration({"samp.name": "Page", "x": ["list"], "y": "\x1b"}, "https://A.example", HERE)
-    assert (question.name, question.origin) == ("Page", "https://a.example")
-    assert question.details == {"samp.name": "Page", "y": "?"}
+    request = parse_registration({"samp.name": "Page", "x": ["list"], "y": "\x1b"}, "https://A.example", HERE)
+    assert (request.name, request.origin) == ("Page", "https://a.example")
+    assert request.details == {"samp.name": "Page", "y": "?"}
     assert parse_registration("Old page", "", HERE).details == {"samp.name": "Old page"}
 
 
 def test_an_origin_is_shown_and_compared_as_a_whole():
-    """R40: what it ends with is who it is."""
+    """R40: its end matters most."""
     origin = "https://simbad.example." + ".".join(["a" * 60] * 3) + ".evil.example"
     assert len(origin) > 200
     assert parse_registration("Page", origin, HERE).origin == origin
@@ -512,7 +512,7 @@ def test_an_origin_is_shown_and_compared_as_a_whole():
 
 
 @pytest.mark.parametrize("identity", [{}, "", [], {"samp.name": ["x"]}, {"samp.name": " \n"}, {"name": "x"}])
-def test_a_page_without_a_name_is_refused(identity):
+def test_a_page_without_a_name_is_rejected(identity):
     """R40."""
     with pytest.raises(SAMPProxyError, match=r"samp\.name"):
         parse_registration(identity, "https://a.example", HERE)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The ways of asking a user: functions, queues, the terminal, a window."""
+"""The ways to ask the user: functions, queues, the terminal, a window."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def make_ticket(origin: str = ORIGIN) -> ConsentTicket:
     return ConsentTicket(ConsentRequest("Sky page", origin, DETAILS, PEER), lambda _answer: None)
 
 
-def ask_in_thread(asker, ticket):
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(asker.ask(ticket)), daemon=True)
+def ask_in_thread(prompt, ticket):
+    decisions = []
+    thread = threading.Thread(target=lambda: decisions.append(prompt.ask(ticket)), daemon=True)
     thread.start()
-    return thread, answers
+    return thread, decisions
 
 
 @pytest.mark.parametrize(
-    ("said", "answer"),
+    ("result", "decision"),
     [
         (True, Decision.ONCE),
         ("once", Decision.ONCE),
@@ -54,9 +54,9 @@ def ask_in_thread(asker, ticket):
         (np.int64(1), Decision.DENY),
     ],
 )
-def test_a_function_decides(said, answer):
+def test_a_function_decides(result, decision):
     calls = []
-    assert make_prompt(lambda *given: (calls.append(given), said)[1]).ask(make_ticket()) is answer
+    assert make_prompt(lambda *given: (calls.append(given), result)[1]).ask(make_ticket()) is decision
     assert calls == [("Sky page", DETAILS, PEER, ORIGIN)]
 
 
@@ -68,7 +68,7 @@ def test_deny_denies():
     assert make_prompt("deny").ask(make_ticket()) is Decision.DENY
 
 
-def test_nonsense_is_told_at_once():
+def test_an_invalid_dialog_is_an_error_at_once():
     with pytest.raises(ValueError, match="'terminal', 'tk', 'window', 'deny'"):
         make_prompt("gtk")
     with pytest.raises(TypeError, match="instance"):
@@ -76,12 +76,12 @@ def test_nonsense_is_told_at_once():
     with pytest.raises(TypeError, match="samp_name"):
         make_prompt(lambda: True)
     for dialog in (42, True, object(), ["tk"]):
-        with pytest.raises(TypeError, match="is no way of asking"):
+        with pytest.raises(TypeError, match="is not a way to ask"):
             make_prompt(dialog)
 
 
 class Dialog(WebProfileDialog):
-    def __init__(self):  # as existing programs do: without a call of the base class
+    def __init__(self):  # like existing programs, without calling the base class
         self.shown = []
 
     def show_dialog(self, samp_name, details, client, origin):
@@ -89,7 +89,7 @@ class Dialog(WebProfileDialog):
 
 
 def wait_for(condition):
-    """Wait until something that another thread does has happened."""
+    """Wait until another thread has made the condition true."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
@@ -99,90 +99,90 @@ def wait_for(condition):
 def test_an_upstream_dialog():
     dialog = Dialog()
     dialog.handle_queue()  # before it has been given to a hub
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     dialog.handle_queue()
     assert dialog.shown == []
-    for decide, answer in ((dialog.consent, Decision.ONCE), (dialog.reject, Decision.DENY)):
-        thread, answers = ask_in_thread(asker, make_ticket())
+    for decide, decision in ((dialog.consent, Decision.ONCE), (dialog.reject, Decision.DENY)):
+        thread, decisions = ask_in_thread(prompt, make_ticket())
         wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
         assert dialog.shown.pop() == ("Sky page", DETAILS, PEER, ORIGIN)
         decide()
         thread.join(5)
-        assert answers == [answer]
+        assert decisions == [decision]
 
 
-def test_a_second_click_does_not_let_the_next_page_in():
+def test_a_second_click_does_not_allow_the_next_page():
     dialog = Dialog()
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     dialog.consent()  # twice clicked, and nothing was asked
-    thread, answers = ask_in_thread(asker, make_ticket())
+    thread, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
-    assert answers == []
+    assert decisions == []
     dialog.reject()
     thread.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_second_click_while_the_next_page_waits_to_be_shown(taken):
-    """The question is in the dialog's queue, but nobody has seen it yet."""
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_second_click_while_the_next_page_waits_to_be_shown(is_shown):
+    """The request is in the dialog's queue, but the user has not seen it."""
     dialog = Dialog()
-    asker = make_prompt(dialog)
-    first, answers = ask_in_thread(asker, make_ticket())
+    prompt = make_prompt(dialog)
+    first, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     dialog.consent()
     first.join(5)
-    assert answers == [Decision.ONCE]
-    second, answers = ask_in_thread(asker, make_ticket("https://evil.example"))
+    assert decisions == [Decision.ONCE]
+    second, decisions = ask_in_thread(prompt, make_ticket("https://evil.example"))
     wait_for(lambda: not dialog.queue_request.empty())
     dialog.queue_result.put(True)
-    if taken:
+    if is_shown:
         dialog.handle_queue()
         assert dialog.shown[-1][-1] == "https://evil.example"
     second.join(0.1)
-    assert answers == []
+    assert decisions == []
     dialog.handle_queue()
     dialog.reject()
     second.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
-def test_a_dialog_that_cannot_be_shown_refuses():
+def test_a_dialog_that_cannot_be_shown_denies():
     class Broken(WebProfileDialog):
         def show_dialog(self, *_):
             raise RuntimeError("no window today")
 
     dialog = Broken()
-    asker = make_prompt(dialog)
+    prompt = make_prompt(dialog)
     for _ in range(2):
-        thread, answers = ask_in_thread(asker, make_ticket())
+        thread, decisions = ask_in_thread(prompt, make_ticket())
         wait_for(lambda: not dialog.queue_request.empty())
         with pytest.raises(RuntimeError, match="no window today"):
             dialog.handle_queue()
         thread.join(5)
-        assert answers == [Decision.DENY]
+        assert decisions == [Decision.DENY]
 
 
-def test_a_question_that_was_not_shown_yet_is_taken_back():
+def test_a_request_that_is_not_shown_yet_is_cancelled():
     dialog = Dialog()
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_prompt(dialog), ticket)
+    thread, decisions = ask_in_thread(make_prompt(dialog), ticket)
     wait_for(lambda: not dialog.queue_request.empty())
     ticket.cancel()
     thread.join(5)
     dialog.handle_queue()
     assert dialog.shown == []
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
-def test_a_question_that_is_shown_ends_with_the_hub():
+def test_a_request_that_is_shown_ends_with_the_hub():
     dialog = Dialog()
-    asker = make_prompt(dialog)
-    thread, answers = ask_in_thread(asker, make_ticket())
+    prompt = make_prompt(dialog)
+    thread, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
-    asker.close()
+    prompt.close()
     thread.join(5)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 def test_any_object_that_is_given_the_two_queues():
@@ -190,14 +190,14 @@ def test_any_object_that_is_given_the_two_queues():
         pass
 
     plain = Plain()
-    thread, answers = ask_in_thread(make_prompt(plain), make_ticket())
+    thread, decisions = ask_in_thread(make_prompt(plain), make_ticket())
     assert plain.queue_request.get(timeout=5) == (DETAILS, PEER, ORIGIN)
     plain.queue_result.put(True)
     thread.join(5)
-    assert answers == [Decision.ONCE]
+    assert decisions == [Decision.ONCE]
 
 
-def test_a_dialog_must_show_something():
+def test_a_dialog_must_override_show_dialog():
     with pytest.raises(NotImplementedError, match="show_dialog"):
         WebProfileDialog().show_dialog("n", {}, PEER, "o")
 
@@ -205,12 +205,12 @@ def test_a_dialog_must_show_something():
 # The terminal
 
 
-def test_without_a_terminal_the_answer_is_no(caplog):
+def test_without_a_terminal_the_page_is_denied(caplog):
     assert make_prompt(None).ask(make_ticket()) is Decision.DENY
     assert "no terminal" in caplog.text
 
 
-def test_a_notebook_asks_by_its_own_input(monkeypatch):
+def test_a_notebook_asks_with_its_own_input(monkeypatch):
     asked = []
     monkeypatch.setattr(builtins, "input", lambda prompt: (asked.append(prompt), "A ")[1])
     assert make_prompt("terminal").ask(make_ticket()) is Decision.ALWAYS
@@ -220,7 +220,7 @@ def test_a_notebook_asks_by_its_own_input(monkeypatch):
     assert "[a]" not in asked[1]
 
 
-def test_a_notebook_that_takes_no_input_refuses(monkeypatch):
+def test_a_notebook_that_accepts_no_input_denies(monkeypatch):
     def no_input(_prompt):
         raise RuntimeError("raw_input was called, but this frontend does not support input requests.")
 
@@ -228,7 +228,7 @@ def test_a_notebook_that_takes_no_input_refuses(monkeypatch):
     assert make_prompt("terminal").ask(make_ticket()) is Decision.DENY
 
 
-def test_the_prompt_that_reads_each_key_by_itself_is_no_notebook(monkeypatch, caplog):
+def test_the_prompt_that_reads_each_key_itself_is_not_a_notebook(monkeypatch, caplog):
     """Since Python 3.13 the prompt has an ``input`` of its own, which no other thread may call."""
 
     class Reader:
@@ -260,7 +260,7 @@ needs_pty = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-term
 
 
 class OnTerminal:
-    """A process at a terminal of its own."""
+    """A process with a terminal of its own."""
 
     def __init__(self, *command: str) -> None:
         import pty
@@ -272,11 +272,11 @@ class OnTerminal:
         self.pid = pid
         self.seen = ""
 
-    def until(self, text: str, patience: float = 30.0) -> str:
-        deadline = time.monotonic() + patience
+    def until(self, text: str, timeout: float = 30.0) -> str:
+        deadline = time.monotonic() + timeout
         while text not in self.seen:
             ready = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]
-            assert ready, f"{text!r} does not come after {self.seen!r}"
+            assert ready, f"{text!r} does not appear after {self.seen!r}"
             try:
                 data = os.read(self.descriptor, 4096)
             except OSError:
@@ -287,7 +287,7 @@ class OnTerminal:
         return before
 
     def shows(self, text: str) -> bool:
-        """Whether it comes within a second."""
+        """Whether the text appears within a second."""
         try:
             self.until(text, 1.0)
         except AssertionError:
@@ -318,7 +318,7 @@ def on_terminal():
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("typed", "answer"),
+    ("typed", "decision"),
     [
         ("y\n", "once"),
         ("Always\n", "always"),
@@ -330,7 +330,7 @@ def on_terminal():
         ("maybe\n|maybe\n", "deny"),
     ],
 )
-def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
+def test_the_terminal_asks_from_a_thread(on_terminal, typed, decision):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT))
     shown = terminal.until("[n] no: ")
     assert "Sky page" in shown
@@ -340,15 +340,15 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, answer):
     if second:
         terminal.until("Please answer y or n: ")
         terminal.type(second)
-    terminal.until(f"DECISION {answer}")
+    terminal.until(f"DECISION {decision}")
 
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_the_terminal_gives_up_when_the_page_goes_away(on_terminal):
+def test_the_terminal_stops_asking_when_the_page_goes_away(on_terminal):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
     terminal.until("[n] no: ")
-    terminal.until("withdrawn")
+    terminal.until("The page has gone away")
     terminal.until("DECISION deny")
 
 
@@ -364,7 +364,7 @@ def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_termi
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_the_question_waits_behind_a_python_prompt(on_terminal, tmp_path):
+def test_the_question_waits_until_a_python_prompt_has_read_its_line(on_terminal, tmp_path):
     script = tmp_path / "ask.py"
     start = textwrap.dedent(SCRIPT).partition("thread.start()")[0]
     script.write_text(start + "threading.Timer(1, thread.start).start()")
@@ -380,7 +380,7 @@ def test_the_question_waits_behind_a_python_prompt(on_terminal, tmp_path):
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_ipython_puts_its_prompt_aside(on_terminal):
+def test_ipython_suspends_its_prompt(on_terminal):
     python = _python_with_ipython()
     if python is None:
         pytest.skip("IPython is not installed")
@@ -440,16 +440,16 @@ def press(*keys: str) -> None:
 
 def open_window(origin: str = ORIGIN):
     ticket = make_ticket(origin)
-    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
+    thread, decisions = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
-    threading.Event().wait(1.2)  # the buttons are dead at first, which is on purpose
+    threading.Event().wait(1.2)  # the buttons are disabled at first
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
-    return ticket, thread, answers
+    return ticket, thread, decisions
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("origin", "keys", "answer"),
+    ("origin", "keys", "decision"),
     [
         (ORIGIN, ["Tab", "Tab", "space"], Decision.ONCE),
         (ORIGIN, ["Tab", "Return"], Decision.ALWAYS),
@@ -458,32 +458,32 @@ def open_window(origin: str = ORIGIN):
         ("null", ["Tab", "Return"], Decision.ONCE),
     ],
 )
-def test_the_window_answers(screen, origin, keys, answer):
-    _ticket, thread, answers = open_window(origin)
+def test_the_window_returns_the_decision(screen, origin, keys, decision):
+    _ticket, thread, decisions = open_window(origin)
     press(*keys)
     thread.join(10)
-    assert answers == [answer]
+    assert decisions == [decision]
 
 
 @pytest.mark.slow
-def test_the_window_goes_when_the_page_goes(screen):
-    ticket, thread, answers = open_window()
+def test_the_window_closes_when_the_page_goes_away(screen):
+    ticket, thread, decisions = open_window()
     ticket.cancel()
     thread.join(10)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 @pytest.mark.slow
-def test_typing_into_a_window_that_pops_up_is_no_consent(screen):
+def test_keys_that_are_typed_when_the_window_opens_do_not_allow_the_page(screen):
     ticket = make_ticket()
-    thread, answers = ask_in_thread(make_prompt("tk"), ticket)
+    thread, decisions = ask_in_thread(make_prompt("tk"), ticket)
     window = find_window()
     subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
     press("Tab", "Tab", "space", "Return", "y")
-    assert answers in ([], [Decision.DENY])
+    assert decisions in ([], [Decision.DENY])
     ticket.cancel()
     thread.join(10)
-    assert answers == [Decision.DENY]
+    assert decisions == [Decision.DENY]
 
 
 @pytest.mark.slow
@@ -494,7 +494,7 @@ def test_the_window_closes_with_its_hub(screen):
     )  # fmt: skip
     with window:
         assert window.stdin is not None
-        window.stdin.write(consent_prompts._as_json(make_ticket().request) + b"\n")
+        window.stdin.write(consent_prompts._to_json(make_ticket().request) + b"\n")
         window.stdin.flush()
         find_window()
         window.stdin.close()
@@ -512,14 +512,14 @@ def test_without_tkinter_the_window_says_so():
 
 @pytest.mark.parametrize("executable", ["", None, "/nonexistent/python", "/"])
 def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
-    """An application that embeds Python may have no such thing."""
+    """An application that embeds Python may have no executable."""
     monkeypatch.setattr(sys, "executable", executable)
     assert make_prompt("tk").ask(make_ticket()) is Decision.DENY
-    assert "Sky page is refused" in caplog.text
+    assert "Sky page is denied" in caplog.text
 
 
 @pytest.mark.slow
-def test_without_a_display_the_answer_is_no(monkeypatch, caplog):
+def test_without_a_display_the_page_is_denied(monkeypatch, caplog):
     monkeypatch.setenv("DISPLAY", ":987")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert make_prompt("tk").ask(make_ticket()) is Decision.DENY

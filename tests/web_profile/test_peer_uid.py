@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Whose connection it is: a table as Linux writes it, and what becomes of others."""
+"""The user at the other end of a connection: a table as Linux writes it, and the rest."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_a_table(tables: list[Path], peer: tuple[str, int], user: int | None) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b"nothing of the kind\n", (HEAD + "0: a b\n").encode()])
-def test_what_is_no_table(tmp_path: Path, content: bytes) -> None:
-    """Nothing is known then."""
+def test_an_invalid_table(tmp_path: Path, content: bytes) -> None:
+    """The user is then not known."""
     (tmp_path / "tcp").write_bytes(content)
     assert get_peer_uid(("127.0.0.1", 5), PORT, [tmp_path / "tcp", tmp_path / "missing"]) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such users")
 @pytest.mark.parametrize(("user", "other"), [("me", False), ("root", False), ("nobody knows", False), ("other", True)])
-def test_who_is_another_user(monkeypatch: pytest.MonkeyPatch, user: str, other: bool) -> None:
+def test_another_user(monkeypatch: pytest.MonkeyPatch, user: str, other: bool) -> None:
     found = {"me": os.geteuid(), "root": 0, "nobody knows": None, "other": os.geteuid() + 1}
     monkeypatch.setattr(peer_uid, "get_peer_uid", lambda *_: found[user])
     assert is_other_user(("127.0.0.1", 5), PORT) is other

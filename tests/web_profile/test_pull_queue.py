@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The mailbox that is pulled, without sockets."""
+"""The pull queue, without sockets."""
 
 from __future__ import annotations
 
@@ -15,51 +15,60 @@ from .doubles import FakeConnection, FakeLoop
 
 
 def notification(number: int, size: int = 0) -> Delivery:
-    params = {"n": str(number), "pad": "x" * size}
-    payload = EncodedMessage({"samp.mtype": "x.y", "samp.params": params}, source_profile="standard")
-    return Delivery("receiveNotification", "c1", "key", "c2", None, payload)
+    message = {"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}
+    return Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message, None, "standard"))
 
 
-class Bench:
-    def __init__(self) -> None:
-        self.loop = FakeLoop()
-        self.limit = PullLimiter(self.loop)
+class RecordingQueue(PullQueue):
+    """A queue that records what it reports."""
+
+    def __init__(self, loop: FakeLoop, limiter: PullLimiter) -> None:
+        super().__init__(loop, limiter)
         self.gone: list[str] = []
         self.overflow: list[str] = []
         self.seen: list[Delivery] = []
-        self.mailbox = PullQueue(
-            self.loop, self.limit,
-            on_overflow=self.overflow.append, on_gone=self.gone.append, on_delivery=self.seen.append,
-        )  # fmt: skip
+        self.on_gone = self.gone.append
+        self.on_overflow = self.overflow.append
+        self.on_delivery = self.seen.append
+
+
+class FakeClient:
+    """A web client: its queue, and its pulls as the transport makes them."""
+
+    def __init__(self, other: FakeClient | None = None) -> None:
+        self.loop = other.loop if other else FakeLoop()
+        self.limiter = other.limiter if other else PullLimiter(self.loop)
+        self.queue = RecordingQueue(self.loop, self.limiter)
+        self.gone, self.overflow, self.seen = self.queue.gone, self.queue.overflow, self.queue.seen
 
     def pull(self, timeout: float = 600, *, sent: bool = True, left: bool = True, browser: str = "") -> Pull:
-        """Pull as the transport does it; the answer of one that is not sent was closed by the page, or by the hub."""
+        """Pull. If the response is not ``sent``, the page (``left``) or the hub has closed the connection."""
         pull = Pull(FakeConnection(), browser)
-        answer = self.mailbox.pull(pull, timeout)
+        response = self.queue.pull(pull, timeout)
 
-        def write(_answer):
+        def write(_response):
             if not sent:
                 pull.connection.closed = True
                 pull.connection.was_left = left
-            if answer.on_sent is not None:
-                answer.on_sent(sent)
+            if response.on_sent is not None:
+                response.on_sent(sent)
 
-        answer.add_done_callback(write)
+        response.add_done_callback(write)
         return pull
 
     def put(self, *numbers: int) -> None:
         for number in numbers:
-            self.mailbox.put(notification(number))
+            self.queue.put(notification(number))
         self.loop.run()
 
     def lose(self, pull: Pull) -> None:
-        """What the transport does when the connection of a waiting pull breaks."""
+        """Do what the transport does when the connection of a waiting pull breaks."""
         pull.connection.closed = pull.connection.was_left = True
         pull.response.cancel()
 
 
 def numbers(pull: Pull) -> list[int] | str:
-    """What a pull was answered with; its state if it was not."""
+    """Return the numbers in the response to a pull, or its state if there is none."""
     if pull.response.state != "done":
         return pull.response.state
     result = pull.response.result()
@@ -68,75 +77,75 @@ def numbers(pull: Pull) -> list[int] | str:
 
 
 @pytest.fixture
-def bench():
-    return Bench()
+def client():
+    return FakeClient()
 
 
-def test_what_waits_is_handed_over_at_once(bench):
+def test_what_waits_is_delivered_at_once(client):
     """R42."""
-    bench.put(1, 2, 3)
-    assert numbers(bench.pull()) == [1, 2, 3]
-    assert len(bench.mailbox) == 0
+    client.put(1, 2, 3)
+    assert numbers(client.pull()) == [1, 2, 3]
+    assert not client.queue._queue
 
 
-def test_a_pull_waits_until_something_comes(bench):
+def test_a_pull_waits_until_something_comes(client):
     """R42."""
-    pull = bench.pull()
-    bench.loop.run(300)
+    pull = client.pull()
+    client.loop.run(300)
     assert numbers(pull) == "waiting"
-    bench.put(1)
+    client.put(1)
     assert numbers(pull) == [1]
 
 
-def test_what_comes_in_one_moment_comes_in_one_answer(bench):
-    pull = bench.pull()
-    bench.put(*range(200))
+def test_deliveries_of_one_moment_come_in_one_response(client):
+    pull = client.pull()
+    client.put(*range(200))
     assert numbers(pull) == list(range(200))
 
 
-def test_a_pull_ends_with_an_empty_list(bench):
+def test_a_pull_ends_with_an_empty_list(client):
     """R42."""
-    pull = bench.pull(5)
-    bench.loop.run(4.9)
+    pull = client.pull(5)
+    client.loop.run(4.9)
     assert numbers(pull) == "waiting"
-    bench.loop.run(0.2)
+    client.loop.run(0.2)
     assert numbers(pull) == []
 
 
-def test_who_closes_before_the_answer_is_written_has_not_read_it(bench):
-    """R42: whenever it is found out in which order that happened."""
-    bench.put(1)
+def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written(client):
+    """R42: in whatever order the hub notices."""
+    client.put(1)
     pull = Pull(FakeConnection())
-    looks = iter([True])
-    pull.connection.peer_is_open = lambda: next(looks, False)  # it closes between the look at it and the writing
-    answer = bench.mailbox.pull(pull, 600)
-    answer.add_done_callback(lambda _: answer.on_sent(True))
+    states = iter([True])
+    pull.connection.peer_is_open = lambda: next(states, False)  # it closes between the check and the write
+    response = client.queue.pull(pull, 600)
+    response.add_done_callback(lambda _: response.on_sent(True))
     pull.connection.closed = pull.connection.was_reset = True
     pull.connection.on_closed()
-    assert numbers(bench.pull()) == [1]
+    assert numbers(client.pull()) == [1]
 
 
 @pytest.mark.parametrize("timeout", [0, -3])
-def test_a_pull_without_time_does_not_wait(bench, timeout):
-    assert numbers(bench.pull(timeout)) == []
+def test_a_pull_without_a_timeout_does_not_wait(client, timeout):
+    assert numbers(client.pull(timeout)) == []
 
 
-def test_an_idle_pull_costs_nothing(bench):
-    """R42: one timer, and nothing that runs."""
-    bench.pull()
-    assert bench.loop.active == 1
-    assert not bench.loop.ready
+def test_an_idle_pull_costs_nothing(client):
+    """R42: one timer and nothing else."""
+    client.pull()
+    assert client.loop.active == 1
+    assert not client.loop.ready
 
 
-def test_the_form_of_callbacks(bench):
+def test_the_form_of_callbacks(client):
     """R42: method names without a prefix; parameters without the key."""
     message = {"samp.mtype": "x.y", "samp.params": {"a": "\u00e9<&"}}
     response = {"samp.status": "samp.ok", "samp.result": {}}
-    bench.mailbox.put(Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message)))
-    bench.mailbox.put(Delivery("receiveCall", "c1", "key", "c2", "id&1", EncodedMessage(message)))
-    bench.mailbox.put(Delivery("receiveResponse", "c1", "key", "c2", "tag", EncodedMessage(response)))
-    bench.loop.run()
-    written = write_response(bench.pull().response.result())
+    client.queue.put(Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message)))
+    client.queue.put(Delivery("receiveCall", "c1", "key", "c2", "id&1", EncodedMessage(message)))
+    client.queue.put(Delivery("receiveResponse", "c1", "key", "c2", "tag", EncodedMessage(response)))
+    client.loop.run()
+    written = write_response(client.pull().response.result())
     assert read_response(written) == [
         {"samp.methodName": "receiveNotification", "samp.params": ["c2", message]},
         {"samp.methodName": "receiveCall", "samp.params": ["c2", "id&1", message]},
@@ -145,416 +154,416 @@ def test_the_form_of_callbacks(bench):
     assert b"key" not in written
 
 
-def test_several_pulls_share_without_doubling(bench):
-    first, second = bench.pull(), bench.pull()
-    bench.put(1)
-    bench.put(2)
+def test_several_pulls_get_different_callbacks(client):
+    first, second = client.pull(), client.pull()
+    client.put(1)
+    client.put(2)
     assert (numbers(first), numbers(second)) == ([1], [2])
-    bench.put(3)
-    assert numbers(bench.pull()) == [3]
+    client.put(3)
+    assert numbers(client.pull()) == [3]
 
 
-def test_a_pull_that_finds_another_one_served_first_ends_in_its_time(bench):
-    first = bench.pull()
-    bench.mailbox.put(notification(1))
-    bench.loop.ready.popleft()[0](notification(1))  # taken, and not handed over yet
-    second = bench.pull(5)
+def test_a_pull_whose_callbacks_an_older_one_gets_ends_in_its_time(client):
+    first = client.pull()
+    client.queue.put(notification(1))
+    client.loop.ready.popleft()[0](notification(1))  # queued, and not delivered yet
+    second = client.pull(5)
     assert (numbers(first), numbers(second)) == ([1], "waiting")
-    bench.loop.run(6)
+    client.loop.run(6)
     assert numbers(second) == []
 
 
-def test_a_pull_whose_connection_broke_loses_nothing(bench):
-    bench.lose(bench.pull())
-    bench.put(1, 2)
-    assert numbers(bench.pull()) == [1, 2]
+def test_a_pull_whose_connection_broke_loses_nothing(client):
+    client.lose(client.pull())
+    client.put(1, 2)
+    assert numbers(client.pull()) == [1, 2]
 
 
-def test_a_connection_that_broke_unnoticed_loses_nothing(bench):
-    """The kernel knows, the loop has yet to come to it."""
-    pull = bench.pull()
+def test_a_connection_that_broke_unnoticed_loses_nothing(client):
+    """The kernel knows, and the loop has not processed it yet."""
+    pull = client.pull()
     pull.connection.left = True
-    bench.put(1)
+    client.put(1)
     assert numbers(pull) == "cancelled"
-    assert numbers(bench.pull()) == [1]
+    assert numbers(client.pull()) == [1]
 
 
-def test_another_pull_takes_over_from_one_that_broke(bench):
-    broken, good = bench.pull(), bench.pull()
+def test_another_pull_takes_over_from_one_that_broke(client):
+    broken, good = client.pull(), client.pull()
     broken.connection.left = True
-    bench.put(1)
+    client.put(1)
     assert numbers(good) == [1]
 
 
-def test_an_answer_that_could_not_be_written_goes_back_to_the_front(bench):
-    bench.pull(sent=False)
-    bench.put(1, 2)
-    bench.put(3)
-    assert numbers(bench.pull()) == [1, 2, 3]
+def test_callbacks_of_a_response_that_could_not_be_written_return_to_the_front(client):
+    client.pull(sent=False)
+    client.put(1, 2)
+    client.put(3)
+    assert numbers(client.pull()) == [1, 2, 3]
 
 
-def test_an_answer_that_was_thrown_away_unread_goes_back_to_the_front(bench):
-    pull = bench.pull()
-    bench.put(1, 2)
-    bench.put(3)
+def test_callbacks_of_a_response_that_was_discarded_unread_return_to_the_front(client):
+    pull = client.pull()
+    client.put(1, 2)
+    client.put(3)
     pull.connection.closed = pull.connection.was_reset = True
-    assert numbers(bench.pull()) == [1, 2, 3]
+    assert numbers(client.pull()) == [1, 2, 3]
 
 
-def test_an_answer_that_was_read_is_not_given_again(bench):
-    """JSAMP closes its connection after each answer."""
-    pull = bench.pull()
-    bench.put(1)
+def test_callbacks_of_a_response_that_was_read_are_not_repeated(client):
+    """JSAMP closes its connection after each response."""
+    pull = client.pull()
+    client.put(1)
     pull.connection.close()
-    assert numbers(bench.pull(0)) == []
+    assert numbers(client.pull(0)) == []
 
 
-def lose_answer(pull: Pull) -> None:
-    """What the transport does when the other side resets the connection with the answer unread."""
+def discard_response(pull: Pull) -> None:
+    """Do what the transport does when the browser resets the connection with the response unread."""
     pull.connection.was_reset = True
     pull.connection.close()
 
 
-def test_an_answer_that_was_thrown_away_goes_to_the_pull_that_waits(bench):
+def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
     """R42: without waiting for the next one."""
-    first, second = bench.pull(), bench.pull()
-    bench.put(1)
-    lose_answer(first)
+    first, second = client.pull(), client.pull()
+    client.put(1)
+    discard_response(first)
     assert numbers(second) == [1]
 
 
-def test_each_answer_that_was_thrown_away_unread_is_given_again(bench):
+def test_callbacks_of_each_discarded_response_are_repeated(client):
     """R42: several pulls at once, and not the last of them breaks."""
-    first, second, third = bench.pull(), bench.pull(), bench.pull()
+    first, second, third = client.pull(), client.pull(), client.pull()
     for number in (1, 2, 3):
-        bench.put(number)
+        client.put(number)
     third.connection.requests += 1  # it has come back with another request, so that it was read
-    lose_answer(third)
-    lose_answer(second)
-    first.connection.left = first.connection.was_reset = True  # which the loop has yet to notice
-    assert numbers(bench.pull()) == [1, 2]
+    discard_response(third)
+    discard_response(second)
+    first.connection.left = first.connection.was_reset = True  # which the loop has not processed yet
+    assert numbers(client.pull()) == [1, 2]
 
 
-def test_an_answer_before_another_request_of_its_connection_was_read(bench):
-    """R42: what was reset unread is the answer to that request."""
-    pull = bench.pull()
-    bench.put(1)
+def test_a_response_before_another_request_of_its_connection_was_read(client):
+    """R42: the unread response is that to the other request."""
+    pull = client.pull()
+    client.put(1)
     pull.connection.requests += 1
-    lose_answer(pull)
-    assert numbers(bench.pull(0)) == []
+    discard_response(pull)
+    assert numbers(client.pull(0)) == []
 
 
-def test_few_answers_are_kept_for_the_case_that_they_were_not_read(bench):
-    pulls = [bench.pull() for _ in range(20)]
+def test_few_responses_are_kept_until_they_were_read(client):
+    pulls = [client.pull() for _ in range(20)]
     for number in range(20):
-        bench.put(number)
-    assert sum(bool(pull.batch) for pull in pulls) == len(bench.mailbox._unconfirmed) == 6
+        client.put(number)
+    assert sum(bool(pull.batch) for pull in pulls) == len(client.queue._unconfirmed) == 6
     for pull in pulls:
         pull.connection.requests += 1
-    bench.pull()
+    client.pull()
     assert not any(pull.batch for pull in pulls)
-    assert bench.mailbox._unconfirmed == []
+    assert client.queue._unconfirmed == []
 
 
-def test_a_large_queue_is_handed_over_in_pieces(bench, monkeypatch):
+def test_a_large_queue_is_delivered_in_several_responses(client, monkeypatch):
     monkeypatch.setattr(pull_queue, "MAX_RESPONSE", 10_000)
     for number in range(5):
-        bench.mailbox.put(notification(number, 6000))
-    bench.loop.run()
-    got = [numbers(bench.pull()) for _ in range(5)]
+        client.queue.put(notification(number, 6000))
+    client.loop.run()
+    got = [numbers(client.pull()) for _ in range(5)]
     assert got == [[0], [1], [2], [3], [4]]
 
 
-def test_too_many_callbacks_are_an_overflow(bench, monkeypatch):
+def test_too_many_callbacks_are_an_overflow(client, monkeypatch):
     """R50."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED", 10)
-    bench.put(*range(12))
-    assert bench.overflow == ["10 messages were waiting to be pulled"]
-    assert len(bench.mailbox) == 0
+    client.put(*range(12))
+    assert client.overflow == ["10 messages were waiting to be pulled"]
+    assert not client.queue._queue
 
 
-def test_too_many_bytes_are_an_overflow(bench, monkeypatch):
+def test_too_many_bytes_are_an_overflow(client, monkeypatch):
     """R50."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 50_000)
-    bench.mailbox.put(notification(0, 60_000))  # a single one always has room
-    bench.loop.run()
-    assert bench.overflow == []
-    bench.put(1)
-    assert len(bench.overflow) == 1
+    client.queue.put(notification(0, 60_000))  # a single one is always accepted
+    client.loop.run()
+    assert client.overflow == []
+    client.put(1)
+    assert len(client.overflow) == 1
 
 
-def test_all_that_is_taken_is_seen(bench):
-    """R46: by whoever keeps account of the URLs in it."""
-    bench.put(1, 2)
-    assert len(bench.seen) == 2
+def test_all_deliveries_are_reported(client):
+    """R46: the profile allows the URLs in them."""
+    client.put(1, 2)
+    assert len(client.seen) == 2
 
 
 # Gone pages (R43)
 
 
-def test_a_page_whose_pull_broke_is_gone_after_the_grace_time(bench):
+def test_a_page_whose_pull_broke_is_gone_after_a_short_time(client):
     """R43."""
-    bench.lose(bench.pull())
-    bench.loop.run(DISCONNECT_TIMEOUT - 0.1)
-    assert bench.gone == []
-    bench.loop.run(0.2)
-    assert len(bench.gone) == 1
+    client.lose(client.pull())
+    client.loop.run(DISCONNECT_TIMEOUT - 0.1)
+    assert client.gone == []
+    client.loop.run(0.2)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_pulls_again_in_time_is_not_gone(bench):
+def test_a_page_that_pulls_again_in_time_is_not_gone(client):
     """R43."""
-    bench.lose(bench.pull())
-    bench.loop.run(DISCONNECT_TIMEOUT - 1)
-    bench.pull()
-    bench.loop.run(500)
-    assert bench.gone == []
+    client.lose(client.pull())
+    client.loop.run(DISCONNECT_TIMEOUT - 1)
+    client.pull()
+    client.loop.run(500)
+    assert client.gone == []
 
 
-def test_a_page_with_another_pull_is_not_gone(bench):
-    lost, _kept = bench.pull(), bench.pull()
-    bench.lose(lost)
-    bench.loop.run(300)
-    assert bench.gone == []
+def test_a_page_with_another_pull_is_not_gone(client):
+    lost, _kept = client.pull(), client.pull()
+    client.lose(lost)
+    client.loop.run(300)
+    assert client.gone == []
 
 
-def test_a_page_whose_answer_was_thrown_away_unread_is_gone_after_the_grace_time(bench):
-    """R43: the tab was closed before it had read the answer."""
-    pull = bench.pull()
-    bench.put(1)
-    lose_answer(pull)
-    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
-    assert len(bench.gone) == 1
+def test_a_page_that_discarded_a_response_is_gone_after_a_short_time(client):
+    """R43: the tab was closed before it had read the response."""
+    pull = client.pull()
+    client.put(1)
+    discard_response(pull)
+    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    assert len(client.gone) == 1
 
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("closes", [False, True])
-def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(bench, number, closes):
-    """R43: it has broken nothing off, whether its last answer was empty, and whether its connection is kept."""
-    pull = bench.pull(1)
-    bench.put(*range(number))
-    bench.loop.run(2)
+def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(client, number, closes):
+    """R43: it has broken nothing off, whether its last response was empty or not, and its connection kept or not."""
+    pull = client.pull(1)
+    client.put(*range(number))
+    client.loop.run(2)
     if closes:
         pull.connection.close()
-    bench.put(7)
-    bench.loop.run(IDLE_TIMEOUT - 5)
-    assert bench.gone == []
+    client.put(7)
+    client.loop.run(IDLE_TIMEOUT - 5)
+    assert client.gone == []
     assert IDLE_TIMEOUT >= 180
-    assert numbers(bench.pull()) == [7]
+    assert numbers(client.pull()) == [7]
 
 
-def clock_of(bench, monkeypatch):
-    """Have the wall clock go with the loop."""
-    monkeypatch.setattr(pull_queue.time, "time", lambda: bench.loop.now)
+def clock_of(client, monkeypatch):
+    """Make the wall clock follow the loop."""
+    monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now)
 
 
 @pytest.mark.parametrize(
     ("after", "requests", "is_gone"),
     [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
 )
-def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(bench, monkeypatch, after, requests, is_gone):
+def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypatch, after, requests, is_gone):
     """R43: it closes the connection of the page's last request, which it would keep for minutes otherwise."""
-    clock_of(bench, monkeypatch)
-    pull = bench.pull()
+    clock_of(client, monkeypatch)
+    pull = client.pull()
     pull.connection.requests = requests
-    bench.mailbox.mark_active(pull.connection)
-    bench.put(1)
-    bench.loop.run(after)
+    client.queue.mark_active(pull.connection)
+    client.put(1)
+    client.loop.run(after)
     pull.connection.close()
-    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
-    assert bool(bench.gone) is is_gone
+    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    assert bool(client.gone) is is_gone
 
 
-def test_a_connection_that_the_hub_closes_says_nothing_of_the_page(bench):
-    """R43: it was asked to, or needs the room."""
-    pull = bench.pull()
+def test_a_connection_that_the_hub_closes_means_nothing(client):
+    """R43: the browser asked for it, or the hub needs the connection for another client."""
+    pull = client.pull()
     pull.connection.requests = 2
-    bench.mailbox.mark_active(pull.connection)
-    bench.put(1)
+    client.queue.mark_active(pull.connection)
+    client.put(1)
     pull.connection.closed = True
     pull.connection.on_closed()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert bench.gone == []
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert client.gone == []
 
 
-def test_a_connection_that_another_tab_has_used_since_says_nothing_of_the_page(bench):
-    """R43: it was that one's request that was broken off."""
-    pull = bench.pull()
+def test_a_connection_that_another_tab_used_later_means_nothing(client):
+    """R43: the request of that tab was broken off."""
+    pull = client.pull()
     pull.connection.requests = 2
-    bench.mailbox.mark_active(pull.connection)
-    bench.put(1)
-    other = beside(bench)
-    other.mailbox.mark_active(pull.connection)
+    client.queue.mark_active(pull.connection)
+    client.put(1)
+    other = FakeClient(client)
+    other.queue.mark_active(pull.connection)
     pull.connection.close()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert bench.gone == []
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert client.gone == []
 
 
-def test_an_older_connection_of_the_page_says_nothing(bench):
+def test_an_older_connection_of_the_page_means_nothing(client):
     """R43."""
-    pull = bench.pull()
+    pull = client.pull()
     pull.connection.requests = 2
-    bench.mailbox.mark_active(pull.connection)
-    bench.put(1)
-    bench.mailbox.mark_active(FakeConnection())
+    client.queue.mark_active(pull.connection)
+    client.put(1)
+    client.queue.mark_active(FakeConnection())
     pull.connection.close()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert bench.gone == []
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert client.gone == []
 
 
-def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(bench):
-    """R43: it was closed in that moment, and nothing tells so."""
-    bench.pull()
-    bench.put(1)
-    bench.loop.run(IDLE_TIMEOUT - 1)
-    assert bench.gone == []
-    bench.loop.run(2)
-    assert len(bench.gone) == 1
+def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(client):
+    """R43: it was closed at that moment, of which there is no sign."""
+    client.pull()
+    client.put(1)
+    client.loop.run(IDLE_TIMEOUT - 1)
+    assert client.gone == []
+    client.loop.run(2)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_is_too_slow_for_an_answer_is_held_up(bench):
-    """R43: the hub has closed the connection, as the page did not read on; the page has broken nothing off."""
-    bench.pull(sent=False, left=False)
-    bench.put(1)
-    bench.loop.run(IDLE_TIMEOUT - 1)
-    assert bench.gone == []
-    assert numbers(bench.pull()) == [1]
+def test_a_page_that_reads_a_response_too_slowly_is_held_up(client):
+    """R43: the hub has closed the connection; the page has broken nothing off."""
+    client.pull(sent=False, left=False)
+    client.put(1)
+    client.loop.run(IDLE_TIMEOUT - 1)
+    assert client.gone == []
+    assert numbers(client.pull()) == [1]
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_time_that_a_computer_sleeps_does_not_count(bench, monkeypatch, broken):
-    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock tells of it."""
-    monkeypatch.setattr(pull_queue.time, "time", lambda: bench.loop.now + slept)
+def test_the_time_that_a_computer_sleeps_does_not_count(client, monkeypatch, broken):
+    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock shows it."""
+    monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now + slept)
     slept = 0.0
-    pull = bench.pull(1)
-    bench.loop.run(0 if broken else 2)
+    pull = client.pull(1)
+    client.loop.run(0 if broken else 2)
     if broken:
-        bench.lose(pull)
+        client.lose(pull)
     grace = DISCONNECT_TIMEOUT if broken else IDLE_TIMEOUT
-    bench.loop.run(grace - 2)
+    client.loop.run(grace - 2)
     slept = 3600.0
-    bench.loop.run(grace - 2)
-    assert bench.gone == []
-    bench.loop.run(5)
-    assert len(bench.gone) == 1
+    client.loop.run(grace - 2)
+    assert client.gone == []
+    client.loop.run(5)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_is_held_up_is_not_silent(bench):
-    """Its silence has a time of its own, which the hub's ``client_timeout`` leaves alone."""
-    assert not bench.mailbox.has_waiting_pull
-    bench.pull()
-    assert bench.mailbox.has_waiting_pull
-    bench.put(1)
-    assert bench.mailbox.has_waiting_pull
-    bench.loop.run(IDLE_TIMEOUT + 1)
-    assert not bench.mailbox.has_waiting_pull
+def test_a_page_that_is_held_up_is_not_silent(client):
+    """The hub's ``client_timeout`` does not apply to it."""
+    assert not client.queue.has_waiting_pull
+    client.pull()
+    assert client.queue.has_waiting_pull
+    client.put(1)
+    assert client.queue.has_waiting_pull
+    client.loop.run(IDLE_TIMEOUT + 1)
+    assert not client.queue.has_waiting_pull
 
 
-def test_a_page_that_has_to_make_room_has_time_to_come_back():
-    """R43, R49: its next pull stands behind those of fifty other tabs."""
-    bench = Bench()
-    waiting = [bench.pull(browser="b"), *(beside(bench).pull(browser="b") for _ in range(49))]
+def test_a_page_whose_pull_is_released_has_time_to_pull_again():
+    """R43, R49: its next pull waits behind those of fifty other tabs."""
+    client = FakeClient()
+    waiting = [client.pull(browser="b"), *(FakeClient(client).pull(browser="b") for _ in range(49))]
     assert numbers(waiting[0]) == []
     while numbers(waiting[-5]) == "waiting":
-        bench.loop.run(0.25)
-    bench.pull(browser="b")
-    bench.loop.run(300)
-    assert bench.gone == []
+        client.loop.run(0.25)
+    client.pull(browser="b")
+    client.loop.run(300)
+    assert client.gone == []
 
 
-def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(bench):
+def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
     """R43."""
-    bench.mailbox.expect_pull()
-    bench.loop.run(IDLE_TIMEOUT - 1)
-    bench.mailbox.mark_active()
-    bench.loop.run(IDLE_TIMEOUT - 1)
-    assert bench.gone == []
-    bench.loop.run(2)
-    assert len(bench.gone) == 1
+    client.queue.expect_pull()
+    client.loop.run(IDLE_TIMEOUT - 1)
+    client.queue.mark_active()
+    client.loop.run(IDLE_TIMEOUT - 1)
+    assert client.gone == []
+    client.loop.run(2)
+    assert len(client.gone) == 1
 
 
-def test_an_answer_that_failed_starts_the_grace_time(bench):
-    bench.pull(sent=False)
-    bench.put(1)
-    bench.loop.run(DISCONNECT_TIMEOUT + 0.1)
-    assert len(bench.gone) == 1
+def test_a_page_is_gone_soon_after_a_response_that_failed(client):
+    client.pull(sent=False)
+    client.put(1)
+    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_makes_other_requests_is_not_gone(bench):
-    bench.lose(bench.pull())
+def test_a_page_that_makes_other_requests_is_not_gone(client):
+    client.lose(client.pull())
     for _ in range(3):
-        bench.loop.run(DISCONNECT_TIMEOUT - 1)
-        bench.mailbox.mark_active()
-    assert bench.gone == []
+        client.loop.run(DISCONNECT_TIMEOUT - 1)
+        client.queue.mark_active()
+    assert client.gone == []
 
 
-def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(bench):
-    """R43: its last request may be read behind the end of its pull's connection."""
-    bench.lose(bench.pull())
-    bench.mailbox.mark_active()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert len(bench.gone) == 1
+def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
+    """R43: its last request may be read after the end of its pull's connection."""
+    client.lose(client.pull())
+    client.queue.mark_active()
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_has_left_before_the_loop_notices_is_gone_soon(bench):
-    """R43: the kernel knew of the end when there was something to hand over."""
-    pull = bench.pull()
+def test_a_page_that_closed_before_the_loop_notices_is_gone_soon(client):
+    """R43: the kernel knew of the end when there was something to deliver."""
+    pull = client.pull()
     pull.connection.left = True
-    bench.put(1)
+    client.put(1)
     pull.connection.close()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert len(bench.gone) == 1
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert len(client.gone) == 1
 
 
-def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(bench):
-    """R43: a page that only sends is a client as good as any."""
-    bench.loop.run(100_000)
-    assert bench.gone == []
-    bench.put(1)
-    bench.loop.run(IDLE_TIMEOUT + 1)
-    assert len(bench.gone) == 1
+def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(client):
+    """R43: a page may only send."""
+    client.loop.run(100_000)
+    assert client.gone == []
+    client.put(1)
+    client.loop.run(IDLE_TIMEOUT + 1)
+    assert len(client.gone) == 1
 
 
-def test_an_old_connection_that_closes_says_nothing_of_a_page_that_has_pulled_since(bench):
-    old = bench.pull()
-    bench.put(1)
-    bench.pull()
-    bench.put(2)
+def test_an_old_connection_of_a_page_that_has_pulled_since_means_nothing(client):
+    old = client.pull()
+    client.put(1)
+    client.pull()
+    client.put(2)
     old.connection.close()
-    bench.loop.run(DISCONNECT_TIMEOUT + 1)
-    assert bench.gone == []
+    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    assert client.gone == []
 
 
 # The end
 
 
-def test_a_waiting_pull_gets_the_farewell(bench):
+def test_a_waiting_pull_gets_the_final_message(client):
     """R26."""
-    pull = bench.pull()
-    bench.mailbox.close(notification(9))
-    bench.loop.run()
+    pull = client.pull()
+    client.queue.close(notification(9))
+    client.loop.run()
     assert numbers(pull) == [9]
-    assert bench.loop.active == 0
+    assert client.loop.active == 0
 
 
-def test_closing_answers_all_pulls_and_drops_what_comes_later(bench):
-    first, second = bench.pull(), bench.pull()
-    bench.mailbox.close(None)
-    bench.put(1)
+def test_closing_answers_all_pulls_and_drops_what_comes_later(client):
+    first, second = client.pull(), client.pull()
+    client.queue.close(None)
+    client.put(1)
     assert (numbers(first), numbers(second)) == ([], [])
-    assert numbers(bench.pull()) == []
-    assert bench.loop.active == 0
-    assert bench.gone == []
+    assert numbers(client.pull()) == []
+    assert client.loop.active == 0
+    assert client.gone == []
 
 
-def test_clearing_answers_pulls_and_tells_what_is_dropped(bench):
+def test_clearing_answers_pulls_and_returns_what_is_dropped(client):
     """R39: a client that allows callbacks no longer."""
-    bench.put(1, 2)
-    assert [delivery.body.value["samp.params"]["n"] for delivery in bench.mailbox.clear()] == ["1", "2"]
-    pull = bench.pull()
-    assert bench.mailbox.clear() == []
+    client.put(1, 2)
+    assert [delivery.body.value["samp.params"]["n"] for delivery in client.queue.clear()] == ["1", "2"]
+    pull = client.pull()
+    assert client.queue.clear() == []
     assert numbers(pull) == []
-    bench.loop.run(1000)
-    assert bench.gone == []
+    client.loop.run(1000)
+    assert client.gone == []
 
 
 # Eight tabs (R49)
@@ -562,34 +571,31 @@ def test_clearing_answers_pulls_and_tells_what_is_dropped(bench):
 
 def test_the_fifth_pull_of_a_browser_releases_the_oldest():
     """R49."""
-    loop = FakeLoop()
-    limit = PullLimiter(loop)
-    benches = [Bench() for _ in range(5)]
-    for bench in benches:
-        bench.mailbox._limit, bench.mailbox._loop = limit, loop
-    pulls = [bench.pull(browser="one") for bench in benches]
+    first = FakeClient()
+    clients = [first, *(FakeClient(first) for _ in range(4))]
+    pulls = [client.pull(browser="one") for client in clients]
     assert [numbers(pull) for pull in pulls] == [[], "waiting", "waiting", "waiting", "waiting"]
-    other = benches[0].pull(browser="another")
+    other = clients[0].pull(browser="another")
     assert numbers(other) == "waiting"
 
 
 def test_pulls_that_are_over_do_not_count():
     """R49."""
-    bench = Bench()
+    client = FakeClient()
     for _ in range(20):
-        bench.lose(bench.pull(browser="b"))
-    first = bench.pull(browser="b")
+        client.lose(client.pull(browser="b"))
+    first = client.pull(browser="b")
     for _ in range(3):
-        bench.pull(browser="b")
+        client.pull(browser="b")
     assert numbers(first) == "waiting"
 
 
-def test_programs_that_are_no_browsers_have_their_connections_for_themselves():
+def test_programs_that_are_not_browsers_are_not_limited():
     """R49."""
-    bench = Bench()
-    pulls = [bench.pull() for _ in range(20)]
-    bench.limit.prioritize("")
-    bench.loop.run(10)
+    client = FakeClient()
+    pulls = [client.pull() for _ in range(20)]
+    client.limiter.prioritize("")
+    client.loop.run(10)
     assert {numbers(pull) for pull in pulls} == {"waiting"}
 
 
@@ -597,64 +603,56 @@ class Tabs:
     """Tabs of one browser that pull again at once."""
 
     def __init__(self, number: int) -> None:
-        self.bench = Bench()
+        self.client = FakeClient()
         self.answered = 0
         for _ in range(number):
             self._pull()
 
     def _pull(self) -> None:
-        self.bench.pull(browser="b").response.add_done_callback(self._pull_again)
+        self.client.pull(browser="b").response.add_done_callback(self._pull_again)
 
     def _pull_again(self, _answer) -> None:
         self.answered += 1
         if self.answered < 1000:
-            self.bench.loop.call_soon(self._pull)
+            self.client.loop.call_soon(self._pull)
 
 
-def test_tabs_that_pull_again_at_once_go_round_slowly():
-    """R49: one connection gets free every quarter of a second, and nothing spins."""
+def test_tabs_that_pull_again_at_once_are_released_slowly():
+    """R49: one connection becomes free every quarter of a second, and nothing spins."""
     tabs = Tabs(8)
-    tabs.bench.loop.run(10)
+    tabs.client.loop.run(10)
     assert 35 <= tabs.answered <= 45
 
 
-def test_tabs_go_round_fast_for_a_while_when_one_of_them_does_something():
-    """R49: what another one wants to do may wait behind pulls, but the wait has an end, and so have the rounds."""
+def test_tabs_are_released_fast_for_a_while_when_one_of_them_makes_another_request():
+    """R49: other requests may wait behind pulls, but their wait has an end, and so have the releases."""
     tabs = Tabs(8)
-    tabs.bench.loop.run(10)
+    tabs.client.loop.run(10)
     before = tabs.answered
-    tabs.bench.limit.prioritize("another browser")
-    tabs.bench.loop.run()
+    tabs.client.limiter.prioritize("another browser")
+    tabs.client.loop.run()
     assert tabs.answered == before
-    tabs.bench.limit.prioritize("b")
-    tabs.bench.loop.run()
+    tabs.client.limiter.prioritize("b")
+    tabs.client.loop.run()
     assert tabs.answered - before == 16
-    tabs.bench.loop.run(10)
+    tabs.client.loop.run(10)
     assert tabs.answered - before <= 16 + 45
 
 
-def beside(bench: Bench) -> Bench:
-    """Another tab of the same browser."""
-    other = Bench()
-    other.loop = other.mailbox._loop = bench.loop
-    other.limit = other.mailbox._limit = bench.limit
-    return other
-
-
-def test_what_comes_for_a_page_whose_pull_waits_in_the_browser_makes_room_for_it(bench):
+def test_a_delivery_releases_pulls_when_the_next_pull_of_the_page_waits_in_the_browser(client):
     """R49."""
-    bench.pull(browser="b")
-    bench.put(1)
-    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
+    client.pull(browser="b")
+    client.put(1)
+    pulls = [FakeClient(client).pull(browser="b") for _ in range(7)]
     assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
-    bench.put(2)
+    client.put(2)
     assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]
 
 
-def test_an_answer_makes_room_for_what_the_page_says_to_it(bench):
+def test_a_response_releases_pulls_so_that_the_page_can_reply(client):
     """R49."""
-    pulls = [beside(bench).pull(browser="b") for _ in range(7)]
-    bench.pull(browser="b")
+    pulls = [FakeClient(client).pull(browser="b") for _ in range(7)]
+    client.pull(browser="b")
     assert [numbers(pull) for pull in pulls] == [[], *["waiting"] * 6]
-    bench.put(1)
+    client.put(1)
     assert [numbers(pull) for pull in pulls] == [[], [], [], *["waiting"] * 4]

@@ -13,23 +13,23 @@ from pyvo.samp.web_profile.url_permissions import UrlPermissions, find_urls, nor
 
 
 @pytest.fixture
-def book():
-    book = UrlPermissions()
-    book.add_client("page")
-    book.add_client("other")
-    return book
+def permissions():
+    permissions = UrlPermissions()
+    permissions.add_client("page")
+    permissions.add_client("other")
+    return permissions
 
 
 def load(url):
     return {"samp.mtype": "table.load.votable", "samp.params": {"url": url, "name": "a table"}}
 
 
-def test_only_what_a_program_mentioned_to_this_client_is_allowed(book):
+def test_only_what_a_program_mentioned_to_this_client_is_allowed(permissions):
     """R46."""
-    book.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
-    assert book.lookup("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
-    assert book.lookup("other", "http://127.0.0.1:2525/dynamic/1") is None
-    assert book.lookup("nobody", "http://127.0.0.1:2525/dynamic/1") is None
+    permissions.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
+    assert permissions.lookup("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
+    assert permissions.lookup("other", "http://127.0.0.1:2525/dynamic/1") is None
+    assert permissions.lookup("nobody", "http://127.0.0.1:2525/dynamic/1") is None
     for target in (
         "file:///etc/passwd",
         "http://127.0.0.1:2525/dynamic/2",
@@ -43,14 +43,14 @@ def test_only_what_a_program_mentioned_to_this_client_is_allowed(book):
         "http://[::1",
         "http://h:port/",
     ):
-        assert book.lookup("page", target) is None
+        assert permissions.lookup("page", target) is None
 
 
-def test_a_client_that_has_left_is_allowed_nothing(book):
-    book.allow_from_client("page", load("http://h/x"))
-    book.remove_client("page")
-    book.allow_from_client("page", load("http://h/x"))
-    assert book.lookup("page", "http://h/x") is None
+def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
+    permissions.allow_from_client("page", load("http://h/x"))
+    permissions.remove_client("page")
+    permissions.allow_from_client("page", load("http://h/x"))
+    assert permissions.lookup("page", "http://h/x") is None
 
 
 @pytest.mark.parametrize(
@@ -69,37 +69,37 @@ def test_a_client_that_has_left_is_allowed_nothing(book):
         ("file:///tmp/50%25", "file%3A%2F%2F%2Ftmp%2F50%2525"),
     ],
 )
-def test_ways_to_write_one_url(book, mentioned, asked):
+def test_ways_to_write_one_url(permissions, mentioned, asked):
     """R46, R48: raw, or percent-encoded as a whole."""
-    book.allow_from_client("page", load(mentioned))
-    assert book.lookup("page", asked) == mentioned
+    permissions.allow_from_client("page", load(mentioned))
+    assert permissions.lookup("page", asked) == mentioned
 
 
 @pytest.mark.parametrize(
     "echo",
     ["file:///home/me/.netrc", "file:/home/me/.netrc", "file:///home/me/x/../.netrc", "file:///home/me/%2Enetrc"],
 )
-def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(book, echo):
-    """R46: the oldest trick is to have a program answer "cannot open file:///home/me/.netrc"."""
-    book.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
-    book.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
-    book.allow_from_client("other", load(echo))
-    assert book.lookup("page", echo) is None
-    assert book.lookup("other", echo) is None
+def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(permissions, echo):
+    """R46: as in the error text "cannot open file:///home/me/.netrc"."""
+    permissions.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
+    permissions.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
+    permissions.allow_from_client("other", load(echo))
+    assert permissions.lookup("page", echo) is None
+    assert permissions.lookup("other", echo) is None
 
 
-def test_a_page_that_repeats_what_a_program_said_changes_nothing(book):
-    book.allow_from_client("page", load("http://h/x"))
-    book.block_from_page("page", url_hashes(load("http://h/x")))
-    book.allow_from_client("other", load("http://h/x"))
-    assert book.lookup("page", "http://h/x")
-    assert book.lookup("other", "http://h/x")
+def test_a_page_that_repeats_what_a_program_said_changes_nothing(permissions):
+    permissions.allow_from_client("page", load("http://h/x"))
+    permissions.block_from_page("page", url_hashes(load("http://h/x")))
+    permissions.allow_from_client("other", load("http://h/x"))
+    assert permissions.lookup("page", "http://h/x")
+    assert permissions.lookup("other", "http://h/x")
 
 
-def test_a_url_within_a_text_is_not_mentioned(book):
-    book.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
-    book.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
-    assert book.lookup("page", "file:///etc/passwd") is None
+def test_a_url_within_a_text_is_not_mentioned(permissions):
+    permissions.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
+    permissions.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
+    assert permissions.lookup("page", "file:///etc/passwd") is None
 
 
 def test_only_values_are_searched_and_at_any_depth():
@@ -108,66 +108,66 @@ def test_only_values_are_searched_and_at_any_depth():
     assert list(find_urls("http://h/" + "x" * 9000)) == []
 
 
-def test_the_latest_urls_are_remembered(book, monkeypatch):
+def test_the_latest_urls_are_remembered(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_URLS", 3)
     for number in range(4):
-        book.allow_from_client("page", load(f"http://h/{number}"))
-        book.allow_from_client("page", load("http://h/0"))
-    assert book.lookup("page", "http://h/0")
-    assert book.lookup("page", "http://h/1") is None
-    assert book.lookup("page", "http://h/3")
+        permissions.allow_from_client("page", load(f"http://h/{number}"))
+        permissions.allow_from_client("page", load("http://h/0"))
+    assert permissions.lookup("page", "http://h/0")
+    assert permissions.lookup("page", "http://h/1") is None
+    assert permissions.lookup("page", "http://h/3")
 
 
-def test_a_flood_of_mentions_closes_the_book(book, monkeypatch):
-    """A page cannot have its mentions forgotten by making more of them."""
+def test_a_page_that_mentions_too_many_urls_exceeds_its_quota(permissions, monkeypatch):
+    """A page cannot make the hub forget its URLs by sending more of them."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
-    book.allow_from_client("page", load("http://h/old"))
+    permissions.allow_from_client("page", load("http://h/old"))
     for number in range(100):
         keys = url_hashes(load(f"file:///{number}"))
-        assert book.has_quota("page", keys) == (number < 10)
-        if book.has_quota("page", keys):
-            book.block_from_page("page", keys)
-    book.allow_from_client("page", load("file:///5"))
-    book.allow_from_client("page", load("file:///50"))
-    book.allow_from_client("page", load("http://h/old"))
-    assert book.lookup("page", "file:///5") is None
-    assert book.lookup("page", "file:///50") is None
-    assert book.lookup("page", "http://h/old")
+        assert permissions.has_quota("page", keys) == (number < 10)
+        if permissions.has_quota("page", keys):
+            permissions.block_from_page("page", keys)
+    permissions.allow_from_client("page", load("file:///5"))
+    permissions.allow_from_client("page", load("file:///50"))
+    permissions.allow_from_client("page", load("http://h/old"))
+    assert permissions.lookup("page", "file:///5") is None
+    assert permissions.lookup("page", "file:///50") is None
+    assert permissions.lookup("page", "http://h/old")
 
 
-def test_a_flood_of_mentions_closes_the_book_for_pages_of_that_origin_alone(book, monkeypatch):
-    """Nobody can have the translation of URLs ended for others, and none of them starts anew by registering again."""
+def test_the_quota_holds_for_the_pages_of_one_origin_only(permissions, monkeypatch):
+    """A page cannot use up the quota of others, nor get a new one by registering again."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
-    book.add_client("evil", "https://evil.example")
-    book.block_from_page("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
-    book.remove_client("evil")
-    book.add_client("evil again", "https://evil.example")
-    assert not book.has_quota("evil again", url_hashes(load("http://h/new")))
-    assert book.has_quota("evil again", url_hashes(load("http://h/3")))
-    assert book.has_quota("page", url_hashes(load("http://h/new")))
+    permissions.add_client("evil", "https://evil.example")
+    permissions.block_from_page("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
+    permissions.remove_client("evil")
+    permissions.add_client("evil again", "https://evil.example")
+    assert not permissions.has_quota("evil again", url_hashes(load("http://h/new")))
+    assert permissions.has_quota("evil again", url_hashes(load("http://h/3")))
+    assert permissions.has_quota("page", url_hashes(load("http://h/new")))
     for client in ("evil again", "page"):
-        book.allow_from_client(client, load("http://h/data"))
-    assert book.lookup("evil again", "http://h/data") is None
-    assert book.lookup("page", "http://h/data")
+        permissions.allow_from_client(client, load("http://h/data"))
+    assert permissions.lookup("evil again", "http://h/data") is None
+    assert permissions.lookup("page", "http://h/data")
 
 
-def test_programs_may_mention_any_number(book, monkeypatch):
+def test_programs_may_mention_any_number(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_TRUSTED", 10)
     for number in range(100):
-        book.allow_from_client("page", load(f"http://h/{number}"))
-    assert book.lookup("page", "http://h/0")
-    assert book.lookup("page", "http://h/99")
-    assert len(book._trusted) == 10
-    book.block_from_page("other", url_hashes(load("http://h/99")))
-    book.allow_from_client("other", load("http://h/99"))
-    assert book.lookup("other", "http://h/99")
+        permissions.allow_from_client("page", load(f"http://h/{number}"))
+    assert permissions.lookup("page", "http://h/0")
+    assert permissions.lookup("page", "http://h/99")
+    assert len(permissions._trusted) == 10
+    permissions.block_from_page("other", url_hashes(load("http://h/99")))
+    permissions.allow_from_client("other", load("http://h/99"))
+    assert permissions.lookup("other", "http://h/99")
 
 
-def test_more_urls_than_may_be_are_not_even_counted(book, monkeypatch):
+def test_urls_beyond_the_quota_are_not_counted(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
     keys = url_hashes([f"http://h/{number}" for number in range(1000)])
     assert len(keys) == 11
-    assert not book.has_quota("page", keys)
+    assert not permissions.has_quota("page", keys)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_paths_of_file_urls(url, path):
 
 
 @given(st.text())
-def test_any_text_has_a_key_or_none(text):
+def test_any_text_is_normalized_or_rejected(text):
     for prefix in ("", "http://", "file:", "http://h/", "file:///"):
         key = normalize_url(prefix + text)
         assert key is None or isinstance(key, str)
@@ -201,10 +201,10 @@ def test_encoding_a_url_as_a_whole_names_the_same(text):
     """R48."""
     from urllib.parse import quote
 
-    book = UrlPermissions()
-    book.add_client("page")
+    permissions = UrlPermissions()
+    permissions.add_client("page")
     url = "http://host/" + quote(text)
-    book.allow_from_client("page", [url])
+    permissions.allow_from_client("page", [url])
     if list(find_urls([url])):
-        assert book.lookup("page", url) == url
-        assert book.lookup("page", quote(url, safe="")) == url
+        assert permissions.lookup("page", url) == url
+        assert permissions.lookup("page", quote(url, safe="")) == url

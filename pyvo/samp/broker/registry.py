@@ -119,10 +119,10 @@ class CallTable:
     """The pending calls, by msg-id; each is also listed in its sender and in its recipient."""
 
     def __init__(self) -> None:
-        self._open: dict[str, PendingCall] = {}
+        self._pending: dict[str, PendingCall] = {}
 
     def __iter__(self) -> Iterator[PendingCall]:
-        return iter(self._open.values())
+        return iter(self._pending.values())
 
     @staticmethod
     def check_limit(sender: Client, more: int) -> None:
@@ -133,13 +133,13 @@ class CallTable:
     def add(self, call: PendingCall) -> None:
         """Add a pending call."""
         msg_id = call.msg_id
-        self._open[msg_id] = call
+        self._pending[msg_id] = call
         call.recipient.pending_received[msg_id] = call
         call.sender.pending_sent[msg_id] = call
 
     def remove(self, call: PendingCall) -> bool:
         """Remove a call; return whether it was pending."""
-        if self._open.pop(call.msg_id, None) is None:
+        if self._pending.pop(call.msg_id, None) is None:
             return False
         del call.recipient.pending_received[call.msg_id]
         del call.sender.pending_sent[call.msg_id]
@@ -147,7 +147,7 @@ class CallTable:
 
     def find(self, msg_id: str, recipient_id: str) -> PendingCall | None:
         """Find the pending call with this msg-id, if this recipient received it (R21)."""
-        call = self._open.get(msg_id)
+        call = self._pending.get(msg_id)
         return call if call is not None and call.recipient.client_id == recipient_id else None
 
 

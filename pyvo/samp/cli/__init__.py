@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What people type: ``samp``, whose subcommands are a module each (see `pyvo.samp.cli.main`), and ``samp_hub``."""
+"""The command ``samp``, whose subcommands `pyvo.samp.cli.main` lists, and the command ``samp_hub``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``--web-consent``: who decides whether a web page may join.
+What the command lines of several commands have in common: MTypes, parameters, recipients, numbers, and consent.
 
-What is typed behind commands: MTypes, ``key=value``, numbers. What is wrong with it is said in words.
+The functions that are used as ``type`` of an argument raise `argparse.ArgumentTypeError`, whose text the user sees.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import SAMPValueError
@@ -20,13 +20,14 @@ from ..transport.urls import validate_port
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 
 __all__ = [
+    "Command",
     "OriginAllowList",
     "add_consent_option",
     "add_message_arguments",
     "add_recipient_arguments",
     "consent_prompt",
-    "message_of",
     "mtype",
+    "parse_message",
     "pattern",
     "port",
     "positive_number",
@@ -36,13 +37,25 @@ __all__ = [
 T = TypeVar("T")
 
 
+class Command(NamedTuple):
+    """A subcommand: what its module gives to `pyvo.samp.cli.main`."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    #: Gets the parsed arguments, with the parser as ``parser``; returns the exit status.
+    run: Callable[[argparse.Namespace], int]
+    #: The end of the help: examples and exit statuses.
+    epilog: str
+    #: Called with the words of the command line before they are parsed.
+    prepare: Callable[[list[str]], list[str]] = list
+
+
 def add_message_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the MType and the parameters."""
     parser.add_argument("mtype", type=mtype, metavar="MTYPE", help="such as coord.pointAt.sky")
     parser.add_argument(
         "parameters",
         nargs="*",
-        default=[],  # without it argparse says that one is required
+        default=[],  # without it argparse requires one
         type=_parameter,
         metavar="KEY=VALUE",
         help="a parameter; KEY:=JSON for lists and maps, such as row-list:='[1, 2]'",
@@ -51,15 +64,15 @@ def add_message_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``--to`` and ``--all``."""
-    who = parser.add_mutually_exclusive_group()
-    who.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--to", action="append", metavar="NAME", help="a recipient: id, name or part of the name; may be repeated"
     )
-    who.add_argument("--all", action="store_true", help="all who take the message (the default)")
+    group.add_argument("--all", action="store_true", help="all clients that are subscribed (the default)")
 
 
-def message_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Make the message that was typed."""
+def parse_message(options: argparse.Namespace) -> dict[str, Any]:
+    """Make a message of the MType and the parameters."""
     return {"samp.mtype": options.mtype, "samp.params": dict(options.parameters)}
 
 
@@ -71,7 +84,7 @@ def _parameter(text: str) -> tuple[str, Any]:
         return key, value
     try:
         return key[:-1], encode(json.loads(value), key[:-1])
-    except (ValueError, TypeError) as error:  # no JSON, or null
+    except (ValueError, TypeError) as error:  # not JSON, or null
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
@@ -88,12 +101,12 @@ def pattern(text: str) -> str:
 
 
 def port(text: str) -> int:
-    """Read the number of a port."""
+    """Read a port number."""
     return _checked(text, validate_port)
 
 
 def _checked(text: str, check: Callable[[str], T]) -> T:
-    # argparse would replace the text of any other error by the name of the function that raised it
+    # argparse replaces the text of any other error by the name of the function that raised it
     try:
         return check(text)
     except SAMPValueError as error:
@@ -101,7 +114,7 @@ def _checked(text: str, check: Callable[[str], T]) -> T:
 
 
 def seconds(text: str) -> float:
-    """Read a time-out."""
+    """Read a timeout."""
     try:
         value = float(text)
     except ValueError:
@@ -112,30 +125,23 @@ def seconds(text: str) -> float:
 
 
 def positive_number(text: str) -> int:
-    """Read how many there are to be."""
+    """Read a whole number, 1 or more."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
 
 
-CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
+_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
-    """
-    Lets pages of some origins in, and no others. Nobody is asked.
-
-    Parameters
-    ----------
-    origins : iterable of str
-        Such as ``https://example.org``.
-    """
+    """Allows the web pages of some origins, such as ``https://example.org``, and no others, without asking the user."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self.origins = frozenset(origins)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Decide."""
+        """Decide by the origin."""
         return Decision.ONCE if ticket.request.origin in self.origins else Decision.DENY
 
 
@@ -144,46 +150,40 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--web-consent",
         nargs="+",
-        action=_Consent,
-        metavar=("WHO", "ORIGIN"),
+        type=_choice_or_origin,
+        metavar=("tk|terminal|window|allow-origin|deny", "ORIGIN"),
         default=["terminal"],
-        help="who decides whether a web page may join: you, asked in the terminal (terminal, the default), in a window "
-        "(tk) or in the hub window (window); allow-origin lets in the pages from the ORIGINs that follow and no "
-        "others, deny lets in none",
+        help="how it is decided whether a web page may connect: by you, in a dialog (tk), in the hub window "
+        "(window) or in the terminal (the default); allow-origin allows the pages from these ORIGINs and no others, "
+        "deny allows none",
     )
 
 
-def consent_prompt(words: Sequence[str]) -> Any:
-    """Turn what was typed into the ``web_profile_dialog`` of a hub."""
-    return OriginAllowList(words[1:]) if words[0] == "allow-origin" else words[0]
+def consent_prompt(options: argparse.Namespace) -> Any:
+    """Turn ``--web-consent`` into the ``web_profile_dialog`` of a hub; end the program if its words do not fit."""
+    choice, *origins = options.web_consent
+    if choice not in _CHOICES:
+        options.parser.error(f"--web-consent begins with one of {', '.join(_CHOICES)}, not with {choice!r}")
+    if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(_CHOICES):
+        needed = "needs at least one ORIGIN" if choice == "allow-origin" else "has no ORIGIN"
+        options.parser.error(f"--web-consent {choice} {needed}")
+    return OriginAllowList(origins) if origins else choice
 
 
-class _Consent(argparse.Action):
-    """Checks the words behind ``--web-consent``."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        way, *origins = [str(value) for value in values or ()]
-        if way not in CHOICES:
-            parser.error(f"--web-consent is one of {', '.join(CHOICES)}, not {way!r}")
-        if bool(origins) != (way == "allow-origin"):
-            needed = "needs at least one ORIGIN" if way == "allow-origin" else "takes no ORIGIN"
-            parser.error(f"--web-consent {way} {needed}")
-        for origin in origins:
-            if not _is_origin(origin):
-                parser.error(
-                    f"{origin!r} is not an origin: give scheme, host and perhaps port, such as http://host:8888"
-                )
-        setattr(namespace, self.dest, [way, *(origin.lower().rstrip("/") for origin in origins)])
+def _choice_or_origin(text: str) -> str:
+    """Read one word of ``--web-consent``: a choice, or an origin as browsers send it."""
+    if text in _CHOICES:
+        return text
+    if not _is_origin(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither one of {', '.join(_CHOICES)} nor an origin: scheme, host and perhaps port, such as "
+            "http://host:8888"
+        )
+    return text.lower().rstrip("/")
 
 
 def _is_origin(text: str) -> bool:
-    """Whether this can be what a browser sends. ``null`` is what any page can be, and would let all of them in."""
+    """Whether a browser can send this as an origin. ``null`` is not allowed: any page can have this origin."""
     try:
         parts = urlsplit(text)
         host, _port = parts.hostname, parts.port

@@ -1,45 +1,63 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp call``: a message, and the answers to it."""
+"""``samp call`` sends a message and shows the responses; ``samp notify`` sends a message that needs no response."""
 
 from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
-from ..errors import SAMPHubError, SAMPProxyError
+from ..errors import SAMPHubError, SAMPProxyError, SAMPWarning
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response
-from .arguments import add_message_arguments, add_recipient_arguments, message_of, seconds
+from .arguments import Command, add_message_arguments, add_recipient_arguments, parse_message, seconds
 from .client_session import NameCache, connected_client, find_subscribers, get_interruptible
 from .output import CommandError, Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "Answer", "add_arguments", "call_and_collect", "exit_status", "run", "show_answer"]
+__all__ = ["COMMANDS", "RESPONSE_STATUSES", "call_and_collect", "run_call"]
 
-EPILOG = help_epilog(
+#: Exit statuses of the commands that send a call.
+RESPONSE_STATUSES: dict[int, str | None] = {
+    Status.OK: "all responses are ok, or warnings",
+    Status.FAILED: "at least one response is an error",
+    Status.USAGE: "",
+    Status.NO_HUB: "",
+    Status.NO_RECIPIENT: "",
+    Status.TIMEOUT: "",
+}
+
+_CALL_EPILOG = help_epilog(
     """\
-  samp call samp.app.ping                      who answers?
+  samp call samp.app.ping                      which clients respond?
   samp call ds9.get --to ds9 cmd='fits header'
   samp call coord.get.sky --to aladin --json | jq -r '.responses[0].result.ra'
   samp call table.load.votable url=file:///data/stars.xml name=Stars
 """,
-    {0: "all answered ok, or with a warning", 1: "at least one answered with an error", 2: "", 3: "", 4: "", 5: ""},
+    RESPONSE_STATUSES,
+)
+_NOTIFY_EPILOG = help_epilog(
+    """\
+  samp notify coord.pointAt.sky ra=83.633 dec=22.014
+  samp notify table.highlight.row --to topcat table-id=demo row=17
+  samp notify table.select.rowList table-id=demo row-list:='[0, 3, 17]'
+""",
+    {0: "the hub has accepted the message for all recipients", 1: "", 2: "", 3: "", 4: ""},
 )
 
-TAG = "samp-call"
-#: What a response consists of (R17); it may have more.
+_TAG = "samp-call"
+#: The parts that R17 names. A response may have others.
 _PARTS = ("samp.status", "samp.result", "samp.error")
 _COLOURS = {SAMP_STATUS_OK: "green", SAMP_STATUS_ERROR: "red"}
 
-#: Who answered and what; no response for who did not answer in time.
-Answer = tuple[str, dict[str, Any] | None]
+#: The id of a recipient and its response; None when it did not respond in time.
+_Collected = tuple[str, dict[str, Any] | None]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+def _add_call_arguments(parser: argparse.ArgumentParser) -> None:
     add_message_arguments(parser)
     add_recipient_arguments(parser)
     parser.add_argument(
@@ -53,105 +71,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_colour_option(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Send the message, and show the answers as they come."""
-    answers: list[Answer] = []
-    arrived: SimpleQueue[Any] = SimpleQueue()
-    with connected_client("samp call", "Sends a message", callable=True, events=arrived) as client:
-        directory = NameCache(client)
+def run_call(options: argparse.Namespace) -> Status:
+    """Send the message, and show the responses as they arrive."""
+    collected: list[_Collected] = []
+    events: SimpleQueue[Any] = SimpleQueue()
+    with connected_client("samp call", "Sends a message", callable=True, events=events) as client:
+        names = NameCache(client)
         style = Style(options.color)
-        for answer in call_and_collect(client, arrived, message_of(options), options.to, options.timeout):
-            answers.append(answer)
+        for client_id, response in call_and_collect(
+            client, events, parse_message(options), options.to, options.timeout
+        ):
+            collected.append((client_id, response))
             if not options.json:
-                show_answer(answer, directory, style)
+                _print_response(names.client_label(client_id), response, style)
         if options.json:
-            print_json({"mtype": options.mtype, "responses": [_as_json(answer, directory) for answer in answers]})
-    return exit_status(answers)
+            entries = [_as_json(client_id, names.name(client_id), response) for client_id, response in collected]
+            print_json({"mtype": options.mtype, "responses": entries})
+    return _exit_status([response for _client_id, response in collected])
 
 
 def call_and_collect(
     client: SAMPIntegratedClient,
-    arrived: SimpleQueue[Any],
+    events: SimpleQueue[Any],
     message: dict[str, Any],
     to: list[str] | None,
     timeout: float,
-) -> Iterator[Answer]:
+) -> Iterator[_Collected]:
     """
-    Call some clients, or all who take the message, and wait for the answers.
+    Call clients, and yield the id and the response of each; the response is None if none arrived in time.
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        A connected client that is callable.
-    arrived : SimpleQueue
-        Where its events come, see `join`; the answers come there, too.
-    message : dict
-        The message.
-    to : list of str, optional
-        Names or ids.
-    timeout : float
-        Seconds for all answers together; 0: no limit.
-
-    Yields
-    ------
-    id : str
-        Who answers.
-    response : dict or None
-        The response; None for each who did not answer in time.
-
-    Raises
-    ------
-    CommandError
-        Nobody takes the message.
-    SAMPHubError
-        The hub is gone.
+    The responses arrive in `events`, the queue that the client was connected with (see `connected_client`). Without
+    `to`, every client that is subscribed is called. The timeout, in seconds, is for all responses together; 0 stands
+    for no limit.
     """
-    client.bind_receive_response(TAG, lambda _key, sender, _tag, response: arrived.put((sender, response)))
+    client.bind_receive_response(_TAG, lambda _key, responder, _tag, response: events.put((responder, response)))
     if to is None:
-        waiting = set(client.call_all(TAG, message))
-        if not waiting:
-            raise CommandError(Status.NO_RECIPIENT, f"Nobody takes {message['samp.mtype']}.")
+        pending = set(client.call_all(_TAG, message))
+        if not pending:
+            raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to {message['samp.mtype']}.")
     else:
-        waiting = set(find_subscribers(client, to, message["samp.mtype"]))
-        for recipient in sorted(waiting):
+        pending = set(find_subscribers(client, to, message["samp.mtype"]))
+        for recipient in sorted(pending):
             try:
-                client.call(recipient, TAG, message)
-            except SAMPProxyError as fault:  # one that does not take it must not cost the others their answers
-                arrived.put((recipient, error_response(str(fault))))
+                client.call(recipient, _TAG, message)
+            except SAMPProxyError as fault:  # the other recipients are called all the same
+                events.put((recipient, error_response(str(fault))))
     deadline = time.monotonic() + timeout if timeout else None
-    while waiting:
+    while pending:
         try:
-            answer = get_interruptible(arrived, None if deadline is None else deadline - time.monotonic())
+            item = get_interruptible(events, None if deadline is None else deadline - time.monotonic())
         except Empty:
             break
-        if answer == "lost":
-            raise SAMPHubError("The hub has gone before all answers came.")
-        if answer[0] in waiting:
-            waiting.discard(answer[0])
-            yield answer
-    yield from ((late, None) for late in sorted(waiting))
+        if item == "lost":
+            raise SAMPHubError("The hub has gone before all responses arrived.")
+        if item[0] in pending:
+            pending.discard(item[0])
+            yield item
+    yield from ((client_id, None) for client_id in sorted(pending))
 
 
-def show_answer(answer: Answer, directory: NameCache, style: Style) -> None:
-    """Print an answer for a person."""
-    client_id, response = answer
-    name = style(directory.client_label(client_id), "bold")
+def _print_response(label: str, response: dict[str, Any] | None, style: Style) -> None:
+    name = style(label, "bold")
     if response is None:
-        print(f"{name}: {style('no answer in time', 'red')}", flush=True)
+        print(f"{name}: {style('no response in time', 'red')}", flush=True)
         return
     status = str(response.get("samp.status"))
     print(f"{name}: {style(sanitize(status), _COLOURS.get(status, 'yellow'))}")
-    rest = {key: value for key, value in response.items() if key not in _PARTS}
-    for values in (response.get("samp.error"), response.get("samp.result"), rest):
-        for key, value in values.items() if isinstance(values, dict) else ():
-            if key != "samp.debugtxt":  # stack traces, usually; --json has them
+    others = {key: value for key, value in response.items() if key not in _PARTS}
+    for part in (response.get("samp.error"), response.get("samp.result"), others):
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if key != "samp.debugtxt":  # usually a stack trace; --json shows it
                 print(f"    {style(sanitize(key), 'dim')} = {sanitize(value, 2000)}")
     print(end="", flush=True)
 
 
-def _as_json(answer: Answer, directory: NameCache) -> dict[str, Any]:
-    client_id, response = answer
-    entry: dict[str, Any] = {"id": client_id, "name": directory.name(client_id), "status": None}
+def _as_json(client_id: str, name: str, response: dict[str, Any] | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": client_id, "name": name, "status": None}
     if response is not None:
         entry["status"] = response.get("samp.status")
         entry |= {part: response[f"samp.{part}"] for part in ("result", "error") if f"samp.{part}" in response}
@@ -159,9 +154,48 @@ def _as_json(answer: Answer, directory: NameCache) -> dict[str, Any]:
     return entry
 
 
-def exit_status(answers: list[Answer]) -> Status:
-    """The exit status that some answers make."""
-    responses = [response for _client_id, response in answers]
+def _exit_status(responses: list[dict[str, Any] | None]) -> Status:
     if any(response is not None and response.get("samp.status") == SAMP_STATUS_ERROR for response in responses):
         return Status.FAILED
     return Status.TIMEOUT if None in responses else Status.OK
+
+
+def _add_notify_arguments(parser: argparse.ArgumentParser) -> None:
+    add_message_arguments(parser)
+    add_recipient_arguments(parser)
+    add_json_option(parser, "the recipients as JSON")
+
+
+def _run_notify(options: argparse.Namespace) -> Status:
+    message = parse_message(options)
+    with connected_client("samp notify", "Sends a message") as client:
+        recipients: list[str] = []
+        faults: list[str] = []
+        if options.to:
+            for recipient in find_subscribers(client, options.to, options.mtype):
+                try:
+                    client.notify(recipient, message)
+                    recipients.append(recipient)
+                except SAMPProxyError as fault:  # the other recipients are notified all the same
+                    faults.append(str(fault))
+        else:
+            with warnings.catch_warnings():  # the warning that no client is subscribed: here it is an error
+                warnings.simplefilter("ignore", SAMPWarning)
+                recipients = client.notify_all(message)
+        names = NameCache(client)
+        if not (recipients or faults):
+            raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to {options.mtype}.")
+        if options.json:
+            entries = [{"id": client_id, "name": names.name(client_id)} for client_id in recipients]
+            print_json({"mtype": options.mtype, "recipients": entries})
+        else:
+            print("Notified " + (", ".join(map(names.client_label, recipients)) or "no client"))
+        if faults:
+            raise CommandError(Status.FAILED, "; ".join(faults))
+    return Status.OK
+
+
+COMMANDS = {
+    "call": Command(_add_call_arguments, run_call, _CALL_EPILOG),
+    "notify": Command(_add_notify_arguments, _run_notify, _NOTIFY_EPILOG),
+}

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Who is connected to the hub, by id and by name."""
+"""The client of a command, and the names and ids of the other clients."""
 
 from __future__ import annotations
 
@@ -33,32 +33,10 @@ def connected_client(
     prepare: Callable[[SAMPIntegratedClient], object] | None = None,
 ) -> Iterator[SAMPIntegratedClient]:
     """
-    Connect the client of a command for the length of a ``with`` block.
+    Connect a client for the length of a ``with`` block.
 
-    Parameters
-    ----------
-    name : str
-        Its name, such as ``"samp snoop"``.
-    description : str
-        What other programs may show of it.
-    callable : bool
-        Whether it receives anything: that takes a server and a thread more.
-    reconnect : bool
-        Whether it waits for the next hub when this one is gone.
-    events : SimpleQueue, optional
-        Gets ``"lost"`` when the hub is gone, and ``"connected"`` when there is another.
-    prepare : callable, optional
-        Called with the client before it is connected, to bind handlers, so that the hub is told of all at once.
-
-    Yields
-    ------
-    SAMPIntegratedClient
-        The connected client.
-
-    Raises
-    ------
-    SAMPHubError
-        No hub is running.
+    `events` gets ``"lost"`` when the hub is gone, and ``"connected"`` when the client is connected to the next hub.
+    `prepare` is called with the client before it is connected: what it binds is declared in one request.
     """
     client = SAMPIntegratedClient(name, description, callable=callable)
     try:
@@ -71,25 +49,11 @@ def connected_client(
 
 
 def get_interruptible(events: SimpleQueue[T], timeout: float | None = None) -> T:
-    """
-    Wait for something in the main thread, so that ^C ends the wait.
-
-    Parameters
-    ----------
-    events : SimpleQueue
-        Where it comes.
-    timeout : float, optional
-        Seconds to wait.
-
-    Raises
-    ------
-    queue.Empty
-        Nothing came in time.
-    """
+    """Get the next item in the main thread, so that ^C ends the wait; raise `queue.Empty` after the timeout."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if os.name == "nt":  # there ^C does not end a wait without limit
+        if os.name == "nt":  # on Windows ^C does not end a wait without a timeout
             left = 1.0 if left is None else min(1.0, left)
         try:
             return events.get(timeout=left)
@@ -98,114 +62,73 @@ def get_interruptible(events: SimpleQueue[T], timeout: float | None = None) -> T
                 raise
 
 
-def find_clients(client: SAMPIntegratedClient, wanted: Iterable[str]) -> list[str]:
+def find_clients(client: SAMPIntegratedClient, references: Iterable[str]) -> list[str]:
     """
-    Find clients by their ids or names.
+    Find the ids of clients, each once, in the order of the references.
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        A connected client.
-    wanted : iterable of str
-        Ids, or names in upper or lower case, or parts of such names: DS9 calls itself SAOImageDS9.
-
-    Returns
-    -------
-    list of str
-        Their ids, in this order, each once.
-
-    Raises
-    ------
-    CommandError
-        There is no such client, or there are several of that name.
+    A reference is an id, a name in upper or lower case, or a part of a name: DS9's is SAOImageDS9.
     """
     names = get_client_names(client)
     found: dict[str, None] = {}
-    for text in wanted:
-        ids = find_id(names, text, client.client.hub_id)
+    for reference in references:
+        ids = find_id(names, reference, client.client.hub_id)
         if len(ids) > 1:
-            raise CommandError(Status.USAGE, sanitize(str(ambiguous(names, text, ids)), 500))
+            raise CommandError(Status.USAGE, sanitize(str(ambiguous(names, reference, ids)), 500))
         if not ids:
-            present = ", ".join(client_label(client_id, name) for client_id, name in names.items()) or "nobody"
-            raise CommandError(Status.NO_RECIPIENT, f"No client has the id or name {text!r}. Connected: {present}.")
+            present = ", ".join(client_label(client_id, name) for client_id, name in names.items()) or "none"
+            text = f"No client has the id or name {reference!r}. Connected: {present}."
+            raise CommandError(Status.NO_RECIPIENT, text)
         found[ids[0]] = None
     return list(found)
 
 
-def find_subscribers(client: SAMPIntegratedClient, wanted: Iterable[str], mtype: str) -> list[str]:
-    """
-    Find clients that are to get a message.
-
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        A connected client.
-    wanted : iterable of str
-        See `find`.
-    mtype : str
-        The message's MType.
-
-    Returns
-    -------
-    list of str
-        Their ids. There may be some among them that do not take the message.
-
-    Raises
-    ------
-    CommandError
-        There is no such client, there are several of that name, or none of them takes the message.
-    """
-    ids = find_clients(client, wanted)
+def find_subscribers(client: SAMPIntegratedClient, references: Iterable[str], mtype: str) -> list[str]:
+    """Find the ids of clients, as `find_clients` does; raise an error unless at least one of them is subscribed."""
+    ids = find_clients(client, references)
     if set(ids).isdisjoint(client.get_subscribed_clients(mtype)):
-        directory = NameCache(client)
-        titles = ", ".join(directory.client_label(client_id) for client_id in ids)
-        text = f"{titles} does not take {mtype}." if len(ids) == 1 else f"None of them takes {mtype}: {titles}."
-        raise CommandError(Status.NO_RECIPIENT, f"{text} `samp list` shows who takes what.")
+        labels = ", ".join(map(NameCache(client).client_label, ids))
+        text = f"{labels} is not subscribed to {mtype}."
+        if len(ids) > 1:
+            text = f"None of these clients is subscribed to {mtype}: {labels}."
+        raise CommandError(Status.NO_RECIPIENT, f"{text} `samp list` shows the subscriptions of all clients.")
     return ids
 
 
 class NameCache:
-    """
-    The names of clients, which are asked for once and kept up to date by the hub's events.
-
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        A connected client.
-    """
+    """The names of clients. Each is asked for once, and the hub's events keep it up to date."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self._client = client
         self._names: dict[str, str] = {}
 
     def name(self, client_id: str) -> str:
-        """Tell a client's name; empty for one that has none, or has gone before anybody asked, or the hub has."""
+        """Return a client's name; an empty text if it has none, or if it cannot be asked for any more."""
         if client_id not in self._names:
             try:
                 name = self._client.get_metadata(client_id).get("samp.name", "")
-            except (SAMPProxyError, SAMPHubError):  # that the hub has gone is told when all that came is shown
+            except (SAMPProxyError, SAMPHubError):  # the command reports that the hub has gone when all is shown
                 name = ""
             self._names[client_id] = name if isinstance(name, str) else ""
         return self._names[client_id]
 
     def client_label(self, client_id: str) -> str:
-        """How a person is told of a client."""
+        """Return a client's name and id, for display."""
         return client_label(client_id, self.name(client_id))
 
     def subscribe(self) -> None:
-        """Listen to the hub, before the client is connected: who sends something may be gone when it is shown."""
+        """Subscribe to the hub's events, before the client is connected: a sender may be gone when it is shown."""
 
-        def hear(_key: str, _sender: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> None:
+        def on_metadata(_key: str, _sender: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> None:
             self.update(mtype, params)
 
-        self._client.bind_receive_notification(METADATA, hear)
+        self._client.bind_receive_notification(METADATA, on_metadata)
 
     def update(self, mtype: str, params: Mapping[str, Any]) -> None:
-        """Learn from an event of the hub (R26). A client that has gone keeps its name: its messages may come later."""
+        """Take over a name from an event (R26). A client that has gone keeps its name: messages of it may follow."""
         metadata = params.get("metadata")
         if mtype == METADATA and isinstance(metadata, dict):
             self._names[str(params.get("id"))] = str(metadata.get("samp.name", ""))
 
     def clear(self) -> None:
-        """Begin anew, with another hub."""
+        """Remove all names: the ids of the next hub are new."""
         self._names.clear()

@@ -1,12 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What ``samp doctor`` says of web pages.
+The checks of ``samp doctor``: this computer, the environment, the lockfile, the hub, its clients, and the Web Profile.
 
-What ``samp doctor`` finds.
-
-What ``samp doctor`` examines first: this computer, the environment, and the lockfile.
-
-What ``samp doctor`` asks the hub, and by it the programs that are connected.
+Each check yields findings.
 """
 
 from __future__ import annotations
@@ -21,6 +17,11 @@ from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+
+try:
+    import pwd
+except ImportError:  # Windows
+    pwd = None  # type: ignore[assignment]
 
 from ..constants import SAMP_STATUS_ERROR
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
@@ -44,28 +45,26 @@ from .output import CommandError
 __all__ = [
     "Finding",
     "Kind",
+    "check_clients",
+    "check_environment",
     "check_hub",
+    "check_lockfile",
+    "check_loopback",
     "check_other_hubs",
     "check_web",
-    "examine_environment",
-    "examine_lockfile",
-    "examine_loopback",
-    "examine_membership",
-    "note",
-    "ok",
-    "problem",
 ]
 
-class Kind(Enum):
-    """How bad it is."""
 
-    GOOD = "ok"
+class Kind(Enum):
+    """The severity of a finding."""
+
+    OK = "ok"
     NOTE = "note"
     PROBLEM = "problem"
 
 
 class Finding(NamedTuple):
-    """Something that was found, and what the user can do about it."""
+    """The result of a check, and advice for the user."""
 
     kind: Kind
     text: str
@@ -73,32 +72,26 @@ class Finding(NamedTuple):
 
 
 def ok(text: str) -> Finding:
-    """Find nothing wrong."""
-    return Finding(Kind.GOOD, text)
+    """Report that something works."""
+    return Finding(Kind.OK, text)
 
 
 def note(text: str, advice: str = "") -> Finding:
-    """Find something that may be meant so, or explain what is missed."""
+    """Report something that may be intended, or that explains a surprise."""
     return Finding(Kind.NOTE, text, advice)
 
 
 def problem(text: str, advice: str) -> Finding:
-    """Find what has to be mended."""
+    """Report something that the user has to mend."""
     return Finding(Kind.PROBLEM, text, advice)
 
 
-try:
-    import pwd
-except ImportError:  # Windows
-    pwd = None  # type: ignore[assignment]
-
-
-#: Seconds for what happens within this computer.
+#: Seconds for connections within this computer.
 LOCAL_TIMEOUT = 3.0
 
 
-def examine_loopback() -> Iterator[Finding]:
-    """Whether programs of this computer can talk to each other at all."""
+def check_loopback() -> Iterator[Finding]:
+    """Check that programs of this computer can connect to each other."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(LOCAL_TIMEOUT)
@@ -114,19 +107,19 @@ def examine_loopback() -> Iterator[Finding]:
         yield ok("Programs on this computer can connect to each other through 127.0.0.1.")
 
 
-def examine_environment() -> Iterator[Finding]:
-    """What steers the programs: SAMP_HUB, the home directory, proxies, a login from elsewhere."""
+def check_environment() -> Iterator[Finding]:
+    """Check SAMP_HUB, the home directory, proxies, and whether the login is a remote one."""
     setting = os.environ.get("SAMP_HUB", "")
     if setting:
         yield note(
             f"SAMP_HUB is set: {setting}",
-            "Programs that were started without it, from a desktop icon for instance, look in ~/.samp instead, and do "
-            "not meet those that have it.",
+            "Programs that were started without it, for example from a desktop icon, look in ~/.samp instead, and "
+            "connect to another hub.",
         )
-    yield from _examine_home()
+    yield from _check_home()
     proxy = os.environ.get("http_proxy") or os.environ.get("HTTP_PROXY")
-    spared = os.environ.get("no_proxy", "") + os.environ.get("NO_PROXY", "")
-    if proxy and "127.0.0.1" not in spared and spared != "*":
+    exempt = os.environ.get("no_proxy", "") + os.environ.get("NO_PROXY", "")
+    if proxy and "127.0.0.1" not in exempt and exempt != "*":
         yield note(
             f"Web traffic goes through a proxy ({proxy}), even that to 127.0.0.1.",
             "This package uses no proxy, but other SAMP programs may. Set no_proxy=localhost,127.0.0.1 for them.",
@@ -138,7 +131,7 @@ def examine_environment() -> Iterator[Finding]:
         )
 
 
-def _examine_home() -> Iterator[Finding]:
+def _check_home() -> Iterator[Finding]:
     home = Path(os.path.expanduser("~"))
     if not home.is_dir():
         yield problem(
@@ -149,8 +142,8 @@ def _examine_home() -> Iterator[Finding]:
     if account is not None and account != home and not os.environ.get("SAMP_HUB"):
         yield note(
             f"HOME is {home}, but the home directory of your account is {account}.",
-            "Java programs such as TOPCAT and Aladin look in the latter. If they are to meet programs that look in "
-            "HOME, start them with -Duser.home=$HOME, or set SAMP_HUB for all.",
+            "Java programs such as TOPCAT and Aladin look in the latter. For one hub for all programs, start these "
+            "with -Duser.home=$HOME, or set SAMP_HUB for all programs.",
         )
 
 
@@ -159,54 +152,47 @@ def _account_home() -> Path | None:
         return None
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # an account that this system does not know, as in some containers
+    except KeyError:  # an account without an entry, as in some containers
         return None
 
 
-def examine_lockfile(found: dict[str, str]) -> Iterator[Finding]:
-    """
-    Whether there is a lockfile, and whether it is as it should be.
-
-    Parameters
-    ----------
-    found : dict
-        Gets what is in the lockfile, if it can be used.
-    """
+def check_lockfile(found: dict[str, str]) -> Iterator[Finding]:
+    """Check that there is a valid lockfile with safe permissions; `found` gets its content."""
     try:
         source = lockfile_source()
     except SAMPHubError as error:
-        yield problem(str(error), "Unset SAMP_HUB, if you do not know what it is for.")
+        yield problem(str(error), "Unset SAMP_HUB, unless you need it.")
         return
-    is_explained = False  # one cause gets one advice
+    is_explained = False  # each cause is reported once
     if not is_url(source):
-        for finding in _examine_file(source):
+        for finding in _check_file(source):
             is_explained = is_explained or finding.kind is Kind.PROBLEM
             yield finding
     try:
         found.update(read_lockfile(source))
     except SAMPHubError as error:
         if is_url(source):
-            yield problem(_without_advice(error), "Have it served there, or unset SAMP_HUB and start a hub.")
+            yield problem(_without_advice(error), "Make the server serve it, or unset SAMP_HUB and start a hub.")
         elif not os.path.lexists(source):
             yield note(f"There is no lockfile at {display_path(source)}: no hub is running.", HINT_START_HUB)
-            yield from _examine_directory(os.path.dirname(source))
+            yield from _check_directory(os.path.dirname(source))
         elif not is_explained:
             yield problem(_without_advice(error), f"Remove {display_path(source)}, then start a hub.")
     if found and not is_url(source) and not is_explained:
-        yield from _examine_mode(source)
+        yield from _check_mode(source)
 
 
 def _without_advice(error: SAMPHubError) -> str:
-    """What happened; what to do is told beside it."""
+    """Return the text of an error without its advice: the finding has its own."""
     return str(error).removesuffix(HINT_DOCTOR).removesuffix(HINT_REMOVE_LOCKFILE).rstrip()
 
 
-def _examine_file(path: str) -> Iterator[Finding]:
-    """What keeps the file from being used, whatever is in it."""
+def _check_file(path: str) -> Iterator[Finding]:
+    """Check that the lockfile belongs to the user and is not a broken link."""
     try:
         status = os.lstat(path)
     except OSError:
-        return  # that it is not there is told later
+        return  # reported when the file is read
     name = display_path(path)
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(path)
@@ -214,37 +200,39 @@ def _examine_file(path: str) -> Iterator[Finding]:
             status = os.stat(path)
         except OSError:
             yield problem(
-                f"{name} is a symbolic link to {target}, which is not there.", f"Remove {name}, then start a hub."
+                f"{name} is a symbolic link to {target}, which does not exist.", f"Remove {name}, then start a hub."
             )
             return
-        yield note(f"{name} is a symbolic link to {target}.", "A hub that starts puts a file in its place.")
+        yield note(f"{name} is a symbolic link to {target}.", "A hub that starts replaces it by a file.")
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         yield problem(
             f"{name} belongs to another user (uid {status.st_uid}; you are {os.getuid()}).",
-            "A program was run with sudo, most likely. Stop its hub, have that user (or root) remove the file, and "
-            "start a hub as yourself.",
+            "Probably a program was run with sudo. Stop its hub, remove the file as that user (or root), and start a "
+            "hub as yourself.",
         )
 
 
-def _examine_mode(path: str) -> Iterator[Finding]:
-    """Whether others can read the secret."""
+def _check_mode(path: str) -> Iterator[Finding]:
+    """Check that other users cannot read the secret."""
     if not hasattr(os, "getuid"):
         return
     name = display_path(path)
     try:
         status = os.stat(path)
-    except OSError:  # its hub has just stopped
+    except OSError:  # its hub has just removed it
         return
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         yield problem(
-            f"{name} is open to others (mode {status.st_mode & 0o777:o}): whoever reads it can act as your programs.",
-            f"chmod 600 {name}, and restart the hub, which makes a new secret.",
+            f"{name} can be read by other users (mode {status.st_mode & 0o777:o}), who can connect to your hub.",
+            f"Run `chmod 600 {name}`, and restart the hub, which makes a new secret.",
         )
 
 
-def _examine_directory(directory: str) -> Iterator[Finding]:
+def _check_directory(directory: str) -> Iterator[Finding]:
     if not os.path.isdir(directory):
-        yield problem(f"The directory {display_path(directory)} is not there.", "Create it, or set SAMP_HUB to another place.")
+        yield problem(
+            f"The directory {display_path(directory)} does not exist.", "Create it, or set SAMP_HUB to another place."
+        )
     elif not os.access(directory, os.W_OK | os.X_OK):
         yield problem(
             f"You cannot write to {display_path(directory)}, so no hub can put its lockfile there.",
@@ -253,7 +241,7 @@ def _examine_directory(directory: str) -> Iterator[Finding]:
 
 
 def check_other_hubs() -> Iterator[Finding]:
-    """Hubs that run beside the main one, where only those find them who are told to."""
+    """Report hubs that run beside the main one, and that clients find only by SAMP_HUB."""
     directory = Path(os.path.expanduser("~"), ".samp-1")
     try:
         paths = sorted(path for path in directory.iterdir() if path.is_file() and path.suffix not in {".lock", ".new"})
@@ -267,27 +255,20 @@ def check_other_hubs() -> Iterator[Finding]:
         if alive:
             yield note(
                 f"Another hub runs beside the main one ({display_path(path)}).",
-                f"Programs meet there only if they are started with SAMP_HUB=std-lockurl:{path.as_uri()}",
+                f"Programs connect to it only if they are started with SAMP_HUB=std-lockurl:{path.as_uri()}",
             )
 
 
-#: Seconds for a hub to answer a ping.
-PING_TIME = 5.0
-#: Seconds for programs to do so.
-PING_TIMEOUT = 6.0
+#: Seconds for the hub to respond to a ping.
+HUB_TIMEOUT = 5.0
+#: Seconds for clients to do so.
+CLIENT_TIMEOUT = 6.0
 
-_FIREWALL = "A firewall or security program may be in the way: let it allow connections to 127.0.0.1 on all ports."
+_FIREWALL = "A firewall or security program may block it: let it allow connections to 127.0.0.1 on all ports."
 
 
 def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
-    """
-    Whether a hub is there, where the lockfile says; the last finding is good only then.
-
-    Parameters
-    ----------
-    params : mapping
-        What is in the lockfile.
-    """
+    """Check that the hub of the lockfile responds; the last finding is ok only if it does."""
     url = params["samp.hub.xmlrpc.url"]
     host, port, _path = split_http_url(url)
     name = display_path(lockfile_source())
@@ -298,24 +279,24 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
             "the network.",
         )
     try:
-        with socket.create_connection((host, port), PING_TIME):
+        with socket.create_connection((host, port), HUB_TIMEOUT):
             pass
-    except (socket.gaierror, UnicodeError) as error:  # what is no host name at all cannot even be asked for
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: not a valid host name
         yield problem(
-            f"The host {host}, where {name} says that the hub is, is not known: {getattr(error, 'strerror', error)}.",
-            f"The lockfile is from another computer or another network, most likely. Remove {name}, then start a hub. "
+            f"The host {host}, which {name} names, is not known: {getattr(error, 'strerror', error)}.",
+            f"Probably the lockfile is from another computer or another network. Remove {name}, then start a hub. "
             "If it is this computer's name, add it to /etc/hosts.",
         )
         return
     except ConnectionRefusedError:
         yield problem(
-            f"The hub that {name} names, at {url}, is gone: nothing is listening there. It ended without tidying up.",
+            f"The hub that {name} names, at {url}, is gone: no program listens there. It did not remove its lockfile.",
             f"{HINT_START_HUB} A hub that starts replaces the lockfile; or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )
         return
     except TimeoutError:
-        yield problem(f"The hub at {url} did not accept a connection within {PING_TIME:g} s.", _FIREWALL)
+        yield problem(f"The hub at {url} did not accept a connection within {HUB_TIMEOUT:g} s.", _FIREWALL)
         return
     except OSError as error:
         yield problem(f"The hub at {url} cannot be reached: {error.strerror or error}.", _FIREWALL)
@@ -324,151 +305,134 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _ping(url: str) -> Finding:
-    hub = XMLRPCClient(url, timeout=PING_TIME)
+    hub = XMLRPCClient(url, timeout=HUB_TIMEOUT)
     started = time.monotonic()
     try:
         hub.call("samp.hub.ping")
     except SAMPProxyError as fault:
-        return problem(f"What answers at {url} is not a hub: {fault}", f"Remove the lockfile. {HINT_START_HUB}")
+        return problem(f"The program at {url} is not a hub: {fault}", f"Remove the lockfile. {HINT_START_HUB}")
     except SAMPTransportError as error:
         return problem(
-            f"A program listens at {url}, but does not answer like a hub: {error}",
+            f"A program listens at {url}, but does not respond like a hub: {error}",
             "The program with the hub hangs, or another one is using its port now. End the program with the hub, "
             f"remove the lockfile, and start again. {HINT_START_HUB}",
         )
     finally:
         hub.close()
-    return ok(f"The hub at {url} answers, after {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"The hub at {url} responds, after {1000 * (time.monotonic() - started):.0f} ms.")
 
 
-def examine_membership(params: Mapping[str, str]) -> Iterator[Finding]:
-    """
-    Whether one can register, be reached by the hub, and reach the others.
-
-    Parameters
-    ----------
-    params : mapping
-        What is in the lockfile.
-    """
-    asking = SAMPIntegratedClient("samp doctor", "Checks whether everything works")
-    asked = SAMPIntegratedClient("samp doctor (second)", "Is called by the first")
+def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that clients can register and be called, and that the other clients respond."""
+    caller = SAMPIntegratedClient("samp doctor", "Looks for problems")
+    recipient = SAMPIntegratedClient("samp doctor (second)", "Is called by the first")
     events: SimpleQueue[Any] = SimpleQueue()
     try:
         try:
-            asking.connect(hub_params=params, on_state=events.put)
-            asked.connect(hub_params=params)
+            caller.connect(hub_params=params, on_state=events.put)
+            recipient.connect(hub_params=params)
         except SAMPError as error:
             yield problem(
                 f"The hub does not let us register: {error}",
                 "The lockfile may be old, or a copy. End the program with the hub, and start a hub again.",
             )
             return
-        yield _call(asking, str(asked.get_public_id()))
-        yield from _examine_programs(asking, str(asked.get_public_id()), events)
+        yield _check_call(caller, str(recipient.get_public_id()))
+        yield from _check_programs(caller, str(recipient.get_public_id()), events)
     finally:
-        asked.disconnect()
-        asking.disconnect()
+        recipient.disconnect()
+        caller.disconnect()
 
 
-def _call(client: SAMPIntegratedClient, other: str) -> Finding:
+def _check_call(client: SAMPIntegratedClient, other: str) -> Finding:
     started = time.monotonic()
     try:
-        response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, PING_TIMEOUT)
+        response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, CLIENT_TIMEOUT)
     except SAMPError as error:
         return problem(f"The hub let us register, but a message to ourselves did not arrive: {error}", _FIREWALL)
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
         return problem(f"The hub let us register, but could not call us back: {text}", _FIREWALL)
-    return ok(f"A message went through the hub and was answered within {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"A message went through the hub and responded to within {1000 * (time.monotonic() - started):.0f} ms.")
 
 
-def _examine_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
-    directory = NameCache(client)
+def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
+    names = NameCache(client)
     hub_id = client.client.registration.get("samp.hub-id")
     present = [other for other in client.get_registered_clients() if other not in {hub_id, second}]
     if not present:
         yield note(
-            "No other program is connected to the hub.",
-            "Programs connect when they start, or from a menu, SAMP or Interop.",
+            "No other client is connected to the hub.",
+            "Programs connect when they start, or by a menu that is called SAMP or Interop.",
         )
         return
     able = client.get_subscribed_clients("samp.app.ping")
     silent = [other for other in present if other not in able]
     message: dict[str, Any] = {"samp.mtype": "samp.app.ping", "samp.params": {}}
     try:
-        answers = list(call_and_collect(client, events, message, [other for other in present if other in able], PING_TIMEOUT))
-    except (SAMPError, CommandError) as error:  # some just left
+        callable_clients = [other for other in present if other in able]
+        responses = list(call_and_collect(client, events, message, callable_clients, CLIENT_TIMEOUT))
+    except (SAMPError, CommandError) as error:  # clients have just unregistered
         yield note(f"The programs could not be pinged: {error}")
         return
-    for other, response in answers:
+    for other, response in responses:
         text = "" if response is None else response.get("samp.error", {}).get("samp.errortxt", "")
         if response is None:
             yield problem(
-                f"{directory.client_label(other)} did not answer within {PING_TIMEOUT:g} s.",
-                "It hangs, or shows a dialog that waits for you. Other messages to it will not be answered either.",
+                f"{names.client_label(other)} did not respond within {CLIENT_TIMEOUT:g} s.",
+                "It hangs, or shows a dialog that waits for you. It will not respond to other messages either.",
             )
         elif response.get("samp.status") == SAMP_STATUS_ERROR:
             yield problem(
-                f"{directory.client_label(other)} cannot be reached: {text}",
-                "It has ended without unregistering, or is about to. Connect it again, or restart it.",
+                f"{names.client_label(other)} cannot be reached: {text}",
+                "It may have ended without unregistering. Connect it again, or restart it.",
             )
         else:
-            yield ok(f"{directory.client_label(other)} answers.")
+            yield ok(f"{names.client_label(other)} responds.")
     if silent:
-        yield note("Connected, but cannot be pinged: " + ", ".join(directory.client_label(other) for other in silent) + ".")
+        yield note(f"Connected, but cannot be pinged: {', '.join(map(names.client_label, silent))}.")
 
-
-LOCAL_TIMEOUT = 3.0
 
 _BROWSERS = (
-    "look for a question from the hub, which may be hidden behind other windows. Let the browser allow the page to "
-    "reach this computer (local network, in the page's permissions), and content blockers, too. Safari may let no "
-    "https page do so; try another browser."
+    "look for a question of the hub, which other windows may hide. In the browser, allow the page to reach this "
+    "computer (local network, in the page's permissions), and check content blockers. Safari may allow no https page "
+    "to do so; try another browser."
 )
 
 
-def check_web(port: int, *, hub_is_there: bool) -> Iterator[Finding]:
-    """
-    Whether web pages find a hub.
-
-    Parameters
-    ----------
-    port : int
-        Where they look.
-    hub_is_there : bool
-        Whether programs do.
-    """
+def check_web(port: int, *, hub_is_running: bool) -> Iterator[Finding]:
+    """Check that web pages find a hub; `hub_is_running` says whether other programs do."""
     try:
         with socket.create_connection(("127.0.0.1", port), LOCAL_TIMEOUT):
             pass
     except ConnectionRefusedError:
         yield note(
-            f"Web pages find no hub: nothing is listening on port {port}.",
-            "If you want them to, `samp hub` serves them, unless started with -w. In TOPCAT it is an option of its hub."
-            if hub_is_there
+            f"Web pages find no hub: no program listens on port {port}.",
+            "If you need this: `samp hub` serves web pages unless started with -w. TOPCAT's hub has an option for it."
+            if hub_is_running
             else "",
         )
         return
     except OSError as error:
         yield problem(
-            f"Port {port}, where web pages look for the hub, cannot be reached: {error.strerror or error}.",
+            f"Port {port}, on which web pages look for the hub, cannot be reached: {error.strerror or error}.",
             f"Let the firewall or security program allow connections to 127.0.0.1, port {port}.",
         )
         return
     if not _is_hub("127.0.0.1", port):
         yield problem(
-            f"Port {port}, where web pages look for the hub, is used by a program that is not a hub.",
+            f"Port {port}, on which web pages look for the hub, is used by a program that is not a hub.",
             "End that program, then start the hub again.",
         )
         return
-    if not hub_is_there:
+    if not hub_is_running:
         yield problem(
             f"A hub serves web pages on port {port}, but your lockfile does not lead to a hub.",
-            "It may be another user's, its lockfile may have been removed, or be elsewhere. If it is yours, stop it "
-            "and start it again.",
+            "It may belong to another user, or its lockfile may have been removed, or be in another place. If it is "
+            "yours, restart it.",
         )
-    yield from _examine_preflight(port)
-    yield from _examine_ipv6(port)
+    yield from _check_preflight(port)
+    yield from _check_ipv6(port)
 
 
 def _is_hub(host: str, port: int) -> bool:
@@ -483,8 +447,8 @@ def _is_hub(host: str, port: int) -> bool:
     return True
 
 
-def _examine_preflight(port: int) -> Iterator[Finding]:
-    """Ask what a browser asks before it lets a page talk to the hub (R44)."""
+def _check_preflight(port: int) -> Iterator[Finding]:
+    """Send the preflight request that a browser sends before a page may connect to the hub (R44)."""
     origin = "https://example.org"
     headers = {
         "Origin": origin,
@@ -495,26 +459,27 @@ def _examine_preflight(port: int) -> Iterator[Finding]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LOCAL_TIMEOUT)
     try:
         connection.request("OPTIONS", "/", headers=headers)
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
     except (OSError, http.client.HTTPException) as error:
-        yield problem(f"The hub does not answer what browsers ask first: {error}", "Restart it, or use another hub.")
+        text = f"The hub does not respond to the first request of browsers: {error}"
+        yield problem(text, "Restart it, or use another hub.")
         return
     finally:
         connection.close()
-    if answer.getheader("Access-Control-Allow-Origin") not in {origin, "*"}:
-        yield problem("The hub does not tell browsers that pages may use it.", "Use another hub, such as `samp hub`.")
-    elif answer.getheader("Access-Control-Allow-Private-Network") != "true":
+    if response.getheader("Access-Control-Allow-Origin") not in {origin, "*"}:
+        yield problem("The hub does not permit browsers to connect web pages.", "Use another hub, such as `samp hub`.")
+    elif response.getheader("Access-Control-Allow-Private-Network") != "true":
         yield note(
-            "The hub does not tell browsers that pages from elsewhere may reach this computer.",
-            "Chrome and its relatives may refuse them. Use another hub, such as `samp hub`.",
+            "The hub does not permit browsers to connect pages from the internet to this computer.",
+            "Chrome and browsers built on it may block them. Use another hub, such as `samp hub`.",
         )
     else:
         yield ok(f"A hub serves web pages on port {port}. If a page does not connect: {_BROWSERS}")
 
 
-def _examine_ipv6(port: int) -> Iterator[Finding]:
-    """A browser that is told `localhost` may try ::1 first, where somebody else could be."""
+def _check_ipv6(port: int) -> Iterator[Finding]:
+    """Check ::1, which browsers may try first for `localhost`: another program may listen there."""
     try:
         with socket.create_connection(("::1", port), LOCAL_TIMEOUT):
             pass
@@ -522,6 +487,6 @@ def _examine_ipv6(port: int) -> Iterator[Finding]:
         return
     if not _is_hub("::1", port):
         yield problem(
-            f"At [::1]:{port}, which browsers may take for localhost, is a program that is not a hub.",
-            "End that program: web pages may meet it in place of the hub.",
+            f"At [::1]:{port}, which browsers may use for localhost, a program listens that is not a hub.",
+            "End that program: web pages may connect to it instead of the hub.",
         )

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A hub as a program: ``samp hub``, and, as it was called before, ``samp_hub`` and ``python -m pyvo.samp.hub``."""
+"""``samp hub`` runs a hub, and so do ``samp_hub`` and ``python -m pyvo.samp.hub``, as in astropy and pyvo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 try:
@@ -19,12 +20,12 @@ from ..constants import SAFE_MTYPES
 from ..errors import SAMPError
 from ..hub import SAMPHubServer
 from ..web_profile.consent_prompts import make_prompt
-from .arguments import add_consent_option, consent_prompt, pattern, port, seconds
+from .arguments import Command, add_consent_option, consent_prompt, pattern, port, seconds
 from .hub_monitor import ScreenLogHandler, ScreenPausingPrompt, TrafficScreen
 from .main import run_command
 from .output import CleanFormatter, Status, help_epilog
 
-__all__ = ["EPILOG", "add_arguments", "main", "run"]
+__all__ = ["COMMANDS", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -34,41 +35,33 @@ _EXAMPLES = """\
   samp hub --window           with a window in your browser that shows them
   samp hub -m -l experiment   another hub beside it, in ~/.samp-1
   samp hub --web-consent allow-origin https://example.org
-                              no questions: pages from there, and no others
+                              pages from there and no others, without asking
 """
 
-EPILOG = help_epilog(
+_EPILOG = help_epilog(
     _EXAMPLES,
     {
-        0: "it was stopped, by ^C or SIGTERM for instance",
+        0: "it was stopped, for example by ^C or SIGTERM",
         1: "it could not start; perhaps another hub is running",
         2: "",
         130: None,
-        141: "whoever read the lines of --monitor, such as head, has had enough",
+        141: "the output pipe of --monitor was closed, for example by head",
         143: None,
     },
 )
 
-#: Files that this program wants to have open, sockets above all; more than that no system gives without being set up.
-_FILES = 10_240
+#: How many files the program wants to have open, mostly sockets; systems allow no more without being configured.
+_MAX_FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    Declare the options of a hub.
-
-    Parameters
-    ----------
-    parser : ArgumentParser
-        Gets the options.
-    """
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     hub = parser.add_argument_group("the hub")
-    hub.add_argument("-k", "--secret", help="what clients must know to register (default: a new one)")
+    hub.add_argument("-k", "--secret", help="the secret with which clients register (default: a new one)")
     hub.add_argument("-d", "--addr", help="address to listen on (default: 127.0.0.1, this machine only)")
     hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
-    hub.add_argument("-f", "--lockfile", help="where the lockfile goes (default: what SAMP_HUB names, or ~/.samp)")
+    hub.add_argument("-f", "--lockfile", help="path of the lockfile (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
         "-w",
         "--no-web-profile",
@@ -83,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=0,
         metavar="SECONDS",
-        help="stop after so long without activity (0: never)",
+        help="stop after this time without activity (0: never)",
     )
     hub.add_argument(
         "-c",
@@ -91,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=0,
         metavar="SECONDS",
-        help="disconnect a client that has been silent for so long (0: never)",
+        help="disconnect a client after this time without activity (0: never)",
     )
     hub.add_argument("-l", "--label", default="", help="a name for this hub, written into its lockfile")
     hub.add_argument(
@@ -107,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--web-port",
         type=port,
         default=21012,
-        help="port for web pages (default: %(default)s, where they look; 0: a free one)",
+        help="port for web pages (default: %(default)s, the only one that they try; 0: a free one)",
     )
     add_consent_option(hub)
     hub.add_argument(
@@ -116,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pattern,
         default=[],
         metavar="PATTERN",
-        help="MTypes or wildcards that web pages may send besides the harmless ones (tables, images, positions, ...), "
+        help="MTypes or wildcards that web pages may send besides the default ones (tables, images, positions, ...), "
         "such as 'script.*'; '*' lifts the restriction",
     )
     hub.add_argument(
@@ -134,57 +127,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the link to the hub window instead of opening a browser",
     )
-    its_log = parser.add_argument_group("logging")
-    its_log.add_argument(
+    log_group = parser.add_argument_group("logging")
+    log_group.add_argument(
         "-L",
         "--log-level",
         type=str.upper,
         choices=list(_LEVELS),
         default="INFO",
         metavar="LEVEL",
-        help=f"how much is logged: {', '.join(_LEVELS)} (default: %(default)s)",
+        help=f"the least level that is logged: {', '.join(_LEVELS)} (default: %(default)s)",
     )
-    its_log.add_argument("-O", "--log-output", metavar="FILE", help="where the log goes (default: standard error)")
+    log_group.add_argument("-O", "--log-output", metavar="FILE", help="file for the log (default: standard error)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """
-    Run a hub until it is stopped.
-
-    Parameters
-    ----------
-    options : Namespace
-        What `add_arguments` declares.
-
-    Returns
-    -------
-    int
-        Exit status: 0 when the hub was asked to stop, 1 when it could not start.
-    """
+def _run(options: argparse.Namespace) -> Status:
+    dialog = consent_prompt(options)
     _allow_many_files()
     screen = TrafficScreen(f"SAMP hub {options.label}".rstrip()) if options.monitor else None
     try:
         with _logging(options, screen):
             if screen is None:
-                _hub(options).start(wait=True)
+                _make_hub(options, dialog, partial(print, flush=True)).start(wait=True)
             else:
-                _run_with_monitor(options, screen)
+                _run_with_monitor(options, dialog, screen)
     except BrokenPipeError:
         raise
     except (SAMPError, OSError) as error:
         print(f"{options.parser.prog}: {error}", file=sys.stderr)
         return Status.FAILED
-    except (KeyboardInterrupt, SystemExit):  # the ways to stop a hub, see SAMPHubServer.start
+    except (KeyboardInterrupt, SystemExit):  # how a hub is stopped, see SAMPHubServer.start
         return Status.OK
     return Status.OK
 
 
 def _allow_many_files() -> None:
-    """Take what the system allows: most give 1024 or less unless asked, which a library must not do for its program."""
+    """Raise the limit of open files, usually 1024 or less. A program may do that, a library may not."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard < 0 else min(_FILES, hard)
+    wanted = _MAX_FILES if hard < 0 else min(_MAX_FILES, hard)
     if 0 <= soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -192,9 +173,7 @@ def _allow_many_files() -> None:
             log.debug("The hub cannot have %d files open: %s", wanted, error)
 
 
-def _hub(
-    options: argparse.Namespace, dialog: Any = None, show_link: Callable[[str], object] | None = None
-) -> SAMPHubServer:
+def _make_hub(options: argparse.Namespace, dialog: Any, show_link: Callable[[str], object]) -> SAMPHubServer:
     hub = SAMPHubServer(
         secret=options.secret,
         addr=options.addr,
@@ -205,7 +184,7 @@ def _hub(
         mode=options.mode,
         label=options.label,
         web_profile=options.web_profile,
-        web_profile_dialog=dialog or consent_prompt(options.web_consent),
+        web_profile_dialog=dialog,
         web_port=options.web_port,
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
@@ -214,24 +193,19 @@ def _hub(
 
         def open_window() -> None:
             url = hub.open_window(not options.no_browser)
-            if not options.no_browser:
-                return
-            if show_link is not None:
+            if options.no_browser:
                 show_link(url)
-            else:
-                print(url, flush=True)
 
         hub.on_started = open_window
     return hub
 
 
-def _run_with_monitor(options: argparse.Namespace, screen: TrafficScreen) -> None:
-    dialog = consent_prompt(options.web_consent)
+def _run_with_monitor(options: argparse.Namespace, dialog: Any, screen: TrafficScreen) -> None:
     if dialog == "terminal":
         dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
-    hub = _hub(options, dialog, lambda url: screen.note_log(f"{url} opens the hub window, for a minute"))
-    hub.observer = screen.watch
-    screen.on_reader_gone = hub.stop
+    hub = _make_hub(options, dialog, lambda url: screen.on_log(f"{url} opens the hub window, for a minute"))
+    hub.observer = screen.on_traffic
+    screen.on_pipe_closed = hub.stop
     screen.start()
     try:
         hub.start(wait=True)
@@ -243,7 +217,7 @@ def _run_with_monitor(options: argparse.Namespace, screen: TrafficScreen) -> Non
 
 @contextmanager
 def _logging(options: argparse.Namespace, screen: TrafficScreen | None) -> Iterator[None]:
-    """Send the log where it is wanted; with a monitor, among its messages."""
+    """Write the log to the file, to the monitor, or to standard error."""
     handler: logging.Handler
     if options.log_output:
         handler = logging.FileHandler(options.log_output)
@@ -266,26 +240,17 @@ def _logging(options: argparse.Namespace, screen: TrafficScreen | None) -> Itera
         root.propagate = before[1]
 
 
+COMMANDS = {"hub": Command(_add_arguments, _run, _EPILOG)}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """
-    Run the program.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line without the program's name; by default the one that was typed.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run ``samp_hub`` with the arguments, by default those of the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="samp_hub",
         description="Run a SAMP hub, through which programs on this computer exchange tables, images and positions.",
-        epilog=EPILOG.replace("samp hub", "samp_hub"),
+        epilog=_EPILOG.replace("samp hub", "samp_hub"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_arguments(parser)
-    parser.set_defaults(run=run, parser=parser)
+    _add_arguments(parser)
+    parser.set_defaults(run=_run, parser=parser)
     return run_command(lambda: parser.parse_args(arguments))

@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp hub --monitor``: a table of clients and messages in the terminal, or lines where there is no terminal.
+The monitor of ``samp hub --monitor``: a table of clients and messages on a terminal, lines where there is no terminal.
 
 Theory of operation
 -------------------
-The hub's thread puts what happens into a queue, and is back at once. A thread here takes it out, and draws when
-the queue is empty: nothing is drawn while nothing happens, and a flood of messages is drawn `MAX_RATE` times a second
-at most. The table is on the terminal's other screen, so that what was there before is there afterwards. It is
-put aside while the user is asked for consent to a web page, which is done in the same terminal.
+The hub's thread puts each event and message into a queue and returns at once. The monitor's own thread gets it from
+there, records it in a `TrafficLog`, as the hub window does, and draws when the queue is empty, at most `MAX_RATE` times
+a second. The table uses the terminal's alternate screen, so that the earlier content returns
+afterwards. The table is hidden while the user is asked for consent in the same terminal.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["ScreenLogHandler", "ScreenPausingPrompt", "TrafficScreen", "format_l
 
 log = logging.getLogger(__name__)
 
-#: Drawings per second, at most.
+#: The most drawings per second.
 MAX_RATE = 10.0
-#: Messages that may wait to be shown. When the hub is faster than the terminal, the others are only counted.
-MAX_WAITING = 5000
+#: How many messages may wait to be shown. When the hub is faster than the terminal, the others are only counted.
+MAX_QUEUED = 5000
 
-_OTHER_SCREEN = "\x1b[?1049h\x1b[?25l"
-_FIRST_SCREEN = "\x1b[?25h\x1b[?1049l"
+_ENTER_ALTERNATE_SCREEN = "\x1b[?1049h\x1b[?25l"
+_LEAVE_ALTERNATE_SCREEN = "\x1b[?25h\x1b[?1049l"
 _HOME = "\x1b[H"
 _END_OF_LINE = "\x1b[K"
 _END_OF_SCREEN = "\x1b[J"
@@ -49,16 +49,7 @@ _REDRAW = object()
 
 
 class TrafficScreen:
-    """
-    Shows what goes on, from `start` to `stop`.
-
-    Parameters
-    ----------
-    headline : str
-        What stands above all.
-    stream : file, optional
-        Where to; standard output by default.
-    """
+    """Shows the traffic of a hub on a stream, by default standard output, from `start` to `stop`."""
 
     def __init__(self, headline: str = "SAMP hub", stream: TextIO | None = None) -> None:
         self.headline = headline
@@ -67,61 +58,61 @@ class TrafficScreen:
         self.live = self._style.on
         self._log = TrafficLog()
         self._events: SimpleQueue[Any] = SimpleQueue()
-        self._drawing = threading.Lock()  # held while somebody writes to the terminal
-        self._thread = threading.Thread(target=self._work, name="samp-monitor", daemon=True)
-        self._missed = 0
-        #: Whether nothing can be shown any more.
+        self._write_lock = threading.Lock()  # held while the terminal is written to
+        self._thread = threading.Thread(target=self._run, name="samp-monitor", daemon=True)
+        self._omitted = 0
+        #: Whether the stream cannot be written any more.
         self.broken = False
-        #: Whether that is so because whoever read the lines, `head` for one, has had enough.
+        #: Whether the reason is that the reader of the lines, for example `head`, has closed the pipe.
         self.pipe_closed = False
-        #: Called then, in the thread of the monitor.
-        self.on_reader_gone: Callable[[], object] = lambda: None
+        #: Called in that case, in the thread of the monitor.
+        self.on_pipe_closed: Callable[[], object] = lambda: None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         if self.live:
-            self._write(_OTHER_SCREEN)
-            self._follow_size()
+            self._write(_ENTER_ALTERNATE_SCREEN)
+            self._redraw_on_resize()
         self._events.put(_REDRAW)
         self._thread.start()
 
     def stop(self) -> None:
-        """Show what there is, and give the terminal back."""
+        """Show what is in the queue, and restore the terminal."""
         self._events.put(_STOP)
         self._thread.join(2.0)
         if self.live:
-            self._write(_FIRST_SCREEN)
+            self._write(_LEAVE_ALTERNATE_SCREEN)
 
-    def watch(self, event: Traffic) -> None:
-        """Take what the hub tells its watcher; in the hub's thread."""
-        if event.recipient_ids and self._events.qsize() > MAX_WAITING:
-            self._missed += 1  # messages alone: who comes and goes must be known
+    def on_traffic(self, event: Traffic) -> None:
+        """Put an event, message or response into the queue; called in the hub's thread."""
+        if event.recipient_ids and self._events.qsize() > MAX_QUEUED:
+            self._omitted += 1  # only messages: all clients must be known
             return
         self._events.put((dt.datetime.now().astimezone(), event))
 
-    def note_log(self, text: str) -> None:
-        """Take a line of the log; in any thread."""
+    def on_log(self, text: str) -> None:
+        """Put a line of the log into the queue; called in any thread."""
         self._events.put((dt.datetime.now().astimezone(), text))
 
-    def ask(self, asker: ConsentPrompt, ticket: ConsentTicket) -> Decision:
-        """Put the table aside while the user is asked something."""
-        with self._drawing:
+    def pause_and_ask(self, prompt: ConsentPrompt, ticket: ConsentTicket) -> Decision:
+        """Hide the table while a prompt asks the user."""
+        with self._write_lock:
             if self.live:
-                self._write(_FIRST_SCREEN)
+                self._write(_LEAVE_ALTERNATE_SCREEN)
             try:
-                return asker.ask(ticket)
+                return prompt.ask(ticket)
             finally:
                 if self.live:
-                    self._write(_OTHER_SCREEN)
+                    self._write(_ENTER_ALTERNATE_SCREEN)
                     self._events.put(_REDRAW)
 
-    def _follow_size(self) -> None:
+    def _redraw_on_resize(self) -> None:
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGWINCH"):
             signal.signal(signal.SIGWINCH, lambda *_: self._events.put(_REDRAW))
 
-    # In its own thread
+    # In the thread of the monitor
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         drawn = 0.0
         changed = False
         while not self.pipe_closed:
@@ -134,26 +125,24 @@ class TrafficScreen:
                 continue
             if event is _STOP:
                 return
-            changed = self._take(event) or changed
-        self.on_reader_gone()
+            changed = self._process(event) or changed
+        self.on_pipe_closed()
 
-    def _take(self, event: Any) -> bool:
-        """Take note of an event; tell whether there is something to be drawn."""
+    def _process(self, event: Any) -> bool:
+        """Record an event; return whether the table has to be drawn."""
         if event is _REDRAW:
             return self.live
-        moment, what = event
-        note = self._log.add_log if isinstance(what, str) else self._log.add
-        message = note(moment, what)
-        if not self.live and message is not None:
-            with self._drawing:
-                for line in format_lines(message, self._log, what):
-                    self._write(line + "\n")
+        time, item = event
+        row = self._log.record_log(time, item) if isinstance(item, str) else self._log.record(time, item)
+        if not self.live:
+            with self._write_lock:
+                self._write("".join(f"{line}\n" for line in format_lines(row, self._log, item)))
         return self.live
 
     def _draw(self) -> None:
-        with self._drawing:
+        with self._write_lock:
             width, height = shutil.get_terminal_size()
-            headline = self.headline + (f"   {self._missed} messages were too many to be shown" if self._missed else "")
+            headline = self.headline + (f"   {self._omitted} messages were not shown" if self._omitted else "")
             lines = format_screen(self._log, headline, width, height, self._style)
             self._write(_HOME + "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[:-1]))
             self._write(lines[-1] + _END_OF_LINE + _END_OF_SCREEN)
@@ -166,161 +155,121 @@ class TrafficScreen:
             self._stream.flush()
         except BrokenPipeError:
             self.broken = self.pipe_closed = True
-        except (OSError, ValueError) as error:  # the disk is full, or the terminal has gone
+        except (OSError, ValueError) as error:  # a full disk, or the terminal is gone
             self.broken = True
-            log.warning("The monitor cannot be shown any more, the hub goes on without it: %s", error)
+            log.warning("The monitor cannot be shown any more; the hub continues without it: %s", error)
 
 
 class ScreenPausingPrompt(ConsentPrompt):
-    """
-    Asks in the terminal that shows the table.
+    """Asks by another prompt, in the terminal that shows the table."""
 
-    Parameters
-    ----------
-    screen : MonitorScreen
-        Whose table is put aside.
-    asker : Asker
-        Who asks.
-    """
-
-    def __init__(self, screen: TrafficScreen, asker: ConsentPrompt) -> None:
+    def __init__(self, screen: TrafficScreen, prompt: ConsentPrompt) -> None:
         self._screen = screen
-        self._asker = asker
+        self._prompt = prompt
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Ask."""
-        return self._screen.ask(self._asker, ticket)
+        """Hide the table and ask."""
+        return self._screen.pause_and_ask(self._prompt, ticket)
 
     def close(self) -> None:
-        """Let an `ask` that waits end."""
-        self._asker.close()
+        """End a call of `ask` that waits."""
+        self._prompt.close()
 
 
 class ScreenLogHandler(logging.StreamHandler[TextIO]):
-    """Shows the log among the messages; on standard error when these cannot be shown any more."""
+    """Shows the log among the messages, or on standard error once the monitor cannot be shown any more."""
 
     def __init__(self, screen: TrafficScreen) -> None:
         super().__init__()
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line."""
+        """Show a record."""
         if self._screen.broken:
             super().emit(record)
         else:
-            self._screen.note_log(f"{record.levelname}: {record.getMessage()}")
+            self._screen.on_log(f"{record.levelname}: {record.getMessage()}")
 
 
-# How it looks
+# Formatting
 
 
-def format_lines(message: MessageRow, traffic: TrafficLog, what: object) -> list[str]:
-    """
-    Write what has just happened for somebody who reads lines.
-
-    Parameters
-    ----------
-    message : MessageRow
-        What `TrafficLog` made of it.
-    traffic : TrafficLog
-        The record.
-    what : object
-        What happened: a line of the log, or what the broker tells its watcher.
-    """
-    clock = f"{message.time:%H:%M:%S}"
-    if isinstance(what, Traffic) and what.kind == RESPONSE:
-        sender = traffic.title(message.sender)
-        reply = traffic.reply_text(message.replies[what.sender_id])
-        return [f"{dt.datetime.now().astimezone():%H:%M:%S} reply to {sender}: {message.mtype}: {reply}"]
-    if not message.recipients:
-        return [f"{clock} {message.text or message.mtype}"]
-    kind = "call" if message.is_call else "notify"
-    sender, text = traffic.title(message.sender), message.text
-    return [
-        f"{clock} {kind} {sender} -> {traffic.title(recipient)}: {sanitize(message.mtype)} {text}"
-        for recipient in message.recipients
-    ]
+def format_lines(row: MessageRow, log: TrafficLog, item: object) -> list[str]:
+    """Return the lines for an item, which is a line of the log or a `Traffic`, and its row: one for each recipient."""
+    clock = f"{row.time:%H:%M:%S}"
+    if isinstance(item, Traffic) and item.kind == RESPONSE:
+        now = dt.datetime.now().astimezone()
+        response = log.reply_text(row.replies[item.sender_id])
+        return [f"{now:%H:%M:%S} reply to {log.client_label(row.sender)}: {sanitize(row.mtype)}: {response}"]
+    if not row.recipients:
+        return [f"{clock} {row.text or row.mtype}"]
+    start = f"{clock} {'call' if row.is_call else 'notify'} {log.client_label(row.sender)} -> "
+    end = f": {sanitize(row.mtype)} {row.text}"
+    return [f"{start}{log.client_label(recipient)}{end}" for recipient in row.recipients]
 
 
-def format_screen(traffic: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
-    """
-    Draw the table.
-
-    Parameters
-    ----------
-    traffic : TrafficLog
-        The record.
-    headline : str
-        What stands above all.
-    width, height : int
-        Size of the terminal.
-    style : Style
-        Colours.
-
-    Returns
-    -------
-    list of str
-        As many lines as the terminal has, at most.
-    """
-    counts = f"{_count(len(traffic.clients), 'client')}, {_count(traffic.total, 'message')}"
+def format_screen(log: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
+    """Return the lines of the table, at most `height`."""
+    counts = f"{_count(len(log.clients), 'client')}, {_count(log.total, 'message')}"
     top = [style(pad_or_truncate(f"{headline}   {counts}   ^C stops", width), "bold")]
-    guests = _guest_lines(traffic, width, style)
-    room = max(3, min(len(guests), (height - 2) // 2))
-    if len(guests) > room:
-        guests = [*guests[: room - 1], style(pad_or_truncate(f"... and {len(guests) - room + 1} more", width), "dim")]
-    left = max(0, height - len(guests) - 3)
-    last = list(traffic.messages)[-height:]
-    messages = [line for message in last for line in _message_lines(message, traffic, width, style)]
+    clients = _client_lines(log, width, style)
+    available = max(3, min(len(clients), (height - 2) // 2))
+    if len(clients) > available:
+        more = f"... and {len(clients) - available + 1} more"
+        clients = [*clients[: available - 1], style(pad_or_truncate(more, width), "dim")]
+    left = max(0, height - len(clients) - 3)
+    rows = list(log.messages)[-height:]  # each has one line or more
+    messages = [line for row in rows for line in _message_lines(row, log, width, style)]
     heading = style(pad_or_truncate("TIME      MESSAGE", width), "dim")
-    lines = [*top, *guests, "", heading, *(messages[-left:] if left else [])]
+    lines = [*top, *clients, "", heading, *(messages[-left:] if left else [])]
     return lines[:height]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _guest_lines(traffic: TrafficLog, width: int, style: Style) -> list[str]:
-    heading = ["ID", "NAME", "PROFILE", "SENT", "RECEIVED", "LAST HEARD"]
+def _client_lines(log: TrafficLog, width: int, style: Style) -> list[str]:
+    heading = ["ID", "NAME", "PROFILE", "SENT", "RECEIVED", "LAST ACTIVE"]
     rows = [
         [
-            sanitize(guest.client_id, 40),
-            sanitize(guest.name, 40) or "-",
-            sanitize(guest.profile),
-            str(guest.sent),
-            str(guest.received),
-            f"{guest.active:%H:%M:%S}" if guest.active else "-",
+            sanitize(client.client_id, 40),
+            sanitize(client.name, 40) or "-",
+            sanitize(client.profile),
+            str(client.sent),
+            str(client.received),
+            f"{client.last_active:%H:%M:%S}" if client.last_active else "-",
         ]
-        for guest in traffic.clients.values()
+        for client in log.clients.values()
     ]
     widths = column_widths([heading, *rows])
-    left = sum(widths) + 2 * len(widths)
-    lines = [style(_row([*heading, "TAKES"], [*widths, max(1, width - left)], width), "dim")]
-    for row, guest in zip(rows, traffic.clients.values(), strict=True):
-        takes = [pattern for pattern in guest.subscriptions if not pattern.startswith("samp.")]
-        lines.append(_row([*row, sanitize(", ".join(takes), 500)], [*widths, max(1, width - left)], width))
+    widths.append(max(1, width - sum(widths) - 2 * len(widths)))
+    lines = [style(_row([*heading, "SUBSCRIPTIONS"], widths, width), "dim")]
+    for row, client in zip(rows, log.clients.values(), strict=True):
+        subscriptions = [pattern for pattern in client.subscriptions if not pattern.startswith("samp.")]
+        lines.append(_row([*row, sanitize(", ".join(subscriptions), 500)], widths, width))
     return lines
 
 
 def _row(cells: list[str], widths: list[int], width: int) -> str:
-    padded = [pad_or_truncate(cell, size) for cell, size in zip(cells, widths, strict=True)]
+    padded = (pad_or_truncate(cell, size) for cell, size in zip(cells, widths, strict=True))
     return pad_or_truncate("  ".join(padded), width)
 
 
-def _message_lines(message: MessageRow, traffic: TrafficLog, width: int, style: Style) -> list[str]:
-    clock = f"{message.time:%H:%M:%S}  "
-    if not message.recipients:
-        answers = [
-            pad_or_truncate(f"          {traffic.reply_text(reply)}", width) for reply in message.replies.values()
+def _message_lines(row: MessageRow, log: TrafficLog, width: int, style: Style) -> list[str]:
+    clock = f"{row.time:%H:%M:%S}  "
+    if not row.recipients:
+        responses = [
+            pad_or_truncate(f"          {log.reply_text(reply)}", width) for reply in row.replies.values()
         ]
-        return [style(pad_or_truncate(clock + (message.text or sanitize(message.mtype)), width), "dim"), *answers]
-    shown = ", ".join(traffic.title(recipient) for recipient in message.recipients[:5])
-    if len(message.recipients) > 5:
-        shown += f" and {len(message.recipients) - 5} more"
-    kind = "call" if message.is_call else "notify"
-    text = f"{clock}{sanitize(message.mtype)}  {kind} {traffic.title(message.sender)} -> {shown}  {message.text}"
+        return [style(pad_or_truncate(clock + (row.text or sanitize(row.mtype)), width), "dim"), *responses]
+    recipients = ", ".join(log.client_label(recipient) for recipient in row.recipients[:5])
+    if len(row.recipients) > 5:
+        recipients += f" and {len(row.recipients) - 5} more"
+    kind = "call" if row.is_call else "notify"
+    text = f"{clock}{sanitize(row.mtype)}  {kind} {log.client_label(row.sender)} -> {recipients}  {row.text}"
     lines = [style(pad_or_truncate(text, width), "cyan")]
-    for reply in message.replies.values():
+    for reply in row.replies.values():
         colour = {"ok": "green", "error": "red"}.get(reply.status, "yellow")
-        lines.append(style(pad_or_truncate(f"          {traffic.reply_text(reply)}", width), colour))
+        lines.append(style(pad_or_truncate(f"          {log.reply_text(reply)}", width), colour))
     return lines

@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp``, or ``python -m pyvo.samp``.
+The command ``samp``, or ``python -m pyvo.samp``.
 
-`COMMANDS` is the table of subcommands. Each is a module with ``add_arguments(parser)``, ``run(options)``, which returns
-the exit status, and ``EPILOG``, the end of its help. Only the module of the command that was typed is imported, so
-that ``samp list`` does not wait for what ``samp send`` needs.
+`COMMANDS` is the table of subcommands. It names the module of each, whose own ``COMMANDS`` has a `Command` for it. Only
+the module of the command that is run is imported, so that ``samp list`` does not wait for what ``samp send`` needs.
 """
 
 from __future__ import annotations
@@ -21,28 +20,29 @@ from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
+from .arguments import Command
 from .output import CleanFormatter, CommandError, Status, sanitize
 
-__all__ = ["COMMANDS", "main", "run_command"]
+__all__ = ["COMMANDS", "load_command", "main", "run_command"]
 
-#: Subcommands: the module of each, and what it does.
+#: The module and the description of each subcommand.
 COMMANDS = {
     "hub": ("hub", "Run a hub until it is stopped by ^C."),
-    "list": ("list", "List who is connected, and what they take."),
+    "list": ("list", "List the connected clients and their subscriptions."),
     "send": ("send", "Send a table, image, spectrum or coverage to other programs."),
     "receive": ("receive", "Write what other programs send to files."),
     "point": ("point", "Point other programs at a position in the sky."),
-    "call": ("call", "Send a message and show the answers."),
-    "notify": ("notify", "Send a message that needs no answer."),
-    "snoop": ("snoop", "Show messages as they come."),
+    "call": ("call", "Send a message and show the responses."),
+    "notify": ("call", "Send a message that needs no response."),
+    "snoop": ("snoop", "Show messages as they arrive."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
-    "demo": ("demo", "Send a table from one program to another, and tell what happens."),
+    "demo": ("demo", "Send a table from one program to another, and explain each step."),
 }
 
 EPILOG = """\
 examples:
-  samp list                        who is there
-  samp send catalogue.fits         to every program that takes it
+  samp list                        the connected clients
+  samp send catalogue.fits         to every program that can load it
   samp point 05:34:31.9 +22:00:52
   samp doctor                      when something does not work
 
@@ -51,36 +51,16 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """
-    Run the program.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line without the program's name; by default the one that was typed.
-
-    Returns
-    -------
-    int
-        Exit status, see `Status`.
-    """
+    """Run the program with the arguments, by default those of the command line, and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_command(lambda: _parse(words))
 
 
 def run_command(parse: Callable[[], argparse.Namespace]) -> int:
     """
-    Run what was typed, and turn whatever comes of it into words and an exit status.
+    Parse the command line, call the ``run`` of the result with it, and return the exit status (see `Status`).
 
-    Parameters
-    ----------
-    parse : callable
-        Reads the command line; the result has ``run``, which is called with it.
-
-    Returns
-    -------
-    int
-        Exit status, see `Status`.
+    Errors are printed.
     """
     with _output_setup(), signals_as_exit():
         try:
@@ -93,7 +73,7 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
             return _print_error(error, error.status)
         except SAMPHubError as error:
             return _print_error(error, Status.NO_HUB)
-        except BrokenPipeError:  # whoever read our output, `head` for one, has had enough: that is no error
+        except BrokenPipeError:  # the reader of the output, for example `head`, has closed the pipe: not an error
             return Status.PIPE_CLOSED
         except (SAMPError, OSError) as error:
             return _print_error(error, Status.FAILED)
@@ -102,14 +82,14 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
 
 
 def _flush() -> None:
-    """Notice here that output cannot be written, not at the end of the interpreter, which would complain of it."""
+    """Flush the output here, where an error can be handled; at exit the interpreter would print it."""
     try:
         sys.stdout.flush()
     except OSError:
-        with contextlib.suppress(OSError, ValueError):  # something stands in for stdout
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+        with contextlib.suppress(OSError, ValueError):  # a replaced stdout has no descriptor
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
         raise
 
 
@@ -131,24 +111,28 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_module, text) in COMMANDS.items():
         commands.add_parser(name, help=text)
-    return parser.parse_args(arguments)  # which ends here, by help or by an error
+    return parser.parse_args(arguments)  # always exits: with the help or with an error
 
 
-def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
+def load_command(name: str) -> tuple[Command, argparse.ArgumentParser]:
+    """Import a command, and make its parser."""
     module_name, text = COMMANDS[name]
-    module = import_module(f".{module_name}", __package__)
+    command: Command = import_module(f".{module_name}", __package__).COMMANDS[name]
     parser = argparse.ArgumentParser(
         prog=f"samp {name}",
         description=text,
-        epilog=module.EPILOG,
+        epilog=command.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.add_arguments(parser)
-    parser.set_defaults(run=module.run, parser=parser)
-    prepare = getattr(module, "prepare", None)
-    if prepare is not None:  # for what argparse would misunderstand
-        arguments = prepare(arguments)
-    if {"-h", "--help"} & set(arguments):  # what comes next makes a mess of the help
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run, parser=parser)
+    return command, parser
+
+
+def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
+    command, parser = load_command(name)
+    arguments = command.prepare(arguments)
+    if {"-h", "--help"} & set(arguments):  # parse_intermixed_args prints a wrong usage line
         parser.print_help()
         parser.exit()
     # intermixed: `--to topcat` may stand between the MType and its parameters
@@ -156,18 +140,16 @@ def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
 
 
 class _Version(argparse.Action):
-    """The version is looked up only for who asks for it."""
+    """Prints the version, which is looked up only here."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
-        from .. import __version__  # noqa: PLC0415
-
-        print(f"samp {__version__}")
+        print(f"samp {import_module('..', __package__).__version__}")
         parser.exit()
 
 
 @contextlib.contextmanager
 def _output_setup() -> Iterator[None]:
-    """Have warnings and the log shown in lines, and characters that the terminal does not know as escapes."""
+    """Print warnings and log records in lines, and characters that the terminal cannot show as escapes."""
     with contextlib.ExitStack() as stack:
         for name in ("stdout", "stderr"):
             _ensure_stream(name, stack)
@@ -176,7 +158,7 @@ def _output_setup() -> Iterator[None]:
                 reconfigure(errors="backslashreplace")
         handler = logging.StreamHandler()
         handler.setFormatter(CleanFormatter("samp: %(message)s"))
-        log = logging.getLogger("pyvo")  # not of pyvo.samp: a hub has a log of its own
+        log = logging.getLogger("pyvo")  # not pyvo.samp: `samp hub` sets up that logger itself
         log.addHandler(handler)
         stack.callback(log.removeHandler, handler)
         stack.enter_context(warnings.catch_warnings())
@@ -186,9 +168,9 @@ def _output_setup() -> Iterator[None]:
 
 def _ensure_stream(name: str, stack: contextlib.ExitStack) -> None:
     """
-    Put something in the place of an output stream that was closed before we were started (``>&-``).
+    Replace an output stream that was closed before the program started (``>&-``).
 
-    Python has None there, which is no file; and the next socket would get the number of its descriptor.
+    Python sets it to None, and the next socket would get the number of its descriptor.
     """
     if getattr(sys, name) is None:
         setattr(sys, name, stack.enter_context(open(os.devnull, "w")))  # noqa: SIM115

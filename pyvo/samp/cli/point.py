@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp point``: look there.
+``samp point`` points other programs at a position in the sky, given in degrees or sexagesimal.
 
-Positions as they are typed: degrees, or sexagesimal with or without units.
-
-`astropy.coordinates` reads more, and takes a second to be imported, which is long for a command that points a viewer.
+`astropy.coordinates` reads more notations, but its import takes a second: too long for a command that moves a viewer.
 """
 
 from __future__ import annotations
@@ -13,41 +11,28 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from .arguments import add_recipient_arguments, seconds
-from .call import run as call
+from .arguments import Command, add_recipient_arguments, seconds
+from .call import RESPONSE_STATUSES, run_call
 from .output import Status, add_colour_option, add_json_option, help_epilog
 
-__all__ = ["EPILOG", "add_arguments", "parse_position", "prepare", "run"]
+__all__ = ["COMMANDS", "parse_position"]
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _DECIMAL = re.compile(rf"([+-]?)({_NUMBER})(?:d|deg|°)?")
 _SEXAGESIMAL = re.compile(rf"([+-]?)(\d+)(?:([hd°:])|\s)\s*(\d+)[m':\s]\s*({_NUMBER})(?:s|\"|'')?")
 _SHORT = re.compile(rf"([+-]?)(\d+)([hd°:])\s*({_NUMBER})[m']?")
-#: Primes, as they are in printed text.
-_TYPED = {0x2032: "'", 0x2033: '"', 0x2212: "-"}
+#: Typographic primes and minus signs.
+_PLAIN_SIGNS = {0x2032: "'", 0x2033: '"', 0x2212: "-"}
 
 
 def parse_position(words: Sequence[str]) -> tuple[float, float]:
     """
-    Read right ascension and declination.
+    Parse right ascension and declination, and return them in degrees.
 
-    Parameters
-    ----------
-    words : sequence of str
-        ``["83.63", "+22.01"]``, ``["05:34:31.9", "+22:00:52"]``, ``["5h34m31.9s", "22d0m52s"]``, or six numbers; all
-        may stand in one word. Sexagesimal right ascensions are hours, unless they have a ``d``.
-
-    Returns
-    -------
-    tuple of float
-        Degrees.
-
-    Raises
-    ------
-    ValueError
-        It is no position.
+    The words are ``["83.63", "+22.01"]``, ``["05:34:31.9", "+22:00:52"]``, ``["5h34m31.9s", "22d0m52s"]``, or six
+    numbers; they may also be one word. Sexagesimal right ascensions are hours, unless they have a ``d``.
     """
-    ra_text, dec_text = _halves(" ".join(words).translate(_TYPED).replace(",", " ").split())
+    ra_text, dec_text = _halves(" ".join(words).translate(_PLAIN_SIGNS).replace(",", " ").split())
     ra = _angle(ra_text, sexagesimal_in_hours=True)
     dec = _angle(dec_text, sexagesimal_in_hours=False)
     if not 0 <= ra <= 360:
@@ -82,19 +67,18 @@ def _angle(text: str, *, sexagesimal_in_hours: bool) -> float:
     return -value if sign == "-" else value
 
 
-EPILOG = help_epilog(
+_EPILOG = help_epilog(
     """\
   samp point 83.633 22.014                    degrees (ICRS)
   samp point 05:34:31.94 -05:23:28            hours and degrees
   samp point 5h34m31.94s 22d0m52.2s --to aladin
   samp point '05 34 31.94 +22 00 52.2'
 """,
-    {0: "all answered ok, or with a warning", 1: "at least one answered with an error", 2: "", 3: "", 4: "", 5: ""},
+    RESPONSE_STATUSES,
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("position", nargs="+", metavar="RA DEC", help="degrees, or sexagesimal (see below)")
     add_recipient_arguments(parser)
     parser.add_argument(
@@ -108,17 +92,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_colour_option(parser)
 
 
-def prepare(arguments: list[str]) -> list[str]:
-    """Keep argparse from taking ``-05:23:28`` for an option: it takes nothing with a blank in front for one."""
+def _prepare(arguments: list[str]) -> list[str]:
+    """Put a blank before negative declinations: argparse would parse ``-05:23:28`` as an option."""
     return [f" {word}" if re.match(r"-[\d.]", word) else word for word in arguments]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Send the message."""
+def _run(options: argparse.Namespace) -> Status:
     try:
         ra, dec = parse_position(options.position)
     except ValueError as error:
         options.parser.error(str(error))
     options.mtype = "coord.pointAt.sky"
     options.parameters = [("ra", ra), ("dec", dec)]
-    return Status(call(options))
+    return run_call(options)
+
+
+COMMANDS = {"point": Command(_add_arguments, _run, _EPILOG, _prepare)}

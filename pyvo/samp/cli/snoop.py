@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp snoop``: messages as they come."""
+"""``samp snoop`` shows messages as they arrive."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import matches, ok_response, warning_response
-from .arguments import pattern, positive_number
+from .arguments import Command, pattern, positive_number
 from .client_session import METADATA, NameCache, connected_client, get_interruptible
 from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["EPILOG", "ReceivedMessage", "add_arguments", "listen", "run"]
+__all__ = ["COMMANDS"]
 
-EPILOG = (
+_EPILOG = (
     help_epilog(
         """\
-  samp snoop             everything that is sent to everybody, until ^C
+  samp snoop             all messages that are sent to all clients, until ^C
   samp snoop 'table.*'   messages about tables
   samp snoop coord.pointAt.sky --count 1 --json | jq -r '.params.ra'
 """,
@@ -31,17 +31,17 @@ EPILOG = (
     )
     + """
 
-A message to a single client is seen by nobody else; `samp hub --monitor` shows
-those, too.
+The hub delivers a message for a single client to that client only;
+`samp hub --monitor` shows such messages, too.
 """
 )
 
-_PING = "samp.app.ping"  # has a handler already, which would keep it unseen
-ANSWER = "samp snoop has shown this message, and does nothing else with it"
+_PING = "samp.app.ping"  # every client has a handler for it, which would hide the pings
+_WARNING = "samp snoop has shown this message, and does nothing else with it"
 
 
 class ReceivedMessage(NamedTuple):
-    """A message that has arrived."""
+    """A message with the time of its arrival."""
 
     time: dt.datetime
     sender_id: str
@@ -51,8 +51,7 @@ class ReceivedMessage(NamedTuple):
     extra: Mapping[str, Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pattern",
         nargs="?",
@@ -61,98 +60,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="an MType or a wildcard (default: %(default)s)",
     )
-    parser.add_argument("--count", type=positive_number, metavar="N", help="stop after so many messages")
+    parser.add_argument("--count", type=positive_number, metavar="N", help="stop after N messages")
     parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one has gone")
     add_json_option(parser, "a line of JSON for each message")
     add_colour_option(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print messages until ^C."""
-    arrived: SimpleQueue[Any] = SimpleQueue()
+def _run(options: argparse.Namespace) -> Status:
+    events: SimpleQueue[Any] = SimpleQueue()
     try:
         with connected_client(
             "samp snoop",
-            "Shows messages to a person, and does nothing else with them",
+            "Shows messages, and does nothing else with them",
             callable=True,
             reconnect=options.reconnect,
-            events=arrived,
-            prepare=lambda client: listen(client, options.pattern, arrived),
+            events=events,
+            prepare=lambda client: _bind(client, options.pattern, events),
         ) as client:
             print(f"samp: listening for {options.pattern}, until ^C", file=sys.stderr, flush=True)
-            _print_all(client, arrived, options)
-    except KeyboardInterrupt:  # the way to end it
+            _print_messages(client, events, options)
+    except KeyboardInterrupt:  # the normal end
         pass
     return Status.OK
 
 
-def listen(client: SAMPIntegratedClient, pattern: str, arrived: SimpleQueue[Any]) -> None:
-    """
-    Have all messages of a pattern put into a queue. Calls are answered by a warning.
+def _bind(client: SAMPIntegratedClient, pattern: str, events: SimpleQueue[Any]) -> None:
+    """Put the messages of a pattern into a queue, and respond to calls with a warning."""
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        A callable client, before it is connected.
-    pattern : str
-        An MType or a wildcard.
-    arrived : SimpleQueue
-        Gets a `Heard` for each message.
-    """
-
-    def hear(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
-        arrived.put(ReceivedMessage(dt.datetime.now().astimezone(), sender_id, msg_id, mtype, params, extra))
+    def on_message(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
+        events.put(ReceivedMessage(dt.datetime.now().astimezone(), sender_id, msg_id, mtype, params, extra))
         if msg_id is not None:
-            # A warning, so that nobody takes it for somebody who has loaded the table
+            # a warning, because the sender must not think that a table has been loaded
             is_ping = mtype == _PING
-            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": ANSWER})
-            with contextlib.suppress(SAMPError):  # the sender, or the hub, does not wait for it any more
+            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
+            with contextlib.suppress(SAMPError):  # the sender or the hub is gone
                 client.reply(msg_id, response)
 
-    # The names of clients are heard of whatever the user wants to see
-    for wanted in {pattern, METADATA} | ({_PING} if matches(pattern, _PING) else set()):
-        client.bind_receive_message(wanted, hear)
+    # the metadata event gives the names of clients, whatever pattern the user wants to see
+    for mtype in {pattern, METADATA} | ({_PING} if matches(pattern, _PING) else set()):
+        client.bind_receive_message(mtype, on_message)
 
 
-def _print_all(client: SAMPIntegratedClient, arrived: SimpleQueue[Any], options: argparse.Namespace) -> None:
-    directory = NameCache(client)
+def _print_messages(client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace) -> None:
+    names = NameCache(client)
     style = Style(options.color)
     count = 0
     while options.count is None or count < options.count:
-        item = get_interruptible(arrived)
+        item = get_interruptible(events)
         if item == "connected":
-            directory.clear()
+            names.clear()
         elif item == "lost":
             if not options.reconnect:
                 raise SAMPHubError("The hub has gone.")
-            directory.clear()  # the first messages of the next hub may come before the news of it, from the same ids
+            names.clear()  # messages of the next hub, with the same ids, may come before "connected"
         else:
-            directory.update(item.mtype, item.params)
+            names.update(item.mtype, item.params)
             is_own = item.mtype.startswith("samp.hub.event.") and item.params.get("id") == client.get_public_id()
             if matches(options.pattern, item.mtype) and not is_own:
                 count += 1
-                _show(item, directory, style, as_json=options.json)
+                _show(item, names, style, as_json=options.json)
 
 
-def _show(item: ReceivedMessage, directory: NameCache, style: Style, *, as_json: bool) -> None:
+def _show(item: ReceivedMessage, names: NameCache, style: Style, *, as_json: bool) -> None:
     if as_json:
-        print_json(_as_json(item, directory), one_line=True)
+        print_json(_as_json(item, names), one_line=True)
         return
     kind = style("call", "yellow") if item.msg_id is not None else "notification"
     clock = style(f"{item.time:%H:%M:%S}", "dim")
-    print(f"{clock} {style(sanitize(item.mtype), 'cyan')}  {kind} from {style(directory.client_label(item.sender_id), 'bold')}")
+    sender = style(names.client_label(item.sender_id), "bold")
+    print(f"{clock} {style(sanitize(item.mtype), 'cyan')}  {kind} from {sender}")
     for key, value in [*item.params.items(), *item.extra.items()]:
         print(f"         {style(sanitize(key), 'dim')} = {sanitize(value, 2000)}")
     print(end="", flush=True)
 
 
-def _as_json(item: ReceivedMessage, directory: NameCache) -> dict[str, Any]:
+def _as_json(item: ReceivedMessage, names: NameCache) -> dict[str, Any]:
     return {
         "time": item.time.isoformat(timespec="milliseconds"),
         "kind": "notification" if item.msg_id is None else "call",
-        "sender": {"id": item.sender_id, "name": directory.name(item.sender_id)},
+        "sender": {"id": item.sender_id, "name": names.name(item.sender_id)},
         "msg-id": item.msg_id,
         "mtype": item.mtype,
         "params": item.params,
         "extra": item.extra,
     }
+
+
+COMMANDS = {"snoop": Command(_add_arguments, _run, _EPILOG)}

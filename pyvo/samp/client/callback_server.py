@@ -1,21 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Where a client of the Standard Profile is called back by its hub (rule R32).
+How callbacks of the hub reach a client: they are received, queued, and handled in order.
 
-The server only takes what comes and puts it into the client's inbox; handlers run elsewhere, so that the hub is never
-kept waiting. It refers to the client weakly: a client that its program has forgotten can be collected.
+Theory of operation
+-------------------
+In the Standard Profile the hub calls a server of the client (`CallbackServer`, R32). In the Web Profile a thread of the
+client pulls callbacks from the hub (`CallbackPuller`, R42). Either checks what it receives and puts it in the client's
+`MessageQueue`, which takes no time, so that the hub never waits for a handler.
 
-Whose turn it is: how a handler that has to wait lets the next message go ahead.
-
-A client's handlers run one after the other (R24). One that makes a call and waits for the answer would hold up
-the very message that brings the answer about, until the grace time of the dispatcher has passed. It gives its
-turn up as it begins to wait, so that nested calls cost no grace time.
-
-What lies between the arrival of a message at a client and its handler.
-
-The thread that receives a message must be back at once, and a handler may take for ever. So what has arrived is
-queued here, and handled by worker threads in the order of arrival, one after the other, unless one takes longer
+Worker threads take messages from the queue in the order of arrival, one after the other, unless a handler takes longer
 than the grace time or waits for a call of its own (R24).
+
+All of this refers to the client weakly, so that a client that its program has forgotten can be collected.
 """
 
 from __future__ import annotations
@@ -24,61 +20,36 @@ import hmac
 import logging
 import socket
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from ..errors import SAMPProxyError
+from ..errors import SAMPError, SAMPProxyError
 from ..ordered_dispatcher import OrderedDispatcher
-from ..protocol import check_message, check_response
+from ..protocol import check_message, check_response, error_response
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server import ServerConnection, XMLRPCServer
 from ..transport.urls import AllowedHosts, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
+from .hub_connection import HubConnection, Request
+from .received_calls import handler_slot
+from .receiving import MessageReceiver
+from .web_hub_proxy import SAMPWebHubProxy
 
-if TYPE_CHECKING:
-    from .samp_client import SAMPClient
-
-__all__ = ["CallbackServer", "MessageQueue", "handler_slot", "local_address", "release_slot"]
+__all__ = ["CallbackPuller", "CallbackServer", "MessageQueue", "local_address"]
 
 log = logging.getLogger(__name__)
 
-_local = threading.local()
-
-
-@contextmanager
-def handler_slot(done: Callable[[], object]) -> Iterator[None]:
-    """
-    Run a handler, in the thread that runs it.
-
-    Parameters
-    ----------
-    done : callable
-        Called once: when the handler gives way, or else at the end of the block.
-    """
-    outer = getattr(_local, "done", None)
-    _local.done = done
-    try:
-        yield
-    finally:
-        release_slot()
-        _local.done = outer
-
-
-def release_slot() -> None:
-    """Let the next message be handled beside this one. Does nothing outside of a handler, or the second time."""
-    done = getattr(_local, "done", None)
-    if done is not None:
-        _local.done = None
-        done()
-
-
 #: Bytes of messages that may wait for their handlers.
 MAX_WAITING = 256 * 1024 * 1024
+#: Seconds after which the hub answers a pull even if there are no callbacks.
+PULL_TIMEOUT = 60
+#: Seconds before the next pull if the last one failed or returned nothing at once.
+PULL_PAUSE = 0.5
 
-#: What may arrive, and how its last part is checked.
+#: The client's methods for what may arrive, and how the last parameter is checked.
 _CHECKS: dict[str, Callable[[object], dict[str, Any]]] = {
     "receive_notification": check_message,
     "receive_call": check_message,
@@ -86,8 +57,16 @@ _CHECKS: dict[str, Callable[[object], dict[str, Any]]] = {
 }
 
 
+#: The client's methods for the callbacks that are pulled.
+_METHODS = {
+    "receiveNotification": "receive_notification",
+    "receiveCall": "receive_call",
+    "receiveResponse": "receive_response",
+}
+
+
 class _QueuedCall(NamedTuple):
-    """The method of the client that takes it, and what it is called with."""
+    """A call of a method of the client, and its size in bytes."""
 
     method: str
     params: tuple[Any, ...]
@@ -95,18 +74,9 @@ class _QueuedCall(NamedTuple):
 
 
 class MessageQueue:
-    """
-    The queue of what a client has received.
+    """The messages and responses that a client has received and not handled yet."""
 
-    Parameters
-    ----------
-    loop : Loop
-        Whose workers run the handlers.
-    client : SAMPClient
-        Whose ``receive_*`` methods are called. It is referred to weakly.
-    """
-
-    def __init__(self, loop: EventLoop, client: SAMPClient) -> None:
+    def __init__(self, loop: EventLoop, client: MessageReceiver) -> None:
         self.client = weakref.ref(client)
         self._loop = loop
         self._waiting = 0  # bytes
@@ -115,75 +85,51 @@ class MessageQueue:
 
     def put(self, method: str, *params: Any, size: int) -> None:
         """
-        Queue a call of one of the client's methods.
-
-        Parameters
-        ----------
-        method : str
-            ``"receive_notification"``, ``"receive_call"`` or ``"receive_response"``.
-        *params
-            What it is called with.
-        size : int
-            How many bytes it came in.
+        Check what has arrived, and queue a call of one of the client's ``receive_*`` methods.
 
         Raises
         ------
         SAMPValueError
-            The message is none (R16), or the response is none (R17).
+            The message is not valid (R16), or the response is not (R17).
         SAMPProxyError
-            Too much waits to be handled; the hub tells the sender (R23).
+            The queue is full; the hub tells the sender (R23).
         """
         *others, body = params
-        arrival = _QueuedCall(method, (*others, _CHECKS[method](body)), size)
+        call = _QueuedCall(method, (*others, _CHECKS[method](body)), size)
         client = self.client()
         if client is None:
             return
-        client.heed(method, arrival.params)
+        client.handle_hub_control(method, call.params)
         with self._lock:
             if self._waiting + size > MAX_WAITING:
-                raise SAMPProxyError(1, "The client does not get on with its messages: too many of them wait")
+                raise SAMPProxyError(1, "The client does not handle its messages fast enough: its queue is full")
             self._waiting += size
-        self._dispatcher.put(arrival)
+        self._dispatcher.put(call)
 
     def close(self) -> None:
-        """Drop what has not been begun."""
+        """Drop all messages whose handlers have not started."""
         self._dispatcher.close()
 
-    def _start(self, arrival: _QueuedCall, done: Callable[[], None]) -> None:
+    def _start(self, call: _QueuedCall, done: Callable[[], None]) -> None:
         with self._lock:
-            self._waiting -= arrival.size
-        self._loop.run_in_worker(self._run, arrival, done)
+            self._waiting -= call.size
+        self._loop.run_in_worker(self._run, call, done)
 
-    def _run(self, arrival: _QueuedCall, done: Callable[[], None]) -> None:
+    def _run(self, call: _QueuedCall, done: Callable[[], None]) -> None:
         with handler_slot(done):
             client = self.client()
             if client is None:
                 return
             try:
-                getattr(client, arrival.method)(*arrival.params)
+                getattr(client, call.method)(*call.params)
             except Exception:
-                log.exception("%s failed", arrival.method)
-
-
-class CallbackHubProxy(Protocol):
-    """What has to be known of a hub."""
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-
-
-class MessageOwner(Protocol):
-    """Whoever knows the client's private key at the moment."""
-
-    def get_private_key(self) -> str | None:
-        """Tell the private key; None while there is none."""
+                log.exception("%s failed", call.method)
 
 
 class _CallbackHandler(XMLRPCHandler):
-    """The operations that a hub calls, and who may call them."""
+    """The operations that a hub calls."""
 
-    def __init__(self, inbox: MessageQueue, names: AllowedHosts) -> None:
+    def __init__(self, messages: MessageQueue, allowed_hosts: AllowedHosts) -> None:
         super().__init__(
             {
                 "samp.client.receiveNotification": self.receive_notification,
@@ -191,17 +137,17 @@ class _CallbackHandler(XMLRPCHandler):
                 "samp.client.receiveResponse": self.receive_response,
             }
         )
-        self._inbox = inbox
-        self._names = names
+        self._messages = messages
+        self._allowed_hosts = allowed_hosts
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Refuse what a browser sends: it names its page's origin, or a host that somebody made resolve to us (R38)."""
+        """Reject requests of browsers, which have an Origin, or a Host that DNS was made to resolve to us (R38)."""
         headers = request.headers
         if "origin" in headers:
-            return self.text_response(403, "Web pages are not answered here", request)
+            return self.text_response(403, "Requests of web pages are not allowed here", request)
         host = headers.get("host")
-        if host is not None and host not in self._names:
-            return self.text_response(403, "This server goes by another name", request)
+        if host is not None and host not in self._allowed_hosts:
+            return self.text_response(403, "This server has another host name", request)
         return None
 
     def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
@@ -219,70 +165,115 @@ class _CallbackHandler(XMLRPCHandler):
     def _enqueue(self, method: str, private_key: str, *params: Any) -> None:
         self._check_key(private_key)
         assert self.current_call is not None
-        self._inbox.put(method, private_key, *params, size=len(self.current_call.request.body))
+        self._messages.put(method, private_key, *params, size=len(self.current_call.request.body))
 
     def _check_key(self, private_key: str) -> None:
-        keeper: MessageOwner | None = self._inbox.client()
-        own = keeper.get_private_key() if keeper is not None else None
+        client = self._messages.client()
+        own = client.get_private_key() if client is not None else None
         if own is None or not hmac.compare_digest(own.encode(), private_key.encode()):
             raise SAMPProxyError(1, "This is not the private key of the client")
 
 
 class CallbackServer:
-    """
-    A client's server for its hub's calls.
+    """The server of a client of the Standard Profile, which the hub calls."""
 
-    Parameters
-    ----------
-    loop : Loop
-        What watches its sockets.
-    inbox : Inbox
-        Where deliveries go.
-    address : tuple of (str, int)
-        Address and port to listen on; port 0 takes a free one.
-    hub : CallbackHub
-        The hub, which is told where to call.
-    """
-
-    def __init__(self, loop: EventLoop, inbox: MessageQueue, address: tuple[str, int], hub: CallbackHubProxy) -> None:
+    def __init__(
+        self, loop: EventLoop, messages: MessageQueue, address: tuple[str, int], hub: HubConnection
+    ) -> None:
         self._address = address[0]
-        self._server = XMLRPCServer(address, loop, _CallbackHandler(inbox, AllowedHosts(address[0])))
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, AllowedHosts(address[0])))
         self._loop = loop
         self._hub = hub
         self._server.start()
 
-    def declaration(self, private_key: str) -> tuple[str, dict[str, str]]:
-        """Tell where the hub is to call (R31)."""
+    def declaration(self, private_key: str) -> Request:
+        """Return the operation that tells the hub the URL of the server (R31)."""
         address = local_address(self._address, self._hub.url)
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{self._server.port}/"
         return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
 
     def start(self, private_key: str) -> None:
-        """Do nothing: the server is there."""
+        """Do nothing: the server has been started."""
 
     def stop(self) -> None:
-        """Close it; returns at once."""
+        """Close the server; returns immediately."""
         self._loop.call_soon(self._server.stop)
 
 
 def local_address(address: str, hub_url: str) -> str:
-    """
-    Tell at which address a client's servers can be reached by those on the hub's machine.
-
-    Parameters
-    ----------
-    address : str
-        What is listened on, perhaps all addresses.
-    hub_url : str
-        Where the hub is.
-    """
+    """Return the address at which programs on the hub's machine reach a server of the client that listens on one."""
     return _route_address(hub_url) if address in {"", "0.0.0.0", "::"} else address
 
 
 def _route_address(url: str) -> str:
-    """The address of this machine that the hub sees. Nothing is sent: a datagram socket only picks its route."""
+    """The address of this machine that the hub sees. No data is sent: a datagram socket only selects its route."""
     host, port, _ = split_http_url(url)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((host, port))
         return str(sock.getsockname()[0])
+
+
+class CallbackPuller:
+    """The thread of a client of the Web Profile that pulls its callbacks."""
+
+    def __init__(self, hub: SAMPWebHubProxy, messages: MessageQueue) -> None:
+        self._hub = hub
+        self._messages = messages
+        self._stopped = threading.Event()
+
+    def declaration(self, private_key: str) -> Request:
+        """Return the operation that tells the hub that callbacks are going to be pulled."""
+        return "allowReverseCallbacks", {"private_key": private_key, "allow": "1"}
+
+    def start(self, private_key: str) -> None:
+        """Start to pull callbacks."""
+        threading.Thread(target=self._run, args=(private_key,), name="samp-pull", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop pulling. The thread ends when the hub answers or the connection is closed."""
+        self._stopped.set()
+
+    def _run(self, private_key: str) -> None:
+        while not self._stopped.is_set() and self._hub.is_connected:
+            start = time.monotonic()
+            try:
+                callbacks = self._hub.pull_callbacks(private_key, PULL_TIMEOUT)
+            except SAMPProxyError as fault:
+                self._on_fault(fault, private_key)
+                return
+            except SAMPError as error:
+                log.debug("A pull failed: %s", error)
+                callbacks = []
+            for callback in callbacks:
+                self._enqueue(private_key, callback)
+            if not callbacks and time.monotonic() - start < PULL_PAUSE:
+                self._stopped.wait(PULL_PAUSE)
+
+    def _enqueue(self, private_key: str, callback: Any) -> None:
+        try:
+            method = _METHODS[callback["samp.methodName"]]
+            params = callback["samp.params"]
+            self._messages.put(method, private_key, *params, size=len(repr(params)))
+        except SAMPProxyError as error:
+            self._reject(private_key, callback, error)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            log.warning("The hub returned an invalid callback: %r", error)
+
+    def _reject(self, private_key: str, callback: Any, error: SAMPProxyError) -> None:
+        """Drop a message because the queue is full; reply to a call with an error (R23)."""
+        log.warning("A message was dropped: %s", error)
+        if callback["samp.methodName"] == "receiveCall":
+            msg_id = callback["samp.params"][1]
+            try:
+                # an earlier call of the same id may be open, see `received_calls`
+                with self._hub.received_calls.add(private_key, msg_id):
+                    self._hub.reply(private_key, msg_id, error_response(str(error)))
+            except SAMPError as another:
+                log.debug("A reply was not accepted: %s", another)
+
+    def _on_fault(self, fault: SAMPProxyError, private_key: str) -> None:
+        """Mark the connection as lost if the hub rejects the key of a client that has not unregistered."""
+        client = self._messages.client()
+        if not self._stopped.is_set() and client is not None and client.get_private_key() == private_key:
+            self._hub.mark_lost(f"The hub does not deliver messages to this client any more: {fault}.")

@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-How a client leaves when its program does not say so: at the end of the interpreter, and when it is collected.
+How a client unregisters and ends if its program does not disconnect it: at exit, and when it is garbage-collected.
 
-What is needed to leave (`Remains`) is kept apart from the client, and refers to it weakly at the most: so a
-client that nobody refers to any more is collected although its threads run on, and its remains still unregister
-it.
+`ClientCleanup` has all that this needs, and no strong reference to the client. So a client without other references is
+collected although its threads still run, and its cleanup unregisters it.
 """
 
 from __future__ import annotations
@@ -14,57 +13,55 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakSet, ref
+from typing import Any, Protocol
+from weakref import WeakMethod, WeakSet
 
 from ..errors import SAMPError
 from ..process_events import register_after_fork
+from ..transport.event_loop import EventLoop
+from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_reader import read_response
-
-if TYPE_CHECKING:
-    from ..transport.event_loop import EventLoop
-    from ..transport.http11 import HTTPResponse
-    from .hub_connection import HubConnection, Request
-    from .hub_monitor import HubMonitor
+from .hub_connection import HubConnection, Request
+from .hub_monitor import HubMonitor
 
 __all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "weak_method"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that leaving may take at the end of the interpreter, for all clients together.
-EXIT_TIME = 2.0
-#: Seconds that a hub has to answer to an unregister.
-UNREGISTER_TIME = 2.0
+#: Seconds that the cleanup at exit may take, for all clients together.
+EXIT_TIMEOUT = 2.0
+#: Seconds in which a hub has to answer an unregister.
+UNREGISTER_TIMEOUT = 2.0
 
 
 class CallbackReceiver(Protocol):
-    """How a client receives: a server that is called, or a thread that asks."""
+    """How a client receives: a server that the hub calls, or a thread that pulls callbacks."""
 
     def declaration(self, private_key: str) -> Request:
-        """What the hub is to be told, so that it can reach the client."""
+        """Return the operation that tells the hub how it reaches the client."""
 
     def start(self, private_key: str) -> None:
-        """Receive; called when the hub has been told."""
+        """Start to receive; called after the declaration."""
 
     def stop(self) -> None:
-        """Receive no more; returns at once."""
+        """Stop receiving; returns immediately."""
 
 
 class ClientCleanup:
-    """What is left to do for a client that leaves."""
+    """What has to be unregistered, closed and stopped when a client ends."""
 
     def __init__(self) -> None:
-        #: The client's connection; None until it is given one.
+        #: The client's connection; None until it has one.
         self.hub: HubConnection | None = None
         self.private_key: str | None = None
         self.loop: EventLoop | None = None
         self.receiver: CallbackReceiver | None = None
-        self.watch: HubMonitor | None = None
+        self.monitor: HubMonitor | None = None
         _live.add(self)
         register_after_fork(self)
 
-    def unregister(self, timeout: float = UNREGISTER_TIME) -> None:
-        """Take leave of the hub; never fails, for whom should it tell."""
+    def unregister(self, timeout: float = UNREGISTER_TIMEOUT) -> None:
+        """Unregister from the hub. Errors are only logged."""
         key, self.private_key = self.private_key, None
         if key is not None and self.hub is not None:
             self.hub.unregister_quietly(key, timeout)
@@ -72,34 +69,34 @@ class ClientCleanup:
     def stop(self, timeout: float) -> None:
         """Close the client's server and end its threads."""
         receiver, self.receiver = self.receiver, None
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.stop()
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None:
+            monitor.stop()
         loop, self.loop = self.loop, None
         if loop is not None:
-            loop.start()  # if it was not yet: what there is to close is closed by its thread
+            loop.start()  # if it does not run yet: its thread closes the sockets
         if receiver is not None:
             receiver.stop()
         if loop is not None:
             loop.stop(timeout)
 
-    def close(self, timeout: float = UNREGISTER_TIME) -> None:
-        """Do all of it."""
+    def close(self, timeout: float = UNREGISTER_TIMEOUT) -> None:
+        """Unregister, close the connection and stop."""
         self.unregister(timeout)
         if self.hub is not None:
             self.hub.disconnect()
         self.stop(timeout)
 
     def close_in_thread(self) -> None:
-        """Do all of it in another thread. A client may be collected anywhere, where its hub must not be waited for."""
+        """Close in another thread. A client may be collected in any thread, which must not wait for the hub."""
         if self.private_key is not None or self.loop is not None:
-            threading.Thread(target=self.close, name="samp-farewell", daemon=True).start()
+            threading.Thread(target=self.close, name="samp-cleanup", daemon=True).start()
 
     def after_fork_in_child(self) -> None:
-        """Forget it, in the child of a fork: the parent still is registered."""
+        """Forget everything, in the child of a fork: the parent is still registered."""
         self.private_key = None
         self.receiver = None
-        self.watch = None
+        self.monitor = None
         loop, self.loop = self.loop, None
         if loop is not None:
             loop.after_fork_in_child()
@@ -110,29 +107,17 @@ _live: WeakSet[ClientCleanup] = WeakSet()
 
 @atexit.register
 def _close_at_exit() -> None:
-    deadline = time.monotonic() + EXIT_TIME
-    for remains in list(_live):
-        left = deadline - time.monotonic()
-        if left > 0:
-            remains.close(min(left, UNREGISTER_TIME))
+    deadline = time.monotonic() + EXIT_TIMEOUT
+    for cleanup in list(_live):
+        remaining = deadline - time.monotonic()
+        if remaining > 0:
+            cleanup.close(min(remaining, UNREGISTER_TIMEOUT))
 
 
-def key_from_response(seen: Sequence[HTTPResponse]) -> str | None:
-    """
-    Find the key of a client that was registered, but interrupted before it took note of that.
-
-    Parameters
-    ----------
-    seen : sequence of Answer
-        What the hub answered to the registration, if it did.
-
-    Returns
-    -------
-    str or None
-        The private key.
-    """
+def key_from_response(raw_responses: Sequence[HTTPResponse]) -> str | None:
+    """Find the private key in the response to a registration that was interrupted; None if there is none."""
     try:
-        registration = read_response(seen[0].body) if seen else None
+        registration = read_response(raw_responses[0].body) if raw_responses else None
     except SAMPError as error:
         log.debug("There was no registration: %s", error)
         return None
@@ -140,32 +125,12 @@ def key_from_response(seen: Sequence[HTTPResponse]) -> str | None:
     return key if isinstance(key, str) else None
 
 
-class _WeakMethod:
-    """A bound method that does not keep its object alive; the standard library's takes ten times as long to make."""
-
-    __slots__ = ("_function", "_reference")
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        self._function = method.__func__  # type: ignore[attr-defined]
-        self._reference = ref(method.__self__)  # type: ignore[attr-defined]
-
-    def __call__(self, *args: Any) -> Any:
-        alive = self._reference()
-        return self._function(alive, *args) if alive is not None else None
-
-
 def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Refer to a bound method without keeping its object alive.
+    """Make a function that calls a bound method while its object is alive, and then does nothing."""
+    reference = WeakMethod(method)
 
-    Parameters
-    ----------
-    method : callable
-        A bound method.
+    def call(*args: Any) -> Any:
+        alive = reference()
+        return alive(*args) if alive is not None else None
 
-    Returns
-    -------
-    callable
-        Calls it as long as its object lives, and does nothing afterwards.
-    """
-    return _WeakMethod(method)
+    return call

@@ -1,11 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The functions that a program bound to MTypes and msg-tags, and how they are called."""
+"""The handlers: functions that are bound to MTypes and msg-tags, and how they are called."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,13 +16,16 @@ from .received_calls import ReceivedCall
 
 __all__ = [
     "Binding",
+    "BindingMethods",
     "HandlerTable",
     "MessageFilter",
     "ReceivedMessage",
     "error_text",
     "internal_handler",
     "is_coroutine_function",
+    "is_internal",
     "refuse_coroutine_function",
+    "to_result",
 ]
 
 Handler = Callable[..., Any]
@@ -29,7 +33,7 @@ Map = dict[str, Any]
 
 
 class ReceivedMessage(NamedTuple):
-    """A message that has arrived, and for which registration; ``call`` is None for a notification."""
+    """A message that has arrived for the registration with that key; ``call`` is None for a notification."""
 
     private_key: str
     sender_id: str
@@ -38,19 +42,19 @@ class ReceivedMessage(NamedTuple):
     params: Map
 
 
-#: Looks at what arrives before any binding. It tells whether it has taken the message, which then goes no further, and
-#: with what response a call is answered; None leaves the message to the bindings.
+#: Gets a message before the bindings do. It returns the response if it handles the message, or None, and then the
+#: bindings handle it.
 MessageFilter = Callable[[ReceivedMessage], "Map | None"]
 
 
 def internal_handler(function: Handler) -> Handler:
-    """Mark a handler as the package's own: it runs in the client's thread, never in the program's event loop."""
-    function.__dict__["samp_direct"] = True
+    """Mark a handler of this package: it runs in the client's thread, never in the program's event loop."""
+    function.__dict__["samp_internal"] = True
     return function
 
 
 class Binding(NamedTuple):
-    """A handler of messages, what it takes, and the annotations of its subscription."""
+    """A handler of messages, the arguments that it accepts, and the annotations of its subscription."""
 
     function: Handler
     accepts_msg_id: bool
@@ -58,38 +62,29 @@ class Binding(NamedTuple):
 
     @property
     def is_internal(self) -> bool:
-        """Whether it was marked by `direct`."""
+        """Whether it was marked by `internal_handler`."""
         return is_internal(self.function)
 
     @classmethod
-    def of(cls, function: Handler, annotations: Mapping[str, Any] | None) -> Binding:
+    def from_function(cls, function: Handler, annotations: Mapping[str, Any] | None) -> Binding:
         """
-        Look at a handler once, when it is bound.
+        Inspect a handler once, when it is bound.
 
-        Parameters
-        ----------
-        function : callable
-            Takes ``(private_key, sender_id, msg_id, mtype, params, extra)``, or the same without ``msg_id``.
-        annotations : mapping, optional
-            Annotations of the subscription.
-
-        Raises
-        ------
-        SAMPClientError
-            It cannot be called like that.
+        It accepts ``(private_key, sender_id, msg_id, mtype, params, extra)``, or the same without ``msg_id``; any other
+        raises `SAMPClientError`.
         """
         copied = encode(annotations or {}, "metadata")
         assert isinstance(copied, dict)
         if not callable(function):
-            raise SAMPClientError(f"A handler is something to call, not {function!r}")
+            raise SAMPClientError(f"A handler must be callable, not {function!r}")
         refuse_coroutine_function(function)
         try:
             signature = inspect.signature(function)
-        except (TypeError, ValueError):  # some functions written in C do not tell; the usual is assumed
+        except (TypeError, ValueError):  # some functions written in C have no signature: assume the usual one
             return cls(function, True, copied)
-        counts = [count for count in (6, 5) if _takes(signature, count)]
+        counts = [count for count in (6, 5) if _accepts(signature, count)]
         if counts:
-            # with defaults, both may be possible: then the name of the third parameter tells
+            # With default values both may be possible: then the name of the third parameter decides
             third = [*signature.parameters.values(), None, None, None][2]
             is_mtype = third is not None and third.kind is not third.VAR_POSITIONAL and "mtype" in third.name.lower()
             return cls(function, counts[0] == 6 and not (5 in counts and is_mtype), copied)
@@ -108,7 +103,7 @@ class Binding(NamedTuple):
         return self.function(private_key, sender_id, mtype, params, extra)
 
 
-def _takes(signature: inspect.Signature, count: int) -> bool:
+def _accepts(signature: inspect.Signature, count: int) -> bool:
     try:
         signature.bind(*range(count))
     except TypeError:
@@ -126,18 +121,17 @@ def is_coroutine_function(function: object) -> bool:
 
 
 def refuse_coroutine_function(function: object, *, is_one: bool = False) -> None:
-    """Raise an error for a coroutine function, which nothing here would await."""
+    """Raise an error for a coroutine function, which no code here would await."""
     if is_one or is_coroutine_function(function):
         title = function if isinstance(function, str) else repr(function)
-        raise SAMPClientError(f"{title} is a coroutine function: AsyncSAMPClient.on takes such handlers")
+        raise SAMPClientError(f"{title} is a coroutine function: AsyncSAMPClient.on accepts such handlers")
 
 
 class HandlerTable:
     """
-    Which function handles what.
+    The functions that handle messages and responses.
 
-    The tables are replaced, never changed, so that a thread that looks something up needs no lock; those that replace
-    one take turns.
+    Each table is replaced, never changed, so that a thread that looks up a handler needs no lock.
     """
 
     def __init__(self) -> None:
@@ -145,45 +139,45 @@ class HandlerTable:
         self.notifications: dict[str, Binding] = {}
         self.calls: dict[str, Binding] = {}
         self.responses: dict[str, Handler] = {}
-        #: The package's own, in the order in which they look; by whatever object stands for them.
-        self.taps: dict[object, tuple[frozenset[str], MessageFilter]] = {}
+        #: The filters, by their keys, with the patterns of MTypes.
+        self.filters: dict[object, tuple[frozenset[str], MessageFilter]] = {}
 
-    def add_filter(self, key: object, patterns: Iterable[str], tap: MessageFilter) -> None:
-        """Have a function look at messages of some MTypes or wildcards before the bindings do."""
+    def add_filter(self, key: object, patterns: Iterable[str], message_filter: MessageFilter) -> None:
+        """Have a function get messages of some MTypes or wildcards before the bindings do."""
         checked = frozenset(patterns)
         for pattern in checked:
             check_pattern(pattern)
         with self._lock:
-            self.taps = {**self.taps, key: (checked, tap)}
+            self.filters = {**self.filters, key: (checked, message_filter)}
 
     def remove_filter(self, key: object) -> None:
-        """Undo `add_tap`; nothing happens if that is done already."""
+        """Undo `add_filter`; does nothing if there is no such filter."""
         with self._lock:
-            self.taps = {other: tap for other, tap in self.taps.items() if other is not key}
+            self.filters = {other: entry for other, entry in self.filters.items() if other is not key}
 
     def filters_for(self, mtype: str) -> list[MessageFilter]:
-        """The functions that look at messages of an MType, the latest first."""
+        """The filters for messages of an MType, the latest first."""
         wanted = set(subtypes(mtype))
-        return [tap for patterns, tap in reversed(self.taps.values()) if patterns & wanted]
+        return [message_filter for patterns, message_filter in reversed(self.filters.values()) if patterns & wanted]
 
     def bind_notification(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
-        """Have notifications of an MType, or of all that a wildcard covers, handled by a function (R12)."""
+        """Bind a function to notifications of an MType or wildcard (R12)."""
         check_pattern(mtype)
-        binding = Binding.of(function, annotations)
+        binding = Binding.from_function(function, annotations)
         with self._lock:
             self.notifications = {**self.notifications, mtype: binding}
 
     def bind_call(self, mtype: str, function: Handler, annotations: Mapping[str, Any] | None = None) -> None:
-        """Have calls of an MType, or of all that a wildcard covers, handled by a function (R12)."""
+        """Bind a function to calls of an MType or wildcard (R12)."""
         check_pattern(mtype)
-        binding = Binding.of(function, annotations)
+        binding = Binding.from_function(function, annotations)
         with self._lock:
             self.calls = {**self.calls, mtype: binding}
 
     def bind_response(self, msg_tag: str, function: Handler) -> None:
-        """Have the responses to calls with a tag handled by a function (R20)."""
+        """Bind a function to the responses to calls with a tag (R20)."""
         if not callable(function):
-            raise SAMPClientError(f"A handler is something to call, not {function!r}")
+            raise SAMPClientError(f"A handler must be callable, not {function!r}")
         refuse_coroutine_function(function)
         with self._lock:
             self.responses = {**self.responses, str(encode(msg_tag, "msg_tag")): function}
@@ -212,12 +206,12 @@ class HandlerTable:
         return best_match(self.calls, mtype)
 
     def after_fork_in_child(self) -> None:
-        """Forget who was just binding something, in the child of a fork."""
+        """Replace the lock, in the child of a fork: a thread that is in the parent only may have held it."""
         self._lock = threading.Lock()
 
     def subscriptions(self) -> dict[str, Map]:
         """The subscriptions that all these bindings need, with their annotations."""
-        wanted: dict[str, Map] = {pattern: {} for patterns, _ in self.taps.values() for pattern in patterns}
+        wanted: dict[str, Map] = {pattern: {} for patterns, _ in self.filters.values() for pattern in patterns}
         for table in (self.notifications, self.calls):
             for mtype, binding in table.items():
                 wanted[mtype] = {**wanted.get(mtype, {}), **binding.annotations}
@@ -225,34 +219,22 @@ class HandlerTable:
 
 
 def is_internal(function: Handler) -> bool:
-    """Whether a handler was marked by `direct`."""
-    return bool(getattr(function, "samp_direct", False))
+    """Whether a handler was marked by `internal_handler`."""
+    return bool(getattr(function, "samp_internal", False))
 
 
 def _without(table: dict[str, Any], key: str, what: str) -> dict[str, Any]:
     if key not in table:
-        raise SAMPClientError(f"Nothing is bound to {what} {key!r}")
+        raise SAMPClientError(f"No handler is bound to {what} {key!r}")
     return {other: value for other, value in table.items() if other != key}
 
 
-#: Exceptions whose texts say nothing without their names: "'url'", "3".
+#: Exceptions whose messages are useless without their names: "'url'", "3".
 _UNINFORMATIVE = (KeyError, SystemExit, StopIteration, AssertionError)
 
 
 def error_text(error: BaseException) -> str:
-    """
-    What the sender of a call is told of an exception in its handler.
-
-    Parameters
-    ----------
-    error : BaseException
-        What the handler raised.
-
-    Returns
-    -------
-    str
-        Its message without the traceback, in characters that every hub takes (R2).
-    """
+    """Return the text for the sender of a call whose handler has raised: the message of the exception in ASCII (R2)."""
     text = str(error)
     if not text or isinstance(error, _UNINFORMATIVE):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
@@ -262,8 +244,129 @@ def error_text(error: BaseException) -> str:
 
 
 def to_result(value: object) -> dict[str, SAMPValue]:
-    """What a handler returned, as the ``samp.result`` of a response: nothing is an empty map."""
+    """Convert what a handler has returned to the ``samp.result`` of a response; None is an empty map."""
     result = encode(value if value is not None else {}, "samp.result")
     if not isinstance(result, dict):
         raise SAMPClientError(f"The result of a call is a map, not {value!r}")
     return result
+
+
+class BindingMethods(ABC):
+    """
+    The methods that bind handlers.
+
+    Handlers can be bound before the client is connected; the subscriptions are declared when it is.
+    """
+
+    @property
+    @abstractmethod
+    def _handlers_or_raise(self) -> HandlerTable:
+        """The tables of handlers; raises `SAMPClientError` for a client that cannot receive."""
+
+    @abstractmethod
+    def _declare_if_registered(self, declare: bool) -> None:
+        """Declare the subscriptions to the hub if ``declare`` and the client is registered."""
+
+    def bind_receive_message(
+        self, mtype: str, function: Handler, declare: bool = True, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """
+        Bind a function to both calls and notifications of an MType.
+
+        Parameters
+        ----------
+        mtype : str
+            An MType, or a wildcard such as ``table.*`` or ``*``. The most specific binding that matches is used.
+        function : callable
+            Called as ``function(private_key, sender_id, msg_id, mtype, params, extra)``; ``msg_id`` is None for a
+            notification. If it does not accept ``msg_id``, its return value is the reply to a call.
+            If it raises an exception, an error response is sent.
+        declare : bool
+            Whether to declare the subscription now, if the client is registered.
+        metadata : mapping, optional
+            Annotations of the subscription.
+        """
+        handlers = self._handlers_or_raise
+        handlers.bind_call(mtype, function, metadata)
+        handlers.bind_notification(mtype, function, metadata)
+        self._declare_if_registered(declare)
+
+    def bind_receive_notification(
+        self, mtype: str, function: Handler, declare: bool = True, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """
+        Bind a function to notifications of an MType.
+
+        Parameters
+        ----------
+        mtype, function, declare, metadata
+            As of `bind_receive_message`.
+        """
+        self._handlers_or_raise.bind_notification(mtype, function, metadata)
+        self._declare_if_registered(declare)
+
+    def bind_receive_call(
+        self, mtype: str, function: Handler, declare: bool = True, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """
+        Bind a function to calls of an MType.
+
+        Parameters
+        ----------
+        mtype, function, declare, metadata
+            As of `bind_receive_message`.
+        """
+        self._handlers_or_raise.bind_call(mtype, function, metadata)
+        self._declare_if_registered(declare)
+
+    def bind_receive_response(self, msg_tag: str, function: Handler) -> None:
+        """
+        Bind a function to the responses to calls with a tag (R20).
+
+        Parameters
+        ----------
+        msg_tag : str
+            The tag given to ``call`` or ``call_all``.
+        function : callable
+            Called as ``function(private_key, responder_id, msg_tag, response)``.
+        """
+        self._handlers_or_raise.bind_response(msg_tag, function)
+
+    def unbind_receive_notification(self, mtype: str, declare: bool = True) -> None:
+        """
+        Undo `bind_receive_notification`.
+
+        Parameters
+        ----------
+        mtype : str
+            As it was bound.
+        declare : bool
+            Whether to declare the subscriptions now.
+        """
+        self._handlers_or_raise.unbind_notification(mtype)
+        self._declare_if_registered(declare)
+
+    def unbind_receive_call(self, mtype: str, declare: bool = True) -> None:
+        """
+        Undo `bind_receive_call`.
+
+        Parameters
+        ----------
+        mtype : str
+            As it was bound.
+        declare : bool
+            Whether to declare the subscriptions now.
+        """
+        self._handlers_or_raise.unbind_call(mtype)
+        self._declare_if_registered(declare)
+
+    def unbind_receive_response(self, msg_tag: str) -> None:
+        """
+        Undo `bind_receive_response`.
+
+        Parameters
+        ----------
+        msg_tag : str
+            As it was bound.
+        """
+        self._handlers_or_raise.unbind_response(msg_tag)

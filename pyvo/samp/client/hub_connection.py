@@ -1,22 +1,40 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The connection of a client to a hub: how it is made, used, found broken and given up.
+The connection of a client to a hub, and its state.
 
-Every wait has an end that doesn't depend on the hub: an operation has a time-out, and during the wait the hub is asked
-now and then, and shortly before the end, whether it is still alive, on another connection. So when the time is up it
-is known whether the hub hangs, or one answer is late. When an exchange fails otherwise the hub is asked once more,
-to tell a hub that is gone from one answer that went wrong.
+Theory of operation
+-------------------
+The state is one of `ConnectionState`. `_TRANSITIONS` lists all changes of it::
 
-The methods of an XML-RPC server as attributes, and what they are called with.
+    DISCONNECTED --connect--> CONNECTING --first response--> CONNECTED
+    CONNECTING, CONNECTED --the hub does not answer, or has shut down--> LOST
+    CONNECTING, CONNECTED --the hub has disconnected the client; or this is the child of a fork--> CLOSED
+    LOST, CLOSED --connect--> CONNECTING
+    any state --disconnect--> DISCONNECTED
+
+`HubConnection` has such a state for its HTTP connection, and `ClientSession` one for the registration that uses it: the
+session stays CONNECTING until the client is registered, and is DISCONNECTED as soon as the program asks for it, while
+the HTTP connection is still needed to unregister.
+
+Connecting sends no ping of its own when a registration follows (`connect_unverified`): the first operation finds out
+whether there is a hub. Until its response has arrived, the state is CONNECTING, and `reason` is the text of the error
+that is raised if no hub answers.
+
+Every wait has an end that does not depend on the hub. Each operation has a timeout. During the wait, and shortly
+before its end, the client pings the hub on another connection. So when the time is up, it is known whether the hub
+hangs or one response is late. When a call fails otherwise, one more ping tells a hub that is gone from a single
+response that went wrong.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from enum import Enum
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -26,92 +44,31 @@ from ..process_events import FORKED_MESSAGE, register_after_fork
 from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.xmlrpc_client import ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
-from .derived_classes import Prepared
 from .received_calls import ReceivedCalls
 
 if TYPE_CHECKING:
     from ..hub import SAMPHubServer
     from ..transport.http11 import HTTPResponse
 
-__all__ = ["HUB_GRACE", "NOT_CONNECTED", "PING_INTERVAL", "HubConnection", "Request", "_RemoteMethod", "encode_params"]
+__all__ = [
+    "HUB_GRACE",
+    "ConnectionState",
+    "ConnectionStatus",
+    "HubConnection",
+    "Prepared",
+    "Request",
+    "encode_params",
+]
 
 log = logging.getLogger(__name__)
 
-#: Parameters that have to be more than a SAMP value. The hub would refuse them as well, but it does not know which line
-#: of the program they came from.
-_CHECKS = {"message": check_message, "response": check_response}
-
-
-class _RemoteMethod:
-    """
-    A method of an XML-RPC server, or the beginning of the name of one: ``RemoteMethod(client, "samp").hub.ping()``.
-
-    Parameters
-    ----------
-    client : XMLRPCClient
-        How the server is called.
-    name : str
-        Name so far; empty for the server itself.
-    """
-
-    def __init__(self, client: XMLRPCClient, name: str = "") -> None:
-        self.client = client
-        self.name = name
-
-    def __getattr__(self, name: str) -> _RemoteMethod:
-        if name.startswith("__"):  # copy, pickle and inspect ask for such; no server has them
-            raise AttributeError(name)
-        method = _RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
-        setattr(self, name, method)  # next time it is found without coming here
-        return method
-
-    def __call__(self, *params: SAMPValue | PreEncoded, **waiting: Any) -> SAMPValue:
-        """Call the method; ``waiting`` are options of `XMLRPCClient.call`."""
-        return self.client.call(self.name, *params, **waiting)
-
-
-def encode_params(params: Mapping[str, Any]) -> list[SAMPValue | PreEncoded]:
-    """
-    Write the parameters of an operation as SAMP values (R4).
-
-    Parameters
-    ----------
-    params : mapping
-        The parameters in order; what is written already stays. Their names serve error messages, but for maps, whose
-        keys say enough.
-
-    Returns
-    -------
-    list
-        The values, to be sent in this order.
-    """
-    return [
-        # Nothing has to be done about most strings, ids and keys above all.
-        value
-        if type(value) is str and name not in _CHECKS and value.isascii() and value.isprintable()
-        else _encoded(name, value)
-        for name, value in params.items()
-    ]  # fmt: skip
-
-
-def _encoded(name: str, value: Any) -> SAMPValue | PreEncoded:
-    if isinstance(value, PreEncoded):
-        return value
-    if not isinstance(value, Mapping):
-        if name in _CHECKS:
-            raise SAMPTypeError(f"A {name} is a map, not {value!r}")
-        return encode(value, name)
-    check = _CHECKS.get(name)
-    return encode(value) if check is None else check(encode(value))
-
-
 #: Seconds that an operation may take which has nothing to wait for.
 RESPONSE_TIMEOUT = 10.0
-#: Seconds in which a hub answers a ping if it is alive.
+#: Seconds in which a hub that is alive answers a ping.
 PING_TIMEOUT = 3.0
 #: Seconds by which the hub may end a wait later than it was asked to.
 HUB_GRACE = 10.0
-#: Each so many seconds during a long wait the hub is asked whether it is still alive.
+#: Seconds between two pings during a long wait.
 PING_INTERVAL = 20.0
 
 #: An operation and its parameters.
@@ -120,13 +77,122 @@ Request = tuple[str, dict[str, Any]]
 NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
+#: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
+#: know which line of the program they came from.
+_CHECKS = {"message": check_message, "response": check_response}
+
+
+class ConnectionState(Enum):
+    """The states of a connection; see the head of the module."""
+
+    #: No connection has been made, or the program has ended it.
+    DISCONNECTED = "disconnected"
+    #: A connection is being made.
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    #: The hub is gone, or does not answer. A client that reconnects waits for the next hub.
+    LOST = "lost"
+    #: The hub has ended the connection, and the client does not come back by itself.
+    CLOSED = "closed"
+
+
+_DISCONNECTED, _CONNECTING, _CONNECTED = (
+    ConnectionState.DISCONNECTED, ConnectionState.CONNECTING, ConnectionState.CONNECTED
+)  # fmt: skip
+#: The states from which each state is entered.
+_TRANSITIONS = {
+    ConnectionState.DISCONNECTED: frozenset(ConnectionState),
+    ConnectionState.CONNECTING: frozenset(ConnectionState),
+    ConnectionState.CONNECTED: frozenset({_CONNECTING}),
+    ConnectionState.LOST: frozenset({_CONNECTING, _CONNECTED}),
+    ConnectionState.CLOSED: frozenset({_CONNECTING, _CONNECTED}),
+}
+
+
+class ConnectionStatus:
+    """The state of a connection, and the reason for it. Any thread may change it."""
+
+    __slots__ = ("_lock", "reason", "state")
+
+    def __init__(self, reason: str = "") -> None:
+        self.state = ConnectionState.DISCONNECTED
+        #: Why there is no connection, as text of an error; while connecting, what that is going to be.
+        self.reason = reason
+        self._lock = threading.RLock()  # a signal handler may change it
+
+    def enter(self, state: ConnectionState, reason: str = "") -> bool:
+        """Enter a state; return False, and change nothing, if it is not entered from the present one."""
+        with self._lock:
+            if self.state not in _TRANSITIONS[state]:
+                return False
+            self.state, self.reason = state, reason
+            return True
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, in the child of a fork: a thread that is in the parent only may have held it."""
+        self._lock = threading.RLock()
+
+
+class Prepared:
+    """A class whose instances have their attributes before ``__init__``, which a derived class may replace."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """Make an instance, whatever the arguments of ``__init__``."""
+        self = super().__new__(cls)
+        self._prepare()
+        return self
+
+    def _prepare(self) -> None:
+        """Make all attributes that do not depend on the arguments of ``__init__``."""
+
+
+class _RemoteMethod:
+    """A method of an XML-RPC server, or the first parts of its name: ``_RemoteMethod(client, "samp").hub.ping()``."""
+
+    def __init__(self, client: XMLRPCClient, name: str = "") -> None:
+        self.client = client
+        self.name = name
+
+    def __getattr__(self, name: str) -> _RemoteMethod:
+        if name.startswith("__"):  # copy, pickle and inspect ask for such names; no server has them
+            raise AttributeError(name)
+        method = _RemoteMethod(self.client, f"{self.name}.{name}" if self.name else name)
+        setattr(self, name, method)  # the next look-up finds it without a call of this method
+        return method
+
+    def __call__(self, *params: SAMPValue | PreEncoded, **options: Any) -> SAMPValue:
+        """Call the method; ``options`` are those of `XMLRPCClient.call`."""
+        return self.client.call(self.name, *params, **options)
+
+
+def encode_params(params: Mapping[str, Any]) -> list[SAMPValue | PreEncoded]:
+    """Encode the parameters of an operation, in order, as SAMP values (R4); their names serve error messages."""
+    return [
+        # Most strings, ids and keys above all, need no encoding
+        value
+        if type(value) is str and name not in _CHECKS and value.isascii() and value.isprintable()
+        else _encode_param(name, value)
+        for name, value in params.items()
+    ]  # fmt: skip
+
+
+def _encode_param(name: str, value: Any) -> SAMPValue | PreEncoded:
+    if isinstance(value, PreEncoded):
+        return value
+    if not isinstance(value, Mapping):
+        if name in _CHECKS:
+            raise SAMPTypeError(f"A {name} is a map, not {value!r}")
+        return encode(value, name)
+    check = _CHECKS.get(name)
+    return encode(value) if check is None else check(encode(value))  # the keys of a map say enough in an error
+
 
 class _HubUnresponsiveError(SAMPTransportError):
-    """The hub did not answer a look: there is no need for another one."""
+    """The hub has not answered a ping: another one is not needed."""
 
 
 class HubConnection(Prepared):
-    """What `SAMPHubProxy` is besides the operations of the hub."""
+    """What `SAMPHubProxy` has besides the operations of the hub."""
 
     def __init__(self) -> None:
         """Take no arguments: `__new__` makes everything."""
@@ -139,11 +205,9 @@ class HubConnection(Prepared):
         self.lockfile: dict[str, str] = {}
         #: The calls that came over this connection and have not been replied to.
         self.received_calls = ReceivedCalls()
-        #: Called with the reason when the connection is found to be lost; perhaps by several threads at once.
+        #: Called with the reason when the connection is lost, or closed by the hub.
         self.on_lost: Callable[[str], object] | None = None
-        self._connected = False
-        self._trouble = NOT_CONNECTED
-        self._unverified_reason = ""  # what is to be said if the hub does not even answer once
+        self.status = ConnectionStatus(NOT_CONNECTED)
         self._client: XMLRPCClient | None = None
         register_after_fork(self)
 
@@ -152,7 +216,20 @@ class HubConnection(Prepared):
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection and the hub was there when it was last used."""
-        return self._connected
+        return self.status.state in (_CONNECTED, _CONNECTING)
+
+    @property
+    def _connected(self) -> bool:
+        """What classes derived from upstream's `SAMPHubProxy` set when they connect by themselves."""
+        return self.is_connected
+
+    @_connected.setter
+    def _connected(self, value: bool) -> None:
+        if value:
+            self.status.enter(_CONNECTING)
+            self.status.enter(_CONNECTED)
+        else:
+            self.status.enter(_DISCONNECTED, NOT_CONNECTED)
 
     @property
     def _samp_hub(self) -> Any:
@@ -160,18 +237,8 @@ class HubConnection(Prepared):
         return self.proxy.samp.hub
 
     @property
-    def disconnect_reason(self) -> str:
-        """Why there is no connection; empty while there is one."""
-        return self._trouble
-
-    @property
-    def was_lost(self) -> bool:
-        """Whether there was a connection that ended without the program's doing."""
-        return bool(self._trouble) and self._trouble != NOT_CONNECTED
-
-    @property
     def url(self) -> str:
-        """Where the hub is; empty without a connection."""
+        """The hub's URL; empty without a connection."""
         client = self._client
         return client.url if client is not None else ""
 
@@ -189,9 +256,9 @@ class HubConnection(Prepared):
         hub : SAMPHubServer, optional
             A hub of this process.
         hub_params : mapping, optional
-            The contents of a lockfile. Without either the hub is looked for by its lockfile (R33).
+            The contents of a lockfile. Without either the hub is found by its lockfile (R33).
         pool_size : int
-            How many idle connections are kept. It does not limit how many calls may be under way.
+            How many idle connections are kept. It does not limit the number of simultaneous calls.
 
         Raises
         ------
@@ -208,7 +275,7 @@ class HubConnection(Prepared):
         pool_size: int = 20,
     ) -> None:
         """
-        Like `connect`, but leave it to the first operation to find out whether there is a hub.
+        Connect as `connect` does, but send no ping: the first operation finds out whether there is a hub.
 
         Parameters
         ----------
@@ -219,33 +286,33 @@ class HubConnection(Prepared):
             raise ValueError("Give either a hub or its parameters, not both")
         if hub is not None and not hub.is_running:
             raise SAMPHubError("The hub is not running: start() it first.")
-        doubt = ""
+        no_hub = ""
         if hub is not None or hub_params is not None:
             params = dict(hub.params if hub is not None else hub_params or {})
         else:
             source = lockfile_source()
             params = read_lockfile(source)
-            doubt = f"No SAMP hub is running (the one that {display_path(source)} names does not answer). {HINT_START_HUB}"
+            named = f"the one that {display_path(source)} names does not answer"
+            no_hub = f"No SAMP hub is running ({named}). {HINT_START_HUB}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
             raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
-        self._open(url, pool_size, doubt)
+        self._open(url, pool_size, no_hub)
         self.lockfile = params
 
-    def _open(self, url: str, pool_size: int, doubt: str = "") -> None:
-        self.disconnect()
+    def _open(self, url: str, pool_size: int, no_hub: str = "") -> None:
+        if self.is_connected:
+            self.disconnect()
         try:
             client = XMLRPCClient(url, timeout=RESPONSE_TIMEOUT, keep=pool_size)
         except SAMPTransportError as error:
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
-        self._trouble = ""
-        self._unverified_reason = doubt or f"No SAMP hub answers at {url}."
         self.proxy = _RemoteMethod(client)
-        self._connected = True
+        self.status.enter(_CONNECTING, no_hub or f"No SAMP hub answers at {url}.")
 
     def _verify(self) -> None:
-        """See whether the hub is there."""
+        """Ping the hub; disconnect if it does not answer."""
         try:
             self._call("ping")
         except BaseException:
@@ -254,12 +321,10 @@ class HubConnection(Prepared):
 
     def disconnect(self) -> None:
         """Close the connection; calls that wait end with an error. It may be repeated and never fails."""
-        self._close(NOT_CONNECTED)
+        self.status.enter(_DISCONNECTED, NOT_CONNECTED)
+        self._close()
 
-    def _close(self, trouble: str) -> None:
-        self._connected = False
-        self._trouble = trouble
-        self._unverified_reason = ""
+    def _close(self) -> None:
         client, self._client = self._client, None
         self.lockfile = {}
         if client is not None:
@@ -269,58 +334,52 @@ class HubConnection(Prepared):
 
     def unregister_quietly(self, private_key: str, timeout: float) -> None:
         """
-        Unregister a client in a hurry. Never fails: a hub that does not listen any more need not be told.
+        Unregister a client within ``timeout`` seconds; errors are only logged.
 
-        A connection that was closed meanwhile, by another thread say, is no reason to stay registered.
-
-        Parameters
-        ----------
-        private_key : str
-            The client's key.
-        timeout : float
-            Seconds that the hub has.
+        If the connection has been closed, for instance by another thread, a new one is opened for it.
         """
-        if self.proxy is None or self.was_lost:
+        if self.proxy is None or self.status.state in (ConnectionState.LOST, ConnectionState.CLOSED):
             return
         try:
             unregister = self._samp_hub.unregister
             if not isinstance(unregister, _RemoteMethod):
                 unregister(private_key)
-            elif self._connected:
+            elif self.is_connected:
                 unregister(private_key, timeout=timeout)
             else:
                 with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
                     client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
-            log.debug("The hub did not take notice of an unregister: %s", error)
+            log.debug("The hub did not answer an unregister: %s", error)
 
-    def mark_lost(self, reason: str) -> None:
+    def mark_lost(self, reason: str, state: ConnectionState = ConnectionState.LOST) -> None:
         """
-        Give the connection up because the hub is gone.
+        Close the connection because the hub is gone, or (CLOSED) because the hub has ended it.
 
         Parameters
         ----------
         reason : str
-            What later calls are told.
+            The text of the errors that later calls raise.
+        state : ConnectionState
+            LOST or CLOSED.
         """
-        if self._connected:
-            self._close(reason)
+        if self.status.enter(state, reason):
+            self._close()
             if self.on_lost is not None:
                 self.on_lost(reason)
 
     def after_fork_in_child(self) -> None:
         """Forget the connection, in the child of a fork: it is the parent's."""
         self.received_calls = ReceivedCalls()
+        self.status.after_fork_in_child()
         client, self._client = self._client, None
         if client is not None:
             client.after_fork_in_child()
-        if client is not None or self._connected:
+        if self.status.enter(ConnectionState.CLOSED, FORKED_MESSAGE):
             self.proxy = None
-            self._connected = False
-            self._trouble = FORKED_MESSAGE
             self.lockfile = {}
 
-    # Asking
+    # Calling operations
 
     def _call(
         self,
@@ -328,12 +387,12 @@ class HubConnection(Prepared):
         /,
         *,
         timeout: float = RESPONSE_TIMEOUT,
-        meanwhile: Callable[[], object] | None = None,
-        seen: list[HTTPResponse] | None = None,
+        while_waiting: Callable[[], object] | None = None,
+        raw_responses: list[HTTPResponse] | None = None,
         **params: Any,
     ) -> Any:
         """
-        Call an operation of the hub.
+        Call an operation of the hub, and return its result.
 
         Parameters
         ----------
@@ -341,91 +400,81 @@ class HubConnection(Prepared):
             Name of the operation, such as ``notifyAll``.
         timeout : float
             Seconds that it may take; 0 for no limit. A hub that hangs is given up after that time, or earlier.
-        meanwhile : callable, optional
-            Called while the hub is at work.
-        seen : list, optional
-            Gets the hub's answer as it came in, even if the wait for it is broken off.
+        while_waiting : callable, optional
+            Called when the request is written, while the hub processes it.
+        raw_responses : list, optional
+            Gets the hub's response as it came in, even if the wait for it is interrupted.
         **params
-            Its parameters in order. The names serve error messages.
-
-        Returns
-        -------
-        str, list or dict
-            What the hub answered.
+            The parameters of the operation, in order.
         """
         values = encode_params(params)
         if self.proxy is None:
-            raise SAMPHubError(self._trouble)
+            raise SAMPHubError(self.status.reason)
         method = getattr(self._samp_hub, operation)
-        if not isinstance(method, _RemoteMethod):  # a subclass brought a proxy of its own
+        if not isinstance(method, _RemoteMethod):  # a derived class brought a proxy of its own
             return self._invoke(method, *values)
-        if self._unverified_reason:
+        if self.status.state is _CONNECTING:
             timeout = PING_TIMEOUT
-        # The last look ends with the wait
-        look_every = min(PING_INTERVAL, timeout - PING_TIMEOUT) if timeout > 0 else PING_INTERVAL
-        look = self._ping_while_waiting if look_every > 0 else None
+        # The last ping ends with the wait
+        interval = min(PING_INTERVAL, timeout - PING_TIMEOUT) if timeout > 0 else PING_INTERVAL
+        health_check = self._ping_while_waiting if interval > 0 else None
         return self._invoke(
-            method, *values, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen
-        )
+            method, *values, timeout=timeout, look=health_check, look_every=interval,
+            meanwhile=while_waiting, seen=raw_responses,
+        )  # fmt: skip
 
     def pre_encode(self, value: Mapping[str, Any]) -> SAMPValue | PreEncoded:
-        """
-        Write a map ahead of its being sent, to be given to `ask_in_a_row` in its place.
+        """Encode a map ahead of the call of `call_pipelined` that sends it."""
+        is_sent_as_encoded = self.proxy is not None and isinstance(self._samp_hub, _RemoteMethod)
+        return PreEncoded(write_value(encode(value))) if is_sent_as_encoded else encode(value)
 
-        Parameters
-        ----------
-        value : mapping
-            What an operation of the hub takes.
+    def call_pipelined(self, *requests: Request, while_waiting: Callable[[], object] | None = None) -> None:
         """
-        goes_as_written = self.proxy is not None and isinstance(self._samp_hub, _RemoteMethod)
-        return PreEncoded(write_value(encode(value))) if goes_as_written else encode(value)
-
-    def call_pipelined(self, *requests: Request, meanwhile: Callable[[], object] | None = None) -> None:
-        """
-        Call several operations at once; their answers are of no interest.
+        Call several operations at once, and ignore their results.
 
         Parameters
         ----------
         *requests : tuple of (str, dict)
             Operations and their parameters; they must be such that may be called twice.
-        meanwhile : callable, optional
-            Called while the hub is at work or before, perhaps twice.
+        while_waiting : callable, optional
+            Called while the hub processes the requests, or before; perhaps twice.
         """
         hub = self._samp_hub if self.proxy is not None else None
         if not isinstance(hub, _RemoteMethod):
-            if meanwhile is not None:
-                meanwhile()
+            if while_waiting is not None:
+                while_waiting()
             for operation, params in requests:
                 self._call(operation, **params)
             return
         calls = [(getattr(hub, operation).name, encode_params(params)) for operation, params in requests]
-        self._invoke(hub.client.call_pipelined, calls, meanwhile)
+        self._invoke(hub.client.call_pipelined, calls, while_waiting)
 
     def _invoke(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Make a call, and turn what may go wrong below into what programs expect."""
+        """Make a call, and turn the errors of the layers below into those that programs expect."""
         proxy = self.proxy
         try:
-            answer = call(*args, **options)
-            self._unverified_reason = ""
-            return answer
+            result = call(*args, **options)
         except SAMPProxyError:
-            if self._unverified_reason:
+            if self.status.state is _CONNECTING:
                 self._verify_is_hub()
             raise
         except Fault as fault:
             raise SAMPProxyError(fault.faultCode, fault.faultString) from None
         except (SAMPTransportError, OSError, HTTPException, XMLRPCError) as error:
             raise self._diagnose(error, proxy) from error
+        if self.status.state is _CONNECTING:
+            self.status.enter(_CONNECTED)
+        return result
 
     def _call_typed(self, kind: type, operation: str, /, **params: Any) -> Any:
-        """Like `_ask`, for an operation whose answer is used: it must be of the right kind."""
-        answer = self._call(operation, **params)
-        if not isinstance(answer, kind):
-            raise SAMPHubError(f"The hub answered {operation} with a {type(answer).__name__}, not a {kind.__name__}.")
-        return answer
+        """Call an operation as `_call` does, and check the type of its result."""
+        result = self._call(operation, **params)
+        if not isinstance(result, kind):
+            raise SAMPHubError(f"The hub answered {operation} with a {type(result).__name__}, not a {kind.__name__}.")
+        return result
 
     def _ping(self) -> None:
-        """See whether the hub is alive, on another connection than the one that waits."""
+        """Ping the hub, on another connection than the one that waits."""
         ping = self._samp_hub.ping
         if isinstance(ping, _RemoteMethod):
             ping(timeout=PING_TIMEOUT)
@@ -433,7 +482,7 @@ class HubConnection(Prepared):
             ping()
 
     def _ping_while_waiting(self) -> None:
-        """End a wait for a hub that does not answer a look either."""
+        """Raise an error, which ends the wait, if the hub does not answer a ping either."""
         try:
             self._ping()
         except SAMPProxyError as fault:
@@ -442,27 +491,29 @@ class HubConnection(Prepared):
             raise _HubUnresponsiveError(str(error), sent=True, refused=error.refused) from error
 
     def _verify_is_hub(self) -> None:
-        """Tell a hub that refused the very first operation from another server that has come to use its port."""
-        doubt = self._unverified_reason
+        """After a fault on the first call, ping the server: it may be another program that now uses the hub's port."""
+        no_hub = self.status.reason
         try:
             self._ping()
         except SAMPError as error:
             self.disconnect()
-            raise SAMPHubError(doubt) from error
-        self._unverified_reason = ""
+            raise SAMPHubError(no_hub) from error
+        self.status.enter(_CONNECTED)
 
     def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
-        """Find out whether the hub is gone or one exchange went wrong, and say so."""
-        if self._trouble and isinstance(proxy, _RemoteMethod):  # another thread has found out, or has disconnected
-            return SAMPHubError(self._trouble)
-        # There is another connection by now, with which nothing is wrong; or the hub is known to be alive
+        """Find out whether the hub is gone or one call went wrong, and return the error that says so."""
+        status, is_remote = self.status, isinstance(proxy, _RemoteMethod)
+        if not self.is_connected and is_remote:  # another thread has found out, or has disconnected
+            return SAMPHubError(status.reason)
+        # A new connection has been made, with which nothing is wrong; or the hub is known to be alive
         if self.proxy is not proxy or isinstance(error, ResponseTimeoutError):
             return SAMPHubError(f"{error}.")
-        if self._unverified_reason and isinstance(proxy, _RemoteMethod):
-            reason = f"{self._unverified_reason} ({error})" if not getattr(error, "refused", False) else self._unverified_reason
+        refused = getattr(error, "refused", False)
+        if status.state is _CONNECTING and is_remote:
+            reason = status.reason if refused else f"{status.reason} ({error})"
             self.disconnect()
             return SAMPHubError(reason)
-        if self._connected and not (getattr(error, "refused", False) or isinstance(error, _HubUnresponsiveError)):
+        if self.is_connected and not (refused or isinstance(error, _HubUnresponsiveError)):
             try:
                 self._ping()
             except SAMPProxyError:
@@ -471,6 +522,6 @@ class HubConnection(Prepared):
                 log.debug("The hub does not answer a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")
-        reason = f"{error}. {CONNECT_AGAIN}" if self._connected else f"{error}."
+        reason = f"{error}. {CONNECT_AGAIN}" if self.is_connected else f"{error}."
         self.mark_lost(reason)
         return SAMPHubError(reason)

@@ -1,24 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Whom a program means: ids, names, entries of the list of clients, or several of them.
+Find clients by their ids and names, by parts of names, and by entries of the list of clients.
 
-Find clients by their names.
-
-The id is tried first, so that a program that knows the id pays nothing. Nothing is cached: a client may change its
-name, and a second client of the same name may come at any time. An id goes before a name, a whole name before another
-name of the same program, and that before a part of a name.
+The id is tried first, so that a program that uses the id needs no look-up. Nothing is cached, because a client may
+change its name, and a second client of the same name may register at any time. An id takes precedence over a name, a
+whole name over another name of the same program, and that over a part of a name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from ..errors import SAMPClientError, SAMPProxyError
-
-if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as Host
+from .session import ClientSession
 
 __all__ = [
     "ClientRef",
@@ -38,72 +34,26 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: Names that one program has in its different versions: DS9 8.4.1 calls itself SAOImageDS9, DS9 8.6 ds9.
+#: Names of one program in its different versions: the name of DS9 8.4.1 is SAOImageDS9, that of DS9 8.6 is ds9.
 _SAME_PROGRAM = {"saoimageds9": "ds9"}
-#: The ids that hubs give. The id of a client that has left must not pass for a part of another client's name.
+#: Ids as hubs make them. The id of a client that has unregistered must not match a part of another client's name.
 _LIKE_AN_ID = re.compile(r"(c|cli#)\d+", re.ASCII)
 
 
-class _Hub(Protocol):
-    def get_metadata(self, private_key: str, client_id: str) -> dict[str, Any]: ...
-
-    def get_registered_clients(self, private_key: str) -> list[str]: ...
-
-
-class _Client(Protocol):
-    @property
-    def hub_id(self) -> str | None: ...
-
-
-class Connected(Protocol):
-    """A client with a connection."""
-
-    @property
-    def client(self) -> _Client: ...
-
-    @property
-    def hub(self) -> _Hub: ...
-
-    def get_private_key(self) -> str | None: ...
-
-    def get_public_id(self) -> str | None: ...
-
-
-def get_client_names(conn: Connected) -> dict[str, str]:
-    """
-    Ask who is there.
-
-    Parameters
-    ----------
-    conn : SAMPIntegratedClient
-        A connected client.
-
-    Returns
-    -------
-    dict
-        From ids to names; empty names for clients that have none.
-    """
-    key = str(conn.get_private_key())
+def get_client_names(conn: ClientSession) -> dict[str, str]:
+    """Return the names of all other clients, by their ids; the name of a client that has none is empty."""
+    key = str(conn.client.get_private_key())
     names: dict[str, str] = {}
     for client_id in conn.hub.get_registered_clients(key):
         try:
             names[client_id] = str(conn.hub.get_metadata(key, client_id).get("samp.name", ""))
-        except SAMPProxyError:  # it has just left
+        except SAMPProxyError:  # it has just unregistered
             continue
     return names
 
 
 def match_name(names: Mapping[str, str], name: str) -> list[str]:
-    """
-    List the ids of the clients that have a name, in upper or lower case.
-
-    Parameters
-    ----------
-    names : dict
-        From ids to names.
-    name : str
-        The name.
-    """
+    """List the ids of the clients that have a name, in upper or lower case; ``names`` are by ids."""
     wanted = name.casefold()
     if not wanted:
         return []
@@ -111,110 +61,73 @@ def match_name(names: Mapping[str, str], name: str) -> list[str]:
 
 
 def clients_called(names: Mapping[str, str], name: str) -> list[str]:
-    """
-    List the ids of the clients that have a name, or else another name of the same program.
-
-    Parameters
-    ----------
-    names : mapping
-        From ids to names.
-    name : str
-        The name, in upper or lower case.
-    """
-    return match_name(names, name) or match_name({i: _usual(other) for i, other in names.items()}, _usual(name))
+    """List the ids of the clients that have a name, or else another name of the same program."""
+    return match_name(names, name) or match_name(
+        {client_id: _canonical(other) for client_id, other in names.items()}, _canonical(name)
+    )
 
 
-def _usual(name: str) -> str:
+def _canonical(name: str) -> str:
     return _SAME_PROGRAM.get(name.casefold(), name)
 
 
 def clients_with_part(names: Mapping[str, str], part: str) -> list[str]:
-    """
-    List the ids of the clients whose names contain a text of two letters or more.
-
-    Parameters
-    ----------
-    names : mapping
-        From ids to names, without the hub.
-    part : str
-        The text, in upper or lower case.
-    """
+    """List the ids of the clients whose names contain a text of two letters or more; ``names`` are without the hub."""
     wanted = part.strip().casefold()
     if len(wanted) < 2 or _LIKE_AN_ID.fullmatch(wanted):
         return []
     return [client_id for client_id, name in names.items() if wanted in name.casefold()]
 
 
-def find_id(names: Mapping[str, str], who: str, hub_id: str | None) -> list[str]:
+def find_id(names: Mapping[str, str], text: str, hub_id: str | None) -> list[str]:
     """
-    List the ids of the clients that a text may mean: more than one if it is ambiguous.
+    List the ids of the clients that an id, a name, or a part of a name may mean; more than one if it is ambiguous.
 
-    Parameters
-    ----------
-    names : mapping
-        From ids to names.
-    who : str
-        An id, a name, or a part of a name.
-    hub_id : str or None
-        The id of the hub, which is not found by a part of its name.
+    The hub is not found by a part of its name.
     """
-    if who in names:
-        return [who]
+    if text in names:
+        return [text]
     others = {client_id: name for client_id, name in names.items() if client_id != hub_id}
-    return clients_called(names, who) or clients_with_part(others, who)
+    return clients_called(names, text) or clients_with_part(others, text)
 
 
-def ambiguous(names: Mapping[str, str], who: str, found: list[str]) -> SAMPClientError:
+def ambiguous(names: Mapping[str, str], text: str, found: list[str]) -> SAMPClientError:
     """Make the error for a text that may mean several clients."""
     others = sorted({names[client_id] for client_id in found})
-    is_name = {name.casefold() for name in others} == {who.casefold()}
-    what = f"Several clients are called {who!r}" if is_name else f"{who!r} may mean {', '.join(others)}"
+    is_name = {name.casefold() for name in others} == {text.casefold()}
+    what = f"Several clients are called {text!r}" if is_name else f"{text!r} may mean {', '.join(others)}"
     return SAMPClientError(f"{what}; give an id: {', '.join(found)}")
 
 
-def no_such_client(names: Mapping[str, str], who: str) -> str:
-    """The text of the error for a text that means no client."""
+def no_such_client(names: Mapping[str, str], text: str) -> str:
+    """Return the message of the error for a text that means no client."""
     present = ", ".join(f"{name or '(no name)'} ({client_id})" for client_id, name in names.items())
-    return f"No client has the id or name {who!r}. " + (
+    return f"No client has the id or name {text!r}. " + (
         f"Connected are: {present}" if present else "No other client is connected"
     )
 
 
-def with_client_id(conn: Connected, recipient: str, operation: Callable[[str], T]) -> T:
+def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str], T]) -> T:
     """
-    Do something with a client that is given by its id, its name or a part of its name.
-
-    Parameters
-    ----------
-    conn : SAMPIntegratedClient
-        A connected client.
-    recipient : str
-        Id, name, or part of a name that only one client has.
-    operation : callable
-        Called with the id.
-
-    Returns
-    -------
-    object
-        What the operation returned.
+    Call an operation of the hub with the id of a client that is given by id, name, or part of a name.
 
     Raises
     ------
     SAMPClientError
         Several clients have that name, or that part of a name.
     SAMPProxyError
-        No client has that id or name, or the hub refused the operation.
+        No client has that id or name, or the hub has rejected the operation.
     """
     try:
         return operation(recipient)
     except SAMPProxyError as fault:
-        # Was it the id that the hub did not like?
-        names = get_client_names(conn)
-        if recipient in names or recipient == conn.get_public_id():
+        # Find out whether the hub has rejected the id
+        names, own_id = get_client_names(conn), conn.client.get_public_id()
+        if recipient in names or recipient == own_id:
             raise
         found = clients_called(names, recipient)
         if not found and _is_own_name(conn, recipient):
-            found = [str(conn.get_public_id())]
+            found = [str(own_id)]
         found = found or find_id(names, recipient, conn.client.hub_id)
         if not found:
             raise SAMPProxyError(fault.faultCode, no_such_client(names, recipient)) from None
@@ -223,115 +136,93 @@ def with_client_id(conn: Connected, recipient: str, operation: Callable[[str], T
     return operation(found[0])
 
 
-def _is_own_name(conn: Connected, name: str) -> bool:
-    own_id = str(conn.get_public_id())
-    own_name = conn.hub.get_metadata(str(conn.get_private_key()), own_id).get("samp.name", "")
+def _is_own_name(conn: ClientSession, name: str) -> bool:
+    key, own_id = str(conn.client.get_private_key()), str(conn.client.get_public_id())
+    own_name = conn.hub.get_metadata(key, own_id).get("samp.name", "")
     return bool(match_name({own_id: str(own_name)}, name))
 
 
-class _Entry(Protocol):
+class ClientEntry(Protocol):
+    """An entry of the list of clients."""
+
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The id of the client."""
 
 
 #: One client, or several.
-ClientRef: TypeAlias = "str | _Entry | Iterable[str | _Entry]"
+ClientRef: TypeAlias = "str | ClientEntry | Iterable[str | ClientEntry]"
 
 
-def resolve_recipients(host: Host, to: ClientRef) -> dict[str, str]:
+def resolve_recipients(conn: ClientSession, to: ClientRef) -> dict[str, str]:
     """
-    Find the clients that are meant.
+    Return the ids and names of the clients that are meant, in the order in which they are given.
 
-    Parameters
-    ----------
-    host : SAMPIntegratedClient
-        A connected client.
-    to : str, entry of ``client.clients``, or several of them
-        Ids, names, or parts of names that only one client has.
-
-    Returns
-    -------
-    dict
-        From ids to names, in the order in which they were given.
-
-    Raises
-    ------
-    SAMPClientError
-        One of them is not there, or several clients may be meant.
+    ``to`` is an id, a name, a part of a name that only one client has, an entry of ``client.clients``, or several of
+    them. If one of them is not registered, or may mean several clients, `SAMPClientError` is raised.
     """
-    several = [to] if isinstance(to, str) or hasattr(to, "id") else list(to)
-    names = get_client_names(host)
-    found = (_one(host, names, item) for item in several)
+    refs = [to] if isinstance(to, str) or hasattr(to, "id") else list(to)
+    names = get_client_names(conn)
+    found = (_resolve(conn, names, ref) for ref in refs)
     return {client_id: names.get(client_id, "") for client_id in found}
 
 
-def _one(host: Host, names: dict[str, str], who: Any) -> str:
-    if isinstance(who, str):
-        wanted = who
-        found = find_id(names, who, host.client.hub_id)
-    elif getattr(who, "session", None) in (None, host.clients.session):  # an entry means that client and no other
-        wanted = str(who.id)
-        found = [wanted] if wanted in names else []
-    else:  # an entry of an earlier list: a hub that was started since gives its id to another client
-        wanted = who.name
-        found = match_name(names, wanted)
-        if str(who.id) in found:
-            found = [str(who.id)]
+def _resolve(conn: ClientSession, names: dict[str, str], ref: Any) -> str:
+    if isinstance(ref, str):
+        text = ref
+        found = find_id(names, text, conn.client.hub_id)
+    elif getattr(ref, "session", None) in (None, cast("Any", conn).clients.session):  # an entry means only that client
+        text = str(ref.id)
+        found = [text] if text in names else []
+    else:  # an entry of an earlier list: a hub that was started since then gives its id to another client
+        text = ref.name
+        found = match_name(names, text)
+        if str(ref.id) in found:
+            found = [str(ref.id)]
     if len(found) > 1:
-        raise ambiguous(names, wanted, found)
+        raise ambiguous(names, text, found)
     if not found:
-        raise SAMPClientError(no_such_client(names, wanted))
+        raise SAMPClientError(no_such_client(names, text))
     return found[0]
 
 
-def resolve_one(host: Host, mtype: str, who: ClientRef | None, usual_name: str) -> str:
+def resolve_one(conn: ClientSession, mtype: str, to: ClientRef | None, usual_name: str) -> str:
     """
-    Find the one client that is to do something.
+    Return the id of the one client that is meant, or else of the only client that is subscribed to an MType.
 
-    Parameters
-    ----------
-    host : SAMPIntegratedClient
-        A connected client.
-    mtype : str
-        What it has to be subscribed to.
-    who : str or entry of ``client.clients``, optional
-        Id or name; without it, the only one that is subscribed.
-    usual_name : str
-        What such clients are called; one of that name is preferred.
-
-    Returns
-    -------
-    str
-        Its id.
+    If several clients are subscribed, one with the usual name of such programs is preferred.
     """
-    if who is not None:
-        found = list(resolve_recipients(host, who))
+    if to is not None:
+        found = list(resolve_recipients(conn, to))
         if len(found) != 1:
-            raise SAMPClientError(f"One client can be asked, not {len(found)}")
+            raise SAMPClientError(f"This can be sent to one client only, not to {len(found)}")
         return found[0]
-    able = list(host.get_subscribed_clients(mtype))
+    able = list(conn.hub.get_subscribed_clients(conn.client.require_key(), mtype))
     if len(able) != 1:
-        named = [client_id for client_id in able if usual_name.casefold() in client_name(host, client_id).casefold()]
+        named = [client_id for client_id in able if usual_name.casefold() in client_name(conn, client_id).casefold()]
         able = named or able
     if not able:
-        raise SAMPClientError(f"No client takes {mtype}. Is {usual_name} running, and connected to this hub?")
+        raise SAMPClientError(
+            f"No client is subscribed to {mtype}. Is {usual_name} running, and connected to this hub?"
+        )
     if len(able) > 1:
-        raise SAMPClientError(f"Several clients take {mtype}; say which by its id: {', '.join(able)}")
+        raise SAMPClientError(f"Several clients are subscribed to {mtype}; give one of their ids: {', '.join(able)}")
     return able[0]
 
 
-def client_name(host: Host, client_id: str) -> str:
-    """The name of a client; its id if it has none, or has just left."""
+def client_name(conn: ClientSession, client_id: str) -> str:
+    """Return the name of a client; its id if it has none, or has just unregistered."""
     try:
-        return str(host.get_metadata(client_id).get("samp.name") or client_id)
+        metadata = conn.hub.get_metadata(conn.client.require_key(), client_id)
     except SAMPProxyError:
         return client_id
+    return str(metadata.get("samp.name") or client_id)
 
 
-def is_callable(host: Host) -> bool:
+def is_callable(conn: ClientSession) -> bool:
     """Whether a client can be called, and so receives responses and events."""
     try:
-        host.client._handlers_or_raise  # noqa: B018 - the same package
+        conn.client._handlers_or_raise  # noqa: B018 - the same package
     except SAMPClientError:
         return False
     return True

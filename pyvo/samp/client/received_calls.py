@@ -1,7 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Calls that a client has received, and whether each of them has been replied to.
+What a thread knows of the message that its handler handles: the call to reply to, and the slot to release.
 
+Calls that a client has received, and whether each of them has been replied to
+------------------------------------------------------------------------------
 A msg-id does not tell two calls apart. Hubs built on JSAMP (JSAMP, TOPCAT, Aladin) make it from the sender and its
 msg-tag. When the sender uses a tag again, the same id comes again, even while the first call is still open. Observed
 with JSAMP's hub: it passes every reply on to the sender, so two replies to one call arrive as two responses, and the
@@ -11,16 +13,23 @@ own, and the mark "replied" belongs to that object.
 A reply names only the msg-id. It belongs to the call that is being handled in the same context, in whatever thread the
 handler runs. A reply from elsewhere, such as a thread that a handler started, belongs to the oldest call of that id
 that has not been replied to.
+
+Handler slots
+-------------
+A client's handlers run one after the other (R24). A handler that makes a call and waits for the response would hold up
+the very message that is needed for the response, until the grace time of the dispatcher has passed. Therefore it
+releases its slot when it begins to wait, and nested calls take no grace time.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 
-__all__ = ["ReceivedCall", "ReceivedCalls", "in_same_call"]
+__all__ = ["ReceivedCall", "ReceivedCalls", "handler_slot", "in_same_call", "release_slot"]
 
 #: How many calls without a reply are kept, so that handlers that never reply do not fill the memory.
 MAX_OPEN = 1000
@@ -105,3 +114,26 @@ def in_same_call(function: Callable[..., Any]) -> Callable[..., Any]:
             _current.reset(token)
 
     return run
+
+
+_slot = threading.local()
+
+
+@contextmanager
+def handler_slot(done: Callable[[], object]) -> Iterator[None]:
+    """Run a handler. ``done`` is called once: when the handler releases its slot, or else at the end of the block."""
+    outer = getattr(_slot, "done", None)
+    _slot.done = done
+    try:
+        yield
+    finally:
+        release_slot()
+        _slot.done = outer
+
+
+def release_slot() -> None:
+    """Let the client handle the next message beside this one. Does nothing outside a handler, or the second time."""
+    done = getattr(_slot, "done", None)
+    if done is not None:
+        _slot.done = None
+        done()

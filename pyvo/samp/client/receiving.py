@@ -1,11 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-How what a client receives reaches the functions that are bound to it, and what the sender of a call is told.
+How a client handles messages and responses: filters, handlers, and replies to calls.
 
-Running a program's handlers where the program wants them: in the event loop of its windows, or of asyncio.
-
-The thread that received the message waits until the event loop has run the handler, for the answer to a call depends
-on it and messages keep their order. Nobody waits for an event loop that has ended: `release` ends all waits.
+A program with an event loop can have its handlers run there (`HandlerExecutor`). The thread that has received the
+message then waits until the event loop has run the handler, because the response depends on it and messages are handled
+in order. `HandlerExecutor.cancel_pending` ends these waits when the event loop may have ended.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from typing import Any, cast
 from ..errors import SAMPClientError, SAMPError, SAMPProxyError
 from ..protocol import SAMPValue, error_response, ok_response
 from .cleanup import ClientCleanup, weak_method
-from .handlers import HandlerTable, MessageFilter, ReceivedMessage, error_text, is_internal, to_result
+from .handlers import BindingMethods, HandlerTable, MessageFilter, ReceivedMessage, error_text, is_internal, to_result
+from .hub_connection import ConnectionState
 from .hub_proxy import SAMPHubProxy
-from .message_methods import BindingMethods
 from .received_calls import ReceivedCall, in_same_call
 
-__all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "answer_ping"]
+__all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "reply_to_ping"]
 
 log = logging.getLogger(__name__)
 
@@ -35,44 +34,18 @@ DispatchFunction = Callable[[Callable[[], None]], object]
 
 
 class HandlerExecutor:
-    """
-    Runs functions by somebody else's event loop.
-
-    Parameters
-    ----------
-    dispatch : callable
-        ``dispatch(job)`` has ``job()`` called soon, and returns at once.
-    """
+    """Runs functions in the program's event loop: ``dispatch(job)`` has ``job()`` called there soon."""
 
     def __init__(self, dispatch: DispatchFunction) -> None:
         self._dispatch = dispatch
         self._lock = threading.Lock()
         self._waiting: set[Future[Any]] = set()
-        # Where the event loop runs, once that is known. Not the thread's identifier, which another thread gets later.
+        # The thread of the event loop, once it is known. Not its identifier, which another thread may get later.
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """
-        Call a function there, and wait for what it returns or raises.
-
-        Parameters
-        ----------
-        function : callable
-            The function.
-        *args, **kwargs
-            What it is called with.
-
-        Returns
-        -------
-        object
-            What it returned.
-
-        Raises
-        ------
-        SAMPClientError
-            The client was disconnected before its turn came.
-        """
-        if threading.current_thread() is self._thread:  # it would wait for itself
+        """Call a function there, wait, and return or raise what it does; `SAMPClientError` if that is cancelled."""
+        if threading.current_thread() is self._thread:  # to wait would be a deadlock
             return function(*args, **kwargs)
         function = in_same_call(function)
         future: Future[Any] = Future()
@@ -83,7 +56,7 @@ class HandlerExecutor:
             self._thread = threading.current_thread()
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # whatever it is, it belongs to the one who waits
+            except BaseException as error:  # is raised in the thread that waits
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -100,7 +73,7 @@ class HandlerExecutor:
                 self._waiting.discard(future)
 
     def cancel_pending(self) -> None:
-        """Cancel what has not begun, so that no thread waits for an event loop that has ended."""
+        """Cancel the functions that have not started, so that no thread waits for an event loop that has ended."""
         with self._lock:
             waiting = list(self._waiting)
         for future in waiting:
@@ -108,19 +81,18 @@ class HandlerExecutor:
 
 
 class MessageReceiver(BindingMethods):
-    """What a client does with messages and responses. Its methods run in the client's worker threads."""
+    """Handles messages and responses. Its ``receive_*`` methods run in the client's worker threads."""
 
-    thrown_out: bool
     _handlers: HandlerTable
     _hub_id: str | None
-    _remains: ClientCleanup
-    #: Where the program's handlers run; None for the thread that received the message.
+    _cleanup: ClientCleanup
+    #: Runs the program's handlers; None for the thread that received the message.
     executor: HandlerExecutor | None = None
 
     @property
     def hub(self) -> SAMPHubProxy:
-        """The connection to the hub. Another one may be given to a client that is not running."""
-        hub = self._remains.hub
+        """The connection to the hub. It may be replaced while the client is not running."""
+        hub = self._cleanup.hub
         if hub is None:
             raise SAMPClientError("The client has no connection to a hub, and none has been given to it.")
         return cast("SAMPHubProxy", hub)
@@ -128,72 +100,76 @@ class MessageReceiver(BindingMethods):
     @hub.setter
     def hub(self, hub: SAMPHubProxy) -> None:
         hub.on_lost = weak_method(self._on_hub_lost)
-        self._remains.hub = hub
+        self._cleanup.hub = hub
 
     @abstractmethod
     def _on_hub_lost(self, reason: str) -> None:
-        """Take note that the connection is lost; in any thread."""
+        """Handle the loss of the connection; called in any thread."""
 
     @property
     def hub_id(self) -> str | None:
         """The id of the hub as a client; None while this one is not registered."""
         return self._hub_id
 
-    def add_filter(self, key: object, patterns: Iterable[str], tap: MessageFilter) -> None:
+    def get_private_key(self) -> str | None:
+        """Return the client's private key; None while it is not registered."""
+        return self._cleanup.private_key
+
+    def add_filter(self, key: object, patterns: Iterable[str], message_filter: MessageFilter) -> None:
         """
-        Have a function of the package's own look at messages before the program's handlers do.
+        Have a function of this package get messages before the program's handlers do.
 
         Parameters
         ----------
         key : object
-            What it is known by.
+            Identifies the filter for `remove_filter`.
         patterns : iterable of str
             MTypes and wildcards, to which the client subscribes.
-        tap : callable
-            Called with an `Arrival`; it returns the response if it takes the message, or else None.
+        message_filter : callable
+            Called with a `ReceivedMessage`; it returns the response if it handles the message, or else None.
         """
-        self._handlers_or_raise.add_filter(key, patterns, tap)
+        self._handlers_or_raise.add_filter(key, patterns, message_filter)
         self._declare_if_registered(declare=True)
 
     def remove_filter(self, key: object) -> None:
         """
-        Undo `add_tap`. It never fails: a hub that is gone need not be told.
+        Undo `add_filter`. Errors of the hub are only logged.
 
         Parameters
         ----------
         key : object
-            As it was given there.
+            As of `add_filter`.
         """
         self._handlers.remove_filter(key)
         try:
             self._declare_if_registered(declare=True)
         except SAMPError as error:
-            log.debug("The hub was not told that less is wanted: %s", error)
+            log.debug("The subscriptions were not declared: %s", error)
 
-    def heed(self, method: str, params: tuple[Any, ...]) -> None:
+    def handle_hub_control(self, method: str, params: tuple[Any, ...]) -> None:
         """
-        Notice that the hub ends the client's registration, at once and whatever its handlers are doing (R26).
+        End the registration if the hub says so, immediately and whatever the handlers are doing (R26).
 
         Parameters
         ----------
         method : str
             Name of the method that is about to be called.
         params : tuple
-            What it is to be called with.
+            The parameters of that call.
         """
-        if method != "receive_notification" or params[1] != self._hub_id or params[0] != self._remains.private_key:
-            return  # a message of the previous hub, which may have had the same id, says nothing about this one
+        if method != "receive_notification" or params[1] != self._hub_id or params[0] != self._cleanup.private_key:
+            return  # a message of the previous hub, which may have had the same id, does not concern this one
         message = params[2]
         if message["samp.mtype"] == "samp.hub.event.shutdown":
             self.hub.mark_lost("The hub has shut down. Call connect() when a hub is running again.")
         elif message["samp.mtype"] == "samp.hub.disconnect":
             reason = message["samp.params"].get("reason") or "no reason was given"
-            self.thrown_out = True
-            self.hub.mark_lost(f"The hub has disconnected this client: {reason}. Call connect() to come back.")
+            text = f"The hub has disconnected this client: {reason}. Call connect() to come back."
+            self.hub.mark_lost(text, ConnectionState.CLOSED)
 
     def receive_notification(self, private_key: str, sender_id: str, message: Mapping[str, Any]) -> str:
         """
-        Handle a notification; runs in a thread of its own, and may be overridden.
+        Handle a notification; runs in a worker thread, and may be overridden.
 
         Parameters
         ----------
@@ -204,7 +180,8 @@ class MessageReceiver(BindingMethods):
         message : mapping
             The message.
         """
-        self.heed("receive_notification", (private_key, sender_id, message))  # of a derived class that pulls by itself
+        # A derived class that pulls by itself does not use the queue, which calls this for all others
+        self.handle_hub_control("receive_notification", (private_key, sender_id, message))
         if self._run_filters(private_key, sender_id, None, message) is not None:
             return ""
         binding = self._handlers.for_notification(message["samp.mtype"])
@@ -217,9 +194,9 @@ class MessageReceiver(BindingMethods):
 
     def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: Mapping[str, Any]) -> str:
         """
-        Handle a call; runs in a thread of its own, and may be overridden.
+        Handle a call; runs in a worker thread, and may be overridden.
 
-        A handler that raises makes an error response of its exception's message, unless it has replied before.
+        If the handler raises an exception and has not replied, an error response with its message is sent.
 
         Parameters
         ----------
@@ -228,7 +205,7 @@ class MessageReceiver(BindingMethods):
         sender_id : str
             Public id of the sender.
         msg_id : str
-            The hub's id of the message, which the reply bears.
+            The hub's id of the message, which a reply needs.
         message : mapping
             The message.
         """
@@ -237,13 +214,13 @@ class MessageReceiver(BindingMethods):
             if response is None:
                 response = self._respond(private_key, sender_id, msg_id, message)
             if response is not None:
-                self._answer(call, response)
+                self._reply(call, response)
         return ""
 
     def _respond(
         self, private_key: str, sender_id: str, msg_id: str, message: Mapping[str, Any]
     ) -> dict[str, SAMPValue] | None:
-        """Have a call handled; return the response, or None if the handler replies by itself."""
+        """Call the handler of a call; return the response, or None if the handler replies by itself."""
         mtype = message["samp.mtype"]
         binding = self._handlers.for_call(mtype)
         if binding is None:
@@ -259,7 +236,7 @@ class MessageReceiver(BindingMethods):
         self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]
     ) -> str:
         """
-        Handle the response to a call; runs in a thread of its own, and may be overridden.
+        Handle the response to a call; runs in a worker thread, and may be overridden.
 
         Parameters
         ----------
@@ -274,7 +251,7 @@ class MessageReceiver(BindingMethods):
         """
         handler = self._handlers.responses.get(msg_tag)
         if handler is None:
-            log.debug("Nothing is bound to responses to %r", msg_tag)
+            log.debug("No handler is bound to responses to %r", msg_tag)
             return ""
         try:
             self._run(handler, is_internal(handler), private_key, responder_id, msg_tag, response)
@@ -286,7 +263,7 @@ class MessageReceiver(BindingMethods):
         self, private_key: str, sender_id: str, msg_id: str, mtype: str, params: Mapping[str, Any], extra: Any
     ) -> None:
         """
-        Handle ``client.env.get``. Nobody is answered unless the program binds this (R29).
+        Handle ``client.env.get``. It is not bound unless the program does that (R29).
 
         Environment variables may hold passwords and tokens, and any client could ask for them.
 
@@ -300,44 +277,44 @@ class MessageReceiver(BindingMethods):
 
     def run_handler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """
-        Call a function of the program's where its handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
+        Call a function of the program where its handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
 
         Parameters
         ----------
         function : callable
             The function.
         *args, **kwargs
-            What it is called with.
+            Its arguments.
 
         Returns
         -------
         object
-            What it returned.
+            Its result.
         """
         if self.executor is None:
             return function(*args, **kwargs)
         return self.executor.run(function, *args, **kwargs)
 
-    def _run(self, function: Callable[..., Any], is_direct: bool, *args: Any) -> Any:
-        return function(*args) if is_direct else self.run_handler(function, *args)
+    def _run(self, function: Callable[..., Any], is_internal: bool, *args: Any) -> Any:
+        return function(*args) if is_internal else self.run_handler(function, *args)
 
     def _run_filters(
         self, private_key: str, sender_id: str, call: ReceivedCall | None, message: Mapping[str, Any]
     ) -> dict[str, SAMPValue] | None:
-        """Show a message to the package's own listeners; the response if one of them has taken it."""
+        """Pass a message to the filters; return the response of the one that handles it, or None."""
         mtype = message["samp.mtype"]
-        for tap in self._handlers.filters_for(mtype):
+        for message_filter in self._handlers.filters_for(mtype):
             try:
-                response = tap(ReceivedMessage(private_key, sender_id, call, mtype, message["samp.params"]))
+                response = message_filter(ReceivedMessage(private_key, sender_id, call, mtype, message["samp.params"]))
             except Exception as error:
-                log.exception("A listener to %s failed", mtype)
+                log.exception("A filter of %s failed", mtype)
                 response = error_response(error_text(error))
             if response is not None:
                 return response
         return None
 
-    def _answer(self, call: ReceivedCall, response: dict[str, SAMPValue]) -> None:
-        """Reply to the call that is being handled, unless its handler has."""
+    def _reply(self, call: ReceivedCall, response: dict[str, SAMPValue]) -> None:
+        """Reply to the call that is being handled, unless its handler has done that."""
         if call.replied:
             return
         try:
@@ -345,12 +322,12 @@ class MessageReceiver(BindingMethods):
             call.replied = True  # a derived class may have a `reply` of its own
         except SAMPProxyError as error:
             if response["samp.status"] == "samp.error":
-                log.debug("A reply was not taken: %s", error)
-            else:  # JSAMP's hub refuses what is not ASCII: the caller must not be left waiting for that
-                self._answer(call, error_response(f"The answer was refused: {error_text(error)}"))
+                log.debug("A reply was not accepted: %s", error)
+            else:  # JSAMP's hub rejects what is not ASCII: without a reply the caller would wait for ever
+                self._reply(call, error_response(f"The hub rejected the reply: {error_text(error)}"))
         except SAMPError as error:
             log.debug("A reply was not sent: %s", error)
 
 
-def answer_ping(private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:
-    """Answer ``samp.app.ping`` (R28): to be called is enough."""
+def reply_to_ping(private_key: str, sender_id: str, mtype: str, params: Any, extra: Any) -> None:
+    """Handle ``samp.app.ping`` (R28): the empty result is the reply."""

@@ -1,19 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-How a client comes, stays, comes back and goes.
+The session of a client: connect, register, reconnect, disconnect.
 
 Theory of operation
 -------------------
-`connect` and `disconnect` say what is wanted; what is so changes by itself, too, when the hub goes away. The
-loss is noticed by whoever meets it first: a call that fails, the hub's own farewell, or the watch on an idle
-connection. All of them come to `_on_end`, which may run in any thread, even in the loop's, and therefore does
-nothing but to hand the rest to a worker. There the program's callback is told, and, if the program asked for
-it, a timer is set to look for the next hub once a second, which is no more than to read a small file.
+The session has a `ConnectionState` of its own, see the head of `hub_connection`. `connect` makes it CONNECTING until
+the client is registered. `disconnect` makes it DISCONNECTED immediately, in any thread and in a signal handler; a
+`connect` that is in progress finds this when it has registered the client, and unregisters it.
 
-One lock is held while the state changes. A `disconnect` that finds it taken by another thread's `connect` lets
-that finish, for a client that is cut off amid its registration cannot unregister; but a hub that hangs, or a user
-who is asked for consent, is not waited for: then the connection is closed under it. In a signal handler, amid the
-`connect` of the same thread, nothing can be waited for: that `connect` ends the connection itself when it comes to.
+A lost hub is found by a call that fails, by the shutdown message of the hub, or by the `HubMonitor` of an idle
+client. In each case the connection calls `_on_connection_lost`. That may run in any thread, even that of the event
+loop, so it only starts a worker (`_handle_connection_lost`), which enters LOST (or CLOSED, if the hub has
+disconnected the client) and calls the program's ``on_state``. If the program wants to reconnect, a timer tries once a
+second to connect to the next hub. A try without a hub only reads the lockfile.
+
+`_lock` is held while the session connects or closes. `disconnect` waits some seconds for a `connect` of another
+thread, because a client whose registration is interrupted cannot unregister. It does not wait for a hub that hangs,
+or for a user who is asked for consent: it closes the connection, and `connect` ends with an error. In a signal
+handler that interrupts `connect`, no wait is possible: `connect` itself then ends the connection.
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
 from ..process_events import register_after_fork
+from ..transport.event_loop import Timer
 from ..transport.xmlrpc_writer import write_call
 from .cleanup import weak_method
-from .derived_classes import Prepared, replaces
+from .derived_classes import replaces
+from .hub_connection import ConnectionState, ConnectionStatus, Prepared
 from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
 from .receiving import DispatchFunction, HandlerExecutor
@@ -38,39 +44,36 @@ from .web_hub_proxy import SAMPWebHubProxy
 
 if TYPE_CHECKING:
     from ..hub import SAMPHubServer
-    from ..transport.event_loop import Timer
 
 __all__ = ["ClientSession"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks for a hub.
+#: Seconds between two attempts to reconnect.
 RECONNECT_INTERVAL = 1.0
-#: Seconds that another program's hub may take to start.
+#: Seconds that a hub of another program may take to start.
 HUB_START_TIMEOUT = 3.0
-#: Seconds for which `disconnect` waits for a `connect` that is under way in another thread.
+#: Seconds for which `disconnect` waits for a `connect` in another thread.
 CONNECT_TIMEOUT = 2.0
-#: Seconds for which `disconnect` waits for handlers that are at work.
+#: Seconds for which `disconnect` waits for handlers that are running.
 HANDLER_TIMEOUT = 1.0
 
-DISCONNECTED = "disconnect() was called while the client was connecting."
+INTERRUPTED = "disconnect() was called while the client was connecting."
 
 
 class ClientSession(Prepared):
     """
-    The connection of a client, from `connect` to `disconnect`.
+    The connection and registration of a client, from `connect` to `disconnect`.
 
     Parameters
     ----------
-    name, description, metadata, addr, port, callable
-        As of `SAMPClient`.
-    dispatch : callable, optional
+    name, description, metadata, addr, port, callable, dispatch
         As of `SAMPIntegratedClient`.
     """
 
-    #: The client without the connection; None until a derived class makes it.
+    #: The client that uses the connection; None until a derived class makes it.
     client: SAMPClient
-    #: What `client` is made with.
+    #: The arguments with which `client` is made.
     client_arguments: dict[str, Any]
 
     def __init__(
@@ -102,12 +105,11 @@ class ClientSession(Prepared):
         self.own_hub: SAMPHubServer | None = None
         self._lock = threading.RLock()
         self._connect_args: dict[str, Any] = {}
-        self._should_be_connected = False
-        self._connecting = False
+        self._status = ConnectionStatus()
+        self._connecting_thread: int | None = None  # identifies the thread that is in `connect`
         self._reconnect = False
         self._on_state: Callable[[str], object] | None = None
-        self._lost = False  # as far as the program has been told
-        self._watch: HubMonitor | None = None
+        self._monitor: HubMonitor | None = None
         self._timer: Timer | None = None
         register_after_fork(self)
 
@@ -136,27 +138,26 @@ class ClientSession(Prepared):
         hub : SAMPHubServer, optional
             A hub of this process.
         hub_params : mapping, optional
-            The contents of a lockfile. Without either the hub is looked for by its lockfile (R33).
+            The contents of a lockfile. Without either the hub is found by its lockfile (R33).
         pool_size : int
             How many idle connections to the hub are kept.
         reconnect : bool
-            Whether to wait for the next hub when this one is gone, and to join it with the same metadata,
-            subscriptions and bindings. A client that was thrown out by its hub does not come back by itself.
+            Whether to wait for the next hub when this one is gone, and to register there with the same metadata,
+            subscriptions and bindings. A client that its hub has disconnected does not reconnect.
         on_state : callable, optional
-            Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client has joined the
-            next. It runs in a thread of the client's.
+            Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client is registered with
+            the next. It runs in a thread of the client.
         web : bool or str
-            Whether to use the Web Profile, by which a hub can be reached whose lockfile cannot be read (R39);
-            or the URL where that is offered. The user is asked for consent then.
+            Whether to use the Web Profile, which does not need the lockfile (R39); or its URL. The user is then asked
+            for consent.
         start_hub : bool or mapping
-            Whether to start a hub inside this process when none is running; or options of `SAMPHubServer` for it.
-            Unless they say otherwise it does not serve web pages, as nobody could be asked. It ends with
-            `disconnect`.
+            Whether to start a hub in this process if none is running; or options of `SAMPHubServer` for it.
+            By default it has no Web Profile, because the user could not be asked for consent. `disconnect` stops it.
 
         Raises
         ------
         SAMPHubError
-            No hub is running, or `disconnect` was called meanwhile.
+            No hub is running, or `disconnect` was called during the call.
         SAMPClientError
             The client is connected to another hub than the given one.
         """
@@ -171,38 +172,39 @@ class ClientSession(Prepared):
             self._reconnect = reconnect
             self._on_state = on_state
             self._use_profile(web)
-            self._lost = False
-            self._should_be_connected = True
+            self._connecting_thread = threading.get_ident()
+            self._status.enter(ConnectionState.CONNECTING)
             try:
                 if start_hub:
                     self._start_hub_if_none(dict(start_hub) if isinstance(start_hub, Mapping) else {})
                 self._register()
-                if not self._should_be_connected:
-                    raise SAMPHubError(DISCONNECTED)
             except BaseException as error:
-                cut_off = isinstance(error, SAMPError) and not self._should_be_connected
+                interrupted = isinstance(error, SAMPError) and self._status.state is ConnectionState.DISCONNECTED
                 self._close()
-                if cut_off:
-                    raise SAMPHubError(DISCONNECTED) from error
+                if interrupted:
+                    raise SAMPHubError(INTERRUPTED) from error
                 raise
+            finally:
+                self._connecting_thread = None
 
     def disconnect(self) -> None:
         """
         Unregister and end the connection.
 
-        It may be called from any thread, from a handler, and again; it does not fail, and takes seconds at the
-        most, even when the hub does not answer.
+        It may be called from any thread, from a handler, and repeatedly. It does not fail, and takes some seconds at
+        most, even if the hub does not answer.
         """
-        self._should_be_connected = False
+        self._status.enter(ConnectionState.DISCONNECTED)
         asks_user = isinstance(self.hub, SAMPWebHubProxy)
+        if self._connecting_thread == threading.get_ident():  # this is a signal handler: `connect` closes the session
+            if asks_user:
+                self.hub.disconnect()
+            return
         if not self._lock.acquire(timeout=0 if asks_user else CONNECT_TIMEOUT):
-            self.hub.disconnect()  # whoever is connecting ends now
+            self.hub.disconnect()  # the `connect` of the other thread ends now
             self._lock.acquire()
         try:
-            if not self._connecting:
-                self._close()
-            elif asks_user:
-                self.hub.disconnect()
+            self._close()
         finally:
             self._lock.release()
 
@@ -215,10 +217,10 @@ class ClientSession(Prepared):
     ) -> None:
         self.disconnect()
 
-    # Joining and leaving; with the lock
+    # Connecting and closing; with the lock
 
     def _start_hub_if_none(self, options: dict[str, Any]) -> None:
-        from ..hub import SAMPHubServer  # noqa: PLC0415 - most programs never need it
+        from ..hub import SAMPHubServer  # noqa: PLC0415 - most programs do not need it
 
         try:
             self.hub.connect(**self._connect_args)
@@ -228,20 +230,16 @@ class ClientSession(Prepared):
         hub = SAMPHubServer(**{"web_profile": False, "label": "started by a client", **options})
         try:
             hub.start()
-        except SAMPHubError as error:  # another program was quicker: its hub does as well
-            log.debug("There is a hub, or about to be: %s", error)
+        except SAMPHubError as error:  # another program was quicker: use its hub
+            log.debug("Another hub has started, or is starting: %s", error)
             self._wait_for_hub(error)
             return
         self.own_hub = hub
-        if options.get("mode") == "multiple" or "lockfile" in options:  # it is not where one looks for hubs
+        if options.get("mode") == "multiple" or "lockfile" in options:  # the lockfile is not in the default place
             self._connect_args["hub"] = hub
 
-    def _wait_for_hub(self, why: SAMPHubError) -> None:
-        """
-        Give a hub that is just starting the moment until its lockfile is there; nothing else tells of that.
-
-        If there is none, the error is ``why`` our own has not started.
-        """
+    def _wait_for_hub(self, start_error: SAMPHubError) -> None:
+        """Wait until a hub that is starting has its lockfile; raise the error of our own hub if there is none."""
         pause = threading.Event()
         deadline = time.monotonic() + HUB_START_TIMEOUT
         while time.monotonic() < deadline:
@@ -249,9 +247,9 @@ class ClientSession(Prepared):
                 self.hub.connect(**self._connect_args)
                 return
             except SAMPHubError as error:
-                log.debug("The other hub is not there yet: %s", error)
+                log.debug("The other hub is not running yet: %s", error)
             pause.wait(0.02)
-        raise why
+        raise start_error
 
     def _use_profile(self, web: bool | str) -> None:
         if isinstance(self.hub, SAMPWebHubProxy) != bool(web):
@@ -260,32 +258,33 @@ class ClientSession(Prepared):
             self._connect_args["url"] = web
 
     def _register(self) -> None:
-        self._connecting = True
+        """Connect and register; on success the session is CONNECTED."""
         try:
             self.hub.connect_unverified(**self._connect_args)
             url = self.hub.url
-            if not (self._should_be_connected and url):
-                raise SAMPHubError(DISCONNECTED)
+            if not (url and self._status.state is ConnectionState.CONNECTING):
+                raise SAMPHubError(INTERRUPTED)
             if replaces(self.client, SAMPClient, "register"):
                 self.client.start()
                 self._start_monitor(url)
                 self.client.register()
             else:
-                self.client.register(meanwhile=lambda: self._start_monitor(url))
+                self.client.register(while_waiting=lambda: self._start_monitor(url))
         except BaseException:
-            self._end_watch()
-            self.hub.disconnect()
+            self._stop_monitor()
+            if self.hub.is_connected:
+                self.hub.disconnect()
             raise
-        finally:
-            self._connecting = False
+        if not self._status.enter(ConnectionState.CONNECTED):
+            raise SAMPHubError(INTERRUPTED)
         self._on_connected()
 
     def _close(self) -> None:
-        self._should_be_connected = False
+        self._status.enter(ConnectionState.DISCONNECTED)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._end_watch()
+        self._stop_monitor()
         self._on_disconnected(for_good=True)
         if self.client is not None:
             if self.client.executor is not None:
@@ -297,72 +296,79 @@ class ClientSession(Prepared):
             hub.stop()
 
     def _on_connected(self) -> None:
-        """Do what is to be done when the client has joined a hub; for subclasses. Must not wait."""
+        """Called when the client is registered; subclasses override it. It must not wait."""
 
     def _on_disconnected(self, *, for_good: bool) -> None:
-        """Do what is to be done when the connection has ended, by the program's will or not; for subclasses."""
+        """Called when the connection has ended, by the program (``for_good``) or not; subclasses override it."""
 
     def _start_monitor(self, url: str) -> None:
-        self._watch = HubMonitor(self.client.loop, url, weak_method(self._question), weak_method(self._on_hub_gone))
-        self.client.attach_monitor(self._watch)
+        self._monitor = HubMonitor(
+            self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone)
+        )
+        self.client.attach_monitor(self._monitor)
 
-    def _end_watch(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.stop()
+    def _stop_monitor(self) -> None:
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.stop()
 
     def _is_connected_to(self, hub: SAMPHubServer | None, hub_params: Mapping[str, str] | None) -> bool:
         params, known = (hub.params if hub is not None else hub_params), self.hub.lockfile
         if params is not None and params.get("samp.hub.xmlrpc.url") != known.get("samp.hub.xmlrpc.url"):
             raise SAMPClientError("The client is connected to another hub: call disconnect() first.")
-        # One with another secret at the same address has taken the place of the hub that is gone
+        # A hub with another secret at the same address has replaced the hub that is gone
         return params is None or params.get("samp.secret", "") in {"", known.get("samp.secret")}
 
-    # The hub is gone
+    # The connection is lost
 
-    def _question(self) -> bytes | None:
-        """What the hub is asked now and then, to see whether it still knows this client."""
+    def _make_ping(self) -> bytes | None:
+        """Make the call by which the monitor finds out whether the hub still knows this client."""
         key, own_id = self.client.get_private_key(), self.client.get_public_id()
         return write_call(f"{self.hub.prefix}.getMetadata", [key, own_id]) if key and own_id else None
 
-    def _on_hub_gone(self, what: str) -> None:
-        self.hub.mark_lost(f"{what}. Call connect() when a hub is running again.")
+    def _on_hub_gone(self, reason: str) -> None:
+        self.hub.mark_lost(f"{reason}. Call connect() when a hub is running again.")
 
     def _on_connection_lost(self, reason: str) -> None:
         log.debug("The connection to the hub has ended: %s", reason)
-        if self._should_be_connected and self.client.is_running:
+        if self._status.state is not ConnectionState.DISCONNECTED and self.client.is_running:
             self.client.loop.run_in_worker(weak_method(self._handle_connection_lost))
 
     def _handle_connection_lost(self) -> None:
+        """Enter LOST or CLOSED, and notify the program; do nothing if the session is LOST already and reconnects."""
         with self._lock:
-            if not self._should_be_connected or self.is_connected:
+            is_closed = self.hub.status.state is ConnectionState.CLOSED
+            state = ConnectionState.CLOSED if is_closed else ConnectionState.LOST
+            if self.is_connected or not self._status.enter(state):
                 return
-            self._end_watch()
+            self._stop_monitor()
             self._on_disconnected(for_good=False)
-            news, self._lost = not self._lost, True  # none if the next hub was lost while the client was joining it
-        if news:
-            self._notify_state("lost")
+        self._notify_state("lost")
         with self._lock:
-            if self._reconnect and not self.client.thrown_out and not self.is_connected:
+            if self._reconnect:
                 self._schedule_reconnect()
 
     def _schedule_reconnect(self) -> None:
-        if not self._should_be_connected or (self._timer is not None and self._timer.active):
+        if self._status.state is not ConnectionState.LOST or (self._timer is not None and self._timer.active):
             return
         loop = self.client.loop
         self._timer = loop.call_later(RECONNECT_INTERVAL, loop.run_in_worker, weak_method(self._try_reconnect))
 
     def _try_reconnect(self) -> None:
         with self._lock:
-            if not self._should_be_connected or self.is_connected:
+            if self._status.state is not ConnectionState.LOST:
                 return
+            reason = self.hub.status.reason
+            self._status.enter(ConnectionState.CONNECTING)
             try:
                 self._register()
             except (SAMPError, OSError) as error:
                 log.debug("There is no other hub yet: %s", error)
-                self._schedule_reconnect()
+                if self._status.enter(ConnectionState.LOST):
+                    self.hub.status.enter(ConnectionState.CONNECTING, reason)
+                    self.hub.status.enter(ConnectionState.LOST, reason)  # calls raise the same error as before
+                    self._schedule_reconnect()
                 return
-            self._lost = False
         self._notify_state("connected")
 
     def _notify_state(self, state: str) -> None:
@@ -374,8 +380,9 @@ class ClientSession(Prepared):
             log.exception("The callback for %r failed", state)
 
     def after_fork_in_child(self) -> None:
-        """Forget what the parent's threads were doing, in the child of a fork."""
+        """Forget the session, in the child of a fork: it is the parent's."""
         self._lock = threading.RLock()
-        self._should_be_connected = False
-        self._watch = None
+        self._status = ConnectionStatus()
+        self._connecting_thread = None
+        self._monitor = None
         self._timer = None

@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.callback_server import release_slot
 from ..client.handlers import ReceivedMessage
 from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
+from ..client.received_calls import release_slot
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as Host
+    from ..client.messaging import MessagingClient
 
 __all__ = ["ClientInfo", "Clients"]
 
@@ -93,17 +93,17 @@ class Clients:
     """
     The other clients of the hub, without the hub itself. It is always up to date.
 
-    It is iterated over in the order of arrival, and indexed by id, name or part of a name, in upper or lower case.
+    It is iterated over in the order of message, and indexed by id, name or part of a name, in upper or lower case.
 
     Parameters
     ----------
-    host : weakref to SAMPIntegratedClient
+    client : weakref to SAMPIntegratedClient
         The client whose view this is.
     """
 
-    def __init__(self, host: weakref.ref[Host]) -> None:
-        self._host = host
-        self._news = threading.Condition()
+    def __init__(self, client: weakref.ref[MessagingClient]) -> None:
+        self._client = client
+        self._changed = threading.Condition()
         self._known: dict[str, ClientInfo] = {}
         self._named_since: dict[str, float] = {}
         self._gone: set[str] = set()
@@ -120,7 +120,7 @@ class Clients:
 
     def __iter__(self) -> Iterator[ClientInfo]:
         self.subscribe()
-        with self._news:
+        with self._changed:
             return iter(list(self._known.values()))
 
     def __len__(self) -> int:
@@ -177,9 +177,9 @@ class Clients:
         deadline = Deadline(timeout)
         release_slot()  # within a handler: the events are behind it in the queue
         self.subscribe()
-        with self._news:
+        with self._changed:
             while True:
-                found, patience = self._find_ready(who, mtype)
+                found, wait = self._find_ready(who, mtype)
                 if found is not None:
                     return found
                 if self._end is not None:
@@ -187,7 +187,7 @@ class Clients:
                 left = deadline.remaining
                 if left == 0 or not self._is_told():
                     break
-                self._news.wait(min((x for x in (left, patience) if x is not None), default=None))
+                self._changed.wait(min((x for x in (left, wait) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
@@ -208,38 +208,38 @@ class Clients:
             infos = [info for info in infos if info.takes(mtype)]
         if is_part and len(infos) > 1:
             raise ambiguous(names, who, [info.id for info in infos])
-        patience = None
+        wait = None
         for info in infos:
             left = self._named_since.get(info.id, 0.0) + SETTLE_TIME - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
-            patience = left
-        return None, patience
+            wait = left
+        return None, wait
 
     def _is_told(self) -> bool:
-        host = self._host()
-        return host is not None and is_callable(host)
+        client = self._client()
+        return client is not None and is_callable(client)
 
     # Keeping up to date
 
     def subscribe(self) -> None:
         """Listen to the hub's events from now on."""
-        host = self._host()
-        if host is None:
+        client = self._client()
+        if client is None:
             return
-        host.client.require_key()
-        with self._news:
+        client.client.require_key()
+        with self._changed:
             self._end = None
-        if not is_callable(host):  # it is told nothing, and asks each time
-            self._fill(host)
+        if not is_callable(client):  # it is told nothing, and asks each time
+            self._fill(client)
             return
         with self._refresh_lock:
             # Again if the client has come to another hub meanwhile
-            while self._followed_key != (key := host.client.require_key()):
-                host.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
+            while self._followed_key != (key := client.client.require_key()):
+                client.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
                 self._wanted = True
-                self._fill(host)
-                with self._news:
+                self._fill(client)
+                with self._changed:
                     self._followed_key = key
 
     def on_gone(self, listener: Callable[[str], object]) -> None:
@@ -262,20 +262,20 @@ class Clients:
         end : SAMPClientError, optional
             What those who wait for somebody are told, if no other hub is to be waited for.
         """
-        with self._news:
+        with self._changed:
             self._end = end
             self._known.clear()
             self._named_since.clear()
             self._gone.clear()
             self._followed_key = None
             self.session = object()
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def resubscribe(self) -> None:
         """Look again who is there, on a new hub, if anybody has wanted to know before."""
-        host = self._host()
-        if self._wanted and host is not None:
-            host.client.loop.run_in_worker(self._follow_again)
+        client = self._client()
+        if self._wanted and client is not None:
+            client.client.loop.run_in_worker(self._follow_again)
 
     def _follow_again(self) -> None:
         self.clear()  # of what the last hub's events have told since: ids begin anew with each hub
@@ -284,29 +284,29 @@ class Clients:
         except SAMPClientError:  # the program has disconnected meanwhile
             return
 
-    def _fill(self, host: Host) -> None:
-        own, hub = host.get_public_id(), host.client.hub_id
-        ids = [client_id for client_id in host.get_registered_clients() if client_id not in {own, hub}]
-        with self._news:
+    def _fill(self, client: MessagingClient) -> None:
+        own, hub = client.get_public_id(), client.client.hub_id
+        ids = [client_id for client_id in client.get_registered_clients() if client_id not in {own, hub}]
+        with self._changed:
             before = set(self._known)
             self._updated.clear()
         for client_id in ids:
-            while (info := self._query(host, client_id)) is not None and not self._put_if_unchanged(info):
+            while (info := self._query(client, client_id)) is not None and not self._put_if_unchanged(info):
                 continue
-        with self._news:
+        with self._changed:
             for client_id in before - set(ids):
                 self._known.pop(client_id, None)
 
-    def _query(self, host: Host, client_id: str) -> ClientInfo | None:
+    def _query(self, client: MessagingClient, client_id: str) -> ClientInfo | None:
         session = self.session
         try:
-            return ClientInfo(client_id, host.get_metadata(client_id), host.get_subscriptions(client_id), session)
+            return ClientInfo(client_id, client.get_metadata(client_id), client.get_subscriptions(client_id), session)
         except SAMPProxyError:  # it has just left
             return None
 
     def _put_if_unchanged(self, info: ClientInfo) -> bool:
         """Note what the hub has answered, unless an event has come meanwhile: it may be newer than the answer."""
-        with self._news:
+        with self._changed:
             if info.id in self._updated:
                 self._updated.discard(info.id)
                 return False
@@ -314,36 +314,36 @@ class Clients:
             return True
 
     def _put(self, info: ClientInfo) -> None:
-        with self._news:
+        with self._changed:
             if info.id in self._gone:
                 return
             self._known[info.id] = info
             if info.name:
                 self._named_since.setdefault(info.id, time.monotonic())
-            self._news.notify_all()
+            self._changed.notify_all()
 
-    def _on_event(self, arrival: ReceivedMessage) -> None:
+    def _on_event(self, message: ReceivedMessage) -> None:
         """Take note of one of the hub's events; the program's own handlers see it, too."""
-        host = self._host()
-        client_id = arrival.params.get("id")
-        if host is None or not isinstance(client_id, str) or arrival.sender_id != host.client.hub_id:
+        client = self._client()
+        client_id = message.params.get("id")
+        if client is None or not isinstance(client_id, str) or message.sender_id != client.client.hub_id:
             return
-        if client_id in {host.get_public_id(), host.client.hub_id}:
+        if client_id in {client.get_public_id(), client.client.hub_id}:
             return
-        what = arrival.mtype.rpartition(".")[2]
-        with self._news:
-            if arrival.private_key != host.get_private_key():  # it was the last hub's
+        what = message.mtype.rpartition(".")[2]
+        with self._changed:
+            if message.private_key != client.get_private_key():  # it was the last hub's
                 return
             self._updated.add(client_id)
             info = self._known.get(client_id, ClientInfo(client_id, session=self.session))
             if what == "unregister":
                 self._gone.add(client_id)
                 self._known.pop(client_id, None)
-                self._news.notify_all()
+                self._changed.notify_all()
             elif what == "register":
                 self._put(info)
-            elif what in {"metadata", "subscriptions"} and isinstance(arrival.params.get(what), dict):
-                self._put(replace(info, **{what: arrival.params[what]}))
+            elif what in {"metadata", "subscriptions"} and isinstance(message.params.get(what), dict):
+                self._put(replace(info, **{what: message.params[what]}))
         if what == "unregister":
             for listener in self._listeners:
                 listener(client_id)

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import release_slot
 from ..client.handlers import MessageFilter, ReceivedMessage
 from ..client.lookup import client_name
+from ..client.received_calls import release_slot
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
-from ..formats.readers import Sender, read_message
+from ..formats.model import Sender
+from ..formats.readers import read_message
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..protocol.timeouts import Deadline
 
@@ -42,8 +43,8 @@ class Incoming:
 
     Parameters
     ----------
-    bench : Workbench
-        What the client has to work with.
+    state : ExchangeState
+        The state of the client.
     mtypes : tuple of str
         MTypes or wildcards.
     limit : int
@@ -52,25 +53,25 @@ class Incoming:
         How many things are taken at all; what comes later goes to the handlers.
     """
 
-    def __init__(self, bench: ExchangeState, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
+    def __init__(self, state: ExchangeState, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
         if not mtypes:
             raise SAMPClientError("Which messages? Give MTypes or wildcards, such as 'table.load.*'")
-        self._bench = bench
+        self._state = state
         self._patterns = dict.fromkeys(mtypes, True)
         self._limit = limit
         self._left = total
         self._items: deque[tuple[Any, tuple[str, ...] | None]] = deque()
         self._coming = 0
         self._replied_count = 0  # of those that are coming: their senders believe that we have them
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._end: SAMPError | None = None
         #: Called in another thread when there is news; for event loops.
         self.on_item: Callable[[], object] | None = None
         self._key = object()  # what it is known by where it must not be held
         take = weakref.WeakMethod(self._receive)
-        bench.client.client.add_filter(self._key, mtypes, lambda arrival: _take_if_there(take, arrival))
-        bench.add_queue(self)
-        self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(bench.client.client), self._key)
+        state.client.client.add_filter(self._key, mtypes, lambda message: _take_if_there(take, message))
+        state.queues.add(self)
+        self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(state.client.client), self._key)
         self._finalizer.atexit = False
 
     # Taking out
@@ -99,7 +100,7 @@ class Incoming:
         release_slot()  # within a handler: what is waited for is behind it in the queue
         deadline = Deadline(timeout)
         while True:
-            with self._news:
+            with self._changed:
                 while not self._items:
                     if self._end is not None and not self._replied_count:
                         raise self._end
@@ -107,7 +108,7 @@ class Incoming:
                     if left == 0:
                         wanted = " or ".join(self._patterns)
                         raise SAMPTimeoutError(f"No {wanted} came within {deadline.seconds:g} s")
-                    self._news.wait(left)
+                    self._changed.wait(left)
             found = self.get_nowait()
             if found is not None:
                 return found
@@ -115,7 +116,7 @@ class Incoming:
     def get_nowait(self) -> Any:
         """Take what is there; None if nothing is. Warns of what could not be read."""
         while True:
-            with self._news:
+            with self._changed:
                 if not self._items:
                     return None
                 item, _ = self._items.popleft()
@@ -146,10 +147,10 @@ class Incoming:
         """Take nothing any more. It may be repeated."""
         self.stop(SAMPClientError("The queue is closed"))
         self._finalizer.detach()
-        self._bench.remove_queue(self)
-        host = self._bench.client
-        if host is not None:
-            host.client.remove_filter(self._key)
+        self._state.queues.discard(self)
+        client = self._state.client
+        if client is not None:
+            client.client.remove_filter(self._key)
 
     def stop(self, reason: SAMPError) -> None:
         """
@@ -160,10 +161,10 @@ class Incoming:
         reason : SAMPError
             What is raised for them.
         """
-        with self._news:
+        with self._changed:
             if self._end is None:
                 self._end = reason
-            self._news.notify_all()
+            self._changed.notify_all()
         self._tell()
 
     def __enter__(self) -> Self:
@@ -176,35 +177,35 @@ class Incoming:
 
     # Taking in; in the client's worker threads
 
-    def _receive(self, arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
-        if arrival.mtype.startswith("samp.") and "*" in self._patterns:
+    def _receive(self, message: ReceivedMessage) -> dict[str, SAMPValue] | None:
+        if message.mtype.startswith("samp.") and "*" in self._patterns:
             named = {pattern: True for pattern in self._patterns if pattern != "*"}
-            if best_match(named, arrival.mtype) is None:
+            if best_match(named, message.mtype) is None:
                 return None  # what keeps clients and hub together is not what "*" is meant for
         refusal = self._reserve()
         if refusal is not None:
             return refusal or None
         try:
-            sender = Sender(arrival.sender_id, client_name(self._bench.client, arrival.sender_id))
-            item = read_message(arrival.mtype, arrival.params, sender)
-            key = _key(arrival)
+            sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
+            item = read_message(message.mtype, message.params, sender)
+            key = _key(message)
         except SAMPError as error:
             log.info("What arrived could not be read: %s", error)
-            self._put(_ReadError(f"{arrival.mtype} from {arrival.sender_id}: {error}"))
+            self._put(_ReadError(f"{message.mtype} from {message.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
         response = ok_response({})
-        if arrival.call is not None:
+        if message.call is not None:
             # Before the item is handed over: a program that was waiting for it alone may disconnect at once, and the
             # sender would be told that its recipient has left.
-            with self._news:
+            with self._changed:
                 self._replied_count += 1
-            self._bench.client.client._answer(arrival.call, response)
-        self._put(item, key, answered=arrival.call is not None)
+            self._state.client.client._reply(message.call, response)
+        self._put(item, key, answered=message.call is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
         """Make sure that there is room: None if so, else the answer, empty if the message is for others."""
-        with self._news:
+        with self._changed:
             if self._end is not None or self._left == 0:
                 return {}
             if len(self._items) + self._coming >= self._limit:
@@ -215,7 +216,7 @@ class Incoming:
             return None
 
     def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
-        with self._news:
+        with self._changed:
             self._coming -= 1
             self._replied_count -= answered
             if isinstance(item, _ReadError) and self._left is not None:
@@ -223,7 +224,7 @@ class Incoming:
             if key is not None:  # what was sent again, with the same table-id, takes the place of what still waits
                 self._items = deque(entry for entry in self._items if entry[1] != key)
             self._items.append((item, key))
-            self._news.notify_all()
+            self._changed.notify_all()
         self._tell()
 
     def _tell(self) -> None:
@@ -232,9 +233,9 @@ class Incoming:
             on_news()
 
 
-def _take_if_there(take: weakref.WeakMethod[Any], arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
+def _take_if_there(take: weakref.WeakMethod[Any], message: ReceivedMessage) -> dict[str, SAMPValue] | None:
     method: MessageFilter | None = take()
-    return method(arrival) if method is not None else None
+    return method(message) if method is not None else None
 
 
 def _remove_filter_later(client: weakref.ref[Client], key: object) -> None:
@@ -248,14 +249,14 @@ def _remove_filter_later(client: weakref.ref[Client], key: object) -> None:
         threading.Thread(target=there.remove_filter, args=(key,), daemon=True).start()
 
 
-def _key(arrival: ReceivedMessage) -> tuple[str, ...] | None:
+def _key(message: ReceivedMessage) -> tuple[str, ...] | None:
     """What a table, image... is known by, if its sender has given it an id."""
-    kind = arrival.mtype.partition(".")[0]
-    identifier = arrival.params.get(f"{kind}-id")
+    kind = message.mtype.partition(".")[0]
+    identifier = message.params.get(f"{kind}-id")
     if not (isinstance(identifier, str) and identifier):
         return None
     # The private key, for another hub gives the same public ids to other clients
-    return (arrival.private_key, arrival.sender_id, kind, identifier)
+    return (message.private_key, message.sender_id, kind, identifier)
 
 
 class _ReadError:

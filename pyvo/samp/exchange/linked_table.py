@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import numpy as np
+
 from ..client.handlers import ReceivedMessage, refuse_coroutine_function
 from ..client.lookup import get_client_names, match_name
 from ..errors import SAMPError, SAMPTypeError, SAMPValueError, warn
@@ -25,8 +27,6 @@ from .reports import SendReport, SendResult
 from .sending import call_recipients
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .sending import ExchangeState
 
 __all__ = ["Link", "check_linkable"]
@@ -75,38 +75,36 @@ class Link:
 
     Parameters
     ----------
-    bench : Workbench
-        What the client has to work with.
+    state : ExchangeState
+        The state of the client.
     rows : int
         How many rows it has.
     report : SendReport
         To whom it was sent.
     """
 
-    def __init__(self, bench: ExchangeState, rows: int, report: SendReport) -> None:
-        self._bench = bench
+    def __init__(self, state: ExchangeState, rows: int, report: SendReport) -> None:
+        self._state = state
         self._rows = rows
         #: What became of sending the table.
         self.report = report
         #: The ``table-id``.
         self.id = report.id
         self._since = time.monotonic()
-        self._private_key = bench.client.get_private_key()
+        self._private_key = state.client.get_private_key()
         self._urls = {each.url for each in report.deliveries if each.url}
         self._lock = threading.Lock()
         self._selected: Any = None
         self._highlighted: int | None = None
         self._on_select: list[Callable[..., object]] = []
         self._on_highlight: list[Callable[..., object]] = []
-        bench.client.client.add_filter(self, [SELECT, HIGHLIGHT], self._take)
+        state.client.client.add_filter(self, [SELECT, HIGHLIGHT], self._take)
 
     # What others do
 
     @property
     def selection(self) -> np.ndarray:
         """The rows that were selected last, as a mask; none before anything was."""
-        import numpy as np  # noqa: PLC0415
-
         with self._lock:
             return np.zeros(self._rows, dtype=bool) if self._selected is None else self._selected.copy()
 
@@ -141,13 +139,13 @@ class Link:
         self._on_highlight.append(listener)
         return listener
 
-    def _take(self, arrival: ReceivedMessage) -> dict[str, SAMPValue] | None:
-        params = arrival.params
+    def _take(self, message: ReceivedMessage) -> dict[str, SAMPValue] | None:
+        params = message.params
         table_id = params.get("table-id")
         if table_id != self.id and (table_id or params.get("url") not in self._urls):
             return None
         try:
-            if arrival.mtype == SELECT:
+            if message.mtype == SELECT:
                 self._note_selection(self._mask(_row_numbers(params.get("row-list"))))
             else:
                 self._note_highlight(self._checked(_row_numbers([params.get("row")])[0]))
@@ -159,12 +157,12 @@ class Link:
         with self._lock:
             self._selected = mask
         for listener in list(self._on_select):
-            self._bench.client.client.run_handler(listener, mask.copy())
+            self._state.client.client.run_handler(listener, mask.copy())
 
     def _note_highlight(self, row: int) -> None:
         self._highlighted = row
         for listener in list(self._on_highlight):
-            self._bench.client.client.run_handler(listener, row)
+            self._state.client.client.run_handler(listener, row)
 
     # What is done here
 
@@ -184,8 +182,6 @@ class Link:
         SendReport
             Who did.
         """
-        import numpy as np  # noqa: PLC0415
-
         wanted = np.asarray(np.ma.filled(rows, False)) if np.ma.isMA(rows) else np.asarray(rows)
         if wanted.dtype == bool:
             if wanted.shape != (self._rows,):
@@ -232,7 +228,7 @@ class Link:
                     report.deliveries.append(SendResult(client_id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
                     messages[client_id] = {"samp.mtype": mtype, "samp.params": content}
-            call_recipients(self._bench, report, messages, seconds)
+            call_recipients(self._state, report, messages, seconds)
             report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + RETRY_WINDOW:
                 break
@@ -249,15 +245,15 @@ class Link:
         Another hub gives other ids, and an id of the hub that is gone to another client: there names count.
         """
         sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
-        host = self._bench.client
-        if host.get_private_key() == self._private_key:
+        client = self._state.client
+        if client.get_private_key() == self._private_key:
             return {each.id: each for each in sent}
-        names = get_client_names(host)
+        names = get_client_names(client)
         return {client_id: each for each in sent for client_id in match_name(names, each.name)}
 
     def _takes(self, client_id: str, mtype: str) -> bool:
         try:
-            return best_match(self._bench.client.get_subscriptions(client_id), mtype) is not None
+            return best_match(self._state.client.get_subscriptions(client_id), mtype) is not None
         except SAMPError:  # it has left
             return False
 
@@ -269,8 +265,6 @@ class Link:
         return row
 
     def _mask(self, rows: list[int]) -> np.ndarray:
-        import numpy as np  # noqa: PLC0415
-
         mask = np.zeros(self._rows, dtype=bool)
         if rows:
             self._checked(min(rows))
@@ -282,7 +276,7 @@ class Link:
 
     def close(self) -> None:
         """Listen to no more selections. The others keep the table."""
-        self._bench.client.client.remove_filter(self)
+        self._state.client.client.remove_filter(self)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from ..client.lookup import ClientRef
-    from ..integrated_client import SAMPIntegratedClient as Host
+    from ..client.messaging import MessagingClient
     from .client_list import ClientInfo, Clients
     from .incoming import Incoming
     from .linked_table import Link
@@ -25,27 +25,27 @@ __all__ = ["Exchange"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_making = threading.Lock()
+_creation_lock = threading.Lock()
 
 
 class Exchange:
     """The methods of a client that exchange objects instead of messages."""
 
-    _the_bench: ExchangeState | None = None
+    _exchange_state: ExchangeState | None = None
 
     @property
-    def _bench(self) -> ExchangeState:
-        if self._the_bench is None:
+    def _exchange(self) -> ExchangeState:
+        if self._exchange_state is None:
             from .sending import ExchangeState  # noqa: PLC0415
 
-            with _making:
-                if self._the_bench is None:
-                    self._the_bench = ExchangeState(self._host)
-        return self._the_bench
+            with _creation_lock:
+                if self._exchange_state is None:
+                    self._exchange_state = ExchangeState(self._messaging_client)
+        return self._exchange_state
 
     @property
-    def _host(self) -> Host:
-        return cast("Host", self)
+    def _messaging_client(self) -> MessagingClient:
+        return cast("MessagingClient", self)
 
     # Sending
 
@@ -113,7 +113,7 @@ class Exchange:
         from .sending import send  # noqa: PLC0415
 
         return send(
-            self._bench, obj, to, name=name, mtype=mtype, timeout=timeout, table_id=table_id, progress=progress,
+            self._exchange, obj, to, name=name, mtype=mtype, timeout=timeout, table_id=table_id, progress=progress,
             wait=wait, params=params,
         )  # fmt: skip
 
@@ -144,8 +144,8 @@ class Exchange:
         from .sending import send  # noqa: PLC0415
 
         product, rows = check_linkable(table)
-        report = send(self._bench, product, to, name=name, timeout=timeout)
-        return Link(self._bench, rows, report)
+        report = send(self._exchange, product, to, name=name, timeout=timeout)
+        return Link(self._exchange, rows, report)
 
     # Receiving
 
@@ -180,8 +180,8 @@ class Exchange:
         """
         from .incoming import Incoming  # noqa: PLC0415
 
-        self._host.client.require_key()
-        with Incoming(self._bench, (mtype,), limit=1, total=1) as queue:
+        self._messaging_client.client.require_key()
+        with Incoming(self._exchange, (mtype,), limit=1, total=1) as queue:
             return queue.get(timeout)
 
     def incoming(self, *mtypes: str, limit: int = 100) -> Incoming:
@@ -206,7 +206,7 @@ class Exchange:
         """
         from .incoming import Incoming  # noqa: PLC0415
 
-        return Incoming(self._bench, mtypes, limit)
+        return Incoming(self._exchange, mtypes, limit)
 
     def on(self, mtype: str) -> Callable[[Function], Function]:
         """
@@ -234,8 +234,8 @@ class Exchange:
 
         def bind(function: Function) -> Function:
             refuse_coroutine_function(function)
-            handler = make_typed_handler(self._bench, function, self._host.client.run_handler)
-            self._host.bind_receive_message(mtype, handler)
+            handler = make_typed_handler(self._exchange, function, self._messaging_client.client.run_handler)
+            self._messaging_client.bind_receive_message(mtype, handler)
             return function
 
         return bind
@@ -245,7 +245,7 @@ class Exchange:
     @property
     def clients(self) -> Clients:
         """The other clients: a list that the hub's events keep up to date."""
-        return self._bench.clients
+        return self._exchange.clients
 
     def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
@@ -295,7 +295,7 @@ class Exchange:
         from .sending import send  # noqa: PLC0415
         from .viewers import to_skycoord  # noqa: PLC0415
 
-        return send(self._bench, to_skycoord(position), to, timeout=timeout)
+        return send(self._exchange, to_skycoord(position), to, timeout=timeout)
 
     def get_position(self, client: ClientRef | None = None, timeout: str | float = 20.0) -> Any:
         """
@@ -320,14 +320,14 @@ class Exchange:
         """
         from .viewers import get_position  # noqa: PLC0415
 
-        return get_position(self._host, client, timeout)
+        return get_position(self._messaging_client, client, timeout)
 
     @property
     def ds9(self) -> DS9:
         """DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
         from .viewers import DS9  # noqa: PLC0415
 
-        return DS9(self._host)
+        return DS9(self._messaging_client)
 
     def aladin(self, script: str, to: ClientRef | None = None, timeout: str | float = 60.0) -> str:
         """
@@ -354,14 +354,14 @@ class Exchange:
         """
         from .viewers import run_aladin_script  # noqa: PLC0415
 
-        return run_aladin_script(self._host, script, to, timeout)
+        return run_aladin_script(self._messaging_client, script, to, timeout)
 
     # What the connection tells
 
     def _on_connected(self) -> None:
-        if self._the_bench is not None:
-            self._the_bench.on_connected()
+        if self._exchange_state is not None:
+            self._exchange_state.on_connected()
 
     def _on_disconnected(self, *, for_good: bool) -> None:
-        if self._the_bench is not None:
-            self._the_bench.on_disconnected(for_good=for_good)
+        if self._exchange_state is not None:
+            self._exchange_state.on_disconnected(for_good=for_good)

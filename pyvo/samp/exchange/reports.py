@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.callback_server import release_slot
+from ..client.received_calls import release_slot
 from ..errors import SAMPResponseError
 from ..protocol.timeouts import Deadline
 
@@ -61,9 +61,9 @@ class SendResult:
         Where it was told to load from; empty if from nowhere.
     response : dict, optional
         Its response (R17); None until it comes.
-    problem : str
+    error : str
         Why it could not be asked, or will not answer; empty while neither is so.
-    loan : Loan, optional
+    lease : Loan, optional
         What it has been lent to load.
     """
 
@@ -129,8 +129,8 @@ class SendReport:
         self.id = identifier
         self.deliveries = list(deliveries)
         self.on_done: Callable[[], object] | None = None
-        self._news = threading.Condition()
-        self._settling: set[str] = set()  # whose answer has come and is being dealt with
+        self._changed = threading.Condition()
+        self._ending: set[str] = set()  # whose answer has come and is being dealt with
 
     # What is known
 
@@ -172,12 +172,12 @@ class SendReport:
         """
         release_slot()  # within a handler: the answers are behind it in the queue
         deadline = Deadline(timeout)
-        with self._news:
-            while self.waiting or self._settling:
+        with self._changed:
+            while self.waiting or self._ending:
                 left = deadline.remaining
                 if left == 0:
                     break
-                self._news.wait(left)
+                self._changed.wait(left)
         return self
 
     def check(self) -> Self:
@@ -196,7 +196,7 @@ class SendReport:
 
     # What the sending does
 
-    def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, problem: str = "") -> None:
+    def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, error: str = "") -> None:
         """
         Note what one recipient said, or why it will not; the first such note counts.
 
@@ -206,26 +206,26 @@ class SendReport:
             Public id of the recipient.
         response : dict, optional
             Its response.
-        problem : str
+        error : str
             Why there will be none.
         """
-        with self._news:
+        with self._changed:
             for each in self.deliveries:
                 if each.id == recipient_id and each.is_open:
-                    each.response, each.error = response, problem
-                    loan, loaded = each.lease, not each.failure
+                    each.response, each.error = response, error
+                    lease, loaded = each.lease, not each.failure
                     break
             else:
                 return
-            self._settling.add(recipient_id)
+            self._ending.add(recipient_id)
             done = not self.waiting
-        if loan is not None:
-            loan.on_response(loaded=loaded)
+        if lease is not None:
+            lease.on_response(loaded=loaded)
         if done and self.on_done is not None:
             self.on_done()
-        with self._news:  # now, so that who waits finds no file any more
-            self._settling.discard(recipient_id)
-            self._news.notify_all()
+        with self._changed:  # now, so that who waits finds no file any more
+            self._ending.discard(recipient_id)
+            self._changed.notify_all()
 
     # How it looks
 

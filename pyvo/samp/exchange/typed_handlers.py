@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Handlers that take just what they name: ``def row(table_id, row: int)``.
+Handlers that take the parameters that they name: ``def row(table_id, row: int)``.
 
-The parameters of a message are given by their names, decoded by the annotations; the return value becomes the result
-of a call, an exception its error. What a handler takes is found out once, when it is bound. Decoding, which may mean
-to fetch a table, is done in the client's thread; the handler itself runs where the program wants its handlers to.
+The parameters of a message are passed by name and converted to the types of the annotations. The return value becomes
+the result of a call, an exception its error. The signature is read once, when the handler is bound. Conversion, which
+may mean to read a table from a URL, happens in the client's thread; the handler runs where handlers of the program run.
 """
 
 from __future__ import annotations
@@ -16,81 +16,70 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..client.handlers import internal_handler, refuse_coroutine_function
 from ..client.lookup import client_name
 from ..errors import SAMPClientError, SAMPTypeError
-from ..formats.readers import Sender, read_message, read_position
+from ..formats.model import Sender
 from ..protocol import parse_bool, parse_float, parse_int
-
-if TYPE_CHECKING:
-    from .sending import ExchangeState
+from .sending import ExchangeState
 
 __all__ = ["make_typed_handler"]
 
-Run = Callable[..., Any]
-Decode = Callable[[Any], Any]
-
-#: Classes that are made of a whole message, by the names that they may have.
+#: Classes of objects that are made of a whole message, by their names.
 _OBJECT_TYPES = frozenset(
-    ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "Picture", "Received")
+    ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "RasterImage", "MessageParams")
 )
+#: Names that two of them had in earlier versions.
+_OLD_NAMES = {"Picture": "RasterImage", "Received": "MessageParams"}
 _UNIONS = (typing.Union, types.UnionType)
 
 
-def make_typed_handler(bench: ExchangeState, function: Callable[..., Any], run: Run) -> Callable[..., Any]:
+def make_typed_handler(
+    state: ExchangeState, function: Callable[..., Any], run: Callable[..., Any]
+) -> Callable[..., Any]:
     """
-    Make a handler, as `bind_receive_message` takes it, of a function that takes parameters by their names.
+    Make a handler, as `bind_receive_message` accepts it, of a function with named parameters.
 
-    Parameters
-    ----------
-    bench : Workbench
-        What the client has to work with.
-    function : callable
-        The function.
-    run : callable
-        ``run(function, **arguments)`` calls it where the program wants its handlers to run.
-
-    Returns
-    -------
-    callable
-        The handler.
+    ``run(function, **arguments)`` calls the function where handlers of the program run.
     """
-    arguments = _Signature(function)
+    signature = _Signature(function)
     title = getattr(function, "__qualname__", None) or repr(function)
 
     @internal_handler
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         def sender() -> Sender:
-            return Sender(sender_id, client_name(bench.client, sender_id))
+            return Sender(sender_id, client_name(state.client, sender_id))
 
-        value = run(function, **arguments.of(mtype, params, sender))
-        if inspect.iscoroutine(value):  # a coroutine function within one that does not look like one
+        value = run(function, **signature.arguments(mtype, params, sender))
+        if inspect.iscoroutine(value):  # a decorator hid a coroutine function
             value.close()
             refuse_coroutine_function(title, is_one=True)
-        return _result(value)
+        return _to_result(value)
 
     return handler
 
 
 class _Parameter(NamedTuple):
-    """What a handler wants for one of its parameters."""
+    """One parameter of a handler."""
 
-    decode: Decode | None
+    hint: Any
     required: bool
-    #: The classes of which it wants one, where these are made of a whole message.
-    products: frozenset[str]
+    #: The classes that the annotation names, as far as such objects are made of a whole message.
+    object_types: frozenset[str]
     may_be_none: bool
 
 
 class _Signature:
-    """What a function takes, and how it is made of a message."""
+    """The parameters of a function, and how a message fills them."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise SAMPClientError(f"A handler is something to call, not {function!r}")
-        self._wants: dict[str, _Parameter] = {}
+        self._parameters: dict[str, _Parameter] = {}
         self._takes_rest = False
         parameters = _parameters(function)
         for name, (parameter, hint) in parameters.items():
@@ -99,61 +88,49 @@ class _Signature:
             elif parameter.kind is parameter.VAR_POSITIONAL and any(
                 other.kind is other.VAR_KEYWORD for other, _ in parameters.values()
             ):
-                continue  # (*args, **kwargs): all is given by name
+                continue  # (*args, **kwargs): all parameters are passed by name
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
                 raise SAMPClientError(f"A handler takes parameters by name; {name!r} cannot be given so")
             else:
-                decode = None if hint is parameter.empty else _decoder(hint)
-                names = _names_in(hint)
-                self._wants[name] = _Parameter(
-                    decode, parameter.default is parameter.empty, names & _OBJECT_TYPES, "None" in names
-                )
-        fixed = function.keywords if isinstance(function, functools.partial) else {}
-        #: What the program itself has given to a partial; a message does not change it.
-        self._fixed = frozenset(fixed)
+                names = _class_names(hint)
+                required = parameter.default is parameter.empty
+                self._parameters[name] = _Parameter(hint, required, names & _OBJECT_TYPES, "None" in names)
+        #: What the program has fixed in a partial; a message does not change it.
+        self._fixed = frozenset(function.keywords if isinstance(function, functools.partial) else ())
 
-    def of(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
-        """The arguments for one message."""
-        given = {_identifier(key): value for key, value in params.items()}
-        about: dict[str, Callable[[], Any]] = {"sender": sender, "mtype": lambda: mtype, "params": lambda: dict(params)}
+    def arguments(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
+        """Return the arguments for one message."""
+        given = {re.sub(r"\W", "_", key): value for key, value in params.items()}
+        context: dict[str, Callable[[], Any]] = {
+            "sender": sender, "mtype": lambda: mtype, "params": lambda: dict(params)
+        }  # fmt: skip
         arguments: dict[str, Any] = {}
-        for name, want in self._wants.items():
+        for name, parameter in self._parameters.items():
             if name in self._fixed:
                 continue
-            if want.products and not isinstance(given.get(name), dict):
-                arguments.update(_object_for(name, want, mtype, params, sender))
+            if parameter.object_types and not isinstance(given.get(name), dict):
+                arguments.update(_object_argument(name, parameter, mtype, params, sender))
             elif name in given:
-                arguments[name] = self._decode(name, want.decode, given[name])
-            elif name in about:
-                arguments[name] = about[name]()
-            elif want.required:
+                try:
+                    arguments[name] = _convert(given[name], parameter.hint)
+                except (ValueError, TypeError) as error:
+                    raise SAMPClientError(f"The parameter {name.replace('_', '-')!r}: {error}") from error
+            elif name in context:
+                arguments[name] = context[name]()
+            elif parameter.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
-            known = {*self._wants, *self._fixed}
+            known = {*self._parameters, *self._fixed}
             arguments.update({name: value for name, value in given.items() if name not in known})
         return arguments
-
-    @staticmethod
-    def _decode(name: str, decode: Decode | None, value: Any) -> Any:
-        if decode is None:
-            return value
-        try:
-            return decode(value)
-        except (ValueError, TypeError) as error:
-            raise SAMPClientError(f"The parameter {name.replace('_', '-')!r}: {error}") from error
-
-
-def _identifier(key: str) -> str:
-    """``table-id`` as ``table_id``."""
-    return re.sub(r"\W", "_", key)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
     """
-    What a function can be called with, and what its annotations mean.
+    Return the parameters of a function with their annotations.
 
-    A decorator that uses `functools.wraps` and passes on what it does not name itself (``**kwargs``) takes what the
-    function within takes, too.
+    A decorator that uses `functools.wraps` and passes on what it does not name itself (``**kwargs``) has the parameters
+    of the wrapped function, too.
     """
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
     layer: Any = function
@@ -161,23 +138,23 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
         inner = _wrapped(layer)
         try:
             parameters = inspect.signature(layer, follow_wrapped=False).parameters
-        except (TypeError, ValueError) as error:  # some functions written in C do not tell
+        except (TypeError, ValueError) as error:  # some functions written in C have no signature
             if inner is None:
                 raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
             layer = inner
             continue
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             inner = None
-        namespace = getattr(_code_of(layer), "__globals__", None)
+        namespace = getattr(_annotated_function(layer), "__globals__", None)
         for name, parameter in parameters.items():
             if inner is None or parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                found.setdefault(name, (parameter, _resolved(parameter.annotation, namespace)))
+                found.setdefault(name, (parameter, _resolve(parameter.annotation, namespace)))
         layer = inner
     return found
 
 
 def _wrapped(function: Any) -> Any:
-    """The function that one wraps by `functools.wraps`, as it is to be called; None if there is none."""
+    """Return the function that another one wraps by `functools.wraps`, bound like that one; None if there is none."""
     if isinstance(function, functools.partial):
         inner = _wrapped(function.func)
         return None if inner is None else functools.partial(inner, *function.args, **function.keywords)
@@ -185,13 +162,13 @@ def _wrapped(function: Any) -> Any:
     if wrapped is None and not inspect.isroutine(function) and not inspect.isclass(function):
         function = function.__call__
         wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None and inspect.ismethod(function):  # the function within still takes self
+    if wrapped is not None and inspect.ismethod(function):  # the wrapped function still takes self
         return types.MethodType(wrapped, function.__self__)
     return wrapped
 
 
-def _code_of(function: Any) -> Any:
-    """The function in whose module the annotations are to be understood."""
+def _annotated_function(function: Any) -> Any:
+    """Return the function whose module the names in the annotations belong to."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isclass(function):
@@ -201,8 +178,8 @@ def _code_of(function: Any) -> Any:
     return getattr(function, "__func__", function)
 
 
-def _resolved(hint: Any, namespace: dict[str, Any] | None) -> Any:
-    """An annotation as what it names; as it stands if that is known to type checkers only, or not in its module."""
+def _resolve(hint: Any, namespace: dict[str, Any] | None) -> Any:
+    """Evaluate an annotation; return it unchanged if only type checkers know the names in it."""
     holder = type("_", (), {"__annotations__": {"hint": hint}})
     try:
         return hint if hint is inspect.Parameter.empty else typing.get_type_hints(holder, namespace)["hint"]
@@ -210,168 +187,126 @@ def _resolved(hint: Any, namespace: dict[str, Any] | None) -> Any:
         return hint
 
 
-def _names_in(hint: Any) -> frozenset[str]:
-    """The names of the classes between which an annotation leaves the choice."""
-    if isinstance(hint, str):  # it could not be resolved
-        names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
-        return frozenset([*names, "None"] if "Optional" in names else names)
+def _class_names(hint: Any) -> frozenset[str]:
+    """Return the names of the classes that an annotation allows."""
     if isinstance(hint, typing.ForwardRef):
-        return _names_in(hint.__forward_arg__)
+        hint = hint.__forward_arg__
+    if isinstance(hint, str):  # it could not be evaluated
+        names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
+        names += ["None"] if "Optional" in names else []
+        return frozenset(_OLD_NAMES.get(name, name) for name in names)
     if typing.get_origin(hint) in _UNIONS:
-        return frozenset().union(*(_names_in(kind) for kind in typing.get_args(hint)))
+        return frozenset().union(*(_class_names(kind) for kind in typing.get_args(hint)))
     return frozenset(("None" if hint is type(None) else getattr(hint, "__name__", ""),))
 
 
-def _object_for(
-    name: str, want: _Parameter, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
+# Objects
+
+
+def _object_argument(
+    name: str, parameter: _Parameter, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
 ) -> dict[str, Any]:
-    """The argument that is made of a whole message; none if its default is to stay."""
-    if _brings(params, want.products):
-        product = _product_of(mtype, params, sender(), want.products)
-        return {name: product} if want.required or _is_wanted(product, want.products) else {}
-    if want.required and not want.may_be_none:
-        needs = "'ra' and 'dec'" if want.products == {"SkyCoord"} else "'url'"
-        raise SAMPClientError(f"The message {mtype} has no parameter {needs}, of which {name!r} is made")
-    return {name: None} if want.required else {}
+    """Return the argument that is made of a whole message; none if the parameter keeps its default."""
+    wanted = parameter.object_types
+    has_url = "url" in params and wanted != {"SkyCoord"}
+    if has_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params)):
+        obj = _read_object(mtype, params, sender(), wanted)
+        fits_hint = any(kind.__name__ in wanted for kind in type(obj).__mro__)
+        return {name: obj} if parameter.required or fits_hint else {}
+    if parameter.required and not parameter.may_be_none:
+        needed = "'ra' and 'dec'" if wanted == {"SkyCoord"} else "'url'"
+        raise SAMPClientError(f"The message {mtype} has no parameter {needed}, of which {name!r} is made")
+    return {name: None} if parameter.required else {}
 
 
-def _brings(params: Mapping[str, Any], wanted: frozenset[str]) -> bool:
-    """Whether a message has what such an object is made of."""
-    by_url = "url" in params and wanted != {"SkyCoord"}
-    return by_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params))
+def _read_object(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
+    """Read the object that a message names; a table with quantities where only such a table is allowed."""
+    # handlers of plain parameters need not load astropy.table and astropy.io
+    from ..formats.readers import read_message, read_position  # noqa: PLC0415
 
-
-def _is_wanted(product: Any, wanted: frozenset[str]) -> bool:
-    return any(kind.__name__ in wanted for kind in type(product).__mro__)
-
-
-def _product_of(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
-    """What a message brings; a table with quantities where only such a one is wanted."""
     if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
-    product = read_message(mtype, params, sender)
-    if "QTable" in wanted and "Table" not in wanted and type(product).__name__ == "Table":
+    obj = read_message(mtype, params, sender)
+    if "QTable" in wanted and "Table" not in wanted and type(obj).__name__ == "Table":
         from astropy.table import QTable  # noqa: PLC0415
 
-        table = QTable(product, copy=False)
-        table.__dict__.update({key: getattr(product, key) for key in ("sender", "name", "mtype")})
+        table = QTable(obj, copy=False)
+        table.__dict__.update({key: getattr(obj, key) for key in ("sender", "name", "mtype")})
         return table
-    return product
+    return obj
 
 
-# Decoding
+# Values
 
 
-def _decoder(hint: Any) -> Decode | None:
-    """How a SAMP value becomes what an annotation names (R3); None for what is given as it is."""
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _enum_decoder(hint)
+def _convert(value: Any, hint: Any) -> Any:
+    """Convert a SAMP value to the type of an annotation (R3); return it unchanged for a type that is not known."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if "ndarray" in (getattr(hint, "__name__", ""), getattr(origin, "__name__", "")):
-        return _array
-    if origin is None:
-        return _SCALARS.get(hint) if isinstance(hint, type) else None
-    return _GENERICS[origin](inner) if inner and origin in _GENERICS else None
+        return _to_array(value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _to_member(value, hint)
+    if inner and origin in _GENERICS:
+        return _GENERICS[origin](value, inner)
+    parse = _SCALARS.get(hint) if isinstance(hint, type) else None
+    return value if parse is None else parse(_checked(value, str))
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise SAMPTypeError(f"a {type(value).__name__} came where a string was expected")
+def _checked(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        expected = "string" if kind is str else "list" if kind is list else "map"
+        raise SAMPTypeError(f"a {type(value).__name__} came where a {expected} was expected")
     return value
 
 
-_SCALARS: dict[Any, Decode] = {
-    int: lambda value: parse_int(_text(value)),
-    float: lambda value: parse_float(_text(value)),
-    bool: lambda value: parse_bool(_text(value)),
-    str: _text,
-}
+def _to_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    *others, last = (kind for kind in kinds if kind is not type(None))
+    for kind in others:
+        try:
+            return _convert(value, kind)
+        except (ValueError, TypeError):
+            continue
+    return _convert(value, last)
 
 
-def _either(decoders: list[Decode | None]) -> Decode:
-    def decode(value: Any) -> Any:
-        failure: Exception | None = None
-        for decoder in decoders:
-            try:
-                return value if decoder is None else decoder(value)
-            except (ValueError, TypeError) as error:
-                failure = error
-        assert failure is not None
-        raise failure
-
-    return decode
-
-
-def _list_of(decoder: Decode | None) -> Decode:
-    def decode(value: Any) -> list[Any]:
-        if not isinstance(value, list):
-            raise SAMPTypeError(f"a {type(value).__name__} came where a list was expected")
-        return [item if decoder is None else decoder(item) for item in value]
-
-    return decode
-
-
-def _tuple_of(kinds: tuple[Any, ...]) -> Decode:
+def _to_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    items = _checked(value, list)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
-        items = _list_of(_decoder(kinds[0]))
-        return lambda value: tuple(items(value))
-    decoders = [_decoder(kind) for kind in kinds]
-
-    def decode(value: Any) -> tuple[Any, ...]:
-        items = _list_of(None)(value)
-        if len(items) != len(decoders):
-            raise SAMPTypeError(f"{len(items)} items came where {len(decoders)} were expected")
-        pairs = zip(decoders, items, strict=True)
-        return tuple(item if decoder is None else decoder(item) for decoder, item in pairs)
-
-    return decode
+        kinds = (kinds[0],) * len(items)
+    if len(items) != len(kinds):
+        raise SAMPTypeError(f"{len(items)} items came where {len(kinds)} were expected")
+    return tuple(_convert(item, kind) for item, kind in zip(items, kinds, strict=True))
 
 
-def _map_of(decoder: Decode | None) -> Decode:
-    def decode(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise SAMPTypeError(f"a {type(value).__name__} came where a map was expected")
-        return {key: item if decoder is None else decoder(item) for key, item in value.items()}
-
-    return decode
-
-
-def _enum_decoder(kind: type[enum.Enum]) -> Decode:
-    def decode(value: Any) -> enum.Enum:
-        """By its value, or else by its name."""
-        text = _text(value)
-        for member in kind:
-            if text in (str(member.value), member.name):
-                return member
-        raise SAMPTypeError(f"{text!r} is none of {', '.join(str(member.value) for member in kind)}")
-
-    return decode
+def _to_member(value: Any, kind: type[enum.Enum]) -> enum.Enum:
+    """Return the member with a value, or else with a name."""
+    text = _checked(value, str)
+    for member in kind:
+        if text in (str(member.value), member.name):
+            return member
+    raise SAMPTypeError(f"{text!r} is none of {', '.join(str(member.value) for member in kind)}")
 
 
-def _array(value: Any) -> Any:
-    import numpy as np  # noqa: PLC0415
-
-    items = _list_of(_text)(value)
+def _to_array(value: Any) -> Any:
+    items = [_checked(item, str) for item in _checked(value, list)]
     try:
         return np.array([parse_int(item) for item in items], dtype=np.int64)
     except (ValueError, OverflowError):
         return np.array([parse_float(item) for item in items], dtype=float)
 
 
-#: What makes a decoder of what stands in the brackets.
-_GENERICS: dict[Any, Callable[[tuple[Any, ...]], Decode]] = {
-    **dict.fromkeys(_UNIONS, lambda inner: _either([_decoder(kind) for kind in inner if kind is not type(None)])),
-    list: lambda inner: _list_of(_decoder(inner[0])),
-    tuple: _tuple_of,
-    dict: lambda inner: _map_of(_decoder(inner[1])),
+_SCALARS: dict[type, Callable[[str], Any]] = {int: parse_int, float: parse_float, bool: parse_bool, str: str}
+#: Converters by the generic type, called with the value and what stands in the brackets.
+_GENERICS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
+    **dict.fromkeys(_UNIONS, _to_one_of),
+    list: lambda value, inner: [_convert(item, inner[0]) for item in _checked(value, list)],
+    dict: lambda value, inner: {key: _convert(item, inner[1]) for key, item in _checked(value, dict).items()},
+    tuple: _to_tuple,
 }
 
 
-# Encoding
-
-
-def _result(value: Any) -> Any:
-    """What a handler returned, as a map: a single value is given the key by which SAMP's own messages have one."""
+def _to_result(value: Any) -> Any:
+    """Return what a handler returned as a map; a single value gets the key that SAMP's own messages use."""
     if value is None or isinstance(value, Mapping):
         return value
     if hasattr(value, "icrs"):

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from astropy import units as u
+
 from ..client.lookup import ClientRef, client_name, resolve_one
 from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
 from ..formats.fetching import local_copy
-from ..formats.readers import Sender, _attach_source, read_image, read_position
+from ..formats.model import Sender
+from ..formats.readers import attach_source, read_image, read_position
 from ..protocol import best_match
 from ..protocol.timeouts import Deadline, hub_timeout
 from .reports import response_error_text
 
 if TYPE_CHECKING:
-    from ..integrated_client import SAMPIntegratedClient as Host
+    from ..client.messaging import MessagingClient
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
@@ -31,13 +34,15 @@ _MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
-def call_for_result(host: Host, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]) -> dict[str, Any]:
+def call_for_result(
+    client: MessagingClient, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]
+) -> dict[str, Any]:
     """
     Call a client and return its result.
 
     Parameters
     ----------
-    host : SAMPIntegratedClient
+    client : SAMPIntegratedClient
         Who asks.
     client_id : str
         Who is asked.
@@ -68,19 +73,19 @@ def call_for_result(host: Host, client_id: str, mtype: str, timeout: str | float
     message = {"samp.mtype": mtype, "samp.params": dict(params)}
     deadline = Deadline(hub_timeout(timeout))
     try:
-        response = host.call_and_wait(client_id, message, deadline.seconds)
+        response = client.call_and_wait(client_id, message, deadline.seconds)
     except SAMPProxyError as fault:
         if deadline.remaining != 0:
             raise
         question = f" {params['cmd']!r}" if "cmd" in params else ""
         raise SAMPTimeoutError(
-            f"{client_name(host, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
+            f"{client_name(client, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
         ) from fault
-    fault_text = response_error_text(response)
+    error_text = response_error_text(response)
     if response.get("samp.status") == "samp.error":
-        raise SAMPResponseError(f"{client_name(host, client_id)} answered {mtype}: {fault_text}", response)
-    if fault_text:
-        warn(f"{client_name(host, client_id)} answered {mtype} with a warning: {fault_text}")
+        raise SAMPResponseError(f"{client_name(client, client_id)} answered {mtype}: {error_text}", response)
+    if error_text:
+        warn(f"{client_name(client, client_id)} answered {mtype} with a warning: {error_text}")
     result = response.get("samp.result")
     return result if isinstance(result, dict) else {}
 
@@ -162,7 +167,6 @@ def to_skycoord(position: Any) -> Any:
     astropy.coordinates.SkyCoord
         The position.
     """
-    from astropy import units as u  # noqa: PLC0415
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
     if isinstance(position, str):
@@ -178,20 +182,20 @@ def to_skycoord(position: Any) -> Any:
     return coordinates
 
 
-def get_position(host: Host, who: ClientRef | None, timeout: str | float) -> Any:
+def get_position(client: MessagingClient, who: ClientRef | None, timeout: str | float) -> Any:
     """Ask a viewer where it looks; see `Exchange.get_position`."""
     # DS9 has no message for that, but a command
-    mtype = "coord.get.sky" if who is not None or host.get_subscribed_clients("coord.get.sky") else "ds9.get"
-    client_id = resolve_one(host, mtype, who, "Aladin")
-    if best_match(host.get_subscriptions(client_id), "coord.get.sky") is None:
-        result = call_for_result(host, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
-        numbers = str(_answer_of_ds9(result, client_name(host, client_id))).split()
+    mtype = "coord.get.sky" if who is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
+    client_id = resolve_one(client, mtype, who, "Aladin")
+    if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
+        result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
+        numbers = str(_answer_of_ds9(result, client_name(client, client_id))).split()
         if len(numbers) != 2:
-            raise SAMPClientError(f"{client_name(host, client_id)} shows nothing that has a position")
+            raise SAMPClientError(f"{client_name(client, client_id)} shows nothing that has a position")
         result = {"ra": numbers[0], "dec": numbers[1]}
     else:
-        result = call_for_result(host, client_id, "coord.get.sky", timeout, {})
-    return _attach_source(read_position(result), Sender(client_id, client_name(host, client_id)), "", "coord.get.sky")
+        result = call_for_result(client, client_id, "coord.get.sky", timeout, {})
+    return attach_source(read_position(result), Sender(client_id, client_name(client, client_id)), "", "coord.get.sky")
 
 
 class DS9:
@@ -200,14 +204,16 @@ class DS9:
 
     Parameters
     ----------
-    host : SAMPIntegratedClient
+    client : SAMPIntegratedClient
         Who commands.
     """
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, client: MessagingClient) -> None:
+        self._client = client
 
-    def __call__(self, cmd: str, *, to: ClientRef | None = None, url: str | None = None, timeout: str | float = 30.0) -> None:
+    def __call__(
+        self, cmd: str, *, to: ClientRef | None = None, url: str | None = None, timeout: str | float = 30.0
+    ) -> None:
         """
         Have DS9 do something.
 
@@ -227,8 +233,8 @@ class DS9:
         SAMPResponseError
             DS9 answered with an error.
         """
-        client_id = resolve_one(self._host, "ds9.set", to, "DS9")
-        call_for_result(self._host, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
+        client_id = resolve_one(self._client, "ds9.set", to, "DS9")
+        call_for_result(self._client, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
 
     def get(self, cmd: str, *, to: ClientRef | None = None, timeout: str | float = 30.0) -> Any:
         """
@@ -260,13 +266,13 @@ class DS9:
         SAMPClientError
             The file that DS9 named cannot be read: it shows nothing of that kind.
         """
-        client_id = resolve_one(self._host, "ds9.get", to, "DS9")
-        result = call_for_result(self._host, client_id, "ds9.get", timeout, {"cmd": cmd})
-        return _answer_of_ds9(result, client_name(self._host, client_id))
+        client_id = resolve_one(self._client, "ds9.get", to, "DS9")
+        result = call_for_result(self._client, client_id, "ds9.get", timeout, {"cmd": cmd})
+        return _answer_of_ds9(result, client_name(self._client, client_id))
 
 
-def run_aladin_script(host: Host, script: str, who: ClientRef | None, timeout: str | float) -> str:
+def run_aladin_script(client: MessagingClient, script: str, who: ClientRef | None, timeout: str | float) -> str:
     """Have Aladin run a script; see `Exchange.aladin`."""
-    client_id = resolve_one(host, "script.aladin.send", who, "Aladin")
-    result = call_for_result(host, client_id, "script.aladin.send", timeout, {"script": script})
-    return str(result.get(_one_of(result, ("script.result",), client_name(host, client_id)), ""))
+    client_id = resolve_one(client, "script.aladin.send", who, "Aladin")
+    result = call_for_result(client, client_id, "script.aladin.send", timeout, {"script": script})
+    return str(result.get(_one_of(result, ("script.result",), client_name(client, client_id)), ""))

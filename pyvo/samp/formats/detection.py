@@ -6,6 +6,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from typing import Any, BinaryIO, cast
 from ..errors import SAMPTypeError, without_warnings
 
 __all__ = [
-    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "open_unpacked",
-    "peek_at", "text_formats", "unpack",
+    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "peek_at",
+    "text_formats", "unpack", "unpacked",
 ]  # fmt: skip
 
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
@@ -26,6 +27,12 @@ Peek = Callable[[int], bytes]
 PEEK_SIZE = 64 * 1024
 MAX_PEEK_SIZE = 64 * 1024 * 1024
 
+#: What opens packed files, by their first bytes.
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
 _BLOCK, _CARD = 2880, 80
 #: What may stand in front of the root element of an XML document.
 _PROLOG = re.compile(
@@ -51,19 +58,14 @@ def peek_at(path: Path) -> Peek:
     return peek
 
 
-def open_unpacked(path: Path) -> BinaryIO:
-    """
-    Open a file to read it, and unpack it if gzip or bzip2 packed it.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    """
-    with path.open("rb") as file:
-        magic = file.read(3)
-    opener: Any = gzip.open if magic.startswith(b"\x1f\x8b") else bz2.open if magic == b"BZh" else open
-    return cast("BinaryIO", opener(path, "rb"))
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """Return a file that reads the unpacked content of a packed one; `file` itself if it is not packed."""
+    beginning = file.read(8)
+    file.seek(0)
+    for magic, opener in _PACKED.items():
+        if beginning.startswith(magic):
+            return cast("BinaryIO", opener(file))
+    return file
 
 
 def unpack(beginning: bytes, count: int) -> bytes:

@@ -1,73 +1,62 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What is in a file or behind a URL, by its content: the first bytes tell most, the header of a FITS file the rest."""
+"""Files and URLs to send: the first bytes tell the format; of a FITS file, the headers tell what it holds."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, warn, without_warnings
 from ..transport.urls import file_url_to_path
 from .detection import PEEK_SIZE, Peek, fits_kind, is_fits, is_votable, peek_at, text_formats, unpack
 from .fetching import local_copy, read_prefix
-from .fits_tables import read_fits_table
-from .model import MessageFormat, Sendable
-from .readers import read_other_table, read_table
-from .registry import SUPPORTED_TYPES
-from .sky import coverage_forms
-from .tables import table_product
+from .model import SUPPORTED_TYPES, MessageFormat, Sendable
+from .readers import read_fits_table, read_other_table, read_table
+from .sky import coverage_formats
+from .tables import sendable_table
 from .tolerant_votable import with_streams_inline
 
-__all__ = ["detect_file"]
+__all__ = ["adapt_file", "file_or_url_as"]
 
-_PICTURES = {
+_RASTER_IMAGES = {
     b"\x89PNG\r\n\x1a\n": ("image.load.png",),
     b"\xff\xd8\xff": ("image.load.jpeg", "image.load.jpg"),
     b"GIF8": ("image.load.gif",),
 }
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)
+_CDF = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")
+#: A URL of any scheme; a single letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
+#: The parameter for the id in the messages about each kind of object.
+_ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
 
 
-def detect_file(place: str | os.PathLike[str]) -> Sendable:
+def adapt_file(obj: Any) -> Sendable | None:
     """
-    Find out what is in a file or behind a URL.
+    Return the file itself where other programs read its format, or else the table in it; None if `obj` is no path.
 
-    Parameters
-    ----------
-    place : str or path
-        Path or URL.
-
-    Returns
-    -------
-    Product
-        What can be sent of it: the file as it is where others read its format, or else what astropy reads in it.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    SAMPClientError
-        The URL cannot be read.
-    SAMPTypeError
-        It holds nothing that other programs could load.
+    Raise FileNotFoundError if there is no such file, SAMPClientError if the URL cannot be read, and SAMPTypeError if
+    other programs cannot load the content.
     """
-    text = os.fspath(place)
-    if isinstance(place, str) and _URL.match(text):
-        path = file_url_to_path(text)
-        if path is None:
+    if not isinstance(obj, str | os.PathLike):
+        return None
+    text = os.fspath(obj)
+    if isinstance(obj, str) and re.match(_URL.pattern + "/", text, re.ASCII):
+        local = file_url_to_path(text)
+        if local is None:
             return _detect_url(text)
-        text = path
-    path_of = Path(text).expanduser().absolute()
-    if not path_of.exists():
-        raise FileNotFoundError(f"There is no file {text!r}, and it is no URL either. What can be sent: {SUPPORTED_TYPES}.")
-    if not path_of.is_file():
+        text = local
+    path = Path(text).expanduser().absolute()
+    if not _exists(path):
+        raise FileNotFoundError(_no_such_file(text))
+    if not path.is_file():
         raise SAMPTypeError(f"{text!r} is no file. What can be sent: {SUPPORTED_TYPES}.")
-    return _product(peek_at(path_of), path_of.name, path_of, None)
+    return _detect(peek_at(path), path.name, path, None)
 
 
 def _detect_url(url: str) -> Sendable:
@@ -78,43 +67,47 @@ def _detect_url(url: str) -> Sendable:
     if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs can be sent, not {url!r}")
     name = unquote(PurePosixPath(parts.path).name) or "data"
-    return _product(lambda count: unpack(read_prefix(url, count), count), name, None, url)
+    return _detect(lambda count: unpack(read_prefix(url, count), count), name, None, url)
 
 
-def _product(peek: Peek, name: str, path: Path | None, url: str | None) -> Sendable:
-    head = peek(PEEK_SIZE)
+def _detect(peek: Peek, name: str, path: Path | None, url: str | None) -> Sendable:
+    beginning = peek(PEEK_SIZE)
     size = path.stat().st_size if path is not None else 0
 
-    def as_it_is(kind: str, *forms: MessageFormat) -> Sendable:
+    def unchanged(kind: str, *formats: MessageFormat) -> Sendable:
         count = partial(_count_rows, path, url) if kind == "table" else None
-        return Sendable(kind, name, forms, size, path, url, count)
+        return Sendable(kind, name, formats, size, path, url, count)
 
-    if is_fits(head) and (kind := fits_kind(peek)) != "colfits":
-        forms = (MessageFormat(f"{kind}.load.fits", ".fits", id_key=f"{kind}-id"),)
-        return as_it_is(kind, *(coverage_forms(None) if kind == "coverage" else forms))
+    if is_fits(beginning) and (kind := fits_kind(peek)) != "colfits":
+        if kind == "coverage":
+            return unchanged(kind, *coverage_formats(None))
+        return unchanged(kind, MessageFormat(f"{kind}.load.fits", ".fits", id_key=_ID_KEYS[kind]))
     if is_votable(peek):
-        return as_it_is("table", MessageFormat("table.load.votable", ".vot", _whole_votable(path, url), "table-id"))
-    for magic, mtypes in _PICTURES.items():
-        if head.startswith(magic):
-            return as_it_is("picture", *(MessageFormat(mtype, f".{mtypes[-1][-3:]}", id_key="image-id") for mtype in mtypes))
-    if head.startswith((b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")):
-        return as_it_is("table", MessageFormat("table.load.cdf", ".cdf", id_key="table-id"))
+        return unchanged("table", MessageFormat("table.load.votable", ".vot", _inline_writer(path, url), "table-id"))
+    for magic, mtypes in _RASTER_IMAGES.items():
+        if beginning.startswith(magic):
+            suffix = f".{mtypes[-1][-3:]}"
+            return unchanged("picture", *(MessageFormat(mtype, suffix, id_key="image-id") for mtype in mtypes))
+    if beginning.startswith(_CDF):
+        return unchanged("table", MessageFormat("table.load.cdf", ".cdf", id_key="table-id"))
     with local_copy(url, path) as file:
-        table = read_fits_table(file) if is_fits(head) else read_other_table(file, text_formats(head, name))
+        table = read_fits_table(file) if is_fits(beginning) else read_other_table(file, text_formats(beginning, name))
     if table is None:
-        raise SAMPTypeError(f"What {name!r} holds is not known. Of files these can be sent: FITS, VOTable, ECSV, CSV "
-                            "and other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF.")
-    return table_product(table, name)
+        raise SAMPTypeError(
+            f"The format of {name!r} is not known. Files in these formats can be sent: FITS, VOTable, ECSV, CSV and "
+            "other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF."
+        )
+    return sendable_table(table, name)
 
 
 def _count_rows(path: Path | None, url: str | None) -> int:
-    with local_copy(url, path) as file, without_warnings():  # of what is odd in a file that others wrote
+    with local_copy(url, path) as file, without_warnings():  # about oddities in a file of another program
         return len(read_table(file, url or ""))
 
 
-def _whole_votable(path: Path | None, url: str | None) -> Callable[[BinaryIO], object] | None:
-    """Return what writes a VOTable whose rows are in another file, which does not go with it; None if there is none."""
-    if path is None:  # others can read the other file where this one is
+def _inline_writer(path: Path | None, url: str | None) -> Callable[[BinaryIO], object] | None:
+    """Return the writer of a VOTable whose rows are in another local file, which is not sent; None if they are not."""
+    if path is None:  # recipients can resolve the reference to the other file
         return None
     try:
         document = with_streams_inline(path, url or "")
@@ -122,3 +115,44 @@ def _whole_votable(path: Path | None, url: str | None) -> Callable[[BinaryIO], o
         warn(f"{path.name} is sent as it is, but rows of it are in another file: {error}")
         return None
     return None if document is None else lambda file: file.write(document)
+
+
+def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Sendable:
+    """
+    Return a file or URL to be sent with an MType that the user gives, without reading it.
+
+    The recipient may read what this package does not: another format, another compression, a URL that only it reaches.
+    """
+    text = os.fspath(place)
+    kind = mtype.partition(".")[0]
+    chosen = next(
+        # a script tells Aladin what to load
+        (each for each in coverage_formats(None) if each.make_params is not None and each.mtype == mtype),
+        MessageFormat(mtype, "", id_key=_ID_KEYS.get(kind)),
+    )
+    kind = kind if kind in _ID_KEYS else "file"
+    path = Path((isinstance(place, str) and file_url_to_path(text)) or text).expanduser().absolute()
+    if _exists(path):
+        url = None if path.is_file() else path.as_uri()
+        return Sendable(kind, path.name, (chosen,), path=path if url is None else None, url=url)
+    if isinstance(place, str) and _URL.match(text):
+        name = PurePosixPath(unquote(re.split("[?#]", text)[0])).name
+        return Sendable(kind, name if len(name) < 100 else "data", (chosen,), url=text)
+    raise FileNotFoundError(_no_such_file(text))
+
+
+def _exists(path: Path) -> bool:
+    """Tell whether a file or directory exists; False for a text that cannot be a path."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    except ValueError:  # it contains NUL
+        pass
+    return False
+
+
+def _no_such_file(text: str) -> str:
+    shown = text if len(text) <= 200 else text[:200] + "..."  # it may be the content of a file
+    return f"There is no file {shown!r}, and it is no URL either. What can be sent: {SUPPORTED_TYPES}."

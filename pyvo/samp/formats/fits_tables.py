@@ -20,23 +20,23 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Table
+from astropy.units import UnitsWarning
 
 from ..errors import SAMPClientError, SAMPTypeError, warn, without_warnings
-from .detection import is_by_columns, is_description
-from .headers import card_of
-from .model import decode_text
-from .plain_columns import flatten_columns, text_of_bytes, unused_name, unused_value, write_with_column_errors
+from .detection import is_by_columns
+from .headers import card_of, is_table_keyword
+from .model import decode_field, decode_text
+from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 from .votable_writer import write_votable
 
-if TYPE_CHECKING:
-    from astropy.table import Table
+__all__ = ["is_plain", "open_hdus", "table_of_hdus", "write_fits_plus", "write_fits_table"]
 
-__all__ = ["first_table", "is_plain", "read_fits_table", "write_fits_plus", "write_fits_table"]
-
-#: What FITS does not have, or not with numbers that stand for what is missing.
+#: Integers that FITS does not have, and those that it has, but not with a number for missing values.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
 #: The types of columns, by the letters that FITS has for them.
@@ -44,11 +44,6 @@ _TYPES = {
     "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
     "A": "U1",
 }  # fmt: skip
-#: Keywords that say how the file is built; in the metadata they are of another file.
-_STRUCTURE = re.compile(
-    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|THEAP|END|CONTINUE|CHECKSUM|DATASUM|Z(IMAGE|TABLE)|"
-    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
-)
 #: Columns that a FITS table can have.
 MAX_COLUMNS = 999
 #: Bytes of a FITS file's blocks, and of the lines of headers.
@@ -106,12 +101,12 @@ def _clear_metadata(flat: Table) -> list[str]:
         # astropy adds to this list; in a table that came as a VOTable it is one text
         value = given.splitlines() if key == "comments" and isinstance(given, str) else given
         items = value if isinstance(value, list) else [value]
-        items = [text_of_bytes(item)[0] if isinstance(item, bytes) else item for item in items]
+        items = [decode_text(item)[0] if isinstance(item, bytes) else item for item in items]
         keyword = "COMMENT" if key == "comments" else str(key).upper()
         if (
             not isinstance(key, str)
             or keyword in keywords
-            or _STRUCTURE.fullmatch(keyword)
+            or is_table_keyword(keyword)
             or not all(_has_card(keyword, item) for item in items)
             or (keyword == "EXTNAME" and not isinstance(value, str))
             or (key == "comments" and not isinstance(value, list))
@@ -137,7 +132,6 @@ def _clear_metadata(flat: Table) -> list[str]:
 
 def _has_card(keyword: str, value: Any) -> bool:
     """Whether a line of a header can hold a value, and astropy writes it."""
-    from astropy.io import fits  # noqa: PLC0415
     from astropy.utils.exceptions import AstropyUserWarning  # noqa: PLC0415
 
     with warnings.catch_warnings():
@@ -155,8 +149,6 @@ def _has_card(keyword: str, value: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Whether astropy can write some metadata of a column into comments."""
-    import numpy as np  # noqa: PLC0415
-
     if isinstance(value, list | tuple):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -165,10 +157,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def _write(flat: Table, file: BinaryIO) -> None:
-    import numpy as np  # noqa: PLC0415
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.units import UnitsWarning  # noqa: PLC0415
-
     ready = flat.copy(copy_data=False)
     logical = [name for name in flat.colnames if flat[name].dtype.kind == "b" and np.ma.is_masked(flat[name])]
     for name in flat.colnames:
@@ -194,9 +182,6 @@ def _write(flat: Table, file: BinaryIO) -> None:
 
 def _with_null(column: Any) -> Any:
     """A column in a type that FITS has, and with a number for what is missing that nothing else in it has."""
-    import numpy as np  # noqa: PLC0415
-    from astropy.table import Column, MaskedColumn  # noqa: PLC0415
-
     if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
         empty = np.empty(len(column), dtype=object if len(column) else float)
         for row in range(len(column)):
@@ -222,69 +207,30 @@ def _with_null(column: Any) -> Any:
     return column
 
 
-def read_fits_table(place: Path) -> Table:
-    """
-    Read the first table of a FITS file.
-
-    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
-    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
-
-    Parameters
-    ----------
-    place : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    astropy.table.Table
-        The table.
-
-    Warns
-    -----
-    SAMPWarning
-        There are more tables in the file.
-    """
-    from astropy.io import fits  # noqa: PLC0415
-
-    with without_warnings(), fits.open(
-        place, memmap=False, ignore_missing_simple=True, character_as_bytes=True
-    ) as hdus:
-        return first_table(hdus)
-
-
-def first_table(hdus: Any) -> Table:
-    """
-    Make an astropy table of the first table among HDUs, as `read_fits_table` does.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-        The HDUs.
-    """
+def table_of_hdus(hdus: Any) -> Table:
+    """Read the first table among HDUs, without what STIL says about it in the primary HDU; warn about other tables."""
     with without_warnings():
         numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
         if not numbers:
             raise SAMPClientError("The FITS file holds no table")
         table = _read_hdu(hdus, numbers[0])
-        if is_description(hdus[0].header) and hdus[0].data is not None:
-            _describe(table, hdus[0].data.tobytes())
         others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
     if others:
         warn(f"The FITS file holds {len(numbers)} tables: the first is read, but not {others}")
     return table
 
 
-def _is_table(hdu: Any) -> bool:
-    from astropy.io import fits  # noqa: PLC0415
+def open_hdus(place: Path | BinaryIO) -> Any:
+    """Open a FITS file as `table_of_hdus` needs it: texts as bytes, nothing mapped into memory."""
+    return fits.open(place, memmap=False, ignore_missing_simple=True, character_as_bytes=True)
 
+
+def _is_table(hdu: Any) -> bool:
     # the class of compressed images is one of tables in astropy 6
     return isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not hdu.header.get("ZIMAGE")
 
 
 def _read_hdu(hdus: Any, number: int) -> Table:
-    import numpy as np  # noqa: PLC0415
-    from astropy.table import Column, MaskedColumn, Table  # noqa: PLC0415
-
     hdu = hdus[number]
     _name_columns(hdu.header)
     hdu.verify("silentfix+ignore")
@@ -299,7 +245,7 @@ def _read_hdu(hdus: Any, number: int) -> Table:
         if column.dtype.kind == "b" and values is not None and values.dtype.itemsize:
             missing = (values == 0).reshape(column.shape)
         elif column.dtype.kind == "S" and changed.nbytes and (np.ascontiguousarray(changed).view("u1") > 127).any():
-            changed = np.array([decode_text(bytes(text)) for text in changed.flat]).reshape(column.shape)
+            changed = np.array([decode_field(bytes(text)) for text in changed.flat]).reshape(column.shape)
         else:
             continue
         about = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
@@ -328,8 +274,6 @@ def _name_columns(header: Any) -> None:
 
 def _rows_from_columns(table: Table, header: Any) -> Table:
     """Make rows of a table of one row, whose cells are the columns."""
-    from astropy.table import Table  # noqa: PLC0415
-
     made = Table(meta=dict(table.meta))
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
@@ -351,23 +295,12 @@ def _use_keywords(table: Table) -> None:
                 column.meta[key] = str(value)
 
 
-def _describe(table: Table, document: bytes) -> None:
-    from .tolerant_votable import describe_table  # noqa: PLC0415 - it needs this module
-
-    try:
-        describe_table(table, document.rstrip(b"\0 "))
-    except Exception as error:  # of whatever is in it
-        warn(f"What the file says about its table in the form of a VOTable is left out: {error}")
-
-
 #: Bytes of rows that are written at once, about.
 BLOCK_SIZE = 1024 * 1024
 #: The codes of numpy's types in FITS, and the types that FITS does not have.
 _CODES = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "c8": "C", "c16": "M"}
-_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
 #: The rows of the document in the primary HDU, which it does not have.
 _DATA = re.compile(rb"<DATA>.*?</DATA>", re.DOTALL)
-MAX_COLUMNS = 999
 
 
 class _ColumnWriter(NamedTuple):
@@ -424,8 +357,6 @@ def write_fits_plus(table: Any, file: BinaryIO) -> None:
 
 def _primary_header(size: int) -> bytes:
     """The header by which STIL knows such a file: it wants these keywords in this order."""
-    from astropy.io import fits  # noqa: PLC0415
-
     header = fits.Header()
     for keyword, value, comment in (
         ("SIMPLE", True, "Standard FITS format"),
@@ -441,8 +372,6 @@ def _primary_header(size: int) -> bytes:
 
 
 def _table_header(flat: Table, parts: list[_ColumnWriter]) -> str:
-    from astropy.io import fits  # noqa: PLC0415
-
     columns = []
     for name, part in zip(flat.colnames, parts, strict=True):
         column = flat[name]
@@ -482,7 +411,8 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     missing = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
     if kind in "US":
         return _text_part(values, missing) if not shape else None
-    code = _WIDER.get(f"{kind}{values.dtype.itemsize}", f"{kind}{values.dtype.itemsize}")
+    code = f"{kind}{values.dtype.itemsize}"
+    code = WIDER_INTEGERS.get(code, code)
     if code not in _CODES or 0 in shape:
         return None
     count = str(int(np.prod(shape))) if shape else ""

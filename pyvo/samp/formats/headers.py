@@ -8,15 +8,24 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from astropy.io import fits
+
 from ..errors import warn
 from .model import safe_getattr
 
-__all__ = ["card_of", "is_structural_keyword", "make_header"]
+__all__ = ["card_of", "is_structural_keyword", "is_table_keyword", "make_header"]
 
-#: What describes the file that the data once came from, not these data.
+_ANY_HDU = r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|CHECKSUM|DATASUM|END|ZIMAGE|"
+#: Keywords that describe the file from which an image comes, not its pixels.
 _STRUCTURAL = re.compile(
-    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|EXTNAME|EXTVER|EXTLEVEL|"
-    r"BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|Z(IMAGE|BITPIX|NAXIS\d*|TILE\d+|CMPTYPE|NAME\d+|VAL\d+|QUANTIZ|DITHER0)"
+    _ANY_HDU + r"GROUPS|INHERIT|EXTNAME|EXTVER|EXTLEVEL|BSCALE|BZERO|BLANK|"
+    r"Z(BITPIX|NAXIS\d*|TILE\d+|CMPTYPE|NAME\d+|VAL\d+|QUANTIZ|DITHER0)"
+)
+#: The same for tables, with the names under which astropy stores information of its own.
+_STRUCTURAL_IN_TABLES = re.compile(
+    _ANY_HDU + r"TFIELDS|THEAP|CONTINUE|ZTABLE|"
+    r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
 )
 #: What describes coordinates: none of it may stay beside those of another system, or readers mix the two.
 _WCS_KEYWORDS = re.compile(
@@ -41,6 +50,11 @@ def is_structural_keyword(key: str) -> bool:
     return bool(_STRUCTURAL.fullmatch(key.upper()) or _WCS_KEYWORDS.fullmatch(key.upper()))
 
 
+def is_table_keyword(keyword: str) -> bool:
+    """Tell whether a keyword (in capitals) describes how a table is stored, which metadata must not do."""
+    return bool(_STRUCTURAL_IN_TABLES.fullmatch(keyword))
+
+
 def make_header(meta: Mapping[str, Any], wcs: Any) -> Any:
     """
     Make the header of an image.
@@ -62,8 +76,6 @@ def make_header(meta: Mapping[str, Any], wcs: Any) -> Any:
     SAMPWarning
         FITS cannot hold some of it, which is left out.
     """
-    from astropy.io import fits  # noqa: PLC0415
-
     header = fits.Header()
     left_out = []
     for key, value, comment in _cards(meta):
@@ -110,9 +122,6 @@ def card_of(key: str, value: Any, comment: str) -> Any:
     astropy.io.fits.Card or None
         The line; None if FITS does not take it.
     """
-    import numpy as np  # noqa: PLC0415
-    from astropy.io import fits  # noqa: PLC0415
-
     if value is not None and not isinstance(value, str | int | float | complex | np.generic | fits.card.Undefined):
         return None
     with warnings.catch_warnings(record=True) as caught:
@@ -141,8 +150,6 @@ def _coordinates(wcs: Any) -> Any:
 
 def _sliced_wcs(low: Any) -> Any:
     """The FITS coordinates of a part of an image or cube that has them; None if there are no such."""
-    import numpy as np  # noqa: PLC0415
-
     whole, cuts = safe_getattr(low, "_wcs"), safe_getattr(low, "_slices_array")
     if cuts is None or not callable(safe_getattr(whole, "to_header")):
         return None

@@ -8,12 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+from astropy.table import Table
+
 from ..errors import SAMPTypeError, warn
 from .detection import is_by_columns, is_description
-from .fits_tables import first_table
 from .headers import make_header
 from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
-from .tables import table_product
+from .readers import first_table
+from .tables import sendable_table
 from .votable_writer import write_votable
 
 __all__ = ["adapt_array", "adapt_hdu", "adapt_hdulist", "adapt_nddata"]
@@ -21,8 +26,6 @@ __all__ = ["adapt_array", "adapt_hdu", "adapt_hdulist", "adapt_nddata"]
 
 def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
     def write(file: BinaryIO) -> None:
-        from astropy.io.fits.verify import VerifyWarning  # noqa: PLC0415
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VerifyWarning)
             try:
@@ -40,8 +43,6 @@ def adapt_hdu(obj: Any) -> Sendable | None:
     """Tell the forms of an HDU; None for any other object."""
     if not isinstance_by_name(obj, "astropy.io.fits.hdu.base", "_BaseHDU"):
         return None
-    from astropy.io import fits  # noqa: PLC0415
-
     name = first_nonempty(obj.name.replace("PRIMARY", ""), obj.header.get("OBJECT"))
     if isinstance(obj, fits.BinTableHDU | fits.TableHDU) and not isinstance(obj, fits.CompImageHDU):
         return _hdu_table(obj, name)
@@ -61,9 +62,6 @@ def _primary(header: Any) -> Any:
 
 
 def _hdu_table(hdu: Any, name: str) -> Sendable:
-    from astropy.io import fits  # noqa: PLC0415
-    from astropy.table import Table  # noqa: PLC0415
-
     forms = (
         MessageFormat(
             "table.load.fits",
@@ -78,7 +76,7 @@ def _hdu_table(hdu: Any, name: str) -> Sendable:
 
 def adapt_hdulist(obj: Any) -> Sendable | None:
     """Tell the forms of an HDUList; None for any other object."""
-    if not isinstance_by_name(obj, "astropy.io.fits", "HDUList"):
+    if not isinstance(obj, fits.HDUList):
         return None
     hdus = [hdu for hdu in obj if not is_description(hdu.header)]
     first = next((hdu for hdu in hdus if hdu.size or getattr(hdu, "data", None) is not None), None)
@@ -90,7 +88,7 @@ def adapt_hdulist(obj: Any) -> Sendable | None:
     if first.is_image:
         return _image(lambda: obj, name, size)
     if is_by_columns(obj[0].header) or is_by_columns(first.header):
-        return table_product(first_table(obj), name)
+        return sendable_table(first_table(obj), name)
     forms = (
         MessageFormat("table.load.fits", ".fits", _image(lambda: obj, name, size).formats[0].write, "table-id"),
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),
@@ -103,8 +101,6 @@ def adapt_nddata(obj: Any) -> Sendable | None:
     is_nddata = isinstance_by_name(obj, "astropy.nddata", "NDDataBase")
     if safe_getattr(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
         return None
-    import numpy as np  # noqa: PLC0415
-
     pixels = obj.data
     dimensions, kind = np.ndim(pixels), np.asarray(np.ma.getdata(pixels)).dtype
     if np.size(pixels) == 0:
@@ -117,8 +113,6 @@ def adapt_nddata(obj: Any) -> Sendable | None:
     meta = meta if isinstance(meta, Mapping) else {}
 
     def hdus() -> Any:
-        from astropy.io import fits  # noqa: PLC0415
-
         header = make_header(meta, safe_getattr(obj, "wcs"))
         unit = safe_getattr(obj, "unit") or safe_getattr(pixels, "unit")
         if unit is not None:
@@ -134,24 +128,20 @@ def adapt_nddata(obj: Any) -> Sendable | None:
 
 def _has_pixels_and_wcs(obj: Any) -> bool:
     """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
-    return isinstance_by_name(safe_getattr(obj, "data"), "numpy", "ndarray") and hasattr(obj, "wcs")
+    return isinstance(safe_getattr(obj, "data"), np.ndarray) and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:
     """The plain array; of masked arrays there are two kinds, numpy's and astropy's."""
-    import numpy as np  # noqa: PLC0415
-
     return np.asarray(np.ma.getdata(safe_getattr(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
 def adapt_array(obj: Any) -> Sendable | None:
     """Tell the forms of a numpy array that is an image or a table; None for any other object."""
-    if not isinstance_by_name(obj, "numpy", "ndarray"):
+    if not isinstance(obj, np.ndarray):
         return None
     if obj.dtype.names is not None and obj.ndim == 1:
-        from astropy.table import Table  # noqa: PLC0415
-
-        return table_product(Table(obj))
+        return sendable_table(Table(obj))
     if obj.ndim < 2 or obj.dtype.kind not in "biuf":
         return None
 
@@ -159,11 +149,9 @@ def adapt_array(obj: Any) -> Sendable | None:
         raise SAMPTypeError(f"An image without pixels (of shape {obj.shape}) cannot be sent")
 
     def hdus() -> Any:
-        from astropy.io import fits  # noqa: PLC0415
-
         header = fits.Header()
-        if getattr(obj, "unit", None) is not None:
-            header["BUNIT"] = obj.unit.to_string()
+        if safe_getattr(obj, "unit") is not None:
+            header["BUNIT"] = safe_getattr(obj, "unit").to_string()
         return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(obj), safe_getattr(obj, "mask")), header)])
 
     return _image(hdus, "", int(obj.nbytes))
@@ -171,8 +159,6 @@ def adapt_array(obj: Any) -> Sendable | None:
 
 def _pixels(data: Any, mask: Any) -> Any:
     """The pixels in a type that FITS has, and that has NaN for those under the mask."""
-    import numpy as np  # noqa: PLC0415
-
     kind, size = data.dtype.kind, data.dtype.itemsize
     if mask is not None and np.any(mask):
         wide = size > 4 or (size > 2 and kind in "iu")

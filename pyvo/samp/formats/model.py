@@ -11,24 +11,35 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
-__all__ = ["MessageFormat", "Sendable", "decode_text", "decode_texts", "first_nonempty", "isinstance_by_name", "safe_getattr", "split_texts"]
+import numpy as np
 
-def decode_text(content: bytes) -> str:
-    """
-    Decode a text that is in UTF-8, or else in Latin-1.
+__all__ = [
+    "SUPPORTED_TYPES", "MessageFormat", "MessageParams", "RasterImage", "Sendable", "Sender", "decode_field",
+    "decode_text", "decode_texts", "first_nonempty", "isinstance_by_name", "safe_getattr", "split_texts",
+]  # fmt: skip
 
-    Parameters
-    ----------
-    content : bytes
-        The text, which ends at the first NUL.
-    """
-    content = content.partition(b"\0")[0]
+
+#: What `send` takes, for error messages.
+SUPPORTED_TYPES = (
+    "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
+    "and astroquery results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), "
+    "Spectrum (specutils), MOC (mocpy), SkyCoord, path, URL"
+)
+
+
+def decode_text(data: bytes) -> tuple[str, bool]:
+    """Decode UTF-8, or else Latin-1; tell whether it is UTF-8."""
     try:
-        return content.decode("utf-8")
+        return data.decode(), True
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return data.decode("latin-1"), False
+
+
+def decode_field(content: bytes) -> str:
+    """Decode a text field of fixed size, in which NUL ends the text."""
+    return decode_text(content.partition(b"\0")[0])[0]
 
 
 def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> list[list[str]]:
@@ -49,8 +60,6 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
     list
         The texts of each cell.
     """
-    import numpy as np  # noqa: PLC0415
-
     is_wide = datatype == "unicodeChar"
     dtype = np.dtype(">u2" if is_wide else "u1")
     rows = []
@@ -61,7 +70,7 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
         if is_wide:
             texts = [part.decode("utf-16-be", "replace").partition("\0")[0] for part in parts]
         else:
-            texts = [decode_text(part) for part in parts]
+            texts = [decode_field(part) for part in parts]
         rows.append(texts if length is None else [text.rstrip(" ") for text in texts])
     return rows
 
@@ -79,6 +88,44 @@ def split_texts(text: str, length: int) -> list[str]:
     """
     parts = (text[start : start + length] for start in range(0, len(text), length))
     return [part.partition("\0")[0].rstrip(" ") for part in parts]
+
+
+class Sender(str):
+    """
+    The id of the client that sent something, by which it can be answered.
+
+    Parameters
+    ----------
+    client_id : str
+        Its id.
+    name : str
+        Its name.
+    """
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, client_id: str, name: str = "") -> Self:
+        """Make a text of the id."""
+        new = super().__new__(cls, client_id)
+        new.name = name
+        return new
+
+
+class MessageParams(dict[str, Any]):
+    """The parameters of a message of no kind that is known here."""
+
+    mtype: str
+    sender: Sender
+    name: str
+
+
+class RasterImage(bytes):
+    """A picture that is no FITS file (PNG, JPEG...), as it came."""
+
+    mtype: str
+    sender: Sender
+    name: str
 
 
 @dataclass(frozen=True)

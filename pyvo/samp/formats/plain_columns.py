@@ -12,16 +12,17 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.table import Column, MaskedColumn, Table
+from astropy.table.serialize import represent_mixins_as_columns
+from astropy.units import StructuredUnit
 
 from ..errors import SAMPTypeError, SAMPWarning, warn
-from .model import safe_getattr
+from .model import decode_text, isinstance_by_name, safe_getattr
 
-if TYPE_CHECKING:
-    import numpy as np
-    from astropy.table import Column, Table
-
-__all__ = ["flatten_columns", "unused_name", "unused_value", "write_with_column_errors"]
+__all__ = ["WIDER_INTEGERS", "flatten_columns", "unused_name", "unused_value", "write_with_column_errors"]
 
 #: What a position has beside its place on the sky: names, units in which they are sent, and UCDs.
 _MOTIONS = {
@@ -31,8 +32,8 @@ _MOTIONS = {
 }
 #: The types of floats that other programs do not have, and what they become.
 _FLOATS = {"f2": "f4", "f12": "f8", "f16": "f8", "c24": "c16", "c32": "c16"}
-#: The same of integers in arrays of various lengths, where each cell has a type.
-_INTEGERS = {"i1": "i2", "u2": "i4", "u4": "i8"}
+#: Integer types that VOTable does not have, and the types that hold their values.
+WIDER_INTEGERS = {"i1": "i2", "u2": "i4", "u4": "i8"}
 #: Characters that end a text in every format, or that no encoding has.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 #: Rows of a column of texts that are checked at a time.
@@ -67,8 +68,6 @@ def flatten_columns(table: Any) -> Table:
     SAMPWarning
         Characters of a text are replaced, or bytes are decoded by a guess.
     """
-    from astropy.table import Table  # noqa: PLC0415
-
     flat = Table(meta=dict(table.meta))
     odd = []
     for name in table.colnames:
@@ -96,8 +95,6 @@ def unused_name(flat: Table, table: Any, name: str) -> str:
 
 def unused_value(column: Any) -> int | None:
     """A number that no element of a column of integers has, to stand for what is missing; None if it has them all."""
-    import numpy as np  # noqa: PLC0415
-
     values = np.unique(np.ma.getdata(column)[~np.ma.getmaskarray(column)])
     limits = np.iinfo(column.dtype)
     if not len(values) or values[0] > limits.min:
@@ -108,7 +105,9 @@ def unused_value(column: Any) -> int | None:
     return int(values[gaps[0]]) + 1 if len(gaps) else None
 
 
-def write_with_column_errors(table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str) -> None:
+def write_with_column_errors(
+    table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str
+) -> None:
     """
     Write a table; the error of one that cannot be written names the columns that are in the way.
 
@@ -159,18 +158,13 @@ def _is_os_error(error: BaseException | None) -> bool:
 
 def _plain(name: str, column: Any) -> Iterator[tuple[str, Column]]:
     """The plain columns that one column becomes, with their names."""
-    from astropy.coordinates import SkyCoord  # noqa: PLC0415
-    from astropy.table import Column, Table  # noqa: PLC0415
-    from astropy.table.serialize import represent_mixins_as_columns  # noqa: PLC0415
-    from astropy.time import Time, TimeDelta  # noqa: PLC0415
-
     if isinstance(column, Column):
         yield from _of_column(name, column.copy(copy_data=False))
-    elif isinstance(column, SkyCoord):
+    elif isinstance_by_name(column, "astropy.coordinates", "SkyCoord"):
         yield from _of_position(name, column)
-    elif isinstance(column, Time):
+    elif isinstance_by_name(column, "astropy.time", "Time"):
         yield name, _of_time(column)
-    elif isinstance(column, TimeDelta):
+    elif isinstance_by_name(column, "astropy.time", "TimeDelta"):
         unit = "s" if column.format == "sec" else "d"
         yield name, _of_numbers(column.to_value(unit), unit, description=column.info.description)
     elif hasattr(column, "unit") and hasattr(column, "value"):
@@ -181,9 +175,6 @@ def _plain(name: str, column: Any) -> Iterator[tuple[str, Column]]:
 
 
 def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
-    import numpy as np  # noqa: PLC0415
-    from astropy.units import StructuredUnit  # noqa: PLC0415
-
     kind, code = column.dtype.kind, f"{column.dtype.kind}{column.dtype.itemsize}"
     if column.dtype.names is not None:
         values, missing = np.asarray(np.ma.getdata(column)), np.ma.getmaskarray(column)
@@ -210,8 +201,6 @@ def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
 
 def _nat_mask(column: Any) -> np.ndarray:
     """Where dates are missing, of which numpy has its own way."""
-    import numpy as np  # noqa: PLC0415
-
     return np.asarray(np.isnat(np.ma.getdata(column)) | np.ma.getmaskarray(column))
 
 
@@ -233,9 +222,6 @@ def _of_position(name: str, column: Any) -> Iterator[tuple[str, Column]]:
 
 
 def _of_time(column: Any) -> Column:
-    import numpy as np  # noqa: PLC0415
-    from astropy.table import MaskedColumn  # noqa: PLC0415
-
     times = column.copy() if column.scale == "local" else column.utc  # whose place is anybody's guess
     times.precision = 9
     # astropy makes numbers of no times
@@ -251,9 +237,6 @@ def _of_time(column: Any) -> Column:
 
 
 def _of_numbers(values: Any, unit: Any, ucd: str = "", description: str | None = None) -> Column:
-    import numpy as np  # noqa: PLC0415
-    from astropy.table import Column, MaskedColumn  # noqa: PLC0415
-
     mask = getattr(values, "mask", None)
     meta = {"ucd": ucd} if ucd else {}
     if mask is None or not np.any(mask):
@@ -264,9 +247,6 @@ def _of_numbers(values: Any, unit: Any, ucd: str = "", description: str | None =
 
 def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
     """A column of other values that has the unit, the description and the metadata of one."""
-    import numpy as np  # noqa: PLC0415
-    from astropy.table import Column, MaskedColumn  # noqa: PLC0415
-
     about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
     values = np.asarray(np.ma.getdata(values))
     return MaskedColumn(values, mask=missing, **about) if missing.any() else Column(values, **about)
@@ -275,18 +255,8 @@ def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
 # Texts
 
 
-def text_of_bytes(data: bytes) -> tuple[str, bool]:
-    """Decode UTF-8, or else Latin-1; tell whether it is UTF-8."""
-    try:
-        return data.decode(), True
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), False
-
-
 def _with_plain_texts(name: str, column: Any) -> Any:
     """Decode bytes beyond ASCII, and replace what no format can hold in a text."""
-    import numpy as np  # noqa: PLC0415
-
     values = np.asarray(np.ma.getdata(column))
     if not values.dtype.isnative:
         column = column.astype(values.dtype.newbyteorder("="))
@@ -296,7 +266,7 @@ def _with_plain_texts(name: str, column: Any) -> Any:
         return column
     missing = np.ma.getmaskarray(column)
     cells = [b"" if hole else cell for cell, hole in zip(values.flat, missing.flat, strict=True)]
-    decoded = [text_of_bytes(cell) if isinstance(cell, bytes) else (cell, True) for cell in cells]
+    decoded = [decode_text(cell) if isinstance(cell, bytes) else (cell, True) for cell in cells]
     if not all(is_utf8 for _, is_utf8 in decoded):
         warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are sent as Latin-1")
     texts = _written_texts(name, [text for text, _ in decoded])
@@ -305,8 +275,6 @@ def _with_plain_texts(name: str, column: Any) -> Any:
 
 def _has_odd_texts(values: np.ndarray) -> bool:
     """Whether some texts or bytes need to be changed before they can be written."""
-    import numpy as np  # noqa: PLC0415
-
     is_text = values.dtype.kind == "U"
     length = values.dtype.itemsize // (4 if is_text else 1)
     if not length or not values.size:
@@ -333,8 +301,6 @@ def _written_texts(name: str, texts: list[str]) -> list[str]:
 
 def _of_objects(name: str, column: Any) -> Any:
     """A column of numbers or texts where the objects are all the like; one of arrays if they are arrays."""
-    import numpy as np  # noqa: PLC0415
-
     missing = np.array([_is_missing(value) for value in column], dtype=bool).reshape(column.shape)
     missing |= np.ma.getmaskarray(column)
     present = list(np.ma.getdata(column)[~missing])
@@ -355,15 +321,11 @@ def _of_objects(name: str, column: Any) -> Any:
 
 
 def _is_missing(value: Any) -> bool:
-    import numpy as np  # noqa: PLC0415
-
     return value is None or value is np.ma.masked or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
     """A column of strings of a fixed length, or of objects still where one is much longer than the others."""
-    import numpy as np  # noqa: PLC0415
-
     written = _written_texts(name, list(np.where(missing, "", np.ma.getdata(column)).flat))
     texts = np.fromiter(written, dtype=object, count=len(written)).reshape(column.shape)
     lengths = [len(text) for text in texts.flat]
@@ -374,14 +336,12 @@ def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
 
 def _of_arrays(column: Any, missing: np.ndarray) -> Any:
     """A column of arrays of various lengths, all of one type, in which NaN is what is missing."""
-    import numpy as np  # noqa: PLC0415
-
     cells: list[Any] = [np.ma.asarray([] if none else cell) for cell, none in zip(column, missing, strict=True)]
     dtype = np.result_type(*({cell.dtype for cell in cells if cell.size} or {np.dtype("f8")}))
     if dtype.kind not in "biufc":
         raise SAMPTypeError(f"arrays of {'strings' if dtype.kind in 'US' else dtype}")
     code = f"{dtype.kind}{dtype.itemsize}"
-    dtype = np.dtype({**_FLOATS, **_INTEGERS}.get(code, code))
+    dtype = np.dtype({**_FLOATS, **WIDER_INTEGERS}.get(code, code))
     if code == "u8":
         if any(cell.size and int(cell.max()) >= 2**63 for cell in cells):
             raise SAMPTypeError("integers of more than 63 bits in arrays of various lengths")

@@ -12,58 +12,27 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from ..errors import SAMPClientError, without_warnings
+from astropy.io import fits
+from astropy.table import Table
+
+from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
-from .detection import PEEK_SIZE, is_fits, is_votable, open_unpacked, peek_at, text_formats
+from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
 from .fetching import local_copy
-from .fits_tables import read_fits_table
+from .fits_tables import open_hdus, table_of_hdus
+from .model import MessageParams, RasterImage, Sender
 from .temporary_files import progress_bar
-from .tolerant_votable import read_votable_with_astropy
+from .tolerant_votable import describe_table, read_votable_with_astropy
 from .votable_reader import read_votable
 
-__all__ = ["MessageParams", "RasterImage", "Sender", "read_image", "read_message", "read_other_table", "read_position", "read_table"]
+__all__ = [
+    "attach_source", "first_table", "read_fits_table", "read_image", "read_message", "read_other_table",
+    "read_position", "read_table",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-class Sender(str):
-    """
-    The id of the client that sent something, by which it can be answered.
-
-    Parameters
-    ----------
-    client_id : str
-        Its id.
-    name : str
-        Its name.
-    """
-
-    __slots__ = ("name",)
-    name: str
-
-    def __new__(cls, client_id: str, name: str = "") -> Self:
-        """Make a text of the id."""
-        new = super().__new__(cls, client_id)
-        new.name = name
-        return new
-
-
-class MessageParams(dict[str, Any]):
-    """The parameters of a message of no kind that is known here."""
-
-    mtype: str
-    sender: Sender
-    name: str
-
-
-class RasterImage(bytes):
-    """A picture that is no FITS file (PNG, JPEG...), as it came."""
-
-    mtype: str
-    sender: Sender
-    name: str
 
 
 def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
@@ -92,9 +61,9 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
-        return _attach_source(read_position(params), sender, name, mtype)
+        return attach_source(read_position(params), sender, name, mtype)
     if rest.partition(".")[0] != "load" or kind not in _READERS:
-        return _attach_source(MessageParams(params), sender, name, mtype)
+        return attach_source(MessageParams(params), sender, name, mtype)
     url = params.get("url")
     if not isinstance(url, str) or not url:
         raise SAMPClientError(f"The message {mtype} names no url")
@@ -107,11 +76,11 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
                 obj = read(path, url.strip())
         except Exception as error:
             raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
-    return _attach_source(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
+    return attach_source(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
 
 
-def _attach_source(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
-    # Not by setattr: some of these classes take that for a change of their data.
+def attach_source(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
+    """Say on an object where it comes from; not by `setattr`, which some classes take for a change of their data."""
     obj.__dict__.update(sender=sender, name=name, mtype=mtype)
     return obj
 
@@ -184,6 +153,44 @@ def _read_votable(path: Path, url: str) -> Any:
         return read_votable(path, partial(read_votable_with_astropy, url=url), note)
 
 
+def read_fits_table(place: Path) -> Table:
+    """
+    Read the first table of a FITS file.
+
+    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
+    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
+
+    Parameters
+    ----------
+    place : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table.
+
+    Warns
+    -----
+    SAMPWarning
+        There are more tables in the file.
+    """
+    with without_warnings(), open_hdus(place) as hdus:
+        return first_table(hdus)
+
+
+def first_table(hdus: Any) -> Table:
+    """Make a table of the first one among HDUs, as `read_fits_table` does."""
+    table = table_of_hdus(hdus)
+    if is_description(hdus[0].header) and hdus[0].data is not None:
+        try:
+            with without_warnings():
+                describe_table(table, hdus[0].data.tobytes().rstrip(b"\0 "))
+        except Exception as error:  # anything may be in it
+            warn(f"What the file says about its table in the form of a VOTable is left out: {error}")
+    return table
+
+
 def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
     """
     Read a table that is neither FITS nor VOTable.
@@ -200,8 +207,6 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
     astropy.table.Table or None
         The table; None if it has none of the formats.
     """
-    from astropy.table import Table  # noqa: PLC0415
-
     for name, encoding in formats:
         try:
             with without_warnings():
@@ -220,10 +225,8 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
 
 def _read_tst(path: Path, encoding: str) -> Any:
     """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
-    from astropy.table import Table  # noqa: PLC0415
-
-    with open_unpacked(path) as file:
-        text = file.read().decode(encoding)
+    with path.open("rb") as file:
+        text = unpacked(file).read().decode(encoding)
     lines = text.partition("\n[EOD]")[0].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
     return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")
@@ -245,8 +248,6 @@ def read_image(path: Path, _url: str = "") -> Any:
     astropy.io.fits.HDUList
         All of it, in memory.
     """
-    from astropy.io import fits  # noqa: PLC0415
-
     with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
         for hdu in hdus:
             hdu.data  # noqa: B018 - it is read when it is first asked for
@@ -281,7 +282,7 @@ def _read_spectrum(path: Path, url: str = "") -> Any:
             return kind.read(path)
         except Exception:
             return table
-    from astropy.nddata import StdDevUncertainty  # noqa: PLC0415
+    from astropy.nddata import StdDevUncertainty  # noqa: PLC0415 - it takes long to load, and spectra are rare
 
     mask = getattr(table["flux"], "mask", None)  # a spectrum has its own
     plain = table.filled(float("nan")) if table.has_masked_columns else table

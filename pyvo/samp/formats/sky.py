@@ -9,14 +9,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
+from astropy.table import QTable
+from astropy.utils.masked import Masked
+
 from ..errors import SAMPTypeError, warn
 from ..transport.urls import file_url_to_path
 from .headers import is_structural_keyword
 from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
-from .tables import table_product
+from .tables import sendable_table
 from .votable_writer import write_votable
 
-__all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_forms"]
+__all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_formats"]
 
 
 def adapt_spectrum(obj: Any) -> Sendable | None:
@@ -28,9 +32,6 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
     if dimensions > 1:
         raise SAMPTypeError(f"{type(obj).__name__} with a flux of {dimensions} dimensions cannot be sent: send its "
                             "spectra one by one")  # fmt: skip
-    from astropy.table import QTable  # noqa: PLC0415
-    from astropy.utils.masked import Masked  # noqa: PLC0415
-
     mask = safe_getattr(obj, "mask")
     table = QTable([axis, flux if mask is None else Masked(flux, mask=mask)], names=["spectral_axis", "flux"])
     uncertainty = safe_getattr(obj, "uncertainty")
@@ -51,15 +52,13 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
     forms = (
         MessageFormat("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
-        *table_product(table).formats,
+        *sendable_table(table).formats,
     )
     return Sendable("spectrum", name, forms, int(flux.nbytes) * 2)
 
 
 def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What of some metadata is plain, with that of a header in it, and the names of what is not."""
-    import numpy as np  # noqa: PLC0415
-
     known: dict[str, Any] = {}
     left_out: list[str] = []
     for key, value in meta.items():
@@ -82,10 +81,10 @@ def adapt_moc(obj: Any) -> Sendable | None:
     def write(file: BinaryIO) -> None:
         obj.serialize(format="fits").writeto(file)
 
-    return Sendable("coverage", "MOC", coverage_forms(write))
+    return Sendable("coverage", "MOC", coverage_formats(write))
 
 
-def coverage_forms(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
+def coverage_formats(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
     """
     Tell the forms of a coverage.
 
@@ -115,9 +114,7 @@ def adapt_position(obj: Any) -> Sendable | None:
 
     coordinates = SkyCoord(obj)
     if not coordinates.isscalar and coordinates.size != 1:
-        from astropy.table import QTable  # noqa: PLC0415
-
-        return table_product(QTable({"position": coordinates.ravel()}), "positions")
+        return sendable_table(QTable({"position": coordinates.ravel()}), "positions")
     try:
         ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
     except Exception as error:  # of astropy, about whatever it tried first

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO
 
+from astropy.io.votable.exceptions import VOWarning
+from astropy.io.votable.tree import Resource, TableElement, VOTableFile
+from astropy.table import Row, Table
+from astropy.units import UnitsWarning
+
 from ..errors import warn
 from .fits_tables import is_plain, write_fits_plus, write_fits_table
 from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
+from .tolerant_votable import element_as_table
 from .votable_writer import XMLText, write_votable
 
-__all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "element_as_table", "table_product"]
+__all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "sendable_table"]
 
 #: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
@@ -24,7 +30,7 @@ _writing = threading.Lock()
 LARGE = 1_000_000
 
 
-def table_product(table: Any, name: str = "") -> Sendable:
+def sendable_table(table: Any, name: str = "") -> Sendable:
     """Tell the forms of an astropy table."""
     name = first_nonempty(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
@@ -49,21 +55,21 @@ def table_product(table: Any, name: str = "") -> Sendable:
 
 def adapt_table(obj: Any) -> Sendable | None:
     """Tell the forms of an astropy table or a row of one; None for any other object."""
-    if isinstance_by_name(obj, "astropy.table", "Table"):
-        return table_product(obj)
-    if isinstance_by_name(obj, "astropy.table", "Row"):
-        return table_product(obj.table[obj.index : obj.index + 1])
+    if isinstance(obj, Table):
+        return sendable_table(obj)
+    if isinstance(obj, Row):
+        return sendable_table(obj.table[obj.index : obj.index + 1])
     return None
 
 
 def adapt_votable(obj: Any) -> Sendable | None:
     """Tell the forms of a VOTable, or of what has one; None for any other object."""
-    document = obj if isinstance_by_name(obj, "astropy.io.votable.tree", "VOTableFile") else safe_getattr(obj, "votable")
-    if not isinstance_by_name(document, "astropy.io.votable.tree", "VOTableFile"):
-        if not isinstance_by_name(obj, "astropy.io.votable.tree", "TableElement"):
+    document = obj if isinstance(obj, VOTableFile) else safe_getattr(obj, "votable")
+    if not isinstance(document, VOTableFile):
+        if not isinstance(obj, TableElement):
             return None
         if obj.ref is not None:  # its columns are those of another table
-            return table_product(element_as_table(obj), first_nonempty(obj.name, obj.ID))
+            return sendable_table(element_as_table(obj), first_nonempty(obj.name, obj.ID))
         document = _document_with(obj)
     tables = list(document.iter_tables())
     first = tables[0] if tables else None
@@ -84,8 +90,6 @@ def _write_first(tables: list[Any], file: BinaryIO) -> None:
 
 def _document_with(element: Any) -> Any:
     """Make a document of one table, with all that the document from which it comes says around the tables."""
-    from astropy.io.votable.tree import Resource, VOTableFile  # noqa: PLC0415
-
     whole = safe_getattr(element, "_votable")
     document = VOTableFile(version=str(safe_getattr(whole, "version") or "1.4"))
     chain = _resources_around(element, safe_getattr(whole, "resources") or [])
@@ -118,34 +122,8 @@ def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
     return []
 
 
-def element_as_table(element: Any) -> Any:
-    """
-    Make an astropy table of one of a VOTable's.
-
-    Parameters
-    ----------
-    element : astropy.io.votable.tree.TableElement
-        The table as it is in the file.
-
-    Returns
-    -------
-    astropy.table.Table
-        The table, with the values of PARAM elements as metadata.
-    """
-    table = element.to_table(use_names_over_ids=True)
-    for param in element.params:
-        value = param.value
-        if getattr(value, "ndim", None) == 0:
-            value = value.item()
-        table.meta.setdefault(param.name or param.ID, value)
-    return table
-
-
 def _write_document(document: Any, file: BinaryIO) -> None:
     """Write a whole VOTable as it is, with its PARAM, INFO and the rest."""
-    from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
-    from astropy.units import UnitsWarning  # noqa: PLC0415
-
     xml = XMLText(file)
     with warnings.catch_warnings(), _names_of_resources(document.resources):
         warnings.simplefilter("ignore", VOWarning)
@@ -203,8 +181,6 @@ def adapt_frame(obj: Any) -> Sendable | None:
     """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
     if not isinstance_by_name(obj, "pandas", "DataFrame", "Series"):
         return None
-    from astropy.table import Table  # noqa: PLC0415
-
     frame = obj.to_frame() if isinstance_by_name(obj, "pandas", "Series") else obj
     count = frame.index.nlevels
     indices = {
@@ -221,7 +197,7 @@ def adapt_frame(obj: Any) -> Sendable | None:
     for name in names:
         if safe_getattr(frame[name].dtype, "tz") is not None:
             frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
-    return table_product(Table.from_pandas(frame), first_nonempty(obj.attrs.get("name")))
+    return sendable_table(Table.from_pandas(frame), first_nonempty(obj.attrs.get("name")))
 
 
 def _unique(labels: Iterable[Any]) -> list[str]:
@@ -244,4 +220,4 @@ def adapt_tabular(obj: Any) -> Sendable | None:
     if not callable(convert):
         return None
     table = convert()
-    return table_product(table) if isinstance_by_name(table, "astropy.table", "Table") else None
+    return sendable_table(table) if isinstance(table, Table) else None

@@ -15,26 +15,26 @@ import gzip
 import io
 import logging
 import re
-import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+from astropy.io.votable import parse
+from astropy.table import Column, Table
+
 from ..errors import SAMPClientError, warn, without_warnings
-from .detection import open_unpacked
+from .detection import unpacked
 from .fetching import local_copy
+from .fits_tables import open_hdus, table_of_hdus
 from .model import decode_texts, split_texts
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from astropy.table import Table
-
-__all__ = ["describe_table", "read_votable_with_astropy", "with_streams_inline"]
+__all__ = ["describe_table", "element_as_table", "read_votable_with_astropy", "with_streams_inline"]
 
 #: Bytes of a document that are searched at once, and the most that a start tag has.
 CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
@@ -117,6 +117,29 @@ def read_votable_with_astropy(path: Path, url: str = "") -> Table:
     return reader.read()
 
 
+def element_as_table(element: Any) -> Any:
+    """
+    Make an astropy table of one of a VOTable's.
+
+    Parameters
+    ----------
+    element : astropy.io.votable.tree.TableElement
+        The table as it is in the file.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, with the values of PARAM elements as metadata.
+    """
+    table = element.to_table(use_names_over_ids=True)
+    for param in element.params:
+        value = param.value
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()
+        table.meta.setdefault(param.name or param.ID, value)
+    return table
+
+
 def describe_table(table: Table, document: bytes) -> None:
     """
     Take over from a VOTable without rows what it says about a table: names, units, descriptions, UCDs, parameters.
@@ -156,9 +179,9 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     url : str
         Where it comes from, if not from there.
     """
-    with open_unpacked(path) as file:
-        rest = b""
-        while chunk := file.read(CHUNK_SIZE):
+    with path.open("rb") as file:
+        content, rest = unpacked(file), b""
+        while chunk := content.read(CHUNK_SIZE):
             if _LINKED_STREAM.search(rest + chunk):
                 break
             rest = chunk[-MAX_TAG_SIZE:]
@@ -180,8 +203,8 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
 
 
 def _parsed(path: Path) -> tuple[bytes, _Element]:
-    with open_unpacked(path) as file:
-        return _scanned(file.read())
+    with path.open("rb") as file:
+        return _scanned(unpacked(file).read())
 
 
 def _scanned(data: bytes) -> tuple[bytes, _Element]:
@@ -327,10 +350,6 @@ class _TableReader:
             return self._read_good_cells()
 
     def _read(self, document: bytes, *, rows: bool = True) -> Table:
-        from astropy.io.votable import parse  # noqa: PLC0415
-
-        from .tables import element_as_table  # noqa: PLC0415 - what writes tables need not load this
-
         with without_warnings():
             element = parse(io.BytesIO(document), verify="ignore").get_first_table()
             table = element_as_table(element)
@@ -343,15 +362,11 @@ class _TableReader:
         return table
 
     def _read_fits(self) -> Table:
-        from .fits_tables import read_fits_table  # noqa: PLC0415 - it needs this module
-
         stream = self._rows.first("STREAM") if self._rows is not None else None
         if stream is None:
             raise SAMPClientError("The VOTable has a FITS element without a STREAM")
-        with tempfile.TemporaryDirectory(prefix="pyvo-samp-") as directory:
-            path = Path(directory) / "table.fits"
-            path.write_bytes(_stream_bytes(self._data, stream, self._base))
-            table = read_fits_table(path)
+        with without_warnings(), open_hdus(io.BytesIO(_stream_bytes(self._data, stream, self._base))) as hdus:
+            table = table_of_hdus(hdus)
         describe_table(table, self._data[self._table.start : self._table.end])
         return table
 
@@ -505,16 +520,12 @@ def _flat_size(element: _Element) -> dict[str, str]:
 
 def _plain(column: Any, sizes: list[str]) -> Any:
     """Return a column of texts; those that are missing are empty."""
-    import numpy as np  # noqa: PLC0415
-
     texts: Any = np.ma.filled(np.ma.asarray(column, dtype=object), "")
     return texts if sizes[-1] == "*" else texts.astype(np.str_)
 
 
 def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
     """Return a column of texts, or of arrays of them, with the dimensions that its FIELD says."""
-    import numpy as np  # noqa: PLC0415
-
     is_variable = sizes[-1] == "*"
     if len(sizes) == 1:
         return np.array([row[0] for row in rows], dtype=object if is_variable else np.str_)
@@ -529,8 +540,6 @@ def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
 
 
 def _replace(table: Table, name: str, values: Any) -> None:
-    from astropy.table import Column  # noqa: PLC0415
-
     old = table[name]
     meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # it may have to be another by now
     column = Column(values, name=name, unit=old.unit, description=old.description, meta=meta)
@@ -593,8 +602,6 @@ def _unprefixed(source: bytes) -> bytes:
 
 def _refusal(part: bytes, rows: bytes = NO_ROWS) -> str:
     """Return why astropy refuses a part of a TABLE; nothing if it does not."""
-    from astropy.io.votable import parse  # noqa: PLC0415
-
     field = b"" if part.startswith(b"<FIELD") else b'<FIELD name="x" datatype="int"/>'
     inside = (field + part) if part.startswith(b"<PARAM") else (part + field)
     inside += b"<DATA>%s</DATA>" % rows

@@ -17,8 +17,6 @@ is limited.
 from __future__ import annotations
 
 import binascii
-import bz2
-import gzip
 import io
 import lzma
 import os
@@ -26,17 +24,17 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from xml.parsers import expat
 
+from astropy.io.votable import parse
+from astropy.table import MaskedColumn, Table
+
 from ..errors import SAMPClientError
-from .tables import element_as_table
-from .tolerant_votable import read_votable_with_astropy
+from .detection import unpacked
+from .tolerant_votable import element_as_table, read_votable_with_astropy
 from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, make_stores
 from .votable_reader_tabledata import TabledataRows
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = ["read_votable"]
 
@@ -51,11 +49,6 @@ MAX_CLAIM = 1_000_000
 #: Packed files may grow to this many bytes, or to this many times their size.
 MAX_UNPACKED, MAX_GROWTH = 256 * 1024 * 1024, 200
 
-_PACKED: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.GzipFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ": lzma.LZMAFile,
-}
 WHITE_SPACE = b" \t\r\n"
 _TAG = re.compile(rb"<(?:[^\"'>]|\"[^\"]*\"|'[^']*')*>")
 _ATTRIBUTE = re.compile(rb"(\s+[^\s=]+\s*=\s*)(\"[^\"]*\"|'[^']*')")
@@ -109,15 +102,8 @@ class _Source:
         self._note = note
         self._noted = 0
         self.size = os.fstat(file.fileno()).st_size
-        beginning = file.read(8)
-        file.seek(0)
-        unpack = next((unpack for magic, unpack in _PACKED.items() if beginning.startswith(magic)), None)
-        self.is_packed = unpack is not None
-        self._file: BinaryIO = file
-        if unpack is gzip.GzipFile:
-            self._file = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
-        elif unpack is not None:
-            self._file = unpack(file)
+        self._file = unpacked(file)
+        self.is_packed = self._file is not file
         #: Bytes that were read, after unpacking.
         self.done = 0
         #: Bytes that the document can have.
@@ -355,8 +341,6 @@ class _Document:
 
 def _parse_without_rows(data: bytes) -> tuple[Any, Any]:
     """Have astropy read a document without rows, and return it and its only table."""
-    from astropy.io.votable import parse  # noqa: PLC0415
-
     try:
         document = parse(io.BytesIO(data), verify="ignore")
         tables = list(document.iter_tables())
@@ -376,8 +360,6 @@ def _is_13(version: str) -> bool:
 
 def _filled(empty: Table, stores: list[ColumnStore]) -> Table:
     """Put the values into the columns of a table without rows."""
-    from astropy.table import MaskedColumn, Table  # noqa: PLC0415
-
     columns = []
     for column, store in zip(empty.columns.values(), stores, strict=True):
         values, mask = store.take()

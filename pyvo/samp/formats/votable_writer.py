@@ -15,14 +15,19 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from astropy.io.votable import from_table
+from astropy.io.votable.exceptions import VOWarning
+from astropy.io.votable.tree import Param, VOTableFile
+from astropy.table import Column, Table
+from astropy.units import UnitsWarning
+from astropy.utils.xml.writer import XMLWriter
 
 from ..errors import warn
-from .plain_columns import flatten_columns, text_of_bytes, unused_name, unused_value, write_with_column_errors
-
-if TYPE_CHECKING:
-    import numpy as np
-    from astropy.table import Table
+from .model import decode_text
+from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 
 __all__ = ["XMLText", "write_votable"]
 
@@ -34,8 +39,6 @@ _TYPES = {
     "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": "long",
     "f4": "float", "f8": "double", "c8": "floatComplex", "c16": "doubleComplex",
 }  # fmt: skip
-#: What VOTable does not have, and what it becomes.
-_WIDER = {"i1": "i2", "u2": "i4", "u4": "i8"}
 #: Characters that XML 1.0 does not have, not even as references.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LACKS = "XML has no control characters and lone surrogates: '?' is sent instead, in {}"
@@ -102,9 +105,6 @@ class XMLText:
 @functools.cache
 def _escapes_twice() -> bool:
     """Whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
-    from astropy.io.votable.tree import Param, VOTableFile  # noqa: PLC0415
-    from astropy.utils.xml.writer import XMLWriter  # noqa: PLC0415
-
     file = io.StringIO()
     document = VOTableFile()
     param = Param(document, name="p", datatype="char", arraysize="*", value="&")
@@ -157,9 +157,6 @@ def write_votable(table: Any, file: BinaryIO) -> None:
 
 
 def _write(flat: Table, file: BinaryIO) -> None:
-    from astropy.io.votable.exceptions import VOWarning  # noqa: PLC0415
-    from astropy.units import UnitsWarning  # noqa: PLC0415
-
     flat = _with_votable_types(flat.copy(copy_data=False))
     _replace_what_xml_lacks(flat)
     left_out = _clear_metadata(flat)
@@ -187,10 +184,6 @@ def _write(flat: Table, file: BinaryIO) -> None:
 
 def _document(flat: Table, parts: list[_ColumnWriter], left_out: list[str]) -> tuple[bytes, XMLText]:
     """The document without rows, and the file by which it was written."""
-    import numpy as np  # noqa: PLC0415
-    from astropy.io.votable import from_table  # noqa: PLC0415
-    from astropy.table import Column, Table  # noqa: PLC0415
-
     empty = Table(meta={key: flat.meta[key] for key in _OF_TABLES & set(flat.meta)})
     for name in flat.colnames:
         column = flat[name]
@@ -213,7 +206,7 @@ def _replace_what_xml_lacks(flat: Table) -> None:
 
     def written(value: Any, where: str) -> Any:
         if isinstance(value, bytes):
-            value = text_of_bytes(value)[0]
+            value = decode_text(value)[0]
         if isinstance(value, list | tuple):
             return [written(item, where) for item in value]
         if not isinstance(value, str) or not _NOT_IN_XML.search(value):
@@ -269,8 +262,6 @@ def _clear_odd_columns(flat: Table, parts: list[_ColumnWriter]) -> list[str]:
 
 def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
     """Write what the table's metadata says as PARAM elements; return the keys of what cannot be written so."""
-    from astropy.io.votable.tree import Param  # noqa: PLC0415
-
     left_out = []
     params = document.get_first_table().params
     for key, value in meta.items():
@@ -286,8 +277,6 @@ def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
 
 def _param(value: Any) -> dict[str, Any] | None:
     """The attributes of a PARAM that has a value; None if the value has no such form."""
-    import numpy as np  # noqa: PLC0415
-
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         value = "\n".join(value)  # the comments of a FITS file, for one
     if isinstance(value, str):
@@ -314,13 +303,11 @@ def _param(value: Any) -> dict[str, Any] | None:
 
 def _with_votable_types(table: Table) -> Table:
     """Widen the types that VOTable does not have; dates become strings."""
-    import numpy as np  # noqa: PLC0415
-
     for name in list(table.colnames):
         column = table[name]
         code = column.dtype.kind + str(column.dtype.itemsize)
-        if code in _WIDER:
-            column = column.astype(_WIDER[code])
+        if code in WIDER_INTEGERS:
+            column = column.astype(WIDER_INTEGERS[code])
         elif code == "u8":
             fits = len(column) == 0 or int(np.ma.max(column.filled(0) if np.ma.isMA(column) else column)) < 2**63
             column = column.astype("i8" if fits else "U20")
@@ -337,8 +324,6 @@ def _with_votable_types(table: Table) -> Table:
 
 def _is_partly_missing(column: Any) -> bool:
     """Whether elements of arrays are missing, for which a number has to stand."""
-    import numpy as np  # noqa: PLC0415
-
     return column.ndim > 1 and np.ma.is_masked(column)
 
 
@@ -354,8 +339,6 @@ def _split(table: Table, name: str) -> None:
 
 def _split_complex(table: Table, name: str) -> None:
     """Make two columns of complex arrays of various lengths, which STILTS 3.4 misreads: it counts real numbers."""
-    import numpy as np  # noqa: PLC0415
-
     column = table[name]
     place = table.colnames.index(name)
     table.remove_column(name)
@@ -367,8 +350,6 @@ def _split_complex(table: Table, name: str) -> None:
 
 
 def _make_column_writer(column: Any) -> _ColumnWriter:
-    import numpy as np  # noqa: PLC0415
-
     kind, shape = column.dtype.kind, column.shape[1:]
     if kind == "O" or 0 in shape:
         return _variable(column)
@@ -390,33 +371,39 @@ def _make_column_writer(column: Any) -> _ColumnWriter:
 
 def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
     """Texts of a fixed length."""
-    import numpy as np  # noqa: PLC0415
-
     values = values if values.dtype.itemsize else values.astype(f"{values.dtype.kind}1")
     length = values.dtype.itemsize // (4 if values.dtype.kind == "U" else 1)
     points = np.ascontiguousarray(values).view("u4") if values.dtype.kind == "U" else np.zeros(0)
     highest = int(points.max()) if points.size else 0
     if highest < 128:
         plain = np.dtype(f"S{length}")
-        return _ColumnWriter("char", str(length), plain,
-                     lambda rows: _masked_filled(values, rows, holes, values.dtype.type()).astype(plain), mask)  # fmt: skip
+
+        def encode_ascii(rows: slice) -> np.ndarray:
+            return _masked_filled(values, rows, holes, values.dtype.type()).astype(plain)
+
+        return _ColumnWriter("char", str(length), plain, encode_ascii, mask)
     if highest > 0xFFFF:  # such characters take two places
         length += int((points.reshape(len(values), length) > 0xFFFF).sum(axis=1).max())
     units = np.dtype((">u2", (length,)))
-    return _ColumnWriter("unicodeChar", str(length), units, lambda rows: _utf16(_masked_filled(values, rows, holes, ""), length), mask)
+
+    def encode(rows: slice) -> np.ndarray:
+        return _utf16(_masked_filled(values, rows, holes, ""), length)
+
+    return _ColumnWriter("unicodeChar", str(length), units, encode, mask)
 
 
 def _variable(column: Any) -> _ColumnWriter:
     """Arrays of various lengths, or texts of very different ones."""
-    import numpy as np  # noqa: PLC0415
-
     if column.dtype.kind == "O" and len(column) and isinstance(column[0], str | np.ma.core.MaskedConstant):
         texts = list(np.ma.getdata(column))
         mask = np.asarray(np.ma.getmaskarray(column))
         encoding, size = ("ascii", 1) if all(text.isascii() for text in texts) else ("utf-16-be", 2)
         datatype = "char" if size == 1 else "unicodeChar"
-        return _ColumnWriter(datatype, "*", None, lambda rows: _counted([text.encode(encoding) for text in texts[rows]], size),
-                     mask if mask.any() else None)  # fmt: skip
+
+        def encode_texts(rows: slice) -> list[bytes]:
+            return _counted([text.encode(encoding) for text in texts[rows]], size)
+
+        return _ColumnWriter(datatype, "*", None, encode_texts, mask if mask.any() else None)
     cells = [np.asarray(cell) for cell in column]
     dtype = cells[0].dtype if cells else column.dtype if column.dtype.kind in "biufc" else np.dtype("f8")
 
@@ -450,8 +437,6 @@ def _masked_filled(values: np.ndarray, rows: slice, holes: np.ndarray | None, bl
 
 
 def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.ndarray:
-    import numpy as np  # noqa: PLC0415
-
     letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
     if holes is not None:
         letters[holes[rows]] = ord("?")
@@ -460,8 +445,6 @@ def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.nd
 
 def _utf16(values: np.ndarray, length: int) -> np.ndarray:
     """The texts in units of two bytes, of which a character beyond 16 bits takes two, as Java's have it."""
-    import numpy as np  # noqa: PLC0415
-
     points = np.ascontiguousarray(values).view("u4").reshape(len(values), -1)
     if points.shape[1] == length:
         return points.astype(">u2")
@@ -485,8 +468,6 @@ def _encode_rows(parts: list[_ColumnWriter], rows: int) -> Iterator[bytes]:
 
 def _flags(parts: list[_ColumnWriter], which: slice) -> np.ndarray:
     """The bits that tell which cells are missing; the first column is the highest of the first byte."""
-    import numpy as np  # noqa: PLC0415
-
     flags = np.zeros((which.stop - which.start, (len(parts) + 7) // 8), dtype="u1")
     for index, part in enumerate(parts):
         if part.mask is not None:
@@ -496,8 +477,6 @@ def _flags(parts: list[_ColumnWriter], which: slice) -> np.ndarray:
 
 def _fixed_rows(parts: list[_ColumnWriter], which: slice) -> bytes:
     """Some rows that have the same length."""
-    import numpy as np  # noqa: PLC0415
-
     flags = _flags(parts, which)
     layout = [("flags", "u1", flags.shape[1:]), *((f"c{i}", part.dtype) for i, part in enumerate(parts))]
     block = np.zeros(len(flags), dtype=layout)

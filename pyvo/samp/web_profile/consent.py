@@ -1,20 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Asking the user whether a web page may join (R40, R41).
+Consent: the user decides whether a web page may register (R40, R41).
 
-A page that registers gets nothing before the user has seen a name and the origin of its request, and
-has agreed. `ConsentDesk` keeps the questions in order: one is shown at a time, the others wait behind
-it, and nobody else is held up. How a question is put is the business of an *asker*; `make_asker` turns what a user
-gave as ``web_profile_dialog`` into one.
+A page that registers gets nothing before the user has seen its name and the origin of its request, and has agreed.
+`ConsentQueue` shows one consent request at a time; the others wait, and no other client waits for them. How a request
+is shown is the task of a `ConsentPrompt`; `make_prompt` makes one of the ``web_profile_dialog`` of a hub.
 
-A browser that restores a session loads many tabs of one origin at the same moment, and each of them registers. While
-a question about an origin is open, further registrations from that origin share its answer, be it yes or no. The name
-makes no difference: a page states any name it likes, and what one page of an origin may do, all of them can do. The
-origin ``null``, which unrelated pages have, and programs that state no origin share nothing: each is asked about.
+A browser that restores a session loads many tabs of one origin at the same moment, and each of them registers. While a
+request of an origin is open, further registrations from that origin share the decision, be it yes or no. The name does
+not matter: a page can state any name, and what one page of an origin may do, all of them can do. The origin ``null``,
+which unrelated pages have, and programs that state no origin share nothing: the user decides about each.
 
-An asker runs in a worker thread and may take as long as the user does. When all pages that wait for the answer go away
-meanwhile, the ticket is withdrawn: an asker that can take its question back does so; the answer of one that can't is
-ignored.
+A prompt runs in a worker thread and may take as long as the user does. When all pages that wait for the decision have
+gone away, the request is cancelled: a prompt that can close does so, and the decision of one that cannot is ignored.
 """
 
 from __future__ import annotations
@@ -27,51 +25,59 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import SAMPProxyError
+from ..protocol import SAMPValue
 from ..protocol.values import sanitize_for_display
 
-if TYPE_CHECKING:
-    from ..protocol import SAMPValue
-
-__all__ = ["ConsentPrompt", "ConsentQueue", "ConsentRequest", "ConsentTicket", "Decision", "parse_registration"]
+__all__ = [
+    "REFUSED",
+    "ConsentPrompt",
+    "ConsentQueue",
+    "ConsentRequest",
+    "ConsentTicket",
+    "Decision",
+    "parse_registration",
+]
 
 log = logging.getLogger(__name__)
 
-#: Code of the fault that a page gets when it may not register.
+#: Code of the fault for a page that may not register.
 REFUSED = 2
-#: Seconds for which a question is shown without an answer before it counts as refused.
+#: Seconds for which a request is shown; without a decision it is then denied.
 CONSENT_TIMEOUT = 300.0
-#: Seconds for which a question waits for its turn before it counts as refused: some others may take `PATIENCE` each.
-TURN_TIME = 1800.0
-#: Seconds that an asker has to take back a question that has lapsed.
+#: Seconds for which a request waits until it is shown, before it is denied: some others may take `CONSENT_TIMEOUT`
+#: each.
+QUEUE_TIMEOUT = 1800.0
+#: Seconds that a prompt has to close when its request has expired.
 CANCEL_TIMEOUT = 5.0
-#: Questions that may wait at a time, from all pages together.
+#: Requests that may wait, from all pages together.
 MAX_WAITING = 32
-#: Questions about the origin ``null`` that may be open at a time: any page can make a frame that has this origin, and
-#: must not take all of `MAX_WAITING`.
+#: Requests of the origin ``null`` that may be open: any page can make a frame with this origin, and must not take all
+#: of `MAX_WAITING`.
 MAX_NULL = 8
-#: Registrations that may wait for the answer to one question; more than the tabs of a session.
+#: Registrations that may share one decision; more than the tabs of a session.
 MAX_SHARING = 64
 #: Connections that a browser opens to one host. The registrations of more tabs wait in the browser, and come when the
 #: first ones have been answered.
 BROWSER_CONNECTIONS = 6
-#: Seconds for which an answer that so many registrations have shared serves those that waited in the browser.
+#: Seconds for which a decision that this many registrations have shared also holds for those that waited in the
+#: browser.
 LATE_SHARING = 2.0
-#: Characters that an origin may have: it is shown and compared as a whole. A host's name has 253 at most.
+#: Characters that an origin may have: it is shown and compared as a whole. A host name has 253 at most.
 MAX_ORIGIN = 300
-#: What a user is told that consent means.
+#: What consent means, for the user.
 CONSENT_TEXT = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
     "and read the data that they offer to it."
 )
-#: What a user is told besides, if pages share the answer.
-SHARED_MEANING = " Your answer also holds for other pages of this origin that ask at the same time."
+#: Added if other pages share the decision.
+SHARED_TEXT = " Your answer also holds for other pages of this origin that ask at the same time."
 
 
 class Decision(Enum):
-    """What the user said."""
+    """What the user decided."""
 
     DENY = "deny"
     ONCE = "once"
@@ -80,10 +86,10 @@ class Decision(Enum):
 
 class ConsentRequest(NamedTuple):
     """
-    What the user is to decide. All texts are fit for display: one line, no control characters, bounded length.
+    A registration to decide about. All texts are safe for display: one line, no control characters, limited length.
 
-    ``origin`` is the one that the browser put into the HTTP request, never a claim of the page. It is empty for a
-    program that states none, and ``"null"`` for pages that have none (from files, in sandboxed frames).
+    ``origin`` is the one that the browser put into the HTTP request, never one that the page states itself. It is empty
+    for a program that states none, and ``"null"`` for pages that have none (from files, in sandboxed frames).
     """
 
     name: str
@@ -93,134 +99,118 @@ class ConsentRequest(NamedTuple):
 
     @property
     def can_always_allow(self) -> bool:
-        """Whether the origin says who asks, so that an answer holds for it: unrelated pages have ``null`` or none."""
+        """Whether a decision can hold for the origin: unrelated pages have ``null`` or none."""
         return self.origin not in ("", "null")
 
     @property
     def meaning(self) -> str:
-        """What the user is told that consent means."""
-        return CONSENT_TEXT + SHARED_MEANING if self.can_always_allow else CONSENT_TEXT
+        """What consent means, for the user."""
+        return CONSENT_TEXT + SHARED_TEXT if self.can_always_allow else CONSENT_TEXT
 
     @property
     def origin_text(self) -> str:
-        """The origin in words."""
+        """The origin, for the user."""
         if not self.origin:
-            return "none stated (a program on this computer, or not a browser)"
+            return "none (a program on this computer, not a web page in a browser)"
         if self.origin == "null":
-            return "null (a page from a file, or a sandboxed frame)"
+            return "null (a page from a file, or in a sandboxed frame)"
         return self.origin
 
 
 def parse_registration(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> ConsentRequest:
     """
-    Read what a page says of itself when it registers.
+    Make a consent request of a registration.
 
-    Parameters
-    ----------
-    identity : SAMPValue
-        A map with ``samp.name``; old clients send the bare name (R40).
-    origin : str
-        The Origin header of the request; empty when there is none.
-    peer : tuple of (str, int)
-        Address and port at the other end.
-
-    Returns
-    -------
-    Question
-        What to ask.
-
-    Raises
-    ------
-    SAMPProxyError
-        The page states no name, or its origin is none that a browser states.
+    ``identity`` is a map with ``samp.name``, or the bare name, which old clients send (R40); ``origin`` is the header
+    of the request. A missing name, or an origin that cannot be shown as it is, raises a `SAMPProxyError`.
     """
     details = {"samp.name": identity} if isinstance(identity, str) else identity
     name = details.get("samp.name") if isinstance(details, dict) else None
     if not isinstance(details, dict) or not isinstance(name, str) or not sanitize_for_display(name):
         raise SAMPProxyError(1, "To register, a web page must state its name: a map with samp.name")
     origin = origin.lower()
-    if sanitize_for_display(origin, MAX_ORIGIN) != origin:  # "always" must hold for what the user has seen, and nothing else
-        raise SAMPProxyError(REFUSED, "The page's origin is none that a user could be shown")
-    shown = {sanitize_for_display(key): sanitize_for_display(value, 500) for key, value in details.items() if isinstance(value, str)}
+    if sanitize_for_display(origin, MAX_ORIGIN) != origin:  # "always" must hold for exactly what the user has seen
+        raise SAMPProxyError(REFUSED, "The page's origin cannot be shown to the user as it is")
+    shown = {
+        sanitize_for_display(key): sanitize_for_display(value, 500)
+        for key, value in details.items()
+        if isinstance(value, str)
+    }
     return ConsentRequest(sanitize_for_display(name), origin, shown, peer)
 
 
 class ConsentTicket:
     """
-    One question on its way to an answer, and the registrations that wait for it.
+    An open consent request, with the registrations that wait for the decision.
 
-    The first of answer, lapse, and withdrawal of all registrations counts.
+    It ends with the first of these: a decision, its expiry, or the cancellation of all its registrations.
     """
 
-    def __init__(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> None:
-        self.request = question
+    def __init__(self, request: ConsentRequest, on_decision: Callable[[Decision], object]) -> None:
+        self.request = request
         self.timer: Any = None
         #: How many registrations have shared it.
         self.sharing = 1
-        self._waiting = [answered]
-        self._cancel_prompt: Callable[[], object] | None = None
+        self._waiting = [on_decision]
+        self._on_cancel: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
     @property
     def open(self) -> bool:
-        """Whether somebody still waits for the answer."""
+        """Whether a registration still waits for the decision."""
         return bool(self._waiting)
 
-    def share(self, answered: Callable[[Decision], object]) -> bool:
-        """Add a registration that waits for the answer; False when nobody waits for it any more."""
+    def share(self, on_decision: Callable[[Decision], object]) -> bool:
+        """Add a registration that waits for the decision; False if the ticket is no longer open."""
         with self._lock:
             if not self._waiting:
                 return False
-            self._waiting.append(answered)
+            self._waiting.append(on_decision)
             self.sharing += 1
         return True
 
-    def decide(self, answer: Decision) -> bool:
-        """Give the answer; False when nobody waits for it any more."""
+    def decide(self, decision: Decision) -> bool:
+        """Pass the decision to the registrations; False if the ticket is no longer open."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            self._cancel_prompt = None
+            self._on_cancel = None
         if not waiting:
             return False
         self._cancel_timer()
-        for answered in waiting:
-            answered(answer)
+        for on_decision in waiting:
+            on_decision(decision)
         return True
 
-    def cancel(self, answered: Callable[[Decision], object] | None = None, *, tell: bool = False) -> None:
+    def cancel(self, on_decision: Callable[[Decision], object] | None = None, *, deny: bool = False) -> None:
         """
-        Take a registration back, and with the last one the question.
+        Cancel one registration, or all of them; with the last one the request ends.
 
-        Parameters
-        ----------
-        answered : callable, optional
-            What waits for the answer for that registration; by default all are taken back.
-        tell : bool
-            Whether those who wait get a refusal; a page that has gone away does not.
+        ``on_decision`` is what was submitted for the registration. With ``deny``, the last ones are denied; without,
+        they are not told, because their pages have gone away.
         """
         with self._lock:
-            gone = [each for each in self._waiting if answered in (None, each)]
-            self._waiting = [each for each in self._waiting if each not in gone]
-            if not gone or self._waiting:
+            cancelled = [each for each in self._waiting if on_decision in (None, each)]
+            self._waiting = [each for each in self._waiting if each not in cancelled]
+            if not cancelled or self._waiting:
                 return
-            take_back, self._cancel_prompt = self._cancel_prompt, None
+            callback, self._on_cancel = self._on_cancel, None
         self._cancel_timer()
-        if tell:
-            for each in gone:
+        if deny:
+            for each in cancelled:
                 each(Decision.DENY)
-        if take_back is not None:
-            take_back()
+        if callback is not None:
+            callback()
 
-    def on_cancel(self, take_back: Callable[[], object]) -> None:
-        """Have ``take_back()`` called when the question has become pointless; at once when it has already."""
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` when the request is cancelled (immediately if it already is)."""
         with self._lock:
             if self._waiting:
-                self._cancel_prompt = take_back
+                self._on_cancel = callback
                 return
-        take_back()
+        callback()
 
     def set_timer(self, timer: Any) -> None:
-        """Put a timer in the place of the one that runs; both end with the ticket."""
+        """Replace the running timer; it is cancelled when the ticket ends."""
         self._cancel_timer()
         self.timer = timer
         if not self.open:
@@ -232,159 +222,134 @@ class ConsentTicket:
 
 
 class ConsentPrompt(ABC):
-    """A way to put a question to the user."""
+    """A way to ask the user."""
 
-    #: Whether another question may be asked while the one before has not come back. Two questions in one terminal
-    #: would be taken for each other.
+    #: Whether another request may be shown while the one before is stuck. Two prompts in one terminal would be mixed
+    #: up.
     concurrent = False
 
     @abstractmethod
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Ask, and wait for the answer; called in a worker thread, one question at a time."""
+        """Show the request and wait for the decision; called in a worker thread, for one request at a time."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """Let an `ask` that waits end, if it can: the hub stops. Its ticket has been withdrawn before."""
+        """End an `ask` that waits, if possible: the hub stops. Its ticket has been cancelled before."""
 
 
 class ConsentQueue:
     """
-    The queue of questions to the user (R41).
+    The consent requests that are shown or wait (R41).
 
     Parameters
     ----------
-    asker : Asker
-        Puts a question to the user.
+    prompt : ConsentPrompt
+        Shows a request to the user.
     run_in_worker : callable
         ``run_in_worker(function)`` runs it in another thread.
     call_later : callable
-        ``call_later(seconds, function)`` runs it later, and returns something with a ``cancel`` method.
-    patience : float
-        Seconds for which a question is shown; then it counts as refused.
+        ``call_later(seconds, function)`` runs it later, and returns an object with a ``cancel`` method.
+    timeout : float
+        Seconds for which a request is shown.
     clock : callable
-        Returns the seconds of a clock that is not set.
+        Returns the seconds of a monotonic clock.
     """
 
     def __init__(
         self,
-        asker: ConsentPrompt,
+        prompt: ConsentPrompt,
         run_in_worker: Callable[[Callable[[], object]], object],
         call_later: Callable[[float, Callable[[], object]], Any],
         *,
-        patience: float = CONSENT_TIMEOUT,
+        timeout: float = CONSENT_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._prompt = asker
+        self._prompt = prompt
         self._run_in_worker = run_in_worker
         self._call_later = call_later
-        self._timeout = patience
+        self._timeout = timeout
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[ConsentTicket] = deque()
         self._shown: ConsentTicket | None = None
-        self._stuck = False  # a worker's question has not come back, and another worker goes on
+        self._stuck = False  # the prompt of one worker has not returned, and another worker goes on
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
-        self._late: tuple[str, Decision, float, int] | None = None  # origin, answer, until when, for how many more
+        self._late: tuple[str, Decision, float, int] | None = None  # origin, decision, until when, for how many more
 
-    def submit(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> ConsentTicket:
+    def submit(self, request: ConsentRequest, on_decision: Callable[[Decision], object]) -> ConsentTicket:
         """
-        Queue a question, or share the answer to one about the same origin that is open.
+        Queue a request, or share the decision about an open one of the same origin.
 
-        Parameters
-        ----------
-        question : Question
-            What to ask.
-        answered : callable
-            ``answered(answer)`` is called once, from any thread, unless it is withdrawn before.
-
-        Returns
-        -------
-        Ticket
-            What `withdraw` takes back.
-
-        Raises
-        ------
-        SAMPProxyError
-            The question is refused without being asked: there are too many.
+        ``on_decision(decision)`` is called once, from any thread, unless the request is cancelled before. If too many
+        requests are open, this one is refused with a `SAMPProxyError`.
         """
-        ticket = ConsentTicket(question, answered)
+        ticket = ConsentTicket(request, on_decision)
         with self._lock:
             if self._closed:
                 raise SAMPProxyError(REFUSED, "The hub is being stopped")
-            known = self._known_answer(question)
+            known = self._known_decision(request)
             if known is None:
-                if (shared := self._share(question, answered)) is not None:
+                if (shared := self._share(request, on_decision)) is not None:
                     return shared
                 self._enqueue(ticket)
             start = known is None and not self._busy
             self._busy = self._busy or start
         if known is not None:
-            _log_answer(question, known, 1)
+            _log_decision(request, known, 1)
             ticket.decide(known)
         if start:
             self._run_in_worker(self._prompt_loop)
         return ticket
 
     def cancel(
-        self, ticket: ConsentTicket, answered: Callable[[Decision], object] | None = None, *, tell: bool = False
+        self, ticket: ConsentTicket, on_decision: Callable[[Decision], object] | None = None, *, deny: bool = False
     ) -> None:
-        """
-        Take a question back, or one of the registrations that share its answer.
-
-        Parameters
-        ----------
-        ticket : Ticket
-            What `submit` returned.
-        answered : callable, optional
-            What `submit` was given; by default all registrations are taken back.
-        tell : bool
-            Whether the pages get a refusal; one that has gone away does not.
-        """
-        ticket.cancel(answered, tell=tell)
+        """Cancel one registration of a ticket or all of them, see `ConsentTicket.cancel`."""
+        ticket.cancel(on_decision, deny=deny)
         with self._lock:
             if ticket in self._waiting and not ticket.open:
                 self._waiting.remove(ticket)
 
     def close(self) -> None:
-        """Refuse everything that is open, and everything to come."""
+        """Deny all open requests, and those to come."""
         with self._lock:
             self._closed = True
-            tickets = [*self._waiting, *([self._shown] if self._shown else [])]
+            tickets = self._open_tickets()
             self._waiting.clear()
         for ticket in tickets:
-            ticket.cancel(tell=True)
+            ticket.cancel(deny=True)
         self._prompt.close()
 
-    def _known_answer(self, question: ConsentRequest) -> Decision | None:
-        """Return the answer that holds for a question without asking, if there is one."""
-        if not question.can_always_allow:
+    def _known_decision(self, request: ConsentRequest) -> Decision | None:
+        """Return the decision that already holds for a request, if there is one."""
+        if not request.can_always_allow:
             return None
-        if question.origin in self._always:
+        if request.origin in self._always:
             return Decision.ALWAYS
         if self._late is not None:
-            origin, answer, end, left = self._late
-            if self._clock() < end and left > 0 and origin == question.origin:
-                self._late = (origin, answer, end, left - 1)
-                return answer
+            origin, decision, end, remaining = self._late
+            if self._clock() < end and remaining > 0 and origin == request.origin:
+                self._late = (origin, decision, end, remaining - 1)
+                return decision
         return None
 
-    def _share(self, question: ConsentRequest, answered: Callable[[Decision], object]) -> ConsentTicket | None:
-        """Let a registration wait for the answer to an open question about its origin, if there is one."""
-        if not question.can_always_allow:
+    def _share(self, request: ConsentRequest, on_decision: Callable[[Decision], object]) -> ConsentTicket | None:
+        """Add a registration to the open ticket of its origin, if there is one."""
+        if not request.can_always_allow:
             return None
         for ticket in self._open_tickets():
-            if ticket.request.origin == question.origin and ticket.open:
+            if ticket.request.origin == request.origin and ticket.open:
                 if ticket.sharing >= MAX_SHARING:
                     raise SAMPProxyError(
-                        REFUSED, f"Too many pages of {question.origin} wait for the user's consent; try again later"
+                        REFUSED, f"Too many pages of {request.origin} wait for the user's consent; try again later"
                     )
-                if ticket.share(answered):
+                if ticket.share(on_decision):
                     return ticket
         return None
 
     def _open_tickets(self) -> list[ConsentTicket]:
-        # A question that was withdrawn but can't be taken off the screen counts, or its page could pile them up.
+        # A cancelled request that is still shown counts, or a page could make any number of them
         return [*self._waiting, *([self._shown] if self._shown else [])]
 
     def _enqueue(self, ticket: ConsentTicket) -> None:
@@ -392,11 +357,11 @@ class ConsentQueue:
         nulls = sum(other.request.origin == "null" for other in self._open_tickets()) if origin == "null" else 0
         if len(self._waiting) >= MAX_WAITING or nulls >= MAX_NULL:
             raise SAMPProxyError(REFUSED, "Too many web pages are waiting for the user's consent; try again later")
-        ticket.timer = self._call_later(TURN_TIME, lambda: self._expire(ticket))
+        ticket.timer = self._call_later(QUEUE_TIMEOUT, lambda: self._expire(ticket))
         self._waiting.append(ticket)
 
     def _prompt_loop(self) -> None:
-        """Ask one question after the other; one worker is in here, and perhaps one more that is lost."""
+        """Show one request after the other. One worker runs this, and perhaps a second one that is stuck."""
         while True:
             with self._lock:
                 self._shown = ticket = self._waiting.popleft() if self._waiting else None
@@ -404,61 +369,60 @@ class ConsentQueue:
             if ticket is None:
                 return
             ticket.set_timer(self._call_later(self._timeout, partial(self._expire, ticket)))
-            overdue = self._call_later(self._timeout + CANCEL_TIMEOUT, partial(self._on_prompt_stuck, ticket))
-            answer = self._ask(ticket)
-            overdue.cancel()
+            stuck_timer = self._call_later(self._timeout + CANCEL_TIMEOUT, partial(self._on_prompt_stuck, ticket))
+            decision = self._ask(ticket)
+            stuck_timer.cancel()
             with self._lock:
-                if self._shown is not ticket:  # it has lapsed long ago, and another worker goes on
+                if self._shown is not ticket:  # it was stuck, and another worker goes on
                     self._stuck = False
                     return
-                self._shown = None  # before the pages hear of it: they may ask again at once
+                self._shown = None  # before the pages get the decision: they may register again at once
                 if ticket.open:
-                    self._remember(ticket, answer)
-            if ticket.decide(answer):
-                _log_answer(ticket.request, answer, ticket.sharing)
+                    self._remember(ticket, decision)
+            if ticket.decide(decision):
+                _log_decision(ticket.request, decision, ticket.sharing)
 
-    def _remember(self, ticket: ConsentTicket, answer: Decision) -> None:
-        """Keep an answer: for always, or for the tabs whose registrations could not leave the browser before it."""
+    def _remember(self, ticket: ConsentTicket, decision: Decision) -> None:
+        """Keep a decision that holds always, or for tabs whose registrations still wait in the browser."""
+        origin = ticket.request.origin
         if not ticket.request.can_always_allow:
             return
-        if answer is Decision.ALWAYS:
-            self._always.add(ticket.request.origin)
+        if decision is Decision.ALWAYS:
+            self._always.add(origin)
         elif ticket.sharing >= BROWSER_CONNECTIONS:
-            self._late = (
-                ticket.request.origin, answer, self._clock() + LATE_SHARING, MAX_SHARING - ticket.sharing
-            )  # fmt: skip
+            self._late = (origin, decision, self._clock() + LATE_SHARING, MAX_SHARING - ticket.sharing)
 
     def _ask(self, ticket: ConsentTicket) -> Decision:
         if not ticket.open:
             return Decision.DENY
         try:
             return self._prompt.ask(ticket)
-        except BaseException:  # whatever went wrong, `sys.exit` included, nobody has said yes
-            log.exception("The question about %s could not be asked", ticket.request.name)
+        except BaseException:  # whatever went wrong, even `sys.exit`, the user has not agreed
+            log.exception("The user could not be asked about %s", ticket.request.name)
             return Decision.DENY
 
     def _on_prompt_stuck(self, ticket: ConsentTicket) -> None:
-        """Go on without a question that does not come back: all others wait behind it."""
+        """Go on without a prompt that does not return: all other requests wait for it."""
         self._expire(ticket)
         with self._lock:
             if self._shown is not ticket:
                 return
             name = ticket.request.name
-            if self._closed or self._stuck or not getattr(self._prompt, "asks_beside", False):
-                log.warning("The question about %s is still open: no other page is asked about before it ends", name)
+            if self._closed or self._stuck or not self._prompt.concurrent:
+                log.warning("The prompt for %s is still open: no other page can register before it ends", name)
                 return
             self._stuck = True
             self._shown = None
-        log.warning("The question about %s does not come back; others are asked about without it", name)
+        log.warning("The prompt for %s does not return; the next ones are shown without waiting for it", name)
         self._run_in_worker(self._prompt_loop)
 
     def _expire(self, ticket: ConsentTicket) -> None:
         if ticket.open:
-            log.info("Nobody said whether %s may join: refused", ticket.request.name)
-        self.cancel(ticket, tell=True)
+            log.info("The user did not decide about %s in time: denied", ticket.request.name)
+        self.cancel(ticket, deny=True)
 
 
-def _log_answer(question: ConsentRequest, answer: Decision, pages: int) -> None:
-    verdict = "not allowed" if answer is Decision.DENY else f"allowed ({answer.value})"
+def _log_decision(request: ConsentRequest, decision: Decision, pages: int) -> None:
+    outcome = "not allowed" if decision is Decision.DENY else f"allowed ({decision.value})"
     more = f", with {pages - 1} more of this origin" if pages > 1 else ""
-    log.info("Web page %s (%s): %s%s", question.name, question.origin_text, verdict, more)
+    log.info("Web page %s (%s): %s%s", request.name, request.origin_text, outcome, more)

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The ways in which a user can be asked whether a web page may join.
+The ways to ask the user whether a web page may register.
 
-`make_asker` reads what was given as ``web_profile_dialog``: ``"terminal"`` (also the meaning of `None`),
-``"tk"``, ``"window"``, ``"deny"``, a function, or a `WebProfileDialog`.
+`make_prompt` makes one of what was given as ``web_profile_dialog``: ``"terminal"`` (also the meaning of `None`),
+``"tk"``, ``"window"``, ``"deny"``, a function, a `WebProfileDialog` or a `ConsentPrompt`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 from .consent_terminal import TerminalPrompt
@@ -30,20 +30,20 @@ log = logging.getLogger(__name__)
 
 class WebProfileDialog:
     """
-    Base class of dialogs that live in the thread of a graphical user interface.
+    Base class of dialogs that run in the thread of a graphical user interface.
 
-    The hub puts its questions into a queue. The program calls `handle_queue` from time to time, in the thread of
-    its windows; a question that waits is then given to `show_dialog`, which a subclass provides. When the user has
+    The hub puts its requests into a queue. The program calls `handle_queue` regularly, in the thread of
+    its windows; it passes a waiting request to `show_dialog`, which a subclass provides. When the user has
     decided, the subclass calls `consent` or `reject`.
     """
 
-    #: Where the hub puts its questions: identity, client's address, origin. The hub sets it.
+    #: Requests of the hub: identity, client's address, origin. The hub sets it.
     queue_request: queue.Queue[tuple[Any, Any, Any]] | None = None
-    #: Where the hub expects the answers: True or False. The hub sets it.
+    #: Decisions for the hub: True or False. The hub sets it.
     queue_result: queue.Queue[Any] | None = None
 
     def handle_queue(self) -> None:
-        """Show the question that waits, if there is one. Returns at once; call it several times a second."""
+        """Show the waiting request, if there is one. Returns at once; call it several times a second."""
         if self.queue_request is None:
             return  # not yet given to a hub
         try:
@@ -53,19 +53,19 @@ class WebProfileDialog:
         try:
             self.show_dialog(details["samp.name"], details, client, origin)
         except BaseException:
-            self.reject()  # or the page, and all others behind it, would wait for an answer that nobody can give
+            self.reject()  # or this page and all later ones would wait for a decision that the user cannot make
             raise
 
     def show_dialog(self, samp_name: str, details: Mapping[str, Any], client: tuple[str, int], origin: str) -> None:
         """
-        Show a question; to be provided by a subclass.
+        Show a request. A subclass must override this.
 
         Parameters
         ----------
         samp_name : str
-            Name of the page, as it states it.
+            Name that the page states.
         details : dict
-            All that the page says of itself.
+            All that the page states about itself.
         client : tuple of (str, int)
             Address and port that the request came from.
         origin : str
@@ -79,84 +79,81 @@ class WebProfileDialog:
             self.queue_result.put(True)
 
     def reject(self) -> None:
-        """Refuse the page that was shown last."""
+        """Deny the page that was shown last."""
         if self.queue_result is not None:
             self.queue_result.put(False)
 
 
 def make_prompt(dialog: object) -> ConsentPrompt:
     """
-    Turn the ``web_profile_dialog`` of a hub into an asker.
+    Make a prompt of the ``web_profile_dialog`` of a hub.
 
     Parameters
     ----------
-    dialog : None, str, callable, WebProfileDialog or Asker
-        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a window, ``"window"`` in the hub window (for a
-        `SAMPHubServer`, which shows the requests of the `WindowPrompt`), ``"deny"`` refuses all pages. A function
+    dialog : None, str, callable, WebProfileDialog or ConsentPrompt
+        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a dialog, ``"window"`` in the hub window (of a
+        `SAMPHubServer`, which shows the requests of the `WindowPrompt`), ``"deny"`` denies all pages. A function
         is called in a thread with ``(samp_name, details, client, origin)``, or ``(samp_name, origin)`` if it takes
-        two arguments, and returns True, ``"once"`` or ``"always"`` to allow; anything else refuses.
+        two arguments, and returns True, ``"once"`` or ``"always"`` to allow; any other result denies.
 
     Returns
     -------
-    Asker
-        What `ConsentDesk` needs.
+    ConsentPrompt
+        For `ConsentQueue`.
 
     Raises
     ------
     TypeError, ValueError
-        That is none of these.
+        ``dialog`` is none of these.
     """
     if dialog is None or isinstance(dialog, str):
         try:
             return _BY_NAME[dialog or "terminal"]()
         except KeyError:
             names = ", ".join(map(repr, _BY_NAME))
-            raise ValueError(f"{dialog!r} is no way of asking for consent; there are {names}") from None
+            raise ValueError(f"{dialog!r} is not a way to ask for consent; use one of {names}") from None
     if isinstance(dialog, type):
         raise TypeError(f"{dialog.__name__} is a class; give an instance of it as the dialog")
-    if isinstance(dialog, WebProfileDialog) or hasattr(dialog, "handle_queue"):
-        return QueuePrompt(dialog)
-    if hasattr(dialog, "ask"):
-        return cast("ConsentPrompt", dialog)
-    if not callable(dialog):
+    if isinstance(dialog, ConsentPrompt):
+        return dialog
+    if hasattr(dialog, "handle_queue") or not callable(dialog):
         return QueuePrompt(dialog)
     return CallablePrompt(dialog)
 
 
 class DenyPrompt(ConsentPrompt):
-    """Says no to everybody."""
+    """Denies all pages."""
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Say no."""
-        log.info("%s is refused: this hub takes no web pages", ticket.request.name)
+        log.info("%s is denied: this hub accepts no web pages", ticket.request.name)
         return Decision.DENY
 
 
 class CallablePrompt(ConsentPrompt):
-    """Leaves the decision to a function of the user's program."""
+    """Calls a function of the user's program, which decides."""
 
-    concurrent = True  # whatever it does, its answer is one to its own question
+    concurrent = True  # each call returns the decision about its own request
 
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
-        self._brief = _takes_two(function)
+        self._takes_two = _takes_two_arguments(function)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Call the function; only a plain yes is one."""
-        question = ticket.request
-        if self._brief:
-            said = self._function(question.name, question.origin)
+        """Call the function; only an explicit yes allows the page."""
+        request = ticket.request
+        if self._takes_two:
+            result = self._function(request.name, request.origin)
         else:
-            said = self._function(question.name, dict(question.details), question.peer, question.origin)
-        # numpy's truth, too: a decision is often made by comparing something
-        if said is True or (str(getattr(said, "dtype", "")) == "bool" and bool(said)):
+            result = self._function(request.name, dict(request.details), request.peer, request.origin)
+        # A comparison, from which such a decision often comes, may give a boolean of numpy
+        if result is True or (str(getattr(result, "dtype", "")) == "bool" and bool(result)):
             return Decision.ONCE
-        if said in (Decision.ONCE, Decision.ALWAYS, Decision.ONCE.value, Decision.ALWAYS.value):
-            return Decision(said)
+        if result in (Decision.ONCE, Decision.ALWAYS, Decision.ONCE.value, Decision.ALWAYS.value):
+            return Decision(result)
         return Decision.DENY
 
 
-def _takes_two(function: Callable[..., object]) -> bool:
+def _takes_two_arguments(function: Callable[..., object]) -> bool:
     try:
         signature = inspect.signature(function)
     except ValueError:  # some built-in functions have none
@@ -165,22 +162,22 @@ def _takes_two(function: Callable[..., object]) -> bool:
         with contextlib.suppress(TypeError):
             signature.bind(*[None] * count)
             return count == 2
-    raise TypeError("The function that is asked for consent takes (samp_name, details, client, origin)")
+    raise TypeError("A function that decides about consent must accept (samp_name, details, client, origin)")
 
 
-class _Requests(queue.Queue[tuple[Any, Any, Any]]):
-    """The questions for a dialog, and whether it has taken the latest one and has yet to answer it."""
+class _RequestQueue(queue.Queue[tuple[Any, Any, Any]]):
+    """Requests for a dialog. It knows whether the dialog has taken one and has not decided yet."""
 
     is_shown = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> tuple[Any, Any, Any]:
-        """Take a question, in order to show it."""
+        """Take a request, in order to show it."""
         request = super().get(block, timeout)
         self.is_shown = True
         return request
 
-    def take_back(self) -> bool:
-        """Remove a question that nobody has taken; False if there is none."""
+    def cancel(self) -> bool:
+        """Remove a request that the dialog has not taken; False if there is none."""
         try:
             super().get(block=False)
         except queue.Empty:
@@ -188,56 +185,54 @@ class _Requests(queue.Queue[tuple[Any, Any, Any]]):
         return True
 
 
-class _Results(queue.Queue[Any]):
-    """The answers of a dialog: one to each question that it has shown, however often somebody clicks."""
+class _ResultQueue(queue.Queue[Any]):
+    """Decisions of a dialog. It accepts one for each request that was shown, however often the user clicks."""
 
-    def __init__(self, requests: _Requests) -> None:
+    def __init__(self, requests: _RequestQueue) -> None:
         super().__init__()
         self._requests = requests
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Answer the question that is shown."""
+        """Decide about the request that is shown."""
         if self._requests.is_shown:
             self._requests.is_shown = False
             super().put(item, block, timeout)
 
     def end(self) -> None:
-        """Answer in the dialog's place, which is not going to."""
+        """End the wait for a decision."""
         super().put(None)
 
 
 class QueuePrompt(ConsentPrompt):
     """
-    Passes questions to an object that takes them from a queue (`WebProfileDialog`).
+    Passes requests to an object that takes them from a queue (`WebProfileDialog`).
 
-    Answers bear no name. So there is never a second question before the first one has been answered, and an answer
-    counts only when a question has been taken from the queue before: a second click on "allow" for one page must not
-    let the next one in, which nobody has seen.
+    Decisions do not say to which request they belong. So there is never a second request before the first one is
+    decided, and a decision counts only after a request was taken from the queue: a second click on "allow" for one page
+    must not allow the next one, which the user has not seen.
     """
 
     def __init__(self, dialog: Any) -> None:
-        self._requests = _Requests()
-        self._results = _Results(self._requests)
+        self._requests = _RequestQueue()
+        self._results = _ResultQueue(self._requests)
         try:
             dialog.queue_request = self._requests
             dialog.queue_result = self._results
         except AttributeError:
-            raise TypeError(f"{dialog!r} is no way of asking for consent, and takes no queues for questions") from None
+            raise TypeError(f"{dialog!r} is not a way to ask for consent: it accepts no queue of requests") from None
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Put the question, and wait for what the dialog says."""
-        question = ticket.request
-        self._requests.put((dict(question.details), question.peer, question.origin))
-        ticket.on_cancel(self._cancel_prompt)
+        request = ticket.request
+        self._requests.put((dict(request.details), request.peer, request.origin))
+        ticket.on_cancel(self._cancel)
         return Decision.ONCE if self._results.get() is True else Decision.DENY
 
     def close(self) -> None:
-        """Wait for the click no longer."""
         self._results.end()
 
-    def _cancel_prompt(self) -> None:
-        """Remove a question that has not been shown yet; one that has been still waits for its click."""
-        if self._requests.take_back():
+    def _cancel(self) -> None:
+        """Remove a request that is not shown yet; one that is shown still waits for the click."""
+        if self._requests.cancel():
             self._results.end()
 
 
@@ -288,33 +283,33 @@ class WindowPrompt(ConsentPrompt):
 
 class TkPrompt(ConsentPrompt):
     """
-    Shows a window of a process of its own (`pyvo.samp.web_profile.consent_tk`).
+    Shows a window in a process of its own (`pyvo.samp.web_profile.consent_tk`).
 
-    Toolkits want their windows in the main thread, which belongs to the user's program; and that program may be
-    using another toolkit.
+    Toolkits need their windows in the main thread, which belongs to the user's program; and that program may
+    use another toolkit.
     """
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Show the window and wait until it is closed, by the user or because the page has gone."""
-        if getattr(sys, "frozen", False) or not sys.executable:  # in the first case it is no Python
-            log.warning("A packaged application cannot show the window; %s is refused", ticket.request.name)
+        """Show the window and wait until the user closes it, or until the page has gone away."""
+        if getattr(sys, "frozen", False) or not sys.executable:  # if frozen, the executable is not Python
+            log.warning("A packaged application cannot show the window; %s is denied", ticket.request.name)
             return Decision.DENY
         try:
-            said = self._ask_in_window(ticket)
+            result = self._run_window(ticket)
         except OSError as error:
-            said = f"{sys.executable} cannot be run: {error.strerror or error}"
-        if said in [answer.value for answer in Decision]:
-            return Decision(said)
+            result = f"{sys.executable} cannot be run: {error.strerror or error}"
+        if result in [decision.value for decision in Decision]:
+            return Decision(result)
         if ticket.open:
-            log.warning("The window could not be shown (%s); %s is refused", said or "it broke", ticket.request.name)
+            log.warning("The window could not be shown (%s); %s is denied", result or "it broke", ticket.request.name)
         return Decision.DENY
 
     @staticmethod
-    def _ask_in_window(ticket: ConsentTicket) -> str:
-        """What the window's process says: an answer, or what went wrong."""
+    def _run_window(ticket: ConsentTicket) -> str:
+        """Return the line that the window's process writes: a decision, or what went wrong."""
         import subprocess  # noqa: PLC0415 - most hubs never show a window
 
-        # By its path and isolated: it needs the standard library alone, and nothing of the working directory.
+        # Run by its path and isolated: it needs only the standard library, and nothing of the working directory
         command = [sys.executable, "-I", str(Path(__file__).with_name("consent_tk.py"))]
         with subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
             command,
@@ -327,19 +322,19 @@ class TkPrompt(ConsentPrompt):
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(_as_json(ticket.request) + b"\n")
+                process.stdin.write(_to_json(ticket.request) + b"\n")
                 process.stdin.flush()  # and stays open: the window closes when this end does
             except BrokenPipeError:
-                log.debug("The window of %s was taken back before it opened", ticket.request.name)
+                log.debug("The request of %s was cancelled before its window opened", ticket.request.name)
             return process.stdout.read().decode("ascii", "replace").strip()
 
 
-def _as_json(question: ConsentRequest) -> bytes:
+def _to_json(request: ConsentRequest) -> bytes:
     shown = {
-        "name": question.name,
-        "origin": question.origin_text,
-        "meaning": question.meaning,
-        "always": question.can_always_allow,
+        "name": request.name,
+        "origin": request.origin_text,
+        "meaning": request.meaning,
+        "always": request.can_always_allow,
     }
     return json.dumps(shown).encode("ascii")
 

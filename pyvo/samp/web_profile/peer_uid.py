@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Which user of this machine is at the other end of a loopback connection.
+The user at the other end of a loopback connection.
 
-Every user may connect to a port of the loopback address. Linux tells whose socket is there, in a table that anybody may
-read; where it cannot be told nothing is known, and None is the answer.
+Every user of a machine may connect to a port of the loopback address. Linux lists the owners of sockets in a table that
+all users may read. On other systems the user is not known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["get_peer_uid", "is_other_user"]
 
 log = logging.getLogger(__name__)
 
-#: Each line tells of a socket: its number, its own address, the address at the other end, and so on.
+#: Each line describes a socket: its number, its own address, the address at the other end, and so on.
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LOCAL, _REMOTE, _USER = 1, 2, 7
 ROOT = 0
@@ -27,43 +27,22 @@ ROOT = 0
 
 def is_other_user(peer: tuple[str, int], port: int) -> bool:
     """
-    Whether a connection is known to come from another user than the one who runs this process, and not from root.
+    Whether a connection is known to come from a user that is neither root nor the one that runs this process.
 
-    Parameters
-    ----------
-    peer : tuple of (str, int)
-        Address and port at the other end.
-    port : int
-        The port at this end.
+    ``peer`` is the address and port at the other end, ``port`` that at this end.
     """
-    user = get_peer_uid(peer, port)
-    return user is not None and user not in (ROOT, os.geteuid())
+    uid = get_peer_uid(peer, port)
+    return uid is not None and uid not in (ROOT, os.geteuid())
 
 
 def get_peer_uid(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABLES) -> int | None:
-    """
-    Find whose socket is at the other end of a connection.
-
-    Parameters
-    ----------
-    peer : tuple of (str, int)
-        Address and port at the other end.
-    port : int
-        The port at this end.
-    tables : iterable of Path
-        Where the system tells.
-
-    Returns
-    -------
-    int or None
-        The user's number; None where it cannot be told.
-    """
+    """Return the number of the user at the other end of a connection, or None if it is not known."""
     ends = {f"{address}:{peer[1]:04X}" for address in _proc_addresses(peer[0])}
     for table in tables:
         try:
             lines = table.read_text("ascii").splitlines()
-        except (OSError, ValueError) as error:  # another system, or one that is locked up
-            log.debug("%s does not tell whose connections there are: %s", table, error)
+        except (OSError, ValueError) as error:  # another system, or one that hides the table
+            log.debug("%s does not list the owners of connections: %s", table, error)
             continue
         for line in lines:
             fields = line.split()
@@ -73,7 +52,7 @@ def get_peer_uid(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABL
 
 
 def _proc_addresses(address: str) -> list[str]:
-    """How the tables write an address: in hexadecimal, each four bytes in this machine's order; IPv4 also as IPv6."""
+    """Write an address as the tables do: hexadecimal, each four bytes in this machine's order; IPv4 also as IPv6."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     packed = [ip.packed]
     if ip.version == 4:

@@ -1,22 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The Web Profile's side of the hub: its operations, for pages in a browser (R39 to R50).
+The Web Profile of a hub: its server, its operations, and the web clients that are registered (R39 to R50).
 
-An adapter between a browser and the broker, as `standard_profile` is between programs and the broker. What is
-particular to pages has rooms of its own:
+`WebRequestHandler` handles the requests of browsers: the operations that both profiles have, those that only this one
+has, CORS preflights, policy files and URL translation. `WebProfile` keeps the web clients.
 
-=================== ========================================================================
-``web_requests``    HTTP: what is no operation, and what every answer bears
-``web_access``      who may use the server, what browsers must be told, what pages may send
-``consent``         the questions to the user, one after the other (``consent_askers``: how)
-``web_mailbox``     callbacks, which wait to be pulled (``web_pulls``: by what)
-``url_book``        which URLs a page may have fetched for it
-``url_translation`` fetching them
-=================== ========================================================================
-
-A web page on its way into the hub, and as a member of it.
-
-The requests of browsers that are no operations of SAMP, and what all answers to browsers have in common.
+On a registration, `ConsentQueue` asks the user; then `WebProfile` registers the client at the broker. The broker puts
+deliveries into the client's `PullQueue`, from where the page pulls them. `UrlPermissions` records which URLs a page may
+read, and `UrlProxy` fetches them.
 """
 
 from __future__ import annotations
@@ -26,8 +17,8 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from ..broker import Broker, Client, Delivery, EncodedMessage
 from ..broker.deliveries import CALL
@@ -43,7 +34,7 @@ from ..transport.urls import is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded
 from .consent import REFUSED, ConsentQueue, ConsentRequest, Decision, parse_registration
-from .consent_prompts import WebProfileDialog, make_prompt
+from .consent_prompts import make_prompt
 from .cors import (
     CLIENT_ACCESS_POLICY,
     CROSS_DOMAIN,
@@ -60,181 +51,217 @@ from .pull_queue import Pull, PullLimiter, PullQueue
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
 
-if TYPE_CHECKING:
-    from ..broker import Broker, Client
-    from ..transport.event_loop import EventLoop
-    from ..transport.server import ServerConnection
-    from .consent import ConsentRequest
-    from .pull_queue import PullQueue
-
-__all__ = [
-    "CLIENT_ACCESS_POLICY",
-    "CROSS_DOMAIN",
-    "PORT",
-    "PROFILE",
-    "TRANSLATOR",
-    "PendingRegistration",
-    "WebClient",
-    "WebProfile",
-    "WebProfileDialog",
-    "WebRequestHandler",
-]
+__all__ = ["WebProfile"]
 
 log = logging.getLogger(__name__)
 
-#: Calls that are remembered for each page, so that its late answers are told from forged ones.
-MAX_CALLS = 10_000
-
-
-class WebClient:
-    """
-    A registered page.
-
-    Parameters
-    ----------
-    client : Client
-        What it is to the broker.
-    mailbox : WebMailbox
-        Where its callbacks wait.
-    token : str
-        What is in its translator's URL, and in no other's (R46).
-    """
-
-    def __init__(self, client: Client, mailbox: PullQueue, token: str) -> None:
-        self.client = client
-        self.mailbox = mailbox
-        self.token = token
-        #: Msg-ids of the calls that it was handed and has not answered, the latest.
-        self.calls: dict[str, None] = {}
-
-    def note_call(self, msg_id: str) -> None:
-        """Remember a call."""
-        self.calls[msg_id] = None
-        if len(self.calls) > MAX_CALLS:
-            del self.calls[next(iter(self.calls))]
-
-    def pop_call(self, msg_id: str) -> bool:
-        """Whether this is the first answer to a call that it was handed."""
-        return self.calls.pop(msg_id, self) is None
-
-
-class PendingRegistration:
-    """
-    A page on its way in.
-
-    Parameters
-    ----------
-    question : Question
-        What the user is asked.
-    connection : Connection
-        What the page waits on.
-    """
-
-    def __init__(self, question: ConsentRequest, connection: ServerConnection) -> None:
-        self.request = question
-        self.connection = connection
-        self.response = DeferredResponse()
-        #: What it has become, if the user has agreed.
-        self.client: Client | None = None
-
-
 PROFILE = "web"
-#: What the path of a translator's URL begins with; then comes the page's token (R46).
+STANDARD = "standard"
+#: Where pages look for the hub (R39).
+PORT = 21012
+#: Start of the path of a translated URL. The client's token follows, then ``?`` and the URL (R46).
 TRANSLATOR = "/translator/"
+#: Calls that are remembered for each web client, to tell its late replies from forged ones.
+MAX_CALLS = 10_000
+#: Registered web clients: a page that is always allowed could register without end.
+MAX_CLIENTS = 500
+#: Final messages that are kept for web clients that were disconnected and have not pulled since.
+MAX_FINAL_MESSAGES = 100
 
 _PULL = "samp.webhub.pullCallbacks"
+#: Operations without a private key. Nobody else sees their parameters.
+_PUBLIC_METHODS = ("samp.webhub.ping", "samp.webhub.register")
 _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
 
 
-class WebRequestHandler(HubOperations):
-    """
-    Answers browsers.
+class WebClient(PullQueue):
+    """A registered page: the queue of its callbacks, its token for URL translation, and the calls it received."""
 
-    Parameters
-    ----------
-    profile : WebProfile
-        Whose server this answers for.
-    broker : Broker
-        What the operations operate.
-    loop : Loop
-        Whose clock and thread are used.
-    own : mapping of str to callable
-        The operations that only this profile has, by the last part of their names.
-    """
+    client: Client
+
+    def __init__(self, profile: WebProfile) -> None:
+        super().__init__(profile.loop, profile.pull_limiter)
+        self._profile = profile
+        #: Part of the translated URLs of this client only (R46).
+        self.token = secrets.token_urlsafe(18)
+        #: Msg-ids of the latest calls that it has not replied to.
+        self.calls: dict[str, None] = {}
+
+    def pop_call(self, msg_id: str) -> bool:
+        """Whether this is the first reply to a call that the client received."""
+        return self.calls.pop(msg_id, self) is None
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        if delivery.kind == CALL and delivery.tag is not None:
+            self.calls[delivery.tag] = None
+            if len(self.calls) > MAX_CALLS:
+                del self.calls[next(iter(self.calls))]
+        if delivery.body.source_profile == STANDARD:
+            self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
+
+    def on_overflow(self, reason: str) -> None:
+        self._profile.broker.disconnect(self.client, reason)
+
+    def on_gone(self, reason: str) -> None:
+        self._profile.broker.unregister(self.client, reason)
+
+    def on_empty(self) -> None:
+        self._profile.check_delivered()
+
+    def on_closed(self) -> None:
+        self._profile.remove(self)
+
+
+class WebRequestHandler(HubOperations):
+    """Handles the requests of browsers."""
 
     paths = frozenset({"/", "", "/RPC2"})  # the last for Python's ``ServerProxy`` of a URL without a path
 
-    def __init__(
-        self, profile: WebProfile, broker: Broker, loop: EventLoop, own: Mapping[str, Callable[..., Any]]
-    ) -> None:
-        super().__init__(PROFILE, "samp.webhub", broker, loop, own)
-        self._web = profile
+    def __init__(self, profile: WebProfile) -> None:
+        own: dict[str, Callable[..., Any]] = {
+            "register": self.register,
+            "allowReverseCallbacks": self.allow_reverse_callbacks,
+            "pullCallbacks": self.pull_callbacks,
+        }
+        super().__init__(PROFILE, "samp.webhub", profile.broker, profile.loop, own)
+        self._profile = profile
+
+    # HTTP
 
     def headers(self, request: HTTPRequest | None) -> tuple[tuple[str, str], ...]:
-        """What each answer bears (R44)."""
+        """Headers of each response (R44)."""
         return () if request is None else cors_headers(request.headers)
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Refuse what does not come from a browser of this machine, or means another server (R45)."""
+        """Reject requests from other machines, and those that name another host (R45)."""
         if not is_loopback(connection.peer[0]):
-            text = "The Web Profile serves this computer alone"
-        elif not is_allowed_host(request.headers.get("host"), self._web.port):
-            text = "This server goes by another name"
+            text = "The Web Profile serves this computer only"
+        elif not is_allowed_host(request.headers.get("host"), self._profile.port):
+            text = "This server has another name"
         elif request.method == "POST" and request.target.partition("?")[0] not in self.paths:
             text = "There is nothing at this path"
         else:
             return None
-        # To sampjs anything but 200 is the end of the world: it calls back nobody and polls no more (R48)
-        return self.fault_response(text, request) if request.method == "POST" else self.text_response(403, text, request)
+        return self._error_response(403, text, request)
 
     def error_response(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit; a POST in the way of `check` (R48)."""
+        """Respond to a malformed request, or to one that exceeds a limit."""
         method, headers = error.head or ("", {})
-        request = HTTPRequest(method, "", headers, b"", keep_alive=False)
-        return self.fault_response(str(error), request) if method == "POST" else self.text_response(error.status, str(error), request)
+        return self._error_response(error.status, str(error), HTTPRequest(method, "", headers, b"", keep_alive=False))
 
-    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
-        """Run an operation; a tab that calls one is not the only one that wants to, so its browser needs room (R49)."""
-        if call.method_call.name != _PULL:
-            self._web.pull_limiter.prioritize(browser_key(call.request.headers))
-        return super().invoke(function, call)
+    def _error_response(self, status: int, text: str, request: HTTPRequest) -> Response:
+        # sampjs accepts only status 200: after any other it calls no callback and stops pulling (R48)
+        if request.method == "POST":
+            return self.fault_response(text, request)
+        return self.text_response(status, text, request)
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Answer what is no POST: preflights, the policies of Flash and Silverlight, URLs to be translated."""
-        self._web.pull_limiter.prioritize(browser_key(request.headers))
+        """Respond to preflights and to requests for policy files and translated URLs."""
+        self._profile.pull_limiter.prioritize(browser_key(request.headers))
         if request.method == "OPTIONS":
             return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
         if request.method not in {"GET", "HEAD"}:
-            return self.text_response(405, "This method is not answered here", request, (("Allow", METHODS),))
+            return self.text_response(405, "This method is not supported", request, (("Allow", METHODS),))
         path = request.target.partition("?")[0]
         if path in _POLICIES:
             return Response(200, _POLICIES[path].encode("ascii"), "text/xml", self.headers(request))
         if path.startswith(TRANSLATOR):
             return self._translate(request, connection)
-        return self.text_response(404, "This is a SAMP hub, for web pages that can talk to one", request)
+        return self.text_response(404, "This is a SAMP hub for web pages", request)
 
     def _translate(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Hand out what is at a URL, if the page that asks may have it (R46)."""
-        url = self._web.find_url(request.target)
+        """Send what is at a URL, if the page may read it (R46)."""
+        token, _, target = request.target.removeprefix(TRANSLATOR).partition("?")
+        url = self._profile.url_permissions.lookup(token, target)
         if url is None:
-            text = "No program has mentioned this URL to the page, or a page had mentioned it first"
+            text = "No program has mentioned this URL to the page, or a page mentioned it first"
             return self.text_response(403, text, request)
-        if self._web.url_proxy.is_busy:
-            return self.text_response(503, "Too much is being read at the moment", request, (("Retry-After", "1"),))
+        proxy = self._profile.url_proxy
+        if proxy.is_busy:
+            return self.text_response(503, "Too many URLs are being read", request, (("Retry-After", "1"),))
         headers = (*self.headers(request), *SANDBOX_HEADERS)
-        self._web.url_proxy.serve(connection.detach(), url, request.method, request.headers, headers)
+        proxy.serve(connection.detach(), url, request.method, request.headers, headers)
         return None
 
+    # Operations that only this profile has
 
-STANDARD = "standard"
-#: Where pages look for the hub (R39).
-PORT = 21012
-#: The operations without a key; what is in them goes to nobody.
-_PUBLIC_METHODS = ("samp.webhub.ping", "samp.webhub.register")
-#: Web clients that may be registered at a time: a page that is allowed always could register for ever.
-MAX_CLIENTS = 500
-#: Farewells that are kept for pages which were thrown out and have not asked since.
-MAX_FINAL_MESSAGES = 100
+    def register(self, identity: SAMPValue) -> DeferredResponse:
+        """Register a page, with the user's consent (R40)."""
+        assert self.current_call is not None
+        request, connection, _call = self.current_call
+        registration = parse_registration(identity, request.headers.get("origin", ""), connection.peer)
+        return self._profile.request_registration(registration, connection)
+
+    def allow_reverse_callbacks(self, key: str, allow: str) -> str:
+        """Set whether the client will pull callbacks (R39)."""
+        self._profile.allow_callbacks(self._client(key), allow=parse_bool(allow.strip()))
+        return ""
+
+    def pull_callbacks(self, key: str, timeout: str) -> DeferredResponse | PreEncoded | list[SAMPValue]:
+        """Return the callbacks that wait, or wait for one (R42)."""
+        assert self.current_call is not None
+        request, connection, _call = self.current_call
+        try:
+            client = self._client(key)
+        except SAMPProxyError:  # looked up only here, so that the usual pull does not pay for it
+            if (final_message := self._profile.pop_final_message(key)) is not None:
+                return final_message
+            if self._profile.is_being_disconnected(key):
+                return []
+            raise
+        pull = Pull(connection, browser_key(request.headers))
+        return self._profile.web_client(client).pull(pull, parse_float(timeout.strip()))
+
+    # Operations that do more than in the other profile
+
+    def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
+        """
+        Reply to a call (R18, R21).
+
+        A reply that comes too late is dropped without a fault (R22): after a fault sampjs would unregister.
+        """
+        is_reply_to_call = self._profile.web_client(self._client(key)).pop_call(msg_id)
+        try:
+            return super().reply(key, msg_id, response)
+        except SAMPProxyError:
+            if not is_reply_to_call:
+                raise
+            log.debug("The reply of a web client came too late: its caller no longer waits for it")
+            return ""
+
+    def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
+        """Return a client's metadata (R11); the page may read the URLs in them (R46)."""
+        metadata = super().get_metadata(key, client_id)
+        if self._broker.profile_of(client_id) == STANDARD:
+            self._profile.allow_urls(self._client(key), metadata)
+        return metadata
+
+    def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
+        if response.source_profile == STANDARD:
+            self._profile.allow_urls(client, response.value)
+
+    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
+        """Run an operation. After it has succeeded, others can have seen the URLs in its parameters (R46)."""
+        name, params = call.method_call.name, call.method_call.params
+        if name != _PULL:  # other tabs of a browser that is in use probably need a connection, too (R49)
+            self._profile.pull_limiter.prioritize(browser_key(call.request.headers))
+        hashes = url_hashes(params)
+        if not hashes or name in _PUBLIC_METHODS:
+            return super().invoke(function, call)
+        token = self._profile.web_client(self._client(cast("str", params[0]))).token
+        permissions = self._profile.url_permissions
+        if not permissions.has_quota(token, hashes):
+            raise SAMPProxyError(1, "The pages of this origin have mentioned too many URLs and can send no new ones")
+        result = super().invoke(function, call)
+        permissions.block_from_page(token, hashes)
+        return result
+
+    def _client(self, key: str) -> Client:
+        client = super()._client(key)
+        assert self.current_call is not None
+        request, connection, _call = self.current_call
+        self._profile.mark_active(client, connection if browser_key(request.headers) else None)
+        return client
 
 
 class WebProfile:
@@ -244,22 +271,22 @@ class WebProfile:
     Parameters
     ----------
     broker : Broker
-        What the operations operate.
-    loop : Loop
-        What watches the sockets.
+        The hub's broker.
+    loop : EventLoop
+        The loop that runs the server.
     port : int
         Where to listen; 0 takes a free port.
     dialog : None, str, callable or WebProfileDialog
-        How the user is asked for consent, see `make_asker`.
+        How to ask the user for consent, see `make_prompt`.
     mtypes : iterable of str, optional
         What pages may send (R47); by default `SAFE_MTYPES`. ``["*"]`` lifts the restriction.
 
     Raises
     ------
     OSError
-        The port cannot be listened on.
+        The port is not available.
     TypeError, ValueError
-        The dialog or the MTypes are none.
+        The dialog or the MTypes are not valid.
     """
 
     def __init__(
@@ -271,283 +298,157 @@ class WebProfile:
         dialog: Any = None,
         mtypes: Iterable[str] | None = None,
     ) -> None:
-        self._broker = broker
-        self._loop = loop
+        self.broker = broker
+        self.loop = loop
         self._send_filter = send_filter(SAFE_MTYPES if mtypes is None else mtypes)
         self._consent = ConsentQueue(make_prompt(dialog), loop.run_in_worker, loop.call_later)
         self._web_clients: dict[str, WebClient] = {}  # by public id
-        self._final_messages: dict[str, PreEncoded] = {}  # by private key, for pages that were thrown out between two pulls
+        self._final_messages: dict[str, PreEncoded] = {}  # by private key, for clients disconnected between two pulls
+        self._all_delivered: threading.Event | None = None
         self.pull_limiter = PullLimiter(loop)
-        self._all_pulled: threading.Event | None = None
         self.url_permissions = UrlPermissions()
-        self._operations = operations = _Operations(self, broker, loop)
-        self._servers = [XMLRPCServer(("127.0.0.1", port), loop, operations)]
+        self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
+        self._handler = handler = WebRequestHandler(self)
+        self._servers = [XMLRPCServer(("127.0.0.1", port), loop, handler)]
         self.port = self._servers[0].port
-        try:  # a browser that looks for "localhost" tries both, and nobody else should be found there
-            self._servers.append(XMLRPCServer(("::1", self.port), loop, operations))
+        try:  # browsers try both addresses of "localhost"; no other program should be found at the second
+            self._servers.append(XMLRPCServer(("::1", self.port), loop, handler))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 log.warning(
                     "Another program listens on port %d of the address ::1, where browsers may look for the hub first: "
-                    "a page that finds no hub has found that program.",
+                    "pages may find that program instead of the hub.",
                     self.port,
                 )
             else:
                 log.debug("The Web Profile is not served by IPv6: %s", error)
-        self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
         for server in self._servers:
             server.start()
         log.info("The hub serves the Web Profile on port %d", self.port)
 
     @property
     def url(self) -> str:
-        """Where pages call."""
+        """The URL of the server."""
         return f"http://localhost:{self.port}/"
 
     def wait_until_delivered(self, timeout: float) -> bool:
-        """
-        Wait until pages have pulled what waits for them. Not to be called in the loop's thread.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait at most.
-
-        Returns
-        -------
-        bool
-            Whether they have.
-        """
-        self._all_pulled = event = threading.Event()
-        self._loop.call_soon(self._check_pulled)
+        """Wait until pages have pulled what waits for them; return whether they have. Not for the loop's thread."""
+        self._all_delivered = event = threading.Event()
+        self.loop.call_soon(self.check_delivered)
         return event.wait(timeout)
 
-    def _check_pulled(self) -> None:
-        if self._all_pulled is not None and not any(m.mailbox.has_pending for m in self._web_clients.values()):
-            self._all_pulled.set()
+    def check_delivered(self) -> None:
+        """End `wait_until_delivered` if nothing waits for pages."""
+        if self._all_delivered is not None and not any(web.has_pending for web in self._web_clients.values()):
+            self._all_delivered.set()
 
     def stop(self) -> None:
-        """Refuse what is asked and give out what waits; then close the server. In the loop's thread."""
+        """Deny open requests, deliver what waits, close the server. Called in the loop's thread."""
         self._consent.close()
-        for member in list(self._web_clients.values()):
-            member.mailbox.flush_and_close()
+        for web_client in list(self._web_clients.values()):
+            web_client.flush_and_close()
         for stop in (self.url_proxy.stop, *(server.stop for server in self._servers)):
-            self._loop.call_soon(stop)  # behind the refusals, which are on their way (R48)
+            self.loop.call_soon(stop)  # after the faults for denied registrations, which are queued in the loop (R48)
 
-    # What the operations need; in the loop's thread
+    # Used by the handler, in the loop's thread
 
-    def request_registration(self, question: ConsentRequest, connection: ServerConnection) -> DeferredResponse:
-        """Register a page when the user agrees (R40)."""
-        self._check_number()
-        if is_other_user(connection.peer, self.port):  # who can state any origin, one that is always allowed too
-            raise SAMPProxyError(REFUSED, "The Web Profile serves the user alone who runs the hub")
-        joining = PendingRegistration(question, connection)
+    def request_registration(self, request: ConsentRequest, connection: ServerConnection) -> DeferredResponse:
+        """Register a page if the user agrees (R40)."""
+        self._check_limit()
+        if is_other_user(connection.peer, self.port):  # could state any origin, even one that is always allowed
+            raise SAMPProxyError(REFUSED, "The Web Profile serves only the user that runs the hub")
+        response = DeferredResponse()
 
-        def answered(answer: Decision) -> None:
-            self._loop.call_soon(self._on_decision, joining, answer)
+        def on_decision(decision: Decision) -> None:
+            self.loop.call_soon(self._on_decision, request, connection, response, decision)
 
-        ticket = self._consent.submit(question, answered)
-        joining.response.add_cancel_callback(lambda: self._consent.cancel(ticket, answered))
-        joining.response.on_sent = lambda sent: None if sent else self._cancel_registration(joining)
-        return joining.response
+        ticket = self._consent.submit(request, on_decision)
+        response.add_cancel_callback(lambda: self._consent.cancel(ticket, on_decision))
+        return response
 
     def web_client(self, client: Client) -> WebClient:
-        """Find a registered page."""
+        """Return the web client of a client."""
         try:
             return self._web_clients[client.client_id]
-        except KeyError:  # it was disconnected between two calls
+        except KeyError:  # disconnected after its key was checked
             raise SAMPProxyError(1, "This client is no longer registered with the hub") from None
 
     def allow_callbacks(self, client: Client, *, allow: bool) -> None:
-        """Make a client callable, or no longer (R13)."""
-        mailbox = self.web_client(client).mailbox
-        if allow != client.callable:
-            self._broker.set_callable(client, allow)
-            if allow:
-                mailbox.expect_pull()
-            else:
-                # what was put before is taken before
-                self._loop.call_soon(self._drop_callbacks, client, mailbox)
+        """Make a client callable, or stop that (R13)."""
+        web_client = self.web_client(client)
+        if allow == client.callable:
+            return
+        self.broker.set_callable(client, allow)
+        if allow:
+            web_client.expect_pull()
+        else:
+            self.loop.call_soon(self._drop_callbacks, client, web_client)  # after deliveries that are still on the way
 
     def mark_active(self, client: Client, connection: ServerConnection | None) -> None:
         """Note that a page has made a request (R43), and by which connection of its browser."""
-        if (member := self._web_clients.get(client.client_id)) is not None:
-            member.mailbox.mark_active(connection)
+        if (web_client := self._web_clients.get(client.client_id)) is not None:
+            web_client.mark_active(connection)
 
     def allow_urls(self, client: Client, value: SAMPValue) -> None:
-        """Note what a program of the Standard Profile said where a page could see it (R46). In any thread."""
-        if (member := self._web_clients.get(client.client_id)) is not None:
-            self.url_permissions.allow_from_client(member.token, value)
+        """Allow a page the URLs in a value that it received from a Standard Profile client (R46). In any thread."""
+        if (web_client := self._web_clients.get(client.client_id)) is not None:
+            self.url_permissions.allow_from_client(web_client.token, value)
 
-    def find_url(self, target: str) -> str | None:
-        """Find what a translator's URL asks for: the token, ``?``, and the URL (R46); None if that may not be had."""
-        token, _, url = target.removeprefix(TRANSLATOR).partition("?")
-        return self.url_permissions.lookup(token, url)
-
-    # Joining and leaving
-
-    def _on_decision(self, joining: PendingRegistration, verdict: Decision) -> None:
-        answer = joining.response
-        if not joining.connection.peer_is_open():
-            answer.cancel()  # which the loop has yet to come to
-        elif verdict is Decision.DENY:
-            answer.set_exception(SAMPProxyError(REFUSED, f"The user did not allow {joining.request.name} to register"))
-        elif answer.state == "waiting":
-            self._register(joining)
-
-    def _register(self, joining: PendingRegistration) -> None:
-        mailbox = PullQueue(
-            self._loop,
-            self.pull_limiter,
-            on_overflow=lambda reason: self._broker.disconnect(member.client, reason),
-            on_gone=lambda reason: self._broker.unregister(member.client, reason),
-            on_delivery=lambda delivery: self._on_delivery(member, delivery),
-            on_idle=self._check_pulled,
-            on_closed=lambda: self._remove(member),
-        )
-        try:
-            self._check_number()  # again: one answer may let in many pages at once
-            client = self._broker.register(PROFILE, mailbox, send_filter=self._send_filter)
-        except SAMPProxyError as fault:  # there are too many, or the hub is shutting down
-            joining.response.set_exception(fault)
-            return
-        member = WebClient(client, mailbox, secrets.token_urlsafe(18))
-        self._web_clients[client.client_id] = member
-        self.url_permissions.add_client(member.token, joining.request.origin)
-        joining.client = client
-        joining.response.set_result(
-            {
-                **self._operations.registration_info(client),
-                "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{member.token}?",
-            }
-        )
-
-    def _check_number(self) -> None:
-        if len(self._web_clients) >= MAX_CLIENTS:
-            raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
-
-    def _cancel_registration(self, joining: PendingRegistration) -> None:
-        """Unregister a page that went away before it got its key."""
-        if joining.client is not None:
-            self._broker.unregister(joining.client)
-
-    def final_message(self, key: str) -> PreEncoded | None:
-        """What a page that was thrown out between two pulls is told by its next one, once (R26)."""
+    def pop_final_message(self, key: str) -> PreEncoded | None:
+        """Return the message for a client that was disconnected between two pulls, once (R26)."""
         return self._final_messages.pop(key, None)
 
     def is_being_disconnected(self, key: str) -> bool:
-        """Whether a page is just being thrown out, so that its next pull is told why."""
-        return any(
-            member.client.private_key == key and not member.client.is_active for member in self._web_clients.values()
+        """Whether the client with this key is being disconnected: its next pull will return the final message."""
+        return any(web.client.private_key == key and not web.client.is_active for web in self._web_clients.values())
+
+    # Registration and its end
+
+    def _on_decision(
+        self, request: ConsentRequest, connection: ServerConnection, response: DeferredResponse, decision: Decision
+    ) -> None:
+        if not connection.peer_is_open():
+            response.cancel()  # the loop has not yet processed that the page closed the connection
+        elif decision is Decision.DENY:
+            response.set_exception(SAMPProxyError(REFUSED, f"The user did not allow {request.name} to register"))
+        elif response.state == "waiting":
+            try:
+                self._register(request.origin, response)
+            except SAMPProxyError as fault:  # there are too many clients, or the hub is shutting down
+                response.set_exception(fault)
+
+    def _register(self, origin: str, response: DeferredResponse) -> None:
+        self._check_limit()  # again: one decision may allow many pages
+        web_client = WebClient(self)
+        web_client.client = client = self.broker.register(PROFILE, web_client, send_filter=self._send_filter)
+        self._web_clients[client.client_id] = web_client
+        self.url_permissions.add_client(web_client.token, origin)
+        # A page that goes away before it has its key is unregistered
+        response.on_sent = lambda sent: None if sent else self.broker.unregister(client)
+        response.set_result(
+            {
+                **self._handler.registration_info(client),
+                "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{web_client.token}?",
+            }
         )
 
-    def _remove(self, member: WebClient) -> None:
-        if member.mailbox.final_message is not None:
-            self._final_messages[member.client.private_key] = member.mailbox.final_message
+    def _check_limit(self) -> None:
+        if len(self._web_clients) >= MAX_CLIENTS:
+            raise SAMPProxyError(REFUSED, f"There are {MAX_CLIENTS} web clients; no more can register")
+
+    def remove(self, web_client: WebClient) -> None:
+        """Forget a web client that the broker has unregistered."""
+        if web_client.final_message is not None:
+            self._final_messages[web_client.client.private_key] = web_client.final_message
             if len(self._final_messages) > MAX_FINAL_MESSAGES:
                 del self._final_messages[next(iter(self._final_messages))]
-        self._web_clients.pop(member.client.client_id, None)
-        self.url_permissions.remove_client(member.token)
+        self._web_clients.pop(web_client.client.client_id, None)
+        self.url_permissions.remove_client(web_client.token)
 
-    def _drop_callbacks(self, client: Client, mailbox: PullQueue) -> None:
-        for delivery in mailbox.clear():
-            self._broker.delivery_failed(delivery, f"{client.display_name} takes no callbacks any more")
-
-    def _on_delivery(self, member: WebClient, delivery: Delivery) -> None:
-        if delivery.kind == CALL and delivery.tag is not None:
-            member.note_call(delivery.tag)
-        if delivery.body.source_profile == STANDARD:
-            self.url_permissions.allow_from_client(member.token, delivery.body.value)
+    def _drop_callbacks(self, client: Client, web_client: WebClient) -> None:
+        for delivery in web_client.clear():
+            self.broker.delivery_failed(delivery, f"{client.display_name} no longer accepts callbacks")
 
     def _on_transfer_end(self, sock: socket.socket) -> None:
-        for server in self._servers:  # one of which it is from
+        for server in self._servers:  # one of them has accepted it
             server.close_detached(sock)
-
-
-class _Operations(WebRequestHandler):
-    """The operations that only this profile has."""
-
-    def __init__(self, profile: WebProfile, broker: Broker, loop: EventLoop) -> None:
-        own: dict[str, Callable[..., Any]] = {
-            "register": self.register,
-            "allowReverseCallbacks": self.allow_reverse_callbacks,
-            "pullCallbacks": self.pull_callbacks,
-        }
-        super().__init__(profile, broker, loop, own)
-
-    # What only this profile has
-
-    def register(self, identity: SAMPValue) -> DeferredResponse:
-        """Register a page, with the user's consent (R40)."""
-        assert self.current_call is not None
-        request, connection, _call = self.current_call
-        question = parse_registration(identity, request.headers.get("origin", ""), connection.peer)
-        return self._web.request_registration(question, connection)
-
-    def allow_reverse_callbacks(self, key: str, allow: str) -> str:
-        """Say whether the caller is going to pull callbacks (R39)."""
-        self._web.allow_callbacks(self._client(key), allow=parse_bool(allow.strip()))
-        return ""
-
-    def pull_callbacks(self, key: str, timeout: str) -> DeferredResponse | PreEncoded | list[SAMPValue]:
-        """Hand over the callbacks that wait, or wait for one (R42)."""
-        assert self.current_call is not None
-        request, connection, _call = self.current_call
-        try:
-            client = self._client(key)
-        except SAMPProxyError:  # the usual pull does not pay for those who were thrown out
-            if (last_words := self._web.final_message(key)) is not None:
-                return last_words
-            if self._web.is_being_disconnected(key):
-                return []
-            raise
-        pull = Pull(connection, browser_key(request.headers))
-        return self._web.web_client(client).mailbox.pull(pull, parse_float(timeout.strip()))
-
-    def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
-        """
-        Answer a call (R18, R21).
-
-        An answer that comes after its time is dropped without a fault (R22): on a fault sampjs would leave the hub.
-        """
-        answers = self._web.web_client(self._client(key)).pop_call(msg_id)
-        try:
-            return super().reply(key, msg_id, response)
-        except SAMPProxyError:
-            if not answers:
-                raise
-            log.debug("A page's answer came too late: nobody waits for it any more")
-            return ""
-
-    # What is noted beside what both profiles do: who mentions which URLs (R46), and that a page is alive (R43)
-
-    def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
-        """Look up somebody's metadata (R11)."""
-        metadata = super().get_metadata(key, client_id)
-        if self._broker.profile_of(client_id) == STANDARD:
-            self._web.allow_urls(self._client(key), metadata)
-        return metadata
-
-    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
-        """Run an operation; URLs in it are noted when it has succeeded, so that others can have seen them."""
-        keys = url_hashes(call.method_call.params)
-        if not keys or call.method_call.name in _PUBLIC_METHODS:
-            return super().invoke(function, call)
-        member = self._web.web_client(self._client(cast("str", call.method_call.params[0])))
-        book = self._web.url_permissions
-        if not book.has_quota(member.token, keys):
-            raise SAMPProxyError(1, "The pages of this origin have mentioned too many URLs and can send no new ones")
-        result = super().invoke(function, call)
-        book.block_from_page(member.token, keys)
-        return result
-
-    def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
-        if response.source_profile == STANDARD:
-            self._web.allow_urls(client, response.value)
-
-    def _client(self, key: str) -> Client:
-        client = super()._client(key)
-        assert self.current_call is not None
-        request, connection, _call = self.current_call
-        self._web.mark_active(client, connection if browser_key(request.headers) else None)
-        return client

@@ -1,79 +1,77 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The mailbox of a web client: callbacks wait in it until the page pulls them (R42).
+The callbacks of a web client, which wait in a queue until the page pulls them (R42), and the number of pulls (R49).
 
-A browser can't be called, so a page asks: its *pull* is answered at once when callbacks wait, and otherwise
-waits here, without a thread, until one comes or its time is over.
+The hub cannot call a page in a browser, so the page calls the hub: its *pull* is answered at once when callbacks wait.
+Otherwise the pull waits here, without a thread, until a callback comes or its time is over.
 
-What must not be lost
----------------------
-The connection of a pull may break at any moment: a tab is closed, a page reloaded. Callbacks leave the mailbox only
-with an answer that went out. Before a pull is answered its connection is looked at; callbacks of an
-answer that could not be written go back to the front; and so do those of an answer that the other side has
-thrown away unread, which the kernel tells by resetting the connection. So the next pull gets them. An answer was
-read when another request has come by its connection, or when that was closed in good order.
+Nothing is lost
+---------------
+The connection of a pull may break at any moment: the user closes a tab or reloads a page. Callbacks leave the queue
+only with a response that was written. Before a pull is answered, its connection is checked. Callbacks return to the
+front of the queue if their response could not be written, or if the browser discarded it unread, which the kernel
+reports by resetting the connection. The next pull gets them. A response counts as read when another request has come by
+its connection, or when the browser closed that without a reset.
 
-Pages that have gone
---------------------
-A page that goes says nothing either. What it leaves is a pull that the browser *breaks off*: the other side closes the
-connection while the pull waits, or before it has read the whole answer. Such a page is unregistered after `GRACE`, the
-time in which a page pulls again whose connection alone was broken (R43).
+When a page is gone
+-------------------
+A page that is closed does not unregister. But the browser *breaks off* its pull: it closes the connection while the
+pull waits, or before it has read the whole response. Such a page is unregistered after `DISCONNECT_TIMEOUT`. If only
+the connection was broken, the page pulls again within this time (R43).
 
-A page that does not pull has broken nothing off. It may be held up: by a modal dialog, by a debugger, as a background
-tab whose timers the browser throttles, on a computer that sleeps, or behind the pulls of other tabs (R49). So it keeps
-its registration, and what comes for it waits in the mailbox, for `IDLE_GRACE`. That a connection is closed later says
-nothing: browsers and this hub close those that are idle. A page that was closed in the moment between two pulls looks
-the same, and is unregistered after the same time. Only when the whole browser ends in that moment something tells so:
-a connection that was used several times, last by this page, is closed within `QUICK_CLOSE`, and browsers keep idle ones
-much longer.
+A page that does not pull has broken nothing off. It may be held up by a modal dialog, by a debugger, as a background
+tab with throttled timers, on a computer that sleeps, or behind the pulls of other tabs (R49). So it stays registered
+for `IDLE_TIMEOUT`, and its callbacks wait. A later close of its connection means nothing: browsers and this hub close
+idle ones. A page that is closed between two pulls looks the same, and is unregistered after the same time. There is one
+sign when the whole browser ends between two pulls: a connection that had several requests, the last from this page, is
+closed within `QUICK_CLOSE`. Browsers keep idle connections much longer.
 
-A page that sends and does not allow callbacks pulls nothing: it is left alone until it unregisters.
-
-The pulls of web clients, and how many of one browser may wait at a time (R42, R49).
+A page that only sends does not allow callbacks and does not pull. It stays registered until it unregisters.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..broker import Delivery
-from ..transport.server_connection import DeferredResponse
+from ..transport.event_loop import EventLoop, Timer
+from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.xmlrpc_writer import PreEncoded, write_value
-
-if TYPE_CHECKING:
-    from ..broker import Delivery
-    from ..transport.event_loop import EventLoop, Timer
-    from ..transport.server_connection import ServerConnection
 
 __all__ = ["Pull", "PullLimiter", "PullQueue"]
 
-log = logging.getLogger(__name__)
-
-#: Pulls of one browser that may wait at a time: it opens six connections to a host, and some must be left (R49).
+#: Pulls of one browser that may wait. It opens six connections to a host; some must stay free (R49).
 MAX_PULLS = 4
-#: Seconds between two releases while nothing tells that somebody needs room. Eight tabs that pull again at once would
-#: otherwise go round in circles.
+#: Seconds between two releases while no request shows that a tab needs a connection. Without this pause eight tabs
+#: that pull again at once would release each other without end.
 RELEASE_INTERVAL = 0.25
-#: Releases without that pause when something does: what waits in the browser for a connection waits in a queue,
-#: perhaps behind pulls of many tabs, and the hub cannot see which of them it is going to get.
+#: Releases without this pause after such a request. Requests that have no connection wait in the browser, perhaps
+#: behind the pulls of many tabs, and the hub does not see which of them gets the next one.
 BURST_RELEASES = 16
+
+#: Callbacks and bytes that may wait for one client. A client that exceeds them is disconnected (R50).
+MAX_QUEUED = 10_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+#: Bytes after which a response takes no further callback: a browser parses it in one go.
+MAX_RESPONSE = 4 * 1024 * 1024
+#: Latest responses whose callbacks are kept until it is known that they were read. A browser has six connections.
+MAX_UNCONFIRMED = 6
+#: Seconds that a pull may wait, whatever time-out it states.
+MAX_WAIT = 3600.0
+#: Seconds without a pull after which a page is unregistered: if its last pull was broken off; otherwise.
+DISCONNECT_TIMEOUT = 10.0
+IDLE_TIMEOUT = 300.0
+#: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
+QUICK_CLOSE = 10.0
+#: Seconds by which the wall clock may be ahead of a timer. If it is further, the computer or this process was
+#: suspended.
+MAX_DELAY = 5.0
 
 
 class Pull:
-    """
-    One ``pullCallbacks`` that waits or has been answered.
-
-    Parameters
-    ----------
-    connection : Connection
-        What it came by.
-    browser : str
-        Whose connections it shares (R49).
-    """
+    """One ``pullCallbacks`` that waits or was answered. ``browser`` tells whose connections it shares (R49)."""
 
     def __init__(self, connection: ServerConnection, browser: str = "") -> None:
         self.connection = connection
@@ -81,72 +79,60 @@ class Pull:
         self.response = DeferredResponse()
         self.batch: list[Delivery] = []
         self.timer: Timer | None = None
-        #: Whether the answer has been written.
+        #: Whether the response has been written.
         self.is_sent = False
         self._requests = connection.requests
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the answer cannot come back any more: it was read before the next request, or in good order."""
+        """Whether the response was read: another request followed, or the browser closed without a reset."""
         connection = self.connection
         if connection.requests != self._requests:
             return True
-        # Who closes before there is an answer has not read it, in whatever order
+        # A browser that closes before there is a response has not read it, in whatever order the hub notices
         return self.is_sent and not connection.peer_is_open() and not connection.was_reset
 
     @property
     def was_broken_off(self) -> bool:
-        """Whether the other side has closed the connection before it had read the whole answer."""
+        """Whether the browser closed the connection before it had read the whole response."""
         return (self.connection.was_left and not self.is_sent) or self.was_lost
 
     @property
     def was_lost(self) -> bool:
-        """Whether the other side has thrown the answer away unread."""
+        """Whether the browser discarded the response unread."""
         return not self.is_confirmed and self.connection.was_reset
 
 
 class PullLimiter:
     """
-    Keeps the pulls of one browser from taking all its connections (R49). Belongs to the loop's thread.
+    Limits the pulls of one browser that wait, so that it has free connections (R49). Used in the loop's thread.
 
-    The oldest pull is released when too many wait. With many tabs it comes back at once and takes the place that it
-    has made, so releases have a pace, and go faster for a while when there are signs that a tab wants to do more than
-    to pull: see `hurry`. Pulls of programs that are no browsers do not count.
-
-    Parameters
-    ----------
-    loop : Loop
-        Whose clock is used.
+    When too many wait, the oldest one is answered with nothing: it is released. With many tabs it soon returns and
+    takes the connection that it has freed. So releases are paced, and are faster for a while when a tab does more than
+    pull. Pulls of programs that are not browsers do not count.
     """
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._waiting: dict[str, dict[Pull, Callable[[Pull], object]]] = {}
         self._paused: set[str] = set()
-        self._prioritized: dict[str, int] = {}  # releases without a pause that are left
+        self._prioritized: dict[str, int] = {}  # remaining releases without a pause
 
     def add(self, pull: Pull, release: Callable[[Pull], object]) -> None:
-        """Count a pull that begins to wait; ``release(pull)`` will be called if it is to make room."""
+        """Count a pull that starts to wait. ``release(pull)`` is called when it has to end."""
         if pull.browser:
             self._waiting.setdefault(pull.browser, {})[pull] = release
             self._release_oldest(pull.browser)
 
     def discard(self, pull: Pull) -> None:
-        """Count a pull out."""
+        """No longer count a pull."""
         waiting = self._waiting.get(pull.browser)
         if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
             del self._waiting[pull.browser]
             self._prioritized.pop(pull.browser, None)
 
     def prioritize(self, browser: str) -> None:
-        """
-        Release pulls without a pause for a while: a tab of the browser is busy, so others may need connections.
-
-        Parameters
-        ----------
-        browser : str
-            As the pulls have it; for an empty one nothing is done.
-        """
+        """Release pulls of a browser without a pause for a while: other requests probably wait for a connection."""
         if browser in self._waiting:
             self._prioritized[browser] = BURST_RELEASES
             self._release_oldest(browser)
@@ -168,142 +154,93 @@ class PullLimiter:
         self._release_oldest(browser)
 
 
-#: What may wait for one client; beyond it the client is disconnected (R50).
-MAX_QUEUED = 10_000
-MAX_QUEUED_BYTES = 64 * 1024 * 1024
-#: Bytes after which an answer takes no further callback: a browser parses it in one go.
-MAX_RESPONSE = 4 * 1024 * 1024
-#: Answers of which it is not known yet whether they were read that are kept for a client, the latest. A browser has six
-#: connections.
-MAX_UNCONFIRMED = 6
-#: Seconds that a pull may wait, whatever it asks for.
-MAX_WAIT = 3600.0
-#: Seconds without a pull after which a page is unregistered: when its last pull was broken off; else.
-DISCONNECT_TIMEOUT = 10.0
-IDLE_TIMEOUT = 300.0
-#: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
-QUICK_CLOSE = 10.0
-#: Seconds by which the wall clock may run ahead of a timer. Beyond it the computer, or this process, was suspended.
-MAX_DELAY = 5.0
-
-
 class PullQueue:
     """
-    The callbacks of one web client. All but `put` and `close` belongs to the loop's thread.
+    The callbacks of one web client. All methods but `put` and `close` are called in the loop's thread.
 
-    Parameters
-    ----------
-    loop : Loop
-        Whose thread and clock are used.
-    limit : PullLimit
-        The pulls of all clients.
-    on_overflow : callable
-        Called with a reason, once, when more would wait than may.
-    on_gone : callable
-        Called with a reason, once, when the page seems to be gone.
-    on_delivery : callable
-        Called with each delivery that the client can see.
-    on_idle : callable
-        Called when nothing waits any more.
-    on_closed : callable
-        Called when the broker has closed the mailbox: the client is out.
+    A subclass overrides the methods whose names begin with ``on_``.
     """
 
-    def __init__(
-        self,
-        loop: EventLoop,
-        limit: PullLimiter,
-        *,
-        on_overflow: Callable[[str], object],
-        on_gone: Callable[[str], object],
-        on_delivery: Callable[[Delivery], object] = lambda _delivery: None,
-        on_idle: Callable[[], object] = lambda: None,
-        on_closed: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, loop: EventLoop, limiter: PullLimiter) -> None:
         self._loop = loop
-        self._limit = limit
-        self._on_overflow = on_overflow
-        self._on_gone = on_gone
-        self._on_delivery = on_delivery
-        self._on_idle = on_idle
-        self._on_closed = on_closed
+        self._limiter = limiter
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
-        self._last: Pull | None = None
+        self._last: Pull | None = None  # the latest pull, if it was answered
         self._last_used: ServerConnection | None = None  # by the last request, if a browser made it
-        self._unconfirmed: list[Pull] = []  # that were handed callbacks, perhaps in vain
-        self._flush_is_due = False
+        self._unconfirmed: list[Pull] = []  # pulls whose response was perhaps not read
+        self._flush_scheduled = False
         self._closed = False
-        #: The farewell, as the answer to a pull, if none was waiting for it (R26).
+        #: The final message, as the response to a pull, if no pull was waiting for it (R26).
         self.final_message: PreEncoded | None = None
         self._inactivity_timer: Timer | None = None
-        self._inactivity_timeout = IDLE_TIMEOUT  # how long the grace is
-        self._grace_began = 0.0  # by the wall clock, which goes on while the computer sleeps
+        self._inactivity_timeout = IDLE_TIMEOUT
+        self._inactive_since = 0.0  # by the wall clock, which goes on while the computer sleeps
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    # For subclasses to override
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Called with each delivery that the client can see."""
+
+    def on_overflow(self, reason: str) -> None:
+        """Called once when more would wait than is allowed."""
+
+    def on_gone(self, reason: str) -> None:
+        """Called once when the page seems to be gone."""
+
+    def on_empty(self) -> None:
+        """Called when nothing waits any more."""
+
+    def on_closed(self) -> None:
+        """Called when the broker has closed the queue: the client is unregistered."""
 
     @property
     def has_waiting_pull(self) -> bool:
-        """Whether the client pulls, or is given time to: it is there, however long it has been silent."""
+        """Whether a pull waits or is expected: the client is then not silent."""
         return bool(self._waiting) or self._inactivity_timer is not None
 
     @property
     def has_pending(self) -> bool:
-        """Whether something waits for a page that is about to pull it, as far as one can tell."""
+        """Whether callbacks wait for a page that is likely to pull them soon."""
         return bool(self._queue) and (bool(self._waiting) or self._last is not None)
 
-    # What the broker calls, in any thread
+    # Called by the broker, in any thread
 
     def put(self, delivery: Delivery) -> None:
-        """Take a delivery."""
+        """Add a delivery."""
         self._loop.call_soon(self._enqueue, delivery)
 
-    def close(self, farewell: Delivery | None) -> None:
-        """Forget what waits; a pull that waits is answered, with the farewell if there is one (R26)."""
-        self._loop.call_soon(self._close, farewell)
+    def close(self, final_delivery: Delivery | None) -> None:
+        """Drop what waits; answer waiting pulls, one of them with the final delivery if there is one (R26)."""
+        self._loop.call_soon(self._close, final_delivery)
 
-    # What the profile calls
+    # Called by the profile
 
     def pull(self, pull: Pull, timeout: float) -> DeferredResponse:
-        """
-        Answer a pull as soon as there is something, or when its time is over (R42).
-
-        Parameters
-        ----------
-        pull : Pull
-            The pull.
-        timeout : float
-            Seconds to wait; none or less does not wait at all.
-
-        Returns
-        -------
-        Deferred
-            Resolved with the list of callbacks.
-        """
-        answer = pull.response
+        """Answer a pull with callbacks as soon as there are some, or with none after ``timeout`` seconds (R42)."""
+        response = pull.response
         self._cancel_inactivity_timer()
         self._last = None
         self._requeue_lost()
         if self._closed:
-            answer.set_result([])
-            return answer
-        answer.add_cancel_callback(lambda: self._on_broken(pull))
-        answer.on_sent = lambda sent: self._on_sent(pull, sent=sent)
+            response.set_result([])
+            return response
+        response.add_cancel_callback(lambda: self._on_broken(pull))
+        response.on_sent = lambda sent: self._on_sent(pull, sent=sent)
         self._waiting.append(pull)
         self._flush()
         if pull not in self._waiting:
-            return answer  # answered; an older pull may have got what there was
+            return response  # still waiting if an older pull got the callbacks
         if timeout <= 0:
             self._release(pull)
         else:
             pull.timer = self._loop.call_later(min(timeout, MAX_WAIT), self._release, pull)
-            self._limit.add(pull, self._release)
-        return answer
+            self._limiter.add(pull, self._release)
+        return response
 
     def clear(self) -> list[Delivery]:
-        """Empty the mailbox, and answer the pulls that wait: the client takes no callbacks any more (R39)."""
+        """Remove and return all deliveries, and answer waiting pulls: the client no longer allows callbacks (R39)."""
         dropped = list(self._queue)
         self._queue.clear()
         self._bytes = 0
@@ -315,72 +252,65 @@ class PullQueue:
         return dropped
 
     def flush_and_close(self) -> None:
-        """Hand over what can be handed over now, and end: the hub stops."""
+        """Deliver what can be delivered now, and close: the hub stops."""
         self._flush()
         self._finish()
 
     def expect_pull(self) -> None:
-        """The client takes callbacks from now on, so it is going to pull."""
+        """Expect the client to pull: it allows callbacks from now on."""
         if not self._closed and not self._waiting:
             self._start_inactivity_timer(IDLE_TIMEOUT)
 
     def mark_active(self, connection: ServerConnection | None = None) -> None:
-        """
-        Note that the client has made a request: it is not gone yet, if it was not the last that it wrote.
-
-        Parameters
-        ----------
-        connection : Connection, optional
-            What it came by, if that belongs to a browser.
-        """
+        """Note that the client has made a request; ``connection`` is that of the request if a browser made it."""
         self._last_used = connection
         if connection is not None:
             connection.on_closed = lambda: self._on_connection_closed(connection)
         if self._inactivity_timer is not None and self._inactivity_timer.active:
             self._start_inactivity_timer(self._inactivity_timeout)
 
-    # Taking and handing out
+    # Deliveries
 
     def _enqueue(self, delivery: Delivery) -> None:
         if self._closed:
             return
         size = delivery.size
-        # One message always has room, however large: its size is bounded where messages are read
+        # A single message is always accepted: its size is limited where messages are read
         if self._queue and (len(self._queue) >= MAX_QUEUED or self._bytes + size > MAX_QUEUED_BYTES):
             reason = f"{len(self._queue)} messages were waiting to be pulled"
             self._finish()
-            self._on_overflow(reason)
+            self.on_overflow(reason)
             return
         self._queue.append(delivery)
         self._bytes += size
-        self._on_delivery(delivery)
+        self.on_delivery(delivery)
         if not self._waiting:
             if self._last is not None and len(self._queue) == 1:
-                self._limit.prioritize(self._last.browser)  # its next pull may be waiting for a connection
+                self._limiter.prioritize(self._last.browser)  # the next pull may be waiting for a connection
             if self._inactivity_timer is None:
                 self._start_inactivity_timer(IDLE_TIMEOUT)
-        elif not self._flush_is_due:
-            self._flush_is_due = True  # what was put in the same moment comes along
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True  # deliveries that are put at the same moment go into one response
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Give what waits to the pull that has waited longest."""
-        self._flush_is_due = False
+        """Answer the pulls that have waited longest with what waits."""
+        self._flush_scheduled = False
         while self._queue and self._waiting:
             pull = self._waiting[0]
             self._remove_pull(pull)
             if not pull.connection.peer_is_open():
-                pull.response.cancel()  # the loop has yet to come to it
+                pull.response.cancel()  # the loop has not yet processed that the connection was closed
                 continue
             pull.batch = self._next_batch()
             self._last = pull
             if pull.response.set_result(_write_callbacks(pull.batch)):
                 self._track_response(pull)
-                self._limit.prioritize(pull.browser)  # the page is going to answer, which takes a connection
+                self._limiter.prioritize(pull.browser)  # the page will reply, for which it needs a connection
             else:
                 self._put_back(pull)
         if not self._queue:
-            self._on_idle()
+            self.on_empty()
 
     def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []
@@ -393,12 +323,13 @@ class PullQueue:
         return batch
 
     def _put_back(self, pull: Pull) -> None:
+        """Return the callbacks of a response to the queue, and give them to the next pull if one waits."""
         self._requeue(pull)
         if self._queue and self._waiting:
             self._flush()
 
     def _requeue(self, pull: Pull) -> None:
-        """Put the callbacks of an answer to the front again."""
+        """Return the callbacks of a response to the front of the queue."""
         batch, pull.batch = pull.batch, []
         if not self._closed:
             self._queue.extendleft(reversed(batch))
@@ -414,11 +345,11 @@ class PullQueue:
 
     def _remove_pull(self, pull: Pull) -> None:
         self._waiting.remove(pull)
-        self._limit.discard(pull)
+        self._limiter.discard(pull)
         if pull.timer is not None:
             pull.timer.cancel()
 
-    # How an answer fared
+    # Responses: were they read?
 
     def _on_sent(self, pull: Pull, *, sent: bool) -> None:
         pull.is_sent = sent
@@ -427,7 +358,7 @@ class PullQueue:
             self._expect_next_pull(pull)
 
     def _track_response(self, pull: Pull) -> None:
-        """Watch what becomes of an answer that went out, and of the page."""
+        """Watch the connection of a response, and expect the next pull."""
         connection = pull.connection
         if pull.batch and not pull.is_confirmed:
             self._unconfirmed.append(pull)
@@ -438,7 +369,7 @@ class PullQueue:
         self._expect_next_pull(pull)
 
     def _requeue_lost(self) -> None:
-        """Take back the callbacks of answers that were thrown away unread."""
+        """Return the callbacks of responses that were discarded unread to the queue."""
         lost = [pull for pull in self._unconfirmed if pull.was_lost]
         for pull in reversed(lost):
             self._unconfirmed.remove(pull)
@@ -449,37 +380,36 @@ class PullQueue:
         if lost and self._waiting:
             self._flush()
 
-    # Who is gone
+    # Pages that are gone (R43)
 
     def _on_broken(self, pull: Pull) -> None:
-        """A pull's connection closed while it waited."""
+        """Handle that the connection of a waiting pull was closed."""
         if pull in self._waiting:
             self._remove_pull(pull)
         self._expect_next_pull(pull)
 
     def _expect_next_pull(self, pull: Pull) -> None:
-        """Give the page time for its next pull."""
         if not self._closed and not self._waiting:
             self._start_inactivity_timer(DISCONNECT_TIMEOUT if pull.was_broken_off else IDLE_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
-        """The connection of an answered pull, or of the last request, closed, and was not used for another request."""
+        """Handle that the connection of an answered pull, or of the last request, was closed."""
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._requeue_lost()
         if self._inactivity_timer is None or self._waiting:
             return
-        # Who uses each connection once, as simple programs do, says nothing by closing it
+        # A program that uses each connection once also closes it: that means nothing
         was_kept = connection is self._last_used and connection.requests > 1
-        is_quick = time.time() - self._grace_began < QUICK_CLOSE
+        is_quick = time.time() - self._inactive_since < QUICK_CLOSE
         if broken_off or (was_kept and connection.was_left and is_quick):
             self._start_inactivity_timer(DISCONNECT_TIMEOUT)
 
-    def _start_inactivity_timer(self, delay: float) -> None:
+    def _start_inactivity_timer(self, timeout: float) -> None:
         self._cancel_inactivity_timer()
-        self._inactivity_timeout = delay
-        self._grace_began = time.time()
-        self._inactivity_timer = self._loop.call_later(delay, self._on_inactive)
+        self._inactivity_timeout = timeout
+        self._inactive_since = time.time()
+        self._inactivity_timer = self._loop.call_later(timeout, self._on_inactive)
 
     def _cancel_inactivity_timer(self) -> None:
         if self._inactivity_timer is not None:
@@ -487,23 +417,23 @@ class PullQueue:
             self._inactivity_timer = None
 
     def _on_inactive(self) -> None:
-        if time.time() - self._grace_began > self._inactivity_timeout + MAX_DELAY:
+        if time.time() - self._inactive_since > self._inactivity_timeout + MAX_DELAY:
             self._start_inactivity_timer(self._inactivity_timeout)  # the page was suspended, too
         elif not self._closed and not self._waiting:
             self._finish()
-            self._on_gone("has gone: the page pulls its callbacks no longer")
+            self.on_gone("is gone: the page no longer pulls its callbacks")
 
     # The end
 
-    def _close(self, farewell: Delivery | None) -> None:
-        if farewell is not None:
+    def _close(self, final_delivery: Delivery | None) -> None:
+        if final_delivery is not None:
             if self._waiting and not self._queue:
-                self._queue.append(farewell)
+                self._queue.append(final_delivery)
                 self._flush()
             else:
-                self.final_message = _write_callbacks([farewell])
+                self.final_message = _write_callbacks([final_delivery])
         self._finish()
-        self._on_closed()
+        self.on_closed()
 
     def _finish(self) -> None:
         self._closed = True
@@ -518,7 +448,7 @@ class PullQueue:
 
 
 def _write_callbacks(batch: list[Delivery]) -> PreEncoded:
-    """Write callbacks as R42 has them; the payloads' own bytes are not written again."""
+    """Encode callbacks in the form of R42; messages that are already encoded are copied."""
     return PreEncoded(b"<value><array><data>%b</data></array></value>" % b"".join(map(_write_callback, batch)))
 
 

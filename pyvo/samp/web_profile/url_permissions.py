@@ -1,22 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Which URLs a web client may have fetched for it (R46).
+The URLs that a web client may read through the hub (R46).
 
-A web client may read, through the hub, the URLs that a program of the Standard Profile mentioned where that web client
-could see them: in a message, a response, or metadata. Nothing else, or a page could read the user's files and
-intranet.
+These are the URLs that a client of the Standard Profile mentioned where the web client could see them: in a message, a
+response or metadata. With any other URL a page could read the user's files and intranet.
 
-A page must not be able to get a URL into the book by having a program repeat it ("cannot open
-``file:///home/me/.ssh/id_rsa``"). Whether a program repeats a URL or means it cannot be told, so the first mention
-decides: a URL that a web client has sent to others before any program mentioned it stays out of the book, for all web
-clients and as long as the hub runs. And a URL counts as mentioned only where it is the whole of a string.
+A page must not gain access to a URL by tricking a client into repeating it ("cannot open
+``file:///home/me/.ssh/id_rsa``"). The hub cannot see whether a client repeats a URL or offers it, so the first mention
+decides: a URL that a web client sent before any client of the Standard Profile mentioned it is blocked, for all web
+clients and as long as the hub runs. And a URL counts as mentioned only if it is a whole string.
 
-Each URL that is shut out in this way must be remembered. The pages of one origin can do that to a bounded number; from
-then on what they send must not have new URLs in it (`UrlBook.has_room`), and they get no new ones to read. Others do
-not suffer.
+The hub must remember each blocked URL. The pages of one origin can block a limited number (`UrlPermissions.has_quota`).
+After that they can send no new URLs, and are allowed no new ones. Pages of other origins are not affected.
 
-URLs are compared by what they name: a browser may percent-encode what a program left plain, and there are
-several ways to write a local file.
+URLs are compared in a normal form: a browser may percent-encode what a client did not, and there are
+several ways to write the URL of a local file.
 """
 
 from __future__ import annotations
@@ -31,16 +29,15 @@ from urllib.parse import quote, unquote, urlsplit
 from ..protocol import SAMPValue
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["UrlPermissions", "find_urls", "normalize_url", "url_hashes"]
+__all__ = ["UrlPermissions", "url_hashes"]
 
-#: URLs that are remembered for each web client, the latest.
+#: Latest URLs that each web client may read.
 MAX_URLS = 5000
-#: URLs that the pages of one origin may be the first to mention.
+#: URLs that the pages of one origin may block by being the first to mention them.
 MAX_BLOCKED = 20_000
-#: URLs of programs of which it is remembered that they were the first, the latest: a page that repeats one of these
-#: does not shut it out.
+#: Latest URLs that clients of the Standard Profile mentioned first: a page that repeats one of these does not block it.
 MAX_TRUSTED = 200_000
-#: Longer strings are no URLs that anybody fetches.
+#: Longer strings are ignored.
 MAX_LENGTH = 8192
 
 _URL = re.compile(r"(?:https?|file):[^\x00-\x20\x7f]", re.IGNORECASE)
@@ -48,42 +45,22 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def find_urls(value: SAMPValue) -> Iterator[str]:
-    """
-    Find the URLs in a message, response or metadata.
-
-    Parameters
-    ----------
-    value : SAMPValue
-        Anything.
-
-    Yields
-    ------
-    str
-        Each string in it that is a URL as a whole.
-    """
-    waiting: list[SAMPValue] = [value]
-    while waiting:
-        item = waiting.pop()
+    """Yield each string in a value that is a URL as a whole."""
+    stack: list[SAMPValue] = [value]
+    while stack:
+        item = stack.pop()
         if isinstance(item, str):
             if len(item) <= MAX_LENGTH and _URL.match(item.lstrip()[:16]):
                 yield item.strip()
         else:
-            waiting.extend(item.values() if isinstance(item, dict) else item)
+            stack.extend(item.values() if isinstance(item, dict) else item)
 
 
 def normalize_url(url: str) -> str | None:
     """
-    Bring a URL into the form in which URLs are compared.
+    Return the same text for all ways to write one URL.
 
-    Parameters
-    ----------
-    url : str
-        Any text.
-
-    Returns
-    -------
-    str or None
-        The same for all ways to write one URL; None for what is no ``http``, ``https`` or ``file`` URL.
+    It is None for a text that is not an ``http``, ``https`` or ``file`` URL.
     """
     path = file_url_to_path(url)
     if path is not None:
@@ -101,147 +78,88 @@ def normalize_url(url: str) -> str | None:
 
 def url_hashes(value: SAMPValue) -> frozenset[int]:
     """
-    Find the URLs in something, for `UrlBook`'s accounts.
+    Return hashes of the URLs in a value: `UrlPermissions` may have to remember a hundred thousand long URLs.
 
-    Parameters
-    ----------
-    value : SAMPValue
-        Anything.
-
-    Returns
-    -------
-    frozenset of int
-        What stands for them there: hashes, as there may be a hundred thousand long URLs. Just more than may be
-        (`MAX_NAMED`) when there are more.
+    There are at most `MAX_BLOCKED` and one, which is more than can be blocked.
     """
-    keys: set[int] = set()
+    hashes: set[int] = set()
     for url in find_urls(value):
         key = normalize_url(url)
         if key is not None:
-            keys.add(hash(key))
-            if len(keys) > MAX_BLOCKED:
+            hashes.add(hash(key))
+            if len(hashes) > MAX_BLOCKED:
                 break
-    return frozenset(keys)
+    return frozenset(hashes)
 
 
 class UrlPermissions:
-    """
-    The URLs that each web client may fetch. Safe to use from any thread.
-
-    A client is whatever object the caller tells clients apart by; here it is the token of its translator.
-    """
+    """The URLs that each web client may read; it is known by its token. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._allowed: dict[str, OrderedDict[str, str]] = {}
         self._origins: dict[str, str] = {}
-        self._trusted: dict[int, None] = {}  # in their order
-        self._first_from_pages: set[int] = set()
-        self._blocked: Counter[str] = Counter()  # how many of these are from pages of an origin
+        self._trusted: dict[int, None] = {}  # in order of mention
+        self._blocked: set[int] = set()
+        self._blocked_by_origin: Counter[str] = Counter()  # numbers of them
 
-    def add_client(self, client: str, origin: str = "") -> None:
-        """
-        Begin a page of the book for a client.
-
-        Parameters
-        ----------
-        client : str
-            Who.
-        origin : str
-            What it shares its account of first mentions with.
-        """
+    def add_client(self, token: str, origin: str = "") -> None:
+        """Add a client. All clients of one origin share a quota of URLs that they may block."""
         with self._lock:
-            self._allowed[client] = OrderedDict()
-            self._origins[client] = origin
+            self._allowed[token] = OrderedDict()
+            self._origins[token] = origin
 
-    def remove_client(self, client: str) -> None:
-        """Forget a client."""
+    def remove_client(self, token: str) -> None:
+        """Remove a client."""
         with self._lock:
-            self._allowed.pop(client, None)
-            self._origins.pop(client, None)
+            self._allowed.pop(token, None)
+            self._origins.pop(token, None)
 
-    def allow_from_client(self, client: str, value: SAMPValue) -> None:
-        """
-        Allow a client the URLs that it has seen a program of the Standard Profile mention.
-
-        Parameters
-        ----------
-        client : str
-            Who could see it.
-        value : SAMPValue
-            The message, response or metadata.
-        """
+    def allow_from_client(self, token: str, value: SAMPValue) -> None:
+        """Allow a client the URLs in a message, response or metadata of a Standard Profile client."""
         for url in find_urls(value):
             key = normalize_url(url)
             if key is not None:
-                self._allow(client, key, url)
+                self._allow(token, key, url)
 
-    def has_quota(self, client: str, keys: frozenset[int]) -> bool:
-        """
-        Tell whether a web client may send something; if not, nobody must get to see it.
-
-        Parameters
-        ----------
-        client : str
-            Who sends.
-        keys : frozenset of int
-            What it has in it, see `keys_in`.
-        """
+    def has_quota(self, token: str, hashes: frozenset[int]) -> bool:
+        """Whether a client may send a value with these URLs (`url_hashes`). If not, no other client may receive it."""
         with self._lock:
-            new = self._new_of(keys)
-            return not new or self._blocked[self._origins.get(client, "")] + len(new) <= MAX_BLOCKED
+            new = self._new_hashes(hashes)
+            return not new or self._blocked_by_origin[self._origins.get(token, "")] + len(new) <= MAX_BLOCKED
 
-    def block_from_page(self, client: str, keys: frozenset[int]) -> None:
-        """
-        Take note of the URLs in what a web client has sent: those that are new are never allowed later.
-
-        Parameters
-        ----------
-        client : str
-            Who has sent it.
-        keys : frozenset of int
-            What it had in it, see `keys_in`.
-        """
+    def block_from_page(self, token: str, hashes: frozenset[int]) -> None:
+        """Block the URLs (`url_hashes`) that a client has sent and that are new."""
         with self._lock:
-            new = self._new_of(keys)
-            self._first_from_pages |= new
-            self._blocked[self._origins.get(client, "")] += len(new)
+            new = self._new_hashes(hashes)
+            self._blocked |= new
+            self._blocked_by_origin[self._origins.get(token, "")] += len(new)
 
-    def lookup(self, client: str, target: str) -> str | None:
+    def lookup(self, token: str, target: str) -> str | None:
         """
-        Find the URL that a client asks for.
+        Return a URL as the other client wrote it, or None if this client may not read it.
 
-        Parameters
-        ----------
-        client : str
-            Who asks.
-        target : str
-            What came behind the translator's URL: the URL as it is, or percent-encoded as a whole.
-
-        Returns
-        -------
-        str or None
-            The URL as the program wrote it; None if this client may not have it.
+        ``target`` is the end of a translated URL: the URL as it is, or percent-encoded as a whole.
         """
         for text in (target, unquote(target)):
             key = normalize_url(text)
             if key is not None:
                 with self._lock:
-                    allowed = self._allowed.get(client)
+                    allowed = self._allowed.get(token)
                     if allowed is not None and key in allowed:
                         return allowed[key]
         return None
 
-    def _new_of(self, keys: frozenset[int]) -> set[int]:
-        return {key for key in keys if key not in self._trusted and key not in self._first_from_pages}
+    def _new_hashes(self, hashes: frozenset[int]) -> set[int]:
+        return {each for each in hashes if each not in self._trusted and each not in self._blocked}
 
-    def _allow(self, client: str, key: str, url: str) -> None:
+    def _allow(self, token: str, key: str, url: str) -> None:
         with self._lock:
-            allowed = self._allowed.get(client)
-            if allowed is None or hash(key) in self._first_from_pages:
+            allowed = self._allowed.get(token)
+            if allowed is None or hash(key) in self._blocked:
                 return
             if hash(key) not in self._trusted:
-                if self._blocked[self._origins[client]] >= MAX_BLOCKED:
+                if self._blocked_by_origin[self._origins[token]] >= MAX_BLOCKED:
                     return
                 self._trusted[hash(key)] = None
                 if len(self._trusted) > MAX_TRUSTED:

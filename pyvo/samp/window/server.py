@@ -329,7 +329,7 @@ class WindowServer:
             for _ in range(count):
                 seconds, event = queue.popleft()
                 if event.kind != RESPONSE or event.msg_ids[0] in traffic.due:
-                    traffic.add(dt.datetime.fromtimestamp(seconds, dt.UTC), event)
+                    traffic.record(dt.datetime.fromtimestamp(seconds, dt.UTC), event)
         self._large_bytes = 0
         self._taken += count
         clients, now = self._broker.clients(), dt.datetime.now(dt.UTC)
@@ -647,7 +647,7 @@ def _client_json(row: ClientRow, after: int) -> dict[str, Any]:
         "id": row.client_id,
         "sent": row.sent,
         "received": row.received,
-        "active": row.active.timestamp() if row.active else None,
+        "active": row.last_active.timestamp() if row.last_active else None,
     }
     if row.described > after:
         found["profile"] = row.profile

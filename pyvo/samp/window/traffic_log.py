@@ -50,8 +50,21 @@ _INVISIBLE = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2
 class ClientRow:
     """A client. Its texts are bounded in length; only `name` is not yet fit for display."""
 
-    __slots__ = ("active", "changed", "client_id", "declared", "described", "icon", "joined", "metadata", "name",
-                 "profile", "received", "sent", "subscriptions")  # fmt: skip
+    __slots__ = (
+        "changed",
+        "client_id",
+        "declared",
+        "described",
+        "icon",
+        "last_active",
+        "metadata",
+        "name",
+        "profile",
+        "received",
+        "registration",
+        "sent",
+        "subscriptions",
+    )
 
     def __init__(self, client_id: str, profile: str) -> None:
         self.client_id = client_id
@@ -65,9 +78,9 @@ class ClientRow:
         self.subscriptions: list[str] = []
         self.sent = 0
         self.received = 0
-        self.active: dt.datetime | None = None
+        self.last_active: dt.datetime | None = None
         #: The event of its registration; the name becomes known later.
-        self.joined: MessageRow | None = None
+        self.registration: MessageRow | None = None
         #: The last change of anything, and of what the client says of itself.
         self.changed = 0
         self.described = 0
@@ -162,14 +175,14 @@ class TrafficLog:
         self._bytes = 0
         self._calls: dict[str, tuple[MessageRow, str]] = {}
 
-    def title(self, client_id: str) -> str:
+    def client_label(self, client_id: str) -> str:
         """Return name and id of a client, also of one that has left: ``TOPCAT (c3)``."""
         name, shown = sanitize_for_display(self.names.get(client_id, ""), 40), sanitize_for_display(client_id, 40)
         return f"{name} ({shown})" if name else shown
 
     def reply_text(self, reply: Reply) -> str:
         """Return one line that tells of a response."""
-        text = f"{self.title(reply.client_id)}: {reply.samp_status} after {reply.seconds:.2f} s"
+        text = f"{self.client_label(reply.client_id)}: {reply.samp_status} after {reply.seconds:.2f} s"
         return text + (f", {reply.error}" if reply.error else "")
 
     def find(self, number: int) -> MessageRow | None:
@@ -186,7 +199,7 @@ class TrafficLog:
         self.version += 1
         return self.version
 
-    def add_log(self, time: dt.datetime, text: str) -> MessageRow:
+    def record_log(self, time: dt.datetime, text: str) -> MessageRow:
         """Record a line of the hub's log."""
         return self._append(MessageRow(time, "", "", sanitize_for_display(text, 300)))
 
@@ -210,26 +223,12 @@ class TrafficLog:
             if row is None or (row.sent, row.received) == (client.sent, client.received):
                 continue
             if row.sent != client.sent:
-                row.active = time
+                row.last_active = time
             row.sent, row.received = client.sent, client.received
             row.changed = self.touch()
 
-    def add(self, time: dt.datetime, event: Traffic) -> MessageRow | None:
-        """
-        Record something that the hub did.
-
-        Parameters
-        ----------
-        time : datetime
-            When.
-        event : Traffic
-            What the broker tells its watcher.
-
-        Returns
-        -------
-        MessageRow or None
-            The row to show: a new one, or an older one that has one more response.
-        """
+    def record(self, time: dt.datetime, event: Traffic) -> MessageRow:
+        """Record what the broker did; return the row: a new one, or an earlier one that has one more response."""
         if not event.recipient_ids:
             return self._add_event(time, event)
         if event.kind == RESPONSE:
@@ -246,22 +245,23 @@ class TrafficLog:
         row = MessageRow(time, HUB, mtype)
         if mtype == "samp.hub.event.register":
             client = self._add_client(client_id, event.body.source_profile)
-            client.joined = self._append(row)
+            client.registration = self._append(row)
         elif mtype == "samp.hub.event.unregister":
             self._remove_client(client_id)
-            row.event_text = f"{self.title(client_id)} has left"
+            row.event_text = f"{self.client_label(client_id)} has unregistered"
             self._append(row)
         elif mtype == "samp.hub.event.metadata" and client is not None:
             self._set_metadata(client, params["metadata"])
-            name = sanitize_for_display(client.name) or "without a name"
-            row.event_text = f"{sanitize_for_display(client_id)} is {name}"
+            name = sanitize_for_display(client.name) or "-"
+            row.event_text = f"{sanitize_for_display(client_id)} has the name {name}"
         elif mtype == "samp.hub.event.subscriptions" and client is not None:
             self._set_subscriptions(client, params["subscriptions"])
-            patterns = sanitize_for_display(", ".join(client.subscriptions), 500)
-            row.event_text = f"{self.title(client_id)} takes {patterns or 'nothing'}"
-        if client is not None and client.joined is not None:
-            client.joined.event_text = f"{self.title(client_id)} has joined, by the {client.profile} profile"
-            client.joined.changed = self.touch()
+            mtypes = sanitize_for_display(", ".join(client.subscriptions), 500) or "no MType"
+            row.event_text = f"{self.client_label(client_id)} is subscribed to {mtypes}"
+        if client is not None and client.registration is not None:
+            label = self.client_label(client_id)
+            client.registration.event_text = f"{label} has registered, with the {client.profile} profile"
+            client.registration.changed = self.touch()
         return row
 
     def _add_client(self, client_id: str, profile: str) -> ClientRow:
@@ -382,7 +382,7 @@ class TrafficLog:
             row.sent += sent
             row.received += received
             if not received:
-                row.active = time
+                row.last_active = time
             row.changed = self.version
 
 

@@ -1,0 +1,395 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A client that sends and receives messages: the operations of the hub, without the private key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import warn
+from .handlers import BindingMethods, HandlerTable
+from .lookup import with_client_id
+from .session import ClientSession
+
+__all__ = ["MessagingClient"]
+
+Map = Mapping[str, Any]
+
+
+class MessagingClient(ClientSession, BindingMethods):
+    """The part of `SAMPIntegratedClient` that deals with messages, and not with tables, images and other objects."""
+
+    # The client, and the others
+
+    def ping(self) -> Any:
+        """Ping the hub."""
+        self.client.require_key()
+        return self.hub.ping()
+
+    def get_private_key(self) -> str | None:
+        """Return the client's private key; None when it is not connected."""
+        return self.client.get_private_key()
+
+    def get_public_id(self) -> str | None:
+        """Return the client's public id; None when it is not connected."""
+        return self.client.get_public_id()
+
+    def declare_metadata(self, metadata: Map) -> None:
+        """
+        Declare the client's metadata to the hub (R11).
+
+        Parameters
+        ----------
+        metadata : mapping
+            It is added to the metadata that was declared before.
+        """
+        self.client.declare_metadata(metadata)
+
+    def declare_subscriptions(self, subscriptions: Map | None = None) -> None:
+        """
+        Declare the client's subscriptions to the hub: the MTypes that have handlers, and those given here (R12).
+
+        Parameters
+        ----------
+        subscriptions : mapping, optional
+            From MTypes or wildcards to maps of annotations. It replaces the one that was given before.
+        """
+        self.client.declare_subscriptions(subscriptions)
+
+    def get_metadata(self, client_id: str) -> dict[str, Any]:
+        """
+        Return the metadata of a client (R11).
+
+        Parameters
+        ----------
+        client_id : str
+            Id or name of the client.
+
+        Returns
+        -------
+        dict
+            Empty if that client has declared none.
+        """
+        key = self.client.require_key()
+        return with_client_id(self, client_id, lambda to: self.hub.get_metadata(key, to))
+
+    def get_subscriptions(self, client_id: str) -> dict[str, Any]:
+        """
+        Return the subscriptions of a client.
+
+        Parameters
+        ----------
+        client_id : str
+            Id or name of the client.
+
+        Returns
+        -------
+        dict
+            From MTypes or wildcards to maps of annotations.
+        """
+        key = self.client.require_key()
+        return with_client_id(self, client_id, lambda to: self.hub.get_subscriptions(key, to))
+
+    def get_registered_clients(self) -> list[str]:
+        """List the ids of all other clients, including the hub's (R14)."""
+        return self.hub.get_registered_clients(self.client.require_key())
+
+    def get_subscribed_clients(self, mtype: str) -> dict[str, Any]:
+        """
+        Return the other clients that are subscribed to an MType (R14).
+
+        Parameters
+        ----------
+        mtype : str
+            An MType.
+
+        Returns
+        -------
+        dict
+            From public ids to the annotations of the subscription.
+        """
+        return self.hub.get_subscribed_clients(self.client.require_key(), mtype)
+
+    # The six ways to send (R18)
+
+    def notify(self, recipient_id: str, message: Map) -> Any:
+        """
+        Send a notification to one client.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+        """
+        key = self.client.require_key()
+        return with_client_id(self, recipient_id, lambda to: self.hub.notify(key, to, message))
+
+    def notify_all(self, message: Map) -> list[str]:
+        """
+        Send a notification to all clients that are subscribed to its MType.
+
+        Parameters
+        ----------
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        list of str
+            Ids of the recipients.
+
+        Warns
+        -----
+        SAMPWarning
+            No client is subscribed to it.
+        """
+        recipients = self.hub.notify_all(self.client.require_key(), message)
+        if not recipients:
+            mtype = message.get("samp.mtype")
+            warn(f"No client is subscribed to {mtype}: the notification has no recipients")
+        return recipients
+
+    def call(self, recipient_id: str, msg_tag: str, message: Map) -> str:
+        """
+        Send a call to one client; the handler that `bind_receive_response` binds to its tag gets the response (R20).
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        msg_tag : str
+            Any string; the response has the same tag.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        str
+            The hub's id of the message.
+        """
+        key = self.client.require_key()
+        return with_client_id(self, recipient_id, lambda to: self.hub.call(key, to, msg_tag, message))
+
+    def call_all(self, msg_tag: str, message: Map) -> dict[str, str]:
+        """
+        Send a call to all clients that are subscribed to its MType.
+
+        Parameters
+        ----------
+        msg_tag : str
+            Any string; the responses have the same tag.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+
+        Returns
+        -------
+        dict
+            From the recipients' ids to the hub's ids of the messages.
+        """
+        return self.hub.call_all(self.client.require_key(), msg_tag, message)
+
+    def call_and_wait(self, recipient_id: str, message: Map, timeout: str | float) -> dict[str, Any]:
+        """
+        Send a call and wait for the response (R22).
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        message : mapping
+            With ``samp.mtype`` and ``samp.params``.
+        timeout : str, int or float
+            Seconds; 0: no limit, until the recipient replies, or it or the hub is gone.
+
+        Returns
+        -------
+        dict
+            The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
+        """
+        key = self.client.require_key()
+        return with_client_id(self, recipient_id, lambda to: self.hub.call_and_wait(key, to, message, timeout))
+
+    def reply(self, msg_id: str, response: Map) -> Any:
+        """
+        Reply to a call.
+
+        Parameters
+        ----------
+        msg_id : str
+            The hub's id of the message, an argument of the handler.
+        response : mapping
+            With ``samp.status``, and ``samp.result`` or ``samp.error`` (R17).
+        """
+        return self.hub.reply(self.client.require_key(), msg_id, response)
+
+    # Sending a message whose parameters are keywords
+
+    def enotify(self, recipient_id: str, mtype: str, **params: Any) -> Any:
+        """
+        Send a notification to one client.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        mtype : str
+            The MType.
+        **params
+            The parameters of the message. The mapping ``extra_kws`` adds keys to the message itself.
+        """
+        return self.notify(recipient_id, _message(mtype, params))
+
+    def enotify_all(self, mtype: str, **params: Any) -> list[str]:
+        """
+        Send a notification to all clients that are subscribed to its MType, as `notify_all` does.
+
+        Parameters
+        ----------
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        list of str
+            Ids of the recipients.
+        """
+        return self.notify_all(_message(mtype, params))
+
+    def ecall(self, recipient_id: str, msg_tag: str, mtype: str, **params: Any) -> str:
+        """
+        Send a call to one client, as `call` does.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        msg_tag : str
+            Any string; the response has the same tag.
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        str
+            The hub's id of the message.
+        """
+        return self.call(recipient_id, msg_tag, _message(mtype, params))
+
+    def ecall_all(self, msg_tag: str, mtype: str, **params: Any) -> dict[str, str]:
+        """
+        Send a call to all clients that are subscribed to its MType, as `call_all` does.
+
+        Parameters
+        ----------
+        msg_tag : str
+            Any string; the responses have the same tag.
+        mtype : str
+            The MType.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        dict
+            From the recipients' ids to the hub's ids of the messages.
+        """
+        return self.call_all(msg_tag, _message(mtype, params))
+
+    def ecall_and_wait(self, recipient_id: str, mtype: str, timeout: str | float, **params: Any) -> dict[str, Any]:
+        """
+        Send a call and wait for the response, as `call_and_wait` does.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Id or name of the recipient.
+        mtype : str
+            The MType.
+        timeout : str, int or float
+            Seconds; 0: no limit.
+        **params
+            As of `enotify`.
+
+        Returns
+        -------
+        dict
+            The response.
+        """
+        return self.call_and_wait(recipient_id, _message(mtype, params), timeout)
+
+    def ereply(self, msg_id: str, status: str, result: Map | None = None, error: Map | None = None) -> Any:
+        """
+        Reply to a call.
+
+        Parameters
+        ----------
+        msg_id : str
+            The hub's id of the message, an argument of the handler.
+        status : str
+            ``SAMP_STATUS_OK``, ``SAMP_STATUS_WARNING`` or ``SAMP_STATUS_ERROR``.
+        result : mapping, optional
+            With the first two, the values that the call returns.
+        error : mapping, optional
+            With the last two, the error; its text is in ``samp.errortxt``.
+        """
+        response: dict[str, Any] = {"samp.status": status}
+        if result is not None:
+            response["samp.result"] = result
+        if error is not None:
+            response["samp.error"] = error
+        return self.reply(msg_id, response)
+
+    # Receiving
+
+    def receive_notification(self, private_key: str, sender_id: str, message: Map) -> Any:
+        """
+        Handle a notification as if it had just arrived; see `SAMPClient.receive_notification`.
+
+        Parameters
+        ----------
+        private_key, sender_id, message
+            As there.
+        """
+        return self.client.receive_notification(private_key, sender_id, message)
+
+    def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: Map) -> Any:
+        """
+        Handle a call as if it had just arrived; see `SAMPClient.receive_call`.
+
+        Parameters
+        ----------
+        private_key, sender_id, msg_id, message
+            As there.
+        """
+        return self.client.receive_call(private_key, sender_id, msg_id, message)
+
+    def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: Map) -> Any:
+        """
+        Handle a response as if it had just arrived; see `SAMPClient.receive_response`.
+
+        Parameters
+        ----------
+        private_key, responder_id, msg_tag, response
+            As there.
+        """
+        return self.client.receive_response(private_key, responder_id, msg_tag, response)
+
+    # For `BindingMethods`
+
+    @property
+    def _handlers_or_raise(self) -> HandlerTable:
+        return self.client._handlers_or_raise
+
+    def _declare_if_registered(self, declare: bool) -> None:
+        self.client._declare_if_registered(declare)
+
+
+def _message(mtype: str, params: dict[str, Any]) -> dict[str, Any]:
+    extra = params.pop("extra_kws", None) or {}
+    return {"samp.mtype": mtype, "samp.params": params, **extra}
