@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -44,6 +43,10 @@ class Page:
     def act(self, of: str, method: str, *args: Any) -> Any:
         """Call a method of Playwright: ``of`` is ``"page"``, ``"keyboard"`` or a selector."""
         return self._browser.submit("act", page=self._number, of=of, method=method, args=args).result(TIMEOUT)
+
+    def evaluate(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page and wait for the result of its promise, if it is one."""
+        return self._browser.submit("evaluate", page=self._number, expression=expression).result(TIMEOUT)
 
     def wait_for(self, selector: str, state: str = "visible") -> None:
         """Wait until a selector finds something that is visible, hidden, attached or detached."""
@@ -203,64 +206,3 @@ class Site(Program):
     def url(self, path: str) -> str:
         """The address of a file in the directory."""
         return f"{self.origin}/{path}"
-
-
-class Firefox(Program):
-    """A headless Firefox with a profile of its own, driven by its Marionette protocol: JSON over TCP.
-
-    Parameters
-    ----------
-    profile : Path
-        An empty directory.
-    """
-
-    def __init__(self, profile: Path) -> None:
-        (profile / "user.js").write_text('user_pref("marionette.port", 0);\n')
-        super().__init__(
-            "firefox-esr", "--headless", "--no-remote", "--marionette", "--profile", str(profile),
-            "--window-size", "1280,800", env=environment(profile),
-        )
-        try:
-            self.wait_for("Listening on port", 60)
-            port = re.search(r"Listening on port ([0-9]+)", self.output)
-            assert port is not None
-            self._sock = socket.create_connection(("127.0.0.1", int(port[1])), 60)
-            self._file = self._sock.makefile("rwb")
-            self._numbers = itertools.count()
-            self._receive()
-            self.command("WebDriver:NewSession")
-        except BaseException:
-            super().stop()
-            raise
-
-    def command(self, name: str, **parameters: Any) -> Any:
-        """Have Firefox do something; return what it answers."""
-        data = json.dumps([0, next(self._numbers), name, parameters]).encode()
-        self._file.write(b"%d:%b" % (len(data), data))
-        self._file.flush()
-        _, _, error, result = self._receive()
-        assert error is None, error
-        return result
-
-    def _receive(self) -> Any:
-        digits = b""
-        while (byte := self._file.read(1)) != b":":
-            digits += byte
-        return json.loads(self._file.read(int(digits)))
-
-    def wait_for_text(self, selector: str, text: str) -> None:
-        """Wait until an element contains a text."""
-        script = """
-            const [selector, text] = arguments;
-            return new Promise((resolve) => {
-                const look = () => document.querySelector(selector)?.textContent.includes(text) && resolve(true);
-                new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
-                look();
-            });"""
-        assert self.command("WebDriver:ExecuteScript", script=script, args=[selector, text])["value"]
-
-    def stop(self) -> None:
-        """End it."""
-        self._file.close()
-        self._sock.close()
-        super().stop()

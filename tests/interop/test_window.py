@@ -2,13 +2,14 @@
 """The hub window in a real browser: what it shows, what it does, and what others cannot do with it."""
 from __future__ import annotations
 
-import base64
+import json
 import re
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -18,17 +19,37 @@ import pytest
 
 from pyvo.samp import SAMP_ICON, SAMPHubServer, SAMPIntegratedClient
 
-from .browser import NODE, Browser, Firefox, Page, Site
+from .browser import NODE, Browser, Page, Site
 from .conftest import Run
 from .network import WEB_PORT
 from .programs import environment, need
-from .test_browser import ANY, NOT_ASCII, browser, network, sites, www  # noqa: F401 - fixtures
+from .test_browser import ANY, NOT_ASCII, network, sites, www  # noqa: F401 - fixtures
 
 Connect = Callable[..., SAMPIntegratedClient]
 
 pytestmark = pytest.mark.timeout(180)
 
 CALLS = {"table.*": {}}
+
+
+@contextmanager
+def started(command: str, directory: Path) -> Iterator[Browser]:
+    """A browser of this kind, with a profile of its own."""
+    need(command)
+    executable = shutil.which(command)
+    assert executable is not None
+    browser = Browser(executable, directory, environment(directory))
+    try:
+        yield browser
+    finally:
+        browser.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:  # noqa: F811
+    """A Chromium; each test opens tabs of its own."""
+    with started("chromium", tmp_path_factory.mktemp("chromium")) as one:
+        yield one
 
 
 @pytest.fixture
@@ -42,7 +63,7 @@ def hub(home: Path) -> Iterator[SAMPHubServer]:
 
 
 @pytest.fixture
-def tab(browser: Browser) -> Iterator[Callable[[str], Page]]:  # noqa: F811
+def tab(browser: Browser) -> Iterator[Callable[[str], Page]]:
     """Open tabs, which are closed after the test."""
     opened: list[Page] = []
 
@@ -262,7 +283,7 @@ def test_window_is_closed_meanwhile(
     page.run("unregister")
     assert hub._running is not None
     assert hub._running.web is not None
-    monkeypatch.setattr(hub._running.web._consent, "_patience", 2.0)
+    monkeypatch.setattr(hub._running.web._consent, "_timeout", 2.0)
     asked = page.start("register", "patient", ANY)
     again.wait_for("#consent")
     again.close()
@@ -499,11 +520,7 @@ def test_browser_that_is_stopped(
     home: Path, tmp_path_factory: pytest.TempPathFactory, network: None, hub: SAMPHubServer, connect: Connect  # noqa: F811
 ) -> None:
     """A browser under SIGSTOP costs the hub no memory, and gets a snapshot when it goes on."""
-    directory = tmp_path_factory.mktemp("stopped")
-    executable = shutil.which("chromium")
-    assert executable is not None
-    own = Browser(executable, directory, environment(directory))
-    try:
+    with started("chromium", tmp_path_factory.mktemp("stopped")) as own:
         page = own.open(hub.open_window(browser=False))
         page.wait_for(".state.running")
         one, two = connect("first"), connect("second")
@@ -530,29 +547,35 @@ def test_browser_that_is_stopped(
         page.wait_for("#clients >> text=10001 sent")
         page.wait_for("#rows tr:nth-child(500)", "attached")  # the snapshot brings the rows that were skipped
         assert page.act("#rows tr", "count") == 500
-    finally:
-        own.stop()
 
 
 # Firefox
 
+#: A promise that is kept when an element contains a text.
+TEXT_APPEARS = """new Promise((resolve) => {
+    const [selector, text] = %s;
+    const look = () => document.querySelector(selector)?.textContent.includes(text) && resolve();
+    new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
+    look();
+})"""
+
 
 def test_firefox(hub: SAMPHubServer, connect: Connect, tmp_path: Path, artefacts: Path) -> None:
     """A smoke test: the token is exchanged; clients and messages come by the stream; a client is disconnected."""
-    need("firefox-esr")
     one, two = connect("first"), connect("second")
     two.bind_receive_notification("x.a", lambda *_: None)
-    with Firefox(tmp_path) as firefox:
-        firefox.command("WebDriver:Navigate", url=hub.open_window(browser=False))
-        firefox.wait_for_text("#state", "running")
-        firefox.wait_for_text("#clients", "second")
+    with started("firefox-esr", tmp_path) as firefox:
+        window = firefox.open(hub.open_window(browser=False))
+
+        def wait_for_text(selector: str, text: str) -> None:
+            window.evaluate(TEXT_APPEARS % json.dumps([selector, text]))
+
+        wait_for_text("#state", "running")
+        wait_for_text("#clients", "second")
         one.enotify(two.get_public_id(), "x.a", text="hello")
-        firefox.wait_for_text("#rows", "hello")
-        picture = firefox.command("WebDriver:TakeScreenshot", full=False)["value"]
-        artefacts.mkdir(parents=True, exist_ok=True)
-        (artefacts / "hub-window-firefox.png").write_bytes(base64.b64decode(picture))
+        wait_for_text("#rows", "hello")
+        window.screenshot(artefacts / "hub-window-firefox.png")
         for button in ("button.danger", "#confirm-yes"):
-            found = firefox.command("WebDriver:FindElement", using="css selector", value=button)["value"]
-            firefox.command("WebDriver:ExecuteScript", script="arguments[0].click()", args=[found])
-        firefox.wait_for_text("#rows", "first (c1) has unregistered")
-        assert firefox.command("WebDriver:GetCurrentURL")["value"].endswith("/")
+            window.evaluate(f"document.querySelector({json.dumps(button)}).click()")
+        wait_for_text("#rows", "first (c1) has unregistered")
+        assert window.evaluate("location.href").endswith("/")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import pyvo.samp.window.server as server_module
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import EncodedMessage
+from pyvo.samp.web_profile import consent_prompts
 from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
 from pyvo.samp.web_profile.consent_prompts import WindowPrompt, make_prompt
 from pyvo.samp.window.server import WindowServer
@@ -522,7 +524,13 @@ class Asked:
 
 
 @pytest.fixture
-def prompt() -> WindowPrompt:
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision is accepted at once."""
+    monkeypatch.setattr(consent_prompts, "DECISION_DELAY", 0.0)
+
+
+@pytest.fixture
+def prompt(no_delay: None) -> WindowPrompt:
     found = make_prompt("window")
     assert isinstance(found, WindowPrompt)
     return found
@@ -565,6 +573,27 @@ def test_always_only_where_it_can_be_kept(prompt: WindowPrompt) -> None:
     server.stop()
 
 
+def test_decision_that_comes_too_early(prompt: WindowPrompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server accepts no decision before the window has shown the request for a moment, whatever the page does."""
+    now = 100.0
+    monkeypatch.setattr(consent_prompts, "DECISION_DELAY", 0.7)
+    monkeypatch.setattr(consent_prompts, "time", SimpleNamespace(monotonic=lambda: now))
+    opened = threading.Event()
+    prompt.on_change = opened.set
+    asked = Asked(prompt, question())
+    assert opened.wait(10)
+    early = "The user has not had time to read this request"
+    assert prompt.decide(1, Decision.ONCE) == early  # no window has shown it
+    assert list(prompt.show_requests()) == [1]
+    now += 0.69
+    assert list(prompt.show_requests()) == [1]  # another window
+    assert prompt.decide(1, Decision.ONCE) == early
+    assert prompt.decide(1, Decision.DENY) == early
+    now += 0.02
+    assert prompt.decide(1, Decision.ONCE) == ""
+    assert asked.result() is Decision.ONCE
+
+
 def test_request_that_is_cancelled(prompt: WindowPrompt) -> None:
     """A page that goes away, or time that is up: the request disappears, and a late decision counts for nothing."""
     server, window = make_server(prompt)
@@ -578,7 +607,9 @@ def test_request_that_is_cancelled(prompt: WindowPrompt) -> None:
     server.stop()
 
 
-def test_window_opens_for_a_request(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_opens_for_a_request(
+    make_hub: Callable[..., SAMPHubServer], no_delay: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no window is open; once for each request, and not where one is open."""
     opened: list[bool] = []
     asked = threading.Event()

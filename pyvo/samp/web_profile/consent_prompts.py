@@ -16,7 +16,9 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from .consent_terminal import TerminalPrompt
 __all__ = ["WebProfileDialog", "WindowPrompt", "make_prompt"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which a decision in the hub window is accepted: an earlier click was meant for something else.
+DECISION_DELAY = 0.7
 
 
 class WebProfileDialog:
@@ -237,48 +242,63 @@ class QueuePrompt(ConsentPrompt):
 
 
 class WindowPrompt(ConsentPrompt):
-    """Holds the consent request that the hub window shows, until the user decides there or the request is cancelled."""
+    """Keeps the consent requests that the hub window shows, until the user decides or they are cancelled."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._serial = itertools.count(1)
-        self._open: dict[int, tuple[ConsentRequest, queue.SimpleQueue[Decision]]] = {}
-        #: Called when a request comes; opens a window if there is none. Set by the hub.
+        self._open: dict[int, _OpenRequest] = {}
+        #: Called for each new request; opens a window if none is open. Set by the hub.
         self.on_request: Callable[[], object] = lambda: None
-        #: Called when a request comes or goes. Set by the window.
+        #: Called when the open requests have changed. Set by the window.
         self.on_change: Callable[[], object] = lambda: None
 
-    @property
-    def requests(self) -> dict[int, ConsentRequest]:
-        """The requests that wait for a decision, by number."""
+    def show_requests(self) -> dict[int, ConsentRequest]:
+        """Return the open requests by number, for a window that shows them now."""
+        now = time.monotonic()
         with self._lock:
-            return {number: question for number, (question, _) in self._open.items()}
+            for each in self._open.values():
+                if each.shown is None:
+                    each.shown = now
+            return {number: each.request for number, each in self._open.items()}
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Show the request and wait. A closed window decides nothing: then the request waits until it is cancelled."""
-        decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        """Show the request and wait. Closing the window decides nothing: the request stays open."""
+        opened = _OpenRequest(ticket.request)
         with self._lock:
             number = next(self._serial)
-            self._open[number] = ticket.request, decisions
+            self._open[number] = opened
         try:
-            ticket.on_cancel(lambda: decisions.put(Decision.DENY))
+            ticket.on_cancel(lambda: opened.decisions.put(Decision.DENY))
             self.on_change()
             self.on_request()
-            return decisions.get()
+            return opened.decisions.get()
         finally:
             with self._lock:
                 self._open.pop(number, None)
             self.on_change()
 
-    def decide(self, number: int, decision: Decision) -> bool:
-        """Decide on a request; False if it is no longer open, or cannot be decided like that."""
-        with self._lock:  # the first decision counts, of whichever window
-            question, decisions = self._open.get(number, (None, None))
-            if question is None or decisions is None or (decision is Decision.ALWAYS and not question.can_always_allow):
-                return False
+    def decide(self, number: int, decision: Decision) -> str:
+        """Decide on a request; return why that is not possible, or an empty text."""
+        with self._lock:  # if there are several windows, the first decision counts
+            opened = self._open.get(number)
+            if opened is None:
+                return "This request is no longer open"
+            if opened.shown is None or time.monotonic() - opened.shown < DECISION_DELAY:
+                return "The user has not had time to read this request"
+            if decision is Decision.ALWAYS and not opened.request.can_always_allow:
+                return "This page cannot be allowed always: its origin does not identify it"
             del self._open[number]
-        decisions.put(decision)
-        return True
+        opened.decisions.put(decision)
+        return ""
+
+
+@dataclass
+class _OpenRequest:
+    request: ConsentRequest
+    #: When a window first showed the request.
+    shown: float | None = None
+    decisions: queue.SimpleQueue[Decision] = field(default_factory=queue.SimpleQueue)
 
 
 class TkPrompt(ConsentPrompt):

@@ -379,7 +379,7 @@ class WindowServer:
             return update
 
     def _consent(self) -> list[dict[str, Any]]:
-        requests = self._prompt.requests if self._prompt is not None else {}
+        requests = self._prompt.show_requests() if self._prompt is not None else {}
         return [
             {
                 "id": number,
@@ -558,9 +558,8 @@ class WindowServer:
     def _post_consent(self, request: HTTPRequest, _connection: ServerConnection) -> Response:
         body = _body(request)
         decision = Decision(body["decision"])
-        if self._prompt is None or not self._prompt.decide(int(body["id"]), decision):
-            return _text(409, "This request is no longer open")
-        return _json({})
+        refusal = self._prompt.decide(int(body["id"]), decision) if self._prompt is not None else "No request is open"
+        return _text(409, refusal) if refusal else _json({})
 
     def _post_stop(self, _request: HTTPRequest, _connection: ServerConnection) -> Response:
         log.info("The user stops the hub in the hub window")

@@ -47,6 +47,9 @@ const commands = {
         const target = of === "page" ? tab : of === "keyboard" ? tab.keyboard : tab.locator(of);
         return target[method](...args);
     },
+    evaluate({ page, expression }) {
+        return pages.get(page).evaluate(expression);
+    },
     async reload({ page }) {
         await pages.get(page).reload();
     },
