@@ -12,8 +12,7 @@ import pytest
 
 from pyvo.samp.errors import SAMPClientError, SAMPProxyError, SAMPTransportError, SAMPValueError
 from pyvo.samp.transport.http11 import HTTPError, HTTPRequest, Response
-from pyvo.samp.transport.server_connection import ServerConnection
-from pyvo.samp.transport.server_connection import DeferredResponse
+from pyvo.samp.transport.server_connection import DeferredResponse, ServerConnection
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call

@@ -123,6 +123,10 @@ class FileSource:
             headers.append(("Content-Range", f"bytes {start}-{start + self._count - 1}/{status.st_size}"))
         self.head = ResponseHead(code, headers)
 
+    def read(self, size: int) -> bytes:
+        """Read up to that many bytes."""
+        return self._file.read(size)
+
     def copy_to(self, sock: socket.socket) -> bool:
         """Write the file's bytes."""
         if not self._count:

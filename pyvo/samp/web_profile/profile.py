@@ -29,8 +29,7 @@ from ..protocol import SAMPValue, parse_bool, parse_float
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
-from ..transport.server_connection import ServerConnection
-from ..transport.server_connection import DeferredResponse
+from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.urls import is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded

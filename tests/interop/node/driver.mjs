@@ -38,8 +38,17 @@ const commands = {
         await dialogs.get(page).accept();
     },
     // Calls a method of the page's `member` (see member.js) and waits for its promise.
-    run({ page, method, args }) {
+    async run({ page, method, args }) {
         return pages.get(page).evaluate(([name, list]) => globalThis.member[name](...list), [method, args]);
+    },
+    // Calls a method of Playwright: of the tab, of its keyboard, or of what a selector finds.
+    async act({ page, of, method, args }) {
+        const tab = pages.get(page);
+        const target = of === "page" ? tab : of === "keyboard" ? tab.keyboard : tab.locator(of);
+        return target[method](...args);
+    },
+    evaluate({ page, expression }) {
+        return pages.get(page).evaluate(expression);
     },
     async reload({ page }) {
         await pages.get(page).reload();

@@ -67,6 +67,9 @@ const commands = {
     run({ page, method, args }) {
         return evaluate(page, `globalThis.member[${JSON.stringify(method)}](...${JSON.stringify(args)})`);
     },
+    evaluate({ page, expression }) {
+        return evaluate(page, expression);
+    },
     async reload({ page }) {
         await send("browsingContext.reload", { context: contexts.get(page), wait: "complete" });
     },
