@@ -404,7 +404,8 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
         for client in clients:
             with suppress(ConnectionError):
                 client.send(body)
-        eventually(loop, lambda: sum(c._drain_left > 0 for c in server.table._connections) + 12 - server.connections >= 8)
+        connections = server.table._connections
+        eventually(loop, lambda: sum(c._drain_left > 0 for c in connections) + 12 - server.connections >= 8)
         assert server.table._reserved <= 8 * MiB
         assert sum(c._parser.buffered for c in server.table._connections if not c._drain_left) <= 8 * MiB
         with RawClient(server.port, call("echo", "small")) as client:

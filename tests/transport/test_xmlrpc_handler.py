@@ -56,9 +56,8 @@ class Operations:
         }[how]
 
     def result(self, kind: str) -> Any:
-        return {"none": None, "bytes": b"x", "object": object(), "raw": PreEncoded(b"<value><string>raw</string></value>")}[
-            kind
-        ]
+        raw = PreEncoded(b"<value><string>raw</string></value>")
+        return {"none": None, "bytes": b"x", "object": object(), "raw": raw}[kind]
 
     def later(self) -> DeferredResponse:
         return self.deferred

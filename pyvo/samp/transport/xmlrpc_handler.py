@@ -64,10 +64,8 @@ class _Method(NamedTuple):
             raise SAMPProxyError(FAULT, f"{name} takes {self.min_params}{more} parameters, {len(values)} were given")
         for number, (value, expected) in enumerate(zip(values, types, strict=False), 1):
             if expected is not None and type(value) is not expected:
-                raise SAMPProxyError(
-                    FAULT,
-                    f"Parameter {number} of {name} is a {_TYPE_NAMES[type(value)]} but must be a {_TYPE_NAMES[expected]}",
-                )
+                given, wanted = _TYPE_NAMES[type(value)], _TYPE_NAMES[expected]
+                raise SAMPProxyError(FAULT, f"Parameter {number} of {name} is a {given} but must be a {wanted}")
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[type | None, ...], int, bool]:
