@@ -147,7 +147,7 @@ def test_other_methods(bob: SAMPIntegratedClient, method: str) -> None:
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\0" * 99])
 def test_rubbish(bob: SAMPIntegratedClient, data: bytes) -> None:
-    """What is no XML-RPC is refused, and the service goes on."""
+    """What is not XML-RPC is refused, and the service goes on."""
     with socket.create_connection(("127.0.0.1", urlsplit(url_of(bob)).port or 0), timeout=5) as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)

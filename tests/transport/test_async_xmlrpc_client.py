@@ -199,20 +199,20 @@ def test_acknowledgements_of_all_kinds(sender, answer):
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (b"", "closed without an answer"),
-        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without an answer"),
+        (b"", "closed without a response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without a response"),
         (http_answer(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
         (http_answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
-        (http_answer(b"<html><body>Hello</body></html>"), "is no XML-RPC"),
-        (http_answer(b""), "is no XML-RPC"),
-        (http_answer(b"<methodResponse><fault>"), "is no XML-RPC"),
+        (http_answer(b"<html><body>Hello</body></html>"), "is not XML-RPC"),
+        (http_answer(b""), "is not XML-RPC"),
+        (http_answer(b"<methodResponse><fault>"), "is not XML-RPC"),
         (http_answer(write_response("a"), length=-5), "not a number"),
         (http_answer(write_response("a"), length=200_000_000), "longer than"),
         (http_answer(write_response("a"), "Content-Length: 7"), "two content-length"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MiB), "longer than"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "again and again"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "too many informational"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),
-        (b"\x15\x03\x03\x00\x02\x02P", "not an HTTP/1 answer"),
+        (b"\x15\x03\x03\x00\x02\x02P", "not an HTTP/1 response"),
     ],
 )
 def test_bad_answers(sender, answer, text):

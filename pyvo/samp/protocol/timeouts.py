@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""How long to wait: one reading of what a program gives as a time-out."""
+"""Timeouts that a program passes: parse and check them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,7 @@ __all__ = ["Deadline", "hub_timeout", "parse_timeout"]
 
 
 def parse_timeout(timeout: str | float) -> float:
-    """
-    Read a time-out.
-
-    Parameters
-    ----------
-    timeout : str, int or float
-        Seconds; 0 is no limit, and less than 0 no time at all.
-
-    Returns
-    -------
-    float
-        The seconds.
-
-    Raises
-    ------
-    SAMPValueError
-        It is no finite number.
-    """
+    """Return a timeout in seconds; 0 means no limit. Raise `SAMPValueError` unless it is a finite number."""
     try:
         seconds = float(timeout)
     except (TypeError, ValueError):
@@ -40,34 +23,20 @@ def parse_timeout(timeout: str | float) -> float:
 
 
 def hub_timeout(timeout: str | float) -> float:
-    """
-    Read a time-out for the hub, which knows none shorter than a second.
-
-    Parameters
-    ----------
-    timeout : str, int or float
-        As of `seconds_of`.
-    """
+    """Return a timeout for the hub, which accepts whole seconds: 1 for a negative one, since 0 means no limit."""
     seconds = parse_timeout(timeout)
     return seconds if seconds >= 0 else 1.0
 
 
 class Deadline:
-    """
-    The end of a wait that begins now.
-
-    Parameters
-    ----------
-    timeout : str, int or float
-        As of `seconds_of`.
-    """
+    """The end of a wait that begins now; ``timeout`` is one for `parse_timeout`."""
 
     def __init__(self, timeout: str | float) -> None:
-        #: The time-out in seconds, as it was given.
+        #: The timeout in seconds.
         self.seconds = parse_timeout(timeout)
         self._end = time.monotonic() + self.seconds if self.seconds else None
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that are left, 0 if none are; None if there is no end."""
+        """The seconds until the end, at least 0; None without a limit."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())

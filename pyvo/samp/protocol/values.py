@@ -26,23 +26,23 @@ __all__ = [
 
 SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 
-#: Lists and maps may be nested this deep, when they are written as when they are read.
+#: The maximum depth of nested lists and maps, for reading and writing.
 MAX_DEPTH = 64
 
-# Where a value stands inside the object being encoded: (its parent's place, its own key), None for the
-# outermost. Only an error needs the text of a path, so it is put together then and not before.
+# The place of a value in the object that is encoded: (place of the parent, own key), None for the outermost value. The
+# path is made of it only for an error message.
 _Place: TypeAlias = "tuple[_Place, str | int] | None"
 
 _INT = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
-# No XML 1.0 document can hold these characters, not even as references.
+# XML 1.0 does not allow these characters, not even as references.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
-# From so many items on it pays to look whether all are numbers.
+# From this length on, it is worth checking whether all items are numbers.
 _LONG_LIST = 64
 
-# Longer than any number that means something, and short enough for int() and float() to be quick.
+# Longer than any useful number, and short enough for int() and float() to be fast.
 _MAX_DIGITS = 400
 
 
@@ -50,8 +50,8 @@ def encode(value: object, path: str = "") -> SAMPValue:
     """
     Turn a Python object into a SAMP value (rule R4).
 
-    Numbers become strings by rule R3, tuples and one-dimensional numpy arrays become lists, at any depth. What
-    is passed in is not modified; the lists and maps in the result are new.
+    Numbers become strings (R3), and tuples and one-dimensional numpy arrays become lists, at any depth. The object is
+    not modified.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def encode(value: object, path: str = "") -> SAMPValue:
 
 
 class _Encoder:
-    """One run of `encode`: remembers the name of the outermost value and the first text beyond ASCII."""
+    """One call of `encode`, with the name of the outermost value and the first text that is not ASCII."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -108,11 +108,11 @@ class _Encoder:
             return self._list(value, place, depth + 1)
         if isinstance(value, int | float):
             return self._number(value, place)
-        # Without numpy in memory nothing can be an object of its; it need not be loaded to ask.
+        # As long as numpy has not been imported, nothing is an object of numpy
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
             return self._from_numpy(value, place, depth)
-        raise SAMPTypeError(f"{self._name(place)} {_reproach(value)}")
+        raise SAMPTypeError(f"{self._name(place)} {_unsupported_type_text(value)}")
 
     def _text(self, value: str, place: _Place) -> str:
         if found := _FORBIDDEN.search(value):
@@ -147,13 +147,13 @@ class _Encoder:
         return [self._value(item, (place, index), depth) for index, item in enumerate(value)]
 
     def _number(self, value: float, place: _Place) -> str:
-        if isinstance(value, bool):  # which is an int too
+        if isinstance(value, bool):  # a subclass of int
             return "1" if value else "0"
         try:
             return int.__repr__(value) if isinstance(value, int) else format_float(value)
         except SAMPValueError as exc:
             raise SAMPValueError(f"{self._name(place)}: {exc}") from None
-        except ValueError:  # the interpreter refuses to print numbers of thousands of digits
+        except ValueError:  # Python refuses to convert integers of more than 4300 digits
             raise SAMPValueError(f"{self._name(place)} is an integer of too many digits") from None
 
     def _from_numpy(self, value: Any, place: _Place, depth: int) -> SAMPValue:
@@ -172,7 +172,7 @@ class _Encoder:
         return self._value(value.tolist(), place, depth)
 
     def _check_depth(self, depth: int) -> None:
-        # Also what stops a list that contains itself. A path of 64 keys would help nobody.
+        # This also ends the recursion for a list that contains itself. The path of 64 keys is left out
         if depth > MAX_DEPTH:
             raise SAMPValueError(f"{self._name(None)} is nested more than {MAX_DEPTH} levels deep")
 
@@ -185,8 +185,8 @@ class _Encoder:
         return "/".join(reversed(keys)).lstrip("/") or "the value"
 
 
-def _reproach(value: object) -> str:
-    """Say why an object of a kind that SAMP does not know cannot be sent, and what to do."""
+def _unsupported_type_text(value: object) -> str:
+    """Say why SAMP cannot carry an object, and what to do."""
     if value is None:
         return "is None (or a masked value): leave the key out, or send an empty string"
     if isinstance(value, bytes | bytearray | memoryview):

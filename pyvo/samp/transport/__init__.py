@@ -1,9 +1,9 @@
-"""XML-RPC over HTTP: readers, writers, the threaded server and the connections."""
+"""XML-RPC over HTTP: readers and a writer of XML-RPC documents, clients and servers."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-#: The body of a request or an answer, and the document in it. A large one is handed on in the buffer in which it was
-#: put together, which nobody changes any more: a copy of it would cost as much as to read it.
+#: The body of a request or response. A large one stays in the buffer that it was received into, which does not change
+#: any more: to copy it would take as long as to parse it.
 Bytes: TypeAlias = "bytes | bytearray"

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-XML-RPC calls that nobody waits for, on a `Loop`.
+An XML-RPC client on an `EventLoop`: it calls back instead of blocking a thread.
 
-The hub hands messages to its clients with this: no thread is held while a client (DS9 with a large
-image, say) takes its time to answer. Everything here belongs to the loop's thread.
+The hub delivers messages with it, so that no thread waits for a client that is slow to respond, such as DS9 while it
+loads a large image. All methods run in the thread of the loop.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["AsyncXMLRPCClient"]
 
 log = logging.getLogger(__name__)
 
-#: An acknowledgement says nothing but that the message has arrived: whoever answers with more is not heard out.
-MAX_ANSWER = 1024 * 1024
-#: Below this size a request is copied into one piece, which is cheaper than a gathering write.
+#: The response only acknowledges the message, so a client has no reason to send a longer one.
+MAX_RESPONSE = 1024 * 1024
+#: Smaller requests are copied into one piece, which is faster than sendmsg().
 SMALL = 16 * 1024
 
 Callback = Callable[[SAMPError | None], object]
@@ -36,38 +36,27 @@ Callback = Callable[[SAMPError | None], object]
 
 class AsyncXMLRPCClient:
     """
-    A connection to one XML-RPC server, kept open between calls. One call at a time.
+    A persistent connection to one XML-RPC server, for one call at a time.
 
-    Parameters
-    ----------
-    loop : Loop
-        What watches the socket.
-    url : str
-        Where the server is. The hub gives addresses only (R37); a name, which a client may meet in the URL of its hub,
-        is looked up in a worker.
-    who : str
-        What the server is called in errors.
-    on_closed : callable, optional
-        Called without arguments when the other side closes the idle connection, as it does when its process ends.
-
-    Raises
-    ------
-    SAMPTransportError
-        ``url`` is no http URL.
+    The hub passes URLs with addresses only (R37). The URL of a hub may contain a host name: it is looked up in a
+    worker thread. ``on_closed`` is called when the server closes the idle connection, for example because its process
+    ends. Errors call the server ``server_name``.
     """
 
-    def __init__(self, loop: EventLoop, url: str, who: str, on_closed: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, loop: EventLoop, url: str, server_name: str, on_closed: Callable[[], object] | None = None
+    ) -> None:
         self._loop = loop
         self._host, self._port, _ = split_http_url(url)
         self._is_address = is_ip_address(self._host)
         self._head = post_head(url)
-        self._who = who
+        self._server_name = server_name
         self._on_closed = on_closed
         self._sock: socket.socket | None = None
         self._events = 0
         self._connecting = False
         self._idle_since = 0.0
-        self._reader = ResponseParser(MAX_ANSWER)
+        self._reader = ResponseParser(MAX_RESPONSE)
         self._unsent: list[memoryview] = []
         self._written = False
         self._done: Callback | None = None
@@ -77,7 +66,7 @@ class AsyncXMLRPCClient:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
+        """Whether a call is waiting for its response."""
         return self._done is not None
 
     @property
@@ -87,18 +76,12 @@ class AsyncXMLRPCClient:
 
     def send(self, parts: Sequence[bytes | memoryview], done: Callback, timeout: float) -> None:
         """
-        Send a call; one must not be under way.
+        Make a call, unless `busy`.
 
-        Parameters
-        ----------
-        parts : sequence of bytes or memoryview
-            The body, in as many pieces as it comes in: what several recipients get is not copied for each.
-        done : callable
-            Called once, with None when the server has acknowledged; else with the error: `SAMPProxyError` when it
-            answered with a fault, `SAMPTransportError` when it could not be reached or gave no proper answer. It is
-            not called before this method has returned.
-        timeout : float
-            Seconds that all this may take.
+        The body may come in several pieces, so that the parts that several recipients get are not copied for each.
+        ``done`` is called once, after this method has returned: with None if the server acknowledged the call, with
+        `SAMPProxyError` if it responded with a fault, or with `SAMPTransportError` if it cannot be reached or its
+        response is invalid or takes longer than ``timeout`` seconds.
         """
         assert self._done is None
         self._done = done
@@ -117,7 +100,7 @@ class AsyncXMLRPCClient:
 
     def _start(self, timeout: float) -> None:
         if self._closed:
-            self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
+            self._finish(SAMPTransportError(f"The connection to {self._server_name} is closed"))
             return
         self._timer = self._loop.call_later(timeout, self._on_timeout)
         if self._sock is not None and not self._is_reusable(self._sock):
@@ -130,16 +113,16 @@ class AsyncXMLRPCClient:
             self._loop.run_in_worker(self._resolve_host, self._timer)
 
     def close(self) -> None:
-        """Close the connection for good. A call under way ends with an error."""
+        """Close the connection for good. A call that waits ends with an error."""
         self._closed = True
         self._disconnect()
-        self._finish(SAMPTransportError(f"The connection to {self._who} was closed", sent=self._written))
+        self._finish(SAMPTransportError(f"The connection to {self._server_name} was closed", sent=self._written))
 
     # Connecting
 
     def _is_reusable(self, sock: socket.socket) -> bool:
-        """Whether nothing has come on an idle connection: what can be read from it is its end, or rubbish."""
-        if time.monotonic() - self._idle_since > MAX_IDLE_TIME:  # the other side may be about to close it
+        """Whether an idle connection is still open. If it can be read, the server has closed it or broken HTTP."""
+        if time.monotonic() - self._idle_since > MAX_IDLE_TIME:  # the server may be about to close it
             return False
         try:
             sock.recv(1, socket.MSG_PEEK)
@@ -150,7 +133,7 @@ class AsyncXMLRPCClient:
         return False
 
     def _resolve_host(self, call: Timer) -> None:
-        """Find the address of a name; in a worker, since that may take its time."""
+        """Look up the host name, in a worker thread because that may take long."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -159,7 +142,7 @@ class AsyncXMLRPCClient:
             self._loop.call_soon(self._on_host_resolved, call, str(found[0][4][0]), None)
 
     def _on_host_resolved(self, call: Timer, address: str, error: OSError | None) -> None:
-        if self._timer is not call:  # it took too long, or nobody wants to know any more
+        if self._timer is not call:  # the call has timed out or was closed
             return
         if error is not None:
             self._fail(error)
@@ -171,19 +154,19 @@ class AsyncXMLRPCClient:
         sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = ResponseParser(MAX_ANSWER)
+        self._reader = ResponseParser(MAX_RESPONSE)
         self._connecting = True
         code = sock.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
-        ready = self._is_connected(sock)  # on one machine it mostly is by now
+        ready = self._is_connected(sock)  # mostly at once on the same computer
         self._events = READ if ready else READ | WRITE
         self._loop.register(sock, self._events, self._on_event)
         if ready:
             self._write(sock)
 
     def _is_connected(self, sock: socket.socket) -> bool:
-        """Whether the connection has come about; raises when it cannot."""
+        """Whether the connection is established; raise `OSError` if it has failed."""
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -206,7 +189,7 @@ class AsyncXMLRPCClient:
     # Writing and reading
 
     def _guard(self, step: Callable[..., object], *args: object) -> None:
-        """Do something with the socket; when that fails the call has failed."""
+        """Call a method that uses the socket. An `OSError` ends the call."""
         try:
             step(*args)
         except OSError as error:
@@ -220,7 +203,7 @@ class AsyncXMLRPCClient:
             self._guard(self._read, sock)
 
     def _write(self, sock: socket.socket) -> None:
-        if self._connecting and not self._is_connected(sock):  # not to be called for it again and again
+        if self._connecting and not self._is_connected(sock):  # else the loop would report WRITE again and again
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         unsent = self._unsent
         try:
@@ -234,7 +217,7 @@ class AsyncXMLRPCClient:
         except BlockingIOError:
             self._watch(sock, READ | WRITE)
         except OSError:
-            self._read(sock)  # it reads no more; but it may have said why
+            self._read(sock)  # the server reads no more; its response may say why
             if self._sock is sock:
                 raise
         else:
@@ -250,28 +233,28 @@ class AsyncXMLRPCClient:
             data = sock.recv(64 * 1024)
         except BlockingIOError:
             return
-        if self._done is None:  # idle: the end of the connection, or rubbish
+        if self._done is None:  # no response is expected: the server has closed the connection or broken HTTP
             self._on_idle_closed()
             return
         self._reader.receive_data(data)
         try:
-            answer = self._reader.next_message(closed=not data)
+            response = self._reader.next_message(closed=not data)
         except HTTPError as error:
             self._disconnect()
-            self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=self._written))
+            self._finish(SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=self._written))
             return
-        if answer is not None:
-            if not answer.keep_alive or self._unsent:
+        if response is not None:
+            if not response.keep_alive or self._unsent:
                 self._disconnect()
             self._idle_since = time.monotonic()
-            self._finish(self._response_error(answer))
+            self._finish(self._response_error(response))
 
-    def _response_error(self, answer: HTTPResponse) -> SAMPError | None:
+    def _response_error(self, response: HTTPResponse) -> SAMPError | None:
         try:
-            raise_for_status(answer, self._who)
-            raise_if_fault(answer.body)
+            raise_for_status(response, self._server_name)
+            raise_if_fault(response.body)
         except XMLError:
-            return SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True)
+            return SAMPTransportError(f"{self._server_name} sent a response that is not XML-RPC", sent=True)
         except SAMPError as error:
             return error
         return None
@@ -285,7 +268,8 @@ class AsyncXMLRPCClient:
 
     def _on_timeout(self) -> None:
         self._disconnect()
-        self._finish(SAMPTransportError(f"{self._who} did not acknowledge the message in time", sent=self._written))
+        text = f"{self._server_name} did not acknowledge the message in time"
+        self._finish(SAMPTransportError(text, sent=self._written))
 
     def _fail(self, error: OSError) -> None:
         if self._done is None:
@@ -294,7 +278,7 @@ class AsyncXMLRPCClient:
         self._disconnect()
         what = "cannot be reached" if not self._written else "has closed the connection"
         refused = isinstance(error, ConnectionRefusedError)
-        text = f"{self._who} {what}: {error.strerror or error}"
+        text = f"{self._server_name} {what}: {error.strerror or error}"
         self._finish(SAMPTransportError(text, sent=self._written, refused=refused))
 
     def _finish(self, error: SAMPError | None) -> None:
@@ -305,7 +289,7 @@ class AsyncXMLRPCClient:
         self._unsent = []
         if done is None:
             return
-        if self._in_send:  # the caller is not prepared to hear of it yet
+        if self._in_send:  # the caller expects no callback before send() returns
             self._loop.call_soon(done, error)
         else:
             done(error)

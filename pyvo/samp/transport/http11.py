@@ -1,21 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-HTTP/1.x without sockets: bytes go in, requests or answers come out.
+HTTP/1.x without sockets: bytes go in, requests or responses come out.
 
-`RequestReader` is the server's side and `AnswerReader` the client's. Both are fed whatever bytes have
-arrived and give back whole messages; both hold to limits, since what they read may come from anybody.
+A server uses `RequestParser`, a client `ResponseParser`. Both receive bytes as they arrive, and return complete
+messages. Both enforce limits, because the bytes may come from any program.
 
-The real programs at the other end are not strict: DS9 ends its header lines with a bare line feed, sends no
-``Host`` and closes a byte before the announced length of its faults; JSAMP closes after each answer.
+The parsers accept what deployed programs send: DS9 ends its header lines with a bare line feed, sends no ``Host``
+header, and closes the connection one byte before the announced length of its faults. JSAMP closes the connection after
+each response.
 
-The header lines of HTTP messages, and what they say about the message's end.
-
-The reading of lines is deliberately short: the standard library's goes through its e-mail parser, which would be the
-larger part of what a message costs.
-
-Requests, answers, and what a server responds with.
-
-The body of an HTTP message as it arrives: of known length, in chunks, or until the end; packed or not.
+The headers are not parsed with the standard library: it uses its e-mail parser, which would take most of the time of a
+message.
 """
 
 from __future__ import annotations
@@ -42,31 +37,19 @@ __all__ = [
 ]
 
 MAX_LINES = 100
-#: Headers that decide how long a message is, or whom it may come from: of two, two readers would take different ones.
+#: Headers that must not be repeated. They decide where a message ends or who may send it, and two programs could use
+#: different ones.
 _SINGLE = frozenset({"content-length", "host", "origin", "transfer-encoding", "content-encoding"})
-#: Header lines down to the blank one: without control characters, and without blanks around a name. Whatever two
-#: readers could disagree about is refused.
+#: The header lines and the blank line after them. A line that two programs could understand differently is refused,
+#: such as one with a control character, or with a space next to the name.
 _HEADERS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r?\n)*\r?\n").fullmatch
 
 
 def parse_headers(text: str) -> dict[str, str]:
     """
-    Read header lines.
+    Parse header lines and the blank line after them.
 
-    Parameters
-    ----------
-    text : str
-        The lines, the blank one at the end included.
-
-    Returns
-    -------
-    dict of str to str
-        By name in lower case; a repeated header's values are joined with commas.
-
-    Raises
-    ------
-    HTTPError
-        Where the lines are no header lines.
+    The names become lower case. The values of a repeated header are joined with commas.
     """
     if not _HEADERS(text):
         raise HTTPError(400, "A header line is malformed")
@@ -74,7 +57,7 @@ def parse_headers(text: str) -> dict[str, str]:
     if len(lines) > MAX_LINES + 2:
         raise HTTPError(431, "There are too many header lines")
     headers: dict[str, str] = {}
-    for line in lines[:-2]:  # without the blank line and what is behind it
+    for line in lines[:-2]:  # without the blank line
         name, _, value = line.partition(":")
         name = name.lower()
         value = value.strip(" \t\r")
@@ -87,7 +70,7 @@ def parse_headers(text: str) -> dict[str, str]:
 
 
 def should_keep_alive(version: str, headers: dict[str, str]) -> bool:
-    """Whether the connection stays open behind a message: in HTTP/1.1 unless it says no, in HTTP/1.0 if it says so."""
+    """Whether the connection stays open after a message: by default in HTTP/1.1, on request in HTTP/1.0."""
     connection = headers.get("connection")
     if connection is None:
         return version != "HTTP/1.0"
@@ -98,7 +81,7 @@ def should_keep_alive(version: str, headers: dict[str, str]) -> bool:
 
 
 def content_length(headers: dict[str, str], limit: int) -> int | None:
-    """The announced length of the body, if it is announced; `HTTPError` when it is none, or beyond ``limit``."""
+    """Return the value of ``Content-Length``, or None; raise `HTTPError` if it is invalid or above ``limit``."""
     text = headers.get("content-length")
     if text is None:
         return None
@@ -110,7 +93,7 @@ def content_length(headers: dict[str, str], limit: int) -> int | None:
 
 
 class HTTPRequest(NamedTuple):
-    """One request as it was read. Names of headers are in lower case; requests share them, so leave them unchanged."""
+    """A request that was received. Header names are in lower case. Requests share ``headers``: do not modify it."""
 
     method: str
     target: str
@@ -120,7 +103,7 @@ class HTTPRequest(NamedTuple):
 
 
 class HTTPResponse(NamedTuple):
-    """One answer as it was read. Names of headers are in lower case."""
+    """A response that was received. Header names are in lower case."""
 
     status: int
     reason: str
@@ -131,9 +114,9 @@ class HTTPResponse(NamedTuple):
 
 class Response(NamedTuple):
     """
-    What a server answers.
+    A response to send.
 
-    ``headers`` go out as they are, besides ``Content-Length`` and ``Connection``, which the server adds.
+    ``headers`` are sent unchanged, after ``Content-Type`` and ``Content-Length`` and before ``Connection``.
     """
 
     status: int
@@ -142,21 +125,7 @@ class Response(NamedTuple):
     headers: Iterable[tuple[str, str]] = ()
 
     def encode(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
-        """
-        Write the response.
-
-        Parameters
-        ----------
-        keep_alive : bool
-            Whether the connection stays open behind it.
-        with_body : bool
-            False for the answer to a HEAD.
-
-        Returns
-        -------
-        bytes
-            Head and body in one piece: two writes could be two packets.
-        """
+        """Return head and body in one piece, since two writes could become two packets; no body in reply to HEAD."""
         head = (
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Status')}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
@@ -172,62 +141,39 @@ _REASONS = {int(status): status.phrase for status in HTTPStatus}
 
 
 class HTTPError(Exception):
-    """
-    A request or an answer that breaks HTTP or a limit.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status that says so.
-    text : str
-        What is wrong with it.
-    """
+    """A request or response violates HTTP or a limit; ``status`` is the HTTP status to report that with."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
-        #: Method and headers of the request, where they could be read.
+        #: Method and headers of the request, if they have been parsed.
         self.head: tuple[str, dict[str, str]] | None = None
 
 
-#: Bytes that chunked coding may add to a body, besides eight for each byte of the body.
+#: Bytes that chunked coding may add to a body, in addition to eight for each byte of the body.
 MAX_CHUNK_OVERHEAD = 64 * 1024
 MAX_LINE = 1024
-#: Bytes of a body that is not to be copied.
+#: Bodies above this size are not copied.
 LARGE = 64 * 1024
 
 
 class BodyDecoder:
     """
-    A body that is arriving: of known length, in chunks, or until the connection closes.
+    Decodes a body while it arrives: of known ``length``, in chunks, or until the connection closes (``until_close``).
 
-    Parameters
-    ----------
-    headers : dict of str to str
-        The headers above it, names in lower case.
-    limit : int
-        Bytes that it may have, packed or unpacked.
-    length : int, optional
-        Its announced length.
-    until_close : bool
-        Whether a body without a length and without chunks goes on until the connection closes, as an answer's does.
-
-    Raises
-    ------
-    HTTPError
-        The headers contradict each other, or name a coding that is not known here.
+    ``limit`` is the maximum number of bytes, before and after decompression.
     """
 
     def __init__(self, headers: dict[str, str], limit: int, length: int | None, *, until_close: bool = False) -> None:
         coding = headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
-            raise HTTPError(501, "The transfer encoding is not known here")
+            raise HTTPError(501, "The transfer encoding is not supported")
         if coding is not None and length is not None:
             raise HTTPError(400, "Both a length and chunks are announced")
-        packing = headers.get("content-encoding", "identity").lower()
-        if packing not in ("identity", "gzip", "x-gzip"):
-            raise HTTPError(415, "The content encoding is not known here")
-        self._compressed = packing != "identity"
+        compression = headers.get("content-encoding", "identity").lower()
+        if compression not in ("identity", "gzip", "x-gzip"):
+            raise HTTPError(415, "The content encoding is not supported")
+        self._compressed = compression != "identity"
         self._limit = limit
         self._remaining = length or 0
         self._chunked = coding is not None
@@ -236,20 +182,20 @@ class BodyDecoder:
         self._after_chunk = False
         self._in_trailer = False
         self._chunk_overhead = 0
-        self._data = bytearray()  # one object: a list of chunks of one byte would take fifty times their size
+        self._data = bytearray()  # a list of chunks of one byte would take fifty times their size
 
     @property
     def size(self) -> int:
-        """How many bytes have arrived."""
+        """The number of bytes that have arrived."""
         return len(self._data)
 
     @property
     def expected(self) -> int:
-        """How many bytes are known to be still to come."""
+        """The number of bytes that are missing, as far as that is known."""
         return self._remaining
 
     def append_direct(self, data: bytes) -> bool:
-        """Take a piece that is wholly the body's, without the way through a buffer; False if it is not."""
+        """Append data without a buffer in between; return False if it may contain more than the body."""
         if self._chunked or len(data) > self._remaining:
             return False
         self._data += data
@@ -257,7 +203,7 @@ class BodyDecoder:
         return True
 
     def feed_from(self, buffer: bytearray) -> bool:
-        """Move what belongs to the body out of ``buffer``; True when the body is complete."""
+        """Move the bytes of the body out of ``buffer``; return True when the body is complete."""
         if self._chunked:
             return self._feed_chunks(buffer)
         if self._until_close:
@@ -267,13 +213,13 @@ class BodyDecoder:
         return not self._remaining
 
     def content(self) -> Bytes:
-        """The body, unpacked."""
+        """Return the body, decompressed."""
         if self._compressed:
             return gunzip_limited(self._data, self._limit)
         return self._data if len(self._data) > LARGE else bytes(self._data)
 
     def _transfer(self, buffer: bytearray, most: int) -> int:
-        """Move up to ``most`` bytes from ``buffer`` to the body; how many it were."""
+        """Move up to ``most`` bytes from ``buffer`` to the body; return their number."""
         size = min(len(buffer), most)
         if len(self._data) + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
@@ -325,29 +271,29 @@ class BodyDecoder:
         del buffer[: end + 1]
         self._chunk_overhead += end + 1
         if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self._data):
-            raise HTTPError(400, "The chunks bear more description than content")
+            raise HTTPError(400, "The chunks have more overhead than content")
         return line.removesuffix(b"\r")
 
 
 def gunzip_limited(data: Bytes, limit: int) -> bytes:
-    """Unpack gzip, but never to more than ``limit`` bytes (a few kB can unpack to gigabytes)."""
-    unpacker = zlib.decompressobj(wbits=31)
+    """Decompress gzip data to at most ``limit`` bytes (a few kB can become gigabytes)."""
+    decompressor = zlib.decompressobj(wbits=31)
     try:
-        plain = unpacker.decompress(data, limit + 1)
+        plain = decompressor.decompress(data, limit + 1)
     except zlib.error as error:
         raise HTTPError(400, "The body is not valid gzip") from error
     if len(plain) > limit:
-        raise HTTPError(413, f"The unpacked body is longer than {limit} bytes")
-    if not unpacker.eof or unpacker.unused_data:
+        raise HTTPError(413, f"The decompressed body is longer than {limit} bytes")
+    if not decompressor.eof or decompressor.unused_data:
         raise HTTPError(400, "The body is not one complete gzip file")
     return plain
 
 
 MAX_HEAD = 32 * 1024
 MAX_BODY = 64 * 1024 * 1024
-#: How many times an answer may announce itself (status 100 to 199) before it comes.
+#: How many informational responses (status 100 to 199) may come before the final one.
 MAX_INFORMATIONAL = 10
-#: How many heads are remembered, and how long one may be for that.
+#: The number of heads in the cache, and the length that one may have.
 HEAD_CACHE_SIZE = 256
 MAX_CACHED_HEAD = 1024
 
@@ -355,13 +301,13 @@ H = TypeVar("H")
 
 
 class MessageParser:
-    """What requests and answers have in common: a head of lines, then a body."""
+    """The common part of the parsers: a head of lines, then a body."""
 
-    #: Heads that were parsed of late: a program sends the same one over and over, new connections or not.
+    #: Parsed heads. A program sends the same head again and again, on new connections too.
     head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
-    #: What the first line looks like, without its end.
+    #: Matches the first line, without the line end.
     start_line: re.Pattern[str]
-    #: What the first byte may be: a peer that speaks another protocol (TLS, say) is told at once.
+    #: The values of the first byte, so that another protocol such as TLS is refused at once.
     start_bytes: bytes
     message_kind: str
 
@@ -379,21 +325,21 @@ class MessageParser:
 
     @property
     def buffered(self) -> int:
-        """How many bytes are held."""
+        """The number of bytes in memory."""
         return len(self._buffer) + (self._body.size if self._body else 0)
 
     @property
     def expected(self) -> int:
-        """How many bytes of the present body are known to be still to come."""
+        """The number of bytes that the present body still misses, as far as that is known."""
         return self._body.expected if self._body else 0
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes that have arrived."""
+        """Add bytes that have arrived."""
         if self._body is None or self._buffer or not self._body.append_direct(data):
             self._buffer += data
 
     def _extract_head(self) -> bytes | None:
-        """All lines up to the blank one; None until they are there."""
+        """Return all lines up to the blank one, or None until they have arrived."""
         buffer = self._buffer
         end = self._find_end_of_head()
         if end < 0 or end > MAX_HEAD:
@@ -409,7 +355,7 @@ class MessageParser:
         return head
 
     def _parse_head_cached(self, data: bytes, parse: Callable[[bytes], H]) -> H:
-        """What a head says. To parse one costs more than all else about a short message."""
+        """Parse a head, or take it from the cache: parsing is the most expensive part of a short message."""
         key = data, self.max_body
         head: H | None = self.head_cache.get(key)
         if head is None:
@@ -421,7 +367,7 @@ class MessageParser:
         return head
 
     def _find_end_of_head(self) -> int:
-        """Index behind the blank line, which ends in LF or CR LF; -1 when it is yet to come."""
+        """Return the index after the blank line, which ends in LF or CR LF; -1 if it has not arrived."""
         buffer = self._buffer
         start = self._scanned
         crlf = buffer.find(b"\n\r\n", start)
@@ -431,7 +377,7 @@ class MessageParser:
         return crlf + 3 if crlf >= 0 else -1
 
     def _check_start_line(self) -> None:
-        """Refuse at once what isn't HTTP/1: TLS, or HTTP/0.9, whose peer would wait for its answer in vain."""
+        """Refuse another protocol at once: a TLS or HTTP/0.9 client would wait forever for a response."""
         buffer = self._buffer
         if self._start_line_checked or not buffer:
             return
@@ -450,7 +396,7 @@ class MessageParser:
 
 
 class _RequestHead(NamedTuple):
-    """What the lines above a request's body say."""
+    """The parsed head of a request."""
 
     method: str
     target: str
@@ -458,20 +404,13 @@ class _RequestHead(NamedTuple):
     keep_alive: bool
     length: int | None
     identity_encoded: bool
-    """Whether the body comes as it is, neither in chunks nor packed."""
+    """Whether the body is neither chunked nor compressed."""
     expect_continue: bool
-    """Whether the sender waits to be asked for the body."""
+    """Whether the client waits for ``100 Continue`` before it sends the body."""
 
 
 class RequestParser(MessageParser):
-    """
-    Reads requests from the bytes of one connection.
-
-    Parameters
-    ----------
-    max_body : int
-        Bytes that a body may have, packed or unpacked.
-    """
+    """Parses the requests on one connection; ``max_body`` limits a body before and after decompression."""
 
     head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
     start_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
@@ -481,23 +420,11 @@ class RequestParser(MessageParser):
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
         self._head = _RequestHead("", "", {}, False, None, False, False)
-        #: Whether the sender is to be told that it may send the body.
+        #: Whether the server has to send ``100 Continue``.
         self.send_100_continue = False
 
     def next_message(self) -> HTTPRequest | None:
-        """
-        The next complete request.
-
-        Returns
-        -------
-        Request or None
-            None when more bytes are needed.
-
-        Raises
-        ------
-        HTTPError
-            The bytes are no HTTP request, or go beyond a limit. The connection is of no use afterwards.
-        """
+        """Return the next complete request, or None. After an `HTTPError` the connection must be closed."""
         if self._body is None:
             if not self._parse_next_head():
                 return None
@@ -533,7 +460,7 @@ class RequestParser(MessageParser):
 
     def _parse_next_head(self) -> bool:
         buffer = self._buffer
-        if buffer and buffer[0] in b"\r\n":  # blank lines ahead of a request are to be ignored (RFC 9112)
+        if buffer and buffer[0] in b"\r\n":  # blank lines before a request are ignored (RFC 9112)
             del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
         if not buffer:
             return False
@@ -547,20 +474,20 @@ class RequestParser(MessageParser):
         line, _, lines = data.decode("latin-1").partition("\n")
         method, target, version = self._match_start_line(line).groups()
         headers = parse_headers(lines)
-        plain = "transfer-encoding" not in headers and "content-encoding" not in headers
+        is_identity = "transfer-encoding" not in headers and "content-encoding" not in headers
         try:
             length = content_length(headers, self.max_body)
             if length is None and method == "POST" and "transfer-encoding" not in headers:
                 raise HTTPError(411, "A POST needs a Content-Length")
         except HTTPError as error:
-            error.head = method, headers  # whoever answers it may have to say who may read the answer
+            error.head = method, headers  # the headers of the response depend on the Origin
             raise
         expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
-        return _RequestHead(method, target, headers, should_keep_alive(version, headers), length, plain, expects)
+        return _RequestHead(method, target, headers, should_keep_alive(version, headers), length, is_identity, expects)
 
 
 class _ResponseHead(NamedTuple):
-    """What the lines above an answer's body say."""
+    """The parsed head of a response."""
 
     status: int
     reason: str
@@ -568,23 +495,16 @@ class _ResponseHead(NamedTuple):
     keep_alive: bool
     length: int | None
     identity_encoded: bool
-    """Whether the body is of known length and comes as it is."""
+    """Whether the body has a known length and is neither chunked nor compressed."""
 
 
 class ResponseParser(MessageParser):
-    """
-    Reads the answers on one connection.
-
-    Parameters
-    ----------
-    max_body : int
-        Bytes that a body may have, packed or unpacked.
-    """
+    """Parses the responses on one connection; ``max_body`` limits a body before and after decompression."""
 
     head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
     start_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
     start_bytes = b"H"
-    message_kind = "answer"
+    message_kind = "response"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
@@ -593,33 +513,20 @@ class ResponseParser(MessageParser):
 
     def next_message(self, *, closed: bool = False) -> HTTPResponse | None:
         """
-        The answer, once it is complete.
+        Return the next complete response, or None.
 
-        Parameters
-        ----------
-        closed : bool
-            Whether the other side has closed the connection. What has arrived of the body is then taken as the
-            body: DS9 closes a byte early, and whether the XML in it is whole shows when it is read.
-
-        Returns
-        -------
-        Answer or None
-            None when more bytes are needed.
-
-        Raises
-        ------
-        HTTPError
-            The bytes are no HTTP answer, go beyond a limit, or end before the body began.
+        If the server has ``closed`` the connection, the body is what has arrived of it: DS9 closes the connection one
+        byte early, and the XML parser notices if something else is missing.
         """
         body = self._body
         if body is None:
             if not self._parse_next_head():
                 if closed:
-                    raise HTTPError(400, "The connection was closed without an answer")
+                    raise HTTPError(400, "The connection was closed without a response")
                 return None
             head = self._head
             size = head.length or 0
-            if head.identity_encoded and len(self._buffer) >= size:  # most answers are short and come in one piece
+            if head.identity_encoded and len(self._buffer) >= size:  # most responses are short and come in one piece
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
                 return self._make_response(content, complete=not closed)
@@ -642,12 +549,12 @@ class ResponseParser(MessageParser):
             if data is None:
                 return False
             head = self._parse_head_cached(data, self._parse)
-            if head.status >= 200:  # the ones below only announce the answer
+            if head.status >= 200:  # else informational
                 self._head = head
                 return True
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
-                raise HTTPError(400, "The answer is announced again and again")
+                raise HTTPError(400, "There are too many informational responses")
 
     def _parse(self, data: bytes) -> _ResponseHead:
         line, _, lines = data.decode("latin-1").partition("\n")
@@ -655,10 +562,10 @@ class ResponseParser(MessageParser):
         headers = parse_headers(lines)
         status = int(digits)
         length = 0 if status in (204, 304) else content_length(headers, self.max_body)
-        plain = length is not None and "transfer-encoding" not in headers and "content-encoding" not in headers
-        # Only a server that says so is believed to keep the connection: DS9 says nothing and closes behind each answer,
-        # and a message that is sent to it in that moment would be lost.
+        is_identity = length is not None and "transfer-encoding" not in headers and "content-encoding" not in headers
+        # Without "keep-alive" the connection is not used again, even in HTTP/1.1: DS9 sends no Connection header and
+        # closes the connection after each response, so the next message could be lost.
         keep_alive = "keep-alive" in headers.get("connection", "").lower()
         if length is None and "transfer-encoding" not in headers:
             keep_alive = False
-        return _ResponseHead(status, reason or "", headers, keep_alive, length, plain)
+        return _ResponseHead(status, reason or "", headers, keep_alive, length, is_identity)

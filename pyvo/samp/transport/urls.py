@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""URLs and hosts: split, check and compare them. No name is looked up (R37)."""
+"""URLs and hosts: split, check and compare them. No host name is looked up (R37)."""
 
 from __future__ import annotations
 
@@ -30,26 +30,10 @@ URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
 @lru_cache(maxsize=128)
 def split_http_url(url: str) -> tuple[str, int, str]:
     """
-    Take an ``http`` URL apart.
+    Split an ``http`` URL into host, port and path; raise `SAMPTransportError` for any other URL.
 
-    Parameters
-    ----------
-    url : str
-        Such as ``http://127.0.0.1:21012/``.
-
-    Returns
-    -------
-    host : str
-        Name or address; ``localhost`` is given as ``127.0.0.1``, so that nothing is looked up.
-    port : int
-        80 where the URL names none.
-    path : str
-        ``/`` where the URL has none.
-
-    Raises
-    ------
-    SAMPTransportError
-        The URL is no ``http`` URL.
+    The host is ``127.0.0.1`` for ``localhost``, so that it need not be looked up. The defaults are port 80 and path
+    ``/``; the path includes the query.
     """
     try:
         parts = urlsplit(url)
@@ -66,7 +50,7 @@ def split_http_url(url: str) -> tuple[str, int, str]:
 
 @lru_cache(maxsize=128)
 def is_ip_address(host: str) -> bool:
-    """Whether a host is given by its address, so that nothing has to be looked up."""
+    """Whether a host is an IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -75,22 +59,22 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address is a loopback address, an IPv4 address mapped to IPv6 included (R45)."""
+    """Whether an IP address is a loopback address; IPv4 addresses mapped to IPv6 count as well (R45)."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None)
     return (mapped or ip).is_loopback
 
 
 def is_local_host(host: str) -> bool:
-    """Whether a host, a name or an address, is this computer: ``localhost`` or a loopback address."""
+    """Whether a host is ``localhost`` or a loopback address."""
     return host == "localhost" or (is_ip_address(host) and is_loopback(host))
 
 
 def file_url_to_path(url: str) -> str | None:
     """
-    Return the path of a ``file:`` URL, percent-decoded, with a single slash in front; None for any other URL.
+    Return the decoded path of a ``file:`` URL, with a single slash in front; None for any other URL.
 
-    ``file:///p``, ``file:/p``, ``file://localhost/p`` and ``file://localhost//p`` are understood.
+    ``file:///p``, ``file:/p``, ``file://localhost/p`` and ``file://localhost//p`` are accepted.
     """
     try:
         parts = urlsplit(url)
@@ -100,14 +84,14 @@ def file_url_to_path(url: str) -> str | None:
         return None
     if parts.netloc.lower() not in ("", "localhost", "127.0.0.1"):
         return None
-    # A file's name may hold "?"; programs that make such URLs by hand do not encode it. Two slashes in front would be
-    # the name of another machine on Windows.
+    # A file name may contain "?", which programs that write such URLs by hand do not encode. On Windows, a path that
+    # begins with two slashes names another computer.
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return "/" + unquote(path).lstrip("/")
 
 
 def post_head(url: str) -> bytes:
-    """The header lines of a POST to ``url``, up to the number behind ``Content-Length:``."""
+    """Return the head of a POST request to ``url``, up to the value of ``Content-Length``."""
     host, port, path = split_http_url(url)
     host = f"[{host}]" if ":" in host else host
     return (
@@ -118,14 +102,10 @@ def post_head(url: str) -> bytes:
 
 class AllowedHosts:
     """
-    What a request may name as its host (R38).
+    The ``Host`` headers that a server accepts (R38), to protect it against DNS rebinding.
 
-    A page whose host name was made to resolve to this machine names that host. It cannot name an address.
-
-    Parameters
-    ----------
-    host : str
-        The address that is listened on; for all addresses of the machine, those and its name are good.
+    A page from a host whose name was made to resolve to this computer sends that name in ``Host``. It cannot send an
+    address. A server that listens on all addresses accepts any address and the name of the computer.
     """
 
     def __init__(self, host: str) -> None:
@@ -142,24 +122,7 @@ class AllowedHosts:
 
 
 def validate_port(port: int | str) -> int:
-    """
-    Check the number of a port.
-
-    Parameters
-    ----------
-    port : int or str
-        The number, as a text too.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    SAMPValueError
-        It is none from 0 to 65535.
-    """
+    """Return a port number as an int; raise `SAMPValueError` unless it is from 0 to 65535."""
     text = str(port).strip()
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise SAMPValueError(f"A port is a number from 0 to 65535, not {port!r}")
@@ -168,28 +131,11 @@ def validate_port(port: int | str) -> int:
 
 def resolve_callback_url(url: str, peer: str) -> str:
     """
-    Check a client's callback URL, and put an address in the place of a host name.
+    Return a client's callback URL with ``peer``, the address of the client, in place of a host name.
 
-    A name is never looked up (R37): it is that of the machine which the request came from, whose address is known.
-    DS9 names its machine's host name, which may well resolve to another address than the one it can be
-    reached at.
-
-    Parameters
-    ----------
-    url : str
-        As the client gave it.
-    peer : str
-        The address that the client's request came from.
-
-    Returns
-    -------
-    str
-        The URL to call.
-
-    Raises
-    ------
-    SAMPTransportError
-        It is no ``http`` URL.
+    The name is not looked up (R37): it must be that of the computer that the request came from. DS9 sends the host
+    name of its computer, which may resolve to an address at which DS9 does not listen. `SAMPTransportError` is raised
+    for a URL that is not an ``http`` URL.
     """
     host, port, path = split_http_url(url)
     if urlsplit(url).hostname == "localhost" or not is_ip_address(host) or _is_unspecified(host):

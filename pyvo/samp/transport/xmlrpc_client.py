@@ -1,14 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-One small document from a web server: quickly or not at all.
+A blocking XML-RPC client with persistent connections, and `http_get`.
 
-One connection of a caller that waits for its answers, and how long it waits.
-
-XML-RPC calls that wait for their response, over connections that are kept.
-
-This is what a client asks its hub with. Any number of threads may call at once: each takes an idle connection or
-opens one, so a call that waits never holds up another. A request is written once and never again: when the
-connection breaks behind it, nobody can tell whether it was received, and the caller is told just that.
+A SAMP client calls its hub with `XMLRPCClient`. Any number of threads may call at the same time: each call uses an
+idle connection or opens a new one, so a call that waits does not block another. A request is sent only once. If the
+connection breaks after that, it is unknown whether the server received the request, and the error says so (``sent``).
 """
 
 from __future__ import annotations
@@ -40,16 +36,16 @@ __all__ = [
     "raise_for_status",
 ]
 
-#: Seconds for which an idle connection may be used again: well below the time for which our servers keep theirs.
+#: Seconds for which an idle connection may be used again: much shorter than our servers keep theirs open.
 MAX_IDLE_TIME = 45.0
 
 
 def is_self_connected(sock: socket.socket) -> bool:
     """
-    Whether a socket is connected to itself.
+    Return whether a socket is connected to itself.
 
-    That happens when nobody listens at a port of this machine and the system happens to choose that very port
-    as the one to connect from; whoever looks often enough at the port of a program that is gone meets it.
+    This happens if no program listens on a port of this computer and the system chooses the same port as the local
+    one. It is rare, but a client that tries again and again to reach a hub that has stopped does meet it.
     """
     return bool(sock.getsockname() == sock.getpeername())
 
@@ -57,7 +53,7 @@ def is_self_connected(sock: socket.socket) -> bool:
 def _connected(host: str, port: int, timeout: float) -> socket.socket:
     if not is_ip_address(host):
         return socket.create_connection((host, port), timeout)
-    # There is nothing to look up, which would take a tenth of the time.
+    # create_connection() would look the address up, which takes a tenth of the time of a call
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
@@ -69,18 +65,7 @@ def _connected(host: str, port: int, timeout: float) -> socket.socket:
 
 
 class ClientConnection:
-    """
-    One connection. Its socket never blocks; what waits is `wait`.
-
-    Parameters
-    ----------
-    host, port
-        Where to.
-    timeout : float
-        Seconds that connecting may take.
-    max_body : int
-        Bytes that an answer may have.
-    """
+    """A connection to a server. Its socket does not block: `wait` does. ``timeout`` limits the time to connect."""
 
     def __init__(self, host: str, port: int, timeout: float, max_body: int) -> None:
         self.sock = _connected(host, port, timeout)
@@ -99,8 +84,8 @@ class ClientConnection:
             self._poll.register(self.sock, select.POLLIN)
 
     def wait(self, timeout: float, *, writing: bool = False) -> bool:
-        """Wait until something can be read, or also written; False after ``timeout`` seconds."""
-        if self._poll is None:  # Windows; elsewhere select() ends at a thousand descriptors
+        """Wait until the socket can be read, or also written; return False after ``timeout`` seconds."""
+        if self._poll is None:  # Windows; elsewhere select() fails for descriptors above 1023
             sockets = [self.sock]
             return any(select.select(sockets, sockets if writing else [], sockets, timeout))
         if writing:
@@ -112,12 +97,12 @@ class ClientConnection:
                 self._poll.modify(self.sock, select.POLLIN)
 
     def is_reusable(self) -> bool:
-        """Whether an idle connection is still open. Anything that can be read from it now is its end, or rubbish."""
+        """Whether an idle connection is still open. If it can be read, the server has closed it or broken HTTP."""
         return time.monotonic() - self.idle_since <= MAX_IDLE_TIME and not self.wait(0.0)
 
 
 class ResponseTimeoutError(SAMPTransportError):
-    """An response did not come in time from a server that was looked after while_waiting, and found alive."""
+    """A response did not come in time, from a server that passed all health checks during the wait."""
 
 
 class CallOptions(NamedTuple):
@@ -130,7 +115,7 @@ class CallOptions(NamedTuple):
     health_check_interval: float = 20.0
     #: Called once when the request has been written, while the server works on it.
     while_waiting: Callable[[], object] | None = None
-    #: Receives the HTTP response. If the wait is interrupted (^C), the call waits up to `FINAL_RESPONSE_TIMEOUT` for it.
+    #: The HTTP response is appended to it. After an interruption (^C), the call still waits `FINAL_RESPONSE_TIMEOUT`.
     raw_responses: list[HTTPResponse] | None = None
 
 
@@ -159,7 +144,7 @@ class ResponseDeadline:
         return remaining if self._health_check is None else min(remaining, self._interval)
 
     def check(self) -> None:
-        """Check the server's health after such a wait."""
+        """Call the health check, after `remaining` seconds without a response."""
         self.remaining()
         if self._health_check is not None:
             self._health_check()
@@ -168,42 +153,30 @@ class ResponseDeadline:
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
-#: Seconds in which the server must take something of what it is sent, even when its answer may take for ever.
+#: Seconds without progress after which sending fails, even if the response may take any time.
 SEND_TIMEOUT = 30.0
-#: Seconds for which a server is heard that has broken the connection while it was written to, or behind ^C.
+#: Seconds to wait for the response after sending has failed, or after an interruption (^C).
 FINAL_RESPONSE_TIMEOUT = 1.0
-#: Seconds after which a server that leaves some of several requests unanswered is asked again.
+#: Seconds to wait for all responses to pipelined requests; those without one are sent again.
 PIPELINE_TIMEOUT = 3.0
-RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memory management each
-#: Below this size a request is copied into one piece.
+RECEIVE_SIZE = 64 * 1024  # each larger buffer would cost a system call to allocate it
+#: Requests with a body below this size are sent in one piece.
 SMALL = 64 * 1024
 
 
 def raise_for_status(response: HTTPResponse, server_name: str) -> None:
-    """Raise `SAMPTransportError` unless ``response`` is one that may carry XML-RPC. Redirects are never followed."""
+    """Raise `SAMPTransportError` if the HTTP status is not 200. Redirects are not followed."""
     if response.status != 200:
-        raise SAMPTransportError(f"{server_name} answered with HTTP status {response.status} {response.reason}".rstrip(), sent=True)
+        text = f"{server_name} answered with HTTP status {response.status} {response.reason}".rstrip()
+        raise SAMPTransportError(text, sent=True)
 
 
 class XMLRPCClient:
     """
-    A caller of one XML-RPC server.
+    A client of one XML-RPC server.
 
-    Parameters
-    ----------
-    url : str
-        Where the server is.
-    timeout : float
-        Seconds that an answer may take unless `call` says otherwise.
-    keep : int
-        How many idle connections are kept. It does not limit how many calls are under way.
-    server_name : str
-        What the server is called in errors.
-
-    Raises
-    ------
-    SAMPTransportError
-        ``url`` is no http URL.
+    A response may take ``timeout`` seconds, unless `CallOptions` say otherwise. Up to ``keep`` idle connections stay
+    open; the number of simultaneous calls is not limited. Errors call the server ``server_name``.
     """
 
     def __init__(
@@ -216,16 +189,14 @@ class XMLRPCClient:
         self._keep = keep
         self._server_name = f"{server_name} at {self._host}:{self._port}"
         self._max_body = max_body
-        self._lock = threading.RLock()  # a signal handler may come in between
+        self._lock = threading.RLock()  # a signal handler may make a call
         self._idle: list[ClientConnection] = []
         self._busy: set[ClientConnection] = set()
         self._closed = False
 
-    def call(
-        self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS
-    ) -> SAMPValue:
+    def call(self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
         """
-        Call a method and wait for its response. The parameters must be SAMP values that have been checked.
+        Call a method and return its result. The parameters must be SAMP values.
 
         Raises
         ------
@@ -237,7 +208,7 @@ class XMLRPCClient:
         return self.post(write_call(method, params), options)
 
     def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
-        """Make a call whose XML is already written."""
+        """Make a call whose XML document has been written already."""
         raw_responses = options.raw_responses
         deadline = ResponseDeadline(
             self._server_name,
@@ -251,7 +222,7 @@ class XMLRPCClient:
             if raw_responses is not None:
                 raw_responses.append(response)
         except BaseException as error:
-            # An interruption on this side (^C): the response may still tell what the server has done.
+            # After an interruption (^C), the response may still tell what the server has done
             if raw_responses is not None and not raw_responses and not isinstance(error, SAMPTransportError):
                 with suppress(SAMPTransportError):
                     raw_responses.append(self._read_final_response(connection, sent=True))
@@ -264,42 +235,37 @@ class XMLRPCClient:
         return self._result(response, read_response)
 
     def call_pipelined(
-        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Encoded]]], while_waiting: Callable[[], object] | None = None
+        self,
+        calls: Sequence[tuple[str, Sequence[SAMPValue | Encoded]]],
+        while_waiting: Callable[[], object] | None = None,
     ) -> None:
         """
-        Call several methods, in order, whose answers are of no interest. They must be such that may be called twice.
+        Call several methods in order, and ignore their results. The methods must be idempotent.
 
-        To a server that has kept a connection open all calls are written at once, which spares the waits in
-        between. What it does not response there is asked once more, one by one.
-
-        Parameters
-        ----------
-        calls : sequence of tuple
-            Names and parameters.
-        while_waiting : callable, optional
-            Called while the server is at work; once more if it has to be asked one by one.
+        If there is an idle connection, all requests are written to it at once. Those without a response are sent
+        again, one after the other; ``while_waiting`` is then called a second time.
 
         Raises
         ------
         SAMPProxyError
-            The server answered one of them with a fault; the others are carried out all the same.
+            The server responded to a call with a fault. It may have processed the other calls.
         SAMPTransportError
             As of `call`.
         """
         bodies = [write_call(method, params) for method, params in calls]
-        answers: list[HTTPResponse] = []
-        if self._idle:  # it would not be if the server closed its connections
+        responses: list[HTTPResponse] = []
+        if self._idle:  # else the server may be one that closes connections
             connection = self._acquire()
             try:
-                answers = self._pipeline(connection, bodies, while_waiting)
+                responses = self._pipeline(connection, bodies, while_waiting)
             finally:
-                if len(answers) == len(bodies) and answers[-1].keep_alive:
+                if len(responses) == len(bodies) and responses[-1].keep_alive:
                     self._release(connection)
                 else:
                     self._discard(connection)
-        for response in answers:
+        for response in responses:
             self._result(response, raise_if_fault)
-        for body in bodies[len(answers) :]:
+        for body in bodies[len(responses) :]:
             self.post(body, CallOptions(while_waiting=while_waiting))
             while_waiting = None
 
@@ -308,10 +274,11 @@ class XMLRPCClient:
         try:
             return read(response.body)
         except XMLError as error:
-            raise SAMPTransportError(f"{self._server_name} answered with something that is no XML-RPC", sent=True) from error
+            text = f"{self._server_name} sent a response that is not XML-RPC"
+            raise SAMPTransportError(text, sent=True) from error
 
     def close(self) -> None:
-        """Close all connections; calls that wait end with `SAMPTransportError`. May be called again."""
+        """Close all connections; calls that wait raise `SAMPTransportError`. May be called again."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -319,13 +286,13 @@ class XMLRPCClient:
         for connection in idle:
             connection.sock.close()
         for connection in busy:
-            with suppress(OSError):  # it may be closing by itself just now
+            with suppress(OSError):  # its call may close it at the same time
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def after_fork_in_child(self) -> None:
-        """Close this process's copies of the sockets, in the child of a fork; the connections are the parent's."""
+        """Close the copies of the sockets in the child of a fork; the connections stay the parent's."""
         self._closed = True
-        self._lock = threading.RLock()  # a thread that is in the parent only may have held it
+        self._lock = threading.RLock()  # a thread of the parent may have held it
         for connection in (*self._idle, *self._busy):
             connection.sock.close()
         self._idle, self._busy = [], set()
@@ -376,7 +343,7 @@ class XMLRPCClient:
             else:
                 self._idle.append(connection)
             while self._idle and now - self._idle[0].idle_since > MAX_IDLE_TIME:
-                surplus.append(self._idle.pop(0))  # the one used last is used next: these might never be again
+                surplus.append(self._idle.pop(0))  # the last one is always used first
         for old in surplus:
             old.sock.close()
 
@@ -388,10 +355,14 @@ class XMLRPCClient:
     # One exchange
 
     def _round_trip(
-        self, connection: ClientConnection, body: bytes, deadline: ResponseDeadline, while_waiting: Callable[[], object] | None = None
+        self,
+        connection: ClientConnection,
+        body: bytes,
+        deadline: ResponseDeadline,
+        while_waiting: Callable[[], object] | None,
     ) -> HTTPResponse:
         head = b"%b%d\r\n\r\n" % (self._head, len(body))
-        # One packet for a small request; a large body isn't copied just to stand behind its head.
+        # A small request goes out in one packet; a large body is not copied
         unsent = [memoryview(head + body)] if len(body) < SMALL else [memoryview(head), memoryview(body)]
         written = False
         while unsent:
@@ -419,37 +390,39 @@ class XMLRPCClient:
     def _pipeline(
         self, connection: ClientConnection, bodies: Sequence[bytes], while_waiting: Callable[[], object] | None
     ) -> list[HTTPResponse]:
-        """Write several requests at once. The answers to the first of them, as far as they came."""
-        answers: list[HTTPResponse] = []
+        """Write several requests at once; return the responses that arrived, which may be fewer."""
+        responses: list[HTTPResponse] = []
         deadline = ResponseDeadline(self._server_name, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
             if connection.sock.send(data) < len(data):
-                return answers
+                return responses
         except OSError:
-            return answers
+            return responses
         if while_waiting is not None:
             while_waiting()
-        while len(answers) < len(bodies):
+        while len(responses) < len(bodies):
             try:
                 if not connection.wait(deadline.remaining()):
                     continue
                 response = self._read(connection)
                 while response is not None:
-                    answers.append(response)
+                    responses.append(response)
                     response = connection.reader.next_message()
             except (SAMPTransportError, HTTPError):
-                return answers
-        return answers
+                return responses
+        return responses
 
     def _wait_to_write(self, connection: ClientConnection, deadline: ResponseDeadline) -> HTTPResponse | None:
-        """Wait until more can be written. A server may respond before that: no, say, to so long a request."""
+        """Wait until more can be written. Return the response if the server sends one first, such as 413."""
         if not connection.wait(min(SEND_TIMEOUT, deadline.remaining()), writing=True):
             raise SAMPTransportError(f"{self._server_name} does not read what it is sent", sent=True)
         return self._read(connection)
 
-    def _read_final_response(self, connection: ClientConnection, *, sent: bool, error: OSError | None = None) -> HTTPResponse:
-        """What a server says in a moment: one that refused a request before it was wholly written, for instance."""
+    def _read_final_response(
+        self, connection: ClientConnection, *, sent: bool, error: OSError | None = None
+    ) -> HTTPResponse:
+        """Return the response of a server that has closed the connection, such as one to a request that is too long."""
         try:
             while True:
                 response = self._read(connection)
@@ -458,11 +431,11 @@ class XMLRPCClient:
                 if not connection.wait(FINAL_RESPONSE_TIMEOUT):
                     break
         except SAMPTransportError:
-            pass  # it said nothing of use
+            pass  # there is no valid response
         raise SAMPTransportError(f"{self._server_name} has closed the connection", sent=sent) from error
 
     def _read(self, connection: ClientConnection) -> HTTPResponse | None:
-        """Read what there is; the response if that completes it."""
+        """Read what has arrived; return the response if it is complete."""
         try:
             data = connection.sock.recv(RECEIVE_SIZE)
             connection.reader.receive_data(data)
@@ -478,28 +451,7 @@ class XMLRPCClient:
 
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
-    """
-    Get what is at an ``http`` URL. Redirects are not followed, proxies not asked.
-
-    Parameters
-    ----------
-    url : str
-        The URL.
-    max_size : int
-        Bytes that the document may have.
-    timeout : float
-        Seconds that all of it may take.
-
-    Returns
-    -------
-    bytes
-        The document.
-
-    Raises
-    ------
-    SAMPTransportError
-        It could not be had.
-    """
+    """Download a small document, within ``timeout`` seconds. Redirects are not followed, and proxies are not used."""
     host, port, path = split_http_url(url)
     name = f"[{host}]" if ":" in host else host
     request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: pyvo.samp\r\nConnection: close\r\n\r\n"

@@ -1,14 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A short cut through the XML-RPC documents that programs write all day.
+A fast parser for plain XML-RPC documents, which are most of those that programs write.
 
-Why it is there: a hub parses every message, and a parser that calls back for every tag costs it more than anything
-else it does. Here one regular expression swallows a whole ``<member>`` or ``<value>`` at a time, in about a
-fifth of the time.
+A hub parses every message, and a parser with a callback for every tag would take most of its time. Here a regular
+expression matches a whole ``<member>`` or ``<value>``, which takes about a fifth of that time.
 
-What keeps it honest: it reads only the plainest documents, in ASCII, of strings, arrays and structs, and returns None
-for everything else, right or wrong. Then `xml_expat.parse` reads the document and says what is the matter with
-it. The two must agree wherever both have an answer; the tests see to it.
+It reads only plain documents, of strings, arrays and structs in ASCII, and returns None for all others, valid or not.
+These are left to `parse_strict`. Tests check that both parsers return the same value.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 
 __all__ = ["RawParams", "parse_fast"]
 
-# Below, a possessive quantifier (*+, ?+) never gives back what it took: no input makes these go to and fro.
-# \s is what XML takes for white space, because the other characters in it are ruled out beforehand.
+# The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input.
+# \s matches only the white space of XML, because the other characters that it matches have been ruled out before.
 _HEAD = re.compile(
     r"""
     (?: <\?xml[ ]version=('|")1\.0\1 (?: [ ]encoding=('|")(?i:utf-8|us-ascii)\2 )?+ [ ]?+ \?> )?+
@@ -35,8 +33,8 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(r"</params>\s*+</method(Call|Response)>\s*+", re.ASCII)
 
-# One of: a string, with what it is wrapped in on both sides; the beginning of a struct or an array; the end of one;
-# and, when nothing else fits, everything up to the end of the document.
+# One of: a string with the tags around it; the beginning of a struct or array; the end of one; or, if nothing else
+# matches, the rest of the document.
 _TOKEN = re.compile(
     r"""
     (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?+
@@ -54,39 +52,27 @@ _TOKEN = re.compile(
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n"))
 _EACH_CONTROL = [bytes([control]) for control in _CONTROLS]
 
-#: Bytes of a text, or a document, that is not to be copied and gone through again and again.
+#: Texts and documents above this size are not copied and searched several times.
 _LONG = 64 * 1024
-#: Bytes to one tag where there may be such texts.
+#: Documents with such texts have at most one tag in this number of bytes.
 _MIN_TAG_SPACING = 1000
 _UNKNOWN_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
 
-# Stands for a "<" that was "&lt;", until the tags are recognised. No plain document has it.
+# Replaces "&lt;" until the tags have been matched. A plain document does not contain it.
 _LT_MARK = "\x01"
 
-# How a list of strings is written by this package, among others.
+# A list of strings as this package and other programs write it.
 _LIST_START, _LIST_END = "<array><data><value><string>", "</string></value></data></array>"
 _NEXT_STRING = "</string></value><value><string>"
 
-# A list of all tokens is the quickest, but of a document of nothing but tags it takes ten times the memory.
+# A list of all tokens is faster than an iterator, but can take ten times the memory of the document.
 _ALL_AT_ONCE = 1_000_000
 
 _Groups: TypeAlias = "tuple[str, ...]"
 
 
 def parse_fast(body: Bytes) -> ParsedDocument | None:
-    """
-    Read a document if it is a plain one.
-
-    Parameters
-    ----------
-    body : bytes or bytearray
-        The document.
-
-    Returns
-    -------
-    Document or None
-        What it says; None when it is not plain, or not even XML-RPC.
-    """
+    """Parse a document; return None if it is not plain, or not XML-RPC."""
     if not body.isascii() or _has_controls(body):
         return None
     short, cut = _extract_long_texts(body) if len(body) > _LONG else (body, {})
@@ -113,20 +99,15 @@ def parse_fast(body: Bytes) -> ParsedDocument | None:
 
 def _extract_long_texts(body: Bytes) -> tuple[Bytes, dict[str, str]]:
     """
-    Take long texts out of a document.
+    Replace the long texts of a document by unpredictable marks.
 
-    Returns
-    -------
-    short : bytes or bytearray
-        The document with marks in their places that nobody can guess.
-    cut : dict of str to str
-        From marks to texts, empty for those that are not plain.
+    Returns the shorter document, and the text for each mark: an empty one if the text is not plain.
     """
     pieces: list[Bytes] = []
     cut: dict[str, str] = {}
     nonce = secrets.token_hex(16)
     done = end = 0
-    for _ in range(len(body) // _MIN_TAG_SPACING):  # if there are more tags, to look at each does not pay
+    for _ in range(len(body) // _MIN_TAG_SPACING):  # with more tags, the search would take too long
         start = body.find(b">", end) + 1
         end = body.find(b"<", start)
         if not start or end < 0:
@@ -143,7 +124,7 @@ def _extract_long_texts(body: Bytes) -> tuple[Bytes, dict[str, str]]:
 
 
 def _without_long_list(text: str, cut: dict[str, Any]) -> str:
-    """Take a long list of plain strings, such as half a million row numbers, out of a document, as `_cut_out` does."""
+    """Replace a long list of strings, such as half a million row numbers, by a mark, as `_extract_long_texts` does."""
     start = text.find(_LIST_START)
     end = text.find(_LIST_END, start)
     if start < 0 or end - start < _LONG or text.count("<", 0, start) >= MAX_DEPTH:
@@ -161,21 +142,21 @@ def _without_long_list(text: str, cut: dict[str, Any]) -> str:
 
 
 def _unescape(text: str) -> str:
-    """The text with all references resolved; empty when there is anything in it that is not plain."""
-    if "]" in text and "]]>" in text:  # XML has that nowhere but at the end of CDATA
+    """Return the text with all references resolved; an empty string if it is not plain."""
+    if "]" in text and "]]>" in text:  # XML allows it only at the end of CDATA
         return ""
     if "&" not in text:
         return text
     if _UNKNOWN_ENTITY.search(text):
         return ""
     text = text.replace("&lt;", _LT_MARK).replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
-    return text.replace("&amp;", "&")  # not earlier, or it would make references of "&amp;lt;"
+    return text.replace("&amp;", "&")  # last, else "&amp;lt;" would become "<"
 
 
 def _has_controls(body: Bytes) -> bool:
     if len(body) < _LONG:
         return len(body.translate(None, _CONTROLS)) != len(body)
-    return any(control in body for control in _EACH_CONTROL)  # many quick looks cost half as much as one that copies
+    return any(control in body for control in _EACH_CONTROL)  # many searches take half the time of one copy
 
 
 def _tokens(text: str, start: int, end: int) -> Iterable[_Groups]:
@@ -192,8 +173,8 @@ def _tokens(text: str, start: int, end: int) -> Iterable[_Groups]:
 def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
     values: list[SAMPValue] = []
     current: Any = values  # the list or map that is being filled
-    wrapping = "param"  # what each value in it is wrapped in: "param", "member", or "" in a list
-    outer: list[tuple[Any, str]] = []  # the same for those around it
+    wrapping = "param"  # the tag around each value in it: "param", "member", or "" in a list
+    outer: list[tuple[Any, str]] = []  # the same for the lists and maps around it
     value: SAMPValue
     for member, name, param, string, bare, after, opening, closing, after_closing, rest in tokens:
         if closing:
@@ -223,15 +204,9 @@ def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
 
 class RawParams(Sequence[memoryview | None]):
     """
-    The parameters of a plain call, as they are written: found when asked for, and not copied.
+    The bytes of the parameters of a plain call, which are searched on demand and not copied.
 
-    Parameters
-    ----------
-    body : bytes or bytearray
-        A document that `quick_parse` has read. That it could means that a ``<param>`` in it is one, and no
-        text that looks like one.
-    count : int
-        How many there are.
+    ``body`` is a document that `parse_fast` could read, so each ``<param>`` in it is a tag and not part of a text.
     """
 
     __slots__ = ("_body", "_count")
@@ -255,7 +230,7 @@ class RawParams(Sequence[memoryview | None]):
         place = range(self._count)[index]
         body = self._body
         start, end = 0, len(body)
-        # The message, which may be long, is the one that is asked for: it is not gone through from either side.
+        # The search skips the parameter itself, which may be a long message, from both sides
         for _ in range(place + 1):
             start = body.index(b"<param>", start) + len(b"<param>")
         for _ in range(self._count - place):

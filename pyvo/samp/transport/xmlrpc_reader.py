@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-XML-RPC documents to SAMP values (rules R5 and R30).
+Reads XML-RPC documents and returns SAMP values (R5, R30).
 
-The reader takes what deployed programs write and makes of it only what rule R1 knows: strings, lists and
-maps. It trusts no document: no DTD, no entity but the five of XML, no nesting without limit, no cost above
-what the length of the document explains.
+It accepts what deployed programs write, and returns only the strings, lists and maps of R1. No document is trusted: a
+DTD and entities other than the five of XML are refused, the depth of nesting is limited, and time and memory are
+proportional to the length of the document.
 """
 
 from __future__ import annotations
@@ -34,115 +34,51 @@ _CODECS = {
 
 
 class MethodCall(NamedTuple):
-    """A call as it came in."""
+    """A call that was received."""
 
     name: str
     params: list[SAMPValue]
     raw: Sequence[memoryview | None]
     """
-    For each parameter the bytes ``<value>...</value>`` that may be put into another document as they are;
-    `None` where they may not.
+    For each parameter the bytes ``<value>...</value>`` that can be copied into another document; None if they must be
+    written anew.
     """
 
 
 def read_call(body: Bytes) -> MethodCall:
-    """
-    Read a call.
-
-    Parameters
-    ----------
-    body : bytes or bytearray
-        The document.
-
-    Returns
-    -------
-    MethodCall
-        Name and parameters, numbers turned into strings.
-
-    Raises
-    ------
-    XMLError
-        When the document is no call, or one with a parameter that is no SAMP value.
-    """
+    """Read a call; raise `XMLError` if it is not one. Numbers become strings."""
     document = parse_fast(body)
-    plain = document is not None
+    is_plain = document is not None
     if document is None:
         document = parse_strict(_decode(body))
     if document.method is None:
         raise XMLError("this is not a method call")
     count = len(document.params)
-    return MethodCall(document.method, document.params, RawParams(body, count) if plain else [None] * count)
+    return MethodCall(document.method, document.params, RawParams(body, count) if is_plain else [None] * count)
 
 
 def read_response(body: Bytes) -> SAMPValue:
-    """
-    Read the answer to a call.
-
-    Parameters
-    ----------
-    body : bytes or bytearray
-        The document.
-
-    Returns
-    -------
-    str, list or dict
-        What was answered; an empty string when there is no value in the answer.
-
-    Raises
-    ------
-    SAMPProxyError
-        When the answer is a fault.
-    XMLError
-        When the document is no answer, or one that is no SAMP value.
-    """
+    """Read a response and return its value, or an empty string if it has none; raise `SAMPProxyError` for a fault."""
     params, method = read_document(body)
     if method is not None:
-        raise XMLError("this is not an answer to a call")
+        raise XMLError("this is not the response to a call")
     if len(params) > 1:
-        raise XMLError("an answer has more than one value")
+        raise XMLError("a response has more than one value")
     return params[0] if params else ""
 
 
 def raise_if_fault(body: Bytes) -> None:
     """
-    Raise unless ``body`` is an XML-RPC answer that is no fault.
+    Raise `SAMPProxyError` if ``body`` is a fault, and `XMLError` if it is not an XML-RPC response.
 
-    What an acknowledgement holds beyond that is nobody's business (rule R30): one without a fault is not parsed.
-
-    Raises
-    ------
-    SAMPProxyError
-        It is a fault.
-    XMLError
-        It is no XML-RPC.
+    The value of an acknowledgement is ignored (R30), so a response without a fault is not parsed.
     """
     if b"<methodResponse" not in body or b"<fault" in body:
         read_response(body)
 
 
 def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
-    """
-    Read a call or an answer.
-
-    Parameters
-    ----------
-    body : bytes or bytearray
-        The document.
-
-    Returns
-    -------
-    params : list
-        The values in it.
-    method : str or None
-        The name of the method; `None` for an answer.
-
-    Raises
-    ------
-    SAMPProxyError
-        When the document is a fault.
-    XMLError
-        When it is not XML-RPC, or holds what is no SAMP value.
-    """
+    """Read a call or response; return the values and the method, which is None for a response."""
     document = parse_fast(body) or parse_strict(_decode(body))
     if document.fault is not None:
         raise _proxy_error(document.fault)
@@ -150,7 +86,7 @@ def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
 
 
 def _proxy_error(fault: SAMPValue) -> SAMPProxyError:
-    """Make an error of a fault, whatever sense there is in it."""
+    """Return the error for a fault, which may lack the code or the text."""
     if not isinstance(fault, dict):
         return SAMPProxyError(0, fault if isinstance(fault, str) else "")
     code, text = fault.get("faultCode"), fault.get("faultString")

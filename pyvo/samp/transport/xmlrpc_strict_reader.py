@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The whole grammar of XML-RPC, on top of expat: the reader that is slow and obvious.
+A parser for all XML-RPC documents, based on expat: slow, but simple.
 
-It gives every document its meaning; the short cut in `xml_reader` must never disagree with it. It keeps a stack of its
-own and stops at the first thing that is wrong, so neither deep nesting nor a DTD can do it harm.
+It defines the meaning of a document; `xmlrpc_fast_reader` must return the same value or None. It has its own stack and
+stops at the first error, so neither deep nesting nor a DTD is a danger.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ..protocol import MAX_DEPTH, SAMPValue, format_float, parse_float, parse_in
 
 __all__ = ["XML_WHITESPACE", "ParsedDocument", "XMLError", "parse_strict"]
 
-#: What XML takes for white space.
+#: The white space of XML.
 XML_WHITESPACE = " \t\r\n"
 
 
 class XMLError(SAMPValueError):
-    """A document is not XML-RPC, or holds what is no SAMP value."""
+    """A document is not XML-RPC, or contains something that is not a SAMP value."""
 
 
 class ParsedDocument(NamedTuple):
-    """What a document says: a call has a method, a fault has a value in ``fault``, an answer has neither."""
+    """A parsed document: only a call has a ``method``, and only a fault has a ``fault``."""
 
     method: str | None
     params: list[SAMPValue]
@@ -34,23 +34,11 @@ class ParsedDocument(NamedTuple):
 
 
 def parse_strict(text: str) -> ParsedDocument:
-    """
-    Read a document.
-
-    Parameters
-    ----------
-    text : str
-        The document; the encoding that it declares is of no account any more.
-
-    Raises
-    ------
-    XMLError
-        When it is not XML-RPC, or holds what is no SAMP value.
-    """
+    """Parse a document that has been decoded; the encoding in its XML declaration is ignored."""
     return _Reader().read(text)
 
 
-# The elements that may stand in an element: the first of them, the second...
+# The child elements of each element: the tags of the first child, of the second ...
 _IN_ORDER = {
     "": ({"methodCall", "methodResponse"},),
     "methodCall": ({"methodName"}, {"params"}),
@@ -61,16 +49,16 @@ _IN_ORDER = {
     "array": ({"data"},),
     "member": ({"name"}, {"value"}),
 }
-# ... or any number of them.
+# ... or the tag of any number of children.
 _REPEATED = {"params": "param", "data": "value", "struct": "member"}
-# How many there must be at least.
-_LEAST = {"methodCall": 1, "methodResponse": 1, "param": 1, "fault": 1, "member": 2}
-# The elements whose text means something. Elsewhere only white space may stand.
+# The minimum number of children.
+_MIN_CHILDREN = {"methodCall": 1, "methodResponse": 1, "param": 1, "fault": 1, "member": 2}
+# The elements that have text. In the others only white space is allowed.
 _WITH_TEXT = {"methodName", "name", "value", "string", "int", "i4", "i8", "double", "boolean"}
 
 
 class _Element:
-    """An element that is still open: what its children amount to, and the pieces of its text."""
+    """An open element: the values of its children, and the pieces of its text."""
 
     __slots__ = ("items", "tag", "text")
 
@@ -92,7 +80,7 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._doctype
-        if "\0" in text:  # expat would take it for UTF-16, whatever it is told
+        if "\0" in text:  # expat would decode it as UTF-16 in spite of the argument
             raise XMLError("the document is not XML (it has a NUL character)")
         try:
             parser.Parse(text, True)
@@ -102,7 +90,7 @@ class _Reader:
         return document
 
     def _doctype(self, *_: object) -> None:
-        # With it go entities of any size and files of this machine that a document could name.
+        # A DTD can define entities of any size, and include local files
         raise XMLError("a document type declaration is not allowed")
 
     def _start(self, tag: str, _attributes: object) -> None:
@@ -111,7 +99,7 @@ class _Reader:
             places = _IN_ORDER.get(parent.tag, ())
             count = len(parent.items)
             if count >= len(places) or tag not in places[count]:
-                raise XMLError(_misplaced(tag, parent.tag))
+                raise XMLError(_misplaced_tag_text(tag, parent.tag))
         if tag in ("array", "struct"):
             self._depth += 1
             if self._depth > MAX_DEPTH:
@@ -127,23 +115,23 @@ class _Reader:
 
     def _end(self, tag: str) -> None:
         element = self._open.pop()
-        if len(element.items) < _LEAST.get(tag, 0):
+        if len(element.items) < _MIN_CHILDREN.get(tag, 0):
             raise XMLError(f"<{tag}> is not complete")
         if tag in ("array", "struct"):
             self._depth -= 1
         self._open[-1].items.append(_BUILDERS[tag](element.items, "".join(element.text)))
 
 
-def _misplaced(tag: str, parent: str) -> str:
+def _misplaced_tag_text(tag: str, parent: str) -> str:
     shown = tag if len(tag) <= 40 else tag[:37] + "..."
     if parent == "value":
-        return f"<{shown}> is no SAMP value: only strings, lists and maps are, and numbers, which become strings"
-    return f"<{shown}> cannot stand here" + (f" in <{parent}>" if parent else "")
+        return f"<{shown}> is not a SAMP value: these are strings, lists and maps; numbers become strings"
+    return f"<{shown}> is not allowed here" + (f" in <{parent}>" if parent else "")
 
 
 def _value(items: list[SAMPValue], text: str) -> SAMPValue:
     if not items:
-        return text  # a string does not need its tag
+        return text  # the <string> tag is optional
     if text.strip(XML_WHITESPACE):
         raise XMLError("<value> has both text and an element")
     return items[0]
@@ -152,7 +140,7 @@ def _value(items: list[SAMPValue], text: str) -> SAMPValue:
 def _struct(members: list[tuple[str, SAMPValue]], _: str) -> dict[str, SAMPValue]:
     value = dict(members)
     if len(value) != len(members):
-        # Two readers could each take another one of them for the truth.
+        # Two programs could use different ones
         raise XMLError("a map has the same key twice")
     return value
 
@@ -161,7 +149,7 @@ def _int(_: list[object], text: str) -> str:
     try:
         return str(parse_int(text.strip(XML_WHITESPACE)))
     except SAMPValueError:
-        raise XMLError("an integer is not made of digits") from None
+        raise XMLError("an integer does not consist of digits") from None
 
 
 def _double(_: list[object], text: str) -> str:
@@ -197,10 +185,12 @@ def _text(_: list[object], text: str) -> str:
     return text
 
 
-# What an element amounts to, made of what its children amount to and its text.
+# They make the value of an element from the values of its children and its text.
 _BUILDERS: dict[str, Callable[[list[Any], str], Any]] = {
     "methodCall": lambda items, _: ParsedDocument(items[0], items[1] if len(items) > 1 else []),
-    "methodResponse": lambda items, _: items[0] if isinstance(items[0], ParsedDocument) else ParsedDocument(None, items[0]),
+    "methodResponse": lambda items, _: (
+        items[0] if isinstance(items[0], ParsedDocument) else ParsedDocument(None, items[0])
+    ),
     "fault": lambda items, _: ParsedDocument(None, [], items[0]),
     "params": _all,
     "param": _first,

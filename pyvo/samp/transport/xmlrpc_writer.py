@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-SAMP values to XML-RPC documents (rule R30).
+Writes SAMP values as XML-RPC documents (R30).
 
-The form is the one that every program seen in the wild can read: a prolog, an opening and a closing tag for
-empty values too, and nothing but ASCII, the rest being numeric character references. DS9 hangs on anything
-else.
+All known programs can read what it writes: an XML declaration, opening and closing tags for empty values as well, and
+ASCII only, with numeric character references for other characters. DS9 hangs if a document is written differently.
 """
 
 from __future__ import annotations
@@ -23,44 +22,30 @@ _EMPTY_RESPONSE = _PROLOG + (
     b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
 )
 
-# What no XML document can hold, not even as a reference. The ASCII part has a cheaper check of its own.
-#: From so many items on it pays to look whether all are strings.
+# From this length on, it is worth checking whether all items are strings.
 _LONG_LIST = 64
+# The characters that XML does not allow, not even as references. There is a faster check for those of ASCII.
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r"))
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class PreEncoded(bytes):
-    """A value that is written already: ``<value>...</value>``, to be put into a document as it is."""
+    """A value that has been written already: ``<value>...</value>``, to be copied into a document."""
 
     __slots__ = ()
 
 
-#: The same, perhaps as a piece of a document that came in.
+#: The same, or the bytes of a value in a document that was received.
 Encoded: TypeAlias = "PreEncoded | memoryview"
 _WRITTEN = (PreEncoded, memoryview)
 
 
 def write_value(value: SAMPValue) -> bytes:
     """
-    Write one SAMP value.
+    Write a SAMP value as ``<value>...</value>``, in ASCII.
 
-    Parameters
-    ----------
-    value : str, list or dict
-        A SAMP value.
-
-    Returns
-    -------
-    bytes
-        ``<value>...</value>`` in ASCII.
-
-    Raises
-    ------
-    SAMPTypeError
-        When there is anything but strings, lists and maps in it.
-    SAMPValueError
-        When it holds a character that XML cannot, or is nested too deep.
+    `SAMPTypeError` is raised for anything but strings, lists and maps, and `SAMPValueError` for a character that XML
+    does not allow and for values that are nested too deep.
     """
     pieces: list[str] = []
     _append_value(value, MAX_DEPTH, pieces.append)
@@ -68,21 +53,7 @@ def write_value(value: SAMPValue) -> bytes:
 
 
 def write_call(method: str, params: Sequence[SAMPValue | Encoded]) -> bytes:
-    """
-    Write a call.
-
-    Parameters
-    ----------
-    method : str
-        Its name.
-    params : sequence
-        Its parameters: SAMP values, or values that are written already.
-
-    Returns
-    -------
-    bytes
-        The document.
-    """
+    """Write a call. The parameters are SAMP values, or values that have been written already."""
     parts: list[bytes | memoryview] = [_PROLOG]
     pieces = [f"<methodCall><methodName>{_escape(method)}</methodName><params>"]
     for param in params:
@@ -99,26 +70,26 @@ def write_call(method: str, params: Sequence[SAMPValue | Encoded]) -> bytes:
 
 
 def write_response(value: SAMPValue | Encoded) -> bytes:
-    """Write the document that answers a call with a value."""
-    if isinstance(value, str) and not value:  # most operations answer that
+    """Write a response with a value."""
+    if isinstance(value, str) and not value:  # the result of most operations
         return _EMPTY_RESPONSE
     written = value if isinstance(value, _WRITTEN) else write_value(value)
     return b"".join((_PROLOG, b"<methodResponse><params><param>", written, b"</param></params></methodResponse>"))
 
 
 def write_fault(code: int, text: str) -> bytes:
-    """Write the document that refuses a call. Characters of the text that XML cannot carry become ``?``."""
-    told = _escape(_FORBIDDEN.sub("?", text)).encode("ascii", "xmlcharrefreplace")
+    """Write a fault. Characters of the text that XML does not allow become ``?``."""
+    escaped = _escape(_FORBIDDEN.sub("?", text)).encode("ascii", "xmlcharrefreplace")
     return (
         b"%b<methodResponse><fault><value><struct>"
         b"<member><name>faultCode</name><value><int>%d</int></value></member>"
         b"<member><name>faultString</name><value><string>%b</string></value></member>"
         b"</struct></value></fault></methodResponse>"
-    ) % (_PROLOG, code, told)
+    ) % (_PROLOG, code, escaped)
 
 
 def _checked(pieces: list[str]) -> bytes:
-    """Put text together, in ASCII; all of it is looked through at once, and not each string by itself."""
+    """Join text and encode it in ASCII. Its characters are checked here, which is faster than for each string."""
     text = "".join(pieces)
     if text.isascii():
         written = text.encode("ascii")
@@ -132,7 +103,7 @@ def _checked(pieces: list[str]) -> bytes:
 
 
 def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
-    """Hand the pieces of a value to ``add``, so that a long string is not copied again at every level."""
+    """Pass the pieces of a value to ``add``, so that a long string is not copied at every level."""
     if isinstance(value, str):
         add(f"<value><string>{_escape(value)}</string></value>")
     elif not levels:
@@ -149,7 +120,7 @@ def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> 
     elif isinstance(value, list):
         add("<value><array><data>")
         if len(value) >= _LONG_LIST and set(map(type, value)) == {str}:
-            _put_strings(value, add)
+            _append_strings(value, add)
         else:
             for item in value:
                 _append_value(item, levels - 1, add)
@@ -158,8 +129,8 @@ def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> 
         raise SAMPTypeError(f"a {type(value).__name__} is not a SAMP value")
 
 
-def _put_strings(strings: list[SAMPValue], add: Callable[[str], None]) -> None:
-    """Do the same for the strings of a long list, such as half a million row numbers, all together."""
+def _append_strings(strings: list[SAMPValue], add: Callable[[str], None]) -> None:
+    """Append the strings of a long list, such as half a million row numbers, all at once."""
     text = "\0".join(cast("list[str]", strings))
     if text.count("\0") != len(strings) - 1:
         raise SAMPValueError("a string holds a control character, which XML cannot carry")
@@ -168,5 +139,5 @@ def _put_strings(strings: list[SAMPValue], add: Callable[[str], None]) -> None:
 
 
 def _escape(text: str) -> str:
-    # Replacing what is not there is as quick as looking for it. A bare CR would be read as a line feed.
+    # To search first would not be faster. A CR must be escaped because a parser returns it as a line feed.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
