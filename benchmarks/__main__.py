@@ -50,14 +50,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     names = [*ROWS, "growth"]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="one of " + ", ".join(names))
     subjects = [OURS, JSAMP, UPSTREAM, BASELINE]
-    parser.add_argument("--without", action="append", choices=subjects, default=[], help="leave one out")
+    parser.add_argument("--without", action="append", choices=subjects, default=[], help="a subject to leave out")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--rst", type=Path, help="write the tables to this file")
-    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="check that everything runs; the figures are meaningless")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--many", type=int, default=500, help="how many clients a crowd has")
+    parser.add_argument("--many", type=int, default=500, help="how many clients the rows with many clients have")
     cache = Path.home() / ".cache" / "samp-benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where upstream's release is kept")
+    parser.add_argument("--cache", type=Path, default=cache, help="directory for upstream's release")
     return parser.parse_args(arguments)
 
 
@@ -65,12 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     without = set(options.without)
     if shutil.which("jsamp") is None:
-        print("JSAMP is not installed (Debian: apt install jsamp): it is left out", file=sys.stderr)
+        print("JSAMP is not installed (Debian: apt install jsamp): it is not measured", file=sys.stderr)
         without.add(JSAMP)
     options.cache.mkdir(parents=True, exist_ok=True)
-    settings = Settings(options.cache.resolve(), rounds=options.rounds, crowd_size=options.many, without=frozenset(without))
+    settings = Settings(options.cache.resolve(), options.rounds, crowd_size=options.many, without=frozenset(without))
     if options.quick:
-        settings.quick, settings.rounds, settings.seconds, settings.crowd_size = True, 2, 0.05, min(settings.crowd_size, 10)
+        settings.quick, settings.rounds, settings.seconds = True, 2, 0.05
+        settings.crowd_size = min(settings.crowd_size, 10)
     results: dict[str, Any] = {"machine": machine(), "rounds": settings.rounds, "rows": {}}
     rows = []
     for name in options.only or [*ROWS, "growth"]:

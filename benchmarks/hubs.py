@@ -25,9 +25,22 @@ import psutil
 from .load_generator import BenchmarkError
 from .wire_format import Address
 
-__all__ = ["BASELINE", "JSAMP", "OURS", "UPSTREAM", "Hub", "jsamp_command", "python_of", "start_hub", "upstream_python"]
+__all__ = [
+    "BASELINE",
+    "JSAMP",
+    "OURS",
+    "UPSTREAM",
+    "WINDOW",
+    "Hub",
+    "jsamp_command",
+    "python_of",
+    "start_hub",
+    "upstream_python",
+]
 
 OURS, JSAMP, UPSTREAM, BASELINE = "ours", "jsamp", "upstream", "baseline"
+#: Ours, with the hub window open in a browser.
+WINDOW = "window"
 
 HERE = Path(__file__).resolve().parent
 #: The release that is compared with.
@@ -88,7 +101,7 @@ def environment(home: Path, name: str = OURS) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SAMP", "XDG_"))}
     env["HOME"] = env["USERPROFILE"] = str(home)
     env["JAVA_TOOL_OPTIONS"] = f"-Duser.home={home}"
-    if name == OURS:
+    if name in {OURS, WINDOW}:
         env["PYTHONPATH"] = str(HERE.parent)
     return env
 
@@ -106,6 +119,7 @@ def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
         command = [sys.executable, str(HERE / "baseline_server.py")]
     else:
         command = [python_of(name, cache), str(HERE / "launch_hub.py"), *(["web"] if web else [])]
+        command += ["window"] if name == WINDOW else []
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment(home, name), cwd=home, stdin=subprocess.PIPE, text=True,
@@ -160,7 +174,7 @@ def jsamp_command() -> list[str]:
 
 def python_of(name: str, cache: Path) -> str:
     """Return the interpreter with a library."""
-    return sys.executable if name == OURS else str(upstream_python(cache))
+    return sys.executable if name in {OURS, WINDOW} else str(upstream_python(cache))
 
 
 def upstream_python(cache: Path) -> Path:

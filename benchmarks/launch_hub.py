@@ -3,7 +3,7 @@
 Runs a hub of whichever ``pyvo.samp`` its interpreter finds, until its standard input ends.
 
 Prints the hub's parameters as a line of JSON. With ``web`` as argument there is a Web Profile too, on a free port;
-everybody who asks is let in.
+everybody who asks is let in. With ``window`` the hub window is served, and its address printed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def main() -> None:
     params = dict(hub.params)
     if "web" in sys.argv:
         params["web-port"] = str(hub._web_port)
+    if "window" in sys.argv:
+        params["window"] = hub.open_window(browser=False)
     print(json.dumps(params), flush=True)
     sys.stdin.read()
     hub.stop()

@@ -15,7 +15,17 @@ from .load_generator import OK_RESPONSE, BenchmarkError, Client, LoadGenerator
 from .measure import Batch, Goal, Prepare, Row, Settings
 from .wire_format import call_body, post
 
-__all__ = ["big_message", "call_all", "call_and_wait", "notify", "notify_all", "prepare_broadcast", "web_call"]
+__all__ = [
+    "big_message",
+    "call_all",
+    "call_and_wait",
+    "notify",
+    "notify_all",
+    "prepare_broadcast",
+    "prepare_call",
+    "prepare_notify",
+    "web_call",
+]
 
 MTYPE = "table.highlight.row"
 MESSAGE = {
@@ -98,8 +108,8 @@ def call_and_wait(settings: Settings, keep: bool) -> Row:
     return settings.compare(row, prepare, (OURS, JSAMP, UPSTREAM, BASELINE))
 
 
-def notify(settings: Settings, keep: bool) -> Row:
-    """One sender, one recipient; a batch ends with the last delivery."""
+def prepare_notify(keep: bool) -> Prepare:
+    """One sender, one recipient; a batch ends when the last delivery."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         recipient, sender = generator.connect(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
@@ -114,10 +124,14 @@ def notify(settings: Settings, keep: bool) -> Row:
 
         return repeat(generator, sender, sender.prepare("notify", recipient.client_id, MESSAGE), all_arrived)
 
+    return prepare
+
+
+def notify(settings: Settings, keep: bool) -> Row:
     how = "keep-alive" if keep else "reconnecting"
     goals = [Goal("cpu", JSAMP, 0.3 if keep else 0.75)]
     row = Row(f"notify-{'keep' if keep else 'reconnect'}", f"notify, {how} clients", goals)
-    return settings.compare(row, prepare, (OURS, JSAMP, UPSTREAM))
+    return settings.compare(row, prepare_notify(keep), (OURS, JSAMP, UPSTREAM))
 
 
 def prepare_broadcast(operation: str, count: int) -> Prepare:

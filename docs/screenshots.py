@@ -9,6 +9,7 @@ DS9, Aladin, Xvfb, xdotool and ImageMagick (``tests/interop/install``).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT))
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient  # noqa: E402
+from tests.interop.browser import Browser  # noqa: E402
 from tests.interop.programs import Program, Screen, environment  # noqa: E402
 
 
@@ -61,8 +63,9 @@ def picture() -> CCDData:
 class Studio:
     """A screen, a home directory, and a client for one picture."""
 
-    def __init__(self, home: Path, size: str) -> None:
+    def __init__(self, home: Path, size: str, hub: SAMPHubServer) -> None:
         self.home = home
+        self.hub = hub
         self.screen = Screen(environment(home), f"{size}x24")
         self.client = SAMPIntegratedClient(name="My notebook")
         self.client.connect()
@@ -87,7 +90,7 @@ def studio(size: str) -> Iterator[Studio]:
         os.environ.pop("SAMP_HUB", None)
         hub = SAMPHubServer(web_profile=False)
         hub.start()
-        one = Studio(Path(folder), size)
+        one = Studio(Path(folder), size, hub)
         try:
             yield one
         finally:
@@ -156,6 +159,32 @@ def consent() -> None:
             screen.stop()
 
 
+def hub_window() -> None:
+    """The hub window, with TOPCAT, DS9 and a notebook, and a message that waits for its response."""
+    with studio("1100x800") as desk, desk.program("topcat", "-samp"), desk.program("ds9", "-xpa", "no"):
+        hub = desk.hub
+        executable = shutil.which("chromium")
+        assert executable is not None
+        browser = Browser(executable, desk.home, environment(desk.home))
+        page = browser.open(hub.open_window(browser=False))
+        page.act("page", "setViewportSize", {"width": 1280, "height": 420})
+        desk.client.wait_for("topcat", 60, "table.load.votable")
+        desk.client.wait_for("SAOImageDS9", 60, "image.load.fits")
+        desk.client.send(cluster(), to="topcat", name="Pleiades, made up").check()
+        desk.client.send(picture(), to="SAOImageDS9", name="sky").check()
+        desk.client.enotify_all("coord.pointAt.sky", ra="83.633", dec="22.014")
+        with SAMPIntegratedClient(name="Pipeline") as slow:
+            slow.bind_receive_call("table.load.votable", lambda *_: None)
+            desk.client.ecall(slow.get_public_id(), "tag", "table.load.votable", url="file:///data/catalogue.vot")
+            page.wait_for(".status.due")
+            page.wait_for("#clients li:has-text('topcat') .icon img")
+            path = IMAGES / "hub-window.png"
+            page.screenshot(path)
+            subprocess.run(["convert", path, "+dither", "-colors", "128", "-strip", f"PNG8:{path}"], check=True)
+            print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+        browser.stop()
+
+
 def ask_to_join(page: ServerProxy) -> None:
     """Register as a page does; the hub ends before the question is answered, which is a refusal."""
     with suppress(Fault, OSError), page:
@@ -164,6 +193,6 @@ def ask_to_join(page: ServerProxy) -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    for take in (topcat, ds9, aladin, consent):
+    for take in (topcat, ds9, aladin, consent, hub_window):
         if len(sys.argv) == 1 or take.__name__ in sys.argv[1:]:
             take()

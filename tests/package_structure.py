@@ -21,10 +21,11 @@ LAYERS = [
     ["lockfile_writer"],
     ["broker", "client", "formats"],
     ["standard_profile", "web_profile", "exchange"],
+    ["window"],
     ["hub"],
     ["integrated_client"],
     ["aio", "hub_proxy", "lockfile_helpers", "utils", "vo_helpers"],
-    ["window", "bridge", "jupyter", "testing"],
+    ["bridge", "jupyter", "testing"],
     ["cli"],
     ["hub_script", "__main__"],
     [""],  # pyvo.samp itself, which imports what a program asks for

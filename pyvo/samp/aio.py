@@ -125,7 +125,7 @@ class AsyncIncoming(AsyncIterator[Any]):
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: Methods of `SAMPIntegratedClient` that wait for the hub or for other clients, and so are awaited here.
-_ASYNC_METHODS = frozenset({
+_WAITING_METHODS = frozenset({
     "ping", "declare_metadata", "declare_subscriptions", "get_metadata", "get_subscriptions", "get_registered_clients",
     "get_subscribed_clients", "notify", "notify_all", "call", "call_all", "call_and_wait", "reply", "enotify",
     "enotify_all", "ecall", "ecall_all", "ecall_and_wait", "ereply", "bind_receive_message", "bind_receive_call",
@@ -240,7 +240,7 @@ class AsyncSAMPClient:
         if name.startswith("_") or "client" not in self.__dict__:
             raise AttributeError(name)
         value = getattr(self.client, name)
-        if name not in _ASYNC_METHODS:
+        if name not in _WAITING_METHODS:
             return value
 
         async def method(*args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ any more can cost that moment and no more.
 from __future__ import annotations
 
 import atexit
+import html
 import importlib
 import logging
 import os
@@ -28,18 +29,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .broker import Broker, Delivery
+from .broker import Broker, Traffic
 from .errors import SAMPHubError
+from .lockfile import display_path
 from .lockfile_writer import default_lockfile, multi_hub_lockfile, owns_lockfile, remove_lockfile, write_lockfile
 from .process_events import SignalSafeEvent, register_after_fork, signals_as_exit
 from .protocol import subtypes
 from .standard_profile.profile import StandardProfile
 from .transport.event_loop import EventLoop, Timer
 from .transport.urls import validate_port
-from .web_profile.consent_prompts import WebProfileDialog, make_prompt
+from .web_profile.consent_prompts import WebProfileDialog, WindowPrompt, make_prompt
 
 if TYPE_CHECKING:
     from .web_profile.profile import WebProfile
+    from .window.server import WindowServer
 
 __all__ = ["RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
@@ -84,7 +87,7 @@ class HubOptions:
 class RunningHub:
     """A hub from its start to its stop. A `SAMPHubServer` that is started again makes another one."""
 
-    def __init__(self, options: HubOptions, observer: Callable[[Delivery], object] | None) -> None:
+    def __init__(self, options: HubOptions, observer: Callable[[Traffic], object] | None) -> None:
         self._options = options
         self._lockfile = options.lockfile_path()
         self._close_lock = threading.Lock()  # acquired by the first `close`, and never released
@@ -95,9 +98,13 @@ class RunningHub:
         self.params: dict[str, str] = {}
         self.broker = Broker()
         self.broker.observer = observer
-        self.loop = EventLoop("samp-hub", lingers=True)
+        self.loop = EventLoop("samp-hub", busy_poll=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
+        self._window: WindowServer | None = None
+        self._window_lock = threading.RLock()  # a signal handler may stop the hub while its thread opens the window
+        dialog = options.web_profile_dialog
+        self.prompt = dialog if isinstance(dialog, WindowPrompt) else None
 
     @property
     def is_running(self) -> bool:
@@ -108,6 +115,39 @@ class RunningHub:
     def is_closing(self) -> bool:
         """Whether `close` was called."""
         return self._close_lock.locked()
+
+    # The hub window
+
+    def window(self) -> WindowServer:
+        """Return the server of the hub window; the first call starts it. Raise `SAMPHubError` if that fails."""
+        from .window.server import WindowServer  # noqa: PLC0415 - only a hub with a window needs it
+
+        with self._window_lock:
+            if not self.is_running:
+                raise SAMPHubError("The hub does not run: start it before its window is opened.")
+            if self._window is None:
+                try:
+                    window = WindowServer(
+                        self.broker, self.prompt, self._describe, lambda: self.loop.run_in_worker(self.close)
+                    )
+                except OSError as error:
+                    raise SAMPHubError(f"The hub window cannot be served: {error.strerror or error}") from error
+                window.start()
+                self._window = window
+                if not self.is_running:  # a signal handler has stopped the hub
+                    window.stop()
+            return self._window
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what the hub window shows of the hub."""
+        web = "not served: it is switched off, or its port is taken" if self.web is None else f"port {self.web.port}"
+        return {
+            "label": self._options.label,
+            "profiles": [
+                {"name": "Standard Profile", "on": True, "detail": f"lockfile {display_path(self._lockfile)}"},
+                {"name": "Web Profile", "on": self.web is not None, "detail": web},
+            ],
+        }
 
     # Opening
 
@@ -268,6 +308,10 @@ class RunningHub:
         self.broker.close()
 
     def _close_servers(self) -> None:
+        with self._window_lock:  # no window is opened after this
+            window = self._window
+        if window is not None:
+            window.stop()
         for timer in self._timers:
             timer.cancel()
         for profile in (self.web, self.standard):
@@ -279,6 +323,8 @@ class RunningHub:
         """Release everything without notifying clients: the parent process continues as the hub."""
         self._close_lock.acquire(blocking=False)
         _running_hubs.discard(self)
+        if self._window is not None:
+            self._window.after_fork_in_child()
         self.loop.after_fork_in_child()
         self.closed.set()
 
@@ -318,7 +364,8 @@ class SAMPHubServer:
     web_profile : bool
         Whether web pages can register, if the user agrees.
     web_profile_dialog : str, callable or WebProfileDialog, optional
-        How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"deny"``, a function, or a dialog.
+        How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"window"`` (the hub window, see `open_window`),
+        ``"deny"``, a function, or a dialog.
     web_port : int
         Port of the Web Profile. Pages expect 21012; 0 takes a free one.
     pool_size : int
@@ -351,8 +398,10 @@ class SAMPHubServer:
     ) -> None:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
-        if web_profile:
-            make_prompt(web_profile_dialog)  # raises its errors here, and not at the start
+        prompt = make_prompt(web_profile_dialog) if web_profile else None  # raises its errors here, not at the start
+        if isinstance(prompt, WindowPrompt):
+            web_profile_dialog = prompt
+            prompt.on_request = self._open_window_if_closed
         self._options = HubOptions(
             hub_id=secrets.token_hex(8),
             secret=secret,
@@ -369,9 +418,12 @@ class SAMPHubServer:
         )
         self._start_lock = threading.Lock()
         self._running: RunningHub | None = None
-        #: Called with each `~pyvo.samp.broker.Delivery`, in the hub's thread, which it must not block. Set it before
+        self._use_browser = True
+        #: Called with each `~pyvo.samp.broker.Traffic`, in the hub's thread, which it must not block. Set it before
         #: the start, to show the traffic.
-        self.observer: Callable[[Delivery], object] | None = None
+        self.observer: Callable[[Traffic], object] | None = None
+        #: Called when the hub has started, in the thread of `start`. Set it before the start.
+        self.on_started: Callable[[], object] = lambda: None
         register_after_fork(self)
 
     # State
@@ -428,6 +480,57 @@ class SAMPHubServer:
         name = self._options.label or self._options.hub_id
         return f"<SAMPHubServer {name}, {'running' if self.is_running else 'stopped'}>"
 
+    def _repr_html_(self) -> str:
+        """Describe the hub in a notebook, with a link to its window while it runs."""
+        text = f"SAMP hub {html.escape(self._options.label)}".rstrip()
+        running = self._running
+        if running is None or not running.is_running:
+            return f"<p>{text}: stopped</p>"
+        url, _ = running.window().open(browser=False)
+        link = f'<a href="{html.escape(url)}" target="_blank" rel="noopener noreferrer">Open the hub window</a>'
+        return f"<p>{text}: running. {link} (the link works once, within a minute)</p>"
+
+    # The hub window
+
+    def open_window(self, browser: bool = True) -> str:
+        """
+        Open the hub window: a page in the user's browser that shows the clients and their messages.
+
+        The hub serves it on a port of its own, only to this user of this machine. It may be opened several times.
+
+        Parameters
+        ----------
+        browser : bool
+            Whether to open the user's browser. If that fails, the link is printed to standard error.
+
+        Returns
+        -------
+        str
+            A link to the window. It works once, within a minute.
+
+        Raises
+        ------
+        SAMPHubError
+            The hub does not run, or the window cannot be served.
+        """
+        running = self._running
+        if running is None:
+            raise SAMPHubError("The hub does not run: start it before its window is opened.")
+        self._use_browser = browser
+        url, opened = running.window().open(browser=browser)
+        if browser and not opened:
+            print(f"No browser could be opened. Open this within a minute: {url}", file=sys.stderr)  # noqa: T201
+        return url
+
+    def _open_window_if_closed(self) -> None:
+        """Open the window for a consent request, unless one is open."""
+        running = self._running
+        if running is None or running.window().is_watched:
+            return
+        url = self.open_window(self._use_browser)
+        if not self._use_browser:
+            print(f"A web page asks for consent. Open this within a minute: {url}", file=sys.stderr)  # noqa: T201
+
     # Starting and stopping
 
     def start(self, wait: bool = False) -> None:
@@ -483,7 +586,13 @@ class SAMPHubServer:
             running = RunningHub(self._options, self.observer)
             self._running = running  # before it is open: a signal handler may stop it
             running.open()
-            return running
+        try:
+            if running.is_running:
+                self.on_started()
+        except BaseException:
+            running.close()
+            raise
+        return running
 
 
 if __name__ == "__main__":

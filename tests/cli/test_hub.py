@@ -22,9 +22,10 @@ from pyvo.samp.broker import Broker
 from pyvo.samp.broker.deliveries import EncodedMessage
 from pyvo.samp.cli.arguments import OriginAllowList
 from pyvo.samp.cli.hub import main
-from pyvo.samp.cli.hub_monitor import MESSAGES_KEPT, ScreenLogHandler, TrafficLog, TrafficScreen, format_screen
+from pyvo.samp.cli.hub_monitor import ScreenLogHandler, TrafficScreen, format_screen
 from pyvo.samp.cli.output import Style
 from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
+from pyvo.samp.window.traffic_log import MESSAGES_KEPT, TrafficLog
 from tests.hub.web_pages import Page
 from tests.process.programs import HUB_IS_RUNNING, Program
 
@@ -46,7 +47,7 @@ class Sink:
 def monitored() -> tuple[Broker, TrafficLog]:
     """A broker with a monitor as its observer."""
     broker, log = Broker(), TrafficLog()
-    broker.observer = lambda delivery: log.record(NOON, delivery)
+    broker.observer = lambda event: log.record(NOON, event)
     return broker, log
 
 
@@ -97,8 +98,11 @@ def test_messages(monitored: tuple[Broker, TrafficLog]) -> None:
     broker.call(one, broker.hub_id, "tag", message("samp.app.ping"))
     broker.call(one, three.client_id, "tag", message("a.e"))
     broker.unregister(three)
-    shown = [(entry.mtype, entry.recipients, [text.partition(" after")[0] for text in entry.responses])
-             for entry in log.messages if entry.recipients]  # fmt: skip
+    shown = [
+        (row.mtype, row.recipients, [log.reply_text(reply).partition(" after")[0] for reply in row.replies.values()])
+        for row in log.messages
+        if row.recipients
+    ]
     assert [(mtype, set(recipients), responses) for mtype, recipients, responses in shown] == [
         ("a.b", {"c2", "c3"}, []),
         ("a.c", {"c2", "c3"}, ["Two (c2): samp.ok", "Three (c3): samp.ok"]),
@@ -121,7 +125,7 @@ def test_memory_is_bounded(monitored: tuple[Broker, TrafficLog]) -> None:
         broker.call(one, two.client_id, "tag", message("a.b"))
     assert len(log.messages) == MESSAGES_KEPT
     assert len(log._calls) == 1000
-    assert sum(entry.body is not None for entry in log.messages) == 1
+    assert log._bytes == sum(row.size for row in log.messages)
     oldest = next(iter(two.pending_received))
     broker.reply(two, oldest, EncodedMessage.response({"samp.status": "samp.ok"}))
     assert log.messages[-1].mtype == "(an older call)"

@@ -402,6 +402,19 @@ def test_results_and_errors(pair: Pair) -> None:
     assert handle("number") == 2.5
 
 
+def test_old_names_in_annotations(pair: Pair) -> None:
+    """``Picture`` and ``Received``, which only type checkers may know, still stand for the classes of today."""
+    alice, bob = pair
+    seen: list[Any] = []
+
+    @bob.on("x-test.a")
+    def load(what: "Picture | Received", row: int) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+        seen.append((type(what).__name__, row))
+
+    assert alice.ecall_and_wait("bob", "x-test.a", 10, url="file:///x", row=2)["samp.status"] == "samp.ok"
+    assert seen == [("MessageParams", 2)]
+
+
 def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None:
     alice, bob = pair
     seen: list[Any] = []

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A real browser, driven from Python, with pages of `node/member.html`, which use sampjs."""
+"""A real browser, driven from Python, with pages of `node/client.html`, which use sampjs."""
 from __future__ import annotations
 
 import itertools
@@ -33,12 +33,28 @@ class Page:
         self._closed = False
 
     def start(self, method: str, *args: Any) -> Future[Any]:
-        """Call a method of the page's `member`; the future gets its result."""
+        """Call a method of the page's `client`; the future gets its result."""
         return self._browser.submit("run", page=self._number, method=method, args=args)
 
     def run(self, method: str, *args: Any) -> Any:
-        """Call a method of the page's `member` and wait for its result."""
+        """Call a method of the page's `client` and wait for its result."""
         return self.start(method, *args).result(TIMEOUT)
+
+    def act(self, of: str, method: str, *args: Any) -> Any:
+        """Call a method of Playwright: ``of`` is ``"page"``, ``"keyboard"`` or a selector."""
+        return self._browser.submit("act", page=self._number, of=of, method=method, args=args).result(TIMEOUT)
+
+    def evaluate(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page and wait for the result of its promise, if it is one."""
+        return self._browser.submit("evaluate", page=self._number, expression=expression).result(TIMEOUT)
+
+    def wait_for(self, selector: str, state: str = "visible") -> None:
+        """Wait until a selector finds something that is visible, hidden, attached or detached."""
+        self.act(selector, "waitFor", {"state": state, "timeout": 1000 * TIMEOUT / 2})
+
+    def text(self, selector: str) -> str:
+        """The text that a selector finds."""
+        return str(self.act(selector, "innerText"))
 
     def reload(self) -> None:
         """Reload the page; it loses its state."""

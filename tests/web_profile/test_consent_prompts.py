@@ -69,7 +69,7 @@ def test_deny_denies():
 
 
 def test_an_invalid_dialog_is_an_error_at_once():
-    with pytest.raises(ValueError, match="'terminal', 'tk', 'deny'"):
+    with pytest.raises(ValueError, match="'terminal', 'tk', 'window', 'deny'"):
         make_prompt("gtk")
     with pytest.raises(TypeError, match="instance"):
         make_prompt(WebProfileDialog)

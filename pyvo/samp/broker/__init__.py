@@ -17,7 +17,7 @@ The first three do no I/O, start no thread and read no clock that was not passed
 from __future__ import annotations
 
 from .broker import Broker
-from .deliveries import NOTIFICATION, Delivery, DeliveryQueue, EncodedMessage
+from .deliveries import NOTIFICATION, Delivery, DeliveryQueue, EncodedMessage, Traffic
 from .registry import Client, PendingCall
 
-__all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "DeliveryQueue", "EncodedMessage", "PendingCall"]
+__all__ = ["NOTIFICATION", "Broker", "Client", "Delivery", "DeliveryQueue", "EncodedMessage", "PendingCall", "Traffic"]

@@ -30,13 +30,13 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, best_match, check_pattern, error_response, ok_response
-from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage
+from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage, Traffic
 from .registry import (
     Annotations,
     CallTable,
@@ -161,8 +161,8 @@ class Broker:
         self._closed = False
         #: Time of the last request of any client, by the clock.
         self.last_active = clock()
-        #: Called with a `Delivery` for each event, message and response, to show the traffic. It must not block.
-        self.observer: Callable[[Delivery], object] | None = None
+        #: Called with `Traffic` for each event, message and response, to show it. It must not block.
+        self.observer: Callable[[Traffic], object] | None = None
         self._hub = Client(HUB, new_key(), HUB)
         self._hub.queue = HubClient(self._registry, lambda msg_id, response: self.reply(self._hub, msg_id, response))
         self._hub.callable = True
@@ -263,6 +263,11 @@ class Broker:
         with self._operation:
             return [client for client in self._registry if client is not self._hub]
 
+    def pending_calls(self) -> set[str]:
+        """Return the msg-ids of all pending calls."""
+        with self._operation:
+            return {call.msg_id for call in self._calls}
+
     def profile_of(self, client_id: str) -> str:
         """Return the profile of a client; ``"hub"`` for the hub."""
         return self.client(client_id).profile
@@ -323,7 +328,9 @@ class Broker:
         with self._operation:
             mtype = self._check_send(sender, message)
             recipient = self._registry.check_recipient(sender, recipient_id, mtype)
+            recipient.received += 1
             self._deliver(NOTIFICATION, recipient, sender.client_id, None, message)
+            self._notify_observer(NOTIFICATION, sender.client_id, (recipient_id,), (), message)
 
     def notify_all(self, sender: Client, message: EncodedMessage) -> list[SAMPValue]:
         """Send a notification to all subscribed clients; return their ids (R18)."""
@@ -332,8 +339,12 @@ class Broker:
             recipients = self._registry.subscribers(mtype, sender)
             sender_id = sender.client_id
             for recipient in recipients:
+                recipient.received += 1
                 self._deliver(NOTIFICATION, recipient, sender_id, None, message)
-            return [recipient.client_id for recipient in recipients]
+            ids = [recipient.client_id for recipient in recipients]
+            if ids:
+                self._notify_observer(NOTIFICATION, sender_id, tuple(ids), (), message)
+            return [*ids]
 
     def call(self, sender: Client, recipient_id: str, tag: str, message: EncodedMessage) -> str:
         """Call one client; its response is delivered with this tag. Return the msg-id (R18, R20)."""
@@ -342,7 +353,9 @@ class Broker:
             self._check_callable(sender)
             recipient = self._registry.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
-            return self._open_call(sender, recipient, tag, None, message).msg_id
+            call = self._open_call(sender, recipient, tag, None, message)
+            self._notify_observer(CALL, sender.client_id, (recipient_id,), (call.msg_id,), message)
+            return call.msg_id
 
     def call_all(self, sender: Client, tag: str, message: EncodedMessage) -> dict[str, SAMPValue]:
         """Call all subscribed clients; map the id of each to the msg-id of its call (R18, R20, R21)."""
@@ -351,10 +364,13 @@ class Broker:
             self._check_callable(sender)
             recipients = self._registry.subscribers(mtype, sender)
             self._calls.check_limit(sender, len(recipients))
-            return {
+            msg_ids = {
                 recipient.client_id: self._open_call(sender, recipient, tag, None, message).msg_id
                 for recipient in recipients
             }
+            if msg_ids:
+                self._notify_observer(CALL, sender.client_id, tuple(msg_ids), tuple(msg_ids.values()), message)
+            return {**msg_ids}
 
     def call_and_wait(
         self, sender: Client, recipient_id: str, message: EncodedMessage, on_response: OnResponse
@@ -369,7 +385,9 @@ class Broker:
             mtype = self._check_send(sender, message)
             recipient = self._registry.check_recipient(sender, recipient_id, mtype)
             self._calls.check_limit(sender, 1)
-            return self._open_call(sender, recipient, None, on_response, message)
+            call = self._open_call(sender, recipient, None, on_response, message)
+            self._notify_observer(CALL, sender.client_id, (recipient_id,), (call.msg_id,), message)
+            return call
 
     def cancel_call(self, call: PendingCall) -> bool:
         """
@@ -378,7 +396,10 @@ class Broker:
         Return whether it was pending. If not, its ``on_response`` was called, or is being called.
         """
         with self._operation:
-            return self._calls.remove(call)
+            was_pending = self._calls.remove(call)
+            if was_pending:
+                self._observe_response(call, no_response_payload("The sender no longer waits for the response"))
+            return was_pending
 
     def reply(self, client: Client, msg_id: str, response: EncodedMessage) -> None:
         """Reply to a call (R18). Only the client that received the call may do this, and only once (R21)."""
@@ -413,20 +434,19 @@ class Broker:
         mtype = message.mtype
         if mtype.startswith(RESERVED):
             raise SAMPProxyError(1, f"Only the hub sends {mtype}")  # R25
+        sender.sent += 1
         return mtype
 
     def _deliver(self, kind: str, recipient: Client, sender_id: str, tag: str | None, body: EncodedMessage) -> None:
         if recipient.queue is not None and recipient.callable:
             delivery = Delivery(kind, recipient.client_id, recipient.private_key, sender_id, tag, body)
             self._operation.defer(recipient.queue.put, delivery)
-            if kind != RESPONSE and sender_id != HUB:  # the observer gets responses and events from elsewhere, once
-                self._notify_observer(kind, recipient.client_id, sender_id, tag, body)
 
     def _broadcast_event(self, mtype: str, params: dict[str, SAMPValue], subject: Client) -> None:
         """Send an event (R26) to all subscribed clients, including the client it is about (R15)."""
         recipients = self._registry.subscribers(mtype)
         message = EncodedMessage({"samp.mtype": mtype, "samp.params": params}, source_profile=subject.profile)
-        self._notify_observer(NOTIFICATION, "", HUB, None, message)
+        self._notify_observer(NOTIFICATION, HUB, (), (), message)
         for recipient in recipients:
             self._deliver(NOTIFICATION, recipient, HUB, None, message)
 
@@ -445,18 +465,22 @@ class Broker:
     ) -> PendingCall:
         call = PendingCall(self._new_key(), sender, recipient, tag, on_response)
         self._calls.add(call)
+        recipient.received += 1
         self._deliver(CALL, recipient, sender.client_id, call.msg_id, message)
         return call
 
     def _notify_observer(
-        self, kind: str, recipient_id: str, sender_id: str, tag: str | None, body: EncodedMessage
+        self, kind: str, sender_id: str, recipient_ids: Sequence[str], msg_ids: Sequence[str], body: EncodedMessage
     ) -> None:
         if self.observer is not None:
-            self._operation.defer(self.observer, Delivery(kind, recipient_id, "", sender_id, tag, body))
+            self._operation.defer(self.observer, Traffic(kind, sender_id, recipient_ids, msg_ids, body))
+
+    def _observe_response(self, call: PendingCall, response: EncodedMessage) -> None:
+        self._notify_observer(RESPONSE, call.recipient.client_id, (call.sender.client_id,), (call.msg_id,), response)
 
     def _complete_call(self, call: PendingCall, response: EncodedMessage) -> None:
         self._calls.remove(call)
-        self._notify_observer(RESPONSE, call.sender.client_id, call.recipient.client_id, call.msg_id, response)
+        self._observe_response(call, response)
         if call.on_response is not None:
             self._operation.defer(call.on_response, response)
         else:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ..protocol import SAMPValue, check_message, check_response
 from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_value
 
-__all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage"]
+__all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage", "Traffic"]
 
 # The last part of samp.client.X (R32), and of samp.methodName in a pulled callback (R42)
 NOTIFICATION = "receiveNotification"
@@ -89,6 +90,21 @@ class Delivery(NamedTuple):
     def size(self) -> int:
         """Bytes that this delivery needs while it waits."""
         return len(self.body.encoded()) + ENVELOPE_OVERHEAD
+
+
+class Traffic(NamedTuple):
+    """What the broker tells its watcher: an event of the hub, a message with all its recipients, or a response."""
+
+    #: What happens: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
+    kind: str
+    #: Public id of the sender, or of the responder.
+    sender_id: str
+    #: Public ids of the recipients; empty for an event, which goes to all who have subscribed to it.
+    recipient_ids: Sequence[str]
+    #: Msg-ids of a call, one for each recipient; the msg-id that a response is for.
+    msg_ids: Sequence[str]
+    #: What is sent.
+    body: EncodedMessage
 
 
 class DeliveryQueue(Protocol):

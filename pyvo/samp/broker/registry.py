@@ -60,7 +60,9 @@ class Client:
         "private_key",
         "profile",
         "queue",
+        "received",
         "send_filter",
+        "sent",
         "subscriptions",
     )
 
@@ -77,6 +79,9 @@ class Client:
         self.is_active = True
         #: Time of the client's last request, by the broker's clock.
         self.last_active = 0.0
+        #: Messages that the client has sent and received, without the hub's events and without responses.
+        self.sent = 0
+        self.received = 0
         self.metadata: dict[str, SAMPValue] = {}
         self.subscriptions: dict[str, Annotations] = {}
         #: Calls that the client has received and not replied to, by msg-id.

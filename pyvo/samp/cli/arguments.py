@@ -131,7 +131,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-_CHOICES = ("tk", "terminal", "allow-origin", "deny")
+_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
@@ -151,10 +151,11 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         "--web-consent",
         nargs="+",
         type=_choice_or_origin,
-        metavar=("tk|terminal|allow-origin|deny", "ORIGIN"),
+        metavar=("CHOICE", "ORIGIN"),
         default=["terminal"],
-        help="how it is decided whether a web page may connect: by you, in a window (tk) or in the terminal (the "
-        "default); allow-origin allows the pages from these ORIGINs and no others, deny allows none",
+        help="how it is decided whether a web page may connect: by you, in a dialog (tk), in the hub window "
+        "(window) or in the terminal (the default); allow-origin allows the pages from these ORIGINs and no others, "
+        "deny allows none",
     )
 
 

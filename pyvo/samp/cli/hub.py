@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 try:
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _EXAMPLES = """\
   samp hub                    a hub that all your SAMP programs find, until ^C
   samp hub --monitor          with a live table of clients and messages
+  samp hub --window           with a window in your browser that shows them
   samp hub -m -l experiment   another hub beside it, in ~/.samp-1
   samp hub --web-consent allow-origin https://example.org
                               pages from there and no others, without asking
@@ -115,6 +117,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show clients and messages: a live table on a terminal, lines elsewhere",
     )
+    hub.add_argument(
+        "--window",
+        action="store_true",
+        help="show clients and messages in the hub window, which opens in your browser",
+    )
+    hub.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the link to the hub window instead of opening a browser",
+    )
     log_group = parser.add_argument_group("logging")
     log_group.add_argument(
         "-L",
@@ -135,7 +147,7 @@ def _run(options: argparse.Namespace) -> Status:
     try:
         with _logging(options, screen):
             if screen is None:
-                _make_hub(options, dialog).start(wait=True)
+                _make_hub(options, dialog, partial(print, flush=True)).start(wait=True)
             else:
                 _run_with_monitor(options, dialog, screen)
     except BrokenPipeError:
@@ -161,8 +173,8 @@ def _allow_many_files() -> None:
             log.debug("The hub cannot have %d files open: %s", wanted, error)
 
 
-def _make_hub(options: argparse.Namespace, dialog: Any) -> SAMPHubServer:
-    return SAMPHubServer(
+def _make_hub(options: argparse.Namespace, dialog: Any, show_link: Callable[[str], object]) -> SAMPHubServer:
+    hub = SAMPHubServer(
         secret=options.secret,
         addr=options.addr,
         port=options.port,
@@ -177,12 +189,21 @@ def _make_hub(options: argparse.Namespace, dialog: Any) -> SAMPHubServer:
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
         pool_size=options.pool_size,
     )
+    if options.window or options.no_browser or options.web_consent[0] == "window":
+
+        def open_window() -> None:
+            url = hub.open_window(not options.no_browser)
+            if options.no_browser:
+                show_link(url)
+
+        hub.on_started = open_window
+    return hub
 
 
 def _run_with_monitor(options: argparse.Namespace, dialog: Any, screen: TrafficScreen) -> None:
     if dialog == "terminal":
         dialog = ScreenPausingPrompt(screen, make_prompt(dialog))
-    hub = _make_hub(options, dialog)
+    hub = _make_hub(options, dialog, lambda url: screen.on_log(f"{url} opens the hub window, for a minute"))
     hub.observer = screen.on_traffic
     screen.on_pipe_closed = hub.stop
     screen.start()

@@ -4,9 +4,9 @@ The monitor of ``samp hub --monitor``: a table of clients and messages on a term
 
 Theory of operation
 -------------------
-The hub's thread puts each delivery into a queue and returns at once. The monitor's own thread gets it from there,
-records it in a `TrafficLog`, which has no thread, clock or terminal, and draws when the queue is empty, at most
-`MAX_RATE` times a second. The table uses the terminal's alternate screen, so that the earlier content returns
+The hub's thread puts each event and message into a queue and returns at once. The monitor's own thread gets it from
+there, records it in a `TrafficLog`, as the hub window does, and draws when the queue is empty, at most `MAX_RATE` times
+a second. The table uses the terminal's alternate screen, so that the earlier content returns
 afterwards. The table is hidden while the user is asked for consent in the same terminal.
 """
 
@@ -19,175 +19,19 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
-from ..broker import Delivery
-from ..broker.deliveries import CALL, RESPONSE
+from ..broker import Traffic
+from ..broker.deliveries import RESPONSE
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
-from .output import Style, client_label, column_widths, pad_or_truncate, sanitize
+from ..window.traffic_log import MessageRow, TrafficLog
+from .output import Style, column_widths, pad_or_truncate, sanitize
 
-__all__ = [
-    "MESSAGES_KEPT",
-    "ClientRow",
-    "MessageRow",
-    "ScreenLogHandler",
-    "ScreenPausingPrompt",
-    "TrafficLog",
-    "TrafficScreen",
-    "format_line",
-    "format_screen",
-]
+__all__ = ["ScreenLogHandler", "ScreenPausingPrompt", "TrafficScreen", "format_lines", "format_screen"]
 
 log = logging.getLogger(__name__)
-
-#: How many messages are kept; more than a screen has lines.
-MESSAGES_KEPT = 200
-#: How many calls without a response are kept. The response to an older call is shown without its call.
-CALLS_KEPT = 1000
-
-HUB = "hub"
-
-
-class ClientRow:
-    """A client, with its counts."""
-
-    def __init__(self, client_id: str, profile: str) -> None:
-        self.client_id = client_id
-        self.profile = profile
-        self.name = ""
-        self.subscriptions: list[str] = []
-        self.sent = 0
-        self.received = 0
-        self.last_active: dt.datetime | None = None
-        #: The row of its registration, to which the name is added later.
-        self.registration: MessageRow | None = None
-
-
-class MessageRow:
-    """A message with its responses, an event, or a line of the log."""
-
-    def __init__(self, time: dt.datetime, sender: str, mtype: str, text: str = "") -> None:
-        self.time = time
-        self.sender = sender
-        self.mtype = mtype
-        self.text = text
-        self.recipients: list[str] = []
-        self.is_call = False
-        #: One text for each response.
-        self.responses: list[str] = []
-        self.body: object = None  # deliveries of one broadcast have the same body
-
-
-class TrafficLog:
-    """A record of the clients and of the last messages."""
-
-    def __init__(self) -> None:
-        #: The registered clients, by id.
-        self.clients: dict[str, ClientRow] = {}
-        self.messages: deque[MessageRow] = deque(maxlen=MESSAGES_KEPT)
-        #: The number of all messages.
-        self.total = 0
-        self._names: dict[str, str] = {HUB: "Hub"}
-        self._calls: dict[str, MessageRow] = {}
-
-    def client_label(self, client_id: str) -> str:
-        """Return the label of a client, which may be gone."""
-        return client_label(client_id, self._names.get(client_id, ""))
-
-    def record_log(self, time: dt.datetime, text: str) -> MessageRow:
-        """Record a line of the hub's log."""
-        message = MessageRow(time, "", "", sanitize(text, 300))
-        self.messages.append(message)
-        return message
-
-    def record(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        """Record a delivery, and return its row: a new one, or an earlier one with one more recipient or response."""
-        if delivery.sender_id == HUB and not delivery.recipient_id:
-            return self._record_event(time, delivery)
-        if delivery.kind == RESPONSE:
-            return self._record_response(time, delivery)
-        return self._record_message(time, delivery)
-
-    def _record_event(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        mtype = delivery.body.mtype
-        params: Any = delivery.body.value["samp.params"]
-        client_id = params.get("id", "")
-        client = self.clients.get(client_id)
-        message = MessageRow(time, HUB, mtype)
-        if mtype == "samp.hub.event.register":
-            client = self.clients[client_id] = ClientRow(client_id, delivery.body.source_profile)
-            client.registration = message
-            self.messages.append(message)
-        elif mtype == "samp.hub.event.unregister":
-            self.clients.pop(client_id, None)
-            message.text = f"{self.client_label(client_id)} has unregistered"
-            self.messages.append(message)
-        elif mtype == "samp.hub.event.metadata" and client is not None:
-            name = params["metadata"].get("samp.name", "")
-            client.name = self._names[client_id] = name if isinstance(name, str) else ""
-            message.text = f"{sanitize(client_id)} has the name {sanitize(client.name) or '-'}"
-        elif mtype == "samp.hub.event.subscriptions" and client is not None:
-            client.subscriptions = sorted(params["subscriptions"])
-            mtypes = sanitize(", ".join(client.subscriptions), 500) or "no MType"
-            message.text = f"{self.client_label(client_id)} is subscribed to {mtypes}"
-        if client is not None and client.registration is not None:
-            label = self.client_label(client_id)
-            client.registration.text = f"{label} has registered, with the {client.profile} profile"
-        return message
-
-    def _record_message(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        last = self.messages[-1] if self.messages else None
-        if last is not None and last.body is delivery.body:  # one more recipient of a broadcast
-            message = last
-        else:
-            if last is not None:
-                last.body = None  # a body may be large
-            value = delivery.body.value
-            message = MessageRow(time, delivery.sender_id, delivery.body.mtype, sanitize(value["samp.params"], 500))
-            message.body = delivery.body
-            message.is_call = delivery.kind == CALL
-            self.messages.append(message)
-            self.total += 1
-            self._count(delivery.sender_id, time, sent=1)
-        message.recipients.append(delivery.recipient_id)
-        self._count(delivery.recipient_id, time, received=1)
-        if delivery.kind == CALL and delivery.tag is not None:
-            self._calls[delivery.tag] = message
-            if len(self._calls) > CALLS_KEPT:
-                del self._calls[next(iter(self._calls))]
-        return message
-
-    def _record_response(self, time: dt.datetime, delivery: Delivery) -> MessageRow:
-        call = self._calls.pop(delivery.tag or "", None)
-        if call is None:  # the call is no longer kept
-            call = MessageRow(time, delivery.recipient_id, "(an older call)")
-            self.messages.append(call)
-        response: Any = delivery.body.value
-        status = str(response.get("samp.status"))
-        error = response.get("samp.error", {})
-        reason = error.get("samp.errortxt", "") if isinstance(error, dict) else ""
-        took = (time - call.time).total_seconds()
-        text = f"{self.client_label(delivery.sender_id)}: {sanitize(status)} after {took:.2f} s"
-        call.responses.append(text + (f", {sanitize(reason)}" if reason else ""))
-        self._mark_active(delivery.sender_id, time)
-        return call
-
-    def _count(self, client_id: str, time: dt.datetime, sent: int = 0, received: int = 0) -> None:
-        client = self.clients.get(client_id)
-        if client is not None:
-            client.sent += sent
-            client.received += received
-            if sent:
-                client.last_active = time
-
-    def _mark_active(self, client_id: str, time: dt.datetime) -> None:
-        client = self.clients.get(client_id)
-        if client is not None:
-            client.last_active = time
-
 
 #: The most drawings per second.
 MAX_RATE = 10.0
@@ -239,12 +83,12 @@ class TrafficScreen:
         if self.live:
             self._write(_LEAVE_ALTERNATE_SCREEN)
 
-    def on_traffic(self, delivery: Delivery) -> None:
-        """Put a delivery into the queue; called in the hub's thread."""
-        if delivery.recipient_id and self._events.qsize() > MAX_QUEUED:
+    def on_traffic(self, event: Traffic) -> None:
+        """Put an event, message or response into the queue; called in the hub's thread."""
+        if event.recipient_ids and self._events.qsize() > MAX_QUEUED:
             self._omitted += 1  # only messages: all clients must be known
             return
-        self._events.put((dt.datetime.now().astimezone(), delivery))
+        self._events.put((dt.datetime.now().astimezone(), event))
 
     def on_log(self, text: str) -> None:
         """Put a line of the log into the queue; called in any thread."""
@@ -292,7 +136,7 @@ class TrafficScreen:
         row = self._log.record_log(time, item) if isinstance(item, str) else self._log.record(time, item)
         if not self.live:
             with self._write_lock:
-                self._write(format_line(row, self._log, item) + "\n")
+                self._write("".join(f"{line}\n" for line in format_lines(row, self._log, item)))
         return self.live
 
     def _draw(self) -> None:
@@ -350,17 +194,18 @@ class ScreenLogHandler(logging.StreamHandler[TextIO]):
 # Formatting
 
 
-def format_line(row: MessageRow, log: TrafficLog, item: object) -> str:
-    """Return a line for an item, which is a line of the log or a delivery, and its row."""
+def format_lines(row: MessageRow, log: TrafficLog, item: object) -> list[str]:
+    """Return the lines for an item, which is a line of the log or a `Traffic`, and its row: one for each recipient."""
     clock = f"{row.time:%H:%M:%S}"
-    if isinstance(item, Delivery) and item.kind == RESPONSE:
+    if isinstance(item, Traffic) and item.kind == RESPONSE:
         now = dt.datetime.now().astimezone()
-        return f"{now:%H:%M:%S} reply to {log.client_label(row.sender)}: {row.mtype}: {row.responses[-1]}"
+        response = log.reply_text(row.replies[item.sender_id])
+        return [f"{now:%H:%M:%S} reply to {log.client_label(row.sender)}: {sanitize(row.mtype)}: {response}"]
     if not row.recipients:
-        return f"{clock} {row.text or row.mtype}"
-    kind = "call" if row.is_call else "notify"
-    ends = f"{log.client_label(row.sender)} -> {log.client_label(row.recipients[-1])}"
-    return f"{clock} {kind} {ends}: {sanitize(row.mtype)} {row.text}"
+        return [f"{clock} {row.text or row.mtype}"]
+    start = f"{clock} {'call' if row.is_call else 'notify'} {log.client_label(row.sender)} -> "
+    end = f": {sanitize(row.mtype)} {row.text}"
+    return [f"{start}{log.client_label(recipient)}{end}" for recipient in row.recipients]
 
 
 def format_screen(log: TrafficLog, headline: str, width: int, height: int, style: Style) -> list[str]:
@@ -373,7 +218,8 @@ def format_screen(log: TrafficLog, headline: str, width: int, height: int, style
         more = f"... and {len(clients) - available + 1} more"
         clients = [*clients[: available - 1], style(pad_or_truncate(more, width), "dim")]
     left = max(0, height - len(clients) - 3)
-    messages = [line for row in log.messages for line in _message_lines(row, log, width, style)]
+    rows = list(log.messages)[-height:]  # each has one line or more
+    messages = [line for row in rows for line in _message_lines(row, log, width, style)]
     heading = style(pad_or_truncate("TIME      MESSAGE", width), "dim")
     lines = [*top, *clients, "", heading, *(messages[-left:] if left else [])]
     return lines[:height]
@@ -413,7 +259,9 @@ def _row(cells: list[str], widths: list[int], width: int) -> str:
 def _message_lines(row: MessageRow, log: TrafficLog, width: int, style: Style) -> list[str]:
     clock = f"{row.time:%H:%M:%S}  "
     if not row.recipients:
-        responses = [pad_or_truncate(f"          {response}", width) for response in row.responses]
+        responses = [
+            pad_or_truncate(f"          {log.reply_text(reply)}", width) for reply in row.replies.values()
+        ]
         return [style(pad_or_truncate(clock + (row.text or sanitize(row.mtype)), width), "dim"), *responses]
     recipients = ", ".join(log.client_label(recipient) for recipient in row.recipients[:5])
     if len(row.recipients) > 5:
@@ -421,7 +269,7 @@ def _message_lines(row: MessageRow, log: TrafficLog, width: int, style: Style) -
     kind = "call" if row.is_call else "notify"
     text = f"{clock}{sanitize(row.mtype)}  {kind} {log.client_label(row.sender)} -> {recipients}  {row.text}"
     lines = [style(pad_or_truncate(text, width), "cyan")]
-    for response in row.responses:
-        colour = "green" if ": samp.ok " in response else "red" if ": samp.error " in response else "yellow"
-        lines.append(style(pad_or_truncate(f"          {response}", width), colour))
+    for reply in row.replies.values():
+        colour = {"ok": "green", "error": "red"}.get(reply.status, "yellow")
+        lines.append(style(pad_or_truncate(f"          {log.reply_text(reply)}", width), colour))
     return lines

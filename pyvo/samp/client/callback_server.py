@@ -30,7 +30,8 @@ from ..ordered_dispatcher import OrderedDispatcher
 from ..protocol import check_message, check_response, error_response
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import ServerConnection
 from ..transport.urls import AllowedHosts, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from .hub_connection import HubConnection, Request

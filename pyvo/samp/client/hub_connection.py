@@ -43,7 +43,7 @@ from ..lockfile import HINT_START_HUB, display_path, lockfile_source, read_lockf
 from ..process_events import FORKED_MESSAGE, register_after_fork
 from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.http11 import HTTPResponse
-from ..transport.xmlrpc_client import ResponseTimeoutError, XMLRPCClient
+from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 from .received_calls import ReceivedCalls
 
@@ -180,9 +180,9 @@ class _RemoteMethod:
         setattr(self, name, method)  # the next look-up finds it without a call of this method
         return method
 
-    def __call__(self, *params: SAMPValue | PreEncoded, **options: Any) -> SAMPValue:
-        """Call the method; ``options`` are those of `XMLRPCClient.call`."""
-        return self.client.call(self.name, *params, **options)
+    def __call__(self, *params: SAMPValue | PreEncoded, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
+        """Call the method."""
+        return self.client.call(self.name, *params, options=options)
 
 
 def encode_params(params: Mapping[str, Any]) -> list[SAMPValue | PreEncoded]:
@@ -372,7 +372,7 @@ class HubConnection(Prepared):
             if not isinstance(unregister, _RemoteMethod):
                 unregister(private_key)
             elif self.is_connected:
-                unregister(private_key, timeout=timeout)
+                unregister(private_key, options=CallOptions(timeout=timeout))
             else:
                 with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
                     client.call(unregister.name, private_key)
@@ -445,10 +445,8 @@ class HubConnection(Prepared):
         # The last ping ends with the wait
         interval = min(PING_INTERVAL, timeout - PING_TIMEOUT) if timeout > 0 else PING_INTERVAL
         health_check = self._ping_while_waiting if interval > 0 else None
-        return self._invoke(
-            method, *values, timeout=timeout, look=health_check, look_every=interval,
-            meanwhile=while_waiting, seen=raw_responses,
-        )  # fmt: skip
+        options = CallOptions(timeout, health_check, interval, while_waiting, raw_responses)
+        return self._invoke(method, *values, options=options)
 
     def pre_encode(self, value: Mapping[str, Any]) -> SAMPValue | PreEncoded:
         """
@@ -511,7 +509,7 @@ class HubConnection(Prepared):
         """Ping the hub, on another connection than the one that waits."""
         ping = self._samp_hub.ping
         if isinstance(ping, _RemoteMethod):
-            ping(timeout=PING_TIMEOUT)
+            ping(options=CallOptions(timeout=PING_TIMEOUT))
         else:
             ping()
 

@@ -164,7 +164,14 @@ class Clients:
     # Waiting
 
     def wait_for(self, wanted: str, timeout: str | float, mtype: str | None) -> ClientInfo:
-        """Wait for a client; see `SAMPIntegratedClient.wait_for`."""
+        """
+        Wait for a client; see `SAMPIntegratedClient.wait_for`.
+
+        Parameters
+        ----------
+        wanted, timeout, mtype
+            As ``client``, ``timeout`` and ``mtype`` there.
+        """
         deadline = Deadline(timeout)
         release_slot()  # within a handler: the events are behind it in the queue
         self.subscribe()
@@ -222,7 +229,7 @@ class Clients:
             self._fill(client)
             return
         with self._refresh_lock:
-            # again if the client has connected to another hub meanwhile
+            # again if the client has connected to another hub since
             while self._subscribed_key != (key := client.client.require_key()):
                 client.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
                 self._is_used = True
@@ -231,11 +238,25 @@ class Clients:
                     self._subscribed_key = key
 
     def on_gone(self, listener: Callable[[str], object]) -> None:
-        """Call a function, in one of the client's threads, with the id of each client that unregisters."""
+        """
+        Call a function with the id of each client that unregisters.
+
+        Parameters
+        ----------
+        listener : callable
+            Called in one of the client's threads.
+        """
         self._listeners.append(listener)
 
     def clear(self, *, end: SAMPClientError | None = None) -> None:
-        """Empty the list after the end of the connection; waiting threads get `end` if no other hub may come."""
+        """
+        Empty the list after the end of the connection.
+
+        Parameters
+        ----------
+        end : SAMPClientError, optional
+            The error to raise in threads that wait for a client, unless another hub may come.
+        """
         with self._changed:
             self._end = end
             self._known.clear()
@@ -255,7 +276,7 @@ class Clients:
         self.clear()  # of late events of the last hub: ids begin anew with each hub
         try:
             self.subscribe()
-        except SAMPClientError:  # the program has disconnected meanwhile
+        except SAMPClientError:  # the program has disconnected in between
             return
 
     def _fill(self, client: MessagingClient) -> None:
@@ -279,7 +300,7 @@ class Clients:
             return None
 
     def _put_if_unchanged(self, info: ClientInfo) -> bool:
-        """Store what the hub has returned, unless an event has come meanwhile: it may be newer."""
+        """Store what the hub has returned, unless an event has come in between: it may be newer."""
         with self._changed:
             if info.id in self._updated:
                 self._updated.discard(info.id)

@@ -147,7 +147,14 @@ class Incoming:
             client.client.remove_filter(self._key)
 
     def stop(self, reason: SAMPError) -> None:
-        """Raise an error in all threads that wait, now or later."""
+        """
+        End the queue with an error for all threads that wait, now or later.
+
+        Parameters
+        ----------
+        reason : SAMPError
+            The error.
+        """
         with self._changed:
             if self._end is None:
                 self._end = reason

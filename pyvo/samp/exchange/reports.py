@@ -184,7 +184,18 @@ class SendReport:
         return self
 
     def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, error: str = "") -> None:
-        """Note the response of a recipient, or why there will be none; only the first such note counts."""
+        """
+        Note the response of a recipient, or why there will be none; only the first such note counts.
+
+        Parameters
+        ----------
+        recipient_id : str
+            Public id of the recipient.
+        response : dict, optional
+            Its response.
+        error : str
+            Why there will be no response.
+        """
         with self._changed:
             for each in self.deliveries:
                 if each.id == recipient_id and each.is_open:

@@ -13,7 +13,16 @@ from typing import Any, TypeAlias, cast
 
 from ..errors import SAMPTypeError, SAMPValueError, warn
 
-__all__ = ["MAX_DEPTH", "SAMPValue", "encode", "format_float", "parse_bool", "parse_float", "parse_int", "sanitize_for_display"]
+__all__ = [
+    "MAX_DEPTH",
+    "SAMPValue",
+    "encode",
+    "format_float",
+    "parse_bool",
+    "parse_float",
+    "parse_int",
+    "sanitize_for_display",
+]
 
 SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 
@@ -252,8 +261,10 @@ def sanitize_for_display(text: str, limit: int = 80) -> str:
 
     A character that could move the cursor, colour the terminal or reverse the direction of writing becomes ``?``.
     """
-    text = unicodedata.normalize("NFC", text[: 4 * limit])
-    shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in text)
+    shown = text[: 4 * limit]
+    if not (shown.isascii() and shown.isprintable()):
+        shown = unicodedata.normalize("NFC", shown)
+        shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 

@@ -3,27 +3,34 @@
 The ways to ask the user whether a web page may register.
 
 `make_prompt` makes one of what was given as ``web_profile_dialog``: ``"terminal"`` (also the meaning of `None`),
-``"tk"``, ``"deny"``, a function, a `WebProfileDialog` or a `ConsentPrompt`.
+``"tk"``, ``"window"``, ``"deny"``, a function, a `WebProfileDialog` or a `ConsentPrompt`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import json
 import logging
 import queue
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 from .consent_terminal import TerminalPrompt
 
-__all__ = ["WebProfileDialog", "make_prompt"]
+__all__ = ["WebProfileDialog", "WindowPrompt", "make_prompt"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which a decision in the hub window is accepted: an earlier click was meant for something else.
+DECISION_DELAY = 0.7
 
 
 class WebProfileDialog:
@@ -89,7 +96,8 @@ def make_prompt(dialog: object) -> ConsentPrompt:
     Parameters
     ----------
     dialog : None, str, callable, WebProfileDialog or ConsentPrompt
-        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a window, ``"deny"`` denies all pages. A function
+        `None` or ``"terminal"`` ask in the terminal, ``"tk"`` in a dialog, ``"window"`` in the hub window (of a
+        `SAMPHubServer`, which shows the requests of the `WindowPrompt`), ``"deny"`` denies all pages. A function
         is called in a thread with ``(samp_name, details, client, origin)``, or ``(samp_name, origin)`` if it takes
         two arguments, and returns True, ``"once"`` or ``"always"`` to allow; any other result denies.
 
@@ -233,6 +241,66 @@ class QueuePrompt(ConsentPrompt):
             self._results.end()
 
 
+class WindowPrompt(ConsentPrompt):
+    """Keeps the consent requests that the hub window shows, until the user decides or they are cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._serial = itertools.count(1)
+        self._open: dict[int, _OpenRequest] = {}
+        #: Called for each new request; opens a window if none is open. Set by the hub.
+        self.on_request: Callable[[], object] = lambda: None
+        #: Called when the open requests have changed. Set by the window.
+        self.on_change: Callable[[], object] = lambda: None
+
+    def show_requests(self) -> dict[int, ConsentRequest]:
+        """Return the open requests by number, for a window that shows them now."""
+        now = time.monotonic()
+        with self._lock:
+            for each in self._open.values():
+                if each.shown is None:
+                    each.shown = now
+            return {number: each.request for number, each in self._open.items()}
+
+    def ask(self, ticket: ConsentTicket) -> Decision:
+        """Show the request and wait. Closing the window decides nothing: the request stays open."""
+        opened = _OpenRequest(ticket.request)
+        with self._lock:
+            number = next(self._serial)
+            self._open[number] = opened
+        try:
+            ticket.on_cancel(lambda: opened.decisions.put(Decision.DENY))
+            self.on_change()
+            self.on_request()
+            return opened.decisions.get()
+        finally:
+            with self._lock:
+                self._open.pop(number, None)
+            self.on_change()
+
+    def decide(self, number: int, decision: Decision) -> str:
+        """Decide on a request; return why that is not possible, or an empty text."""
+        with self._lock:  # if there are several windows, the first decision counts
+            opened = self._open.get(number)
+            if opened is None:
+                return "This request is no longer open"
+            if opened.shown is None or time.monotonic() - opened.shown < DECISION_DELAY:
+                return "The user has not had time to read this request"
+            if decision is Decision.ALWAYS and not opened.request.can_always_allow:
+                return "This page cannot be allowed always: its origin does not identify it"
+            del self._open[number]
+        opened.decisions.put(decision)
+        return ""
+
+
+@dataclass
+class _OpenRequest:
+    request: ConsentRequest
+    #: When a window first showed the request.
+    shown: float | None = None
+    decisions: queue.SimpleQueue[Decision] = field(default_factory=queue.SimpleQueue)
+
+
 class TkPrompt(ConsentPrompt):
     """
     Shows a window in a process of its own (`pyvo.samp.web_profile.consent_tk`).
@@ -291,4 +359,9 @@ def _to_json(request: ConsentRequest) -> bytes:
     return json.dumps(shown).encode("ascii")
 
 
-_BY_NAME: dict[str, Callable[[], ConsentPrompt]] = {"terminal": TerminalPrompt, "tk": TkPrompt, "deny": DenyPrompt}
+_BY_NAME: dict[str, Callable[[], ConsentPrompt]] = {
+    "terminal": TerminalPrompt,
+    "tk": TkPrompt,
+    "window": WindowPrompt,
+    "deny": DenyPrompt,
+}

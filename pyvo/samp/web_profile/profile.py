@@ -28,8 +28,8 @@ from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, parse_bool, parse_float
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
-from ..transport.server_connection import DeferredResponse
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.urls import is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded
@@ -456,4 +456,4 @@ class WebProfile:
 
     def _on_transfer_end(self, sock: socket.socket) -> None:
         for server in self._servers:  # one of them has accepted it
-            server.close_detached(sock)
+            server.table.close_detached(sock)

@@ -1,0 +1,14 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The hub window: a page that the hub serves to the user's browser.
+
+================ ==========================================================================
+``traffic_log``  the record of clients and messages, which the terminal monitor shows, too
+``server``       the HTTP server of the page
+``icons``        fetching the clients' icons
+``browser``      opening the page in the user's browser
+``window.html``  the page, with ``window.css`` and ``window.js``
+================ ==========================================================================
+"""
+
+from __future__ import annotations

@@ -1,0 +1,165 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Fetching a client's icon, which the hub does in the browser's place.
+
+The address is a client's word. A client of the Standard Profile may name a file or a server of this machine; it could
+read both itself. A web page may name public ``https`` servers only. Nothing but a PNG, GIF or JPEG image is passed on:
+an SVG image could hold a script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+import threading
+import time
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.request import url2pathname
+
+from ..transport.file_serving import FileError, FileSource
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
+
+__all__ = ["IconError", "fetch_icon"]
+
+MAX_SIZE = 256 * 1024
+#: Seconds for everything.
+TIMEOUT = 5.0
+MAX_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TYPES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"\xff\xd8\xff": "image/jpeg",
+}
+
+
+class IconError(Exception):
+    """An icon cannot be had, or must not be."""
+
+
+def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
+    """
+    Fetch an icon. Blocks for `TIMEOUT` at most, besides the lookup of a host name.
+
+    Parameters
+    ----------
+    url : str
+        Where it is.
+    trusted : bool
+        Whether a client of the Standard Profile names it; otherwise a web page does.
+
+    Returns
+    -------
+    tuple of (str, bytes)
+        Media type and content.
+
+    Raises
+    ------
+    IconError
+        It cannot be had.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    try:
+        path = file_url_to_path(url)
+        if path is None:
+            data = _fetch(url, deadline, trusted=trusted)
+        elif trusted:
+            data = _read_file(path)
+        else:
+            raise IconError("A web page cannot name a file as its icon")
+    except (OSError, ValueError, http.client.HTTPException, FileError) as error:
+        raise IconError(f"The icon cannot be had: {error}") from error
+    if len(data) > MAX_SIZE:
+        raise IconError(f"The icon is larger than {MAX_SIZE} bytes")
+    for start, media_type in _TYPES.items():
+        if data.startswith(start):
+            return media_type, data
+    raise IconError("The icon is not a PNG, GIF or JPEG image")
+
+
+def _read_file(path: str) -> bytes:
+    source = FileSource(url2pathname(quote(path)) if os.name == "nt" else path, {})
+    try:
+        return source.read(MAX_SIZE + 1)
+    finally:
+        source.close()
+
+
+def _fetch(url: str, deadline: float, *, trusted: bool) -> bytes:
+    local = trusted  # whether an address of this machine or its network may be asked; not behind a public one
+    for _ in range(MAX_REDIRECTS + 1):
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not trusted):
+            raise IconError("Only public https servers are asked for the icon of a web page")
+        sock = _connect(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), deadline, local)
+        # A server that sends a byte now and then must not stretch the time.
+        timer = threading.Timer(_remaining(deadline), _break, [sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            local = local and not _is_public(sock.getpeername()[0])
+            if parts.scheme == "https":
+                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname)
+            location, data = _get(sock, parts)
+        finally:
+            timer.cancel()
+            sock.close()
+        if location is None:
+            return data
+        url = urljoin(url, location)
+    raise IconError("The server redirects too often")
+
+
+def _connect(host: str, port: int, deadline: float, local: bool) -> socket.socket:
+    """Connect to an address that was checked: a second lookup of the name could bring another one."""
+    error = OSError("The host has no address")
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if not local and not _is_public(str(address[0])):
+            raise IconError("The address is not a public one")
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_remaining(deadline))
+            sock.connect(address)
+            return sock
+        except OSError as this:
+            sock.close()
+            error = this
+    raise error
+
+
+def _get(sock: socket.socket, parts: SplitResult) -> tuple[str | None, bytes]:
+    """Ask for the target; return where it redirects to, or else its content."""
+    connection = http.client.HTTPConnection(parts.netloc.rpartition("@")[2])
+    connection.sock = sock
+    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_SAFE_CHARS)
+    headers = {"Accept": "image/png, image/gif, image/jpeg", "Connection": "close"}
+    connection.request("GET", target, headers=headers)
+    with connection.getresponse() as response:
+        location = response.getheader("Location")
+        if response.status in _REDIRECTS and location:
+            return location, b""
+        if response.status != 200:
+            raise IconError(f"The server answers {response.status}")
+        return None, response.read(MAX_SIZE + 1)
+
+
+def _break(sock: socket.socket) -> None:
+    """Let the thread that waits for the server go on. Not by `SSLSocket.shutdown`, which changes its object."""
+    with contextlib.suppress(OSError):  # it is closed already
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _is_public(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
+
+
+def _remaining(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("It takes too long")
+    return seconds

@@ -1,0 +1,677 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The HTTP server of the hub window.
+
+Theory of operation
+-------------------
+The server has a loop of its own, on a port of its own: port 21012 answers pages of every origin. In the hub's thread
+only `WindowServer.observe` runs, which appends to a bounded queue. A *recorder* thread moves what is in the queue to
+the `TrafficLog`. Each open window holds one *stream*: a worker thread that writes the changes of the log, as lines of
+JSON. A stream keeps nothing but the number of the last change that it has written, so that a slow reader costs no
+memory; one that does not read at all is disconnected, and gets a snapshot when it comes back.
+
+Nobody but the user may use the server. It checks the names in the request (Host, Origin, Sec-Fetch-Site), the user at
+the other end, and the key of the session, which a page gets once for a token that only the user's browser is told.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+import json
+import logging
+import secrets
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..broker import Broker, Client, EncodedMessage, Traffic
+from ..broker.deliveries import RESPONSE
+from ..constants import SAMP_ICON
+from ..errors import SAMPProxyError
+from ..protocol.values import sanitize_for_display
+from ..transport.event_loop import EventLoop
+from ..transport.http11 import HTTPError, HTTPRequest, Response
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import DeferredResponse, ServerConnection
+from ..web_profile.consent import CONSENT_TEXT, Decision
+from ..web_profile.consent_prompts import WindowPrompt
+from ..web_profile.peer_uid import is_other_user
+from .browser import open_browser, write_redirect
+from .icons import IconError, fetch_icon
+from .traffic_log import ClientRow, MessageRow, TrafficLog, json_text
+
+__all__ = ["TOKEN_LIFETIME", "WindowServer"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a token is good.
+TOKEN_LIFETIME = 60.0
+#: Limits to what is open at a time.
+MAX_TOKENS = 32
+MAX_SESSIONS = 16
+MAX_STREAMS = 8
+MAX_ICONS = 4
+MAX_CONNECTIONS = 64
+MAX_BODY = 16 * 1024
+#: Events that wait to be recorded, the latest. Messages above a size may have so many bytes together.
+MAX_QUEUED = 500
+LARGE_SIZE = 16 * 1024
+MAX_LARGE_BYTES = 16 * 1024 * 1024
+#: Seconds between two rounds of the recorder, and between two lines of a stream.
+RECORD_INTERVAL = 0.1
+#: Events that are recorded in a second, about: above that the hub's own work goes first, and the others are counted.
+MAX_RECORD_RATE = 1000
+STREAM_INTERVAL = 0.5
+#: Seconds after which a stream writes an empty line, so that both sides notice when the other has gone.
+HEARTBEAT_INTERVAL = 10.0
+#: Seconds for which a stream waits for its reader.
+WRITE_TIMEOUT = 10.0
+#: Bytes that the system holds for a reader.
+SEND_BUFFER_SIZE = 128 * 1024
+#: Rows in one line of a stream; if more have changed, the reader gets a snapshot when that is over.
+MAX_ROWS = 50
+#: Recipients of a message that a row names.
+MAX_RECIPIENTS = 50
+#: Characters of a message that are shown before the user asks for the rest.
+MAX_TEXT = 64 * 1024
+MAX_WARNINGS = 20
+PING_TIMEOUT = 10.0
+#: Seconds that threads have to end.
+STOP_TIMEOUT = 0.2
+
+STANDARD = "standard"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_HEADERS = (
+    ("Content-Security-Policy", _CSP),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+_FILES = {
+    "/": ("window.html", "text/html; charset=utf-8"),
+    "/window.js": ("window.js", "text/javascript; charset=utf-8"),
+    "/window.css": ("window.css", "text/css; charset=utf-8"),
+}
+_ICON_PATH = "/favicon.ico"  # browsers ask for it
+
+
+Route: TypeAlias = Callable[[HTTPRequest, ServerConnection], Response | DeferredResponse | None]
+
+
+@cache
+def _file(path: str) -> Response:
+    if path == _ICON_PATH:
+        return Response(200, SAMP_ICON, "image/png", _HEADERS)
+    name, media_type = _FILES[path]
+    return Response(200, Path(__file__).with_name(name).read_bytes(), media_type, _HEADERS)
+
+
+def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, f"{text}\n".encode(), headers=(*_HEADERS, *headers))
+
+
+def _json(value: object) -> Response:
+    return Response(200, json.dumps(value).encode("ascii"), "application/json", _HEADERS)
+
+
+class WindowServer:
+    """
+    Serves the hub window, from `start` to `stop`.
+
+    Parameters
+    ----------
+    broker : Broker
+        The hub's broker.
+    prompt : WindowPrompt, optional
+        The consent requests that the window shows, if it is asked for consent.
+    describe : callable
+        Returns what is shown of the hub: a map with ``label`` and ``profiles``.
+    stop_hub : callable
+        Stops the hub; called in a thread of this server.
+
+    Raises
+    ------
+    OSError
+        No port can be listened on.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        prompt: WindowPrompt | None,
+        describe: Callable[[], dict[str, Any]],
+        stop_hub: Callable[[], object],
+    ) -> None:
+        self._broker = broker
+        self._prompt = prompt
+        self._describe = describe
+        self._stop_hub = stop_hub
+        self._loop = EventLoop("samp-window")
+        self._server = XMLRPCServer(
+            ("127.0.0.1", 0), self._loop, self, max_body=MAX_BODY, max_connections=MAX_CONNECTIONS
+        )
+        self.port = self._server.port
+        self._host = f"127.0.0.1:{self.port}"
+        # The queue of events, which drops the oldest; whoever has the broker's lock fills it, and takes no other lock.
+        self._queue: deque[tuple[float, Traffic]] = deque(maxlen=MAX_QUEUED)
+        self._queued = threading.Event()
+        self._seen = 0  # events, counted by `observe`
+        self._taken = 0  # events, counted by the recorder
+        self._large_bytes = 0
+        # The record; all below belongs to whoever holds `_changed`.
+        self._changed = threading.Condition()
+        self._traffic = TrafficLog()
+        self._missed = 0
+        self._streams: set[socket.socket] = set()
+        self._icons = 0
+        self._stopping = threading.Event()
+        self._tokens: dict[str, Path | None] = {}  # with the redirect files that bear them
+        self._keys: deque[bytes] = deque(maxlen=MAX_SESSIONS)
+        self._recorder = threading.Thread(target=self._record, name="samp-window-recorder", daemon=True)
+        self._log_handler = _WarningHandler(self._queued.set)
+        self._routes: dict[tuple[str, str], Route] = {
+            ("GET", "/state"): lambda _request, _connection: _json(self._update(0)),
+            ("GET", "/events"): self._get_events,
+            ("GET", "/message"): self._get_message,
+            ("GET", "/icon"): self._get_icon,
+            ("POST", "/disconnect"): self._post_disconnect,
+            ("POST", "/ping"): self._post_ping,
+            ("POST", "/consent"): self._post_consent,
+            ("POST", "/stop"): self._post_stop,
+        }
+
+    # What the hub calls
+
+    def start(self) -> None:
+        """Begin to observe the hub and to serve. The hub calls `observe` from now on."""
+        first = self._broker.observer
+        if first is None:
+            self._broker.observer = self.observe
+        else:
+            watcher = first
+
+            def both(event: Traffic) -> None:
+                self.observe(event)
+                watcher(event)
+
+            self._broker.observer = both
+        with self._changed:
+            self._traffic.touch()  # 0 is the version of those who have seen nothing
+            self._traffic.add_clients(dt.datetime.now(dt.UTC), self._broker.clients())
+        logging.getLogger("pyvo.samp").addHandler(self._log_handler)
+        if self._prompt is not None:
+            self._prompt.on_change = self._notify
+        self._recorder.start()
+        self._loop.start()
+        self._server.start()
+        log.info("The hub window is served on port %d", self.port)
+
+    def stop(self) -> None:
+        """Stop serving; windows show that the hub has stopped. Bounded in time, from any thread."""
+        logging.getLogger("pyvo.samp").removeHandler(self._log_handler)
+        if self._prompt is not None:
+            self._prompt.on_change = lambda: None
+        self._stopping.set()
+        self._queued.set()
+        with self._changed:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._streams, STOP_TIMEOUT / 2)
+        for token in list(self._tokens):
+            self._take_token(token)
+        self._loop.call_soon(self._server.stop)
+        self._loop.stop(STOP_TIMEOUT)
+        if self._recorder.is_alive() and self._recorder is not threading.current_thread():
+            self._recorder.join(STOP_TIMEOUT)
+
+    def after_fork_in_child(self) -> None:
+        """Close the copies of the sockets in the child of a fork."""
+        logging.getLogger("pyvo.samp").removeHandler(self._log_handler)
+        self._loop.after_fork_in_child()
+
+    def observe(self, event: Traffic) -> None:
+        """Take note of what the broker did; in the hub's thread, with the broker's lock held."""
+        size = len(event.body.encoded())
+        if size > LARGE_SIZE:
+            if self._large_bytes and self._large_bytes + size > MAX_LARGE_BYTES:
+                self._seen += 1
+                self._queued.set()
+                return
+            self._large_bytes += size
+        self._queue.append((time.time(), event))
+        self._seen += 1
+        if not self._queued.is_set():
+            self._queued.set()
+
+    # Opening a window
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a window is open."""
+        with self._changed:
+            return any(map(_is_connected, self._streams))
+
+    def open(self, *, browser: bool) -> tuple[str, bool]:
+        """
+        Make a link to the window, and open it in the user's browser.
+
+        Returns
+        -------
+        tuple of (str, bool)
+            A URL that is good once, for `TOKEN_LIFETIME`; and whether the browser seems to show the window, for which
+            it got another URL.
+        """
+        opened = False
+        if browser:
+            token = self._new_token()
+            try:
+                redirect = write_redirect(self._url(token))
+            except OSError as error:
+                log.warning("The browser cannot be told the address of the hub window: %s", error)
+            else:
+                with self._changed:
+                    self._tokens[token] = redirect
+                opened = open_browser(redirect)
+        return self._url(self._new_token()), opened
+
+    def _url(self, token: str) -> str:
+        return f"http://{self._host}/#{token}"
+
+    def _new_token(self) -> str:
+        token = secrets.token_urlsafe(32)
+        with self._changed:
+            self._tokens[token] = None
+            oldest = next(iter(self._tokens)) if len(self._tokens) > MAX_TOKENS else None
+        if oldest is not None:
+            self._take_token(oldest)
+        self._loop.call_later(TOKEN_LIFETIME, self._take_token, token)
+        return token
+
+    def _take_token(self, token: str) -> bool:
+        """Make a token useless; tell whether it was good."""
+        with self._changed:
+            if token not in self._tokens:
+                return False
+            redirect = self._tokens.pop(token)
+        if redirect is not None:
+            redirect.unlink(missing_ok=True)
+        return True
+
+    # The recorder, in its own thread
+
+    def _record(self) -> None:
+        while not self._stopping.is_set():
+            self._queued.wait()
+            self._queued.clear()
+            count = self._take_queue()
+            self._notify()
+            self._stopping.wait(RECORD_INTERVAL + count / MAX_RECORD_RATE)
+
+    def _take_queue(self) -> int:
+        """Record what is in the queue; return how much that was."""
+        queue, traffic = self._queue, self._traffic
+        missed = self._seen - self._taken - len(queue)
+        # The broker is asked before the lock is taken: whoever has the broker's lock may be about to wait for this one.
+        answered = traffic.due - self._broker.pending_calls() if missed > 0 else set()
+        count = len(queue)
+        with self._changed:
+            for _ in range(count):
+                seconds, event = queue.popleft()
+                if event.kind != RESPONSE or event.msg_ids[0] in traffic.due:
+                    traffic.record(dt.datetime.fromtimestamp(seconds, dt.UTC), event)
+        self._large_bytes = 0
+        self._taken += count
+        clients, now = self._broker.clients(), dt.datetime.now(dt.UTC)
+        with self._changed:
+            if missed > 0:
+                self._taken += missed
+                self._missed += missed
+                traffic.give_up(answered)
+                traffic.add_clients(now, clients)
+            else:
+                traffic.set_counts(now, clients)
+        return count
+
+    def _notify(self) -> None:
+        """Have the streams look for changes."""
+        with self._changed:
+            self._traffic.touch()
+            self._changed.notify_all()
+
+    def _update(self, since: int) -> dict[str, Any]:
+        """Describe what has changed since a version; everything if that is 0 or none of this record."""
+        hub = self._describe()
+        consent = self._consent()
+        warnings = self._log_handler.recent()
+        with self._changed:
+            traffic = self._traffic
+            full = not 0 < since <= traffic.version
+            after = 0 if full else since
+            rows = traffic.changed_rows(after)
+            skipped = 0 if full else max(0, len(rows) - MAX_ROWS)
+            update = {
+                "version": traffic.version,
+                "full": full,
+                "skipped": skipped,
+                "hub": hub,
+                "consent": consent,
+                "total": traffic.total,
+                "missed": self._missed,
+                "warnings": warnings,
+                "clients": [_client_json(row, after) for row in traffic.clients.values() if row.changed > after],
+                "messages": [_message_json(row) for row in rows[skipped:]],
+            }
+            if full or traffic.clients_changed > after:
+                update["ids"] = list(traffic.clients)
+            if full:
+                update["names"] = {key: sanitize_for_display(name, 60) for key, name in traffic.names.items()}
+            return update
+
+    def _consent(self) -> list[dict[str, Any]]:
+        requests = self._prompt.show_requests() if self._prompt is not None else {}
+        return [
+            {
+                "id": number,
+                "name": question.name,
+                "origin": question.origin_text,
+                "details": [pair for pair in question.details.items() if pair[0] != "samp.name"][:10],
+                "meaning": CONSENT_TEXT,
+                "always": question.can_always_allow,
+            }
+            for number, question in requests.items()
+        ]
+
+    # Requests; in the loop's thread
+
+    def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
+        """Answer a request."""
+        path = request.target.partition("?")[0]
+        refusal = self._check(request, connection, path)
+        if refusal is not None:
+            return refusal
+        try:
+            return self._respond(request, connection, path)
+        except (LookupError, TypeError, ValueError) as error:
+            log.debug("A request of the hub window is refused: %r", error)
+            return _text(400, "The request is malformed")
+        except SAMPProxyError as error:
+            return _text(409, error.faultString)
+
+    def error_response(self, error: HTTPError) -> Response:
+        """Answer what is no request or goes beyond a limit."""
+        return _text(error.status, str(error))
+
+    def _check(self, request: HTTPRequest, connection: ServerConnection, path: str) -> Response | None:
+        headers = request.headers
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A link or the redirect file leads to the page from elsewhere; alone, without a token, the page shows nothing.
+        fetch = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+        is_link = request.method == "GET" and path == "/" and fetch == ("navigate", "document")
+        is_foreign = headers.get("sec-fetch-site", "none") not in {"same-origin", "none"} and not is_link
+        own = f"http://{self._host}"
+        for is_refused, status, text in (
+            (is_other_user(connection.peer, self.port), 403, "The hub window serves its own user alone"),
+            (headers.get("host") != self._host, 403, "This server goes by another name"),
+            (headers.get("origin", own) != own or is_foreign, 403, "The hub window serves no other page"),
+            (request.method not in {"GET", "POST"}, 405, "This method is not answered here"),
+            (request.method == "POST" and media_type != "application/json", 415, "The body has to be application/json"),
+        ):
+            if is_refused:
+                return _text(status, text, *([("Allow", "GET, POST")] if status == 405 else []))
+        return None
+
+    def _respond(
+        self, request: HTTPRequest, connection: ServerConnection, path: str
+    ) -> Response | DeferredResponse | None:
+        if request.method == "GET" and (path in _FILES or path == _ICON_PATH):
+            return _file(path)
+        if (request.method, path) == ("POST", "/session"):
+            return self._post_session(request)
+        if not self._has_key(request):
+            return _text(401, "This needs the key of a session", ("WWW-Authenticate", "Bearer"))
+        route = self._routes.get((request.method, "/" + path.split("/")[1]))
+        return route(request, connection) if route is not None else _text(404, "There is nothing at this path")
+
+    def _has_key(self, request: HTTPRequest) -> bool:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        keys = [hmac.compare_digest(known, key.encode()) for known in self._keys]
+        return scheme == "Bearer" and any(keys)
+
+    def _post_session(self, request: HTTPRequest) -> Response:
+        if not self._take_token(_body(request)["token"]):
+            return _text(403, "This link is too old, or was used before")
+        key = secrets.token_urlsafe(32)
+        self._keys.append(key.encode())
+        return _json({"key": key})
+
+    def _get_events(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
+        since = int(request.target.partition("?since=")[2])
+        with self._changed:
+            if self._stopping.is_set() or len(self._streams) >= MAX_STREAMS:
+                return _text(503, "No more windows can be served")
+            sock = connection.detach()
+            self._streams.add(sock)
+        self._loop.run_in_worker(self._stream, sock, since)
+        return None
+
+    def _get_message(self, request: HTTPRequest, _connection: ServerConnection) -> Response | DeferredResponse:
+        path, _, query = request.target.partition("?")
+        with self._changed:
+            row = self._traffic.find(int(path.split("/")[2]))
+            if row is None:
+                return _text(404, "This message is no longer kept")
+            value, text, replies = row.value, row.text, list(row.replies.values())
+        limit = None if query == "whole" else MAX_TEXT
+
+        def write() -> Response:
+            shown, whole = (text, True) if value is None else json_text(value, limit)
+            return _json(
+                {
+                    "text": shown,
+                    "whole": whole and all(json_text(reply.value, limit)[1] for reply in replies),
+                    "replies": [
+                        {**reply._asdict(), "value": json_text(reply.value, limit)[0] if reply.value else ""}
+                        for reply in replies[:MAX_RECIPIENTS]
+                    ],
+                }
+            )
+
+        return self._in_worker(write)
+
+    def _get_icon(self, request: HTTPRequest, _connection: ServerConnection) -> Response | DeferredResponse:
+        with self._changed:
+            client = self._traffic.clients.get(request.target.split("/")[2])
+            if client is None or not client.icon:
+                return _text(404, "There is no such icon")
+            if self._icons >= MAX_ICONS:
+                return _text(503, "Too many icons are being fetched", ("Retry-After", "1"))
+            self._icons += 1
+            url, trusted = client.icon, client.profile == STANDARD
+
+        def fetch() -> Response:
+            try:
+                media_type, data = fetch_icon(url, trusted=trusted)
+                return Response(200, data, media_type, _HEADERS)
+            except IconError as error:
+                return _text(404, sanitize_for_display(str(error), 200))
+            finally:
+                with self._changed:
+                    self._icons -= 1
+
+        return self._in_worker(fetch)
+
+    def _in_worker(self, function: Callable[[], Response]) -> DeferredResponse:
+        answer = DeferredResponse()
+
+        def run() -> None:
+            try:
+                answer.set_result(function())
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._loop.run_in_worker(run)
+        return answer
+
+    def _client(self, request: HTTPRequest) -> Client:
+        client = self._broker.client(_body(request)["id"])
+        if client.client_id == self._broker.hub_id:
+            raise ValueError("the hub itself")
+        return client
+
+    def _post_disconnect(self, request: HTTPRequest, _connection: ServerConnection) -> Response:
+        client = self._client(request)
+        log.info("The user disconnects %s in the hub window", client.display_name)
+        self._broker.disconnect(client, "The user disconnected it in the hub window")
+        return _json({})
+
+    def _post_ping(self, request: HTTPRequest, _connection: ServerConnection) -> DeferredResponse:
+        client = self._client(request)
+        answer = DeferredResponse()
+        begun = time.monotonic()
+
+        def on_response(response: EncodedMessage) -> None:
+            seconds = round(time.monotonic() - begun, 4)
+            status = sanitize_for_display(str(response.value.get("samp.status")))
+            answer.set_result(_json({"status": status, "seconds": seconds}))
+
+        def on_timeout() -> None:
+            if self._broker.cancel_call(call):
+                answer.set_result(_json({"status": "", "seconds": PING_TIMEOUT}))
+
+        payload = EncodedMessage({"samp.mtype": "samp.app.ping", "samp.params": {}})
+        hub = self._broker.client(self._broker.hub_id)
+        call = self._broker.call_and_wait(hub, client.client_id, payload, on_response)
+        self._loop.call_later(PING_TIMEOUT, on_timeout)
+        return answer
+
+    def _post_consent(self, request: HTTPRequest, _connection: ServerConnection) -> Response:
+        body = _body(request)
+        decision = Decision(body["decision"])
+        refusal = self._prompt.decide(int(body["id"]), decision) if self._prompt is not None else "No request is open"
+        return _text(409, refusal) if refusal else _json({})
+
+    def _post_stop(self, _request: HTTPRequest, _connection: ServerConnection) -> Response:
+        log.info("The user stops the hub in the hub window")
+        self._loop.call_later(0.1, self._stop_hub)  # behind the response
+        return _json({})
+
+    # Streams; each in a worker thread
+
+    def _stream(self, sock: socket.socket, since: int) -> None:
+        try:
+            sock.settimeout(WRITE_TIMEOUT)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_SIZE)
+            head = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS)
+            sock.sendall(
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n{head}Connection: close\r\n\r\n".encode()
+            )
+            self._write_changes(sock, since)
+            sock.sendall(b'{"stopped": true}\n')
+        except OSError as error:  # it has gone, or does not read
+            log.debug("A hub window has gone: %s", error)
+        finally:
+            with self._changed:
+                self._streams.discard(sock)
+                self._changed.notify_all()
+            self._server.table.close_detached(sock)
+
+    def _write_changes(self, sock: socket.socket, since: int) -> None:
+        is_behind = False  # whether rows were skipped, which the next snapshot brings
+        while not self._stopping.is_set():
+            if is_behind or self._traffic.version != since:
+                update = self._update(since)
+                if is_behind and not update["skipped"]:
+                    update = self._update(0)
+                is_behind = update["skipped"] > 0
+                since = update["version"]
+                sock.sendall(json.dumps(update).encode("ascii") + b"\n")
+                self._stopping.wait(STREAM_INTERVAL)
+            else:
+                sock.sendall(b"\n")
+            with self._changed:
+                if self._traffic.version == since and not self._stopping.is_set():
+                    self._changed.wait(STREAM_INTERVAL if is_behind else HEARTBEAT_INTERVAL)
+
+
+class _WarningHandler(logging.Handler):
+    """Keeps the last warnings of the log."""
+
+    def __init__(self, on_warning: Callable[[], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._on_warning = on_warning
+        self._lines: deque[tuple[float, str]] = deque(maxlen=MAX_WARNINGS)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning."""
+        self._lines.append((record.created, sanitize_for_display(record.getMessage(), 500)))
+        self._on_warning()
+
+    def recent(self) -> list[tuple[float, str]]:
+        """Return the last warnings, with their times."""
+        self.acquire()
+        try:
+            return list(self._lines)
+        finally:
+            self.release()
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Whether the browser has not closed a stream's connection, to which it writes nothing more."""
+    try:
+        return not select.select([sock], [], [], 0)[0]
+    except (OSError, ValueError):
+        return False
+
+
+def _body(request: HTTPRequest) -> dict[str, Any]:
+    value = json.loads(bytes(request.body))
+    if not isinstance(value, dict):
+        raise TypeError("the body is not an object")
+    return value
+
+
+def _client_json(row: ClientRow, after: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": row.client_id,
+        "sent": row.sent,
+        "received": row.received,
+        "active": row.last_active.timestamp() if row.last_active else None,
+    }
+    if row.described > after:
+        found["profile"] = row.profile
+        found["name"] = sanitize_for_display(row.name, 60)
+        found["icon"] = bool(row.icon)
+        found["metadata"] = list(row.metadata.items())
+        found["subscriptions"] = [sanitize_for_display(pattern, 100) for pattern in row.subscriptions]
+    return found
+
+
+def _message_json(row: MessageRow) -> dict[str, Any]:
+    due = "due" if row.is_call else ""
+    replies = row.replies
+    status = row.status
+    return {
+        "n": row.number,
+        "time": row.time.timestamp(),
+        "kind": row.kind,
+        "mtype": sanitize_for_display(row.mtype, 100),
+        "sender": row.sender,
+        "to": [
+            [key, replies[key].status if key in replies else due] for key in row.recipients[:MAX_RECIPIENTS]
+        ],
+        "count": len(row.recipients),
+        "status": status,
+        "took": max((reply.seconds for reply in replies.values()), default=0) if status != "due" else None,
+        "text": sanitize_for_display(row.text, 200),
+    }

@@ -1,0 +1,678 @@
+"""The server of the hub window: who may use it, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import pyvo.samp.window.server as server_module
+from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.broker import Broker
+from pyvo.samp.broker.deliveries import EncodedMessage
+from pyvo.samp.web_profile import consent_prompts
+from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
+from pyvo.samp.web_profile.consent_prompts import WindowPrompt, make_prompt
+from pyvo.samp.window.server import WindowServer
+
+from .conftest import Window
+
+Open = Callable[[SAMPHubServer], Window]
+
+
+def register(broker: Broker, name: str, *mtypes: str) -> Any:
+    """Register a client that takes its deliveries and does nothing with them."""
+    client = broker.register("standard", _Sink())
+    broker.set_callable(client)
+    broker.declare_metadata(client, {"samp.name": name})
+    broker.declare_subscriptions(client, {mtype: {} for mtype in mtypes})
+    return client
+
+
+class _Sink:
+    def put(self, delivery: object) -> None:
+        """Forget a delivery."""
+
+    def close(self, farewell: object) -> None:
+        """Forget everything."""
+
+
+def message(mtype: str, **params: str) -> EncodedMessage:
+    return EncodedMessage.message({"samp.mtype": mtype, "samp.params": params})
+
+
+@pytest.fixture
+def broker(hub: SAMPHubServer) -> Broker:
+    assert hub._running is not None
+    return hub._running.broker
+
+
+# Who may use it
+
+
+@pytest.mark.parametrize("path", ["/", "/window.js", "/window.css", "/favicon.ico"])
+def test_page(window: Window, path: str) -> None:
+    """The page and its parts need no key; each response bears all headers of protection."""
+    response = window.request("GET", path)
+    assert response.status == 200
+    assert response.read()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+    assert not [name for name in headers if name.startswith("access-control")]
+
+
+ROUTES = [
+    *[("GET", path) for path in ("/state", "/events?since=0", "/message/1", "/icon/c1")],
+    *[("POST", path) for path in ("/disconnect", "/ping", "/consent", "/stop")],
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("authorization", [None, "Bearer ", "Bearer wrong", "Basic wrong", "Bearer \xe9"])
+def test_everything_else_needs_the_key(
+    window: Window, hub: SAMPHubServer, method: str, path: str, authorization: str | None
+) -> None:
+    response = window.request(method, path, {} if method == "POST" else None, authorization=authorization)
+    assert response.status == 401
+    assert response.getheader("Content-Security-Policy")
+    assert hub.is_running
+
+
+REFUSED: list[tuple[str, str, dict[str, str], int]] = [
+    ("GET", "/", {"host": "localhost:1"}, 403),
+    ("GET", "/", {"host": "evil.example"}, 403),
+    ("GET", "/", {"host": ""}, 403),
+    ("GET", "/state", {"origin": "https://evil.example"}, 403),
+    ("GET", "/state", {"origin": "null"}, 403),
+    ("GET", "/state", {"sec_fetch_site": "cross-site"}, 403),
+    ("GET", "/state", {"sec_fetch_site": "same-site"}, 403),
+    ("GET", "/", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "script"}, 403),
+    ("GET", "/", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}, 403),
+    ("GET", "/window.js", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate",
+                           "sec_fetch_dest": "document"}, 403),
+    ("POST", "/", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, 403),
+    ("POST", "/stop", {"content_type": "text/plain"}, 415),
+    ("POST", "/stop", {"content_type": "application/x-www-form-urlencoded"}, 415),
+    ("POST", "/session", {"content_type": "text/plain"}, 415),
+    *[(method, "/", {}, 405) for method in ("OPTIONS", "HEAD", "PUT", "DELETE")],
+    ("OPTIONS", "/state", {"access_control_request_method": "GET"}, 405),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), REFUSED)
+def test_refused(
+    window: Window, hub: SAMPHubServer, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """Each of these is refused even with the key of the session."""
+    window.open()
+    response = window.request(method, path, {"token": "x"} if method == "POST" else None, **headers)
+    assert response.status == status
+    assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
+    assert response.getheader("Allow") == ("GET, POST" if status == 405 else None)
+    assert hub.is_running
+
+
+def test_localhost_is_another_host(window: Window) -> None:
+    """The window has one origin, that of its URL: pages of ``localhost`` are others."""
+    assert window.request("GET", "/", host=f"localhost:{window.port}").status == 403
+
+
+def test_a_link_leads_to_the_page(window: Window) -> None:
+    """A browser states cross-site when a file or a notebook leads to the window."""
+    headers = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert window.request("GET", "/", **headers).status == 200
+
+
+def test_token_is_good_once(window: Window) -> None:
+    window.open()
+    first = window.key
+    status, answer = window.post("/session", {"token": window.token})
+    assert (status, answer) == (403, "This link is too old, or was used before")
+    assert window.get("/state")["full"]
+    assert len(first) >= 43  # 256 bits
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"token": 1}', b'{"token": []}', b'"x"', b"{}", b"\xff"])
+def test_malformed_sessions(window: Window, body: bytes) -> None:
+    response = window.request("POST", "/session", body)
+    assert response.status in {400, 403}
+    assert "Traceback" not in response.read().decode()
+
+
+def test_token_grows_old(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "TOKEN_LIFETIME", 0.0)
+    hub = make_hub()
+    window = Window(hub.open_window(browser=False))
+    assert hub._running is not None
+    assert hub._running._window is not None
+    loop = hub._running._window._loop
+    ran = threading.Event()
+    loop.call_later(0.05, ran.set)  # behind the timer of the token
+    assert ran.wait(10)
+    assert window.post("/session", {"token": window.token})[0] == 403
+    window.close()
+
+
+def test_many_links(hub: SAMPHubServer) -> None:
+    """The oldest of too many links is good no more; and each window has a key of its own."""
+    windows = [Window(hub.open_window(browser=False)) for _ in range(server_module.MAX_TOKENS + 1)]
+    assert windows[0].post("/session", {"token": windows[0].token})[0] == 403
+    keys = {window.open().key for window in windows[1:4]}
+    assert len(keys) == 3
+    assert all(window.get("/state")["full"] for window in windows[1:4])
+    for window in windows:
+        window.close()
+
+
+def test_another_user_is_refused(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the system tells whose connection it is."""
+    window.open()
+    monkeypatch.setattr(server_module, "is_other_user", lambda peer, port: True)
+    assert window.request("GET", "/").status == 403
+    assert window.request("GET", "/state").status == 403
+    assert window.request("POST", "/session", {"token": "x"}).status == 403
+
+
+def test_bodies_are_bounded(window: Window) -> None:
+    assert window.request("POST", "/session", {"token": "x" * 20_000}).status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("POST", "/nothing", 404), ("GET", "/stop", 404), ("POST", "/state", 404),
+     ("GET", "/message/x", 400), ("GET", "/message/1e9", 400), ("GET", "/message", 400), ("GET", "/message/99", 404),
+     ("GET", "/events", 400), ("GET", "/events?since=x", 400), ("GET", "/icon/c99", 404), ("GET", "/../hub.py", 404)],
+)  # fmt: skip
+def test_nonsense(window: Window, method: str, path: str, status: int) -> None:
+    window.open()
+    assert window.request(method, path, {} if method == "POST" else None).status == status
+
+
+# What it tells
+
+
+def test_state(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """Clients from before the window was opened, and from after it."""
+    one = register(broker, "One", "a.b", "c.*")
+    window = open_window(hub)
+    state = window.get("/state")
+    assert state["full"]
+    assert state["ids"] == ["c1"]
+    assert state["clients"][0] | {"active": 0} == {
+        "id": "c1", "name": "One", "profile": "standard", "icon": False, "metadata": [["samp.name", "One"]],
+        "subscriptions": ["a.b", "c.*"], "sent": 0, "received": 0, "active": 0,
+    }  # fmt: skip
+    assert [profile["on"] for profile in state["hub"]["profiles"]] == [True, False]
+    events = window.events(state["version"])
+    two = register(broker, "Two")
+    broker.notify(two, one.client_id, message("a.b", key="value"))
+    [row] = _until(events, lambda update: [row for row in update["messages"] if row["mtype"] == "a.b"])
+    assert (row["kind"], row["sender"], row["to"], row["status"]) == ("notification", "c2", [["c1", ""]], "")
+    assert row["text"] == '{"key": "value"}'
+    broker.unregister(one)
+    assert _until(events, lambda update: update.get("ids")) == ["c2"]
+
+
+def _until(events: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
+    """Read updates until something is found in one."""
+    return next(found for update in events if (found := find(update)))
+
+
+def test_no_secret_leaves_the_hub(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """Neither the hub's secret nor a client's private key nor the token or key of a window is told."""
+    with SAMPIntegratedClient(name="Real") as client:
+        window = open_window(hub)
+        assert client.get_private_key() is not None
+        text = json.dumps([window.get("/state"), next(window.events())])
+        secrets = [hub.params["samp.secret"], client.get_private_key(), window.token, window.key]
+        assert not [secret for secret in secrets if secret in text]
+        assert not [client.private_key for client in broker.clients() if client.private_key in text]
+
+
+def test_call_is_due_then_answered(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    one, two, three = register(broker, "One"), register(broker, "Two", "a.*"), register(broker, "Three", "a.*")
+    window = open_window(hub)
+    events = window.events()
+    ids = broker.call_all(one, "tag", message("a.b"))
+    due = _until(events, lambda update: [row for row in update["messages"] if row["mtype"] == "a.b"])[0]
+    assert (due["status"], due["took"], {state for _, state in due["to"]}) == ("due", None, {"due"})
+    broker.reply(two, ids["c2"], EncodedMessage.response({"samp.status": "samp.ok", "samp.result": {"n": "1"}}))
+    error = {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "<b>no</b>"}}
+    broker.reply(three, ids["c3"], EncodedMessage.response(error))
+    row = _until(events, lambda update: [row for row in update["messages"] if row["status"] == "error"])[0]
+    assert (row["n"], dict(row["to"])) == (due["n"], {"c2": "ok", "c3": "error"})
+    detail = window.get(f"/message/{row['n']}")
+    assert json.loads(detail["text"]) == {"samp.mtype": "a.b", "samp.params": {}}
+    assert [(reply["client_id"], reply["samp_status"]) for reply in detail["replies"]] == [
+        ("c2", "samp.ok"), ("c3", "samp.error"),
+    ]  # fmt: skip
+    assert json.loads(detail["replies"][0]["value"])["samp.result"] == {"n": "1"}
+    assert detail["replies"][1]["error"] == "<b>no</b>"
+
+
+def test_call_that_is_given_up(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """A caller that waits no longer: the call is not due for ever (R22)."""
+    one, two = register(broker, "One"), register(broker, "Two", "a.b")
+    window = open_window(hub)
+    call = broker.call_and_wait(one, two.client_id, message("a.b"), lambda response: None)
+    assert broker.cancel_call(call)
+    row = _until(window.events(), lambda update: [row for row in update["messages"] if row["status"] == "error"])[0]
+    [reply] = window.get(f"/message/{row['n']}")["replies"]
+    assert reply["error"] == "The sender no longer waits for the response"
+
+
+def test_long_messages(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """64 KiB are shown, and the rest on demand."""
+    one, two = register(broker, "One"), register(broker, "Two", "a.b")
+    window = open_window(hub)
+    text = "".join(map(str, range(100_000)))
+    broker.notify(one, two.client_id, message("a.b", text=text))
+    [row] = _until(window.events(), lambda update: [row for row in update["messages"] if row["mtype"] == "a.b"])
+    assert len(row["text"]) <= 200
+    short = window.get(f"/message/{row['n']}")
+    assert not short["whole"]
+    assert 65_000 < len(short["text"]) < 66_000
+    whole = window.get(f"/message/{row['n']}?whole")
+    assert whole["whole"]
+    assert json.loads(whole["text"])["samp.params"]["text"] == text
+
+
+def test_hostile_texts(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """What moves or reverses text is shown as such; 1 MB of metadata is cut; odd values harm nothing."""
+    one = register(broker, "One", "a.\u202eb", "x.y")
+    two = register(broker, "\u202eTwo\x1b[2J<img src=x onerror=alert(1)>" + "x" * 1_000_000)
+    broker.declare_metadata(two, {
+        "samp.name": "\u202eTwo\x1b[2J<img src=x onerror=alert(1)>",
+        "big": "y" * 1_000_000, "samp.icon.url": ["no", "url"], "deep": {"a": ["b", {"c": "d"}]},
+        **{f"key{number}": "z" * 1000 for number in range(1000)},
+    })  # fmt: skip
+    window = open_window(hub)
+    broker.notify(two, one.client_id, message("x.y", text="\u202eabc \x9b"))
+    update = _until(window.events(), lambda update: update if update["messages"] else None)
+    data = json.dumps(update, ensure_ascii=False)
+    assert len(data) < 150_000
+    assert not set(data) & set("\u202e\x1b\x9b")
+    shown = {client["id"]: client for client in update["clients"]}["c2"]
+    assert shown["name"].startswith("?Two?[2J<img src=x onerror=alert(1)>")
+    assert shown["icon"] is False
+    assert dict(shown["metadata"])["deep"] == '{"a": ["b", {"c": "d"}]}'
+    detail = window.get(f"/message/{update['messages'][-1]['n']}")
+    assert "\\u202eabc" in detail["text"]
+
+
+def test_warnings(open_window: Open, hub: SAMPHubServer) -> None:
+    window = open_window(hub)
+    logging.getLogger("pyvo.samp.somewhere").warning("Odd: %s", "\u202ex")
+    logging.getLogger("pyvo.samp.somewhere").info("Not odd")
+    [[_, text]] = _until(window.events(), lambda update: update["warnings"])
+    assert text == "Odd: ?x"
+
+
+# What it does
+
+
+def test_disconnect(open_window: Open, hub: SAMPHubServer) -> None:
+    """The client is told by ``samp.hub.disconnect`` (R26)."""
+    with SAMPIntegratedClient(name="Victim") as client:
+        told = threading.Event()
+        client.bind_receive_notification("samp.hub.disconnect", lambda *args: told.set())
+        window = open_window(hub)
+        assert window.post("/disconnect", {"id": client.get_public_id()}) == (200, {})
+        assert told.wait(10)
+    assert window.wait_for(lambda update: update["ids"] == [])
+
+
+@pytest.mark.parametrize("path", ["/disconnect", "/ping"])
+def test_clients_that_are_not_there(open_window: Open, hub: SAMPHubServer, path: str) -> None:
+    window = open_window(hub)
+    assert window.post(path, {"id": "c99"})[0] == 409
+    assert window.post(path, {"id": "hub"})[0] == 400
+    assert window.post(path, {"id": ["c1"]})[0] in {400, 409}
+    assert window.post(path, {})[0] == 400
+
+
+def test_ping(open_window: Open, hub: SAMPHubServer, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is answered, not subscribed to, or not answered in time; and it is in the record."""
+    window = open_window(hub)
+    with SAMPIntegratedClient(name="Real") as client:
+        status, answer = window.post("/ping", {"id": client.get_public_id()})
+        assert (status, answer["status"]) == (200, "samp.ok")
+        assert 0 <= answer["seconds"] < 10
+        [row] = _until(window.events(), lambda update: [row for row in update["messages"] if row["status"] == "ok"])
+        assert (row["mtype"], row["sender"]) == ("samp.app.ping", "hub")
+    status, text = window.post("/ping", {"id": register(broker, "Deaf").client_id})
+    assert status == 409
+    assert "is not subscribed to samp.app.ping" in text
+    monkeypatch.setattr(server_module, "PING_TIMEOUT", 0.05)
+    silent = register(broker, "Silent", "samp.app.ping")
+    assert window.post("/ping", {"id": silent.client_id}) == (200, {"status": "", "seconds": 0.05})
+    assert not silent.pending_received
+
+
+def test_stop(open_window: Open, make_hub: Callable[..., SAMPHubServer]) -> None:
+    """The hub stops, and the window is told."""
+    hub = make_hub()
+    window = open_window(hub)
+    events = window.events()
+    assert next(events)["full"]
+    assert window.post("/stop", {}) == (200, {})
+    assert list(events)[-1] == {"stopped": True}
+    assert hub._running is not None
+    assert hub._running.closed.wait(10)
+    assert not hub.is_running
+
+
+def test_hub_that_stops_while_windows_are_open(open_window: Open, make_hub: Callable[..., SAMPHubServer]) -> None:
+    """The stop stays below two seconds; another start brings another window."""
+    hub = make_hub()
+    streams = [open_window(hub).events() for _ in range(3)]
+    assert all(next(stream)["full"] for stream in streams)
+    begun = time.monotonic()
+    hub.stop()
+    assert time.monotonic() - begun < 2.0
+    assert [list(stream)[-1] for stream in streams] == [{"stopped": True}] * 3
+    with pytest.raises(SAMPHubError, match="does not run"):
+        hub.open_window(browser=False)
+    hub.start()
+    assert open_window(hub).get("/state")["full"]
+
+
+# Readers
+
+
+def test_streams_are_bounded(open_window: Open, hub: SAMPHubServer) -> None:
+    window = open_window(hub)
+    streams = [window.events() for _ in range(server_module.MAX_STREAMS)]
+    assert all(next(stream)["full"] for stream in streams)
+    assert window.request("GET", "/events?since=0").status == 503
+
+
+def test_skipped_rows_come_with_a_snapshot(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """More messages than a line of the stream has room for: the reader gets everything when that is over."""
+    one, two = register(broker, "One"), register(broker, "Two", "a.b")
+    window = open_window(hub)
+    events = window.events(window.get("/state")["version"])
+    for _ in range(3 * server_module.MAX_ROWS):
+        broker.notify(one, two.client_id, message("a.b"))
+    seen = _until(events, lambda update: update if update["skipped"] else None)
+    assert len(seen["messages"]) == server_module.MAX_ROWS
+    snapshot = _until(events, lambda update: update if update["full"] else None)
+    assert len(snapshot["messages"]) == 3 * server_module.MAX_ROWS
+    assert snapshot["total"] == 3 * server_module.MAX_ROWS
+
+
+def test_unknown_version_brings_a_snapshot(open_window: Open, hub: SAMPHubServer) -> None:
+    """A page from before the hub's last start."""
+    window = open_window(hub)
+    assert next(window.events(10**9))["full"]
+
+
+def test_reader_that_does_not_read(
+    open_window: Open, hub: SAMPHubServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dropped, and costs the hub no memory meanwhile."""
+    monkeypatch.setattr(server_module, "WRITE_TIMEOUT", 0.2)
+    window = open_window(hub)
+    with closing(socket.socket()) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((window.host, window.port))
+        sock.sendall(
+            f"GET /events?since=0 HTTP/1.1\r\nHost: {window.host}:{window.port}\r\n"
+            f"Authorization: Bearer {window.key}\r\n\r\n".encode()
+        )
+        assert hub._running is not None
+        server = hub._running._window
+        assert server is not None
+        assert sock.recv(1)
+        clients = [register(broker, "x" * 60, *(f"a.{'b' * 90}{n}" for n in range(300))) for _ in range(60)]
+        with server._changed:
+            assert server._changed.wait_for(lambda: not server._streams, 30)
+        assert len(clients) == 60
+        assert len(window.get("/state")["clients"]) == 60
+
+
+@pytest.mark.parametrize("size", [1, 4_000_000])
+def test_hub_faster_than_the_recorder(hub: SAMPHubServer, open_window: Open, broker: Broker, size: int) -> None:
+    """The queue is bounded, in number and in bytes; what does not fit is counted; clients and counts are right."""
+    one, two = register(broker, "One"), register(broker, "Two", "a.b")
+    window = open_window(hub)
+    events = window.events()
+    call = broker.call_and_wait(one, two.client_id, message("a.b"), lambda response: None)
+    _until(events, lambda update: [row for row in update["messages"] if row["status"] == "due"])
+    assert hub._running is not None
+    server = hub._running._window
+    assert server is not None
+    payload = message("a.b", text="x" * size)
+    with server._changed:  # the recorder waits meanwhile
+        broker.reply(two, call.msg_id, EncodedMessage.response({"samp.status": "samp.ok"}))
+        register(broker, "Three")
+        broker.unregister(one)
+        three = register(broker, "Four")
+        for _ in range(2 * server_module.MAX_QUEUED if size == 1 else 10):
+            broker.notify(three, two.client_id, payload)
+        assert len(server._queue) <= (server_module.MAX_QUEUED if size == 1 else 15)
+    total = 2 * server_module.MAX_QUEUED if size == 1 else 10
+    window.wait_for(lambda update: update["missed"])
+    window.wait_for(lambda update: len(update.get("ids", ())) == 3)
+    update = window.get("/state")
+    assert {client["name"] for client in update["clients"]} == {"Two", "Three", "Four"}
+    counts = {client["name"]: (client["sent"], client["received"]) for client in update["clients"]}
+    assert counts == {"Two": (0, total + 1), "Three": (0, 0), "Four": (total, 0)}
+    statuses = [row["status"] for row in update["messages"] if row["kind"] == "call"]
+    assert statuses in ([], ["unknown"] if size == 1 else ["ok"])  # never due for ever
+
+
+def test_memory_of_the_record_is_bounded(hub: SAMPHubServer, open_window: Open, broker: Broker) -> None:
+    """32 MB of messages, and only the beginning of one that has more."""
+    one, two = register(broker, "One"), register(broker, "Two", "a.b")
+    window = open_window(hub)
+    events = window.events()
+    traffic = hub._running._window._traffic  # type: ignore[union-attr]
+    for number in range(12):
+        broker.notify(one, two.client_id, message("a.b", text=str(number) * 4_000_000))
+        _until(events, lambda update, total=number + 1: update["total"] == total)
+    assert traffic._bytes <= 32 * 1024 * 1024
+    assert sum(row.value is not None for row in traffic.messages) < 9
+    broker.notify(one, two.client_id, message("a.b", text="y" * 40_000_000))
+    [row] = _until(events, lambda update: update["messages"])
+    assert row["text"].startswith('{"text": "yyy')
+    assert traffic._bytes == 0
+    assert window.get(f"/message/{row['n']}")["text"].startswith('{"text": "yyy')
+
+
+# Consent
+
+
+def question(name: str = "Page", origin: str = "https://example.org") -> ConsentRequest:
+    return ConsentRequest(name, origin, {"samp.name": name, "author": "<i>me</i>"}, ("127.0.0.1", 1))
+
+
+class Asked:
+    """A request for consent that waits in a thread."""
+
+    def __init__(self, prompt: WindowPrompt, what: ConsentRequest) -> None:
+        self.ticket = ConsentTicket(what, lambda answer: None)
+        self.answer: Decision | None = None
+        self._thread = threading.Thread(target=self._ask, args=(prompt,))
+        self._thread.start()
+
+    def _ask(self, prompt: WindowPrompt) -> None:
+        self.answer = prompt.ask(self.ticket)
+
+    def result(self) -> Decision | None:
+        self._thread.join(10)
+        return self.answer
+
+
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision is accepted at once."""
+    monkeypatch.setattr(consent_prompts, "DECISION_DELAY", 0.0)
+
+
+@pytest.fixture
+def prompt(no_delay: None) -> WindowPrompt:
+    found = make_prompt("window")
+    assert isinstance(found, WindowPrompt)
+    return found
+
+
+def make_server(prompt: WindowPrompt) -> tuple[WindowServer, Window]:
+    server = WindowServer(Broker(), prompt, lambda: {"label": "", "profiles": []}, lambda: None)
+    server.start()
+    return server, Window(server.open(browser=False)[0]).open()
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
+    server, window = make_server(prompt)
+    asked = Asked(prompt, question())
+    update = window.wait_for(lambda update: update["consent"])
+    [request] = update["consent"]
+    assert (request["name"], request["origin"], request["always"]) == ("Page", "https://example.org", True)
+    assert request["details"] == [["author", "<i>me</i>"]]
+    body = {"id": request["id"], "decision": decision.value}
+    assert window.post("/consent", body) == (200, {})
+    assert asked.result() is decision
+    assert window.post("/consent", body) == (409, "This request is no longer open")
+    assert window.wait_for(lambda update: not update["consent"])
+    window.close()
+    server.stop()
+
+
+def test_always_only_where_it_can_be_kept(prompt: WindowPrompt) -> None:
+    server, window = make_server(prompt)
+    asked = Asked(prompt, question(origin="null"))
+    [request] = window.wait_for(lambda update: update["consent"])["consent"]
+    assert request["always"] is False
+    assert window.post("/consent", {"id": request["id"], "decision": "always"})[0] == 409
+    assert window.post("/consent", {"id": request["id"], "decision": "yes"})[0] == 400
+    assert window.post("/consent", {"id": "x", "decision": "once"})[0] == 400
+    assert window.post("/consent", {"id": request["id"], "decision": "deny"})[0] == 200
+    assert asked.result() is Decision.DENY
+    window.close()
+    server.stop()
+
+
+def test_decision_that_comes_too_early(prompt: WindowPrompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server accepts no decision before the window has shown the request for a moment, whatever the page does."""
+    now = 100.0
+    monkeypatch.setattr(consent_prompts, "DECISION_DELAY", 0.7)
+    monkeypatch.setattr(consent_prompts, "time", SimpleNamespace(monotonic=lambda: now))
+    opened = threading.Event()
+    prompt.on_change = opened.set
+    asked = Asked(prompt, question())
+    assert opened.wait(10)
+    early = "The user has not had time to read this request"
+    assert prompt.decide(1, Decision.ONCE) == early  # no window has shown it
+    assert list(prompt.show_requests()) == [1]
+    now += 0.69
+    assert list(prompt.show_requests()) == [1]  # another window
+    assert prompt.decide(1, Decision.ONCE) == early
+    assert prompt.decide(1, Decision.DENY) == early
+    now += 0.02
+    assert prompt.decide(1, Decision.ONCE) == ""
+    assert asked.result() is Decision.ONCE
+
+
+def test_request_that_is_cancelled(prompt: WindowPrompt) -> None:
+    """A page that goes away, or time that is up: the request disappears, and a late decision counts for nothing."""
+    server, window = make_server(prompt)
+    asked = Asked(prompt, question())
+    [request] = window.wait_for(lambda update: update["consent"])["consent"]
+    asked.ticket.cancel()
+    assert asked.result() is Decision.DENY
+    assert window.wait_for(lambda update: not update["consent"])
+    assert window.post("/consent", {"id": request["id"], "decision": "once"})[0] == 409
+    window.close()
+    server.stop()
+
+
+def test_window_opens_for_a_request(
+    make_hub: Callable[..., SAMPHubServer], no_delay: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no window is open; once for each request, and not where one is open."""
+    opened: list[bool] = []
+    asked = threading.Event()
+    hub = make_hub(web_profile=True, web_profile_dialog="window")
+    show = hub.open_window
+
+    def open_window(browser: bool = True) -> str:
+        opened.append(browser)
+        asked.set()
+        return show(False)
+
+    monkeypatch.setattr(hub, "open_window", open_window)
+    prompt = hub._running.prompt if hub._running else None
+    assert prompt is not None
+    first = Asked(prompt, question())
+    assert asked.wait(10)
+    window = Window(show(False)).open()
+    events = window.events()
+    [request] = next(events)["consent"]
+    assert window.post("/consent", {"id": request["id"], "decision": "deny"})[0] == 200
+    assert first.result() is Decision.DENY
+    second = Asked(prompt, question())
+    [request] = _until(events, lambda update: update["consent"])
+    assert window.post("/consent", {"id": request["id"], "decision": "once"})[0] == 200
+    assert second.result() is Decision.ONCE
+    assert opened == [True]
+    window.close()
+
+
+def test_window_that_was_closed_is_noticed_at_once(open_window: Open, hub: SAMPHubServer) -> None:
+    """Not only when the server writes to it: the next request for consent needs a window that is open."""
+    window = open_window(hub)
+    events = window.events()
+    assert next(events)["full"]
+    assert hub._running is not None
+    server = hub._running._window
+    assert server is not None
+    assert server.is_watched
+    window.close()
+    assert not server.is_watched
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="to become another user takes root")
+def test_another_user_of_this_machine(window: Window, tmp_path: Path) -> None:
+    """A process of another user gets nothing, not even the page; the same request of this user is answered."""
+    script = (
+        "import http.client\n"
+        f"connection = http.client.HTTPConnection({window.host!r}, {window.port})\n"
+        "connection.request('GET', '/')\n"
+        "print(connection.getresponse().status)\n"
+    )
+    command = [sys.executable, "-I", "-c", script]
+    python = Path(sys.executable).resolve()
+    for user, status in ((None, "200\n"), (65534, "403\n")):
+        if user is not None and not _can_run(python, user):
+            command[0] = "/usr/bin/python3"
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, user=user, cwd="/")
+        assert done.stdout == status
+
+
+def _can_run(python: Path, user: int) -> bool:
+    try:
+        subprocess.run([python, "-I", "-c", ""], check=True, capture_output=True, timeout=30, user=user, cwd="/")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
