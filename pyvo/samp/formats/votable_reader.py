@@ -141,6 +141,8 @@ class _Head(NamedTuple):
     encoding: str
     #: The value of ``nrows``.
     rows: int | None
+    #: The value of ``arraysize`` of each FIELD.
+    sizes: list[str]
 
 
 class _RowsFound(Exception):  # noqa: N818 - it is no error
@@ -161,6 +163,7 @@ class _HeadParser:
         self._encoding = "utf-8"
         self._table = -1
         self._rows: str | None = None
+        self._sizes: list[str] = []
         self._data = bytearray()
         self._rows_tag = -1
 
@@ -189,7 +192,7 @@ class _HeadParser:
         head = data[: table.start()] + _without_nrows(table.group()) + data[table.end() : rows.end()]
         kind = next(name for name in map(_local, reversed(self._names)) if name != "STREAM")
         number = int(self._rows[:30]) if self._rows is not None and self._rows.isdecimal() else None
-        return _Head(head, kind, self._names, self._encoding, number), data[rows.end() :]
+        return _Head(head, kind, self._names, self._encoding, number, self._sizes), data[rows.end() :]
 
     def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         self._encoding = (encoding or "utf-8").lower()
@@ -210,6 +213,9 @@ class _HeadParser:
         path = [_local(each) for each in self._names]
         if path[-1] == "TABLE":
             self._table, self._rows = self._parser.CurrentByteIndex, attributes.get("nrows")
+            self._sizes = []
+        if path[-2:] == ["TABLE", "FIELD"]:
+            self._sizes.append(attributes.get("arraysize", ""))
         if path[-2:-1] == ["DATA"] and (path[-3:-2] != ["TABLE"] or not is_first):
             raise OtherReaderNeeded("DATA with other elements")
         if path[-1] == "TABLEDATA" or path[-2:] in (["BINARY", "STREAM"], ["BINARY2", "STREAM"]):
@@ -257,6 +263,9 @@ class _Document:
         """Read the table."""
         ends = b"".join(b"</" + name.encode() + b">" for name in reversed(self._head.open))
         document, element = _parse_without_rows(self._head.data + ends)
+        for field, size in zip(element.fields, self._head.sizes, strict=False):
+            if size.endswith("*") and not str(field.arraysize).endswith("*"):  # astropy 6.1 makes 4 of 4*
+                raise OtherReaderNeeded(f"another arraysize of {field.ID}")
         stores = make_stores(element.fields, is_13=_is_13(document.version))
         if self._head.kind == "TABLEDATA":
             self._read_tabledata(stores)

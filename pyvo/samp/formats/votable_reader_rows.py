@@ -11,12 +11,15 @@ Data that astropy may read differently raise `OtherReaderNeeded`, and astropy re
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from astropy.io.votable import parse
 
 from ..errors import SAMPClientError
 
@@ -140,9 +143,20 @@ def as_objects(cells: Sequence[Any]) -> Array:
     return objects
 
 
+@cache
+def _astropy_widens_arrays() -> bool:
+    """Whether astropy reads float arrays of various lengths as double: 8.0 does, 6.1 does not."""
+    head = '<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="a" datatype="float" arraysize="*"/>'
+    rows = "<DATA><BINARY><STREAM encoding='base64'>AAAAAQAAAAA=</STREAM></BINARY></DATA></TABLE></RESOURCE></VOTABLE>"
+    table = parse(io.BytesIO((head + rows).encode()), verify="ignore").get_first_table()
+    return bool(table.array["a"][0].dtype == np.float64)
+
+
 def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array:
     """Make arrays of various lengths of their elements, in the types that astropy uses."""
-    wide = values.astype({"f": "f8", "i": "i8", "u": "i8"}.get(values.dtype.kind, values.dtype.newbyteorder("=")))
+    native = values.dtype.newbyteorder("=")
+    widened = {"f": "f8", "i": "i8", "u": "i8"} if _astropy_widens_arrays() else {}
+    wide = values.astype(widened.get(values.dtype.kind, native))
     missing = np.zeros(len(values), dtype=bool) if mask is None else mask
     objects = np.empty(len(counts), dtype=object)
     start = 0
