@@ -14,32 +14,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import report, rows_crowd, rows_library, rows_messages
-from .hubs import FLOOR, JSAMP, OURS, UPSTREAM
-from .measure import Bench, Row, machine
-from .swarm import BenchmarkError
+from . import report, rows_clients, rows_many_clients, rows_messages
+from .hubs import BASELINE, JSAMP, OURS, UPSTREAM
+from .load_generator import BenchmarkError
+from .measure import Row, Settings, machine
 
 #: The rows in the order in which they are measured.
-ROWS: dict[str, Callable[[Bench], Row]] = {
-    "call-keep": lambda bench: rows_messages.call_and_wait(bench, keep=True),
-    "call-reconnect": lambda bench: rows_messages.call_and_wait(bench, keep=False),
-    "notify-keep": lambda bench: rows_messages.notify(bench, keep=True),
-    "notify-reconnect": lambda bench: rows_messages.notify(bench, keep=False),
+ROWS: dict[str, Callable[[Settings], Row]] = {
+    "call-keep": lambda settings: rows_messages.call_and_wait(settings, keep=True),
+    "call-reconnect": lambda settings: rows_messages.call_and_wait(settings, keep=False),
+    "notify-keep": lambda settings: rows_messages.notify(settings, keep=True),
+    "notify-reconnect": lambda settings: rows_messages.notify(settings, keep=False),
     "notify-all": rows_messages.notify_all,
     "call-all": rows_messages.call_all,
-    "life": lambda bench: rows_crowd.life(bench, 0),
-    "life-heard": lambda bench: rows_crowd.life(bench, min(200, bench.many)),
-    "rush": rows_crowd.rush,
+    "life": lambda settings: rows_many_clients.life(settings, 0),
+    "life-heard": lambda settings: rows_many_clients.life(settings, min(200, settings.crowd_size)),
+    "rush": rows_many_clients.rush,
     "web-call": rows_messages.web_call,
     "big": rows_messages.big_message,
-    "idle": rows_crowd.idle,
-    "client": rows_library.client_library,
-    "client-ours": lambda bench: rows_library.client_library(bench, OURS),
-    "client-jsamp": lambda bench: rows_library.client_library(bench, JSAMP),
-    "import": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient"),
-    "import-hub": lambda bench: rows_library.import_time(bench, "SAMPIntegratedClient, SAMPHubServer"),
+    "idle": rows_many_clients.idle,
+    "client": rows_clients.client_library,
+    "client-ours": lambda settings: rows_clients.client_library(settings, OURS),
+    "client-jsamp": lambda settings: rows_clients.client_library(settings, JSAMP),
+    "import": lambda settings: rows_clients.import_time(settings, "SAMPIntegratedClient"),
+    "import-hub": lambda settings: rows_clients.import_time(settings, "SAMPIntegratedClient, SAMPHubServer"),
     **{
-        f"calcstorm-{mode}": lambda bench, mode=mode: rows_library.calcstorm(bench, mode)  # type: ignore[misc]
+        f"calcstorm-{mode}": lambda settings, mode=mode: rows_clients.calcstorm(settings, mode)  # type: ignore[misc]
         for mode in ("sync", "async", "notify", "random")
     },
 }
@@ -49,15 +49,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     names = [*ROWS, "growth"]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="one of " + ", ".join(names))
-    subjects = [OURS, JSAMP, UPSTREAM, FLOOR]
-    parser.add_argument("--without", action="append", choices=subjects, default=[], help="leave one out")
+    subjects = [OURS, JSAMP, UPSTREAM, BASELINE]
+    parser.add_argument("--without", action="append", choices=subjects, default=[], help="a subject to leave out")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--rst", type=Path, help="write the tables to this file")
-    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="check that everything runs; the figures are meaningless")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--many", type=int, default=500, help="how many clients a crowd has")
+    parser.add_argument("--many", type=int, default=500, help="how many clients the rows with many clients have")
     cache = Path.home() / ".cache" / "samp-benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where upstream's release is kept")
+    parser.add_argument("--cache", type=Path, default=cache, help="directory for upstream's release")
     return parser.parse_args(arguments)
 
 
@@ -65,24 +65,25 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     without = set(options.without)
     if shutil.which("jsamp") is None:
-        print("JSAMP is not installed (Debian: apt install jsamp): it is left out", file=sys.stderr)
+        print("JSAMP is not installed (Debian: apt install jsamp): it is not measured", file=sys.stderr)
         without.add(JSAMP)
     options.cache.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.cache.resolve(), rounds=options.rounds, many=options.many, without=frozenset(without))
+    settings = Settings(options.cache.resolve(), options.rounds, crowd_size=options.many, without=frozenset(without))
     if options.quick:
-        bench.quick, bench.rounds, bench.seconds, bench.many = True, 2, 0.05, min(bench.many, 10)
-    results: dict[str, Any] = {"machine": machine(), "rounds": bench.rounds, "rows": {}}
+        settings.quick, settings.rounds, settings.seconds = True, 2, 0.05
+        settings.crowd_size = min(settings.crowd_size, 10)
+    results: dict[str, Any] = {"machine": machine(), "rounds": settings.rounds, "rows": {}}
     rows = []
     for name in options.only or [*ROWS, "growth"]:
         started = time.monotonic()
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name == "growth":
-            results["growth"] = rows_crowd.grow(bench)
+            results["growth"] = rows_many_clients.grow(settings)
             continue
         if name.startswith("calcstorm") and JSAMP in without:
             continue
         try:
-            rows.append(ROWS[name](bench))
+            rows.append(ROWS[name](settings))
         except BenchmarkError as error:
             rows.append(Row(name, name, [], failures={OURS: str(error)}))
         results["rows"][name] = rows[-1].as_json()

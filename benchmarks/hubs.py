@@ -22,11 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from .swarm import BenchmarkError
-from .wire import Address
+from .load_generator import BenchmarkError
+from .wire_format import Address
 
 __all__ = [
-    "FLOOR",
+    "BASELINE",
     "JSAMP",
     "OURS",
     "UPSTREAM",
@@ -38,31 +38,31 @@ __all__ = [
     "upstream_python",
 ]
 
-OURS, JSAMP, UPSTREAM, FLOOR = "ours", "jsamp", "upstream", "floor"
+OURS, JSAMP, UPSTREAM, BASELINE = "ours", "jsamp", "upstream", "baseline"
 #: Ours, with the hub window open in a browser.
 WINDOW = "window"
 
 HERE = Path(__file__).resolve().parent
 #: The release that is compared with.
 UPSTREAM_RELEASE = "pyvo==1.9.1"
-#: The Web Profile's port, of which JSAMP's hub cannot be talked out.
+#: The Web Profile's port, which is fixed in JSAMP's hub.
 JSAMP_WEB_PORT = 21012
 
 
 class Hub:
-    """A hub that runs."""
+    """A running hub."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], home: Path, params: dict[str, str]) -> None:
         self.name, self.process, self.home, self.params = name, process, home, params
         self.address = Address.of(params["samp.hub.xmlrpc.url"])
         self.secret = params["samp.secret"]
         self.web = Address("127.0.0.1", int(params.get("web-port", JSAMP_WEB_PORT)), "/")
-        #: What it had written to its standard error when it was stopped.
+        #: Its output, once it has stopped.
         self.log = ""
         self._process = psutil.Process(process.pid)
 
     def cpu(self) -> float:
-        """Tell the CPU seconds that all its threads have used, those that ended too."""
+        """Return the CPU seconds of all its threads, including those that have ended."""
         try:
             # The process's CPU clock counts nanoseconds; /proc counts ticks of 10 ms.
             return time.clock_gettime(((~self.process.pid) << 3) | 2)
@@ -74,7 +74,7 @@ class Hub:
         return self._process.num_threads()
 
     def memory(self) -> int:
-        """Tell the resident bytes."""
+        """Return the resident memory in bytes."""
         return self._process.memory_info().rss
 
     def descriptors(self) -> int:
@@ -97,7 +97,7 @@ class Hub:
 
 
 def environment(home: Path, name: str = OURS) -> dict[str, str]:
-    """Make the environment of a process: a home of its own, and the package only for those who measure it."""
+    """Make the environment of a process: a home of its own, and this package only where it is measured."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SAMP", "XDG_"))}
     env["HOME"] = env["USERPROFILE"] = str(home)
     env["JAVA_TOOL_OPTIONS"] = f"-Duser.home={home}"
@@ -108,15 +108,15 @@ def environment(home: Path, name: str = OURS) -> dict[str, str]:
 
 def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
     """Start a hub and wait until it runs."""
-    if name == JSAMP and web and _accepts(JSAMP_WEB_PORT):
+    if name == JSAMP and web and _is_listening(JSAMP_WEB_PORT):
         raise BenchmarkError(f"Port {JSAMP_WEB_PORT}, which JSAMP's hub needs, is in use")
     home = Path(tempfile.mkdtemp(prefix=f"hub-{name}-"))
     if name == JSAMP:
         command = [*jsamp_command(), "hub", "-mode", "no-gui", "-profiles", "std,web" if web else "std"]
         if web:
             command += ["-web:auth", "true"]
-    elif name == FLOOR:
-        command = [sys.executable, str(HERE / "floor_server.py")]
+    elif name == BASELINE:
+        command = [sys.executable, str(HERE / "baseline_server.py")]
     else:
         command = [python_of(name, cache), str(HERE / "launch_hub.py"), *(["web"] if web else [])]
         command += ["window"] if name == WINDOW else []
@@ -142,8 +142,8 @@ def _printed(process: subprocess.Popen[str], home: Path) -> dict[str, str]:
     raise BenchmarkError(f"The hub did not start: {(home / 'log').read_text()[-1000:]}")
 
 
-def _accepts(port: int) -> bool:
-    """Tell whether anybody listens at a port."""
+def _is_listening(port: int) -> bool:
+    """Return whether a program listens on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -152,20 +152,20 @@ def _accepts(port: int) -> bool:
 
 
 def _lockfile(home: Path, process: subprocess.Popen[str], web: bool) -> dict[str, str]:
-    """Wait for a lockfile; there is nothing else by which JSAMP's hub tells that it runs."""
+    """Wait for the lockfile, the only sign that JSAMP's hub is running."""
     end = time.monotonic() + 30
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
             text = (home / ".samp").read_text()
             params = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#")
-            if "samp.profile.version" in params and (not web or _accepts(JSAMP_WEB_PORT)):
+            if "samp.profile.version" in params and (not web or _is_listening(JSAMP_WEB_PORT)):
                 return params
         time.sleep(0.05)
     raise BenchmarkError(f"JSAMP's hub did not start: {(home / 'log').read_text()[-1000:]}")
 
 
 def jsamp_command() -> list[str]:
-    """Tell how JSAMP is run."""
+    """Return the command that runs JSAMP."""
     found = shutil.which("jsamp")
     if found is None:
         raise BenchmarkError("JSAMP is not installed (Debian: apt install jsamp)")
@@ -173,12 +173,12 @@ def jsamp_command() -> list[str]:
 
 
 def python_of(name: str, cache: Path) -> str:
-    """Tell the interpreter that has a library."""
+    """Return the interpreter with a library."""
     return sys.executable if name in {OURS, WINDOW} else str(upstream_python(cache))
 
 
 def upstream_python(cache: Path) -> Path:
-    """Tell the interpreter of the environment with the upstream release, which is made when it is not there yet."""
+    """Return the interpreter of the environment with the upstream release, which is made on first use."""
     place = cache / UPSTREAM_RELEASE.replace("==", "-")
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
     done = place / "complete"

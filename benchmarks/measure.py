@@ -2,8 +2,8 @@
 """
 Measuring side by side.
 
-Machines are noisy and change while one measures. So all subjects are measured in turn, in short batches, many rounds;
-what is compared is the ratio within each round, and reported is the median of these ratios with their quartiles.
+The speed of a machine changes during a measurement. So all subjects are measured in turn, in short batches and many
+rounds. The result is the median of the ratios within each round, with their quartiles.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from .hubs import JSAMP, OURS, Hub, start_hub
-from .swarm import BenchmarkError, Swarm
+from .load_generator import BenchmarkError, LoadGenerator
 
-__all__ = ["Bench", "Goal", "Measured", "Row", "machine", "spread"]
+__all__ = ["Settings", "Goal", "Measured", "Row", "machine", "spread"]
 
-#: A batch does something for about so many seconds and tells how many times it did it.
+#: A batch repeats an operation for about this number of seconds, and returns how often.
 Batch = Callable[[float], int]
-#: Prepares a hub's batch.
-Prepare = Callable[[Hub, Swarm], Batch]
+#: Makes the batch for a hub.
+Prepare = Callable[[Hub, LoadGenerator], Batch]
 
 
 @dataclass
 class Measured:
-    """What one subject needed for one operation in each round."""
+    """The cost of one operation for one subject in each round."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     other: dict[str, list[float]] = field(default_factory=dict)
 
     def values(self, quantity: str) -> list[float]:
-        """Tell the figures of a quantity: ``wall``, ``cpu`` or another."""
+        """Return the figures of a quantity: ``wall``, ``cpu`` or another."""
         if quantity == "wall":
             return self.wall
         return self.cpu if quantity == "cpu" else self.other.get(quantity, [])
@@ -46,7 +46,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a ratio should not exceed."""
+    """The limit of a ratio."""
 
     quantity: str
     against: str
@@ -55,7 +55,7 @@ class Goal:
 
 @dataclass
 class Row:
-    """A measurement: its figures, and why a subject has none."""
+    """A measurement: its figures, or the errors of subjects without figures."""
 
     name: str
     title: str
@@ -63,11 +63,11 @@ class Row:
     subjects: dict[str, Measured] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
-    #: Batches that had to be done again because messages were lost in them.
+    #: Batches that were repeated because messages were lost.
     lost: dict[str, int] = field(default_factory=dict)
 
     def ratios(self, quantity: str, against: str, subject: str = OURS) -> list[float]:
-        """Tell the ratio of each round, ours by the other's."""
+        """Return the ratio of each round, ours divided by the other one."""
         ours, theirs = self.subjects.get(subject), self.subjects.get(against)
         if ours is None or theirs is None:
             return []
@@ -75,7 +75,7 @@ class Row:
         return [mine / other for mine, other in pairs if other > 0]
 
     def as_json(self) -> dict[str, Any]:
-        """Write it for a file."""
+        """Return the row for a JSON file."""
         return {
             "title": self.title,
             "subjects": {
@@ -92,7 +92,7 @@ class Row:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Tell the median and the quartiles."""
+    """Return the median and the quartiles."""
     if len(values) < 2:
         return {"median": values[0], "lower": values[0], "upper": values[0]}
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
@@ -100,17 +100,17 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 @dataclass
-class Bench:
-    """How thoroughly to measure, and where the other things are."""
+class Settings:
+    """Rounds, times and sizes of the measurements, and the comparison itself."""
 
     cache: Path
     rounds: int = 15
     seconds: float = 0.4
-    warm: float = 4.0
-    many: int = 500
+    warm_up_time: float = 4.0
+    crowd_size: int = 500
     quick: bool = False
     without: frozenset[str] = frozenset()
-    #: What is to be done between two batches of a hub, unmeasured.
+    #: Called between two batches of a hub; not measured.
     after: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def compare(
@@ -120,16 +120,16 @@ class Bench:
         names: tuple[str, ...],
         *,
         rounds: int | None = None,
-        warm: float | None = None,
+        warm_up_time: float | None = None,
         web: bool = False,
     ) -> Row:
         """
-        Start the hubs, prepare and warm up each, and measure them in turn.
+        Start and warm up the hubs, and measure them in turn.
 
-        A hub that fails is left out from then on, and the row tells why.
+        A hub that fails is not measured any more, and the row has the error.
         """
         hubs: dict[str, Hub] = {}
-        swarms: dict[str, Swarm] = {}
+        generators: dict[str, LoadGenerator] = {}
         batches: dict[str, Batch] = {}
         try:
             for name in names:
@@ -137,11 +137,11 @@ class Bench:
                     continue
                 try:
                     hubs[name] = start_hub(name, self.cache, web=web)
-                    swarms[name] = Swarm()
+                    generators[name] = LoadGenerator()
                     how = prepare if callable(prepare) else prepare[name]
-                    batches[name] = how(hubs[name], swarms[name])
+                    batches[name] = how(hubs[name], generators[name])
                     row.subjects[name] = Measured()
-                    self._warm_up(row, name, batches[name], self.warm if warm is None else warm)
+                    self._warm_up(row, name, batches[name], self.warm_up_time if warm_up_time is None else warm_up_time)
                 except BenchmarkError as error:
                     self._fail(row, batches, name, error)
             for turn in range(rounds or self.rounds):
@@ -155,14 +155,14 @@ class Bench:
                     break
         finally:
             self.after.clear()
-            for swarm in swarms.values():
-                swarm.close()
+            for generator in generators.values():
+                generator.close()
             for hub in hubs.values():
                 hub.stop()
         return row
 
     def _warm_up(self, row: Row, name: str, batch: Batch, seconds: float) -> None:
-        """Repeat a batch for a while: a just-in-time compiler needs some thousand repetitions, Python next to none."""
+        """Repeat a batch for a while: a just-in-time compiler needs some thousand repetitions, Python hardly any."""
         if name != JSAMP:
             seconds = min(seconds, 0.5)
         if self.quick:
@@ -184,19 +184,19 @@ class Bench:
     def _try(
         row: Row, name: str, batch: Batch, seconds: float, clock: Callable[[], float] = time.process_time
     ) -> tuple[float, float, int]:
-        """Do a batch. Upstream's hub loses a quick reply now and then: it has more than one chance, and it is told."""
-        for chance in range(1 if name == OURS else 3):
+        """Run a batch. Upstream's hub sometimes loses a quick reply: it has three attempts, which are reported."""
+        for attempt in range(1 if name == OURS else 3):
             cpu, wall = clock(), time.perf_counter()
             try:
                 count = batch(seconds)
             except BenchmarkError as error:
-                if name == OURS or chance == 2:
+                if name == OURS or attempt == 2:
                     raise
                 row.lost[name] = row.lost.get(name, 0) + 1
-                print(f"  {name}, a batch is done again: {error}", file=sys.stderr)
+                print(f"  {name}, a batch is repeated: {error}", file=sys.stderr)
             else:
                 return time.perf_counter() - wall, clock() - cpu, count
-        raise AssertionError("the last chance returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     @staticmethod
     def _fail(row: Row, batches: dict[str, Batch], name: str, error: BenchmarkError) -> None:
@@ -205,7 +205,7 @@ class Bench:
         print(f"  {name}: {error}", file=sys.stderr)
 
 def machine() -> dict[str, Any]:
-    """Describe where it was measured."""
+    """Describe the machine."""
     model = platform.processor()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .hubs import FLOOR, JSAMP, OURS, UPSTREAM
+from .hubs import BASELINE, JSAMP, OURS, UPSTREAM
 from .measure import Row, spread
 
 __all__ = ["figures", "goals", "table"]
 
 LIMIT = "limit"
-SUBJECTS = (OURS, JSAMP, UPSTREAM, FLOOR)
+SUBJECTS = (OURS, JSAMP, UPSTREAM, BASELINE)
 
 
 def goals(rows: list[Row]) -> list[list[str]]:

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Rows: what a message costs, to one client, to many, from a web page, and a big one.
+Rows: the cost of a message to one client, to many clients, from a web page, and of a big message.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .hubs import FLOOR, JSAMP, OURS, UPSTREAM, Hub
-from .measure import Batch, Bench, Goal, Prepare, Row
-from .swarm import OK_RESPONSE, BenchmarkError, Client, Swarm
-from .wire import call_body, post
+from .hubs import BASELINE, JSAMP, OURS, UPSTREAM, Hub
+from .load_generator import OK_RESPONSE, BenchmarkError, Client, LoadGenerator
+from .measure import Batch, Goal, Prepare, Row, Settings
+from .wire_format import call_body, post
 
 __all__ = [
     "big_message",
@@ -34,11 +34,13 @@ MESSAGE = {
 }
 
 
-def repeat(swarm: Swarm, sender: Client, request: bytes, done: Callable[[int], bool], expect: bytes = b"") -> Batch:
+def repeat(
+    generator: LoadGenerator, sender: Client, request: bytes, done: Callable[[int], bool], expect: bytes = b""
+) -> Batch:
     """
-    Make a batch that sends a request over and over, each when the one before is answered.
+    Make a batch that repeats a request, each time after the response to the last one.
 
-    ``done`` is told how many were sent and says whether all that follows from them has happened.
+    ``done`` gets the number of requests, and returns whether all of them are completed.
     """
 
     def batch(seconds: float) -> int:
@@ -46,98 +48,98 @@ def repeat(swarm: Swarm, sender: Client, request: bytes, done: Callable[[int], b
         count = 0
         more = True
 
-        def answered(body: bytes) -> None:
+        def on_response(body: bytes) -> None:
             nonlocal count, more
             count += 1
             more = expect in body and time.perf_counter() < end
             if expect not in body and b"<fault>" not in body:
                 sender.faults += 1
-                swarm.last_fault = body
+                generator.last_fault = body
             if more:
-                sender.send(request, answered)
+                sender.send(request, on_response)
 
-        sender.send(request, answered)
-        swarm.run(lambda: not more and done(count), "the messages of a batch")
-        swarm.check()
+        sender.send(request, on_response)
+        generator.run(lambda: not more and done(count), "the messages of a batch")
+        generator.check()
         return count
 
     return batch
 
 
 def prepare_call(keep: bool, bystanders: int = 0) -> Prepare:
-    """A caller and a recipient that answers at once."""
+    """Make a caller, and a recipient that replies at once."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        recipient, caller = swarm.join(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
-        swarm.join(hub.address, hub.secret, ["table.load.votable"], count=bystanders, keep=keep)
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        recipient, caller = generator.connect(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
+        generator.connect(hub.address, hub.secret, ["table.load.votable"], count=bystanders, keep=keep)
         request = caller.prepare("callAndWait", recipient.client_id, MESSAGE, "5")
-        return repeat(swarm, caller, request, lambda _: recipient.idle, expect=b"samp.ok")
+        return repeat(generator, caller, request, lambda _: recipient.idle, expect=b"samp.ok")
 
     return prepare
 
 
-def prepare_floor(keep: bool) -> Prepare:
-    """The same three hops through the standard library: there, onward, and the reply."""
+def prepare_baseline(keep: bool) -> Prepare:
+    """Make the same three HTTP hops with the standard library."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        caller, recipient = swarm.client(hub.address, keep=keep), swarm.client(hub.address, keep=keep)
-        caller.client_id = recipient.client_id = "floor"
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        caller, recipient = generator.client(hub.address, keep=keep), generator.client(hub.address, keep=keep)
+        caller.client_id = recipient.client_id = "baseline"
         recipient.declarations([], "")  # opens its port
         recipient.reply = lambda _: recipient.send(echo, lambda _: None)  # type: ignore[method-assign]
-        assert recipient._port is not None
+        assert recipient._listener is not None
         echo = post(hub.address, call_body("echo", "key-of-a-client", "id-of-a-message", OK_RESPONSE), keep)
-        params = (recipient._port.url, "key-of-a-client", "c1", "id-of-a-message", MESSAGE)
+        params = (recipient._listener.url, "key-of-a-client", "c1", "id-of-a-message", MESSAGE)
         forward = post(hub.address, call_body("forward", *params), keep)
-        return repeat(swarm, caller, forward, lambda _: recipient.idle)
+        return repeat(generator, caller, forward, lambda _: recipient.idle)
 
     return prepare
 
 
-def call_and_wait(bench: Bench, keep: bool) -> Row:
+def call_and_wait(settings: Settings, keep: bool) -> Row:
     if keep:
         goals = [Goal("wall", JSAMP, 0.5), Goal("wall", UPSTREAM, 1 / 33)]
-        goals += [Goal("cpu", JSAMP, 0.45), Goal("cpu", FLOOR, 1.3)]
+        goals += [Goal("cpu", JSAMP, 0.45), Goal("cpu", BASELINE, 1.3)]
     else:
         goals = [Goal("wall", JSAMP, 0.8), Goal("cpu", JSAMP, 0.75)]
     how = "keep-alive" if keep else "reconnecting"
     row = Row(f"call-{'keep' if keep else 'reconnect'}", f"callAndWait round trip, {how} clients", goals)
     hub = prepare_call(keep)
-    prepare = {OURS: hub, JSAMP: hub, UPSTREAM: hub, FLOOR: prepare_floor(keep)}
-    return bench.compare(row, prepare, (OURS, JSAMP, UPSTREAM, FLOOR))
+    prepare = {OURS: hub, JSAMP: hub, UPSTREAM: hub, BASELINE: prepare_baseline(keep)}
+    return settings.compare(row, prepare, (OURS, JSAMP, UPSTREAM, BASELINE))
 
 
 def prepare_notify(keep: bool) -> Prepare:
-    """One sender, one recipient; a batch ends when all have arrived."""
+    """One sender, one recipient; a batch ends when the last delivery."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        recipient, sender = swarm.join(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        recipient, sender = generator.connect(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
         arrived = 0
 
-        def all_there(count: int) -> bool:
+        def all_arrived(count: int) -> bool:
             nonlocal arrived
             there = recipient.notifications == arrived + count
             if there:
                 arrived = recipient.notifications
             return there
 
-        return repeat(swarm, sender, sender.prepare("notify", recipient.client_id, MESSAGE), all_there)
+        return repeat(generator, sender, sender.prepare("notify", recipient.client_id, MESSAGE), all_arrived)
 
     return prepare
 
 
-def notify(bench: Bench, keep: bool) -> Row:
+def notify(settings: Settings, keep: bool) -> Row:
     how = "keep-alive" if keep else "reconnecting"
     goals = [Goal("cpu", JSAMP, 0.3 if keep else 0.75)]
     row = Row(f"notify-{'keep' if keep else 'reconnect'}", f"notify, {how} clients", goals)
-    return bench.compare(row, prepare_notify(keep), (OURS, JSAMP, UPSTREAM))
+    return settings.compare(row, prepare_notify(keep), (OURS, JSAMP, UPSTREAM))
 
 
 def prepare_broadcast(operation: str, count: int) -> Prepare:
-    """One sender and ``count`` recipients; the batch is one broadcast or more, each until the last has its own."""
+    """Make a sender and ``count`` recipients; each broadcast of the batch ends with its last delivery."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        (sender,) = swarm.join(hub.address, hub.secret)
-        recipients = swarm.join(hub.address, hub.secret, [MTYPE], count=count)
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        (sender,) = generator.connect(hub.address, hub.secret)
+        recipients = generator.connect(hub.address, hub.secret, [MTYPE], count=count)
         params: list[Any] = ["a-tag", MESSAGE] if operation == "callAll" else [MESSAGE]
         request = sender.prepare(operation, *params)
         counted = [sender] if operation == "callAll" else recipients
@@ -151,8 +153,8 @@ def prepare_broadcast(operation: str, count: int) -> Prepare:
             while not done or time.perf_counter() < end:
                 before = total()
                 sender.send(request, lambda _: None)
-                swarm.run(lambda before=before: total() >= before + count and sender.idle, f"{count} recipients")
-                swarm.check()
+                generator.run(lambda before=before: total() >= before + count and sender.idle, f"{count} recipients")
+                generator.check()
                 done += 1
             if (extra := total() - before - count) != 0:
                 raise BenchmarkError(f"{extra} more than there should be")
@@ -163,37 +165,37 @@ def prepare_broadcast(operation: str, count: int) -> Prepare:
     return prepare
 
 
-def notify_all(bench: Bench) -> Row:
+def notify_all(settings: Settings) -> Row:
     goals = [Goal("wall", JSAMP, 0.2), Goal("cpu", JSAMP, 0.15)]
-    row = Row("notify-all", f"notifyAll to {bench.many} clients", goals)
-    return bench.compare(row, prepare_broadcast("notifyAll", bench.many), (OURS, JSAMP), warm=6)
+    row = Row("notify-all", f"notifyAll to {settings.crowd_size} clients", goals)
+    return settings.compare(row, prepare_broadcast("notifyAll", settings.crowd_size), (OURS, JSAMP), warm_up_time=6)
 
 
-def call_all(bench: Bench) -> Row:
-    row = Row("call-all", f"callAll to {bench.many} clients with all replies", [Goal("wall", JSAMP, 0.3)])
-    return bench.compare(row, prepare_broadcast("callAll", bench.many), (OURS, JSAMP), warm=6)
+def call_all(settings: Settings) -> Row:
+    row = Row("call-all", f"callAll to {settings.crowd_size} clients with all replies", [Goal("wall", JSAMP, 0.3)])
+    return settings.compare(row, prepare_broadcast("callAll", settings.crowd_size), (OURS, JSAMP), warm_up_time=6)
 
 
-def big_message(bench: Bench) -> Row:
+def big_message(settings: Settings) -> Row:
     """A message with a string of 10 MB to one recipient."""
     size = 10_000_000
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        recipient, sender = swarm.join(hub.address, hub.secret, [MTYPE], count=2)
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        recipient, sender = generator.connect(hub.address, hub.secret, [MTYPE], count=2)
         message = {"samp.mtype": MTYPE, "samp.params": {"data": "0123456789" * (size // 10)}}
         request = sender.prepare("notify", recipient.client_id, message)
 
         def batch(seconds: float) -> int:  # noqa: ARG001
             before = recipient.bytes
             sender.send(request, lambda _: None)
-            swarm.run(lambda: recipient.bytes - before >= size and sender.idle, "10 MB to arrive")
-            swarm.check()
+            generator.run(lambda: recipient.bytes - before >= size and sender.idle, "10 MB to arrive")
+            generator.check()
             return 1
 
         return batch
 
     row = Row("big", "10 MB message", [Goal("cpu", JSAMP, 0.25)])
-    return bench.compare(row, prepare, (OURS, JSAMP, UPSTREAM))
+    return settings.compare(row, prepare, (OURS, JSAMP, UPSTREAM))
 
 
 #: Sender and msg-id in what a page has pulled: the only two strings in a row at the head of an array.
@@ -201,22 +203,22 @@ PULLED = re.compile(rb"<data>\s*<value>\s*(?:<string>)?([^<\s]+)(?:</string>\s*)
                     rb"<value>\s*(?:<string>)?([^<\s]+)(?:</string>\s*)?</value>\s*<value>")
 
 
-def join_page(hub: Hub, swarm: Swarm, name: str) -> Client:
+def register_page(hub: Hub, generator: LoadGenerator, name: str) -> Client:
     """Register a web page."""
-    page = swarm.client(hub.web, keep=True, namespace="samp.webhub", extra="Origin: http://example.org\r\n")
+    page = generator.client(hub.web, keep=True, namespace="samp.webhub", extra="Origin: http://example.org\r\n")
     page.send(page.prepare("register", {"samp.name": name}), page.identify)
-    swarm.run(lambda: bool(page.client_id), "the page to be let in")
-    page.ask("allowReverseCallbacks", "1")
-    page.ask("declareSubscriptions", {MTYPE: {}})
+    generator.run(lambda: bool(page.client_id), "the page to be registered")
+    page.call("allowReverseCallbacks", "1")
+    page.call("declareSubscriptions", {MTYPE: {}})
     return page
 
 
-def web_call(bench: Bench) -> Row:
-    """One page calls another, which has a long poll open all the time."""
+def web_call(settings: Settings) -> Row:
+    """A page calls another, which always has a pull open."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        caller, recipient = join_page(hub, swarm, "caller"), join_page(hub, swarm, "recipient")
-        puller = swarm.client(hub.web, keep=True, namespace="samp.webhub", extra=recipient.extra)
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        caller, recipient = register_page(hub, generator, "caller"), register_page(hub, generator, "recipient")
+        puller = generator.client(hub.web, keep=True, namespace="samp.webhub", extra=recipient.extra)
         puller.key = recipient.key
         pull = puller.prepare("pullCallbacks", "600")
 
@@ -227,7 +229,7 @@ def web_call(bench: Bench) -> Row:
 
         puller.send(pull, pulled)
         request = caller.prepare("callAndWait", recipient.client_id, MESSAGE, "5")
-        return repeat(swarm, caller, request, lambda _: recipient.idle, expect=b"samp.ok")
+        return repeat(generator, caller, request, lambda _: recipient.idle, expect=b"samp.ok")
 
     row = Row("web-call", "callAndWait between two web pages", [Goal("wall", JSAMP, 0.5)])
-    return bench.compare(row, prepare, (OURS, JSAMP), web=True)
+    return settings.compare(row, prepare, (OURS, JSAMP), web=True)

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The endurance run: clients that join, talk, crash and leave at random around one hub, for minutes or hours.
+The endurance run: clients that register, send, crash and unregister at random at one hub, for minutes or hours.
 
-``python -m benchmarks.soak --minutes 1`` ends with exit code 0 when no message was lost or doubled and the hub's
-threads, descriptors and memory are back where they were. A run can be repeated by its ``--seed`` as far as its
-decisions go.
+``python -m benchmarks.soak --minutes 1`` ends with exit code 0 when each message was delivered once and the
+hub's threads, descriptors and memory are back at their earlier numbers. A ``--seed`` repeats the random decisions of a
+run.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .hubs import OURS, Hub, start_hub
-from .soak_ledger import DUE, Ledger
-from .swarm import Swarm
+from .load_generator import LoadGenerator
+from .soak_checker import DUE, MessageChecker
 
-#: Clients that are there most of the time, and the least that are left.
-MOST, LEAST = 30, 12
+#: The usual and the least number of clients.
+MAX_CLIENTS, MIN_CLIENTS = 30, 12
 #: Mean seconds between two arrivals, crashes or departures.
-PAUSE = 0.5
-#: What may stay of a run: arenas of the allocator that are in pieces, the hub's reused threads.
+MEAN_PAUSE = 0.5
+#: How much the hub may hold more after a run: fragmented memory of the allocator, threads for reuse.
 MORE_MEMORY, MORE_THREADS, MORE_DESCRIPTORS = 20e6, 2, 4
 
 
 @dataclass
-class Member:
+class ClientProcess:
     """A client's process."""
 
     serial: int
@@ -48,7 +48,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the hub holds."""
+    """The resources of the hub."""
 
     threads: int
     descriptors: int
@@ -59,7 +59,7 @@ class Resources:
         return cls(hub.threads(), hub.descriptors(), hub.memory())
 
     def exceeds(self, before: Resources) -> list[str]:
-        """Tell what did not come back."""
+        """Return what exceeds the earlier numbers."""
         return [
             f"{what}: {now:.0f} after {then:.0f}"
             for what, now, then, more in (
@@ -72,96 +72,96 @@ class Resources:
 
 
 class Soak:
-    """The one who makes clients, kills them, and reads their journals. It has no thread, so that it can fork."""
+    """Starts clients, kills them, and reads their journals. It has no thread, so that it can fork."""
 
     def __init__(self, hub: Hub, seed: int) -> None:
         self.hub = hub
-        self.ledger = Ledger()
-        self.members: dict[int, Member] = {}
-        self._chance = random.Random(seed)
+        self.checker = MessageChecker()
+        self.processes: dict[int, ClientProcess] = {}
+        self._random = random.Random(seed)
         self._seed = seed
         self._serial = 0
         self._selector = selectors.DefaultSelector()
 
-    # Clients come and go
+    # Starting and ending clients
 
-    def hatch(self) -> None:
-        """Make a client."""
-        from .soak_clients import live  # noqa: PLC0415 - needs the environment of the hub
+    def start_client(self) -> None:
+        """Start a client."""
+        from .soak_clients import run_client  # noqa: PLC0415 - needs the environment of the hub
 
         self._serial += 1
-        their_commands, commands = os.pipe()
-        journal, their_journal = os.pipe()
+        child_commands, commands = os.pipe()
+        journal, child_journal = os.pipe()
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                # The other ends of all pipes must go: whoever holds one keeps it open beyond its owner's death.
-                others = [(member.commands, member.journal) for member in self.members.values()]
+                # Close the other ends of all pipes, which would otherwise stay open after their owner's death.
+                others = [(process.commands, process.journal) for process in self.processes.values()]
                 for pair in [(commands, journal), *others]:
                     os.close(pair[0])
                     os.close(pair[1])
                 self._selector.close()
                 seed = self._seed * 1_000_003 + self._serial
-                live(self._serial, seed, their_commands, their_journal, self.hub.web.port)
+                run_client(self._serial, seed, child_commands, child_journal, self.hub.web.port)
                 code = 0
             except BaseException as error:
                 said = " | ".join(traceback.format_exception(error)[-3:]).replace("\n", " ")
-                os.write(their_journal, f"{time.monotonic():.4f} trouble died: {said}\n".encode())
+                os.write(child_journal, f"{time.monotonic():.4f} trouble died: {said}\n".encode())
             finally:
                 os._exit(code)
-        os.close(their_commands)
-        os.close(their_journal)
-        self.members[self._serial] = Member(self._serial, pid, commands, journal)
-        self._selector.register(journal, selectors.EVENT_READ, self.members[self._serial])
+        os.close(child_commands)
+        os.close(child_journal)
+        self.processes[self._serial] = ClientProcess(self._serial, pid, commands, journal)
+        self._selector.register(journal, selectors.EVENT_READ, self.processes[self._serial])
 
-    def crash(self, member: Member) -> None:
-        """Kill a client without warning."""
-        member.leaving = True
-        self.ledger.counts["crash"] += 1
-        self.ledger.ended(str(member.serial), time.monotonic())
-        os.kill(member.pid, signal.SIGKILL)
+    def crash(self, process: ClientProcess) -> None:
+        """Kill a client."""
+        process.leaving = True
+        self.checker.counts["crash"] += 1
+        self.checker.client_ended(str(process.serial), time.monotonic())
+        os.kill(process.pid, signal.SIGKILL)
 
-    def tell(self, member: Member, command: bytes) -> None:
-        """Give a client a command."""
-        member.leaving = member.leaving or command == b"l"
-        with contextlib.suppress(BrokenPipeError):  # it died by itself, which its journal tells
-            os.write(member.commands, command)
+    def send_command(self, process: ClientProcess, command: bytes) -> None:
+        """Send a command to a client."""
+        process.leaving = process.leaving or command == b"l"
+        with contextlib.suppress(BrokenPipeError):  # it has died, as its journal says
+            os.write(process.commands, command)
 
-    def _stir(self) -> None:
-        """Let something happen to the population."""
-        there = [member for member in self.members.values() if not member.leaving]
-        if len(there) <= LEAST or (len(there) < MOST and self._chance.random() < 0.6):
-            self.hatch()
-        elif self._chance.random() < 0.5:
-            self.crash(self._chance.choice(there))
+    def _change_population(self) -> None:
+        """Start, kill or end a client at random."""
+        there = [process for process in self.processes.values() if not process.leaving]
+        if len(there) <= MIN_CLIENTS or (len(there) < MAX_CLIENTS and self._random.random() < 0.6):
+            self.start_client()
+        elif self._random.random() < 0.5:
+            self.crash(self._random.choice(there))
         else:
-            self.tell(self._chance.choice(there), b"l")
+            self.send_command(self._random.choice(there), b"l")
 
-    # Reading the journals
+    # Reading journals
 
     def read(self, seconds: float) -> None:
-        """Read what clients write, for so long at most."""
+        """Read the journals for this time at most."""
         for key, _ in self._selector.select(seconds):
-            member = key.data
-            data = os.read(member.journal, 1 << 16)
-            *lines, member.rest = (member.rest + data).split(b"\n")
+            process = key.data
+            data = os.read(process.journal, 1 << 16)
+            *lines, process.rest = (process.rest + data).split(b"\n")
             for line in lines:
-                self.ledger.note(str(member.serial), line.decode(errors="replace"))
+                self.checker.record(str(process.serial), line.decode(errors="replace"))
             if not data:
-                self._bury(member)
+                self._remove(process)
 
-    def _bury(self, member: Member) -> None:
-        self._selector.unregister(member.journal)
-        os.close(member.journal)
-        os.close(member.commands)
-        del self.members[member.serial]
-        os.waitpid(member.pid, 0)
-        if not member.leaving:
-            self.ledger.faults.append(f"client {member.serial} ended by itself")
+    def _remove(self, process: ClientProcess) -> None:
+        self._selector.unregister(process.journal)
+        os.close(process.journal)
+        os.close(process.commands)
+        del self.processes[process.serial]
+        os.waitpid(process.pid, 0)
+        if not process.leaving:
+            self.checker.faults.append(f"client {process.serial} ended by itself")
 
     def read_until(self, condition: Callable[[], bool], limit: float) -> bool:
-        """Read until something holds; tell whether it came to hold."""
+        """Read until a condition holds; return whether it does."""
         end = time.monotonic() + limit
         while not condition():
             if time.monotonic() > end:
@@ -171,55 +171,55 @@ class Soak:
 
     # The run
 
-    def run(self, seconds: float, population: int = MOST) -> None:
-        """Let clients live for a while; at the end all leave, and everything is judged."""
+    def run(self, seconds: float, population: int = MAX_CLIENTS) -> None:
+        """Run clients for a while; at the end all unregister, and all messages are checked."""
         for _ in range(population):
-            self.hatch()
-        start = told = judged = time.monotonic()
+            self.start_client()
+        start = reported = checked = time.monotonic()
         next_event = start + 2.0
         while (now := time.monotonic()) < start + seconds:
             if now >= next_event:
-                self._stir()
-                next_event = now + self._chance.expovariate(1 / PAUSE)
-            if now - judged > 10:
-                self.ledger.judge(now)
-                judged = now
-            if now - told > 60:
+                self._change_population()
+                next_event = now + self._random.expovariate(1 / MEAN_PAUSE)
+            if now - checked > 10:
+                self.checker.check_messages(now)
+                checked = now
+            if now - reported > 60:
                 print(f"{(now - start) / 60:.0f} min: {self.summary()}; {Resources.of(self.hub)}", flush=True)
-                told = now
+                reported = now
             self.read(min(next_event, start + seconds) - now if next_event > now else 0)
-        for member in list(self.members.values()):
-            self.tell(member, b"q")
+        for process in list(self.processes.values()):
+            self.send_command(process, b"q")
         self.read_until(lambda: False, DUE)
-        for member in list(self.members.values()):
-            if not member.leaving:
-                self.tell(member, b"l")
-        if not self.read_until(lambda: not self.members, 30):
-            self.ledger.faults.append(f"clients {list(self.members)} did not leave within 30 s")
-        self.ledger.judge(float("inf"))
+        for process in list(self.processes.values()):
+            if not process.leaving:
+                self.send_command(process, b"l")
+        if not self.read_until(lambda: not self.processes, 30):
+            self.checker.faults.append(f"clients {list(self.processes)} did not unregister within 30 s")
+        self.checker.check_messages(float("inf"))
 
     def summary(self) -> str:
-        """Tell in a line what happened."""
-        counts = self.ledger.counts
+        """Return the counts in a line."""
+        counts = self.checker.counts
         words = ("join", "crash", "left", "sending", "got", "answer", "refused", "delivered for certain",
-                 "answered for certain", "samp.ok", "samp.error", "wrong")
+                 "answered for certain", "samp.ok", "samp.error", "fault")
         return ", ".join(f"{counts[word]} {word}" for word in words)
 
 
 def settle(hub: Hub, before: Resources, limit: float = 60.0) -> list[str]:
-    """Wait until the hub has noticed that all are gone and holds no more than before; tell what it still holds."""
-    with Swarm() as swarm:
-        (witness,) = swarm.join(hub.address, hub.secret)
+    """Wait until all clients are unregistered and the resources are back; return what the hub still holds."""
+    with LoadGenerator() as generator:
+        (observer,) = generator.connect(hub.address, hub.secret)
         end = time.monotonic() + limit
         while True:
-            left = witness.ask("getRegisteredClients")
+            left = observer.call("getRegisteredClients")
             held = Resources.of(hub).exceeds(before)
             if len(left) > 1:
                 held.append(f"clients that are gone: {left}")
             if not held or time.monotonic() > end:
                 break
-            swarm.settle(0.5)
-        witness.leave()
+            generator.settle(0.5)
+        observer.unregister()
     return held
 
 
@@ -234,10 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.pop("SAMP_HUB", None)
     faults: list[str] = []
     try:
-        # Everything that the hub makes once and keeps has been made after a short run.
-        warm = Soak(hub, seed + 1)
-        warm.run(5.0)
-        faults += warm.ledger.faults
+        # After a short run the hub has made everything that it makes once.
+        warm_up = Soak(hub, seed + 1)
+        warm_up.run(5.0)
+        faults += warm_up.checker.faults
         settle(hub, Resources(10**6, 10**6, 1e12))
         before = Resources.of(hub)
         soak = Soak(hub, seed)
@@ -245,8 +245,8 @@ def main(arguments: list[str] | None = None) -> int:
         cpu, start = hub.cpu(), time.monotonic()
         soak.run(60 * options.minutes)
         cpu, seconds = hub.cpu() - cpu, time.monotonic() - start
-        faults += soak.ledger.faults
-        faults += [f"not given back: {what}" for what in settle(hub, before)]
+        faults += soak.checker.faults
+        faults += [f"not released: {what}" for what in settle(hub, before)]
         print(f"{soak.summary()}; hub's CPU {cpu:.1f} s in {seconds:.0f} s; after: {Resources.of(hub)}")
     finally:
         hub.stop()
@@ -254,8 +254,8 @@ def main(arguments: list[str] | None = None) -> int:
     if log:
         faults.append(f"the hub wrote: {log[-2000:]}")
     for fault in faults:
-        print(f"WRONG {fault}")
-    print("FAILED" if faults else "passed: nothing lost, nothing doubled, everything given back")
+        print(f"FAULT {fault}")
+    print("FAILED" if faults else "passed: every message was delivered once, and all resources are released")
     return 1 if faults else 0
 
 

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The clients of an endurance run, each a process that talks to others at random until it is told to stop, or killed.
+The clients of an endurance run: processes that send messages to each other at random until they are stopped or killed.
 
-Whatever it does it writes to its journal first or at once, a pipe: what was written into it outlives the process.
-Commands come as single letters: ``q`` be quiet, ``l`` leave.
+Each writes what it does to its journal, a pipe, whose content outlives the process. Commands are single letters: ``q``
+stops sending, ``l`` unregisters.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 
 from pyvo.samp import SAMPError, SAMPHubError, SAMPIntegratedClient, SAMPProxyError
 
-__all__ = ["live"]
+__all__ = ["run_client"]
 
 MTYPE = "table.soak"
 KINDS = ("notify", "call", "callandwait", "notifyall", "callall")
 WEIGHTS = (40, 25, 20, 5, 5)
 #: Mean seconds between two messages of a client.
-PAUSE = 0.15
+MEAN_PAUSE = 0.15
 
 
 class Journal:
-    """Lines that are out as soon as they are written, each in one piece."""
+    """Lines, each written at once and in one piece."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -45,8 +45,8 @@ class Journal:
         self.write("answer", name, responder, response["samp.status"], text)
 
 
-class Standard:
-    """A client of the Standard Profile, as the library makes it."""
+class StandardClient:
+    """A client of the Standard Profile, from this package."""
 
     def __init__(self, journal: Journal, serial: str, web_port: int) -> None:
         self._journal = journal
@@ -54,17 +54,17 @@ class Standard:
         self._client = SAMPIntegratedClient(name=f"soak {serial}")
         self._client.connect()
         self.id = self._client.get_public_id()
-        # The hub is told of the subscription when both are there to take what comes.
+        # Subscribe when both handlers are bound.
         self._client.bind_receive_notification(MTYPE, self._notified, declare=False)
         self._client.bind_receive_call(MTYPE, self._called)
 
     def _called(self, key: str, sender: str, msg_id: str, mtype: str, params: dict[str, str], extra: Any) -> None:
         self._journal.write("got", params["n"], str(self.id))
-        if params["n"].endswith("7"):  # some take their time
+        if params["n"].endswith("7"):  # some handlers are slow
             threading.Event().wait(0.05)
         try:
             self._client.ereply(msg_id, "samp.ok", result={"n": params["n"]})
-        except SAMPError:  # the caller is gone, or we are
+        except SAMPError:  # the caller or this client is gone
             self._journal.write("late", params["n"])
 
     def _notified(self, key: str, sender: str, mtype: str, params: dict[str, str], extra: Any) -> None:
@@ -74,7 +74,7 @@ class Standard:
         self._journal.answer(tag, responder, response)
 
     def _tag(self, name: str) -> str:
-        """Bind a new tag and let an old one go."""
+        """Bind a new tag and unbind an old one."""
         self._client.bind_receive_response(name, self._answered)
         self._tags.append(name)
         if len(self._tags) > 1000:
@@ -101,35 +101,35 @@ class Standard:
     def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
         return list(self._client.call_all(self._tag(name), message))
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         self._client.disconnect()
 
 
-class Page:
-    """A client of the Web Profile, as a page's script does it: with a long poll open all the time."""
+class WebClient:
+    """A client of the Web Profile, as in the script of a page: it always has a pull open."""
 
     def __init__(self, journal: Journal, serial: str, web_port: int) -> None:
         self._journal = journal
-        self._port = web_port
+        self._listener = web_port
         self._own = threading.local()
         self._key = ""
         self._origin = f"http://soak-{serial}.example.org"
-        registration = self._ask("register", {"samp.name": f"soak page {serial}"})
+        registration = self._call("register", {"samp.name": f"soak page {serial}"})
         self._key, self.id = registration["samp.private-key"], registration["samp.self-id"]
-        self._ask("allowReverseCallbacks", "1")
-        self._ask("declareSubscriptions", {MTYPE: {}})
+        self._call("allowReverseCallbacks", "1")
+        self._call("declareSubscriptions", {MTYPE: {}})
         self._leaving = False
         self._puller = threading.Thread(target=self._pull, daemon=True)
         self._puller.start()
 
-    def _ask(self, operation: str, *params: Any) -> Any:
-        """Ask the hub on this thread's own connection."""
+    def _call(self, operation: str, *params: Any) -> Any:
+        """Call the hub on this thread's own connection."""
         if self._key:
             params = (self._key, *params)
         body = xmlrpc.client.dumps(params, f"samp.webhub.{operation}").encode()
         connection = getattr(self._own, "connection", None)
         if connection is None:
-            connection = self._own.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+            connection = self._own.connection = http.client.HTTPConnection("127.0.0.1", self._listener, timeout=120)
         try:
             connection.request("POST", "/", body, {"Content-Type": "text/xml", "Origin": self._origin})
             answer = connection.getresponse().read()
@@ -145,7 +145,7 @@ class Page:
     def _pull(self) -> None:
         try:
             while not self._leaving:
-                for callback in self._ask("pullCallbacks", "60"):
+                for callback in self._call("pullCallbacks", "60"):
                     self._handle(callback["samp.methodName"], callback["samp.params"])
         except Exception as error:
             if not self._leaving:
@@ -159,41 +159,41 @@ class Page:
         self._journal.write("got", name, self.id)
         if method == "receiveCall":
             try:
-                self._ask("reply", params[1], {"samp.status": "samp.ok", "samp.result": {"n": name}})
+                self._call("reply", params[1], {"samp.status": "samp.ok", "samp.result": {"n": name}})
             except SAMPProxyError:  # the caller is gone
                 self._journal.write("late", name)
 
     def others(self) -> list[str]:
-        return sorted(self._ask("getSubscribedClients", MTYPE))
+        return sorted(self._call("getSubscribedClients", MTYPE))
 
     def notify(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
-        self._ask("notify", to, message)
+        self._call("notify", to, message)
         return [to]
 
     def call(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
-        self._ask("call", to, name, message)
+        self._call("call", to, name, message)
         return [to]
 
     def callandwait(self, name: str, to: str, message: dict[str, Any]) -> dict[str, Any]:
-        response: dict[str, Any] = self._ask("callAndWait", to, message, "60")
+        response: dict[str, Any] = self._call("callAndWait", to, message, "60")
         return response
 
     def notifyall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
-        recipients: list[str] = self._ask("notifyAll", message)
+        recipients: list[str] = self._call("notifyAll", message)
         return recipients
 
     def callall(self, name: str, to: str, message: dict[str, Any]) -> list[str]:
-        return list(self._ask("callAll", name, message))
+        return list(self._call("callAll", name, message))
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         self._leaving = True
-        self._ask("unregister")
+        self._call("unregister")
         self._puller.join(10)
 
 
-def live(serial: int, seed: int, commands: int, descriptor: int, web_port: int) -> None:
+def run_client(serial: int, seed: int, commands: int, descriptor: int, web_port: int) -> None:
     """
-    Be a client until told to leave.
+    Run a client until the command to unregister.
 
     Parameters
     ----------
@@ -208,13 +208,13 @@ def live(serial: int, seed: int, commands: int, descriptor: int, web_port: int) 
     """
     journal = Journal(descriptor)
     name = str(serial)
-    client = (Page if serial % 5 == 0 else Standard)(journal, name, web_port)
+    client = (WebClient if serial % 5 == 0 else StandardClient)(journal, name, web_port)
     journal.write("join", str(client.id))
-    chance = random.Random(seed)
+    random_numbers = random.Random(seed)
     known: list[str] = []
     quiet = False
     for number in range(10**9):
-        pause = None if quiet else chance.expovariate(1 / PAUSE)
+        pause = None if quiet else random_numbers.expovariate(1 / MEAN_PAUSE)
         ready, _, _ = select.select([commands], [], [], pause)
         command = os.read(commands, 1) if ready else b""
         quiet = quiet or command == b"q"
@@ -222,29 +222,31 @@ def live(serial: int, seed: int, commands: int, descriptor: int, web_port: int) 
             break
         if not ready:
             try:
-                known = _talk(client, journal, chance, f"{name}-{number}", known)
+                known = _send_one(client, journal, random_numbers, f"{name}-{number}", known)
             except SAMPHubError as error:
                 journal.write("trouble", str(error).replace("\n", " "))
     journal.write("leaving")
-    client.leave()
+    client.unregister()
     journal.write("left")
 
 
-def _talk(client: Standard | Page, journal: Journal, chance: random.Random, name: str, known: list[str]) -> list[str]:
-    """Send one message to somebody who was there a while ago; tell who is known now."""
-    if not known or chance.random() < 0.1:
+def _send_one(
+    client: StandardClient | WebClient, journal: Journal, random_numbers: random.Random, name: str, known: list[str]
+) -> list[str]:
+    """Send one message to a client that was registered a while ago; return the known clients."""
+    if not known or random_numbers.random() < 0.1:
         known = client.others()
     if not known:
         return known
-    (kind,) = chance.choices(KINDS, WEIGHTS)
-    to = chance.choice(known)
-    message = {"samp.mtype": MTYPE, "samp.params": {"n": name, "text": "x" * chance.choice((10, 100, 5000))}}
+    (kind,) = random_numbers.choices(KINDS, WEIGHTS)
+    to = random_numbers.choice(known)
+    message = {"samp.mtype": MTYPE, "samp.params": {"n": name, "text": "x" * random_numbers.choice((10, 100, 5000))}}
     journal.write("sending", name, kind)
     send: Callable[..., Any] = getattr(client, kind)
     try:
         outcome = send(name, to, message)
     except SAMPProxyError as fault:
-        # callAndWait may be refused before or given up after the message was delivered: that says nothing of it.
+        # callAndWait may fail before or after the delivery of the message.
         journal.write("gone" if kind == "callandwait" else "refused", name, fault.faultString.replace("\n", " "))
         return [other for other in known if other != to]
     if kind == "callandwait":

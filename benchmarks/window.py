@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 
 from .hubs import OURS, WINDOW, Hub
-from .measure import Batch, Bench, Prepare, Row, spread
+from .load_generator import LoadGenerator
+from .measure import Batch, Prepare, Row, Settings, spread
 from .rows_messages import prepare_broadcast, prepare_call, prepare_notify
-from .swarm import Swarm
 
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a batch")
     options = parser.parse_args()
-    bench = Bench(Path(), rounds=options.rounds, seconds=options.seconds)
+    settings = Settings(Path(), rounds=options.rounds, seconds=options.seconds)
     rows = {
         "callAndWait": prepare_call(keep=True),
         "notify": prepare_notify(keep=True),
@@ -37,7 +37,7 @@ def main() -> None:
     for name, prepare in rows.items():
         browsers: list[subprocess.Popen[bytes]] = []
         try:
-            row = bench.compare(Row(name, name, []), open_browser(prepare, browsers), (OURS, WINDOW))
+            row = settings.compare(Row(name, name, []), open_browser(prepare, browsers), (OURS, WINDOW))
             tabs = [process for browser in browsers for process in psutil.Process(browser.pid).children(recursive=True)]
             largest = max((tab.memory_info().rss for tab in tabs), default=0)
         finally:
@@ -54,14 +54,14 @@ def main() -> None:
 def open_browser(prepare: Prepare, browsers: list[subprocess.Popen[bytes]]) -> Prepare:
     """Show the window in a browser before the messages begin."""
 
-    def prepare_both(hub: Hub, swarm: Swarm) -> Batch:
+    def prepare_both(hub: Hub, generator: LoadGenerator) -> Batch:
         if hub.name == WINDOW:
             executable = shutil.which(BROWSER[0])
             assert executable is not None, "Chromium is not installed"
             profile = f"--user-data-dir={hub.home / 'browser'}"
             command = [executable, *BROWSER[1:], profile, hub.params["window"]]
             browsers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        return prepare(hub, swarm)
+        return prepare(hub, generator)
 
     return prepare_both
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The parts of the documentation that are made from the code at each build: the help of the commands, tables of modules."""
+"""Parts of the documentation that are made from the code at each build: the help of the commands, tables of modules."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Programs that stand in for TOPCAT, DS9 and Aladin where the examples are tried out.
+Stand-ins for TOPCAT, DS9 and Aladin, with which the examples run in tests.
 
-Each is a client of our own that takes what the real one takes, and answers. So an example runs anywhere; the tests of
-``tests/interop`` run the same example with the real program.
+Each is a client of this package that is subscribed to the same MTypes as the real program, and replies. The tests of
+``tests/interop`` run the same examples with the real programs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,7 @@ __all__ = ["Desk", "StandIn"]
 
 
 class StandIn:
-    """
-    A viewer that shows nothing, and remembers what it was sent.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-    """
+    """A viewer that shows nothing, and keeps what it receives."""
 
     def __init__(self, name: str) -> None:
         self.client = SAMPIntegratedClient(name=name, description="A stand-in for the real program")
@@ -42,11 +35,11 @@ class StandIn:
         self.client.connect()
 
     def handlers(self) -> dict[str, Any]:
-        """What it takes."""
+        """Return the handlers by MType."""
         return {"coord.pointAt.sky": self.point}
 
     def point(self, position: SkyCoord) -> None:
-        """Look somewhere."""
+        """Show a position."""
         self.position = position
 
     def keep_table(self, table: Table, table_id: str = "") -> None:
@@ -62,10 +55,10 @@ class StandIn:
         """Show rows as selected."""
         self.selected = row_list
 
-    # What its user does
+    # Acts of its user
 
     def select(self, rows: list[int], table_id: str) -> None:
-        """Select rows of a table, and tell the others."""
+        """Select rows of a table, and call the other clients."""
         others = self.client.get_subscribed_clients("table.select.rowList")
         for other in others:
             self.client.ecall_and_wait(
@@ -73,7 +66,7 @@ class StandIn:
             )
 
     def broadcast_when_wanted(self, name: str) -> None:
-        """Send the last table to a client as soon as it takes tables: its user has pressed the button."""
+        """Send the last table to a client once it is subscribed to tables, as the button of TOPCAT does."""
 
         def work() -> None:
             self.client.wait_for(name, 30, "table.load.votable")
@@ -86,7 +79,7 @@ class Topcat(StandIn):
     """Tables and their rows."""
 
     def handlers(self) -> dict[str, Any]:
-        """What it takes."""
+        """Return the handlers by MType."""
         return {
             "table.load.votable": self.keep_table,
             "table.load.fits": self.keep_table,
@@ -99,26 +92,26 @@ class DS9(StandIn):
     """Images, and commands."""
 
     def handlers(self) -> dict[str, Any]:
-        """What it takes."""
+        """Return the handlers by MType."""
         return {
             **super().handlers(),
             "image.load.fits": self.show,
             "ds9.set": self.command,
-            "ds9.get": self.answer,
+            "ds9.get": self.get_value,
         }
 
     def show(self, image: fits.HDUList) -> None:
-        """Show an image, and look at its middle."""
+        """Show an image, and set the position to its middle."""
         self.keep_image(image)
         header = next(hdu.header for hdu in image if hdu.header.get("NAXIS") == 2)
         self.position = SkyCoord(header["CRVAL1"], header["CRVAL2"], unit="deg")
 
     def command(self, cmd: str) -> None:
-        """Do as told."""
+        """Run a command."""
         self.commands.append(cmd)
 
-    def answer(self, cmd: str) -> dict[str, str]:
-        """Answer a question."""
+    def get_value(self, cmd: str) -> dict[str, str]:
+        """Return the result of a command."""
         if cmd.startswith("pan"):
             return {"value": f"{self.position.ra.deg} {self.position.dec.deg}"}
         if cmd == "fits size":
@@ -131,18 +124,18 @@ class Aladin(DS9):
     """Images, tables, coverages, and scripts."""
 
     def handlers(self) -> dict[str, Any]:
-        """What it takes."""
+        """Return the handlers by MType."""
         return {
             "coord.pointAt.sky": self.point,
             "image.load.fits": self.show,
             "table.load.votable": self.keep_table,
             "coverage.load.moc.fits": lambda: None,
-            "coord.get.sky": self.tell,
+            "coord.get.sky": self.get_sky,
             "script.aladin.send": self.script,
         }
 
-    def tell(self) -> dict[str, Any]:
-        """Tell where it looks."""
+    def get_sky(self) -> dict[str, Any]:
+        """Return the position."""
         return {"ra": self.position.ra.deg, "dec": self.position.dec.deg}
 
     def script(self, script: str) -> dict[str, str]:
@@ -155,7 +148,7 @@ _KINDS = {"topcat": Topcat, "SAOImageDS9": DS9, "Aladin": Aladin, "Sky chart": S
 
 
 class Desk:
-    """A hub, and the programs that an example needs; all of them end together."""
+    """A hub, and the stand-ins that an example needs."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -170,5 +163,5 @@ class Desk:
         return program
 
     def close(self) -> None:
-        """End everything."""
+        """Stop the stand-ins and the hub."""
         self._stack.close()

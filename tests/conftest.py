@@ -1,9 +1,8 @@
 """
-What holds for every test: a home of its own, and nothing left behind.
+Fixtures for every test: a home directory of its own, and no leaks.
 
-A test never meets the user's hub or files: ``HOME`` is an empty directory of its own, ``SAMP_HUB`` is not set,
-temporary files go to a directory of its own. When it ends, the threads, descriptors and temporary files that it made
-must be gone.
+A test never uses the user's hub or files: ``HOME`` is an empty directory of its own, ``SAMP_HUB`` is not set, and
+temporary files go to a directory of its own. At its end, its threads, descriptors and temporary files must be gone.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-#: Seconds that threads which were told to end may take.
-PATIENCE = 3.0
+#: Seconds for threads to end after a test.
+THREAD_TIMEOUT = 3.0
 
-#: What a signal does where nobody has said otherwise.
+#: The default handlers of signals.
 _DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
 if hasattr(signal, "SIGHUP"):
     _DEFAULTS[signal.SIGHUP] = signal.SIG_DFL
@@ -39,9 +38,9 @@ if hasattr(signal, "SIGHUP"):
 @pytest.fixture(autouse=True, scope="session")
 def usual_signals() -> Iterator[None]:
     """
-    Signals as in a terminal, here and in the programs that tests start, which inherit what is ignored.
+    Handle signals as in a terminal, here and in the programs that tests start, which inherit ignored signals.
 
-    Under ``nohup``, or in the background of a script, they are ignored.
+    Under ``nohup``, or in the background of a script, signals are ignored.
     """
     ignored = [number for number in _DEFAULTS if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
@@ -53,7 +52,7 @@ def usual_signals() -> Iterator[None]:
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Permission for this process to have some thousand files open, where the system lets it take that."""
+    """Raise the limit of open files to some thousands, where the system allows it."""
     resource = pytest.importorskip("resource", reason="this system has no such limit, or another one")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096
@@ -70,7 +69,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty home directory, which is returned, and a directory for temporary files."""
     home = tmp_path_factory.mktemp("home")
     temporary = tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which the test may undo
+    with pytest.MonkeyPatch.context() as patch:  # not the fixture of the test, which the test may undo
         for name in ("HOME", "USERPROFILE"):
             patch.setenv(name, str(home))
         for name in ("TMPDIR", "TEMP", "TMP"):
@@ -82,14 +81,14 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def open_descriptors() -> dict[int, str]:
-    """What this process has open: a name for each descriptor, unique while it is open."""
+    """Return the open descriptors of this process, each with a name that is unique while it is open."""
     found = {}
     for entry in os.listdir("/dev/fd"):
         try:
             status = os.fstat(int(entry))
             found[int(entry)] = f"{_name(entry)} ({status.st_dev}:{status.st_ino})"
         except OSError:
-            continue  # the one that listed the directory
+            continue  # the descriptor that listed the directory
     return found
 
 
@@ -101,8 +100,8 @@ def _name(descriptor: str) -> str:
 
 
 def leaked_threads(before: set[threading.Thread]) -> list[str]:
-    """The threads that are there beyond those of ``before``, after some patience."""
-    deadline = time.monotonic() + PATIENCE
+    """Return the threads that are not in ``before`` and do not end in time."""
+    deadline = time.monotonic() + THREAD_TIMEOUT
     new = set(threading.enumerate()) - before - {threading.current_thread()}
     for thread in new:
         thread.join(max(0.0, deadline - time.monotonic()))
@@ -128,7 +127,7 @@ def nothing_left_behind(isolated: Path) -> Iterator[None]:
 
 @pytest.fixture
 def python_environment(isolated: Path) -> dict[str, str]:
-    """Environment variables with which another Python finds this package and this test's home."""
+    """Return the environment of another Python that uses this package and this test's home."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"
@@ -165,15 +164,15 @@ def hub(make_hub: Callable[..., SAMPHubServer]) -> SAMPHubServer:
 
 @pytest.fixture
 def display() -> Iterator[str]:
-    """A screen that nobody sees, for programs with windows: what ``DISPLAY`` is to be."""
+    """Start an invisible screen for programs with windows, and return the value of ``DISPLAY``."""
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed (tests/interop/install does it)")
-    ours, its = os.pipe()
-    command = ["Xvfb", "-displayfd", str(its), "-nolisten", "tcp", "-noreset"]
-    with subprocess.Popen(command, pass_fds=(its,), stderr=subprocess.DEVNULL) as server:
-        os.close(its)
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-nolisten", "tcp", "-noreset"]
+    with subprocess.Popen(command, pass_fds=(writing,), stderr=subprocess.DEVNULL) as server:
+        os.close(writing)
         try:
-            with os.fdopen(ours) as answer:
-                yield ":" + answer.readline().strip()
+            with os.fdopen(reading) as display_number:
+                yield ":" + display_number.readline().strip()
         finally:
             server.terminate()

@@ -1,4 +1,4 @@
-"""The benchmarks run, and the ledger of the endurance run sees what is wrong. Nothing here asserts on time."""
+"""The benchmarks run, and the checker of the endurance run finds faults. No test asserts on time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak_ledger import DUE, Ledger
+from benchmarks.soak_checker import DUE, MessageChecker
 
 from .conftest import ROOT
 
@@ -20,66 +20,66 @@ GOT = ("2", "1.2 got 1-0 c2")
 ANSWER = ("1", "1.3 answer 1-0 c2 samp.ok ")
 
 
-def judge(*lines: tuple[str, str], ended: dict[str, float] | None = None) -> list[str]:
-    """What a ledger finds wrong with what two clients wrote."""
-    ledger = Ledger()
+def find_faults(*lines: tuple[str, str], client_ended: dict[str, float] | None = None) -> list[str]:
+    """Return the faults in the lines of two clients."""
+    checker = MessageChecker()
     for serial, line in (*JOINED.items(), *lines):
-        ledger.note(serial, line)
-    for serial, time in (ended or {}).items():
-        ledger.ended(serial, time)
-    ledger.judge(float("inf"))
-    return ledger.faults
+        checker.record(serial, line)
+    for serial, time in (client_ended or {}).items():
+        checker.client_ended(serial, time)
+    checker.check_messages(float("inf"))
+    return checker.faults
 
 
-def test_a_call_that_came_and_was_answered_is_right() -> None:
-    assert judge(*CALL, GOT, ANSWER) == []
+def test_call_with_response() -> None:
+    assert find_faults(*CALL, GOT, ANSWER) == []
 
 
 def test_lines_of_two_clients_may_be_read_in_any_order() -> None:
-    assert judge(GOT, *CALL, ANSWER) == []
+    assert find_faults(GOT, *CALL, ANSWER) == []
 
 
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
-        ([*CALL, ANSWER], "never came"),
-        ([*CALL, GOT], "never answered"),
-        ([*CALL, GOT, GOT, ANSWER], "came 2 times"),
-        ([*CALL, GOT, ANSWER, ANSWER], "answered 2 times"),
-        ([("1", "1.0 sending 1-0 notify"), ("1", "1.1 refused 1-0 x"), GOT], "refused"),
+        ([*CALL, ANSWER], "not delivered"),
+        ([*CALL, GOT], "got no response"),
+        ([*CALL, GOT, GOT, ANSWER], "delivered 2 times"),
+        ([*CALL, GOT, ANSWER, ANSWER], "got 2 responses"),
+        ([("1", "1.0 sending 1-0 notify"), ("1", "1.1 refused 1-0 x"), GOT], "rejected"),
         ([("1", "1.0 trouble The hub hung")], "The hub hung"),
         ([("2", "9.0 join c1")], "twice"),
     ],
 )
-def test_what_is_wrong_is_found(lines: list[tuple[str, str]], word: str) -> None:
-    (fault,) = judge(*lines)
+def test_faults_are_found(lines: list[tuple[str, str]], word: str) -> None:
+    (fault,) = find_faults(*lines)
     assert word in fault
 
 
-def test_what_a_crashed_recipient_did_not_get_is_not_lost_but_its_caller_is_told() -> None:
-    assert judge(*CALL, ("1", "9.0 answer 1-0 c2 samp.error gone"), ended={"2": 1.1}) == []
-    (fault,) = judge(*CALL, ended={"2": 1.1})
-    assert "never answered" in fault
+def test_crashed_recipient() -> None:
+    assert find_faults(*CALL, ("1", "9.0 answer 1-0 c2 samp.error gone"), client_ended={"2": 1.1}) == []
+    (fault,) = find_faults(*CALL, client_ended={"2": 1.1})
+    assert "got no response" in fault
 
 
-def test_a_recipient_that_lived_long_enough_must_have_got_it() -> None:
-    (fault,) = judge(*CALL, ANSWER, ended={"2": 1.5 + DUE})
-    assert "never came" in fault
+def test_missing_delivery_to_a_living_recipient() -> None:
+    (fault,) = find_faults(*CALL, ANSWER, client_ended={"2": 1.5 + DUE})
+    assert "not delivered" in fault
 
 
-def test_a_doubled_message_is_found_even_if_everybody_crashed() -> None:
-    (fault,) = judge(*CALL, GOT, GOT, ended={"1": 1.2, "2": 1.3})
-    assert "came 2 times" in fault
+def test_second_delivery_is_found_although_all_crashed() -> None:
+    (fault,) = find_faults(*CALL, GOT, GOT, client_ended={"1": 1.2, "2": 1.3})
+    assert "delivered 2 times" in fault
 
 
-def test_what_comes_after_it_was_judged_is_wrong() -> None:
-    ledger = Ledger()
+def test_lines_after_the_check_are_faults() -> None:
+    checker = MessageChecker()
     for serial, line in (*JOINED.items(), *CALL, GOT, ANSWER):
-        ledger.note(serial, line)
-    ledger.judge(1000.0)
-    ledger.note(*ANSWER)
-    (fault,) = ledger.faults
-    assert "forgotten" in fault
+        checker.record(serial, line)
+    checker.check_messages(1000.0)
+    checker.record(*ANSWER)
+    (fault,) = checker.faults
+    assert "is not known" in fault
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,6 +102,6 @@ def test_a_row_is_measured_and_written(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     row = json.loads(target.read_text())["rows"]["call-keep"]
-    assert set(row["subjects"]) == {"ours", "floor"}
+    assert set(row["subjects"]) == {"ours", "baseline"}
     assert not row["failures"]
-    assert [ratio["against"] for ratio in row["ratios"]] == ["floor"]
+    assert [ratio["against"] for ratio in row["ratios"]] == ["baseline"]

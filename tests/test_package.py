@@ -71,12 +71,12 @@ def test_import_is_light(isolated: Path) -> None:
 import sys, threading
 opened = []
 import_is_over = False
-def watch(event, args):
+def note(event, args):
     if event == "open" and not import_is_over and "pyvo" in str(args[0]) and not str(args[0]).endswith((".py", ".pyc")):
         opened.append(str(args[0]))
     if event.startswith("socket."):
         opened.append(event)
-sys.addaudithook(watch)
+sys.addaudithook(note)
 import pyvo.samp
 import_is_over = True
 unwanted = {"astropy", "astropy.table", "astropy.io.votable", "numpy", "xmlrpc.server", "http.server", "socketserver"}
@@ -89,7 +89,7 @@ assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
 
 
 def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
-    """Who only exchanges messages does not wait for `astropy.table`."""
+    """A program that only sends messages does not import `astropy.table`."""
     script = """
 import sys
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection

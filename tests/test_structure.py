@@ -15,7 +15,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 #: Words that this package once used for concepts that SAMP, HTTP or Python have a word for.
 PRIVATE_WORDS = [
     "farewell", "remains", "leave_aside", "pronounce_dead", "take_leave", "heed", "spare_news", "give_way",
-    "last_words", "shelf", "lot", "loan", "workbench", "bench", "people", "newcomer", "keeper", "patient", "patience", "hub_link",
+    "last_words", "shelf", "lot", "loan", "workbench", "bench", "people", "newcomer", "keeper", "patient",
+    "patience", "hub_link",
     "turns", "doubt", "thrown_out", "gave_way", "look_every", "meanwhile", "reproach", "linger", "is_awaited", "owed",
     "awaited", "may_reach", "tap", "taps", "roster", "treacherous", "harmless",
 ]  # fmt: skip

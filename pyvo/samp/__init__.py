@@ -2,7 +2,7 @@
 """
 SAMP, the IVOA's Simple Application Messaging Protocol: a hub and clients.
 
-Importing this package is cheap: each name is loaded from its module when it is first asked for.
+Importing this package is cheap: each name is loaded from its module when it is first used.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ __all__ = [
     "send_table_to",
 ]
 
-#: Where each name lives.
-_HOMES = {
+#: The modules, and the names that are imported from them.
+_NAMES = {
     "aio": ["AsyncSAMPClient"],
     "client": ["SAMPClient"],
     "_conf": ["Conf", "conf"],
@@ -115,17 +115,17 @@ _HOMES = {
     ],
     "web_profile": ["WebProfileDialog"],
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-#: Modules that programs reach as attributes, `pyvo.samp.hub` for one, without importing them.
-_MODULES = {*(name for name in _HOMES if "." not in name), "lockfile_helpers", "standard_profile"}
+#: Modules that programs use as attributes without importing them, such as `pyvo.samp.hub`.
+_MODULES = {*(name for name in _NAMES if "." not in name), "lockfile_helpers", "standard_profile"}
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name, or a module, when it is first asked for."""
+    """Load a public name, or a module, when it is first used."""
     value: object
-    if name in _HOME_OF:
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     elif name in _MODULES:
         return import_module(f"{__name__}.{name}")
     elif name == "__version__":
@@ -141,7 +141,7 @@ def __dir__() -> list[str]:
 
 
 def _find_version() -> str:
-    """The version that the build wrote down; a checkout that was never built has none."""
+    """Return the version that the build has written; a checkout that was never built has none."""
     try:
         return str(import_module(f"{__name__}._version").__version__)
     except ImportError:

@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The client for programs that use asyncio.
+The client for programs that use asyncio: a layer over `SAMPIntegratedClient`.
 
-A thin layer: what waits runs in threads, handlers run in the event loop, and what has arrived is awaited there. The
-client below is the same, and is at hand as ``client``.
-
-What arrives, for programs that use asyncio: the queue of the client below, awaited in the event loop.
+Methods that wait run in threads, handlers run in the event loop, and `AsyncIncoming` awaits the queue of received
+objects in the event loop. The client below is the attribute ``client``.
 """
 
 from __future__ import annotations
@@ -33,14 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncIncoming", "AsyncSAMPClient"]
 
-def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+
+def _set_event(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     if not loop.is_closed():
-        loop.call_soon_threadsafe(news.set)
+        loop.call_soon_threadsafe(event.set)
 
 
 class AsyncIncoming(AsyncIterator[Any]):
     """
-    An asynchronous iterator over what arrives.
+    An asynchronous iterator over received objects and messages.
 
     Parameters
     ----------
@@ -49,9 +48,9 @@ class AsyncIncoming(AsyncIterator[Any]):
     mtypes : tuple of str
         MTypes or wildcards.
     limit : int
-        How many things may wait.
+        How many objects the queue may hold.
     total : int, optional
-        How many things are taken at all.
+        How many objects are accepted altogether.
     """
 
     def __init__(self, client: AsyncSAMPClient, mtypes: tuple[str, ...], limit: int, total: int | None) -> None:
@@ -59,7 +58,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         self._mtypes = mtypes
         self._limit = limit
         self._total = total
-        self._news = asyncio.Event()
+        self._has_item = asyncio.Event()
         self._queue: Incoming | None = None
         self._opening: asyncio.Future[Incoming] | None = None
 
@@ -67,10 +66,10 @@ class AsyncIncoming(AsyncIterator[Any]):
         return self
 
     async def open(self) -> Self:
-        """Begin to take what arrives; the first ``anext`` does it as well."""
+        """Start to receive; the first ``anext`` does it as well."""
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._client._run(self._open))
-        try:  # one that is cancelled here does not cancel that: the queue would be nobody's
+        try:  # a task that is cancelled here must not cancel the opening: the queue would stay open
             self._queue = await asyncio.shield(self._opening)
         except Exception:
             self._opening = None
@@ -82,9 +81,9 @@ class AsyncIncoming(AsyncIterator[Any]):
 
         self._client.client.client.require_key()
         queue = Incoming(self._client.client._exchange, self._mtypes, self._limit, self._total)
-        loop, news = self._client._loop, self._news
+        loop, has_item = self._client._loop, self._has_item
         assert loop is not None
-        queue.on_item = partial(_tell, loop, news)  # not of self: who lets go of that lets go of the queue
+        queue.on_item = partial(_set_event, loop, has_item)  # without self, so that the queue does not keep it alive
         return queue
 
     async def __anext__(self) -> Any:
@@ -92,13 +91,13 @@ class AsyncIncoming(AsyncIterator[Any]):
         queue = self._queue
         assert queue is not None
         while True:
-            self._news.clear()
+            self._has_item.clear()
             item = queue.get_nowait()
             if item is not None:
                 return item
             if queue.ended:
                 raise StopAsyncIteration
-            await self._news.wait()
+            await self._has_item.wait()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -109,7 +108,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Take nothing any more. It may be repeated."""
+        """Stop receiving. It may be repeated."""
         opening, self._opening, self._queue = self._opening, None, None
         if opening is not None:
             await asyncio.shield(asyncio.ensure_future(self._close(opening)))
@@ -117,7 +116,7 @@ class AsyncIncoming(AsyncIterator[Any]):
     async def _close(self, opening: asyncio.Future[Incoming]) -> None:
         try:
             queue = await opening
-        except Exception:  # whoever wanted it has been told
+        except Exception:  # has been raised in `open`
             return
         if self._client._workers is not None:
             await self._client._run(queue.close)
@@ -125,8 +124,8 @@ class AsyncIncoming(AsyncIterator[Any]):
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Methods of `SAMPIntegratedClient` that wait for the hub or for others, and so are awaited here.
-_AWAITED = frozenset({
+#: Methods of `SAMPIntegratedClient` that wait for the hub or for other clients, and so are awaited here.
+_WAITING_METHODS = frozenset({
     "ping", "declare_metadata", "declare_subscriptions", "get_metadata", "get_subscriptions", "get_registered_clients",
     "get_subscribed_clients", "notify", "notify_all", "call", "call_all", "call_and_wait", "reply", "enotify",
     "enotify_all", "ecall", "ecall_all", "ecall_and_wait", "ereply", "bind_receive_message", "bind_receive_call",
@@ -139,11 +138,11 @@ class AsyncSAMPClient:
     """
     A SAMP client whose methods are awaited.
 
-    Besides those named here it has the methods of `SAMPIntegratedClient`, with the same parameters:
-    ``await client.send(table, to="topcat")``, ``await client.ecall_and_wait(...)``. Handlers run in the event loop, and
-    may be coroutine functions where they are bound by `on`.
+    It also has the methods of `SAMPIntegratedClient`, with the same parameters:
+    ``await client.send(table, to="topcat")``, ``await client.ecall_and_wait(...)``. Handlers run in the event loop.
+    Those that are bound by `on` may be coroutine functions.
 
-    A wait that is cancelled ends at once for the caller; what it had asked for may still happen.
+    A wait that is cancelled ends immediately for the caller; the operation itself may still be carried out.
 
     Parameters
     ----------
@@ -164,16 +163,16 @@ class AsyncSAMPClient:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "dispatch" in kwargs:
             raise SAMPClientError("The handlers of this client run in the event loop: dispatch cannot be given")
-        #: The client below.
+        #: The client whose methods are awaited.
         self.client = SAMPIntegratedClient(*args, **kwargs, dispatch=self._dispatch)
-        self._how: dict[str, Any] = {}
+        self._connect_args: dict[str, Any] = {}  # of the ``async with`` statement
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: WorkerPool | None = None
         self._tasks: set[Any] = set()
-        self._last_operation = threading.Event()  # set when the last connect or disconnect that was asked for is done
+        self._last_operation = threading.Event()  # set when the last connect or disconnect is done
         self._last_operation.set()
 
-    # Coming and going
+    # Connecting and disconnecting
 
     async def connect(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -192,7 +191,7 @@ class AsyncSAMPClient:
             await self._run(self._serialized(self.client.connect), *args, **kwargs)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and not was_connected:
-                # nobody is there to disconnect what will be connected
+                # no other code disconnects what will be connected
                 self._workers.submit(self._serialized(self.client.disconnect))
                 self._stop_workers()
             elif not self.client.is_connected:
@@ -208,18 +207,18 @@ class AsyncSAMPClient:
             self._stop_workers()
 
     def _serialized(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Have a function wait, in its thread, until what was asked for before is done; it has to be called."""
+        """Wrap a function so that it first waits until the operation before is done; the wrapper has to be called."""
         before = self._last_operation
         after = self._last_operation = threading.Event()
 
-        def work(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             before.wait()
             try:
                 return function(*args, **kwargs)
             finally:
                 after.set()
 
-        return work
+        return run
 
     def _stop_workers(self) -> None:
         workers, self._workers = self._workers, None
@@ -227,7 +226,7 @@ class AsyncSAMPClient:
             workers.stop(0.0)
 
     async def __aenter__(self) -> Self:
-        await self.connect(**self._how)
+        await self.connect(**self._connect_args)
         return self
 
     async def __aexit__(
@@ -241,7 +240,7 @@ class AsyncSAMPClient:
         if name.startswith("_") or "client" not in self.__dict__:
             raise AttributeError(name)
         value = getattr(self.client, name)
-        if name not in _AWAITED:
+        if name not in _WAITING_METHODS:
             return value
 
         async def method(*args: Any, **kwargs: Any) -> Any:
@@ -260,14 +259,14 @@ class AsyncSAMPClient:
         return self.client.is_connected
 
     async def clients(self) -> Clients:
-        """Tell who is there; the list stays up to date."""
+        """Return the list of clients, which stays up to date."""
         clients = self.client.clients
         await self._run(clients.subscribe)
         return clients
 
     async def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
-        Wait until a client is there.
+        Wait until a client is registered.
 
         Parameters
         ----------
@@ -279,7 +278,7 @@ class AsyncSAMPClient:
 
     async def ds9(self, cmd: str, **kwargs: Any) -> None:
         """
-        Have DS9 do something.
+        Send a command to DS9.
 
         Parameters
         ----------
@@ -292,12 +291,12 @@ class AsyncSAMPClient:
 
     async def ds9_get(self, cmd: str, **kwargs: Any) -> Any:
         """
-        Ask DS9 for something.
+        Send a command to DS9 and return its result.
 
         Parameters
         ----------
         cmd : str
-            The question.
+            The command.
         **kwargs
             As of ``SAMPIntegratedClient.ds9.get``.
         """
@@ -329,7 +328,7 @@ class AsyncSAMPClient:
 
     def incoming(self, *mtypes: str, limit: int = 100) -> AsyncIncoming:
         """
-        Iterate over what arrives: ``async for table in client.incoming("table.load.*"): ...``.
+        Iterate over received objects: ``async for table in client.incoming("table.load.*"): ...``.
 
         Parameters
         ----------
@@ -342,7 +341,7 @@ class AsyncSAMPClient:
         """
         Make a function, or coroutine function, the handler of an MType; see `SAMPIntegratedClient.on`.
 
-        Bind handlers before `connect`, or the event loop waits while the hub is told.
+        Bind handlers before `connect`, or else the event loop waits while the subscriptions are declared.
 
         Parameters
         ----------
@@ -360,7 +359,7 @@ class AsyncSAMPClient:
     # Threads and the event loop
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function that waits, in a thread."""
+        """Call a function that waits, in another thread."""
         if self._workers is None:
             raise SAMPClientError("There is no connection to a SAMP hub: call connect() first.")
         loop = asyncio.get_running_loop()
@@ -370,7 +369,7 @@ class AsyncSAMPClient:
         def work() -> None:
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # it belongs to the one who awaits it
+            except BaseException as error:  # is raised where the future is awaited
                 _set_future(loop, future, future.set_exception, error)
             else:
                 _set_future(loop, future, future.set_result, result)
@@ -384,7 +383,7 @@ class AsyncSAMPClient:
         self._loop.call_soon_threadsafe(job)
 
     def _run_handler(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a function in the event loop; what it returns may be a coroutine, as of one with a decorator."""
+        """Run a function in the event loop. It may return a coroutine, as a decorated coroutine function does."""
         value = self.client.client.run_handler(function, **arguments)
         return self._await(value) if inspect.iscoroutine(value) else value
 
@@ -393,7 +392,7 @@ class AsyncSAMPClient:
         return self._await(function(**arguments))
 
     def _await(self, coroutine: Any) -> Any:
-        """Have the event loop run a coroutine, and wait for it in this thread, which is the client's."""
+        """Run a coroutine in the event loop, and wait for it in this thread, which belongs to the client."""
         if self._loop is None:
             coroutine.close()
             raise SAMPClientError("There is no event loop yet")
@@ -408,11 +407,11 @@ class AsyncSAMPClient:
 
 
 def _set_future(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], settle: Callable[[Any], object], value: Any
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], set_outcome: Callable[[Any], object], value: Any
 ) -> None:
-    def give() -> None:
-        if not future.done():  # nobody waits any more for one that was cancelled
-            settle(value)
+    def set_unless_done() -> None:
+        if not future.done():  # it may have been cancelled
+            set_outcome(value)
 
     if not loop.is_closed():
-        loop.call_soon_threadsafe(give)
+        loop.call_soon_threadsafe(set_unless_done)

@@ -39,10 +39,9 @@ from .standard_profile.profile import StandardProfile
 from .transport.event_loop import EventLoop, Timer
 from .transport.urls import validate_port
 from .web_profile.consent_prompts import WebProfileDialog, WindowPrompt, make_prompt
-from .web_profile.profile import WebProfile
-from .web_profile.pull_queue import PullQueue
 
 if TYPE_CHECKING:
+    from .web_profile.profile import WebProfile
     from .window.server import WindowServer
 
 __all__ = ["RunningHub", "SAMPHubServer", "WebProfileDialog"]
@@ -99,7 +98,7 @@ class RunningHub:
         self.params: dict[str, str] = {}
         self.broker = Broker()
         self.broker.observer = observer
-        self.loop = EventLoop("samp-hub", lingers=True)
+        self.loop = EventLoop("samp-hub", busy_poll=True)
         self.standard: StandardProfile | None = None
         self.web: WebProfile | None = None
         self._window: WindowServer | None = None
@@ -196,6 +195,8 @@ class RunningHub:
             self._open_web_profile()
 
     def _open_web_profile(self) -> None:
+        from .web_profile.profile import WebProfile  # noqa: PLC0415 - a hub without the Web Profile does not need it
+
         options = self._options
         try:
             self.web = WebProfile(
@@ -249,7 +250,7 @@ class RunningHub:
                 # a client that waits for a response, has to reply, or waits for callbacks is not silent
                 client.pending_sent
                 or client.pending_received
-                or (isinstance(client.queue, PullQueue) and client.queue.has_waiting_pull)
+                or (self.web is not None and self.web.has_waiting_pull(client))
             ):
                 self.broker.disconnect(client, f"it was silent for {limit:g} s")
         self._schedule(wait, self._check_clients)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .client.hub_connection import LocalHub
 from .client.messaging import MessagingClient
-from .exchange.mixin import Exchange
+from .exchange.mixin import ExchangeMixin
 
 __all__ = ["SAMPIntegratedClient"]
 
 
-class SAMPIntegratedClient(Exchange, MessagingClient):
+class SAMPIntegratedClient(ExchangeMixin, MessagingClient):
     """
     A SAMP client.
 
@@ -44,3 +47,8 @@ class SAMPIntegratedClient(Exchange, MessagingClient):
         with SAMPIntegratedClient(name="My script") as client:
             client.enotify_all("coord.pointAt.sky", ra=83.63, dec=22.01)
     """
+
+    def _make_hub(self, options: dict[str, Any]) -> LocalHub:
+        from .hub import SAMPHubServer  # noqa: PLC0415 - most programs do not need it
+
+        return SAMPHubServer(**options)

@@ -154,7 +154,8 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
         raise SAMPHubError(
-            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. {HINT_REMOVE_LOCKFILE}"
+            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. "
+            f"{HINT_REMOVE_LOCKFILE}"
         )
     try:
         split_http_url(params["samp.hub.xmlrpc.url"])

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Helpers that programs written for `astropy.samp` import from here."""
+"""Helpers that programs written for `astropy.samp` import; the package itself does not use them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SAMPMsgReplierWrapper:
     """
     Decorator that makes a handler reply to calls.
 
-    What the function returns, a map or None, becomes the result of the call; an exception that it raises becomes the
-    error (its message, not its traceback). A function that has replied by itself is left at that.
+    The map or None that the function returns becomes the result of the call; an exception that it raises becomes the
+    error (its message, not its traceback). If the function has replied by itself, no other reply is sent.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class SAMPMsgReplierWrapper:
         def handler(
             private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any
         ) -> Any:
-            given = (private_key, sender_id, msg_id, mtype, params, extra)
-            arguments = given if binding.accepts_msg_id else (*given[:2], *given[3:])
+            received = (private_key, sender_id, msg_id, mtype, params, extra)
+            arguments = received if binding.accepts_msg_id else (*received[:2], *received[3:])
             if msg_id is None:
                 return f(*arguments)
             hub = self.cli.hub
@@ -56,7 +56,7 @@ class SAMPMsgReplierWrapper:
             with handling as call:
                 try:
                     response = {"samp.status": SAMP_STATUS_OK, "samp.result": to_result(f(*arguments))}
-                except Exception as error:  # the sender of the call is told
+                except Exception as error:  # is the error response
                     response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
                 if not call.replied:
                     hub.reply(private_key, msg_id, response)
@@ -67,17 +67,17 @@ class SAMPMsgReplierWrapper:
         return handler
 
 
-def _refuse_entities(*_declaration: object) -> None:
-    raise SAMPValueError("XML with a document type is refused: it could read files or grow without limit")
+def _reject_entities(*_declaration: object) -> None:
+    raise SAMPValueError("XML with a document type is rejected: it could read files or grow without limit")
 
 
 class _SafeParser:
-    """Feeds an unmarshaller of the standard library from a parser that refuses document types (R38)."""
+    """Feeds an unmarshaller of the standard library from a parser that rejects document types (R38)."""
 
     def __init__(self, target: xmlrpc.Unmarshaller) -> None:
         self._parser = parser = xml.parsers.expat.ParserCreate(None, None)
-        parser.StartDoctypeDeclHandler = _refuse_entities
-        parser.EntityDeclHandler = _refuse_entities
+        parser.StartDoctypeDeclHandler = _reject_entities
+        parser.EntityDeclHandler = _reject_entities
         parser.StartElementHandler = target.start
         parser.EndElementHandler = target.end
         parser.CharacterDataHandler = target.data
@@ -94,7 +94,7 @@ def safe_xmlrpc_loads(
     data: str | bytes, use_datetime: bool = False, use_builtin_types: bool = False
 ) -> tuple[tuple[Any, ...], str | None]:
     """
-    Read an XML-RPC document as `xmlrpc.client.loads` does, but refuse document types and entities.
+    Read an XML-RPC document as `xmlrpc.client.loads` does, but reject document types and entities.
 
     Parameters
     ----------
@@ -132,14 +132,14 @@ class _SafeTransport(xmlrpc.Transport):
 
 class SAMPXXEServerProxy(xmlrpc.ServerProxy):
     """
-    A `xmlrpc.client.ServerProxy` that refuses answers with document types or entities.
+    A `xmlrpc.client.ServerProxy` that rejects responses with document types or entities.
 
     Parameters
     ----------
     uri : str
         URL of the server.
     transport : xmlrpc.client.Transport, optional
-        Another transport; it has to read its answers safely by itself.
+        Another transport; it must read responses safely by itself.
     **options
         As of `xmlrpc.client.ServerProxy`.
     """
@@ -152,8 +152,7 @@ class ServerProxyPool:
     """
     Several proxies of one server behind one name, for use by several threads.
 
-    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. There is always one: beyond ``size``
-    they are made for the one call.
+    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. If all are in use, a new one is made.
 
     Parameters
     ----------
@@ -162,7 +161,7 @@ class ServerProxyPool:
     proxy_class : callable
         Makes a proxy.
     *args, **keywords
-        What it is called with.
+        Its arguments.
     """
 
     def __init__(self, size: int, proxy_class: Callable[..., Any], *args: Any, **keywords: Any) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .client.lookup import get_client_names, match_name
+from .client.lookup import get_client_names, match_name, no_such_client
 from .errors import SAMPProxyError
 from .integrated_client import SAMPIntegratedClient
 from .protocol import best_match
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 #: Seconds that a recipient has to load a table.
-LOAD_TIME = 60
+LOAD_TIMEOUT = 60
 
 
 @contextmanager
@@ -33,14 +33,14 @@ def connection(
     client_name: str = "pyvo client", description: str = "A generic PyVO client", **kwargs: Any
 ) -> Iterator[SAMPIntegratedClient]:
     """
-    Connect to the running hub for the length of a ``with`` block.
+    Connect to the running hub for the duration of a ``with`` block.
 
     Parameters
     ----------
     client_name : str
         Name of the client.
     description : str
-        What other programs may show of it.
+        A description, which other programs may show.
     **kwargs
         As of `SAMPIntegratedClient`.
 
@@ -62,12 +62,12 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
     conn : SAMPIntegratedClient
         A connected client.
     name : str
-        Name of the client that is looked for, in upper or lower case.
+        Name of the client, in upper or lower case.
 
     Returns
     -------
     str
-        Its id; of several of that name, the first one's.
+        Its id; if several have that name, that of the first.
 
     Raises
     ------
@@ -77,21 +77,21 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
     names = get_client_names(conn)
     found = match_name(names, name)
     if not found:
-        present = ", ".join(sorted(filter(None, names.values())))
-        raise KeyError(f"No client is called {name!r}. Connected are: {present or 'none'}")
+        raise KeyError(no_such_client(names, name))
     return found[0]
 
 
 @contextmanager
 def accessible_table(table: Any) -> Iterator[str]:
     """
-    Write a table where other programs can read it, for the length of a ``with`` block.
+    Write a table where other programs can read it, for the duration of a ``with`` block.
 
     Parameters
     ----------
     table : object
-        The table, or whatever `SAMPIntegratedClient.send` sends as one. A `~astropy.io.votable.tree.VOTableFile` is
-        written as it is, with all its tables; a VOTable that is in a file or behind a URL stays there.
+        The table, or any object that `SAMPIntegratedClient.send` sends as a table. A
+        `~astropy.io.votable.tree.VOTableFile` is written as it is, with all its tables; a VOTable that is in a file or
+        behind a URL stays there.
 
     Yields
     ------
@@ -101,12 +101,12 @@ def accessible_table(table: Any) -> Iterator[str]:
     Raises
     ------
     TypeError
-        It is no table, or VOTable cannot hold it.
+        It is not a table, or cannot be written as VOTable.
 
     Warns
     -----
     SAMPWarning
-        VOTable cannot hold all of it; the text names what is replaced or left out.
+        It cannot be written completely as VOTable; the text names what is replaced or left out.
     """
     from .formats.registry import as_votable  # noqa: PLC0415
 
@@ -134,27 +134,27 @@ def send_table_to(
     table : object
         The table, as of `accessible_table`.
     client_name : str, optional
-        Name of the recipient; without it, all that load VOTables get the table.
+        Name of the recipient; without it, all clients that load VOTables get the table.
     name : str
-        What the recipient shall call it.
+        The name that the recipient shows.
 
     Raises
     ------
     KeyError
         No client has that name.
     SAMPProxyError
-        It loads no VOTables.
+        It does not load VOTables.
     TypeError
-        What is given is no table.
+        It is not a table.
 
     Warns
     -----
     SAMPWarning
-        Nobody loads VOTables, or a recipient did not load the table.
+        No client loads VOTables, or a recipient did not load the table.
 
     See Also
     --------
-    SAMPIntegratedClient.send : Sends anything, and tells what became of it.
+    SAMPIntegratedClient.send : Sends any object, and returns a report.
     """
     from .formats.registry import as_votable  # noqa: PLC0415
 
@@ -163,27 +163,27 @@ def send_table_to(
     recipient = find_client_id(conn, client_name) if client_name else None
     if recipient is not None and best_match(conn.get_subscriptions(recipient), mtype) is None:
         raise SAMPProxyError(1, f"{client_name} is not subscribed to {mtype}")
-    conn.send(product, recipient, name=name, mtype=mtype, timeout=LOAD_TIME)
+    conn.send(product, recipient, name=name, mtype=mtype, timeout=LOAD_TIMEOUT)
 
 
 def send_product_to(
     conn: SAMPIntegratedClient, url: str, mtype: str, client_name: str | None = None, name: str = "data", **params: Any
 ) -> None:
     """
-    Tell others to load what is at a URL.
+    Ask clients to load the file at a URL.
 
     Parameters
     ----------
     conn : SAMPIntegratedClient
         A connected client.
     url : str
-        URL of the product; it must stay readable.
+        URL of the file; it must stay readable.
     mtype : str
         MType of the message, such as ``image.load.fits``.
     client_name : str, optional
-        Name of the recipient; without it, all that are subscribed to the MType.
+        Name of the recipient; without it, all clients that are subscribed to the MType.
     name : str
-        What the recipient shall call it.
+        The name that the recipient shows.
     **params
         Further parameters of the message.
     """
@@ -197,7 +197,7 @@ def send_spectrum_to(
     conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data"
 ) -> None:
     """
-    Tell others to load a spectrum.
+    Ask clients to load a spectrum.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def send_spectrum_to(
 
 def send_image_to(conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data") -> None:
     """
-    Tell others to load an image.
+    Ask clients to load an image.
 
     Parameters
     ----------

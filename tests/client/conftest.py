@@ -81,28 +81,28 @@ def join(way: dict[str, Any], connect: Connect) -> Connect:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
-    """Each client watches its hub at once; the watches that have had an answer."""
+def monitored(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
+    """Make the monitors of all clients ping at once; return the queue of monitors that have had a response."""
     answered: queue.Queue[HubMonitor] = queue.Queue()
-    on_answer = HubMonitor._on_response
+    on_response = HubMonitor._on_response
 
-    def tell(watch: HubMonitor, error: SAMPError | None) -> None:
-        on_answer(watch, error)
-        answered.put(watch)
+    def note(monitor: HubMonitor, error: SAMPError | None) -> None:
+        on_response(monitor, error)
+        answered.put(monitor)
 
     for name in ("FIRST_PING", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, 0.05)
-    monkeypatch.setattr(HubMonitor, "_on_response", tell)
+    monkeypatch.setattr(HubMonitor, "_on_response", note)
     return answered
 
 
-#: The same for a script: it defines an event that is set when a watch has had an answer.
-WATCHED = """
+#: The same for a script: it defines an event that is set when a monitor has had a response.
+MONITORED = """
 import threading
 from pyvo.samp.client import hub_monitor
 hub_monitor.FIRST_PING = hub_monitor.RETRY_DELAY = 0.05
-answered, on_answer = threading.Event(), hub_monitor.HubMonitor._on_response
-hub_monitor.HubMonitor._on_response = lambda watch, error: (on_answer(watch, error), answered.set())
+answered, on_response = threading.Event(), hub_monitor.HubMonitor._on_response
+hub_monitor.HubMonitor._on_response = lambda monitor, error: (on_response(monitor, error), answered.set())
 """
 
 
@@ -173,7 +173,7 @@ def hub_process(script: Script) -> HubProcess:
 
 
 def states() -> tuple[queue.Queue[str], Callable[[str], None]]:
-    """What `on_state` was told."""
+    """Return a queue of the arguments of ``on_state``, and the callback."""
     seen: queue.Queue[str] = queue.Queue()
     return seen, seen.put
 

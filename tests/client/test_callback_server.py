@@ -1,4 +1,4 @@
-"""The server on which a client is called back: who is let in, and what becomes of rubbish."""
+"""The server that the hub calls: which requests it accepts, and how it handles invalid ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_right_key(bob: SAMPIntegratedClient) -> None:
 
 @pytest.mark.parametrize("key", ["", "wrong", "\N{GREEK SMALL LETTER ALPHA}", "x" * 100_000])
 def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
-    """R32, R38: any other key is a fault, which does not tell the right one."""
+    """R32, R38: any other key is a fault, whose text does not contain the right one."""
     record = Record(bob)
     bob.bind_receive_message("test.x", record)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:

@@ -155,7 +155,7 @@ def test_bound_before_connecting(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_default_subscriptions(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """R28, R29: a ping is answered; nobody gets at environment variables unless they are offered."""
+    """R28, R29: a client replies to pings, but gives no environment variables unless the program binds that."""
     alice, bob = pair
     subscriptions = alice.get_subscriptions("bob")
     assert "samp.app.ping" in subscriptions
@@ -216,7 +216,7 @@ def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_bad_metadata(hub: SAMPHubServer, connect: Connect) -> None:
-    """What SAMP cannot carry is an error before the hub is told, which has nobody registered then."""
+    """Metadata that are not SAMP values are an error before anything is sent, and the client is not registered."""
     alice = connect("Alice")
     client = SAMPIntegratedClient(metadata={"x": None})
     with pytest.raises(SAMPTypeError, match="x is None"):
@@ -257,7 +257,7 @@ def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bo
 
 
 def test_all_addresses(hub: SAMPHubServer, connect: Connect) -> None:
-    """R37: who listens on all addresses is called back at the one that faces the hub."""
+    """R37: a client that listens on all addresses is called at the one that the hub can reach."""
     bob = connect("Bob", addr="0.0.0.0")
     alice = connect("Alice")
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"

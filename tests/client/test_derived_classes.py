@@ -37,10 +37,10 @@ def family_hub(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.Monke
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest, family_hub: SAMPHubServer) -> Any:
-    """Make derived clients, which are disconnected after the test; ``join`` connects one."""
+    """Make derived clients, which are disconnected after the test; ``connect`` connects one."""
     made: list[Any] = []
 
-    def join(client: Any) -> Any:
+    def connect_to(client: Any) -> Any:
         made.append(client)
         if isinstance(client, Web):
             client.connect(f"http://127.0.0.1:{family_hub._web_port}/")
@@ -50,7 +50,7 @@ def family(request: pytest.FixtureRequest, family_hub: SAMPHubServer) -> Any:
 
     class Made:
         kind: Any = request.param
-        connect = staticmethod(join)
+        connect = staticmethod(connect_to)
 
     yield Made
     for client in made:
@@ -122,9 +122,9 @@ def test_tables(family: Any, connect: Connect) -> None:
 
 
 def test_hub_gone(family: Any, family_hub: SAMPHubServer, connect: Connect) -> None:
-    """A hub that shuts down is missed, whoever fetches its last message."""
+    """The loss of a hub that shuts down is found, even if the derived class pulls its last message."""
     derived = family.connect(family.kind())
-    connect("plain").ecall_and_wait("derived", "samp.app.ping", 10)  # it has begun to fetch
+    connect("plain").ecall_and_wait("derived", "samp.app.ping", 10)  # it has started to fetch
     gone = threading.Event()
     derived.client.on_disconnected = lambda reason: gone.set()
     family_hub.stop()

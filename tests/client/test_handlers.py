@@ -63,13 +63,14 @@ def test_parts_of_a_message() -> None:
     """The handler gets MType, parameters and the keys beside them; the message is left as it is."""
     message = {"samp.mtype": "a.b", "samp.params": {"n": "1"}, "my.key": "v"}
     copy = dict(message)
-    assert Binding.from_function(six, None).run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
-    assert Binding.from_function(five, None).run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
+    with_id, without_id = (Binding.from_function(function, None) for function in (six, five))
+    assert with_id.run("k", "c1", "m1", message) == ("k", "c1", "m1", "a.b", {"n": "1"}, {"my.key": "v"})
+    assert without_id.run("k", "c1", "m1", message) == ("k", "c1", "a.b", {"n": "1"}, {"my.key": "v"})
     assert message == copy
 
 
-def test_functions_that_do_not_tell() -> None:
-    """What has no signature is called with six arguments."""
+def test_functions_without_a_signature() -> None:
+    """A function without a signature is called with six arguments."""
     assert Binding.from_function(max, None).accepts_msg_id
     assert Binding.from_function(print, None).accepts_msg_id
 
@@ -84,7 +85,7 @@ def test_results() -> None:
 
 @given(st.text())
 def test_error_text(text: str) -> None:
-    """R2: what a sender is told of an exception has only characters that every hub takes."""
+    """R2: the text of an error response has only characters that every hub accepts."""
     shown = error_text(ValueError(text))
     assert shown
     assert all(c in "\t\n" or " " <= c <= "~" for c in shown)
@@ -138,5 +139,5 @@ def test_turns() -> None:
     ],
 )
 def test_the_msg_id_and_defaults(handler: Any, takes_id: bool) -> None:
-    """Where five or six arguments are possible, the name of the third parameter tells which."""
+    """Where five or six arguments are possible, the name of the third parameter decides."""
     assert Binding.from_function(handler, None).accepts_msg_id is takes_id

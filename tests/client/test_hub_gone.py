@@ -27,7 +27,7 @@ def _collect(errors: queue.Queue[BaseException], function: Callable[..., Any], *
 
 
 def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
-    """R26: a hub that stops tells its clients, which know at once; what they ask afterwards fails at once."""
+    """R26: a hub that stops notifies its clients; later calls fail immediately."""
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
     record = Record(alice)
@@ -52,18 +52,18 @@ def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
     assert alice.is_connected
 
 
-def test_hub_killed(hub_process: HubProcess, connect: Connect, watched: queue.Queue[Any]) -> None:
+def test_hub_killed(hub_process: HubProcess, connect: Connect, monitored: queue.Queue[Any]) -> None:
     """A hub that is killed is missed by a client that does nothing; a call that waits ends."""
     process = hub_process()
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
-    assert watched.get(timeout=10) is alice._monitor
+    assert monitored.get(timeout=10) is alice._monitor
     bob = connect("Bob")
     bob.bind_receive_call("test.never", lambda *args: None)
     errors: queue.Queue[BaseException] = queue.Queue()
     waiting = threading.Thread(target=lambda: _collect(errors, alice.ecall_and_wait, "bob", "test.never", 0))
     waiting.start()
-    watched.get(timeout=10)
+    monitored.get(timeout=10)
     process.kill()
     assert seen.get(timeout=5) == "lost"
     assert not alice.is_connected
@@ -125,7 +125,7 @@ def test_frozen_hub_and_a_waiting_call(
     assert not alice.is_connected
 
 
-def test_thrown_out(join: Connect, way: dict[str, Any]) -> None:
+def test_disconnected_by_the_hub(join: Connect, way: dict[str, Any]) -> None:
     """R26: a client that its hub disconnects knows why, and does not come back by itself."""
     seen, on_state = states()
     alice = join("Alice", how={"on_state": on_state, "reconnect": True})
@@ -155,7 +155,7 @@ def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient])
 
 
 def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
-    """`reconnect` joins the next hub with the same metadata, subscriptions and bindings."""
+    """`reconnect` registers with the next hub with the same metadata, subscriptions and bindings."""
     seen, on_state = states()
     bob = connect("Bob", description="comes back", how={"reconnect": True, "on_state": on_state})
     record = Record(bob)
@@ -183,10 +183,10 @@ def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
     assert seen.empty()
 
 
-def test_a_hub_that_is_lost_while_it_is_joined(
+def test_a_hub_that_is_lost_during_the_registration(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program has been told that the hub is lost; and there is one look for the next at a time."""
+    """The program is notified of the loss once, and there is one attempt to reconnect at a time."""
     monkeypatch.setattr(session, "RECONNECT_INTERVAL", 0.02)
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
@@ -235,7 +235,7 @@ def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> N
     assert seen.get(timeout=10) == "lost"
 
 
-def test_another_hub_at_the_same_port(script: Script, connect: Connect, watched: queue.Queue[Any]) -> None:
+def test_another_hub_at_the_same_port(script: Script, connect: Connect, monitored: queue.Queue[Any]) -> None:
     """A hub that was killed and replaced at the same port is the next hub, and does not pass for the old one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -244,7 +244,7 @@ def test_another_hub_at_the_same_port(script: Script, connect: Connect, watched:
     assert first_line(first) == "running"
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
-    watched.get(timeout=10)
+    monitored.get(timeout=10)
     first.kill()
     first.wait()
     assert first_line(script(code)) == "running"

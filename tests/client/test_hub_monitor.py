@@ -1,4 +1,4 @@
-"""How an idle client watches its hub, with hubs that keep connections and hubs that do not."""
+"""How an idle client monitors its hub, with hubs that keep connections open and hubs that do not."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def loop() -> Iterator[EventLoop]:
 
 
 class Hub:
-    """Answers every question, keeps its connections or not, and tells when it was asked."""
+    """Answers every ping, keeps its connections open or not, and queues them when it is pinged."""
 
     def __init__(self, *, keeps: bool, answer: bytes) -> None:
         self.keeps = keeps
         self.answer = answer
-        self.asked: queue.Queue[socket.socket] = queue.Queue()
+        self.pinged: queue.Queue[socket.socket] = queue.Queue()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
         self._open: list[socket.socket] = []
@@ -51,7 +51,7 @@ class Hub:
                 self._open.append(connection)
             else:
                 connection.close()
-            self.asked.put(connection)
+            self.pinged.put(connection)
 
     def stop(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -71,81 +71,81 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub_monitor, name, getattr(hub_monitor, name) / 10)
 
 
-def watching(loop: EventLoop, url: str) -> tuple[HubMonitor, queue.Queue[str]]:
+def monitoring(loop: EventLoop, url: str) -> tuple[HubMonitor, queue.Queue[str]]:
     gone: queue.Queue[str] = queue.Queue()
-    return HubMonitor(loop, url, lambda: b"<question/>", gone.put), gone
+    return HubMonitor(loop, url, lambda: b"<ping/>", gone.put), gone
 
 
 def test_a_hub_that_keeps_its_connections(loop: EventLoop) -> None:
     """It is asked once, and again when a connection was closed; when it is gone that is known at once."""
     hub = Hub(keeps=True, answer=OK)
-    watch, gone = watching(loop, hub.url)
-    connection = hub.asked.get(timeout=5)
+    monitor, gone = monitoring(loop, hub.url)
+    connection = hub.pinged.get(timeout=5)
     with pytest.raises(queue.Empty):
-        hub.asked.get(timeout=1.5)
+        hub.pinged.get(timeout=1.5)
     connection.shutdown(socket.SHUT_RDWR)  # tidied up
-    hub.asked.get(timeout=5)
+    hub.pinged.get(timeout=5)
     assert gone.empty()
     hub.stop()
     assert "refused" in gone.get(timeout=2)
-    watch.stop()
+    monitor.stop()
 
 
 def test_a_hub_that_keeps_none(loop: EventLoop) -> None:
     """It is asked now and then."""
     hub = Hub(keeps=False, answer=OK)
-    watch, gone = watching(loop, hub.url)
+    monitor, gone = monitoring(loop, hub.url)
     for _ in range(3):
-        hub.asked.get(timeout=5)
+        hub.pinged.get(timeout=5)
     hub.stop()
     assert gone.get(timeout=5)
-    watch.stop()
+    monitor.stop()
 
 
 def test_another_hub(loop: EventLoop) -> None:
     """A hub that does not know the client is not its hub."""
     hub = Hub(keeps=True, answer=write_fault(1, "unknown key"))
-    watch, gone = watching(loop, hub.url)
+    monitor, gone = monitoring(loop, hub.url)
     assert "unknown key" in gone.get(timeout=5)
-    watch.stop()
+    monitor.stop()
     hub.stop()
 
 
 def test_one_failure(loop: EventLoop) -> None:
     """A hub that once gives no proper answer is asked once more, and only given up after that."""
     hub = Hub(keeps=False, answer=b"rubbish")
-    watch, gone = watching(loop, hub.url)
-    hub.asked.get(timeout=5)
+    monitor, gone = monitoring(loop, hub.url)
+    hub.pinged.get(timeout=5)
     hub.answer = OK
     for _ in range(2):
-        hub.asked.get(timeout=5)
+        hub.pinged.get(timeout=5)
     assert gone.empty()
     hub.answer = b"rubbish"
     assert "no XML-RPC" in gone.get(timeout=5)
-    watch.stop()
+    monitor.stop()
     hub.stop()
 
 
 def test_stopped(loop: EventLoop) -> None:
-    """A watch that was stopped asks nobody and reports nothing."""
+    """A monitor that was stopped sends no pings and reports nothing."""
     hub = Hub(keeps=True, answer=OK)
-    watch, gone = watching(loop, hub.url)
-    watch.stop()
-    watch.stop()
+    monitor, gone = monitoring(loop, hub.url)
+    monitor.stop()
+    monitor.stop()
     with pytest.raises(queue.Empty):
-        hub.asked.get(timeout=0.5)
+        hub.pinged.get(timeout=0.5)
     hub.stop()
     assert gone.empty()
 
 
 def test_not_registered_yet(loop: EventLoop) -> None:
-    """As long as there is nothing to ask, nobody is asked; later it is."""
+    """The monitor sends no ping while the client is not registered, and pings later."""
     hub = Hub(keeps=True, answer=OK)
-    questions: queue.Queue[bytes | None] = queue.Queue()
-    for question in (None, None, b"<question/>"):
-        questions.put(question)
-    watch = HubMonitor(loop, hub.url, questions.get, print)
-    hub.asked.get(timeout=5)
-    assert questions.empty()
-    watch.stop()
+    pings: queue.Queue[bytes | None] = queue.Queue()
+    for question in (None, None, b"<ping/>"):
+        pings.put(question)
+    monitor = HubMonitor(loop, hub.url, pings.get, print)
+    hub.pinged.get(timeout=5)
+    assert pings.empty()
+    monitor.stop()
     hub.stop()

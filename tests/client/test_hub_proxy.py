@@ -20,7 +20,7 @@ Answer = bytes | None
 
 
 class BadHub:
-    """A server that gives the answers it was told, one for each request; None for none at all."""
+    """A server that sends given responses, one for each request; None for no response."""
 
     def __init__(self) -> None:
         self.answers: dict[bytes, Answer] = {}
@@ -76,7 +76,7 @@ PING = answer("")
 
 @pytest.fixture
 def bad_hub() -> Iterator[BadHub]:
-    """A hub that answers pings, and the rest as it is told."""
+    """A hub that answers pings, and other calls with given responses."""
     hub = BadHub()
     yield hub
     hub.stop()
@@ -247,8 +247,8 @@ def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("timeout", [3.0, 0.0], ids=["with a limit", "without"])
-def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
-    """The look that shows it is part of the time that the operation has, and the last one."""
+def test_a_hub_that_hangs_is_pinged_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    """The ping that shows it is within the timeout of the operation, and is the last one."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 1.0)
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_INTERVAL", 2.0)
     proxy = SAMPHubProxy()
@@ -266,7 +266,7 @@ def test_a_hub_that_hangs_is_looked_at_once(bad_hub: BadHub, monkeypatch: pytest
 
 @pytest.mark.parametrize("ping", [PING, http(xmlrpc.client.dumps(xmlrpc.client.Fault(1, "no such thing")))])
 def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
-    """It was looked at shortly before: the operation has failed, the connection has not."""
+    """The last ping was answered: the operation has failed, the connection has not."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.5)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)

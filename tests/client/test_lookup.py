@@ -26,8 +26,8 @@ def test_names(hub: SAMPHubServer, connect: Connect) -> None:
     assert find_client_id(alice, "BOB THE BUILDER") == bob.get_public_id()
 
 
-def test_nobody(hub: SAMPHubServer, connect: Connect) -> None:
-    """An unknown name is an error that lists who is there."""
+def test_no_such_client(hub: SAMPHubServer, connect: Connect) -> None:
+    """An unknown name is an error that lists the registered clients."""
     alice, bob = connect("Alice"), connect("Bob")
     with pytest.raises(SAMPProxyError, match=rf"'Carol'.*Bob \({bob.get_public_id()}\)"):
         alice.enotify("Carol", "test.x")
@@ -36,7 +36,7 @@ def test_nobody(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_two_of_one_name(hub: SAMPHubServer, connect: Connect) -> None:
-    """Two clients of one name are not guessed between; their ids are told, and still work."""
+    """A name that two clients have is an error that lists their ids, which still work."""
     alice, one, two = connect("Alice"), connect("Twin"), connect("TWIN")
     with pytest.raises(SAMPClientError, match=rf"{one.get_public_id()}, {two.get_public_id()}"):
         alice.ecall_and_wait("twin", "samp.app.ping", 10)

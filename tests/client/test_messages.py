@@ -34,7 +34,7 @@ def test_notify(join: Connect) -> None:
 
 
 def test_notify_all(join: Connect) -> None:
-    """R18: a broadcast reaches all subscribers but its sender, and tells who they are."""
+    """R18: a broadcast reaches all subscribers but its sender, and returns their ids."""
     alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
     records = [Record(client) for client in (alice, bob, carol)]
     for client, record in zip((alice, bob, carol), records, strict=True):
@@ -111,7 +111,7 @@ def test_call_and_wait_too_long(join: Connect) -> None:
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 
 
-def test_the_long_way(join: Connect) -> None:
+def test_methods_of_whole_messages(join: Connect) -> None:
     """The methods that take a whole message, and `reply` with a whole response."""
     alice, bob = join("Alice"), join("Bob")
     seen: queue.Queue[Any] = queue.Queue()
@@ -137,11 +137,11 @@ def test_the_long_way(join: Connect) -> None:
     assert message == untouched
 
 
-def test_nobody_is_notified(join: Connect) -> None:
-    """A notification that reaches nobody is worth a warning."""
+def test_no_recipients(join: Connect) -> None:
+    """A notification without recipients is a warning."""
     alice = join("Alice")
-    with pytest.warns(SAMPWarning, match=r"test\.nobody"):
-        assert alice.enotify_all("test.nobody") == []
+    with pytest.warns(SAMPWarning, match=r"test\.none"):
+        assert alice.enotify_all("test.none") == []
 
 
 def test_not_subscribed(join: Connect) -> None:
@@ -233,7 +233,7 @@ def test_kinds_of_handlers(pair: tuple[Any, Any], kind: str) -> None:
 
 
 def test_five_arguments_answer_calls(pair: tuple[Any, Any]) -> None:
-    """A handler that is not told the message's id answers with what it returns."""
+    """The return value of a handler that does not accept the msg-id is its reply."""
     alice, bob = pair
     bob.bind_receive_message("test.x", lambda key, sender, mtype, params, extra: {"twice": 2 * int(params["n"])})
     response = alice.ecall_and_wait("bob", "test.x", 10, n=4)
@@ -266,7 +266,7 @@ def test_most_specific_binding(pair: tuple[Any, Any]) -> None:
 
 
 def test_exception_in_a_handler(join: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """The caller is told what a handler raised, not where; the traceback stays in the local log."""
+    """The caller gets the message of the exception, without the traceback, which is only logged."""
     alice, bob = join("Alice"), join("Bob")
 
     def broken(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
@@ -311,7 +311,7 @@ def test_exception_after_the_reply(pair: tuple[Any, Any]) -> None:
 
 
 def test_reply_that_is_no_response(pair: tuple[Any, Any]) -> None:
-    """R4: a handler that answers with NaN has failed, and the caller is told."""
+    """R4: a handler that returns NaN has failed, and the caller gets an error."""
     alice, bob = pair
     bob.bind_receive_call("test.x", lambda key, sender, mid, *rest: bob.ereply(mid, "samp.ok", {"x": float("nan")}))
     response = alice.ecall_and_wait("bob", "test.x", 10)
@@ -392,17 +392,17 @@ def test_too_many_messages(join: Connect, monkeypatch: pytest.MonkeyPatch) -> No
     """R23: a client whose queue of messages is full rejects more, and the senders of calls get errors."""
     monkeypatch.setattr("pyvo.samp.client.callback_server.MAX_WAITING", 100_000)
     alice, bob = join("Alice"), join("Bob")
-    begun, release = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
     record = Record(bob)
 
     def block(*args: Any) -> None:
-        begun.set()
+        started.set()
         release.wait(30)
 
     bob.bind_receive_notification("test.block", block)
     bob.bind_receive_call("test.large", record)
     alice.enotify("bob", "test.block")
-    assert begun.wait(5)
+    assert started.wait(5)
     responses: queue.Queue[Any] = queue.Queue()
     alice.bind_receive_response("tag", lambda *args: responses.put(args[3]))
     for _ in range(4):

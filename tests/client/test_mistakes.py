@@ -1,4 +1,4 @@
-"""What programs do wrong, and what they and their partners are told."""
+"""Mistakes of programs, and the errors that they and other programs get."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Reply = Callable[[SAMPIntegratedClient, str], Any]
     ],
 )
 def test_a_reply_that_is_none(pair: tuple[Any, Any], reply: Reply, complaint: str) -> None:
-    """R23: a handler that answers nonsense has failed, and the caller is told what is wrong with it."""
+    """R23: a handler that returns an invalid result has failed, and the caller gets an error that says why."""
     alice, bob = pair
     bob.bind_receive_call("test.x", lambda key, sender, msg_id, *rest: reply(bob, msg_id))
     response = alice.ecall_and_wait("bob", "test.x", 10)
@@ -47,7 +47,7 @@ def test_a_reply_that_is_none(pair: tuple[Any, Any], reply: Reply, complaint: st
 
 @pytest.mark.filterwarnings("ignore:.*beyond ASCII")
 def test_an_answer_that_the_hub_refuses(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """R23: JSAMP's hub takes no text beyond ASCII; the caller is told that there was an answer."""
+    """R23: JSAMP's hub rejects text that is not ASCII; the caller gets an error response instead."""
     alice, bob = pair
     ask = SAMPHubProxy.reply
 

@@ -114,7 +114,7 @@ def bind_all(client: SAMPIntegratedClient) -> None:
     client.bind_receive_call("test.replies-raises", replies_and_raises)
 
 
-#: What a caller is told by the handlers of `bind_all`, and by the package itself.
+#: The responses that a caller gets from the handlers of `bind_all`, and by the package itself.
 ANSWERS = {
     "test.on": "samp.ok",
     "test.five": "samp.ok",
@@ -236,7 +236,7 @@ def test_late_reply_belongs_to_the_earlier_call(join: Connect, deliveries: Deliv
 
 
 def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply that the hub refuses is no reply: the caller is told of the failure."""
+    """A reply that the hub rejects does not count: the caller gets an error response."""
     client = join("Bob")
     hub = deliveries(client)
     record = client.hub._call

@@ -19,11 +19,11 @@ from pyvo.samp.client.hub_connection import ConnectionState
 from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 
-from .conftest import WATCHED, Connect, HubProcess, Record, Script, first_line, other_ids
+from .conftest import MONITORED, Connect, HubProcess, Record, Script, first_line, other_ids
 
 
 def wait_until_gone(witness: SAMPIntegratedClient, client_id: str | None, timeout: float = 10.0) -> None:
-    """Wait until the hub has told that a client has unregistered."""
+    """Wait for the hub's message that a client has unregistered."""
     gone = Record(witness)
     witness.bind_receive_notification("samp.hub.event.unregister", gone)
     if client_id in witness.get_registered_clients():
@@ -33,7 +33,7 @@ def wait_until_gone(witness: SAMPIntegratedClient, client_id: str | None, timeou
 
 
 def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """A handler may disconnect its client; the caller is told that it is gone (R23)."""
+    """A handler may disconnect its client; the caller gets an error (R23)."""
     alice, bob = pair
     done = threading.Event()
 
@@ -53,15 +53,15 @@ def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegrate
 def test_disconnect_with_a_blocked_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
     """A handler that never ends does not hold `disconnect` up for long."""
     alice, bob = pair
-    begun, release = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def block(*args: Any) -> None:
-        begun.set()
+        started.set()
         release.wait(30)
 
     bob.bind_receive_notification("test.block", block)
     alice.enotify("bob", "test.block")
-    assert begun.wait(5)
+    assert started.wait(5)
     begin = time.monotonic()
     bob.disconnect()
     assert time.monotonic() - begin < 3
@@ -90,7 +90,7 @@ def test_fifty_threads(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) 
     assert wrong == []
 
 
-def test_waiting_calls_starve_nobody(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
     """Twenty-five calls that wait keep neither `notify` nor `reply` of the same client from going out."""
     alice, bob = pair
     arrived: queue.Queue[str] = queue.Queue()
@@ -119,22 +119,22 @@ def test_waiting_calls_starve_nobody(pair: tuple[SAMPIntegratedClient, SAMPInteg
         thread.join(5)
 
 
-def test_garbage_collection(hub: SAMPHubServer, connect: Connect, watched: queue.Queue[Any]) -> None:
+def test_garbage_collection(hub: SAMPHubServer, connect: Connect, monitored: queue.Queue[Any]) -> None:
     """A client that its program forgets unregisters and ends its threads."""
     witness = connect("Witness")
-    watched.get(timeout=10)
+    monitored.get(timeout=10)
     forgotten = SAMPIntegratedClient(name="Forgotten")
     forgotten.connect()
     forgotten.bind_receive_call("test.x", lambda *args: None)
     assert witness.ecall_and_wait("forgotten", "samp.app.ping", 10)["samp.status"] == "samp.ok"
     own_id = forgotten.get_public_id()
-    watched.get(timeout=10)
+    monitored.get(timeout=10)
     del forgotten
     gc.collect()
     wait_until_gone(witness, own_id)
 
 
-EXITING = f"""{WATCHED}
+EXITING = f"""{MONITORED}
 import sys
 from pyvo.samp import SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Script")
@@ -175,7 +175,7 @@ def test_exit_with_a_frozen_hub(hub_process: HubProcess, script: Script) -> None
     assert process.returncode == 0
 
 
-FORKING = f"""{WATCHED}
+FORKING = f"""{MONITORED}
 import os, sys
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Parent")
@@ -199,7 +199,7 @@ if not child:
         client.disconnect()
         child = os.fork()
         if not child:
-            sys.exit(0)  # leaves nothing, unregisters nobody
+            sys.exit(0)  # leaves nothing behind, unregisters no client
         assert os.waitpid(child, 0)[1] == 0
     except Exception:
         import traceback
@@ -216,7 +216,7 @@ print("done", flush=True)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_fork(hub: SAMPHubServer, connect: Connect, script: Script) -> None:
-    """The child of a fork is told to connect anew, can, and its parent is not disturbed."""
+    """The child of a fork gets an error, can connect again, and does not disturb its parent."""
     # Python 3.12 and later warn of any fork in a process with threads.
     process = script(FORKING, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
     assert process.communicate(timeout=40) == (b"done\n", b"")
@@ -245,11 +245,11 @@ def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
     assert alice.is_connected
 
 
-# disconnect(), or ^C, amid connect()
+# disconnect(), or ^C, during connect()
 
 
 class Connecting:
-    """A client that somebody else connects, and what came of that."""
+    """A client that another thread connects, and its errors."""
 
     def __init__(self) -> None:
         self.client = SAMPIntegratedClient(name="Alice")
@@ -274,8 +274,8 @@ class Connecting:
         return [self.errors.get_nowait() for _ in range(self.errors.qsize())]
 
 
-def amid(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callable[..., object]) -> None:
-    """Have something done, once, before a method of the package."""
+def before(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callable[..., object]) -> None:
+    """Call a function once before a method of the package."""
     original = getattr(kind, name)
     done: list[bool] = []
 
@@ -288,13 +288,13 @@ def amid(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callable
     monkeypatch.setattr(kind, name, with_it)
 
 
-def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disconnect_during_connect(hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registration that is under way in another thread is awaited, and undone."""
     witness = connect("Witness")
-    begun, release = threading.Event(), threading.Event()
-    amid(monkeypatch, SAMPClient, "_declare_all", lambda _: (begun.set(), release.wait(10)))
+    started, release = threading.Event(), threading.Event()
+    before(monkeypatch, SAMPClient, "_declare_all", lambda _: (started.set(), release.wait(10)))
     connecting = Connecting()
-    assert begun.wait(10)
+    assert started.wait(10)
     connecting.run(connecting.client.disconnect)
     wait_until(lambda: connecting.client._status.state is not ConnectionState.CONNECTING)
     assert connecting.client.hub.is_connected
@@ -309,21 +309,21 @@ def test_disconnect_amid_connect(hub: SAMPHubServer, connect: Connect, monkeypat
     connecting.client.disconnect()
 
 
-def test_disconnect_amid_a_connect_that_hangs(
+def test_disconnect_during_a_connect_that_hangs(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the end the connection is closed under it; a client that has its key then unregisters by another one."""
     monkeypatch.setattr(session, "CONNECT_TIMEOUT", 0.1)
     witness = connect("Witness")
-    begun = threading.Event()
+    started = threading.Event()
 
     def hang(client: SAMPClient) -> None:
-        begun.set()
+        started.set()
         wait_until(lambda: not client.hub.is_connected)
 
-    amid(monkeypatch, SAMPClient, "_declare_all", hang)
+    before(monkeypatch, SAMPClient, "_declare_all", hang)
     connecting = Connecting()
-    assert begun.wait(10)
+    assert started.wait(10)
     connecting.client.disconnect()
     (error,) = connecting.join()
     assert isinstance(error, SAMPHubError)
@@ -339,7 +339,7 @@ def _interrupt() -> None:
     "place", [(EventLoop, "start"), (SAMPClient, "_declare_all")], ids=["the request is written", "the key is known"]
 )
 @pytest.mark.parametrize("how", ["disconnect", "interrupt"])
-def test_signal_amid_connect(
+def test_signal_during_connect(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str], how: str
 ) -> None:
     """A signal whose handler disconnects, or raises as ^C does, leaves no client behind in the hub."""
@@ -347,7 +347,7 @@ def test_signal_amid_connect(
     alice = SAMPIntegratedClient(name="Alice")
     handler = alice.disconnect if how == "disconnect" else _interrupt
     previous = signal.signal(signal.SIGALRM, lambda *_: handler())
-    amid(monkeypatch, *place, lambda _: signal.raise_signal(signal.SIGALRM))
+    before(monkeypatch, *place, lambda _: signal.raise_signal(signal.SIGALRM))
     try:
         with pytest.raises(SAMPHubError if how == "disconnect" else KeyboardInterrupt):
             alice.connect()

@@ -87,7 +87,7 @@ def test_send_table_to_one(hub: SAMPHubServer, connect: Connect, table: Table) -
 
 
 def test_send_table_to_all(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """To every subscriber; who cannot load it is reported, and the others get it."""
+    """A recipient that cannot load the table is reported, and the others get it."""
     alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
     with pytest.warns(SAMPWarning, match="nobody"):
         send_table_to(alice, table)

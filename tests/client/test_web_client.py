@@ -58,7 +58,7 @@ def test_refused(make_hub: MakeHub) -> None:
         client.connect(hub=hub, web=True)
     assert asked == ["Web"]
     assert not client.is_connected
-    client.connect(hub=hub)  # the other profile asks nobody
+    client.connect(hub=hub)  # the other profile needs no consent
     assert client.is_connected
     client.disconnect()
 
@@ -104,7 +104,7 @@ def test_disconnect_while_the_user_thinks(make_hub: MakeHub) -> None:
 
 
 def test_no_web_profile(make_hub: MakeHub) -> None:
-    """Where nobody offers the Web Profile, the error says so; parameters of a lockfile make no sense."""
+    """If no hub offers the Web Profile, the error says so; parameters of a lockfile are an error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     client = SAMPIntegratedClient(name="Web")
@@ -119,7 +119,7 @@ def test_no_web_profile(make_hub: MakeHub) -> None:
 
 
 def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """A web client misses its hub, and joins the next."""
+    """A web client notices that its hub is gone, and registers with the next."""
     seen, on_state = states()
     url = f"http://127.0.0.1:{web_hub._web_port}/"
     web = connect("Web", how={"web": url, "reconnect": True, "on_state": on_state})
@@ -138,7 +138,7 @@ def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> N
     assert seen.get(timeout=5) == "lost"
 
 
-def test_thrown_out(web_hub: SAMPHubServer, connect: Connect) -> None:
+def test_disconnected_by_the_hub(web_hub: SAMPHubServer, connect: Connect) -> None:
     """A web client whose key the hub does not take any more notices by its next pull."""
     seen, on_state = states()
     web = connect("Web", how={"hub": web_hub, "web": True, "on_state": on_state})
@@ -150,7 +150,7 @@ def test_thrown_out(web_hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no callback is reported and does not end the pulling."""
+    """An invalid callback is logged and does not end the pulling."""
     web = connect("Web", how={"hub": web_hub, "web": True})
     puller = web.client._cleanup.receiver
     for callback in ("text", {}, {"samp.methodName": "receiveCall"}, {"samp.methodName": "x", "samp.params": []}):

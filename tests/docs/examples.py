@@ -29,7 +29,7 @@ def load_module(path: Path) -> ModuleType:
 
 
 def pages() -> list[Path]:
-    """The pages that have examples; the prompt of Python is what makes one."""
+    """The pages with examples, which have Python's prompt."""
     found = [path for path in sorted(DOCS.rglob("*.rst")) if "_build" not in path.parts and "api" not in path.parts]
     return [path for path in found if ">>> " in path.read_text()]
 

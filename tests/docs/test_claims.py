@@ -1,4 +1,4 @@
-"""What the pages name is there: tests, commands and files."""
+"""The tests, commands and files that the pages name exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = [path for path in PAGES if "_build" not in path.parts and "api" not in p
 
 
 def found(pattern: str) -> list[tuple[str, str]]:
-    """Where a pattern occurs, and what it matches."""
+    """Return the pages with a pattern, and the matches."""
     return [
         (str(path.relative_to(ROOT)), match)
         for path in PAGES

@@ -209,7 +209,7 @@ def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
             receiving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await receiving
-            # The hub is told by a thread that is not waited for; each question here is a message, and paces the loop
+            # Another thread declares the subscriptions, without a wait; each call here is a message, and paces the loop
             while "x-test.a" in await asyncio.to_thread(bob.get_subscriptions, "alice"):
                 continue
             with pytest.raises(TimeoutError):
@@ -219,8 +219,8 @@ def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("mtype", ["x-test.a", "x-test.*"])
-def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mtype: str) -> None:
-    """The queue that is being made then is nobody's, and takes nothing: what comes goes to the handlers."""
+def test_cancelling_before_it_has_started(hub: SAMPHubServer, connect: Connect, mtype: str) -> None:
+    """The queue that is being made is closed: later messages go to the handlers."""
     bob = connect("Bob")
 
     async def main() -> None:
@@ -234,7 +234,7 @@ def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mt
             queue = client.incoming(mtype)
             for waiting in (client.receive(mtype, 20), anext(queue)):
                 task = asyncio.ensure_future(waiting)
-                await asyncio.sleep(0)  # it has begun, and waits for the thread that tells the hub
+                await asyncio.sleep(0)  # it has started, and waits for the thread that declares the subscriptions
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -249,11 +249,11 @@ def test_cancelling_before_it_has_begun(hub: SAMPHubServer, connect: Connect, mt
 
 
 def test_cancelling_connect(hub: SAMPHubServer, connect: Connect) -> None:
-    """Who gave up is not registered for ever, and may try again at once."""
+    """A client whose connect was cancelled does not stay registered, and may connect again immediately."""
     bob = connect("Bob")
 
     async def main() -> None:
-        for pauses in range(20):  # before it has begun, while it is at work, and when it is just done
+        for pauses in range(20):  # before it has started, while it runs, and when it is just done
             client = AsyncSAMPClient(name="Alice")
             connecting = asyncio.create_task(client.connect())
             for _ in range(pauses):
@@ -294,22 +294,22 @@ def test_leaving_a_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> N
 
 
 def test_disconnecting_ends_everything(hub: SAMPHubServer, connect: Connect) -> None:
-    """Iterations end, handlers that are at work are cancelled, and their senders told."""
+    """Iterations end, running handlers are cancelled, and their callers get errors."""
     bob = connect("Bob")
 
     async def main() -> None:
         client = AsyncSAMPClient(name="Alice")
-        begun = asyncio.Event()
+        started = asyncio.Event()
 
         @client.on("x-test.for-ever")
         async def wait() -> None:
-            begun.set()
+            started.set()
             await asyncio.Event().wait()
 
         await client.connect()
         items = asyncio.create_task(_all(client))
         answer = asyncio.create_task(asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.for-ever", 20))
-        await begun.wait()
+        await started.wait()
         await client.disconnect()
         assert await items == []
         assert (await answer)["samp.status"] == "samp.error"

@@ -99,9 +99,9 @@ def test_a_list_of_an_earlier_registration(pair: Pair, monkeypatch: pytest.Monke
     filled: list[str | None] = []
     fill = Clients._fill
 
-    def fill_and_move(clients: Clients, host: SAMPIntegratedClient) -> None:
+    def fill_and_move(clients: Clients, client: SAMPIntegratedClient) -> None:
         filled.append(alice.get_private_key())
-        fill(clients, host)
+        fill(clients, client)
         if len(filled) == 1:
             alice.disconnect()
             alice.connect()

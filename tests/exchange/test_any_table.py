@@ -82,6 +82,43 @@ def test_what_is_written_is_read(format_: str, table: Any) -> None:
                 assert got == value.strip() or key in {"ref", "ID", "description"}, (key, value, got)
 
 
+@pytest.mark.parametrize("format_", WRITERS)
+def test_a_table_without_columns(format_: str) -> None:
+    """It is read as an empty table, with its metadata."""
+    result = written(Table(meta={"depth": 3}), format_)
+    assert result is not None
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "table"
+        path.write_bytes(result[0])
+        back = read_table(path)
+    assert (back.colnames, len(back)) == ([], 0)
+    assert {key.lower(): value for key, value in back.meta.items()} == {"depth": 3}
+
+
+def test_names_with_blanks_in_fits() -> None:
+    """Astropy finds the columns of a FITS file by their names with leading blanks (8.0)."""
+    table = Table({" 0": [True], "0": ["a"]})
+    table["0"].description = "Text"
+    table["0"].meta["more"] = 1
+    result = written(table, "fits")
+    assert result is not None
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "table"
+        path.write_bytes(result[0])
+        assert read_table(path).colnames == [" 0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("'" * 70, ""), ("x" * 100, ""), ("x" * 100, None), ("ID", complex(0, np.inf))]
+)
+def test_metadata_that_fits_cannot_hold(key: str, value: Any) -> None:
+    """Astropy (8.0) writes such cards, and cannot read them; they are left out with a warning."""
+    result = written(Table({"a": [1]}, meta={key: value}), "fits")
+    assert result is not None
+    assert [text.startswith("FITS cannot hold all the metadata") for text in result[1]] == [True]
+    assert len(Table.read(io.BytesIO(result[0]), format="fits")) == 1
+
+
 def is_split(column: Any) -> bool:
     """Whether a VOTable has several columns instead."""
     if column.dtype.kind == "O" and len(column) and isinstance(column[0], np.ndarray):

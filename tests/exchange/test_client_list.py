@@ -146,8 +146,22 @@ def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
     connect(entry.id)
     with pytest.raises(SAMPClientError, match="No client has the id"):
         alice.send(np.zeros((2, 2)), to=entry)
-    with pytest.raises(SAMPClientError, match="One client can be asked, not 2"):
+    with pytest.raises(SAMPClientError, match="This can be sent to one client only, not to 2"):
         alice.get_position([connect("P").get_public_id(), connect("Q").get_public_id()])
+
+
+def test_waiting_for_an_id(pair: Pair, connect: Connect) -> None:
+    """A client that has just registered has a moment to declare its name, before it is returned without one."""
+    alice, _ = pair
+    carol = connect("", callable=False)
+    carol_id = str(carol.get_public_id())
+    assert alice.clients[carol_id].name == ""
+    found: list[client_list.ClientInfo] = []
+    thread = threading.Thread(target=lambda: found.append(alice.wait_for(carol_id, 20)))
+    thread.start()
+    carol.declare_metadata({"samp.name": "Carol"})
+    thread.join(20)
+    assert found[0].name == "Carol"
 
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,11 +82,11 @@ def test_fits(what: str, packed: Callable[[bytes], bytes] | None, tmp_path: Path
     fits.HDUList(make()).writeto(path)
     if packed is not None:
         path.write_bytes(packed(path.read_bytes()))
-    product = to_sendable(path)
-    assert (product.kind, product.formats[0].mtype) == (kind, mtype)
+    sendable = to_sendable(path)
+    assert (sendable.kind, sendable.formats[0].mtype) == (kind, mtype)
     if kind == "table":
-        assert product.count is not None
-        assert product.count() == 2
+        assert sendable.count is not None
+        assert sendable.count() == 2
 
 
 @pytest.fixture

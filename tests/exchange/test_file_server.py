@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files that are handed out: by which URL, to whom, for how long."""
+"""The files of recipients: their URLs, and how long they can be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def lease(server: FileServer) -> Lease:
-    """A file that is lent over HTTP."""
+    """A lease on a file that is read over HTTP."""
     path = server.create_path("some.fits")
     path.write_bytes(CONTENT)
     return server.add(path, "some", temporary=True).create_lease(http=True)
@@ -152,8 +152,8 @@ def test_a_file_that_is_not_ours_stays(server: FileServer, tmp_path: Path) -> No
     path.write_bytes(CONTENT)
     link = server.link_with_plain_name(path)
     assert link.name == "with_blank.fits"
-    for lot in (server.add(path, path.name, temporary=False), server.add(link, link.name, temporary=True)):
-        lease = lot.create_lease(http=True)
+    for file in (server.add(path, path.name, temporary=False), server.add(link, link.name, temporary=True)):
+        lease = file.create_lease(http=True)
         assert request(lease.url)[2] == CONTENT
         lease.on_response(loaded=False)
     assert path.exists()

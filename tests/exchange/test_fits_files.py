@@ -65,10 +65,10 @@ def stars(tmp_path: Path) -> Path:
 
 
 def test_fits_plus(stars: Path) -> None:
-    product = to_sendable(stars)
-    assert (product.kind, product.formats[0].mtype) == ("table", "table.load.fits")
-    assert product.count is not None
-    assert product.count() == 3
+    sendable = to_sendable(stars)
+    assert (sendable.kind, sendable.formats[0].mtype) == ("table", "table.load.fits")
+    assert sendable.count is not None
+    assert sendable.count() == 3
     assert_stars(read_table(stars))
 
 
@@ -88,10 +88,10 @@ def test_fits_plus_in_memory(stars: Path, pair: Pair) -> None:
     """HDUs of such a file are a table, too; as a VOTable they have what the head says."""
     alice, bob = pair
     with fits.open(stars) as hdus, bob.incoming("table.load.*") as queue:
-        product = to_sendable(hdus)
-        assert product.kind == "table"
-        assert product.count is not None
-        assert product.count() == 3
+        sendable = to_sendable(hdus)
+        assert sendable.kind == "table"
+        assert sendable.count is not None
+        assert sendable.count() == 3
         for mtype in ("table.load.fits", "table.load.votable"):
             assert alice.send(hdus, to="bob", mtype=mtype).ok
             table = queue.get(10)
@@ -140,9 +140,9 @@ def test_columns_as_cells(is_marked: str, tmp_path: Path) -> None:
     assert table["ok"].tolist() == [True, False, True]
     with fits.open(path) as opened:
         for what in (path, opened):
-            product = to_sendable(what)
-            assert (product.kind, product.path) == ("table", None)  # written anew, as only STIL reads such a file
-            assert product.count() == 3
+            sendable = to_sendable(what)
+            assert (sendable.kind, sendable.path) == ("table", None)  # written anew, as only STIL reads such a file
+            assert sendable.count() == 3
 
 
 def test_keywords_of_columns(tmp_path: Path) -> None:

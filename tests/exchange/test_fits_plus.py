@@ -18,7 +18,7 @@ from astropy.table import MaskedColumn, Table
 from pyvo.samp import SAMPIntegratedClient
 from pyvo.samp.formats import tables
 from pyvo.samp.formats.fits_tables import is_plain, write_fits_plus
-from pyvo.samp.formats.readers import read_fits_table
+from pyvo.samp.formats.readers import read_fits_table, read_table
 from pyvo.samp.formats.registry import to_sendable
 
 
@@ -77,6 +77,25 @@ def test_rows(tmp_path: Path) -> None:
     for name in table.colnames:
         assert back[name].tolist() == table[name].tolist(), name
     assert back["ra"].unit == "deg"
+
+
+def test_all_metadata_are_read_back(tmp_path: Path) -> None:
+    """Our own reader finds in the primary HDU what FITS has no keywords for."""
+    table = table_of()
+    table.meta.update({"description": "Some stars", "epoch": 2000, "note": "é"})
+    table["ra"].meta.update({"utype": "stc:ra", "xtype": "adql:DOUBLE"})
+    table["count"].unit, table["count"].description = "ct", "Détections"
+    path = tmp_path / "t.fits"
+    with path.open("wb") as file:
+        write_fits_plus(table, file)
+    back = read_table(path)
+    for name in table.colnames:
+        assert back[name].unit == table[name].unit, name
+        assert back[name].description == table[name].description, name
+    assert {key: back["ra"].meta[key] for key in ("ucd", "utype", "xtype")} == table["ra"].meta
+    assert {key: back.meta[key] for key in table.meta} == table.meta
+    assert back["count"].mask.tolist() == table["count"].mask.tolist()
+    assert back["flag"].mask.tolist() == table["flag"].mask.tolist()
 
 
 @pytest.mark.parametrize(

@@ -155,14 +155,14 @@ def test_what_was_acknowledged_is_handed_over(pair: Pair, table: Table, monkeypa
     alice, bob = pair
     queue = bob.incoming("table.load.*")
     answered, go_on = threading.Event(), threading.Event()
-    answer = bob.client._answer
+    answer = bob.client._reply
 
     def slow_answer(*args: Any) -> None:
         answer(*args)
         answered.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr(bob.client, "_answer", slow_answer)
+    monkeypatch.setattr(bob.client, "_reply", slow_answer)
     assert alice.send(table, to="bob").ok
     assert answered.wait(10)
     assert len(queue) == 1
@@ -400,6 +400,19 @@ def test_results_and_errors(pair: Pair) -> None:
     assert [float(ask("position")["samp.result"][key]) for key in ("ra", "dec")] == pytest.approx([1, 2])
     assert ask("x")["samp.error"]["samp.errortxt"] == "KeyError: 'x'"
     assert handle("number") == 2.5
+
+
+def test_old_names_in_annotations(pair: Pair) -> None:
+    """``Picture`` and ``Received``, which only type checkers may know, still stand for the classes of today."""
+    alice, bob = pair
+    seen: list[Any] = []
+
+    @bob.on("x-test.a")
+    def load(what: "Picture | Received", row: int) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+        seen.append((type(what).__name__, row))
+
+    assert alice.ecall_and_wait("bob", "x-test.a", 10, url="file:///x", row=2)["samp.status"] == "samp.ok"
+    assert seen == [("MessageParams", 2)]
 
 
 def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -32,6 +33,7 @@ from pyvo.samp import (
     SAMPValueError,
     SAMPWarning,
 )
+from pyvo.samp.exchange.reports import SendResult
 from pyvo.samp.formats import temporary_files
 from pyvo.samp.formats.fetching import local_copy
 from pyvo.samp.formats.readers import read_image, read_table
@@ -679,3 +681,21 @@ def test_an_hdulist_from_a_file(pair: Pair, image: CCDData, tmp_path: Path) -> N
     with fits.open(path) as hdus:
         assert alice.send(hdus).ok
     assert reader.params[0]["name"] == "crab.fits"
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"), [("reports", "Delivery", "SendResult"), ("mixin", "Exchange", "ExchangeMixin")]
+)
+def test_old_names_of_classes(module: str, old: str, new: str) -> None:
+    """The names of earlier versions still work, with a warning."""
+    home = import_module(f"pyvo.samp.exchange.{module}")
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
+        assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError, match="no attribute 'Unknown'"):
+        getattr(home, "Unknown")  # noqa: B009
+
+
+def test_the_old_name_of_an_error() -> None:
+    result = SendResult("c1", "Bob", error="it has left")
+    with pytest.warns(DeprecationWarning, match="problem is now called error"):
+        assert result.problem == "it has left"

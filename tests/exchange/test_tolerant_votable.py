@@ -306,8 +306,8 @@ def test_rows_in_another_file(kind: str, how: str, tmp_path: Path, pair: Pair) -
 def test_a_file_without_other_files_is_sent_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "x.vot"
     path.write_bytes(in_binary("BINARY2", NUMBERS, [struct.pack(">i", 1)]))
-    product = to_sendable(path)
-    assert (product.path, product.formats[0].write) == (path, None)
+    sendable = to_sendable(path)
+    assert (sendable.path, sendable.formats[0].write) == (path, None)
 
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress])

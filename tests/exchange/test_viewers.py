@@ -51,7 +51,7 @@ def ds9(connect: Connect, name: str = "SAOImageDS9") -> list[Any]:
 
 
 def test_ds9(alice: SAMPIntegratedClient, connect: Connect) -> None:
-    with pytest.raises(SAMPClientError, match=r"No client takes ds9\.set. Is DS9 running"):
+    with pytest.raises(SAMPClientError, match=r"No client is subscribed to ds9\.set. Is DS9 running"):
         alice.ds9("zoom to fit")
     done = ds9(connect)
     alice.ds9("zoom to fit")
@@ -70,7 +70,7 @@ def test_ds9(alice: SAMPIntegratedClient, connect: Connect) -> None:
 def test_several(alice: SAMPIntegratedClient, connect: Connect) -> None:
     ds9(connect)
     ds9(connect, "SAOImageDS9")
-    with pytest.raises(SAMPClientError, match="Several clients take ds9.set; say which by its id"):
+    with pytest.raises(SAMPClientError, match="Several clients are subscribed to ds9.set; give one of their ids"):
         alice.ds9("zoom to fit")
     alice.ds9("zoom to fit", to=alice.clients.taking("ds9.set")[1])
 

@@ -129,9 +129,9 @@ def test_a_document_leaves_as_it_came() -> None:
 
 def test_a_table_of_a_document_takes_along_what_is_around_it() -> None:
     given = parse(io.BytesIO(RICH))
-    product = to_sendable(given.get_first_table())
-    assert product.name == "t"
-    missing = elements(RICH) - elements(written(product, TABLE[0]).getvalue())
+    sendable = to_sendable(given.get_first_table())
+    assert sendable.name == "t"
+    missing = elements(RICH) - elements(written(sendable, TABLE[0]).getvalue())
     assert {around for around, *_ in missing} == {"RESOURCE outer", "RESOURCE inner", "TABLE t2"}
     inner = parse(written(to_sendable(next(iter(given.resources[0].resources[1].iter_tables()))), TABLE[0]))
     assert [table.name for table in inner.iter_tables()] == ["t2"]
@@ -174,13 +174,13 @@ def doors(directory: Path) -> list[Any]:
     """One table in each form in which it can be given."""
     table = Table({"ra": [1.5], "name": ["x"]})
     document = VOTableFile.from_table(table)
-    forms: list[Any] = [table, QTable(table), table[0], np.asarray(table), document, document.get_first_table(),
+    formats: list[Any] = [table, QTable(table), table[0], np.asarray(table), document, document.get_first_table(),
                         SimpleNamespace(votable=document), SimpleNamespace(to_table=lambda: table)]  # fmt: skip
     for suffix, format_ in {"vot": "votable", "fits": "fits", "csv": "ascii.csv"}.items():
         path = directory / f"table.{suffix}"
         table.write(path, format=format_)
-        forms += [path, str(path), path.as_uri()]
-    return [*forms, *([table.to_pandas()] if find_spec("pandas") else [])]
+        formats += [path, str(path), path.as_uri()]
+    return [*formats, *([table.to_pandas()] if find_spec("pandas") else [])]
 
 
 def test_accessible_table_takes_what_send_takes(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Reading:
 
 
 def assert_same(quick: Any, slow: Any, flags: dict[str, list[bool]] | None = None) -> None:
-    """Compare two tables in all they have; ``flags`` are BINARY2's bits of texts, which astropy does not heed."""
+    """Compare two tables in all they have; ``flags`` are BINARY2's bits of texts, which astropy ignores."""
     assert quick.colnames == slow.colnames
     assert repr(dict(quick.meta)) == repr(dict(slow.meta))
     for name in quick.colnames:

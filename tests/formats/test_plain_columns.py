@@ -114,7 +114,7 @@ def test_what_is_masked_arrives_masked(through: Through, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "time", "date"])
 def test_texts_that_are_masked_arrive_empty(through: Through, kind: str) -> None:
-    """Readers of VOTables do not heed that a text is missing: astropy, for one, for whom it is an empty one."""
+    """Readers of VOTables ignore that a text is missing: astropy, for example, reads an empty one."""
     back = through(QTable({"x": MASKED[kind]}))["x"]
     assert str(np.ma.filled(back, b"" if back.dtype.kind == "S" else "")[0]).strip("b'") == ""
     assert str(back[1]) != ""

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an object is, in which forms it can be sent, and what is in a file by its content."""
+"""What an object is, in which formats it can be sent, and what is in a file by its content."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from pyvo.samp.formats.registry import to_sendable
 from tests.exchange.conftest import wcs
 
 
-def written(product: Sendable, mtype: str) -> io.BytesIO:
-    """Write one form of a product."""
-    (form,) = (form for form in product.formats if form.mtype == mtype)
+def written(sendable: Sendable, mtype: str) -> io.BytesIO:
+    """Write one form of a sendable."""
+    (form,) = (form for form in sendable.formats if form.mtype == mtype)
     file = io.BytesIO()
     assert form.write is not None
     form.write(file)
     return io.BytesIO(file.getvalue())
 
 
-def forms(product: Sendable) -> list[str]:
-    return [form.mtype for form in product.formats]
+def formats(sendable: Sendable) -> list[str]:
+    return [form.mtype for form in sendable.formats]
 
 
 TABLE = ["table.load.votable", "table.load.fits"]
@@ -47,9 +47,9 @@ TABLE = ["table.load.votable", "table.load.fits"]
 @pytest.mark.parametrize("mtype", TABLE)
 def test_tables(table: Table, mtype: str) -> None:
     for obj in (table, QTable(table), table[1], np.asarray(table[["name", "ra"]])):
-        product = to_sendable(obj)
-        assert (product.kind, forms(product)) == ("table", TABLE)
-        back = Table.read(written(product, mtype), format=mtype.rpartition(".")[2])
+        sendable = to_sendable(obj)
+        assert (sendable.kind, formats(sendable)) == ("table", TABLE)
+        back = Table.read(written(sendable, mtype), format=mtype.rpartition(".")[2])
         assert len(back) == (1 if obj.__class__.__name__ == "Row" else 3)
         assert back["ra"][0] in (1.5, 2.5)
     assert to_sendable(table).name == "Small"
@@ -63,20 +63,20 @@ def test_votables_are_sent_as_they_are(table: Table) -> None:
     document.resources[0].infos.append(Info(name="QUERY_STATUS", value="OK"))
     document.get_first_table().params.append(Param(document, name="equinox", datatype="double", value=2000.0))
     for obj in (document, SimpleNamespace(votable=document)):
-        product = to_sendable(obj)
-        assert forms(product) == TABLE
-        back = parse(written(product, "table.load.votable"))
+        sendable = to_sendable(obj)
+        assert formats(sendable) == TABLE
+        back = parse(written(sendable, "table.load.votable"))
         assert back.resources[0].infos[0].value == "OK"
         assert back.get_first_table().params[0].value == 2000.0
         assert back.get_first_table().get_field_by_id("ra").ucd == "pos.eq.ra"
-        assert len(Table.read(written(product, "table.load.fits"))) == 3
+        assert len(Table.read(written(sendable, "table.load.fits"))) == 3
     (of_one,) = parse(written(to_sendable(document.get_first_table()), "table.load.votable")).iter_tables()
     assert {param.name: param.value for param in of_one.params}["equinox"] == 2000.0
 
 
 def test_what_makes_a_table(table: Table) -> None:
-    product = to_sendable(SimpleNamespace(to_table=lambda: table))
-    assert (product.kind, product.name) == ("table", "Small")
+    sendable = to_sendable(SimpleNamespace(to_table=lambda: table))
+    assert (sendable.kind, sendable.name) == ("table", "Small")
 
 
 def test_images(image: CCDData) -> None:
@@ -85,9 +85,9 @@ def test_images(image: CCDData) -> None:
     compressed = fits.CompImageHDU(image.data, header=image.wcs.to_header())
     for obj in (image, NDData(image.data, wcs=image.wcs, unit="adu"), hdu, compressed, fits.PrimaryHDU(image.data),
                 fits.HDUList([fits.PrimaryHDU(), hdu]), image.data, image.data * u.Jy, np.ma.array(image.data)):
-        product = to_sendable(obj)
-        assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
-        with fits.open(written(product, "image.load.fits")) as back:
+        sendable = to_sendable(obj)
+        assert (sendable.kind, formats(sendable)) == ("image", ["image.load.fits"])
+        with fits.open(written(sendable, "image.load.fits")) as back:
             first = next(one for one in back if one.data is not None)
             assert np.allclose(first.data, image.data)
             if obj is image:
@@ -120,10 +120,10 @@ def test_tables_in_fits(table: Table) -> None:
     nameless = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table)])
     assert to_sendable(nameless).name == "table"
     for obj in (hdu, fits.HDUList([fits.PrimaryHDU(), hdu])):
-        product = to_sendable(obj)
-        assert (product.kind, product.name, sorted(forms(product))) == ("table", "CAT", sorted(TABLE))
+        sendable = to_sendable(obj)
+        assert (sendable.kind, sendable.name, sorted(formats(sendable))) == ("table", "CAT", sorted(TABLE))
         for mtype in TABLE:
-            assert len(Table.read(written(product, mtype), format=mtype.rpartition(".")[2])) == 3
+            assert len(Table.read(written(sendable, mtype), format=mtype.rpartition(".")[2])) == 3
 
 
 def test_positions() -> None:
@@ -172,10 +172,10 @@ def test_files_by_their_content(table: Table, image: CCDData, tmp_path: Path) ->
             path = tmp_path / f"{name}.dat{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(content) if packed else content)
             for place in (path, str(path), path.as_uri(), f"file:{path}", f"file://localhost/{path}"):
-                product = to_sendable(place)
-                assert (product.kind, forms(product)) == (kind, mtypes), name
-                assert product.path == path
-                assert product.name == path.name
+                sendable = to_sendable(place)
+                assert (sendable.kind, formats(sendable)) == (kind, mtypes), name
+                assert sendable.path == path
+                assert sendable.name == path.name
 
 
 def moc_file() -> bytes:
@@ -196,10 +196,10 @@ def test_tables_that_others_do_not_read(tmp_path: Path, name: str, content: str)
     """What astropy reads is sent as a VOTable."""
     path = tmp_path / name
     path.write_text(content)
-    product = to_sendable(path)
-    assert forms(product) == TABLE
-    assert product.path is None
-    back = Table.read(written(product, TABLE[0]), format="votable")
+    sendable = to_sendable(path)
+    assert formats(sendable) == TABLE
+    assert sendable.path is None
+    back = Table.read(written(sendable, TABLE[0]), format="votable")
     assert (back.colnames, len(back)) == (["a", "b"], 1)
 
 
@@ -258,9 +258,9 @@ def test_whatever_has_data_and_a_wcs() -> None:
     """A Cutout2D, and all that looks like one: with its coordinates, unit, mask and header."""
     pixels = np.arange(100.0).reshape(10, 10)
     cutout = Cutout2D(pixels, (5, 4), (3, 4), wcs=wcs())
-    product = to_sendable(cutout)
-    assert (product.kind, forms(product)) == ("image", ["image.load.fits"])
-    (hdu,) = fits.open(written(product, "image.load.fits"))
+    sendable = to_sendable(cutout)
+    assert (sendable.kind, formats(sendable)) == ("image", ["image.load.fits"])
+    (hdu,) = fits.open(written(sendable, "image.load.fits"))
     assert hdu.data.tolist() == cutout.data.tolist()
     assert hdu.header["CRPIX1"] == cutout.wcs.wcs.crpix[0]
     for obj in (
@@ -268,9 +268,9 @@ def test_whatever_has_data_and_a_wcs() -> None:
         Image(Masked(pixels * u.Jy, mask=pixels > 50), wcs=wcs(), meta=fits.Header({"OBJECT": "M 1"})),
         Image(pixels, wcs=wcs(), unit="Jy", mask=pixels > 50, meta={"name": "M 1"}),
     ):
-        product = to_sendable(obj)
-        assert product.name == "M 1"
-        (hdu,) = fits.open(written(product, "image.load.fits"))
+        sendable = to_sendable(obj)
+        assert sendable.name == "M 1"
+        (hdu,) = fits.open(written(sendable, "image.load.fits"))
         assert (hdu.header["BUNIT"], hdu.header["CRVAL1"]) == ("Jy", 10)
         assert np.isnan(hdu.data).sum() == 49
         assert hdu.data[0, 3] == 3

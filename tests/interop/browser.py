@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A real browser, driven from Python, with pages of `node/member.html`, which use sampjs."""
+"""A real browser, driven from Python, with pages of `node/client.html`, which use sampjs."""
 from __future__ import annotations
 
 import itertools
@@ -33,11 +33,11 @@ class Page:
         self._closed = False
 
     def start(self, method: str, *args: Any) -> Future[Any]:
-        """Call a method of the page's `member`; the future gets its result."""
+        """Call a method of the page's `client`; the future gets its result."""
         return self._browser.submit("run", page=self._number, method=method, args=args)
 
     def run(self, method: str, *args: Any) -> Any:
-        """Call a method of the page's `member` and wait for its result."""
+        """Call a method of the page's `client` and wait for its result."""
         return self.start(method, *args).result(TIMEOUT)
 
     def act(self, of: str, method: str, *args: Any) -> Any:

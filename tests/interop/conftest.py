@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Fixtures: a home of the test's own, our hub, clients of ours, a screen, and programs that end with the test."""
+"""Fixtures: a home directory, a hub and clients of this package, a screen, and programs that end with the test."""
 from __future__ import annotations
 
 import os
@@ -22,13 +22,13 @@ class Run(Protocol):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is in this directory, so that ``-m "not interop"`` leaves it out; the matrix runs only with ``-m``."""
+    """Mark the tests of this directory as ``interop``; deselect those of ``matrix`` unless ``-m`` names it."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("interop")
     if "matrix" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("matrix")]
-        config.hook.pytest_deselected(items=left_out)
+        deselected = [item for item in items if item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if not item.get_closest_marker("matrix")]
 
 
@@ -70,7 +70,7 @@ def show(home: Path, screen: Screen) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where pictures for people are kept: ``INTEROP_ARTEFACTS``, or ``build/interop`` of the project."""
+    """Directory for screenshots: ``INTEROP_ARTEFACTS``, or ``build/interop`` of the project."""
     chosen = os.environ.get("INTEROP_ARTEFACTS")
     return Path(chosen) if chosen else Path(__file__).parents[2] / "build" / "interop"
 

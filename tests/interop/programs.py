@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Programs that others wrote: started, listened to, and ended together with all that they started.
+"""Programs by others: start them, read their output, and end them with all processes that they started.
 
-A test never waits for a time, it waits for something: a line of output, an exit status, an event of the hub.
-Every wait has a deadline, and a wait that failed shows what the program has said so far.
+A test waits for a line of output, an exit status, or an event of the hub, never for a fixed time. Every wait has a
+deadline, and shows the output of the program when it fails.
 """
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def need(*names: str) -> None:
 def environment(home: Path, display: str | None = None, **more: str) -> dict[str, str]:
     """The environment for a program that must take `home` for the user's home directory.
 
-    Java asks the password file for the home directory, not ``HOME``: it has to be told. What the programs leave
-    among the temporary files goes with the home.
+    Java reads the home directory from the password file, not from ``HOME``: an option sets it. Temporary files of the
+    programs are in the home, too.
     """
     common = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"}
     if display is not None:
@@ -72,7 +72,7 @@ class Program:
     def _read(self) -> None:
         pipe = self._process.stdout
         assert pipe is not None
-        # os.read, not readline: a prompt is news too, and it has no end of line.
+        # os.read, not readline: a prompt has no end of line
         while chunk := os.read(pipe.fileno(), 65536):
             with self._news:
                 self._text += chunk.decode(errors="replace")
@@ -104,11 +104,11 @@ class Program:
         return status
 
     def stop(self) -> None:
-        """End the program and everything it started, which is given a moment to say goodbye."""
+        """End the program and everything it started, by SIGTERM first."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             self.signal(sign)
-            # Not the program's own end counts (it may be a script that has started the real one), but that of all
-            # who could still write.
+            # wait for the end of all processes that can still write: the program may be a script that has started
+            # the real one
             self._reader.join(5.0)
             if not self._reader.is_alive():
                 break
@@ -121,7 +121,7 @@ class Program:
         try:
             os.killpg(self._process.pid, sign)
         except ProcessLookupError:
-            return  # nobody of the group is left, which is what a signal is for here
+            return  # no process of the group is left
 
     def __enter__(self) -> Self:
         return self
@@ -133,13 +133,13 @@ class Program:
 
 
 class Screen:
-    """A screen that nobody sees (Xvfb), on a display number that was free."""
+    """An invisible screen (Xvfb), on a free display number."""
 
     def __init__(self, env: Mapping[str, str], size: str = "1280x1024x24") -> None:
         need("Xvfb", "import")
         ours, its = os.pipe()
         try:
-            # The server itself picks a free display and tells which, so two runs cannot race for one.
+            # the server itself chooses a free display, so that two runs cannot race for one
             self._server = Program(
                 "Xvfb", "-displayfd", str(its), "-screen", "0", size, "-nolisten", "tcp", "-noreset",
                 env=env, pass_fds=(its,),
@@ -165,29 +165,29 @@ class Screen:
         subprocess.run(command, env=self._env, check=True, timeout=30)
 
     def stop(self) -> None:
-        """Switch it off."""
+        """Stop the server."""
         self._server.stop()
 
 
 def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
-    """Ask a foreign program again and again until its answer is good; return that answer.
+    """Call a probe of another program until its result is good; return that result.
 
-    Only for what no event tells of. Each question is a message that the program has to answer, and that
-    paces the loop; the short wait keeps it from crowding out the program's own work.
+    Only for states without an event. Each probe is a message with a response, which limits the rate of the loop; the
+    short wait leaves time for the work of the program.
     """
     pause = threading.Event()
     deadline = time.monotonic() + timeout
-    while not good(answer := probe()):
+    while not good(result := probe()):
         if time.monotonic() > deadline:
-            pytest.fail(f"no good answer within {timeout} s; the last one was {answer!r}")
+            pytest.fail(f"no good result within {timeout} s; the last one was {result!r}")
         pause.wait(0.05)
-    return answer
+    return result
 
 
 def wait_for_hub(home: Path, timeout: float = 60.0) -> None:
-    """Wait until a foreign hub answers where its lockfile says.
+    """Wait until the hub of another program responds at the URL of its lockfile.
 
-    Those hubs write that file line by line, and before they are ready: in the first moments they answer a fault.
+    Such hubs write the file line by line, and before they are ready: at first they respond with a fault.
     """
     lockfile = home / ".samp"
 

@@ -69,7 +69,7 @@ def network() -> Iterator[None]:
 def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the sites serve: the page, and data."""
     directory = tmp_path_factory.mktemp("www")
-    for name in ("member.html", "member.js", "node_modules/sampjs/samp.js"):
+    for name in ("client.html", "client.js", "node_modules/sampjs/samp.js"):
         shutil.copy(NODE / name, directory)
     (directory / "other.html").write_text("<p>Another page.")
     (directory / "data.bin").write_bytes(bytes(range(256)) * 4096)
@@ -130,7 +130,7 @@ def page(hub: SAMPHubServer, browser: Browser, sites: tuple[Site, Site]) -> Iter
     opened: list[Page] = []
 
     def start(site: int = 0) -> Page:
-        opened.append(browser.open(sites[site].url("member.html")))
+        opened.append(browser.open(sites[site].url("client.html")))
         return opened[-1]
 
     yield start
@@ -184,7 +184,7 @@ def test_a_page_from_a_file(
 ) -> None:
     """The origin of such a page is ``null``, which is a legal one (R48)."""
     client = connect("program")
-    one = browser.open((www / "member.html").as_uri())
+    one = browser.open((www / "client.html").as_uri())
     page_id = one.run("register", "page", ANY)
     assert user.requests == [("page", "null")]
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
@@ -564,7 +564,7 @@ def test_a_browser_that_crashes_is_noticed(
     client = connect("program")
     witness = Witness(client)
     browser = start_browser()
-    ids = [browser.open(sites[0].url("member.html")).run("register", "page", ANY) for _ in range(3)]
+    ids = [browser.open(sites[0].url("client.html")).run("register", "page", ANY) for _ in range(3)]
     browser.kill()
     for page_id in ids:
         witness.departure(page_id, 15)

@@ -21,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def wait_for_snooper(capsys: Capture) -> None:
-    """Wait until JSAMP's snooper has told the hub what it takes."""
+    """Wait until JSAMP's snooper is subscribed."""
     from pyvo.samp import SAMPIntegratedClient
 
     with SAMPIntegratedClient("Waiting") as client:
@@ -31,7 +31,7 @@ def wait_for_snooper(capsys: Capture) -> None:
 
 @pytest.mark.timeout(120)
 def test_messages_of_jsamp_are_shown(hub: SAMPHubServer, run: Run) -> None:
-    """`samp snoop` shows what JSAMP sends, and JSAMP gets the answer."""
+    """`samp snoop` shows messages of JSAMP, and JSAMP gets the response."""
     snoop = run(*SAMP, "snoop", "table.*", "--color", "never", PYTHONPATH=ROOT)
     snoop.wait_for("until ^C")
     what = ("-mtype", "table.load.votable", "-param", "url", "file:///x")
@@ -59,31 +59,31 @@ def test_files_of_jsamp_are_received(hub: SAMPHubServer, run: Run, tmp_path: Pat
 
 @pytest.mark.timeout(120)
 def test_jsamps_hub(jsamp_hub: Program, run: Run, capsys: Capture, tmp_path: Path) -> None:
-    """All that asks a hub, asks JSAMP's."""
+    """All commands work with JSAMP's hub."""
     run("jsamp", "snooper")
     wait_for_snooper(capsys)
     assert main(["list", "--json"]) == 0
     assert "Snooper" in [entry["name"] for entry in json.loads(capsys.readouterr().out)]
     assert main(["call", "a.b", "rows:=[1, 2.5]", "--json"]) == 0
-    (answer,) = json.loads(capsys.readouterr().out)["responses"]
-    assert (answer["name"], answer["status"]) == ("Snooper", "samp.warning")
+    (response,) = json.loads(capsys.readouterr().out)["responses"]
+    assert (response["name"], response["status"]) == ("Snooper", "samp.warning")
     assert main(["notify", "a.b", "--to", "snooper"]) == 0
     assert main(["point", "05:34:31.9", "-05:23:28"]) == 0
     (tmp_path / "t.csv").write_text("ra,dec\n1,2\n")
     assert main(["send", str(tmp_path / "t.csv")]) == 0
     assert "Snooper" in capsys.readouterr().out
     assert main(["doctor", "--web-port", "1"]) == 0
-    assert "answers." in capsys.readouterr().out
+    assert "responds." in capsys.readouterr().out
 
 
 @pytest.mark.timeout(120)
 def test_monitor_shows_jsamp(run: Run, tmp_path: Path) -> None:
-    """Messages that JSAMP's clients exchange are seen, those to one client alone too."""
+    """The monitor shows messages between clients of JSAMP, including those to one client."""
     monitor = run(*SAMP, "hub", "--monitor", "-w", PYTHONPATH=ROOT)
     monitor.wait_for("The hub is running")
     run("jsamp", "snooper")
-    monitor.wait_for("is Snooper")
-    monitor.wait_for("takes *")
+    monitor.wait_for("has the name Snooper")
+    monitor.wait_for("is subscribed to *")
     what = ("-targetname", "Snooper", "-mtype", "a.b", "-param", "k", "v")
     sender = run("jsamp", "messagesender", *what, "-mode", "sync")
     assert sender.finish(60) == 0, sender.output

@@ -108,7 +108,7 @@ def test_clients_messages_and_disconnect(
     client = connect("program", **{"samp.icon.url": icon.as_uri()})
     told = threading.Event()
     client.bind_receive_notification("samp.hub.disconnect", lambda *_: told.set())
-    member = tab(sites[0].url("member.html"))
+    member = tab(sites[0].url("client.html"))
     registered = member.start("register", "a page", CALLS)
     decide(window, "once")
     page_id = registered.result(30)
@@ -219,7 +219,7 @@ def test_hub_that_is_gone_without_a_word(tab: Callable[[str], Page], run: Run, n
 
 def test_consent(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
     """Deny, allow once, always; then the same origin comes in without a question, and another one is asked about."""
-    first = tab(sites[0].url("member.html"))
+    first = tab(sites[0].url("client.html"))
     refused = first.start("register", "first", ANY)
     window.wait_for("#consent")
     assert window.text("#consent-name") == "first"
@@ -240,7 +240,7 @@ def test_consent(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Si
     assert always.result(30)
     first.run("unregister")
     assert first.run("register", "first", ANY)
-    other = tab(sites[1].url("member.html"))
+    other = tab(sites[1].url("client.html"))
     asked = other.start("register", "other", ANY)
     window.wait_for("#consent:has-text('other')")
     decide(window, "once")
@@ -249,7 +249,7 @@ def test_consent(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Si
 
 def test_page_without_an_origin(window: Page, tab: Callable[[str], Page], www: Path) -> None:  # noqa: F811
     """Always means nothing for a page from a file: there is no such button."""
-    page = tab((www / "member.html").as_uri())
+    page = tab((www / "client.html").as_uri())
     asked = page.start("register", "from a file", ANY)
     window.wait_for("#consent-once:enabled")
     assert not window.act("#consent-always", "isVisible")
@@ -259,7 +259,7 @@ def test_page_without_an_origin(window: Page, tab: Callable[[str], Page], www: P
 
 def test_page_goes_meanwhile(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
     """The dialog closes; nobody was let in."""
-    page = tab(sites[0].url("member.html"))
+    page = tab(sites[0].url("client.html"))
     page.start("register", "short-lived", ANY)
     window.wait_for("#consent")
     page.close()
@@ -272,7 +272,7 @@ def test_window_is_closed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """That decides nothing: the page waits, another window shows the request; without one, time is up: refused."""
-    page = tab(sites[0].url("member.html"))
+    page = tab(sites[0].url("client.html"))
     asked = page.start("register", "patient", ANY)
     window.wait_for("#consent")
     window.close()
@@ -452,7 +452,7 @@ def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page
     assert '- table "Messages 1":' in window.act("body", "ariaSnapshot")
     assert window.act("page", "evaluate", "document.documentElement.scrollWidth") <= 400
     window.act("page", "setViewportSize", {"width": 900, "height": 600})
-    page = tab(sites[0].url("member.html"))
+    page = tab(sites[0].url("client.html"))
     page.start("register", "asks", ANY)
     window.wait_for("#consent-once:enabled")
     tree = window.act("body", "ariaSnapshot")
@@ -497,7 +497,7 @@ def test_keyboard_alone(
     reach("#pause")
     press("Space")
     window.wait_for("#pause[aria-pressed=true]")
-    page = tab(sites[0].url("member.html"))
+    page = tab(sites[0].url("client.html"))
     window.act("page", "bringToFront")
     asked = page.start("register", "asks", ANY)
     window.wait_for("#consent-once:enabled")

@@ -348,7 +348,7 @@ def test_stop_from_many_threads(loop):
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoop]:
     """A loop that looks for more all the time once something has happened, until it is stopped."""
     monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 10 * PATIENCE)
-    loop = EventLoop("patient", lingers=True)
+    loop = EventLoop("patient", busy_poll=True)
     loop.start()
     yield loop
     loop.stop(PATIENCE)
@@ -401,12 +401,12 @@ def test_a_loop_that_lingers_is_stopped_at_once(patient):
 
 FORK = """
 import os, socket, sys, threading
-from pyvo.samp.transport.event_loop import READ, Loop
+from pyvo.samp.transport.event_loop import READ, EventLoop
 from pyvo.samp.transport.server import XMLRPCServer
 from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 
-loop = Loop()
+loop = EventLoop()
 loop.start()
 server = XMLRPCServer(("127.0.0.1", 0), loop, XMLRPCHandler({"echo": lambda text: text}))
 server.start()
@@ -414,8 +414,8 @@ client = XMLRPCClient(f"http://127.0.0.1:{server.port}/")
 assert client.call("echo", "before") == "before"
 child = os.fork()
 if child == 0:
-    client.abandon()
-    loop.abandon()
+    client.after_fork_in_child()
+    loop.after_fork_in_child()
     loop.stop()
     loop.call_soon(print)
     os._exit(0 if loop.stopped and not loop.in_loop() else 1)

@@ -26,7 +26,6 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp.errors import SAMPProxyError
-from pyvo.samp.transport import server as server_module
 from pyvo.samp.transport import server_connection
 from pyvo.samp.transport.http11 import MAX_HEAD
 from pyvo.samp.transport.server import XMLRPCServer
@@ -54,8 +53,8 @@ def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCSer
     with RawClient(server.port, call("echo", "fine")) as client:
         assert read_response(client.answer().body) == "fine"
     eventually(loop, lambda: server.connections == 0)
-    assert server._reserved == 0
-    assert not server._idle
+    assert server.table._reserved == 0
+    assert not server.table._idle
 
 
 def status(server: XMLRPCServer, data: bytes) -> int:
@@ -265,7 +264,7 @@ def test_a_sender_of_single_bytes_gains_no_time(server, loop):
         client.sock.setblocking(False)
         place = 0
         with suppress(ConnectionError):
-            while not in_loop(loop, lambda: any(c._drain_left for c in server._connections)):
+            while not in_loop(loop, lambda: any(c._drain_left for c in server.table._connections)):
                 with suppress(BlockingIOError):
                     client.sock.send(data[place : place + 1])
                     place += 1
@@ -282,9 +281,9 @@ def test_slow_readers(make_server, loop):
         slow = [stack.enter_context(RawClient(server.port, data)) for _ in range(6)]
         with RawClient(server.port, call("echo", "fine")) as client:
             assert read_response(client.answer().body) == "fine"
-        assert server._reserved <= 40 * MiB
+        assert server.table._reserved <= 40 * MiB
         eventually(loop, lambda: server.connections == 0)
-        assert server._reserved == 0
+        assert server.table._reserved == 0
         assert len(slow) == 6
 
 
@@ -326,9 +325,9 @@ def test_half_requests_shut_nobody_out(make_server, loop):
     """Twice as many as there is room for: whoever comes then is served, at once and again, and so is who was there."""
     server = make_server(max_connections=40)
     with RawClient(server.port, call("wait")) as waiting, ExitStack() as stack:
-        eventually(loop, lambda: not server._idle and server.connections == 1)
+        eventually(loop, lambda: not server.table._idle and server.connections == 1)
         half = [stack.enter_context(RawClient(server.port, post(b"<", length=1000))) for _ in range(80)]
-        eventually(loop, lambda: len(server._slow) == 39)
+        eventually(loop, lambda: len(server.table._slow) == 39)
         for number in range(10):
             with RawClient(server.port, call("echo", str(number))) as client:
                 assert read_response(client.answer().body) == str(number)
@@ -344,15 +343,15 @@ def test_half_requests_shut_nobody_out(make_server, loop):
 @pytest.mark.parametrize("data", [post(b"<", length=1000), b"nonsense\r\n", call("repeat", "x", str(MiB)) * 8])
 def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, data, monkeypatch):
     """Half a request, a refused one whose sender stays, answers that are not read."""
-    for name in ("REQUEST_TIME", "LINGER_TIME", "WRITE_TIME"):
+    for name in ("REQUEST_TIMEOUT", "DRAIN_TIMEOUT", "WRITE_TIMEOUT"):
         monkeypatch.setattr(server_connection, name, 3600)
-    monkeypatch.setattr(server_module, "SLOW_AFTER", 0.0)
+    monkeypatch.setattr(server_connection, "SLOW_AFTER", 0.0)
     server = make_server(max_connections=20, max_buffered=100 * MiB)
     with RawClient(server.port, call("echo", "friend")) as friend, ExitStack() as stack:
         assert read_response(friend.answer().body) == "friend"
         for _ in range(40):
             stack.enter_context(RawClient(server.port, data))
-        eventually(loop, lambda: len(server._slow) == 19 and not server.connections > 20)
+        eventually(loop, lambda: len(server.table._slow) == 19 and not server.connections > 20)
         friend.send(call("echo", "still"))
         assert read_response(friend.answer().body) == "still"
 
@@ -360,11 +359,11 @@ def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, da
 def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
     """For a moment: a large message is under way for longer than it takes the next connection to arrive."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
-    monkeypatch.setattr(server_module, "SLOW_AFTER", 3600)
+    monkeypatch.setattr(server_connection, "SLOW_AFTER", 3600)
     server = make_server(max_connections=2)
     data = call("echo", "large")
     with RawClient(server.port) as idle, RawClient(server.port, data[:-1]) as sender:
-        eventually(loop, lambda: len(server._slow) == len(server._idle) == 1)
+        eventually(loop, lambda: len(server.table._slow) == len(server.table._idle) == 1)
         with RawClient(server.port, call("echo", "fine")) as client:
             assert read_response(client.answer().body) == "fine"
         assert idle.rest() == b""
@@ -405,14 +404,15 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
         for client in clients:
             with suppress(ConnectionError):
                 client.send(body)
-        eventually(loop, lambda: sum(c._drain_left > 0 for c in server._connections) + 12 - server.connections >= 8)
-        assert server._reserved <= 8 * MiB
-        assert sum(c._reader.buffered for c in server._connections if not c._drain_left) <= 8 * MiB
+        connections = server.table._connections
+        eventually(loop, lambda: sum(c._drain_left > 0 for c in connections) + 12 - server.connections >= 8)
+        assert server.table._reserved <= 8 * MiB
+        assert sum(c._parser.buffered for c in server.table._connections if not c._drain_left) <= 8 * MiB
         with RawClient(server.port, call("echo", "small")) as client:
             assert read_response(client.answer().body) == "small"
         clients[-1].close()
     eventually(loop, lambda: server.connections == 0)
-    assert server._reserved == 0
+    assert server.table._reserved == 0
 
 
 def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
@@ -433,8 +433,8 @@ def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, mon
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(RawClient(server.port, data))
-        eventually(loop, lambda: any(c._drain_left for c in server._connections))
-        assert server._reserved <= MiB
+        eventually(loop, lambda: any(c._drain_left for c in server.table._connections))
+        assert server.table._reserved <= MiB
 
 
 def test_whoever_sends_ahead_of_a_waiting_answer_is_cut_off(server, loop, operations):
@@ -507,13 +507,13 @@ def test_bodies_that_are_no_good_call(server, body):
 
 EXHAUSTED = """
 import os, resource, socket, threading, time
-from pyvo.samp.transport.event_loop import Loop
+from pyvo.samp.transport.event_loop import EventLoop
 from pyvo.samp.transport.xmlrpc_client import XMLRPCClient
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 from pyvo.samp.transport.server import XMLRPCServer
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-loop = Loop()
+loop = EventLoop()
 loop.start()
 server = XMLRPCServer(("127.0.0.1", 0), loop, XMLRPCHandler({"echo": lambda text: text}))
 server.start()

@@ -40,7 +40,7 @@ class Scripted:
         self.connections.append(connection)
         return self.answers[request.target.strip("/")](request, connection)
 
-    def refuse(self, error: HTTPError) -> Response:
+    def error_response(self, error: HTTPError) -> Response:
         return Response(error.status, str(error).encode())
 
 
@@ -121,7 +121,7 @@ def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop
     unsent = 0x894B  # SIOCOUTQNSD of Linux: bytes that the kernel has not sent yet
 
     def held_back() -> int:
-        (connection,) = server._connections
+        (connection,) = server.table._connections
         return struct.unpack("i", fcntl.ioctl(connection._sock, unsent, bytes(4)))[0]
 
     for later in (call("wait", "b"), call("echo", "b")[:-9]):  # one takes its time, of one a part is missing
@@ -130,7 +130,7 @@ def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop
             eventually(loop, lambda: operations.calls[-1:] in (["b"], ["a2"]))
             assert in_loop(loop, held_back) == 0
             assert [read_response(client.answer().body) for _ in range(2)] == ["a", "a2"]
-        eventually(loop, lambda: not server._connections)
+        eventually(loop, lambda: not server.table._connections)
 
 
 def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server):
@@ -183,7 +183,7 @@ def test_large_messages(server, loop):
     text = "0123456789abcdef" * (MiB // 2)
     with RawClient(server.port, call("echo", text)) as client:
         assert read_response(client.answer().body) == text
-        eventually(loop, lambda: server._reserved == 0)
+        eventually(loop, lambda: server.table._reserved == 0)
 
 
 def test_two_hundred_connections_at_once(server):
@@ -204,7 +204,7 @@ def test_five_hundred_idle_connections_stop_nobody(many_files, server, loop):
         assert threading.active_count() == threads
         assert len(idle) == 500
     eventually(loop, lambda: server.connections == 0)
-    assert not server._idle
+    assert not server.table._idle
 
 
 def test_ipv6(loop):
@@ -251,7 +251,7 @@ def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
             won: list[int] = []
             gate = threading.Barrier(5)
 
-            def settle(own: int, deferred: Deferred = deferred, won: list[int] = won, gate: Any = gate) -> None:
+            def settle(own: int, deferred: DeferredResponse = deferred, won: list[int] = won, gate: Any = gate) -> None:
                 gate.wait(PATIENCE)
                 if deferred.set_result(str(own)):
                     won.append(own)
@@ -346,7 +346,7 @@ def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
     client.reset()
     eventually(loop, lambda: server.connections == 0)
     assert sent == [False]
-    assert server._reserved == 0
+    assert server.table._reserved == 0
 
 
 def test_a_deferred_that_fails_is_logged_and_answered(make_server, loop, caplog):
@@ -456,7 +456,7 @@ def test_a_handler_that_fails(make_server, loop, caplog):
     in_loop(loop, int)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
         "a secret",
-        "the handler gave no answer",
+        "the handler returned no response",
         "a secret",
         "another",
     ]
@@ -495,7 +495,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
             for _ in range(10):
                 sock.sendall(bytes(MiB))
         finally:
-            server.close_detached(sock)
+            server.table.close_detached(sock)
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
@@ -503,7 +503,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
         assert len(client.rest()) == 10 * MiB
     assert threads[0].startswith("test-loop-worker")
     assert server.connections == 0
-    assert not server._detached
+    assert not server.table._detached
 
 
 def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_server, loop):
@@ -514,7 +514,7 @@ def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_serv
             while sock.recv(1000):  # nothing ever comes
                 pass
         finally:
-            server.close_detached(sock)
+            server.table.close_detached(sock)
             ended.set()
 
     def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
@@ -522,7 +522,7 @@ def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_serv
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
-        eventually(loop, lambda: server._detached)
+        eventually(loop, lambda: server.table._detached)
         in_loop(loop, server.stop)
         assert ended.wait(PATIENCE)
         assert client.rest() == b""
@@ -537,7 +537,7 @@ def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
     with RawClient(server.port, get("x")) as client:
         assert client.rest() == b""
     assert "after that" in caplog.text
-    assert not server._detached
+    assert not server.table._detached
 
 
 def test_what_a_connection_knows_of_its_client(make_server, loop):
@@ -583,7 +583,7 @@ def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server,
     server = make_server(Scripted(x=lambda *_: DeferredResponse()), max_connections=2)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(2)]
-        eventually(loop, lambda: server.connections == 2 and not server._idle)
+        eventually(loop, lambda: server.connections == 2 and not server.table._idle)
         newcomer = stack.enter_context(RawClient(server.port))
         assert newcomer.rest() == b""
         newcomer = stack.enter_context(RawClient(server.port, get("x")))
@@ -593,16 +593,16 @@ def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server,
 
 
 def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.02)
+    monkeypatch.setattr(server_connection, "IDLE_TIMEOUT", 0.02)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port) as one, RawClient(server.port, get("x")) as other:
         assert other.answer().status == 200
         assert one.rest() == other.rest() == b""
-    eventually(loop, lambda: server.connections == 0 and server._sweep is None)
+    eventually(loop, lambda: server.connections == 0 and server.table._sweep is None)
 
 
 def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.02)
+    monkeypatch.setattr(server_connection, "IDLE_TIMEOUT", 0.02)
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -724,7 +724,7 @@ def test_an_answer_resolved_after_the_end_is_refused(make_server, loop):
     deferred = DeferredResponse()
     server = make_server(Scripted(x=lambda *_: deferred))
     with RawClient(server.port, get("x")) as client:
-        eventually(loop, lambda: not server._idle and server.connections)
+        eventually(loop, lambda: not server.table._idle and server.connections)
         loop.call_soon(server.stop)
         loop.stop()
         assert not deferred.set_result(Response(200))
@@ -760,9 +760,9 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
     heads: list[Any] = []
 
     class Noting(Scripted):
-        def refuse(self, error: HTTPError) -> Response:
+        def error_response(self, error: HTTPError) -> Response:
             heads.append((error.status, error.head and (error.head[0], error.head[1].get("origin"))))
-            return super().refuse(error)
+            return super().error_response(error)
 
     server = make_server(Noting(), max_body=MiB, max_buffered=100_000)
     for data in (
@@ -795,7 +795,7 @@ def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
         assert client.sock.recv(1, socket.MSG_PEEK)
         eventually(loop, lambda: server.connections == 0)
         assert len(client.rest()) < 16 * MiB
-    assert server._reserved == 0
+    assert server.table._reserved == 0
 
 
 def test_progress_earns_more_time(server, loop, monkeypatch):
@@ -808,7 +808,7 @@ def test_progress_earns_more_time(server, loop, monkeypatch):
     data = call("repeat", "z" * 1024, str(size // 1024))
     with RawClient(server.port, data[:-100]) as client:
         eventually(loop, lambda: server.connections)
-        (connection,) = server._connections
+        (connection,) = server.table._connections
         timer = in_loop(loop, lambda: connection._deadline)
         eventually(loop, lambda: connection._deadline is not timer)
         client.send(data[-100:])

@@ -14,7 +14,7 @@ import pytest
 from pyvo.samp.errors import SAMPProxyError, SAMPTransportError
 from pyvo.samp.transport import xmlrpc_client
 from pyvo.samp.transport.urls import split_http_url
-from pyvo.samp.transport.xmlrpc_client import XMLRPCClient, is_self_connected
+from pyvo.samp.transport.xmlrpc_client import CallOptions, XMLRPCClient, is_self_connected
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_fault, write_response
 
@@ -32,7 +32,7 @@ def client(server):
 
 def ask(server: FakeServer, *, timeout: float = PATIENCE, **options: Any) -> Any:
     """Make one call with a client of its own."""
-    client = XMLRPCClient(server.url, timeout=timeout, who="The server", **options)
+    client = XMLRPCClient(server.url, timeout=timeout, server_name="The server", **options)
     try:
         return client.call("echo", "a")
     finally:
@@ -251,7 +251,7 @@ def test_close_ends_calls_that_wait(client, server, operations, loop):
 
     def wait() -> None:
         try:
-            client.call("wait", timeout=0)
+            client.call("wait", options=CallOptions(timeout=0))
         except SAMPTransportError as error:
             errors.append(error)
 
@@ -317,7 +317,7 @@ def test_an_answer_that_comes_behind_an_interruption_is_seen(client, server):
     """By whoever must know of it; the connection is not used again."""
     seen: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
-        client.call("echo", "late", meanwhile=_interrupt, seen=seen)
+        client.call("echo", "late", options=CallOptions(while_waiting=_interrupt, raw_responses=seen))
     assert [read_response(answer.body) for answer in seen] == ["late"]
     assert client._idle == []
     assert client._busy == set()
@@ -329,7 +329,7 @@ def test_an_interruption_is_not_held_up_for_long(monkeypatch):
     with FakeServer(silent) as server:
         client = XMLRPCClient(server.url)
         with pytest.raises(KeyboardInterrupt):
-            client.call("echo", "never", meanwhile=_interrupt, seen=seen)
+            client.call("echo", "never", options=CallOptions(while_waiting=_interrupt, raw_responses=seen))
         client.close()
     assert seen == []
 
@@ -407,7 +407,7 @@ def test_a_server_that_does_not_read(monkeypatch):
         client = XMLRPCClient(server.url)
         for timeout in (0, PATIENCE):
             with pytest.raises(SAMPTransportError, match="does not read what it is sent") as caught:
-                client.call("echo", "x" * 32 * MiB, timeout=timeout)
+                client.call("echo", "x" * 32 * MiB, options=CallOptions(timeout))
             assert caught.value.sent
         client.close()
 
@@ -418,16 +418,16 @@ def test_looking_after_the_server_during_a_long_wait():
         client = XMLRPCClient(server.url)
         looks: list[float] = []
 
-        def look() -> None:
+        def health_check() -> None:
             looks.append(time.monotonic())
             if len(looks) == 3:
                 raise KeyError("gone")
 
         with pytest.raises(KeyError, match="gone"):
-            client.call("echo", timeout=0, look=look, look_every=0.01)
+            client.call("echo", options=CallOptions(0, health_check, 0.01))
         assert len(looks) == 3
         with pytest.raises(SAMPTransportError, match="in time"):
-            client.call("echo", timeout=0.1, look=lambda: looks.append(0), look_every=0.02)
+            client.call("echo", options=CallOptions(0.1, lambda: looks.append(0), 0.02))
         assert 5 <= len(looks) <= 9
         client.close()
 
@@ -438,7 +438,7 @@ def test_a_wait_without_limit_and_without_looks():
         timer = threading.Timer(0.1, client.close)
         timer.start()
         with pytest.raises(SAMPTransportError, match="was closed"):
-            client.call("echo", timeout=0, look_every=0.01)
+            client.call("echo", options=CallOptions(0, health_check_interval=0.01))
         timer.join()
 
 
@@ -632,4 +632,4 @@ def test_waiting_without_poll(client, monkeypatch, operations):
     assert client._idle[0]._poll is None
     assert client.call("size", "x" * 16 * MiB) == str(16 * MiB)
     with pytest.raises(SAMPTransportError, match="in time"):
-        client.call("wait", timeout=0.05)
+        client.call("wait", options=CallOptions(0.05))

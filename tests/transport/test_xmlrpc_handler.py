@@ -12,8 +12,7 @@ import pytest
 
 from pyvo.samp.errors import SAMPClientError, SAMPProxyError, SAMPTransportError, SAMPValueError
 from pyvo.samp.transport.http11 import HTTPError, HTTPRequest, Response
-from pyvo.samp.transport.server import ServerConnection
-from pyvo.samp.transport.server_connection import DeferredResponse
+from pyvo.samp.transport.server_connection import DeferredResponse, ServerConnection
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call
@@ -57,9 +56,8 @@ class Operations:
         }[how]
 
     def result(self, kind: str) -> Any:
-        return {"none": None, "bytes": b"x", "object": object(), "raw": PreEncoded(b"<value><string>raw</string></value>")}[
-            kind
-        ]
+        raw = PreEncoded(b"<value><string>raw</string></value>")
+        return {"none": None, "bytes": b"x", "object": object(), "raw": raw}[kind]
 
     def later(self) -> DeferredResponse:
         return self.deferred

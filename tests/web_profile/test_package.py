@@ -25,7 +25,7 @@ def test_an_unknown_name() -> None:
 @pytest.mark.parametrize(
     ("module", "unused"),
     [
-        ("pyvo.samp.hub", "pyvo.samp.web_profile.profile"),  # for hubs without the Web Profile
+        ("pyvo.samp.web_profile.consent_prompts", "pyvo.samp.web_profile.profile"),
         ("pyvo.samp.web_profile.consent_tk", "pyvo.samp.errors"),  # the window needs the standard library only
     ],
 )

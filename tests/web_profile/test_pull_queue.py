@@ -16,7 +16,7 @@ from .doubles import FakeConnection, FakeLoop
 
 def notification(number: int, size: int = 0) -> Delivery:
     message = {"samp.mtype": "x.y", "samp.params": {"n": str(number), "pad": "x" * size}}
-    return Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message, None, "standard"))
+    return Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message, source_profile="standard"))
 
 
 class RecordingQueue(PullQueue):

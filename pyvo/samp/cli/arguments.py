@@ -151,7 +151,7 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         "--web-consent",
         nargs="+",
         type=_choice_or_origin,
-        metavar=("tk|terminal|window|allow-origin|deny", "ORIGIN"),
+        metavar=("CHOICE", "ORIGIN"),
         default=["terminal"],
         help="how it is decided whether a web page may connect: by you, in a dialog (tk), in the hub window "
         "(window) or in the terminal (the default); allow-origin allows the pages from these ORIGINs and no others, "

@@ -30,15 +30,16 @@ from ..ordered_dispatcher import OrderedDispatcher
 from ..protocol import check_message, check_response, error_response
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import ServerConnection
 from ..transport.urls import AllowedHosts, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from .hub_connection import HubConnection, Request
-from .received_calls import handler_slot
+from .received_calls import handler_slot, release_slot
 from .receiving import MessageReceiver
 from .web_hub_proxy import SAMPWebHubProxy
 
-__all__ = ["CallbackPuller", "CallbackServer", "MessageQueue", "local_address"]
+__all__ = ["CallbackPuller", "CallbackServer", "MessageQueue", "local_address", "release_slot"]
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class MessageQueue:
         SAMPValueError
             The message is not valid (R16), or the response is not (R17).
         SAMPProxyError
-            The queue is full; the hub tells the sender (R23).
+            The queue is full; the hub passes this error to the sender (R23).
         """
         *others, body = params
         call = _QueuedCall(method, (*others, _CHECKS[method](body)), size)

@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -42,19 +42,17 @@ from ..errors import SAMPError, SAMPHubError, SAMPProxyError, SAMPTransportError
 from ..lockfile import HINT_START_HUB, display_path, lockfile_source, read_lockfile
 from ..process_events import FORKED_MESSAGE, register_after_fork
 from ..protocol import SAMPValue, check_message, check_response, encode
-from ..transport.xmlrpc_client import ResponseTimeoutError, XMLRPCClient
+from ..transport.http11 import HTTPResponse
+from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 from .received_calls import ReceivedCalls
-
-if TYPE_CHECKING:
-    from ..hub import SAMPHubServer
-    from ..transport.http11 import HTTPResponse
 
 __all__ = [
     "HUB_GRACE",
     "ConnectionState",
     "ConnectionStatus",
     "HubConnection",
+    "LocalHub",
     "Prepared",
     "Request",
     "encode_params",
@@ -62,11 +60,11 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: Seconds that an operation may take which has nothing to wait for.
+#: Seconds that an operation may take that does not wait for a client or the user.
 RESPONSE_TIMEOUT = 10.0
 #: Seconds in which a hub that is alive answers a ping.
 PING_TIMEOUT = 3.0
-#: Seconds by which the hub may end a wait later than it was asked to.
+#: Seconds by which the hub may exceed the timeout of a wait.
 HUB_GRACE = 10.0
 #: Seconds between two pings during a long wait.
 PING_INTERVAL = 20.0
@@ -80,6 +78,28 @@ CONNECT_AGAIN = "Call connect() when a hub is running again."
 #: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
 #: know which line of the program they came from.
 _CHECKS = {"message": check_message, "response": check_response}
+
+
+class LocalHub(Protocol):
+    """A hub of this process, such as a `SAMPHubServer`, whose module the client does not import."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether clients can find the hub."""
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The contents of the lockfile."""
+
+    @property
+    def _web_port(self) -> int:
+        """The port of the Web Profile."""
+
+    def start(self) -> None:
+        """Start the hub."""
+
+    def stop(self) -> None:
+        """Stop the hub."""
 
 
 class ConnectionState(Enum):
@@ -160,9 +180,9 @@ class _RemoteMethod:
         setattr(self, name, method)  # the next look-up finds it without a call of this method
         return method
 
-    def __call__(self, *params: SAMPValue | PreEncoded, **options: Any) -> SAMPValue:
-        """Call the method; ``options`` are those of `XMLRPCClient.call`."""
-        return self.client.call(self.name, *params, **options)
+    def __call__(self, *params: SAMPValue | PreEncoded, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
+        """Call the method."""
+        return self.client.call(self.name, *params, options=options)
 
 
 def encode_params(params: Mapping[str, Any]) -> list[SAMPValue | PreEncoded]:
@@ -244,7 +264,7 @@ class HubConnection(Prepared):
 
     def connect(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
     ) -> None:
@@ -270,7 +290,7 @@ class HubConnection(Prepared):
 
     def connect_unverified(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
     ) -> None:
@@ -334,9 +354,16 @@ class HubConnection(Prepared):
 
     def unregister_quietly(self, private_key: str, timeout: float) -> None:
         """
-        Unregister a client within ``timeout`` seconds; errors are only logged.
+        Unregister a client; errors are only logged.
 
         If the connection has been closed, for instance by another thread, a new one is opened for it.
+
+        Parameters
+        ----------
+        private_key : str
+            The client's key.
+        timeout : float
+            Seconds that the hub has.
         """
         if self.proxy is None or self.status.state in (ConnectionState.LOST, ConnectionState.CLOSED):
             return
@@ -345,7 +372,7 @@ class HubConnection(Prepared):
             if not isinstance(unregister, _RemoteMethod):
                 unregister(private_key)
             elif self.is_connected:
-                unregister(private_key, timeout=timeout)
+                unregister(private_key, options=CallOptions(timeout=timeout))
             else:
                 with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
                     client.call(unregister.name, private_key)
@@ -418,13 +445,18 @@ class HubConnection(Prepared):
         # The last ping ends with the wait
         interval = min(PING_INTERVAL, timeout - PING_TIMEOUT) if timeout > 0 else PING_INTERVAL
         health_check = self._ping_while_waiting if interval > 0 else None
-        return self._invoke(
-            method, *values, timeout=timeout, look=health_check, look_every=interval,
-            meanwhile=while_waiting, seen=raw_responses,
-        )  # fmt: skip
+        options = CallOptions(timeout, health_check, interval, while_waiting, raw_responses)
+        return self._invoke(method, *values, options=options)
 
     def pre_encode(self, value: Mapping[str, Any]) -> SAMPValue | PreEncoded:
-        """Encode a map ahead of the call of `call_pipelined` that sends it."""
+        """
+        Encode a map ahead of the call of `call_pipelined` that sends it.
+
+        Parameters
+        ----------
+        value : mapping
+            A parameter of an operation of the hub.
+        """
         is_sent_as_encoded = self.proxy is not None and isinstance(self._samp_hub, _RemoteMethod)
         return PreEncoded(write_value(encode(value))) if is_sent_as_encoded else encode(value)
 
@@ -477,7 +509,7 @@ class HubConnection(Prepared):
         """Ping the hub, on another connection than the one that waits."""
         ping = self._samp_hub.ping
         if isinstance(ping, _RemoteMethod):
-            ping(timeout=PING_TIMEOUT)
+            ping(options=CallOptions(timeout=PING_TIMEOUT))
         else:
             ping()
 

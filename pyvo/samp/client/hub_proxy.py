@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ..errors import SAMPValueError
+from ..transport.http11 import HTTPResponse
 from .hub_connection import HUB_GRACE, HubConnection
 from .received_calls import release_slot
-
-if TYPE_CHECKING:
-    from ..transport.http11 import HTTPResponse
 
 __all__ = ["SAMPHubProxy", "to_whole_seconds"]
 

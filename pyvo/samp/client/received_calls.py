@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What a thread knows of the message that its handler handles: the call to reply to, and the slot to release.
+The context of a running handler: the call to reply to, and the slot to release.
 
 Calls that a client has received, and whether each of them has been replied to
 ------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class ReceivedCalls:
         self._open: dict[ReceivedCall, None] = {}  # the oldest first
 
     def add(self, private_key: str, msg_id: str) -> ReceivedCall:
-        """Take note of a call that has just been delivered."""
+        """Add a call that has just been delivered."""
         call = ReceivedCall(self, private_key, msg_id)
         with self._lock:
             self._open[call] = None

@@ -29,7 +29,7 @@ __all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "reply_to_p
 
 log = logging.getLogger(__name__)
 
-#: Takes a function without parameters and has it called soon, once, in the program's own thread.
+#: Schedules a call of a function without parameters, once and soon, in the thread of the program's event loop.
 DispatchFunction = Callable[[Callable[[], None]], object]
 
 
@@ -94,7 +94,7 @@ class MessageReceiver(BindingMethods):
         """The connection to the hub. It may be replaced while the client is not running."""
         hub = self._cleanup.hub
         if hub is None:
-            raise SAMPClientError("The client has no connection to a hub, and none has been given to it.")
+            raise SAMPClientError("The client has no connection to a hub: `hub` has not been set.")
         return cast("SAMPHubProxy", hub)
 
     @hub.setter
@@ -148,7 +148,7 @@ class MessageReceiver(BindingMethods):
 
     def handle_hub_control(self, method: str, params: tuple[Any, ...]) -> None:
         """
-        End the registration if the hub says so, immediately and whatever the handlers are doing (R26).
+        End the registration if the message of the hub requires it, even while handlers run (R26).
 
         Parameters
         ----------

@@ -25,9 +25,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
 from ..process_events import register_after_fork
@@ -35,15 +36,12 @@ from ..transport.event_loop import Timer
 from ..transport.xmlrpc_writer import write_call
 from .cleanup import weak_method
 from .derived_classes import replaces
-from .hub_connection import ConnectionState, ConnectionStatus, Prepared
+from .hub_connection import ConnectionState, ConnectionStatus, LocalHub, Prepared
 from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
 from .receiving import DispatchFunction, HandlerExecutor
 from .samp_client import SAMPClient
 from .web_hub_proxy import SAMPWebHubProxy
-
-if TYPE_CHECKING:
-    from ..hub import SAMPHubServer
 
 __all__ = ["ClientSession"]
 
@@ -102,7 +100,7 @@ class ClientSession(Prepared):
         self.client = cast("SAMPClient", None)
         self.client_arguments = {}
         #: The hub that `connect` started because there was none.
-        self.own_hub: SAMPHubServer | None = None
+        self.own_hub: LocalHub | None = None
         self._lock = threading.RLock()
         self._connect_args: dict[str, Any] = {}
         self._status = ConnectionStatus()
@@ -121,7 +119,7 @@ class ClientSession(Prepared):
 
     def connect(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
         *,
@@ -220,14 +218,12 @@ class ClientSession(Prepared):
     # Connecting and closing; with the lock
 
     def _start_hub_if_none(self, options: dict[str, Any]) -> None:
-        from ..hub import SAMPHubServer  # noqa: PLC0415 - most programs do not need it
-
         try:
             self.hub.connect(**self._connect_args)
             return
         except SAMPHubError as error:
             log.debug("A hub is started: %s", error)
-        hub = SAMPHubServer(**{"web_profile": False, "label": "started by a client", **options})
+        hub = self._make_hub({"web_profile": False, "label": "started by a client", **options})
         try:
             hub.start()
         except SAMPHubError as error:  # another program was quicker: use its hub
@@ -237,6 +233,10 @@ class ClientSession(Prepared):
         self.own_hub = hub
         if options.get("mode") == "multiple" or "lockfile" in options:  # the lockfile is not in the default place
             self._connect_args["hub"] = hub
+
+    @abstractmethod
+    def _make_hub(self, options: dict[str, Any]) -> LocalHub:
+        """Make a hub for this process; a module above this package does it, because hub and client are independent."""
 
     def _wait_for_hub(self, start_error: SAMPHubError) -> None:
         """Wait until a hub that is starting has its lockfile; raise the error of our own hub if there is none."""
@@ -312,7 +312,7 @@ class ClientSession(Prepared):
         if monitor is not None:
             monitor.stop()
 
-    def _is_connected_to(self, hub: SAMPHubServer | None, hub_params: Mapping[str, str] | None) -> bool:
+    def _is_connected_to(self, hub: LocalHub | None, hub_params: Mapping[str, str] | None) -> bool:
         params, known = (hub.params if hub is not None else hub_params), self.hub.lockfile
         if params is not None and params.get("samp.hub.xmlrpc.url") != known.get("samp.hub.xmlrpc.url"):
             raise SAMPClientError("The client is connected to another hub: call disconnect() first.")

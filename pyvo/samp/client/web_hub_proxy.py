@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from ..errors import SAMPHubError, SAMPProxyError
-from .hub_connection import HUB_GRACE
+from ..transport.http11 import HTTPResponse
+from .hub_connection import HUB_GRACE, LocalHub
 from .hub_proxy import SAMPHubProxy, to_whole_seconds
-
-if TYPE_CHECKING:
-    from ..hub import SAMPHubServer
-    from ..transport.http11 import HTTPResponse
 
 __all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
 
@@ -40,7 +37,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
 
     def connect(
         self,
-        hub: SAMPHubServer | None = None,
+        hub: LocalHub | None = None,
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
         url: str | None = None,

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tables, images, spectra, coverages, rows and positions, to and from messages.
+Objects to messages and back: what a client sends, receives and shares of tables, images, spectra and positions.
 
-The rooms, from the bottom up: `products` and `sniffing` know what an object or a file is, `table_forms`, `image_forms`
-and `sky_forms` how it is written; `shelf` hands files out; `detection` finds out the format of a file, `loading` reads
-what arrives, `fits_tables` and `tolerant_votable` the tables; `sending`, `incoming`, `responding`, `presence`,
-`linking` and `viewers` each do one of the things that `mixin` gives to a client.
+`mixin` gives the methods to a client. `sending` chooses formats and calls the recipients, `file_server` lets them read
+the files, `reports` collects their responses. `incoming` and `typed_handlers` pass on what arrives. `client_list` lists
+the other clients, `linked_table` shares selections, `viewers` controls DS9 and Aladin. `pyvo.samp.formats` converts
+between objects and files.
 """

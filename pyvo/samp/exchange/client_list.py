@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Who is there: a list of the other clients that the hub's events keep up to date (R26).
+A list of the other clients that the hub's events keep up to date (R26).
 
 Theory of operation
 -------------------
-At the first question the client subscribes to the hub's events, and only then asks who is there: so nothing falls
-between the two. An event that tells what is known already changes nothing. A hub never uses an id twice (R6), so one
-that has left stays out, even if it was just being asked about. The next hub does use it: the list is that of one
-registration, and is made anew for the next.
+When the list is first used, the client subscribes to the hub's events, and only then asks the hub for the clients, so
+that no change is missed. An event about what is known already changes nothing. A hub never uses an id twice (R6), so a
+client that has unregistered stays out of the list, even if the hub is just being asked about it. The next hub uses the
+same ids again: the list belongs to one registration, and is made anew for the next one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientInfo", "Clients"]
 
-#: Seconds that a client which has told its name has to tell what it takes.
+#: Seconds in which a client has to declare its subscriptions after its registration, and again after it has a name.
 SETTLE_TIME = 2.0
 
 
 @dataclass(frozen=True)
 class ClientInfo:
     """
-    Another client, as it was when this was asked for.
+    Another client, as it was when the list was read.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class ClientInfo:
     metadata : dict
         What it declared (R11).
     subscriptions : dict
-        What it takes: from MTypes or wildcards to annotations (R12).
+        Its subscriptions: from MTypes or wildcards to annotations (R12).
     session : object
-        Stands for the registration with the hub, for the time of which its id is its own.
+        Identifies the registration during which the id is valid.
     """
 
     id: str
@@ -65,7 +65,7 @@ class ClientInfo:
 
     @property
     def description(self) -> str:
-        """What it says of itself."""
+        """Its description; empty if it has none."""
         return str(self.metadata.get("samp.description.text", ""))
 
     @property
@@ -91,32 +91,30 @@ class ClientInfo:
 
 class Clients:
     """
-    The other clients of the hub, without the hub itself. It is always up to date.
+    The other clients of the hub, without the hub itself; always up to date.
 
-    It is iterated over in the order of message, and indexed by id, name or part of a name, in upper or lower case.
+    Iteration is in the order of registration. The index is an id, a name or part of a name, in upper or lower case.
 
     Parameters
     ----------
     client : weakref to SAMPIntegratedClient
-        The client whose view this is.
+        The client that owns the list.
     """
 
     def __init__(self, client: weakref.ref[MessagingClient]) -> None:
         self._client = client
         self._changed = threading.Condition()
         self._known: dict[str, ClientInfo] = {}
-        self._named_since: dict[str, float] = {}
+        self._known_since: dict[str, float] = {}
         self._gone: set[str] = set()
-        self._followed_key: str | None = None  # the registration that the list is of
-        #: Stands for the registration that the list is of: another hub gives the same ids to other clients.
+        self._subscribed_key: str | None = None  # private key of the registration to which the list belongs
+        #: Identifies that registration: another hub gives the same ids to other clients.
         self.session = object()
-        self._wanted = False
+        self._is_used = False
         self._refresh_lock = threading.Lock()
-        self._updated: set[str] = set()  # of whom events have told since somebody began to ask about all
+        self._updated: set[str] = set()  # ids in events since a refresh began
         self._end: SAMPClientError | None = None
         self._listeners: list[Callable[[str], object]] = []
-
-    # What is seen
 
     def __iter__(self) -> Iterator[ClientInfo]:
         self.subscribe()
@@ -126,23 +124,23 @@ class Clients:
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def __contains__(self, who: object) -> bool:
-        return isinstance(who, str) and bool(_meant({info.id: info.name for info in self}, who)[0])
+    def __contains__(self, client: object) -> bool:
+        return isinstance(client, str) and bool(_candidates({info.id: info.name for info in self}, client)[0])
 
-    def __getitem__(self, who: str) -> ClientInfo:
+    def __getitem__(self, client: str) -> ClientInfo:
         infos = {info.id: info for info in self}
         names = {info.id: info.name for info in infos.values()}
-        found, _ = _meant(names, who)
+        found, _ = _candidates(names, client)
         if not found:
             present = ", ".join(sorted(name for name in names.values() if name))
-            raise KeyError(f"No client has the id or name {who!r}. Connected are: {present or 'none'}")
+            raise KeyError(f"No client has the id or name {client!r}. Connected are: {present or 'none'}")
         if len(found) > 1:
-            raise ambiguous(names, who, found)
+            raise ambiguous(names, client, found)
         return infos[found[0]]
 
     def taking(self, mtype: str) -> list[ClientInfo]:
         """
-        List those that are subscribed to an MType.
+        List the clients that are subscribed to an MType.
 
         Parameters
         ----------
@@ -165,13 +163,13 @@ class Clients:
 
     # Waiting
 
-    def wait_for(self, who: str, timeout: str | float, mtype: str | None) -> ClientInfo:
+    def wait_for(self, wanted: str, timeout: str | float, mtype: str | None) -> ClientInfo:
         """
-        Wait for a client: what ``wait_for`` of `SAMPIntegratedClient` does.
+        Wait for a client; see `SAMPIntegratedClient.wait_for`.
 
         Parameters
         ----------
-        who, timeout, mtype
+        wanted, timeout, mtype
             As ``client``, ``timeout`` and ``mtype`` there.
         """
         deadline = Deadline(timeout)
@@ -179,72 +177,69 @@ class Clients:
         self.subscribe()
         with self._changed:
             while True:
-                found, wait = self._find_ready(who, mtype)
+                found, wait = self._find_ready(wanted, mtype)
                 if found is not None:
                     return found
                 if self._end is not None:
                     raise self._end
                 left = deadline.remaining
-                if left == 0 or not self._is_told():
+                if left == 0 or not self._receives_events():
                     break
                 self._changed.wait(min((x for x in (left, wait) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
-            f"No client called {who!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
+            f"No client called {wanted!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
         )
 
-    def _find_ready(self, who: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
+    def _find_ready(self, wanted: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
         """
-        Find the client that is waited for, or how long one that might be it has to declare its subscriptions.
+        Return the client that is waited for, or the seconds that a candidate has left to declare its subscriptions.
 
-        A client of that name may come while there are others with that part in their names: only one of those that
-        can be meant is taken.
+        A client of that name may register while others have that part in their names: only a candidate is returned.
         """
         names = {info.id: info.name for info in self._known.values()}
-        ids, is_part = _meant(names, who)
+        ids, is_part = _candidates(names, wanted)
         infos = [self._known[client_id] for client_id in ids]
         if mtype is not None:
             infos = [info for info in infos if info.takes(mtype)]
         if is_part and len(infos) > 1:
-            raise ambiguous(names, who, [info.id for info in infos])
+            raise ambiguous(names, wanted, [info.id for info in infos])
         wait = None
         for info in infos:
-            left = self._named_since.get(info.id, 0.0) + SETTLE_TIME - time.monotonic()
+            left = self._known_since[info.id] + SETTLE_TIME - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
             wait = left
         return None, wait
 
-    def _is_told(self) -> bool:
+    def _receives_events(self) -> bool:
         client = self._client()
         return client is not None and is_callable(client)
 
-    # Keeping up to date
-
     def subscribe(self) -> None:
-        """Listen to the hub's events from now on."""
+        """Subscribe to the hub's events, and fill the list."""
         client = self._client()
         if client is None:
             return
         client.client.require_key()
         with self._changed:
             self._end = None
-        if not is_callable(client):  # it is told nothing, and asks each time
+        if not is_callable(client):  # it gets no events, and has to ask each time
             self._fill(client)
             return
         with self._refresh_lock:
-            # Again if the client has come to another hub meanwhile
-            while self._followed_key != (key := client.client.require_key()):
+            # again if the client has connected to another hub since
+            while self._subscribed_key != (key := client.client.require_key()):
                 client.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
-                self._wanted = True
+                self._is_used = True
                 self._fill(client)
                 with self._changed:
-                    self._followed_key = key
+                    self._subscribed_key = key
 
     def on_gone(self, listener: Callable[[str], object]) -> None:
         """
-        Have a function called with the id of each client that leaves.
+        Call a function with the id of each client that unregisters.
 
         Parameters
         ----------
@@ -255,33 +250,33 @@ class Clients:
 
     def clear(self, *, end: SAMPClientError | None = None) -> None:
         """
-        Forget everybody: the connection has ended.
+        Empty the list after the end of the connection.
 
         Parameters
         ----------
         end : SAMPClientError, optional
-            What those who wait for somebody are told, if no other hub is to be waited for.
+            The error to raise in threads that wait for a client, unless another hub may come.
         """
         with self._changed:
             self._end = end
             self._known.clear()
-            self._named_since.clear()
+            self._known_since.clear()
             self._gone.clear()
-            self._followed_key = None
+            self._subscribed_key = None
             self.session = object()
             self._changed.notify_all()
 
     def resubscribe(self) -> None:
-        """Look again who is there, on a new hub, if anybody has wanted to know before."""
+        """Fill the list anew on a new hub, if it was used before."""
         client = self._client()
-        if self._wanted and client is not None:
-            client.client.loop.run_in_worker(self._follow_again)
+        if self._is_used and client is not None:
+            client.client.loop.run_in_worker(self._refill)
 
-    def _follow_again(self) -> None:
-        self.clear()  # of what the last hub's events have told since: ids begin anew with each hub
+    def _refill(self) -> None:
+        self.clear()  # of late events of the last hub: ids begin anew with each hub
         try:
             self.subscribe()
-        except SAMPClientError:  # the program has disconnected meanwhile
+        except SAMPClientError:  # the program has disconnected in between
             return
 
     def _fill(self, client: MessagingClient) -> None:
@@ -301,11 +296,11 @@ class Clients:
         session = self.session
         try:
             return ClientInfo(client_id, client.get_metadata(client_id), client.get_subscriptions(client_id), session)
-        except SAMPProxyError:  # it has just left
+        except SAMPProxyError:  # it has just unregistered
             return None
 
     def _put_if_unchanged(self, info: ClientInfo) -> bool:
-        """Note what the hub has answered, unless an event has come meanwhile: it may be newer than the answer."""
+        """Store what the hub has returned, unless an event has come in between: it may be newer."""
         with self._changed:
             if info.id in self._updated:
                 self._updated.discard(info.id)
@@ -317,13 +312,14 @@ class Clients:
         with self._changed:
             if info.id in self._gone:
                 return
+            known = self._known.get(info.id)
+            if known is None or (info.name and not known.name):
+                self._known_since[info.id] = time.monotonic()
             self._known[info.id] = info
-            if info.name:
-                self._named_since.setdefault(info.id, time.monotonic())
             self._changed.notify_all()
 
     def _on_event(self, message: ReceivedMessage) -> None:
-        """Take note of one of the hub's events; the program's own handlers see it, too."""
+        """Process one of the hub's events; the program's own handlers get it, too."""
         client = self._client()
         client_id = message.params.get("id")
         if client is None or not isinstance(client_id, str) or message.sender_id != client.client.hub_id:
@@ -332,7 +328,7 @@ class Clients:
             return
         what = message.mtype.rpartition(".")[2]
         with self._changed:
-            if message.private_key != client.get_private_key():  # it was the last hub's
+            if message.private_key != client.get_private_key():  # an event of the last hub
                 return
             self._updated.add(client_id)
             info = self._known.get(client_id, ClientInfo(client_id, session=self.session))
@@ -349,16 +345,16 @@ class Clients:
                 listener(client_id)
 
 
-def _meant(names: Mapping[str, str], who: str) -> tuple[list[str], bool]:
-    """The ids of the clients that may be meant, and whether only a part of their names says so."""
-    if who in names:
-        return [who], False
-    found = clients_called(names, who)
-    return (found, False) if found else (clients_with_part(names, who), True)
+def _candidates(names: Mapping[str, str], wanted: str) -> tuple[list[str], bool]:
+    """Return the ids of clients with that id, name or else part of a name, and whether it is a part of a name."""
+    if wanted in names:
+        return [wanted], False
+    found = clients_called(names, wanted)
+    return (found, False) if found else (clients_with_part(names, wanted), True)
 
 
 def _summary(info: ClientInfo, count: int) -> str:
-    """What a client takes, without what everybody does."""
+    """Return the subscriptions of a client, without those to SAMP's own messages."""
     mtypes = sorted(mtype for mtype in info.subscriptions if not mtype.startswith("samp."))
     more = f", {len(mtypes) - count} more" if len(mtypes) > count else ""
     return ", ".join(mtypes[:count]) + more or "no messages"

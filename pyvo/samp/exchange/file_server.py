@@ -33,7 +33,8 @@ from ..formats.temporary_files import make_private_dir
 from ..transport.event_loop import EventLoop
 from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import ServerConnection
 from ..transport.urls import AllowedHosts
 
 __all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
@@ -234,7 +235,7 @@ class FileServer:
             handler = _FileRequestHandler(self, self._address)
             server = XMLRPCServer((self._address, 0), self.loop, handler)
             self._server = server
-            self._streamer = handler.streamer = BodyStreamer(self.loop.run_in_worker, server.close_detached)
+            self._streamer = handler.streamer = BodyStreamer(self.loop.run_in_worker, server.table.close_detached)
             server.start()
         host = f"[{self._address}]" if ":" in self._address else self._address
         return f"http://{host}:{self._server.port}"

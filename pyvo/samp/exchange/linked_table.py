@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-One table in two programs: what is selected or highlighted in one shows in the other.
+One table in several programs: rows that are selected or highlighted in one of them show in the others.
 
-A table that was sent is known to all by its ``table-id``; messages about its rows name that. Whoever selects tells
-the others; nothing is passed on from one viewer to another, which they do themselves.
+All programs know the table by the ``table-id`` under which it was sent; the messages about its rows contain that id.
+The program in which rows are selected notifies all others: nothing is passed on from one viewer to another.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -24,17 +24,14 @@ from ..formats.registry import to_sendable
 from ..protocol import SAMPValue, best_match, error_response, ok_response, parse_int
 from ..protocol.timeouts import parse_timeout
 from .reports import SendReport, SendResult
-from .sending import call_recipients
-
-if TYPE_CHECKING:
-    from .sending import ExchangeState
+from .sending import ExchangeState, call_recipients
 
 __all__ = ["Link", "check_linkable"]
 
 SELECT = "table.select.rowList"
 HIGHLIGHT = "table.highlight.row"
-#: Seconds after the table was loaded in which a refusal may mean that it is not yet in the viewer's books: TOPCAT
-#: answers a moment before it is.
+#: Seconds after the response to the table in which an error may mean that the viewer does not know it yet: TOPCAT
+#: replies a moment before it does.
 RETRY_WINDOW = 5.0
 PAUSE = 0.1
 
@@ -42,51 +39,34 @@ Listener = TypeVar("Listener", bound=Callable[..., object])
 
 
 def check_linkable(table: Any) -> tuple[Sendable, int]:
-    """
-    Find out what a table is to others, and how many rows it has.
-
-    Parameters
-    ----------
-    table : object
-        The table, or what is sent as one.
-
-    Returns
-    -------
-    Product, int
-        What is sent of it, and the rows.
-
-    Raises
-    ------
-    SAMPTypeError
-        It is no table, or its rows cannot be counted.
-    """
-    product = to_sendable(table)
-    if product.kind != "table" or product.count is None:
-        raise SAMPTypeError(f"Tables can be linked, and {product.name!r} is sent as {product.kind}")
+    """Return what can be sent of a table, and its number of rows; raise SAMPTypeError if it has none that are known."""
+    sendable = to_sendable(table)
+    if sendable.kind != "table" or sendable.count is None:
+        raise SAMPTypeError(f"Tables can be linked, and {sendable.name!r} is sent as {sendable.kind}")
     try:
-        return product, product.count()
-    except Exception as error:  # of whatever reads the file
-        raise SAMPTypeError(f"The rows of {product.name!r} cannot be counted: {error}") from error
+        return sendable, sendable.count()
+    except Exception as error:  # from any reader of files
+        raise SAMPTypeError(f"The rows of {sendable.name!r} cannot be counted: {error}") from error
 
 
 class Link:
     """
-    A table that others have, too.
+    A table that other programs have, too.
 
     Parameters
     ----------
     state : ExchangeState
         The state of the client.
     rows : int
-        How many rows it has.
+        Its number of rows.
     report : SendReport
-        To whom it was sent.
+        The results of sending it.
     """
 
     def __init__(self, state: ExchangeState, rows: int, report: SendReport) -> None:
         self._state = state
         self._rows = rows
-        #: What became of sending the table.
+        #: The results of sending the table.
         self.report = report
         #: The ``table-id``.
         self.id = report.id
@@ -98,13 +78,11 @@ class Link:
         self._highlighted: int | None = None
         self._on_select: list[Callable[..., object]] = []
         self._on_highlight: list[Callable[..., object]] = []
-        state.client.client.add_filter(self, [SELECT, HIGHLIGHT], self._take)
-
-    # What others do
+        state.client.client.add_filter(self, [SELECT, HIGHLIGHT], self._on_message)
 
     @property
     def selection(self) -> np.ndarray:
-        """The rows that were selected last, as a mask; none before anything was."""
+        """The rows that were selected last, as a mask; no row at first."""
         with self._lock:
             return np.zeros(self._rows, dtype=bool) if self._selected is None else self._selected.copy()
 
@@ -115,7 +93,7 @@ class Link:
 
     def on_select(self, listener: Listener) -> Listener:
         """
-        Have a function called with the mask each time somebody selects rows; also as a decorator.
+        Call a function with the mask each time another program selects rows; also usable as a decorator.
 
         Parameters
         ----------
@@ -128,7 +106,7 @@ class Link:
 
     def on_highlight(self, listener: Listener) -> Listener:
         """
-        Have a function called with the row number each time somebody highlights a row; also as a decorator.
+        Call a function with the row number each time another program highlights a row; also usable as a decorator.
 
         Parameters
         ----------
@@ -139,32 +117,30 @@ class Link:
         self._on_highlight.append(listener)
         return listener
 
-    def _take(self, message: ReceivedMessage) -> dict[str, SAMPValue] | None:
+    def _on_message(self, message: ReceivedMessage) -> dict[str, SAMPValue] | None:
         params = message.params
         table_id = params.get("table-id")
         if table_id != self.id and (table_id or params.get("url") not in self._urls):
             return None
         try:
             if message.mtype == SELECT:
-                self._note_selection(self._mask(_row_numbers(params.get("row-list"))))
+                self._set_selection(self._mask(_row_numbers(params.get("row-list"))))
             else:
-                self._note_highlight(self._checked(_row_numbers([params.get("row")])[0]))
+                self._set_highlight(self._checked(_row_numbers([params.get("row")])[0]))
         except SAMPValueError as error:
             return error_response(str(error))
         return ok_response({})
 
-    def _note_selection(self, mask: np.ndarray) -> None:
+    def _set_selection(self, mask: np.ndarray) -> None:
         with self._lock:
             self._selected = mask
         for listener in list(self._on_select):
             self._state.client.client.run_handler(listener, mask.copy())
 
-    def _note_highlight(self, row: int) -> None:
+    def _set_highlight(self, row: int) -> None:
         self._highlighted = row
         for listener in list(self._on_highlight):
             self._state.client.client.run_handler(listener, row)
-
-    # What is done here
 
     def select(self, rows: Any, *, timeout: str | float = 30.0) -> SendReport:
         """
@@ -175,12 +151,12 @@ class Link:
         rows : array_like
             A mask (bool, one for each row of the table), or row numbers (int, from 0).
         timeout : str, int or float
-            Seconds that they have to answer; 0: no limit.
+            Seconds to wait for the responses; 0: no limit.
 
         Returns
         -------
         SendReport
-            Who did.
+            The recipients and their responses.
         """
         wanted = np.asarray(np.ma.filled(rows, False)) if np.ma.isMA(rows) else np.asarray(rows)
         if wanted.dtype == bool:
@@ -205,12 +181,12 @@ class Link:
         row : int
             Its number, from 0; a negative one counts from the end.
         timeout : str, int or float
-            Seconds that they have to answer; 0: no limit.
+            Seconds to wait for the responses; 0: no limit.
 
         Returns
         -------
         SendReport
-            Who did.
+            The recipients and their responses.
         """
         row = int(row)
         self._highlighted = self._checked(row + self._rows if row < 0 else row)
@@ -224,7 +200,7 @@ class Link:
             report = SendReport("selection" if mtype == SELECT else "highlight", self.report.name, identifier=self.id)
             messages = {}
             for client_id, each in holders.items():
-                if self._takes(client_id, mtype):
+                if self._is_subscribed(client_id, mtype):
                     report.deliveries.append(SendResult(client_id, each.name, mtype, each.url))
                     content = {"table-id": self.id, "url": each.url, **params}
                     messages[client_id] = {"samp.mtype": mtype, "samp.params": content}
@@ -240,9 +216,9 @@ class Link:
 
     def _holders(self) -> dict[str, SendResult]:
         """
-        The clients that have the table, by their ids of today.
+        Return the clients that have the table, by their present ids.
 
-        Another hub gives other ids, and an id of the hub that is gone to another client: there names count.
+        Another hub gives other ids, and an old id to another client: there the names count.
         """
         sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
         client = self._state.client
@@ -251,13 +227,11 @@ class Link:
         names = get_client_names(client)
         return {client_id: each for each in sent for client_id in match_name(names, each.name)}
 
-    def _takes(self, client_id: str, mtype: str) -> bool:
+    def _is_subscribed(self, client_id: str, mtype: str) -> bool:
         try:
             return best_match(self._state.client.get_subscriptions(client_id), mtype) is not None
-        except SAMPError:  # it has left
+        except SAMPError:  # it has unregistered
             return False
-
-    # Numbers and masks
 
     def _checked(self, row: int) -> int:
         if not 0 <= row < self._rows:
@@ -272,10 +246,8 @@ class Link:
             mask[rows] = True
         return mask
 
-    # Ending
-
     def close(self) -> None:
-        """Listen to no more selections. The others keep the table."""
+        """Stop to share selections. The other programs keep the table."""
         self._state.client.client.remove_filter(self)
 
     def __enter__(self) -> Self:

@@ -1,13 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What astronomers do with a client: send and receive tables, images, spectra, positions.
+The methods of a client that send and receive objects: tables, images, spectra, positions.
 
-This module is light; what does the work is imported when it is first used.
+Each method imports the modules that it needs when it is called, so that a client which exchanges messages only does not
+load them.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -21,15 +23,15 @@ if TYPE_CHECKING:
     from .sending import ExchangeState
     from .viewers import DS9
 
-__all__ = ["Exchange"]
+__all__ = ["ExchangeMixin"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _creation_lock = threading.Lock()
 
 
-class Exchange:
-    """The methods of a client that exchange objects instead of messages."""
+class ExchangeMixin:
+    """Methods of a client that exchange objects instead of messages."""
 
     _exchange_state: ExchangeState | None = None
 
@@ -65,50 +67,51 @@ class Exchange:
         """
         Send a table, an image, a spectrum, a coverage or a position to other programs.
 
-        For each recipient the MType and format are chosen by what it subscribes to.
+        Each recipient gets it by an MType, and in a format, to which it is subscribed.
 
         Parameters
         ----------
         obj : object
             Table, QTable, VOTableFile, a result of pyvo or astroquery (anything with ``.votable`` or
             ``.to_table()``), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D (anything with ``.data`` and
-            ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or a path or URL of a file, which is looked into.
+            ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or the path or URL of a file, whose content tells its format.
         to : str, entry of ``client.clients``, or several of them, optional
-            Ids or names of the recipients, or parts of names that one client has (``"ds9"``); without it, all that
-            take it.
+            Ids or names of the recipients, or parts of names that one client has (``"ds9"``). By default all clients
+            that are subscribed to one of the MTypes.
         name : str, optional
-            What the recipients shall call it; by default what it says of itself.
+            The name that the recipients show; by default the object's own.
         mtype : str, optional
             The MType to use. A file or URL is then sent as it is, whatever it holds.
         timeout : str, int or float
-            Seconds to wait for answers; 0: no limit, less than 0: no wait. Later answers are still noted in the report.
+            Seconds to wait for the responses; 0: no limit, less than 0: no wait. The report gets later responses, too.
         table_id : str, optional
-            The table-id (image-id...). What is sent again under the same one replaces the earlier.
+            The table-id (image-id...). An object that is sent again with the same id replaces the earlier one.
         progress : bool, optional
-            Whether to show a progress bar while a file is written; by default for a large one, if somebody looks.
+            Whether to show a progress bar while a file is written; by default for a large one, on a terminal or in a
+            notebook.
         wait : bool
-            Whether to wait for the answers at all.
+            Whether to wait for the responses at all.
         **params
             Further parameters of the message.
 
         Returns
         -------
         SendReport
-            Who was asked, who answered, what failed.
+            The recipients, their responses, and what failed.
 
         Raises
         ------
         TypeError
             The object cannot be sent; the text lists what can.
         SAMPClientError
-            A recipient is not there.
+            A recipient is not connected.
         OSError
-            The file for the recipients cannot be written; the disk is full, say.
+            The file for the recipients cannot be written, for example because the disk is full.
 
         Warns
         -----
         SAMPWarning
-            Nobody takes it, or a recipient does not have it.
+            No client is subscribed, or a recipient did not load the object.
         """
         from .sending import send  # noqa: PLC0415
 
@@ -121,12 +124,12 @@ class Exchange:
         self, table: Any, to: ClientRef | None = None, name: str | None = None, timeout: str | float = 60.0
     ) -> Link:
         """
-        Send a table, and share selections of its rows from then on.
+        Send a table, and share the selection of its rows from then on.
 
         Parameters
         ----------
         table : astropy.table.Table
-            The table, or whatever `send` makes one of.
+            The table, or any object that `send` sends as a table.
         to, name, timeout
             As of `send`.
 
@@ -138,13 +141,13 @@ class Exchange:
         Raises
         ------
         TypeError
-            It is no table.
+            The object is no table.
         """
         from .linked_table import Link, check_linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
 
-        product, rows = check_linkable(table)
-        report = send(self._exchange, product, to, name=name, timeout=timeout)
+        sendable, rows = check_linkable(table)
+        report = send(self._exchange, sendable, to, name=name, timeout=timeout)
         return Link(self._exchange, rows, report)
 
     # Receiving
@@ -153,7 +156,7 @@ class Exchange:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
-        The sender is answered when it has been read, or could not be.
+        The sender gets the response when the object has been read, or could not be read.
 
         Parameters
         ----------
@@ -164,19 +167,19 @@ class Exchange:
 
         Returns
         -------
-        Table, HDUList, SkyCoord, Spectrum, MOC, Picture or Received
-            What came, with the attributes ``sender`` (an id) and ``name``. Of messages of no known kind the
-            parameters, as a dictionary.
+        Table, HDUList, SkyCoord, Spectrum, MOC, RasterImage or MessageParams
+            The object, with the attributes ``sender`` (an id) and ``name``; for other messages the parameters, as a
+            dictionary.
 
         Raises
         ------
         SAMPTimeoutError
-            Nothing came.
+            No such message arrived.
 
         Warns
         -----
         SAMPWarning
-            Something came that cannot be read; the wait goes on.
+            An object arrived that cannot be read; the wait continues.
         """
         from .incoming import Incoming  # noqa: PLC0415
 
@@ -186,23 +189,24 @@ class Exchange:
 
     def incoming(self, *mtypes: str, limit: int = 100) -> Incoming:
         """
-        Iterate over what arrives: ``for table in client.incoming("table.load.*"): ...``.
+        Iterate over the objects that arrive: ``for table in client.incoming("table.load.*"): ...``.
 
-        What comes while an iteration is at work waits in a queue. The loop ends when the client is disconnected, or
-        by ``close()`` from another thread. With the queue all that waits in it is given up, so ``with
-        client.incoming("table.load.*") as queue: ...`` is the way to keep it for longer than one loop.
+        Objects that arrive during an iteration wait in a queue. The loop ends when the client is disconnected, or when
+        another thread calls ``close()``. Objects that still wait are lost with the queue; to use one queue for several
+        loops, write ``with client.incoming("table.load.*") as queue: ...``.
 
         Parameters
         ----------
         *mtypes : str
             MTypes or wildcards.
         limit : int
-            How many things may wait. Senders of more are told that there is no room.
+            The number of objects that may wait. Further senders get an error response.
 
         Returns
         -------
         Incoming
-            An iterator over what `receive` returns, with ``get(timeout)`` and ``close()``; also a context manager.
+            An iterator over objects as `receive` returns them, with ``get(timeout)`` and ``close()``; also a context
+            manager.
         """
         from .incoming import Incoming  # noqa: PLC0415
 
@@ -212,12 +216,12 @@ class Exchange:
         """
         Make a function the handler of an MType: ``@client.on("table.highlight.row")``.
 
-        The function takes just the parameters of the message that it names, ``table_id`` for ``table-id``, decoded
-        by their annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``,
-        an ``Enum``, ``numpy.ndarray``; a parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord``
-        is given what the message brings. It may name ``sender``, ``mtype`` and ``params``, too. What it returns
-        becomes the result of a call, an exception that it raises the error. A parameter with a default may be missing
-        from a message; it is filled all the same where it is there.
+        The function gets the parameters of the message that it names, ``table_id`` for ``table-id``, converted by their
+        annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``, an
+        ``Enum``, ``numpy.ndarray``. A parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord`` gets
+        the object that the message names. The function may also name ``sender``, ``mtype`` and ``params``. The return
+        value becomes the result of a call, an exception its error. A parameter with a default may be missing from a
+        message.
 
         Parameters
         ----------
@@ -227,7 +231,7 @@ class Exchange:
         Returns
         -------
         callable
-            The decorator; the function stays as it is.
+            The decorator; it returns the function unchanged.
         """
         from ..client.handlers import refuse_coroutine_function  # noqa: PLC0415
         from .typed_handlers import make_typed_handler  # noqa: PLC0415
@@ -240,7 +244,7 @@ class Exchange:
 
         return bind
 
-    # Who is there
+    # Other clients
 
     @property
     def clients(self) -> Clients:
@@ -249,7 +253,7 @@ class Exchange:
 
     def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
         """
-        Wait until a client is there.
+        Wait until a client is connected.
 
         Parameters
         ----------
@@ -258,7 +262,7 @@ class Exchange:
         timeout : str, int or float
             Seconds; 0 waits without limit, and less than 0 not at all.
         mtype : str, optional
-            What it has to be subscribed to.
+            An MType to which it has to be subscribed.
 
         Returns
         -------
@@ -268,7 +272,7 @@ class Exchange:
         Raises
         ------
         SAMPTimeoutError
-            It did not come.
+            It did not connect in time.
         SAMPClientError
             Several clients have that part in their names.
         """
@@ -278,7 +282,7 @@ class Exchange:
 
     def point_at(self, position: Any, to: ClientRef | None = None, timeout: str | float = 20.0) -> SendReport:
         """
-        Have viewers look at a position.
+        Have viewers show a position.
 
         Parameters
         ----------
@@ -290,7 +294,7 @@ class Exchange:
         Returns
         -------
         SendReport
-            Who does.
+            The recipients and their responses.
         """
         from .sending import send  # noqa: PLC0415
         from .viewers import to_skycoord  # noqa: PLC0415
@@ -299,14 +303,14 @@ class Exchange:
 
     def get_position(self, client: ClientRef | None = None, timeout: str | float = 20.0) -> Any:
         """
-        Ask a viewer where it looks.
+        Ask a viewer for the position that it shows.
 
         Parameters
         ----------
         client : str or entry of ``client.clients``, optional
-            Which; without it, the only one that tells.
+            The viewer; by default the only one that accepts the question.
         timeout : str, int or float
-            Seconds that it has; 0: no limit.
+            Seconds to wait for the response; 0: no limit.
 
         Returns
         -------
@@ -316,7 +320,7 @@ class Exchange:
         Raises
         ------
         SAMPResponseError
-            It answered with an error.
+            It responded with an error.
         """
         from .viewers import get_position  # noqa: PLC0415
 
@@ -324,7 +328,7 @@ class Exchange:
 
     @property
     def ds9(self) -> DS9:
-        """DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
+        """DS9, controlled by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
         from .viewers import DS9  # noqa: PLC0415
 
         return DS9(self._messaging_client)
@@ -336,27 +340,27 @@ class Exchange:
         Parameters
         ----------
         script : str
-            Commands of Aladin's.
+            Commands of Aladin.
         to : str or entry of ``client.clients``, optional
-            Which Aladin; without it, the only one.
+            The Aladin; by default the only one.
         timeout : str, int or float
-            Seconds that it may take; 0: no limit.
+            Seconds to wait for the response; 0: no limit.
 
         Returns
         -------
         str
-            What it printed, if it tells.
+            The output of the script, if Aladin returns it.
 
         Raises
         ------
         SAMPResponseError
-            It answered with an error.
+            It responded with an error.
         """
         from .viewers import run_aladin_script  # noqa: PLC0415
 
         return run_aladin_script(self._messaging_client, script, to, timeout)
 
-    # What the connection tells
+    # Called by `ClientSession`
 
     def _on_connected(self) -> None:
         if self._exchange_state is not None:
@@ -365,3 +369,11 @@ class Exchange:
     def _on_disconnected(self, *, for_good: bool) -> None:
         if self._exchange_state is not None:
             self._exchange_state.on_disconnected(for_good=for_good)
+
+
+def __getattr__(name: str) -> Any:
+    """Return `ExchangeMixin` by its old name."""
+    if name == "Exchange":
+        warnings.warn("Exchange is now called ExchangeMixin", DeprecationWarning, stacklevel=2)
+        return ExchangeMixin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

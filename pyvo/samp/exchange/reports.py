@@ -1,38 +1,25 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What became of something that was sent: who was asked, who answered, what failed."""
+"""Reports about what was sent: the recipients, their responses, and what failed."""
 
 from __future__ import annotations
 
 import html
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ..client.received_calls import release_slot
 from ..errors import SAMPResponseError
 from ..protocol.timeouts import Deadline
-
-if TYPE_CHECKING:
-    from .file_server import Lease
+from .file_server import Lease
 
 __all__ = ["SendReport", "SendResult", "response_error_text"]
 
 
 def response_error_text(response: Mapping[str, Any]) -> str:
-    """
-    Tell what a response says is amiss.
-
-    Parameters
-    ----------
-    response : mapping
-        The response (R17).
-
-    Returns
-    -------
-    str
-        The text of its error or warning; empty for a response that is fine.
-    """
+    """Return the text of the error or warning in a response (R17); an empty text if there is none."""
     if response.get("samp.status") == "samp.ok":
         return ""
     error = response.get("samp.error")
@@ -47,7 +34,7 @@ def response_error_text(response: Mapping[str, Any]) -> str:
 @dataclass
 class SendResult:
     """
-    What one recipient was sent, and what it said.
+    What one recipient was sent, and its response.
 
     Parameters
     ----------
@@ -56,15 +43,15 @@ class SendResult:
     name : str
         Its name.
     mtype : str
-        The MType of what it was sent; empty if it was sent nothing.
+        The MType of the message; empty if none was sent.
     url : str
-        Where it was told to load from; empty if from nowhere.
+        The URL in the message; empty if there is none.
     response : dict, optional
-        Its response (R17); None until it comes.
+        The response (R17); None until it arrives.
     error : str
-        Why it could not be asked, or will not answer; empty while neither is so.
-    lease : Loan, optional
-        What it has been lent to load.
+        Why the message could not be sent, or no response will arrive; empty otherwise.
+    lease : Lease, optional
+        The recipient's right to read the file.
     """
 
     id: str
@@ -76,20 +63,26 @@ class SendResult:
     lease: Lease | None = field(default=None, repr=False)
 
     @property
+    def problem(self) -> str:
+        """The old name of ``error``."""
+        warnings.warn("problem is now called error", DeprecationWarning, stacklevel=2)
+        return self.error
+
+    @property
     def is_open(self) -> bool:
-        """Whether its answer is still to come."""
+        """Whether the response is still to come."""
         return self.response is None and not self.error
 
     @property
     def failure(self) -> str:
-        """What went wrong; empty if nothing did, or not yet."""
+        """What failed; empty if nothing has failed so far."""
         if self.response is not None and self.response.get("samp.status") == "samp.error":
             return response_error_text(self.response)
         return self.error
 
     @property
     def outcome(self) -> str:
-        """One word or sentence for people."""
+        """The result in one word or sentence, for display."""
         if self.is_open:
             return "no answer yet"
         if self.failure:
@@ -100,18 +93,18 @@ class SendResult:
 
 class SendReport:
     """
-    What became of something that was sent.
+    The results of sending an object.
 
     Parameters
     ----------
     kind : str
-        What it is: a table, an image...
+        What was sent: ``"table"``, ``"image"``...
     name : str
-        What the recipients were told it is called.
-    deliveries : iterable of Delivery
+        The name that the recipients show.
+    deliveries : iterable of SendResult
         One for each recipient.
     identifier : str
-        The table-id, image-id... under which it was sent.
+        The table-id, image-id... in the messages.
 
     Attributes
     ----------
@@ -120,7 +113,7 @@ class SendReport:
     id : str
         The identifier.
     on_done : callable or None
-        Called when the last answer has come.
+        Called when the last response has arrived.
     """
 
     def __init__(self, kind: str, name: str, deliveries: Iterable[SendResult] = (), identifier: str = "") -> None:
@@ -130,47 +123,43 @@ class SendReport:
         self.deliveries = list(deliveries)
         self.on_done: Callable[[], object] | None = None
         self._changed = threading.Condition()
-        self._ending: set[str] = set()  # whose answer has come and is being dealt with
-
-    # What is known
+        self._ending: set[str] = set()  # recipients that have replied, and whose leases are about to end
 
     @property
     def asked(self) -> dict[str, str]:
-        """From ids to names: who was sent it."""
+        """The recipients to which a message was sent: from ids to names."""
         return {each.id: each.name for each in self.deliveries if each.mtype}
 
     @property
     def answered(self) -> dict[str, dict[str, Any]]:
-        """From ids to responses: who has answered, whatever it said."""
+        """The responses, whatever they say: from ids to responses."""
         return {each.id: each.response for each in self.deliveries if each.response is not None}
 
     @property
     def failed(self) -> dict[str, str]:
-        """From ids to texts: who does not have it, and why."""
+        """The recipients that do not have the object: from ids to reasons."""
         return {each.id: each.failure for each in self.deliveries if each.failure}
 
     @property
     def waiting(self) -> dict[str, str]:
-        """From ids to names: whose answer is still to come."""
+        """The recipients that have not replied yet: from ids to names."""
         return {each.id: each.name for each in self.deliveries if each.is_open}
 
     @property
     def ok(self) -> bool:
-        """Whether somebody was asked, and everybody has answered and has it."""
+        """Whether there were recipients, and all of them have the object."""
         return bool(self.deliveries) and not self.waiting and not self.failed
-
-    # Waiting
 
     def wait(self, timeout: str | float = 0) -> Self:
         """
-        Wait until every recipient has answered.
+        Wait until every recipient has replied.
 
         Parameters
         ----------
         timeout : str, int or float
-            Seconds; 0 waits without limit, until they have answered or are gone, and less than 0 not at all.
+            Seconds; 0 waits without limit, until they have replied or are gone, and less than 0 not at all.
         """
-        release_slot()  # within a handler: the answers are behind it in the queue
+        release_slot()  # within a handler: the responses are behind it in the queue
         deadline = Deadline(timeout)
         with self._changed:
             while self.waiting or self._ending:
@@ -182,23 +171,21 @@ class SendReport:
 
     def check(self) -> Self:
         """
-        Raise an error unless everybody has answered and has it.
+        Raise an error unless all recipients have the object.
 
         Raises
         ------
         SAMPResponseError
-            Somebody does not have it, or nobody was asked.
+            A recipient does not have it, or there was none.
         """
         if not self.ok:
             bad = [f"{each.name}: {each.outcome}" for each in self.deliveries if each.failure or each.is_open]
             raise SAMPResponseError(f"{self._title()} {'; '.join(bad) or 'nobody takes it'}", dict(self.answered))
         return self
 
-    # What the sending does
-
     def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, error: str = "") -> None:
         """
-        Note what one recipient said, or why it will not; the first such note counts.
+        Note the response of a recipient, or why there will be none; only the first such note counts.
 
         Parameters
         ----------
@@ -207,7 +194,7 @@ class SendReport:
         response : dict, optional
             Its response.
         error : str
-            Why there will be none.
+            Why there will be no response.
         """
         with self._changed:
             for each in self.deliveries:
@@ -223,11 +210,9 @@ class SendReport:
             lease.on_response(loaded=loaded)
         if done and self.on_done is not None:
             self.on_done()
-        with self._changed:  # now, so that who waits finds no file any more
+        with self._changed:  # only now: when `wait` returns, the files are gone
             self._ending.discard(recipient_id)
             self._changed.notify_all()
-
-    # How it looks
 
     def _title(self) -> str:
         return f"{self.kind.capitalize()} {self.name!r}:"
@@ -248,3 +233,11 @@ class SendReport:
             f"<table><caption>{html.escape(self._title())}</caption>"
             f"<tr><th>recipient</th><th>id</th><th>message</th><th>outcome</th></tr>{rows}</table>"
         )
+
+
+def __getattr__(name: str) -> Any:
+    """Return `SendResult` by its old name."""
+    if name == "Delivery":
+        warnings.warn("Delivery is now called SendResult", DeprecationWarning, stacklevel=2)
+        return SendResult
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

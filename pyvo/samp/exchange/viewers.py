@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Positions, and the languages of DS9 and Aladin."""
+"""Viewers: the position that they show, and the commands of DS9 and Aladin."""
 
 from __future__ import annotations
 
@@ -30,46 +30,14 @@ __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_sk
 
 #: Files that DS9 8.4.1 writes for its responses and leaves behind. Binary ones have no further suffix.
 _MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
-#: What no text contains; DS9 writes form feeds between pages.
+#: Characters that no text contains; DS9 writes form feeds between pages.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
 def call_for_result(
     client: MessagingClient, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """
-    Call a client and return its result.
-
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        Who asks.
-    client_id : str
-        Who is asked.
-    mtype : str
-        What.
-    timeout : str, int or float
-        Seconds; 0 waits without limit.
-    params : mapping
-        The parameters.
-
-    Returns
-    -------
-    dict
-        ``samp.result``.
-
-    Raises
-    ------
-    SAMPResponseError
-        It answered with an error.
-    SAMPTimeoutError
-        It did not answer in time.
-
-    Warns
-    -----
-    SAMPWarning
-        It answered with a warning.
-    """
+    """Call a client and return its ``samp.result``; raise SAMPResponseError or SAMPTimeoutError, or warn."""
     message = {"samp.mtype": mtype, "samp.params": dict(params)}
     deadline = Deadline(hub_timeout(timeout))
     try:
@@ -77,9 +45,9 @@ def call_for_result(
     except SAMPProxyError as fault:
         if deadline.remaining != 0:
             raise
-        question = f" {params['cmd']!r}" if "cmd" in params else ""
+        command = f" {params['cmd']!r}" if "cmd" in params else ""
         raise SAMPTimeoutError(
-            f"{client_name(client, client_id)} has not answered {mtype}{question} within {deadline.seconds:g} s"
+            f"{client_name(client, client_id)} has not answered {mtype}{command} within {deadline.seconds:g} s"
         ) from fault
     error_text = response_error_text(response)
     if response.get("samp.status") == "samp.error":
@@ -90,45 +58,45 @@ def call_for_result(
     return result if isinstance(result, dict) else {}
 
 
-def _one_of(result: Mapping[str, Any], keys: Collection[str], who: str) -> str:
+def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str) -> str:
     """
-    The one key under which a result has its content; empty if the result has none.
+    Return the key under which a result has its content; empty if the result has none.
 
-    What is in a result under other keys is an error where it would be all that there is, or else a warning: nobody
-    would miss it otherwise.
+    Content under other keys would be lost: that is an error if there is nothing else, and a warning otherwise.
     """
     filled = [key for key in keys if result.get(key)]
     rest = [key for key in result if key not in keys or key in filled[1:]]
     if rest and not filled:
-        raise SAMPClientError(f"{who} answered with {', '.join(rest)}, not with {' or '.join(keys)}: {dict(result)}")
+        found, wanted = ", ".join(rest), " or ".join(keys)
+        raise SAMPClientError(f"{program} answered with {found}, not with {wanted}: {dict(result)}")
     if rest:
-        warn(f"{who} answered with more than {filled[0]}; this is not returned: {', '.join(rest)}")
+        warn(f"{program} answered with more than {filled[0]}; this is not returned: {', '.join(rest)}")
     return filled[0] if filled else ""
 
 
-def _answer_of_ds9(result: Mapping[str, Any], who: str) -> Any:
-    """What DS9 answers: a short text as value, or a file that a URL names."""
-    key = _one_of(result, ("value", "url"), who)
+def _ds9_content(result: Mapping[str, Any], program: str) -> Any:
+    """Return the content of a result of DS9: a short text is its value, anything else is in a file that it names."""
+    key = _content_key(result, ("value", "url"), program)
     if key != "url":
         return str(result.get(key, "")).strip()
     url = str(result["url"]).strip()
     try:
         with local_copy(url) as path:
-            answer = _content(path, Path(urlsplit(url).path).name)
+            content = _read_content(path, Path(urlsplit(url).path).name)
             _remove_if_made_by_ds9(path)
-            return answer
-    except Exception as error:  # of astropy, about what is no FITS file
-        raise SAMPClientError(f"The file that {who} answered with cannot be read: {error}") from error
+            return content
+    except Exception as error:  # of astropy, about a file that is no FITS file
+        raise SAMPClientError(f"The file that {program} answered with cannot be read: {error}") from error
 
 
-def _content(path: Path, name: str) -> Any:
-    """Text as str, FITS as HDUList, anything else as bytes."""
+def _read_content(path: Path, name: str) -> Any:
+    """Read text as str, FITS as HDUList, anything else as bytes."""
     content = path.read_bytes()
     made_by_ds9 = _MADE_BY_DS9.fullmatch(name)
-    # the answer to "fits header" is a text with a line for each card
+    # the result of "fits header" is a text with a line for each card
     if content.startswith(b"SIMPLE  =") and b"\n" not in content[:2880]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in a file that others wrote nobody here is to blame
+            warnings.simplefilter("ignore")  # about oddities in a file of another program
             return read_image(path)
     if made_by_ds9 and made_by_ds9[1] is None:  # pixels may look like text
         return content
@@ -142,9 +110,9 @@ def _content(path: Path, name: str) -> Any:
 
 def _remove_if_made_by_ds9(path: Path) -> None:
     """
-    Remove a file that DS9 has made for one response: it does not do so itself.
+    Remove a file that DS9 has made for one response, because DS9 does not.
 
-    Any client may name any file. So only a file that is the user's own and is named like those of DS9 is removed.
+    Any client may name any file. So only a file of the user's own with a name like those of DS9 is removed.
     """
     if _MADE_BY_DS9.fullmatch(path.name) is None:
         return
@@ -154,19 +122,7 @@ def _remove_if_made_by_ds9(path: Path) -> None:
 
 
 def to_skycoord(position: Any) -> Any:
-    """
-    Make a position of what people write.
-
-    Parameters
-    ----------
-    position : SkyCoord, str or (float, float)
-        A text as `SkyCoord` reads it, in degrees or hours (``"5h34m32s +22d00m52s"``), or two numbers in degrees.
-
-    Returns
-    -------
-    astropy.coordinates.SkyCoord
-        The position.
-    """
+    """Make a SkyCoord of a text in degrees or hours (``"5h34m32s +22d00m52s"``), of two numbers in degrees..."""
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
     if isinstance(position, str):
@@ -182,14 +138,14 @@ def to_skycoord(position: Any) -> Any:
     return coordinates
 
 
-def get_position(client: MessagingClient, who: ClientRef | None, timeout: str | float) -> Any:
-    """Ask a viewer where it looks; see `Exchange.get_position`."""
+def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str | float) -> Any:
+    """Ask a viewer for the position that it shows; see `ExchangeMixin.get_position`."""
     # DS9 has no message for that, but a command
-    mtype = "coord.get.sky" if who is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
-    client_id = resolve_one(client, mtype, who, "Aladin")
+    mtype = "coord.get.sky" if viewer is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
+    client_id = resolve_one(client, mtype, viewer, "Aladin")
     if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
         result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
-        numbers = str(_answer_of_ds9(result, client_name(client, client_id))).split()
+        numbers = str(_ds9_content(result, client_name(client, client_id))).split()
         if len(numbers) != 2:
             raise SAMPClientError(f"{client_name(client, client_id)} shows nothing that has a position")
         result = {"ra": numbers[0], "dec": numbers[1]}
@@ -200,12 +156,12 @@ def get_position(client: MessagingClient, who: ClientRef | None, timeout: str | 
 
 class DS9:
     """
-    DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("pan wcs fk5 degrees")``.
+    DS9, controlled by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("pan wcs fk5 degrees")``.
 
     Parameters
     ----------
     client : SAMPIntegratedClient
-        Who commands.
+        The client that sends the commands.
     """
 
     def __init__(self, client: MessagingClient) -> None:
@@ -215,44 +171,44 @@ class DS9:
         self, cmd: str, *, to: ClientRef | None = None, url: str | None = None, timeout: str | float = 30.0
     ) -> None:
         """
-        Have DS9 do something.
+        Send a command to DS9.
 
         Parameters
         ----------
         cmd : str
-            A command of DS9's, as for ``xpaset``.
+            A command, as for ``xpaset``.
         to : str or entry of ``client.clients``, optional
-            Which DS9; without it, the only one.
+            The DS9; by default the only one.
         url : str, optional
-            URL of what the command is about.
+            URL of the file for the command.
         timeout : str, int or float
-            Seconds that it may take; 0: no limit.
+            Seconds to wait for the response; 0: no limit.
 
         Raises
         ------
         SAMPResponseError
-            DS9 answered with an error.
+            DS9 responded with an error.
         """
         client_id = resolve_one(self._client, "ds9.set", to, "DS9")
         call_for_result(self._client, client_id, "ds9.set", timeout, {"cmd": cmd, **({"url": url} if url else {})})
 
     def get(self, cmd: str, *, to: ClientRef | None = None, timeout: str | float = 30.0) -> Any:
         """
-        Ask DS9 for something.
+        Ask DS9 for a value or file.
 
         Parameters
         ----------
         cmd : str
-            A command of DS9's, as for ``xpaget``.
+            A command, as for ``xpaget``.
         to : str or entry of ``client.clients``, optional
-            Which DS9; without it, the only one.
+            The DS9; by default the only one.
         timeout : str, int or float
-            Seconds that it may take; 0: no limit.
+            Seconds to wait for the response; 0: no limit.
 
         Returns
         -------
         str, HDUList or bytes
-            The answer; empty if DS9 has nothing to tell. DS9 writes long answers to a file: text (``"regions"``,
+            The result; empty if DS9 returns none. DS9 writes long results to a file: text (``"regions"``,
             ``"fits header"``, ``"data image 1 1 3 3 yes"``) comes as `str`, FITS (``"fits"``) as
             `~astropy.io.fits.HDUList`, anything else (``"png"``, ``"array"``, ``"nrrd"``) as `bytes`. DS9 leaves the
             file behind; it is removed when it has been read.
@@ -260,19 +216,19 @@ class DS9:
         Raises
         ------
         SAMPResponseError
-            DS9 answered with an error.
+            DS9 responded with an error.
         SAMPTimeoutError
-            DS9 did not answer. It never answers what it does not know, nor while it asks the user something.
+            DS9 did not respond. It never responds to unknown commands, nor while a dialog is open.
         SAMPClientError
-            The file that DS9 named cannot be read: it shows nothing of that kind.
+            The file that DS9 named cannot be read, because DS9 shows nothing of that kind.
         """
         client_id = resolve_one(self._client, "ds9.get", to, "DS9")
         result = call_for_result(self._client, client_id, "ds9.get", timeout, {"cmd": cmd})
-        return _answer_of_ds9(result, client_name(self._client, client_id))
+        return _ds9_content(result, client_name(self._client, client_id))
 
 
-def run_aladin_script(client: MessagingClient, script: str, who: ClientRef | None, timeout: str | float) -> str:
-    """Have Aladin run a script; see `Exchange.aladin`."""
-    client_id = resolve_one(client, "script.aladin.send", who, "Aladin")
+def run_aladin_script(client: MessagingClient, script: str, to: ClientRef | None, timeout: str | float) -> str:
+    """Run a script in Aladin; see `ExchangeMixin.aladin`."""
+    client_id = resolve_one(client, "script.aladin.send", to, "Aladin")
     result = call_for_result(client, client_id, "script.aladin.send", timeout, {"script": script})
-    return str(result.get(_one_of(result, ("script.result",), client_name(client, client_id)), ""))
+    return str(result.get(_content_key(result, ("script.result",), client_name(client, client_id)), ""))

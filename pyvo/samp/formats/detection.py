@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Detect the format of a file by its content. Only the structure of the file decides, never a word somewhere in it."""
+"""Detect the format of a file by its content: by its structure, never by a word somewhere in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
 Peek = Callable[[int], bytes]
 
-#: Bytes that are read first, and the most that are read to find the end of a header.
+#: Bytes that are read first, and at most, to find the end of a header.
 PEEK_SIZE = 64 * 1024
 MAX_PEEK_SIZE = 64 * 1024 * 1024
 
@@ -42,14 +42,7 @@ _ROOT = re.compile(rb"<(?:[\w.-]+:)?VOTABLE[\s/>]")
 
 
 def peek_at(path: Path) -> Peek:
-    """
-    Return a function that reads the first bytes of a file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file. If gzip or bzip2 packed it, it is unpacked.
-    """
+    """Return a function that reads the first bytes of a file, unpacked if gzip or bzip2 packed it."""
 
     def peek(count: int) -> bytes:
         with path.open("rb") as file:
@@ -69,16 +62,7 @@ def unpacked(file: BinaryIO) -> BinaryIO:
 
 
 def unpack(beginning: bytes, count: int) -> bytes:
-    """
-    Unpack the first bytes of a file if gzip or bzip2 packed it.
-
-    Parameters
-    ----------
-    beginning : bytes
-        The first bytes of the file.
-    count : int
-        How many bytes to return at most.
-    """
+    """Unpack the first bytes of a file if gzip or bzip2 packed it; return at most `count` bytes."""
     unpacked = b""
     while beginning and len(unpacked) < count:  # such a file may consist of many members
         if beginning.startswith(b"\x1f\x8b"):
@@ -95,8 +79,8 @@ def unpack(beginning: bytes, count: int) -> bytes:
     return unpacked
 
 
-def _encode_rows(peek: Peek) -> Iterator[bytes]:
-    """Yield the beginning of a file, each time more of it, until all of it is read or enough."""
+def _growing_prefixes(peek: Peek) -> Iterator[bytes]:
+    """Yield the beginning of a file, each time more of it, up to its end or `MAX_PEEK_SIZE`."""
     size = PEEK_SIZE
     beginning = peek(size)
     yield beginning
@@ -110,36 +94,16 @@ def _encode_rows(peek: Peek) -> Iterator[bytes]:
 
 
 def is_fits(beginning: bytes) -> bool:
-    """
-    Tell whether a file is a FITS file.
-
-    Parameters
-    ----------
-    beginning : bytes
-        The first bytes of the file, unpacked.
-    """
+    """Tell whether the first bytes are those of a FITS file."""
     return beginning.startswith((b"SIMPLE  =", b"XTENSION="))
 
 
 def fits_kind(peek: Peek) -> str:
     """
-    Find out what a FITS file holds: the first HDU with data decides.
+    Return what a FITS file holds: ``"table"``, ``"colfits"``, ``"image"`` or ``"coverage"``.
 
-    Parameters
-    ----------
-    peek : callable
-        Returns the first bytes of the file.
-
-    Returns
-    -------
-    str
-        ``"table"``, ``"colfits"`` (a table whose columns are the cells of one row, as STIL writes it, and nobody but
-        STIL reads it), ``"image"`` or ``"coverage"``.
-
-    Raises
-    ------
-    SAMPTypeError
-        The file has no data, or it ends in a header.
+    The first HDU with data decides. Only STIL reads colfits, tables whose columns are the cells of one row. Raise
+    SAMPTypeError if there are no data, or the file ends within a header.
     """
     described, by_columns = False, False
     for header in _headers(peek):
@@ -158,35 +122,21 @@ def fits_kind(peek: Peek) -> str:
 
 
 def is_description(header: Any) -> bool:
-    """
-    Tell whether the data of an HDU is a VOTable that describes the next table, as STIL (TOPCAT, STILTS) writes it.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        The header of the HDU.
-    """
+    """Tell whether the data of an HDU are a VOTable about the next HDU, as STIL (TOPCAT, STILTS) writes it."""
     return header.get("VOTMETA") is True and header.get("NAXIS") == 1
 
 
 def is_by_columns(header: Any) -> bool:
-    """
-    Tell whether STIL (TOPCAT, STILTS) wrote a table by columns (``colfits``): its one row has each column as a cell.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        The header of the primary HDU, or of the table.
-    """
+    """Tell whether STIL (TOPCAT, STILTS) wrote a table by columns (``colfits``): one row of columns."""
     return header.get("COLFITS") is True or "ColFits" in str(header.get("STILCLAS", ""))
 
 
 def _headers(peek: Peek) -> Iterator[Any]:
-    """Yield the headers of a FITS file, one by one; only as much of the file is read as that needs."""
+    """Yield the headers of a FITS file, and read only as much of the file as they need."""
     from astropy.io import fits  # noqa: PLC0415
 
     start, header = 0, None
-    for beginning in _encode_rows(peek):
+    for beginning in _growing_prefixes(peek):
         while (end := _end_of_header(beginning, start)) is not None:
             with without_warnings():
                 header = fits.Header.fromstring(beginning[start:end].decode("ascii", "replace"))
@@ -197,7 +147,7 @@ def _headers(peek: Peek) -> Iterator[Any]:
 
 
 def _end_of_header(beginning: bytes, start: int) -> int | None:
-    """Return the offset of what follows a header; None if the end of the header is not among these bytes."""
+    """Return the offset of what follows a header; None if the bytes end before the header does."""
     for card in range(start, len(beginning) - 7, _CARD):
         if beginning[card : card + 8] == b"END     ":
             return start + -(-(card + _CARD - start) // _BLOCK) * _BLOCK
@@ -219,15 +169,8 @@ def _data_size(header: Any) -> int:
 
 
 def is_votable(peek: Peek) -> bool:
-    """
-    Tell whether a file is a VOTable: an XML document whose root element is VOTABLE.
-
-    Parameters
-    ----------
-    peek : callable
-        Returns the first bytes of the file.
-    """
-    for beginning in _encode_rows(peek):
+    """Tell whether a file is a VOTable: an XML document whose root element is VOTABLE."""
+    for beginning in _growing_prefixes(peek):
         text = _plain_xml(beginning)
         end = cast("re.Match[bytes]", _PROLOG.match(text)).end()
         if _ROOT.match(text, end):
@@ -245,16 +188,7 @@ def _plain_xml(beginning: bytes) -> bytes:
 
 
 def text_formats(beginning: bytes, name: str) -> list[tuple[str, str]]:
-    """
-    Return the formats, each with the encoding, in which astropy may read a file that is neither FITS nor VOTable.
-
-    Parameters
-    ----------
-    beginning : bytes
-        The first bytes of the file, unpacked.
-    name : str
-        The name of the file.
-    """
+    """Return formats (names of astropy) with encodings to try for a file that is neither FITS nor VOTable."""
     for magic, kind in ((b"PAR1", "parquet"), (b"\x89HDF", "hdf5")):
         if beginning.startswith(magic):
             return [(kind, "")]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files that a message names: read where they are, or fetched into a temporary file that is removed after use."""
+"""Get the file that a message names: local files as they are, others as a temporary copy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .temporary_files import progress_bar
 
 __all__ = ["local_copy", "read_prefix"]
 
-#: Seconds for a server to say something.
+#: Seconds in which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0
-#: Bytes that are copied at once.
+#: Bytes that are copied at a time.
 CHUNK = 1024 * 1024
 
 
@@ -35,7 +35,7 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
     if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs are read, not {url!r}")
     handlers: list[urllib.request.BaseHandler] = []
-    if is_local_host(host):  # no proxy leads to this machine
+    if is_local_host(host):  # a proxy cannot reach this machine
         handlers.append(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(quote(url, safe=URL_SAFE_CHARS), headers=headers or {})  # noqa: S310 - http and https only
     try:
@@ -48,19 +48,10 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
 
 
 def read_prefix(url: str, count: int) -> bytes:
-    """
-    Read the beginning of what is at an ``http`` or ``https`` URL.
-
-    Parameters
-    ----------
-    url : str
-        The URL.
-    count : int
-        How many bytes.
-    """
-    with _open(url, {"Range": f"bytes=0-{count - 1}"}) as answer:
+    """Read the first bytes at an ``http`` or ``https`` URL."""
+    with _open(url, {"Range": f"bytes=0-{count - 1}"}) as response:
         try:
-            return bytes(answer.read(count))
+            return bytes(response.read(count))
         except (OSError, http.client.HTTPException) as error:
             raise SAMPClientError(f"{url} cannot be read: {error}") from error
 
@@ -68,24 +59,9 @@ def read_prefix(url: str, count: int) -> bytes:
 @contextmanager
 def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
     """
-    Have a file at hand for the length of a ``with`` block.
+    Provide a file, given by its path or its URL (``file:``, ``http`` or ``https``), within a ``with`` block.
 
-    Parameters
-    ----------
-    url : str or None
-        ``file:`` in any form, ``http`` or ``https``.
-    path : pathlib.Path, optional
-        The file itself, if it is known.
-
-    Yields
-    ------
-    pathlib.Path
-        The file itself if it is on this machine, or else a copy.
-
-    Raises
-    ------
-    SAMPClientError
-        It cannot be read.
+    A file on another machine is copied, and the copy removed. Raise SAMPClientError if it cannot be read.
     """
     local = path if path is not None or url is None else _local(url)
     if local is not None:
@@ -97,10 +73,10 @@ def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
     copy = Path(name)
     try:
-        with open(descriptor, "wb") as file, _open(url) as answer:
+        with open(descriptor, "wb") as file, _open(url) as response:
             try:
-                with progress_bar(int(answer.length or 0), None) as note:
-                    while data := answer.read(CHUNK):
+                with progress_bar(int(response.length or 0), None) as note:
+                    while data := response.read(CHUNK):
                         file.write(data)
                         note(len(data))
             except http.client.HTTPException as error:
@@ -118,6 +94,6 @@ def _local(url: str) -> Path | None:
 
 
 def _suffix(url: str) -> str:
-    """The suffix of the URL's file, as far as it is plain: some readers go by it."""
+    """Return the suffix in a URL if it is plain: some readers choose the format by it."""
     suffixes = Path(urlsplit(url).path).suffixes[-2:]
     return "".join(suffix for suffix in suffixes if suffix[1:].isalnum() and len(suffix) < 10)

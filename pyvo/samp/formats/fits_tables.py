@@ -1,15 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Large tables as FITS files in the form that TOPCAT calls fits-plus.
+Read and write tables in FITS, with their missing values.
 
-The primary HDU holds the head of a VOTable, and with it all that FITS has no keywords for: UCDs, utypes, PARAM
-elements, descriptions. The table is in the HDU behind it. TOPCAT maps such a file into memory instead of reading it.
-The rows are written in portions, so that writing takes hardly any memory.
-
-Only tables are written of which FITS can hold all but the difference between an empty text and a missing one, which
-TOPCAT does not make either; for others `is_plain` is False.
-
-Tables in FITS, to and fro, with what is missing in them.
+Large tables for TOPCAT are written in its format fits-plus: the primary HDU contains a VOTable without rows, which
+holds what FITS has no keywords for (UCDs, utypes, PARAM elements, descriptions), and the table is in the next HDU.
+TOPCAT maps such a file into memory instead of reading it. The rows are written in blocks, which takes hardly any
+memory. Only tables for which `is_plain` is true can be written in this format: FITS holds all of them, except for the
+difference between an empty text and a missing one, which TOPCAT does not make either.
 """
 
 from __future__ import annotations
@@ -39,37 +36,22 @@ __all__ = ["is_plain", "open_hdus", "table_of_hdus", "write_fits_plus", "write_f
 #: Integers that FITS does not have, and those that it has, but not with a number for missing values.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
-#: The types of columns, by the letters that FITS has for them.
+#: The types of columns by the letters of FITS.
 _TYPES = {
     "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
     "A": "U1",
 }  # fmt: skip
-#: Columns that a FITS table can have.
+#: The number of columns that a FITS table can have.
 MAX_COLUMNS = 999
-#: Bytes of a FITS file's blocks, and of the lines of headers.
+#: Sizes in bytes of the blocks of a FITS file, and of a header card.
 BLOCK, LINE = 2880, 80
 
 
 def write_fits_table(table: Any, file: BinaryIO) -> None:
     """
-    Write a table as a FITS file.
+    Write a table as a FITS file; warn about units and metadata that FITS cannot hold.
 
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table; it is not modified.
-    file : binary file
-        Where to. It can be positioned.
-
-    Raises
-    ------
-    SAMPTypeError
-        FITS cannot hold it; the text names the columns.
-
-    Warns
-    -----
-    SAMPWarning
-        FITS cannot hold a column's unit or some metadata, which are left out.
+    The file must be seekable. Raise SAMPTypeError, which names the columns, if FITS cannot hold them.
     """
     flat = flatten_columns(table)
     if len(flat.colnames) > MAX_COLUMNS:
@@ -79,7 +61,7 @@ def write_fits_table(table: Any, file: BinaryIO) -> None:
         warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
     for name in flat.colnames:
         if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
-            warn(f"FITS has no unit {flat[name].unit}: those who take the table as FITS get {name!r} without its unit")
+            warn(f"FITS has no unit {flat[name].unit}: recipients of FITS get {name!r} without its unit")
             flat[name].unit = None
     write_with_column_errors(flat, file, _write, "a FITS table")
 
@@ -93,7 +75,7 @@ def _is_unit_of_fits(unit: Any) -> bool:
 
 
 def _clear_metadata(flat: Table) -> list[str]:
-    """Remove what FITS cannot hold of the metadata, and tell its names."""
+    """Remove the metadata that FITS cannot hold, and return their names."""
     left_out = []
     known: dict[str, Any] = {}
     keywords = set()
@@ -118,11 +100,11 @@ def _clear_metadata(flat: Table) -> list[str]:
     flat.meta.clear()
     flat.meta.update(known)
     for name in list(flat.colnames):
-        if name != name.rstrip():  # FITS keeps no blanks at the end
+        if name != name.rstrip():  # FITS ignores trailing blanks
             flat.rename_column(name, unused_name(flat, flat, name.rstrip()))
     for name in flat.colnames:
         column = flat[name]
-        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_plain(value))]
+        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_serializable(value))]
         left_out += [f"{name}.{key}" for key in odd]
         column.meta = {key: value for key, value in column.meta.items() if key not in odd}
         if not isinstance(column.format, str):  # a function, say
@@ -147,12 +129,12 @@ def _has_card(keyword: str, value: Any) -> bool:
     return True
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether astropy can write some metadata of a column into comments."""
+def _is_serializable(value: Any) -> bool:
+    """Tell whether astropy can write some metadata of a column into comments."""
     if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
+        return all(_is_serializable(item) for item in value)
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        return all(isinstance(key, str) and _is_serializable(item) for key, item in value.items())
     return value is None or isinstance(value, str | int | float | np.bool_ | np.integer | np.floating)
 
 
@@ -162,27 +144,27 @@ def _write(flat: Table, file: BinaryIO) -> None:
     for name in flat.colnames:
         ready.replace_column(name, _with_null(flat[name]), copy=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # long keywords: better kept than refused
-        warnings.simplefilter("ignore", UnitsWarning)  # so are units in an old spelling
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # about long keywords, which are kept
+        warnings.simplefilter("ignore", UnitsWarning)  # about units in an old spelling, which are kept
         ready.write(file, format="fits")
         if not logical:
             return
-        # What is missing in a logical column is a zero byte, which astropy does not write: the column was written as
-        # one of bytes, and is now given its right name.
+        # A missing logical value is a zero byte, which astropy does not write: the column was written as bytes, and its
+        # header card is now corrected.
         head = io.BytesIO()
         ready[:1].write(head, format="fits")  # astropy writes no arrays of various lengths without a row
     lines = list(fits.getheader(io.BytesIO(head.getvalue()), 1).cards)
-    forms = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
+    keywords = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
     for number, card in enumerate(lines):
-        if card.keyword in forms:
+        if card.keyword in keywords:
             file.seek(BLOCK + LINE * number)
             file.write(fits.Card(card.keyword, card.value.replace("B", "L"), card.comment).image.encode("ascii"))
     file.seek(0, io.SEEK_END)
 
 
 def _with_null(column: Any) -> Any:
-    """A column in a type that FITS has, and with a number for what is missing that nothing else in it has."""
-    if 0 in column.shape[1:]:  # for which astropy (8.0) writes a TFORM of one element
+    """Return a column in a type that FITS has, with a number for missing values that no other value has."""
+    if 0 in column.shape[1:]:  # astropy (8.0) would write a TFORM of one element
         empty = np.empty(len(column), dtype=object if len(column) else float)
         for row in range(len(column)):
             empty[row] = np.zeros(0)
@@ -193,7 +175,7 @@ def _with_null(column: Any) -> Any:
     if not isinstance(column, MaskedColumn):
         return column
     if not np.ma.is_masked(column):
-        return column.filled()  # or else the number that astropy takes for what is missing could be one of them
+        return column.filled()  # the fill value could be one of the values
     if column.dtype.kind == "b":
         letters = np.where(np.ma.getdata(column), ord("T"), ord("F")).astype("u1")
         letters[np.ma.getmaskarray(column)] = 0
@@ -235,10 +217,10 @@ def _read_hdu(hdus: Any, number: int) -> Table:
     _name_columns(hdu.header)
     hdu.verify("silentfix+ignore")
     by_columns = is_by_columns(hdus[0].header) or is_by_columns(hdu.header)
-    if by_columns and hdu.header["NAXIS1"] == 0:  # cells without values, which astropy does not read
+    if by_columns and hdu.header["NAXIS1"] == 0:  # astropy does not read cells without values
         return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
     table = Table.read(hdus, format="fits", hdu=number)
-    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: it has no columns
+    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: there are no columns
     for name in table.colnames:
         column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
         changed, missing = np.asarray(column), np.ma.getmaskarray(column)
@@ -258,7 +240,7 @@ def _read_hdu(hdus: Any, number: int) -> Table:
 
 
 def _name_columns(header: Any) -> None:
-    """Give each column a name that no other has: astropy reads the table not at all, or a column twice."""
+    """Give each column a unique name: astropy would fail to read the table, or read one column twice."""
     seen: set[str] = set()
     for number in range(1, int(header.get("TFIELDS", 0)) + 1):
         given = str(header.get(f"TTYPE{number}", "")).rstrip()
@@ -273,7 +255,7 @@ def _name_columns(header: Any) -> None:
 
 
 def _rows_from_columns(table: Table, header: Any) -> Table:
-    """Make rows of a table of one row, whose cells are the columns."""
+    """Convert a table of one row, whose cells contain the columns, to rows."""
     made = Table(meta=dict(table.meta))
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
@@ -285,7 +267,7 @@ def _rows_from_columns(table: Table, header: Any) -> Table:
 
 
 def _use_keywords(table: Table) -> None:
-    """Move what keywords of STIL and others say about columns to the columns."""
+    """Move the values of keywords about columns (of STIL and others) to the columns."""
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
         if description := table.meta.pop(f"TCOMM{number}", None):
@@ -295,68 +277,52 @@ def _use_keywords(table: Table) -> None:
                 column.meta[key] = str(value)
 
 
-#: Bytes of rows that are written at once, about.
+#: Approximate number of bytes of rows that are written at a time.
 BLOCK_SIZE = 1024 * 1024
-#: The codes of numpy's types in FITS, and the types that FITS does not have.
+#: The letters of FITS for numpy's types.
 _CODES = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "c8": "C", "c16": "M"}
-#: The rows of the document in the primary HDU, which it does not have.
+#: The rows of the VOTable, which the primary HDU must not have.
 _DATA = re.compile(rb"<DATA>.*?</DATA>", re.DOTALL)
 
 
 class _ColumnWriter(NamedTuple):
-    """One column: its format, the number that stands for what is missing, its type in bytes, and its values."""
+    """One column of fits-plus: its format, the number for missing values, and its values as records."""
 
     code: str
     null: int | None
     dtype: Any
-    #: Makes the values of some rows.
+    #: Returns the values of some rows.
     make: Callable[[slice], Any]
 
 
 def is_plain(table: Any) -> bool:
-    """
-    Tell whether a table can be written as `write_fits_plus` writes it.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table.
-    """
-    return _parts(flatten_columns(table)) is not None
+    """Tell whether a table can be written by `write_fits_plus`."""
+    return _column_writers(flatten_columns(table)) is not None
 
 
 def write_fits_plus(table: Any, file: BinaryIO) -> None:
-    """
-    Write a table that is plain.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table.
-    file : binary file
-        Where to.
-    """
+    """Write a table, for which `is_plain` is true, in the format fits-plus."""
     flat = flatten_columns(table)
-    parts = _parts(flat)
-    assert parts is not None
+    writers = _column_writers(flat)
+    assert writers is not None
     head = io.BytesIO()
     write_votable(flat[:0], head)
     document = _DATA.sub(b"", head.getvalue())
     file.write(_primary_header(len(document)) + document + bytes(-len(document) % BLOCK))
-    file.write(_table_header(flat, parts).encode("ascii"))
-    record = np.dtype([(f"c{number}", part.dtype) for number, part in enumerate(parts)])
+    file.write(_table_header(flat, writers).encode("ascii"))
+    record = np.dtype([(f"c{number}", writer.dtype) for number, writer in enumerate(writers)])
     step = max(1, BLOCK_SIZE // record.itemsize)
     for start in range(0, len(flat), step):
         rows = slice(start, min(len(flat), start + step))
         block = np.zeros(rows.stop - rows.start, dtype=record)
-        for number, part in enumerate(parts):
-            block[f"c{number}"] = part.make(rows)
+        for number, writer in enumerate(writers):
+            block[f"c{number}"] = writer.make(rows)
         file.write(block.tobytes())
     file.write(bytes(-len(flat) * record.itemsize % BLOCK))
 
 
 def _primary_header(size: int) -> bytes:
-    """The header by which STIL knows such a file: it wants these keywords in this order."""
+    """Make the header by which STIL recognizes such a file: it requires these keywords in this order."""
     header = fits.Header()
     for keyword, value, comment in (
         ("SIMPLE", True, "Standard FITS format"),
@@ -371,14 +337,14 @@ def _primary_header(size: int) -> bytes:
     return str(header.tostring()).encode("ascii")
 
 
-def _table_header(flat: Table, parts: list[_ColumnWriter]) -> str:
+def _table_header(flat: Table, writers: list[_ColumnWriter]) -> str:
     columns = []
-    for name, part in zip(flat.colnames, parts, strict=True):
+    for name, writer in zip(flat.colnames, writers, strict=True):
         column = flat[name]
         unit = None if column.unit is None else str(column.unit)
         sizes = column.shape[:0:-1]
         columns.append(fits.Column(
-            name=name, format=part.code, unit=unit if unit and unit.isascii() else None, null=part.null,
+            name=name, format=writer.code, unit=unit if unit and unit.isascii() else None, null=writer.null,
             dim=f"({','.join(map(str, sizes))})" if len(sizes) > 1 else None,
         ))  # fmt: skip
     header = fits.BinTableHDU.from_columns(columns).header
@@ -389,20 +355,20 @@ def _table_header(flat: Table, parts: list[_ColumnWriter]) -> str:
     return str(header.tostring())
 
 
-def _parts(flat: Table) -> list[_ColumnWriter] | None:
-    """How each column is written; None if one cannot be."""
+def _column_writers(flat: Table) -> list[_ColumnWriter] | None:
+    """Return the writers of all columns; None if a column cannot be written."""
     if not 0 < len(flat.colnames) <= MAX_COLUMNS:
         return None
     if not all(name.isascii() and name.isprintable() and name == name.strip() and len(name) < LINE - 12
                for name in flat.colnames) or len({name.lower() for name in flat.colnames}) < len(flat.colnames):
         return None
-    parts = []
+    writers = []
     for name in flat.colnames:
-        part = _make_column_writer(flat[name])
-        if part is None:
+        writer = _make_column_writer(flat[name])
+        if writer is None:
             return None
-        parts.append(part)
-    return parts
+        writers.append(writer)
+    return writers
 
 
 def _make_column_writer(column: Any) -> _ColumnWriter | None:
@@ -410,7 +376,7 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     values = np.asarray(np.ma.getdata(column))
     missing = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
     if kind in "US":
-        return _text_part(values, missing) if not shape else None
+        return _text_writer(values, missing) if not shape else None
     code = f"{kind}{values.dtype.itemsize}"
     code = WIDER_INTEGERS.get(code, code)
     if code not in _CODES or 0 in shape:
@@ -429,7 +395,7 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     return _ColumnWriter(letters, null, (dtype, shape), lambda rows: _filled(values[rows], missing, rows, blank))
 
 
-def _text_part(values: Any, missing: Any) -> _ColumnWriter | None:
+def _text_writer(values: Any, missing: Any) -> _ColumnWriter | None:
     size = values.dtype.itemsize
     length = max(1, size // 4 if values.dtype.kind == "U" else size)
     if size and values.size:
@@ -437,13 +403,13 @@ def _text_part(values: Any, missing: Any) -> _ColumnWriter | None:
         has_end = np.empty_like(points, dtype=bool)
         has_end[:, :-1], has_end[:, -1] = points[:, 1:] == 0, True
         if int(points.max()) > 126 or ((points < 32) & (points > 0)).any() or (has_end & (points == 32)).any():
-            return None  # FITS has ASCII only, and no blanks at the end of a text
+            return None  # FITS has ASCII only, and ignores trailing blanks
     blank = values.dtype.type()
     return _ColumnWriter(f"{length}A", None, f"S{length}", lambda rows: _filled(values[rows], missing, rows, blank))
 
 
 def _filled(values: Any, missing: Any, rows: slice, blank: Any) -> Any:
-    """Some rows; where something is missing, nothing tells what was there."""
+    """Return values with the masked ones overwritten, so that they are not disclosed."""
     return values if missing is None else np.where(missing[rows], np.asarray(blank).astype(values.dtype), values)
 
 

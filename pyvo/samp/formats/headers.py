@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""FITS headers of images: what is known of one, as far as FITS can hold it, and where on the sky it is."""
+"""FITS headers of images: metadata as far as FITS can hold them, and coordinates."""
 
 from __future__ import annotations
 
@@ -27,26 +27,19 @@ _STRUCTURAL_IN_TABLES = re.compile(
     _ANY_HDU + r"TFIELDS|THEAP|CONTINUE|ZTABLE|"
     r"T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM|CTYP|CUNI|CRPX|CRVL|CDLT|RPOS)\d+|__\w+__"
 )
-#: What describes coordinates: none of it may stay beside those of another system, or readers mix the two.
+#: Keywords of coordinates: none may stay beside those of another system, or readers mix the two.
 _WCS_KEYWORDS = re.compile(
     r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)\d+[A-Z]?|(CD|PC|PV|PS)\d+_\d+[A-Z]?|CD0*\d{6}|"
     r"(A|B|AP|BP)_(ORDER|DMAX|\d+_\d+)|(CPDIS|CQDIS|CPERR|CQERR|D2IM\w*|DP|DQ)\d*|PROJP\d+|"
     r"(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX|SPECSYS|SSYSOBS|RESTFRQ|RESTWAV|VELREF)[A-Z]?|"
     r"RADECSYS|WCSDIM|WAT\d_\d+"
 )
-#: Pixels along an axis of which nothing is known.
+#: Pixels along an axis of unknown length.
 LARGE = 10_000
 
 
 def is_structural_keyword(key: str) -> bool:
-    """
-    Tell whether a keyword of a header is about the data beside it, and about nothing else.
-
-    Parameters
-    ----------
-    key : str
-        The keyword.
-    """
+    """Tell whether a keyword describes the image data in the same file: its storage or its coordinates."""
     return bool(_STRUCTURAL.fullmatch(key.upper()) or _WCS_KEYWORDS.fullmatch(key.upper()))
 
 
@@ -56,26 +49,7 @@ def is_table_keyword(keyword: str) -> bool:
 
 
 def make_header(meta: Mapping[str, Any], wcs: Any) -> Any:
-    """
-    Make the header of an image.
-
-    Parameters
-    ----------
-    meta : mapping
-        What is known of the image; a header or a dictionary.
-    wcs : object
-        Its coordinates; None if it has none, or they are in ``meta``.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        The header, without what describes the data themselves.
-
-    Warns
-    -----
-    SAMPWarning
-        FITS cannot hold some of it, which is left out.
-    """
+    """Make the header of an image of its metadata (a mapping) and its WCS or None; warn about what is left out."""
     header = fits.Header()
     left_out = []
     for key, value, comment in _cards(meta):
@@ -105,23 +79,7 @@ def _cards(meta: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
 
 
 def card_of(key: str, value: Any, comment: str) -> Any:
-    """
-    Make a line of a header.
-
-    Parameters
-    ----------
-    key : str
-        The keyword.
-    value : object
-        Its value.
-    comment : str
-        What is said of it.
-
-    Returns
-    -------
-    astropy.io.fits.Card or None
-        The line; None if FITS does not take it.
-    """
+    """Make a header card; return None if FITS cannot hold it."""
     if value is not None and not isinstance(value, str | int | float | complex | np.generic | fits.card.Undefined):
         return None
     with warnings.catch_warnings(record=True) as caught:
@@ -140,7 +98,7 @@ def card_of(key: str, value: Any, comment: str) -> Any:
 
 
 def _coordinates(wcs: Any) -> Any:
-    """Coordinates as lines of a header; None if they have no such form."""
+    """Return coordinates as header cards; None if that is impossible."""
     low = safe_getattr(wcs, "low_level_wcs") or wcs
     for candidate in (wcs, low, _sliced_wcs(low)):
         if callable(safe_getattr(candidate, "to_header")):
@@ -149,13 +107,13 @@ def _coordinates(wcs: Any) -> Any:
 
 
 def _sliced_wcs(low: Any) -> Any:
-    """The FITS coordinates of a part of an image or cube that has them; None if there are no such."""
+    """Return the FITS coordinates of a slice of an image or cube; None if there are none."""
     whole, cuts = safe_getattr(low, "_wcs"), safe_getattr(low, "_slices_array")
     if cuts is None or not callable(safe_getattr(whole, "to_header")):
         return None
     try:
         whole = whole.deepcopy()
-        whole.pixel_shape = whole.pixel_shape or (LARGE,) * whole.naxis  # for an older astropy, which has to know one
+        whole.pixel_shape = whole.pixel_shape or (LARGE,) * whole.naxis  # older versions of astropy need one
         part = whole.slice([cut if isinstance(cut, slice) else slice(cut, cut + 1) for cut in cuts])
         axes = [whole.naxis - place for place, cut in enumerate(cuts) if isinstance(cut, slice)]
         part = part.sub(sorted(axes))
@@ -163,5 +121,5 @@ def _sliced_wcs(low: Any) -> Any:
         corners = np.array([np.zeros(low.pixel_n_dim), np.array(shape[::-1], dtype=float) - 1]).T
         here, there = (one.pixel_to_world_values(*corners) for one in (low, part))
         return part if np.allclose(here, there, rtol=1e-9, atol=1e-9, equal_nan=True) else None
-    except Exception:  # axes that depend on each other, steps and what else there may be
+    except Exception:  # for example about coupled axes, or slices with steps
         return None

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Images, and FITS files in memory, which may hold tables as well."""
+"""Images, and FITS files in memory, which may contain tables as well."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
 
 
 def adapt_hdu(obj: Any) -> Sendable | None:
-    """Tell the forms of an HDU; None for any other object."""
+    """Return the formats of an HDU; None for any other object."""
     if not isinstance_by_name(obj, "astropy.io.fits.hdu.base", "_BaseHDU"):
         return None
     name = first_nonempty(obj.name.replace("PRIMARY", ""), obj.header.get("OBJECT"))
@@ -54,7 +54,7 @@ def adapt_hdu(obj: Any) -> Sendable | None:
 
 
 def _primary(header: Any) -> Any:
-    """The header of an extension without what only extensions have."""
+    """Return the header of an extension without the keywords of extensions."""
     header = header.copy()
     for key in ("XTENSION", "PCOUNT", "GCOUNT", "INHERIT"):
         header.remove(key, ignore_missing=True)
@@ -62,7 +62,7 @@ def _primary(header: Any) -> Any:
 
 
 def _hdu_table(hdu: Any, name: str) -> Sendable:
-    forms = (
+    formats = (
         MessageFormat(
             "table.load.fits",
             ".fits",
@@ -71,11 +71,11 @@ def _hdu_table(hdu: Any, name: str) -> Sendable:
         ),
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(Table.read(hdu), file), "table-id"),
     )
-    return Sendable("table", name or "table", forms, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
+    return Sendable("table", name or "table", formats, int(hdu.size), count=lambda: int(hdu.header["NAXIS2"]))
 
 
 def adapt_hdulist(obj: Any) -> Sendable | None:
-    """Tell the forms of an HDUList; None for any other object."""
+    """Return the formats of an HDUList; None for any other object."""
     if not isinstance(obj, fits.HDUList):
         return None
     hdus = [hdu for hdu in obj if not is_description(hdu.header)]
@@ -89,15 +89,15 @@ def adapt_hdulist(obj: Any) -> Sendable | None:
         return _image(lambda: obj, name, size)
     if is_by_columns(obj[0].header) or is_by_columns(first.header):
         return sendable_table(first_table(obj), name)
-    forms = (
+    formats = (
         MessageFormat("table.load.fits", ".fits", _image(lambda: obj, name, size).formats[0].write, "table-id"),
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(first_table(obj), file), "table-id"),
     )
-    return Sendable("table", name or "table", forms, size, count=lambda: len(first_table(obj)))
+    return Sendable("table", name or "table", formats, size, count=lambda: len(first_table(obj)))
 
 
 def adapt_nddata(obj: Any) -> Sendable | None:
-    """Tell the forms of CCDData, NDData, Cutout2D and all else that has pixels and a WCS; None for any other object."""
+    """Return the formats of an image: CCDData, NDData, Cutout2D or any object with pixels and a WCS; else None."""
     is_nddata = isinstance_by_name(obj, "astropy.nddata", "NDDataBase")
     if safe_getattr(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
         return None
@@ -127,17 +127,17 @@ def adapt_nddata(obj: Any) -> Sendable | None:
 
 
 def _has_pixels_and_wcs(obj: Any) -> bool:
-    """Whether an object is an image by its attributes, as `~astropy.nddata.Cutout2D` is; its WCS may be None."""
+    """Tell whether an object has the attributes of an image, like `~astropy.nddata.Cutout2D`; its WCS may be None."""
     return isinstance(safe_getattr(obj, "data"), np.ndarray) and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:
-    """The plain array; of masked arrays there are two kinds, numpy's and astropy's."""
+    """Return the plain array of one of numpy's or astropy's masked arrays."""
     return np.asarray(np.ma.getdata(safe_getattr(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
 def adapt_array(obj: Any) -> Sendable | None:
-    """Tell the forms of a numpy array that is an image or a table; None for any other object."""
+    """Return the formats of a numpy array that is an image or a table; None for any other object."""
     if not isinstance(obj, np.ndarray):
         return None
     if obj.dtype.names is not None and obj.ndim == 1:
@@ -158,7 +158,7 @@ def adapt_array(obj: Any) -> Sendable | None:
 
 
 def _pixels(data: Any, mask: Any) -> Any:
-    """The pixels in a type that FITS has, and that has NaN for those under the mask."""
+    """Return the pixels in a type that FITS has, with NaN for masked ones."""
     kind, size = data.dtype.kind, data.dtype.itemsize
     if mask is not None and np.any(mask):
         wide = size > 4 or (size > 2 and kind in "iu")

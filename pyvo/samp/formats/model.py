@@ -1,9 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-What a product is, and the forms in which one can be sent.
-
-Texts in tables: as bytes of which nobody knows the encoding, and in arrays.
-"""
+"""What can be sent of an object and in which formats, what is received, and the decoding of texts in tables."""
 
 from __future__ import annotations
 
@@ -49,16 +45,11 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
     Parameters
     ----------
     cells : iterable
-        Arrays of numbers: of bytes for ``char``, or of 16 bits for ``unicodeChar``.
+        Arrays of bytes for ``char``, or of 16-bit numbers for ``unicodeChar``.
     datatype : str
-        Which of them.
+        One of these types.
     length : int or None
-        The length of each text, if a cell holds several.
-
-    Returns
-    -------
-    list
-        The texts of each cell.
+        The length of each text, if a cell contains several.
     """
     is_wide = datatype == "unicodeChar"
     dtype = np.dtype(">u2" if is_wide else "u1")
@@ -76,44 +67,35 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
 
 
 def split_texts(text: str, length: int) -> list[str]:
-    """
-    Split a text into those that were put together in it, each filled up with blanks or NULs.
-
-    Parameters
-    ----------
-    text : str
-        The text.
-    length : int
-        The length of each of them.
-    """
+    """Split the concatenation of texts of a fixed length, each padded with blanks or NULs."""
     parts = (text[start : start + length] for start in range(0, len(text), length))
     return [part.partition("\0")[0].rstrip(" ") for part in parts]
 
 
 class Sender(str):
     """
-    The id of the client that sent something, by which it can be answered.
+    The public id of the client that sent an object.
 
     Parameters
     ----------
     client_id : str
-        Its id.
+        The id.
     name : str
-        Its name.
+        The name of the client.
     """
 
     __slots__ = ("name",)
     name: str
 
     def __new__(cls, client_id: str, name: str = "") -> Self:
-        """Make a text of the id."""
+        """Make a string of the id."""
         new = super().__new__(cls, client_id)
         new.name = name
         return new
 
 
 class MessageParams(dict[str, Any]):
-    """The parameters of a message of no kind that is known here."""
+    """Parameters of a message whose MType this package does not decode."""
 
     mtype: str
     sender: Sender
@@ -121,7 +103,7 @@ class MessageParams(dict[str, Any]):
 
 
 class RasterImage(bytes):
-    """A picture that is no FITS file (PNG, JPEG...), as it came."""
+    """The content of an image file that is no FITS file (PNG, JPEG...)."""
 
     mtype: str
     sender: Sender
@@ -130,41 +112,41 @@ class RasterImage(bytes):
 
 @dataclass(frozen=True)
 class MessageFormat:
-    """One way to send a product: the MType, the file, and how its message names it."""
+    """One way to send an object: the MType, the file and the parameters of the message."""
 
     mtype: str
     suffix: str
-    #: Writes the file; None for a product that needs none, or is in one already.
+    #: Writes the file; None for an object that needs none, or is in one already.
     write: Callable[[BinaryIO], object] | None = None
-    #: The parameter that holds the product's id, such as ``table-id``.
+    #: The parameter for the object's id, such as ``table-id``.
     id_key: str | None = None
     #: Further parameters.
     params: dict[str, Any] = field(default_factory=dict)
-    #: Makes all the parameters of the URL and the name, where the message is no ordinary one.
+    #: Makes all parameters from the URL and the name, for messages with other ones than ``url`` and ``name``.
     make_params: Callable[[str, str], dict[str, Any]] | None = None
-    #: Tells whether a program, by its name, should get this form although it takes an earlier one as well.
+    #: Tells whether a program, by its name, should get this format although it accepts an earlier one, too.
     is_better_for: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
 class Sendable:
-    """Something to send."""
+    """What can be sent of an object."""
 
     kind: str
     name: str
     formats: Sequence[MessageFormat]
-    #: Bytes, about; for progress bars.
+    #: Approximate number of bytes, for progress bars.
     size: int = 0
-    #: The file that it is in already.
+    #: The file that contains it already.
     path: Path | None = None
-    #: The URL where it is already.
+    #: The URL that it has already.
     url: str | None = None
-    #: Counts the rows of a table.
+    #: Returns the number of rows of a table.
     count: Callable[[], int] | None = None
 
 
 def isinstance_by_name(obj: Any, module: str, *names: str) -> bool:
-    """Whether an object is of one of some classes of a module, which need not be loaded to ask."""
+    """Tell whether an object is of a class of a module, without loading the module: then no such object exists."""
     loaded = sys.modules.get(module)
     if loaded is None:
         return False
@@ -172,12 +154,12 @@ def isinstance_by_name(obj: Any, module: str, *names: str) -> bool:
 
 
 def first_nonempty(*candidates: object) -> str:
-    """The first that is some text."""
+    """Return the first candidate that is a string and not blank; an empty string if there is none."""
     return next((str(text) for text in candidates if isinstance(text, str) and text.strip()), "")
 
 
 def safe_getattr(obj: Any, name: str) -> Any:
-    """An attribute that an object of unknown kind may have; what fails is none."""
+    """Return an attribute of an object of any kind; None if there is none, or if reading it fails."""
     if isinstance(obj, type):
         return None
     try:

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tables in columns of plain numbers and texts, which any format can hold.
+Flatten tables to columns of plain numbers and texts, which any format can hold.
 
-What is no such column, be it a position, a time, a record or a list of objects, becomes one or several. What is
-missing stays missing, and its place is empty: nobody shall read there what the program has masked.
+A column of positions, times, records or objects becomes one or several plain columns. Masked values stay masked, and
+the data below the mask are overwritten, so that they are not disclosed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from .model import decode_text, isinstance_by_name, safe_getattr
 
 __all__ = ["WIDER_INTEGERS", "flatten_columns", "unused_name", "unused_value", "write_with_column_errors"]
 
-#: What a position has beside its place on the sky: names, units in which they are sent, and UCDs.
+#: Attributes of a position besides its place on the sky, with units and UCDs.
 _MOTIONS = {
     "pm_ra_cosdec": ("mas / yr", "pos.pm;pos.eq.ra"),
     "pm_dec": ("mas / yr", "pos.pm;pos.eq.dec"),
     "radial_velocity": ("km / s", "spect.dopplerVeloc"),
 }
-#: The types of floats that other programs do not have, and what they become.
+#: Float types that other programs do not have, and the types that replace them.
 _FLOATS = {"f2": "f4", "f12": "f8", "f16": "f8", "c24": "c16", "c32": "c16"}
 #: Integer types that VOTable does not have, and the types that hold their values.
 WIDER_INTEGERS = {"i1": "i2", "u2": "i4", "u4": "i8"}
-#: Characters that end a text in every format, or that no encoding has.
+#: NUL, which ends a text in every format, and lone surrogates, which no encoding has.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-#: Rows of a column of texts that are checked at a time.
+#: Number of rows of texts that are checked at a time.
 CHECKED_ROWS = 65536
 
 
 def flatten_columns(table: Any) -> Table:
     """
-    Bring a table into columns that any format can hold.
+    Convert a table to columns that any format can hold.
 
     Quantities become columns with a unit, positions two columns in degrees (ICRS) and others for what else they have,
     times ISO strings (UTC), differences of times numbers; objects become numbers or texts, and records and other
@@ -69,32 +69,32 @@ def flatten_columns(table: Any) -> Table:
         Characters of a text are replaced, or bytes are decoded by a guess.
     """
     flat = Table(meta=dict(table.meta))
-    odd = []
+    unsupported = []
     for name in table.colnames:
         try:
-            for part, column in _plain(name, table[name]):
+            for part, column in _flatten(name, table[name]):
                 if not part.strip():
                     part = f"col{len(flat.colnames) + 1}"  # noqa: PLW2901 - a column needs some name
                     warn(f"A column has the name {name!r}; it is sent as {part!r}")
                 flat.add_column(column, name=part if part == name else unused_name(flat, table, part), copy=False)
-        except SAMPWarning:  # for the program that makes errors of warnings
+        except SAMPWarning:  # the program turns warnings into errors
             raise
-        except Exception as error:  # of classes of any library
-            odd.append(f"{name} ({error})")
-    if odd:
-        raise SAMPTypeError(f"The table cannot be sent. What no format can hold is in: {', '.join(odd)}")
+        except Exception as error:  # from classes of any library
+            unsupported.append(f"{name} ({error})")
+    if unsupported:
+        raise SAMPTypeError(f"The table cannot be sent. What no format can hold is in: {', '.join(unsupported)}")
     return flat
 
 
 def unused_name(flat: Table, table: Any, name: str) -> str:
-    """The name, or one like it that no column of two tables has."""
+    """Return the name, with underscores added until no column of both tables has it."""
     while name in flat.colnames or name in table.colnames:
         name += "_"
     return name
 
 
 def unused_value(column: Any) -> int | None:
-    """A number that no element of a column of integers has, to stand for what is missing; None if it has them all."""
+    """Return a number for missing values that is not in a column of integers; None if all numbers are."""
     values = np.unique(np.ma.getdata(column)[~np.ma.getmaskarray(column)])
     limits = np.iinfo(column.dtype)
     if not len(values) or values[0] > limits.min:
@@ -108,33 +108,20 @@ def unused_value(column: Any) -> int | None:
 def write_with_column_errors(
     table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str
 ) -> None:
-    """
-    Write a table; the error of one that cannot be written names the columns that are in the way.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        A flat table.
-    file : binary file
-        Where to.
-    write : callable
-        Writes it.
-    format_name : str
-        What it is then.
-    """
+    """Write a flat table by `write`; the error names the columns that cannot be written as `format_name`."""
     try:
         write(table, file)
     except Exception as error:
         if _is_os_error(error) or isinstance(error, SAMPWarning):
             raise
         reasons = ((name, _failure(table, name, write)) for name in table.colnames)
-        odd = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
-        what = f"What that cannot hold is in: {', '.join(odd)}" if odd else str(error)
+        unsupported = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
+        what = f"What that cannot hold is in: {', '.join(unsupported)}" if unsupported else str(error)
         raise SAMPTypeError(f"The table cannot be written as {format_name}. {what}") from error
 
 
 def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]) -> Exception | None:
-    """The error of a column that cannot be written even alone."""
+    """Return the error of writing a column alone; None if that succeeds."""
     alone = table[[name]]
     alone.meta.clear()
     with warnings.catch_warnings():
@@ -147,7 +134,7 @@ def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]
 
 
 def _is_os_error(error: BaseException | None) -> bool:
-    """Whether an error, or the one in whose handling it came up, is one of the file."""
+    """Tell whether an error, or one in whose context it was raised, is an OSError."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error is not None
@@ -156,34 +143,34 @@ def _is_os_error(error: BaseException | None) -> bool:
 # One column
 
 
-def _plain(name: str, column: Any) -> Iterator[tuple[str, Column]]:
-    """The plain columns that one column becomes, with their names."""
+def _flatten(name: str, column: Any) -> Iterator[tuple[str, Column]]:
+    """Yield the plain columns, with their names, that replace a column."""
     if isinstance(column, Column):
-        yield from _of_column(name, column.copy(copy_data=False))
+        yield from _flatten_column(name, column.copy(copy_data=False))
     elif isinstance_by_name(column, "astropy.coordinates", "SkyCoord"):
-        yield from _of_position(name, column)
+        yield from _flatten_position(name, column)
     elif isinstance_by_name(column, "astropy.time", "Time"):
-        yield name, _of_time(column)
+        yield name, _flatten_time(column)
     elif isinstance_by_name(column, "astropy.time", "TimeDelta"):
         unit = "s" if column.format == "sec" else "d"
-        yield name, _of_numbers(column.to_value(unit), unit, description=column.info.description)
+        yield name, _number_column(column.to_value(unit), unit, description=column.info.description)
     elif hasattr(column, "unit") and hasattr(column, "value"):
-        yield from _of_column(name, Table([column], names=[name])[name])
+        yield from _flatten_column(name, Table([column], names=[name])[name])
     else:
         for part in represent_mixins_as_columns(Table([column], names=[name])).columns.values():
-            yield from _of_column(part.name, part)
+            yield from _flatten_column(part.name, part)
 
 
-def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
+def _flatten_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
     kind, code = column.dtype.kind, f"{column.dtype.kind}{column.dtype.itemsize}"
     if column.dtype.names is not None:
         values, missing = np.asarray(np.ma.getdata(column)), np.ma.getmaskarray(column)
         for field in column.dtype.names:
             unit = column.unit[field] if isinstance(column.unit, StructuredUnit) else column.unit
-            part = _of_numbers(np.ma.array(values[field], mask=missing[field]), unit)
-            yield from _of_column(f"{name}.{field}", part)
+            part = _number_column(np.ma.array(values[field], mask=missing[field]), unit)
+            yield from _flatten_column(f"{name}.{field}", part)
     elif kind == "O":
-        plain = _of_objects(name, column)
+        plain = _flatten_objects(name, column)
         yield name, _with_plain_texts(name, plain) if plain.dtype.kind in "US" else plain
     elif kind in "US":
         yield name, _with_plain_texts(name, column)
@@ -200,31 +187,31 @@ def _of_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
 
 
 def _nat_mask(column: Any) -> np.ndarray:
-    """Where dates are missing, of which numpy has its own way."""
+    """Return the mask of dates, for which numpy has NaT."""
     return np.asarray(np.isnat(np.ma.getdata(column)) | np.ma.getmaskarray(column))
 
 
-def _of_position(name: str, column: Any) -> Iterator[tuple[str, Column]]:
+def _flatten_position(name: str, column: Any) -> Iterator[tuple[str, Column]]:
     from astropy.coordinates import UnitSphericalRepresentation  # noqa: PLC0415
 
     icrs = column.icrs
-    whence = column.frame.name
-    note = column.info.description or (f"ICRS, from {whence}" if whence != "icrs" else None)
+    frame = column.frame.name
+    note = column.info.description or (f"ICRS, from {frame}" if frame != "icrs" else None)
     for axis in ("ra", "dec"):
-        yield f"{name}.{axis}", _of_numbers(getattr(icrs, axis).to_value("deg"), "deg", f"pos.eq.{axis}", note)
+        yield f"{name}.{axis}", _number_column(getattr(icrs, axis).to_value("deg"), "deg", f"pos.eq.{axis}", note)
     if not isinstance(icrs.data, UnitSphericalRepresentation):
         unit = icrs.distance.unit
-        yield f"{name}.distance", _of_numbers(icrs.distance.to_value(unit), unit, "pos.distance", note)
+        yield f"{name}.distance", _number_column(icrs.distance.to_value(unit), unit, "pos.distance", note)
     for key, (unit, ucd) in _MOTIONS.items() if "s" in column.data.differentials else ():
         value = safe_getattr(icrs, key)
-        if value is not None and value.unit.is_equivalent(unit):  # or it is none, of a motion without a distance
-            yield f"{name}.{key}", _of_numbers(value.to_value(unit), unit, ucd, note)
+        if value is not None and value.unit.is_equivalent(unit):  # it is not for a motion without a distance
+            yield f"{name}.{key}", _number_column(value.to_value(unit), unit, ucd, note)
 
 
-def _of_time(column: Any) -> Column:
-    times = column.copy() if column.scale == "local" else column.utc  # whose place is anybody's guess
+def _flatten_time(column: Any) -> Column:
+    times = column.copy() if column.scale == "local" else column.utc  # the offset of local time is unknown
     times.precision = 9
-    # astropy makes numbers of no times
+    # astropy returns numbers if there are no rows
     texts = np.asarray(getattr(times.isot, "unmasked", times.isot)).astype(np.str_, copy=False)
     shown = texts[~np.asarray(column.mask)]
     for zeros in ("000000", "000"):
@@ -236,7 +223,7 @@ def _of_time(column: Any) -> Column:
     return changed
 
 
-def _of_numbers(values: Any, unit: Any, ucd: str = "", description: str | None = None) -> Column:
+def _number_column(values: Any, unit: Any, ucd: str = "", description: str | None = None) -> Column:
     mask = getattr(values, "mask", None)
     meta = {"ucd": ucd} if ucd else {}
     if mask is None or not np.any(mask):
@@ -246,7 +233,7 @@ def _of_numbers(values: Any, unit: Any, ucd: str = "", description: str | None =
 
 
 def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
-    """A column of other values that has the unit, the description and the metadata of one."""
+    """Make a column of other values with the unit, description and metadata of a column."""
     about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
     values = np.asarray(np.ma.getdata(values))
     return MaskedColumn(values, mask=missing, **about) if missing.any() else Column(values, **about)
@@ -256,25 +243,25 @@ def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
 
 
 def _with_plain_texts(name: str, column: Any) -> Any:
-    """Decode bytes beyond ASCII, and replace what no format can hold in a text."""
+    """Decode bytes beyond ASCII, and replace characters that no format can hold."""
     values = np.asarray(np.ma.getdata(column))
     if not values.dtype.isnative:
         column = column.astype(values.dtype.newbyteorder("="))
         values = np.asarray(np.ma.getdata(column))
     starts = range(0, len(values), CHECKED_ROWS)
-    if not any(_has_odd_texts(values[start : start + CHECKED_ROWS]) for start in starts):
+    if not any(_has_unwritable_texts(values[start : start + CHECKED_ROWS]) for start in starts):
         return column
     missing = np.ma.getmaskarray(column)
     cells = [b"" if hole else cell for cell, hole in zip(values.flat, missing.flat, strict=True)]
     decoded = [decode_text(cell) if isinstance(cell, bytes) else (cell, True) for cell in cells]
     if not all(is_utf8 for _, is_utf8 in decoded):
         warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are sent as Latin-1")
-    texts = _written_texts(name, [text for text, _ in decoded])
+    texts = _writable_texts(name, [text for text, _ in decoded])
     return _copy_meta(column, np.array(texts, dtype=np.str_).reshape(values.shape), missing)
 
 
-def _has_odd_texts(values: np.ndarray) -> bool:
-    """Whether some texts or bytes need to be changed before they can be written."""
+def _has_unwritable_texts(values: np.ndarray) -> bool:
+    """Tell whether texts or bytes have to be changed before they can be written."""
     is_text = values.dtype.kind == "U"
     length = values.dtype.itemsize // (4 if is_text else 1)
     if not length or not values.size:
@@ -288,7 +275,7 @@ def _has_odd_texts(values: np.ndarray) -> bool:
     return bool(((points[:, :-1] == 0) & (points[:, 1:] != 0)).any())
 
 
-def _written_texts(name: str, texts: list[str]) -> list[str]:
+def _writable_texts(name: str, texts: list[str]) -> list[str]:
     """Replace NUL, at which readers end a text, and lone surrogates, which no encoding has."""
     changed = [_UNWRITABLE.sub("?", text) for text in texts]
     if changed != texts:
@@ -299,15 +286,15 @@ def _written_texts(name: str, texts: list[str]) -> list[str]:
 # Columns of objects
 
 
-def _of_objects(name: str, column: Any) -> Any:
-    """A column of numbers or texts where the objects are all the like; one of arrays if they are arrays."""
+def _flatten_objects(name: str, column: Any) -> Any:
+    """Convert a column of objects of one kind: numbers, texts or arrays."""
     missing = np.array([_is_missing(value) for value in column], dtype=bool).reshape(column.shape)
     missing |= np.ma.getmaskarray(column)
     present = list(np.ma.getdata(column)[~missing])
     if all(isinstance(value, str) for value in present):
-        return _of_texts(name, column, missing)
+        return _flatten_texts(name, column, missing)
     if all(isinstance(value, list | tuple | np.ndarray) for value in present):
-        return _of_arrays(column, missing)
+        return _flatten_arrays(column, missing)
     for kinds in ((bytes,), (bool, np.bool_), (int, float, complex, np.number)):
         if all(isinstance(value, kinds) for value in present):
             values = np.array(present)
@@ -324,9 +311,9 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is np.ma.masked or type(value).__name__ in {"NAType", "NaTType"}
 
 
-def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
-    """A column of strings of a fixed length, or of objects still where one is much longer than the others."""
-    written = _written_texts(name, list(np.where(missing, "", np.ma.getdata(column)).flat))
+def _flatten_texts(name: str, column: Any, missing: np.ndarray) -> Any:
+    """Convert to strings of a fixed length; leave objects if one string is much longer than the others."""
+    written = _writable_texts(name, list(np.where(missing, "", np.ma.getdata(column)).flat))
     texts = np.fromiter(written, dtype=object, count=len(written)).reshape(column.shape)
     lengths = [len(text) for text in texts.flat]
     if sum(lengths) * 4 + 4096 < max(lengths, default=0) * len(lengths):
@@ -334,8 +321,8 @@ def _of_texts(name: str, column: Any, missing: np.ndarray) -> Any:
     return _copy_meta(column, texts.astype(np.str_), missing)
 
 
-def _of_arrays(column: Any, missing: np.ndarray) -> Any:
-    """A column of arrays of various lengths, all of one type, in which NaN is what is missing."""
+def _flatten_arrays(column: Any, missing: np.ndarray) -> Any:
+    """Convert to arrays of various lengths and one type, with NaN for missing elements."""
     cells: list[Any] = [np.ma.asarray([] if none else cell) for cell, none in zip(column, missing, strict=True)]
     dtype = np.result_type(*({cell.dtype for cell in cells if cell.size} or {np.dtype("f8")}))
     if dtype.kind not in "biufc":

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-From messages to objects: what ``table.load.votable`` and its kin name is fetched and read.
+Make objects of messages: fetch and read the file that ``table.load.votable`` and similar messages name.
 
-What is read is complete when it is handed over: the sender may remove its file as soon as it has the answer.
+Objects are read completely: the sender may remove its file as soon as it gets the response.
 """
 
 from __future__ import annotations
@@ -36,28 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
-    """
-    Make an object of a message.
-
-    Parameters
-    ----------
-    mtype : str
-        The MType.
-    params : mapping
-        The parameters.
-    sender : Sender
-        Who sent it.
-
-    Returns
-    -------
-    Table, HDUList, SkyCoord, Spectrum, MOC, Picture or Received
-        What it names, with the attributes ``sender`` and ``name``; of any other message the parameters themselves.
-
-    Raises
-    ------
-    SAMPClientError
-        It cannot be read.
-    """
+    """Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`."""
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
@@ -69,10 +48,10 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
         raise SAMPClientError(f"The message {mtype} names no url")
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
-        read = _read_picture
+        read = _read_raster_image
     with local_copy(url.strip()) as path:
         try:
-            with without_warnings():  # nobody here is to blame for what is odd in a file that others wrote
+            with without_warnings():  # about oddities in a file of another program
                 obj = read(path, url.strip())
         except Exception as error:
             raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
@@ -86,19 +65,7 @@ def attach_source(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
 
 
 def read_position(params: Mapping[str, Any]) -> Any:
-    """
-    Read ``ra`` and ``dec``, in degrees.
-
-    Parameters
-    ----------
-    params : mapping
-        The parameters.
-
-    Returns
-    -------
-    astropy.coordinates.SkyCoord
-        The position (ICRS).
-    """
+    """Make a SkyCoord (ICRS) of ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
     missing = [key for key in ("ra", "dec") if key not in params]
@@ -116,26 +83,7 @@ def _degrees(key: str, value: Any) -> float:
 
 
 def read_table(path: Path, url: str = "") -> Any:
-    """
-    Read a table whatever its format is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    url : str
-        Where it comes from, if not from there.
-
-    Returns
-    -------
-    astropy.table.Table
-        The first table in it.
-
-    Raises
-    ------
-    SAMPClientError
-        It holds no table that is read.
-    """
+    """Read the first table of a file in any known format; `url` is the base of relative URLs in it."""
     peek = peek_at(path)
     beginning = peek(PEEK_SIZE)
     if is_fits(beginning):
@@ -155,25 +103,10 @@ def _read_votable(path: Path, url: str) -> Any:
 
 def read_fits_table(place: Path) -> Table:
     """
-    Read the first table of a FITS file.
+    Read the first table of a FITS file; warn if there are more.
 
-    What is missing in its logical columns is masked; text beyond ASCII is decoded. What STIL (TOPCAT, STILTS) says
-    about the table in the primary HDU is used, and a table that STIL wrote by columns (``colfits``) has its rows back.
-
-    Parameters
-    ----------
-    place : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    astropy.table.Table
-        The table.
-
-    Warns
-    -----
-    SAMPWarning
-        There are more tables in the file.
+    Missing logical values are masked, and text beyond ASCII is decoded. The description that STIL (TOPCAT, STILTS)
+    writes into the primary HDU is used, and a table that STIL wrote by columns (``colfits``) gets its rows back.
     """
     with without_warnings(), open_hdus(place) as hdus:
         return first_table(hdus)
@@ -192,21 +125,7 @@ def first_table(hdus: Any) -> Table:
 
 
 def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
-    """
-    Read a table that is neither FITS nor VOTable.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    formats : list
-        Names of formats of astropy, each with an encoding, that are tried one after the other.
-
-    Returns
-    -------
-    astropy.table.Table or None
-        The table; None if it has none of the formats.
-    """
+    """Read a table in the first of some formats (names of astropy, with encodings) that fits; None if none does."""
     for name, encoding in formats:
         try:
             with without_warnings():
@@ -217,7 +136,7 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
         except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
             log.debug("%s is not %s in %s: %s", path.name, name, encoding, error)
             continue
-        # any text is a table of one column, and any line the head of one without rows
+        # any text is a table of one column, and any line the header of a table without rows
         if name != "ascii" or (len(table.colnames) > 1 and len(table)):
             return table
     return None
@@ -233,28 +152,14 @@ def _read_tst(path: Path, encoding: str) -> Any:
 
 
 def read_image(path: Path, _url: str = "") -> Any:
-    """
-    Read a FITS file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    _url : str
-        Not used: an image has all in its file.
-
-    Returns
-    -------
-    astropy.io.fits.HDUList
-        All of it, in memory.
-    """
+    """Read a FITS file into memory."""
     with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
         for hdu in hdus:
             hdu.data  # noqa: B018 - it is read when it is first asked for
         return hdus
 
 
-def _read_picture(path: Path, _url: str = "") -> RasterImage:
+def _read_raster_image(path: Path, _url: str = "") -> RasterImage:
     return RasterImage(path.read_bytes())
 
 
@@ -267,7 +172,7 @@ def _read_moc(path: Path, _url: str = "") -> Any:
 
 
 def _read_spectrum(path: Path, url: str = "") -> Any:
-    """A spectrum of specutils where that is installed and understands it, or else the table that it is."""
+    """Read a spectrum by specutils if that is installed and understands the file, or else as a table."""
     try:
         specutils = import_module("specutils")
     except ImportError:

@@ -24,7 +24,7 @@ __all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_formats"]
 
 
 def adapt_spectrum(obj: Any) -> Sendable | None:
-    """Tell the forms of what has a spectral axis and a flux; None for any other object."""
+    """Return the formats of an object with a spectral axis and a flux; None for any other object."""
     axis, flux = safe_getattr(obj, "spectral_axis"), safe_getattr(obj, "flux")
     dimensions = getattr(flux, "ndim", 0)
     if axis is None or flux is None or not dimensions:
@@ -50,15 +50,15 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
         write_votable(table, file)
 
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
-    forms = (
+    formats = (
         MessageFormat("spectrum.load.ssa-generic", ".vot", write, "spectrum-id", {"meta": description}),
         *sendable_table(table).formats,
     )
-    return Sendable("spectrum", name, forms, int(flux.nbytes) * 2)
+    return Sendable("spectrum", name, formats, int(flux.nbytes) * 2)
 
 
 def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What of some metadata is plain, with that of a header in it, and the names of what is not."""
+    """Return the metadata that tables can hold, with those of a header in them, and the names of the others."""
     known: dict[str, Any] = {}
     left_out: list[str] = []
     for key, value in meta.items():
@@ -74,7 +74,7 @@ def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def adapt_moc(obj: Any) -> Sendable | None:
-    """Tell the forms of a MOC of mocpy; None for any other object."""
+    """Return the formats of a MOC of mocpy; None for any other object."""
     if not isinstance_by_name(obj, "mocpy", "MOC"):
         return None
 
@@ -85,17 +85,10 @@ def adapt_moc(obj: Any) -> Sendable | None:
 
 
 def coverage_formats(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
-    """
-    Tell the forms of a coverage.
-
-    Parameters
-    ----------
-    write : callable or None
-        Writes its FITS file, unless it is in one.
-    """
+    """Return the formats of a coverage; `write` writes its FITS file, None if it is in a file already."""
     return (
         MessageFormat("coverage.load.moc.fits", ".fits", write, "coverage-id"),
-        # Aladin 12 does not subscribe to that, and never answers when it gets a coverage by another message
+        # Aladin 12 does not subscribe to that MType, and never replies when it gets a coverage by another one
         MessageFormat("script.aladin.send", ".fits", write, make_params=_load_script),
     )
 
@@ -107,7 +100,7 @@ def _load_script(url: str, name: str) -> dict[str, Any]:
 
 
 def adapt_position(obj: Any) -> Sendable | None:
-    """Tell the forms of a SkyCoord; None for any other object."""
+    """Return the formats of a SkyCoord; None for any other object."""
     if not isinstance_by_name(obj, "astropy.coordinates", "SkyCoord", "BaseCoordinateFrame"):
         return None
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
@@ -117,7 +110,7 @@ def adapt_position(obj: Any) -> Sendable | None:
         return sendable_table(QTable({"position": coordinates.ravel()}), "positions")
     try:
         ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
-    except Exception as error:  # of astropy, about whatever it tried first
+    except Exception as error:  # from astropy, about the transformation that it tried first
         frame = coordinates.frame.name
         raise SAMPTypeError(
             f"A position in the frame {frame} cannot be sent unless all is known (time, location, distance...) by "

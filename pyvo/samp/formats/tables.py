@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Tables, and what can be made one."""
+"""Tables, and objects that can be converted to tables."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .votable_writer import XMLText, write_votable
 
 __all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "sendable_table"]
 
-#: What a document, and each RESOURCE in it, holds beside tables and RESOURCEs.
+#: Attributes of a document, and of each RESOURCE in it, besides tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
 _writing = threading.Lock()
-#: Bytes from which on TOPCAT gets a table in the form that it reads fastest.
+#: Size in bytes from which TOPCAT gets a table in the format that it reads fastest.
 LARGE = 1_000_000
 
 
 def sendable_table(table: Any, name: str = "") -> Sendable:
-    """Tell the forms of an astropy table."""
+    """Return the formats of an astropy table."""
     name = first_nonempty(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
 
@@ -45,16 +45,16 @@ def sendable_table(table: Any, name: str = "") -> Sendable:
     def is_for_topcat() -> bool:
         return size >= LARGE and is_plain(table)
 
-    forms = (
+    formats = (
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
         MessageFormat("table.load.fits", ".fits", write_fits, "table-id",
              is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
     )
-    return Sendable("table", name or "table", forms, size, count=lambda: len(table))
+    return Sendable("table", name or "table", formats, size, count=lambda: len(table))
 
 
 def adapt_table(obj: Any) -> Sendable | None:
-    """Tell the forms of an astropy table or a row of one; None for any other object."""
+    """Return the formats of an astropy table or a row of one; None for any other object."""
     if isinstance(obj, Table):
         return sendable_table(obj)
     if isinstance(obj, Row):
@@ -63,7 +63,7 @@ def adapt_table(obj: Any) -> Sendable | None:
 
 
 def adapt_votable(obj: Any) -> Sendable | None:
-    """Tell the forms of a VOTable, or of what has one; None for any other object."""
+    """Return the formats of a VOTable, or of an object with one; None for any other object."""
     document = obj if isinstance(obj, VOTableFile) else safe_getattr(obj, "votable")
     if not isinstance(document, VOTableFile):
         if not isinstance(obj, TableElement):
@@ -75,10 +75,10 @@ def adapt_votable(obj: Any) -> Sendable | None:
     first = tables[0] if tables else None
     name = first_nonempty(getattr(first, "name", ""), getattr(first, "ID", ""), document.description)
     size = sum(int(getattr(table.array, "nbytes", 0)) for table in tables)
-    forms = [MessageFormat("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
+    formats = [MessageFormat("table.load.votable", ".vot", lambda file: _write_document(document, file), "table-id")]
     if first is not None:
-        forms.append(MessageFormat("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
-    return Sendable("table", name or "table", forms, size, count=None if first is None else lambda: len(first.array))
+        formats.append(MessageFormat("table.load.fits", ".fits", lambda file: _write_first(tables, file), "table-id"))
+    return Sendable("table", name or "table", formats, size, count=None if first is None else lambda: len(first.array))
 
 
 def _write_first(tables: list[Any], file: BinaryIO) -> None:
@@ -89,7 +89,7 @@ def _write_first(tables: list[Any], file: BinaryIO) -> None:
 
 
 def _document_with(element: Any) -> Any:
-    """Make a document of one table, with all that the document from which it comes says around the tables."""
+    """Make a document of one table, with everything outside the tables of the document to which it belongs."""
     whole = safe_getattr(element, "_votable")
     document = VOTableFile(version=str(safe_getattr(whole, "version") or "1.4"))
     chain = _resources_around(element, safe_getattr(whole, "resources") or [])
@@ -97,7 +97,7 @@ def _document_with(element: Any) -> Any:
     for old in [whole, *chain] if chain else ():
         if old is not whole:
             new = Resource(name=old.name, ID=old.ID, utype=old.utype, type=old.type, **old.extra_attributes)
-            # such as the description of a service that needs an identifier from the table
+            # for example the description of a service that needs an identifier from the table
             new.resources.extend(other for other in old.resources if not any(other.iter_tables()))
             place.resources.append(new)
             place = new
@@ -112,7 +112,7 @@ def _document_with(element: Any) -> Any:
 
 
 def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
-    """The RESOURCEs in which a table is, the outermost first; none if it is in none of these."""
+    """Return the RESOURCEs that contain a table, the outermost first; an empty list if none does."""
     for resource in resources:
         if any(table is element for table in resource.tables):
             return [resource]
@@ -123,7 +123,7 @@ def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
 
 
 def _write_document(document: Any, file: BinaryIO) -> None:
-    """Write a whole VOTable as it is, with its PARAM, INFO and the rest."""
+    """Write a whole VOTable, with its PARAM, INFO and other elements."""
     xml = XMLText(file)
     with warnings.catch_warnings(), _names_of_resources(document.resources):
         warnings.simplefilter("ignore", VOWarning)
@@ -134,7 +134,7 @@ def _write_document(document: Any, file: BinaryIO) -> None:
 
 @contextmanager
 def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
-    """Have astropy write the names of RESOURCEs, which it forgets (8.0), as attributes that it does not know."""
+    """Store the names of RESOURCEs, which astropy (8.0) does not write, as extra attributes, which it writes."""
     named = []
     with _writing:
         try:
@@ -151,7 +151,7 @@ def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
 
 
 def _data_format(document: Any) -> str | None:
-    """How the rows of a VOTable can be written without loss; None: as they came."""
+    """Return the format in which astropy writes the rows without loss; None for the format in which they came."""
     version = tuple(int(part) for part in str(document.version).split("."))
     cells = ((field, table.array[field.ID]) for table in document.iter_tables() for field in table.fields)
     if not all(_fits_binary(field, column) for field, column in cells):
@@ -161,10 +161,10 @@ def _data_format(document: Any) -> str | None:
 
 def _fits_binary(field: Any, column: Any) -> bool:
     """
-    Whether astropy writes a column rightly in bytes.
+    Tell whether astropy writes a column correctly in binary form.
 
-    Arrays of various lengths it holds in the type that it found convenient, and writes them so, whatever the field
-    says; for text beyond ASCII, or beyond 16 bits, the fields have no place.
+    Astropy writes arrays of various lengths in the type in which it stores them, which the field may contradict. Fields
+    of characters have no room for text beyond ASCII, or beyond 16 bits.
     """
     if field.datatype not in {"char", "unicodeChar"}:
         return not str(field.arraysize or "").endswith("*")
@@ -178,7 +178,7 @@ def _is_in_16_bits(text: str) -> bool:
 
 
 def adapt_frame(obj: Any) -> Sendable | None:
-    """Tell the forms of a DataFrame or Series of pandas; None for any other object."""
+    """Return the formats of a DataFrame or Series of pandas; None for any other object."""
     if not isinstance_by_name(obj, "pandas", "DataFrame", "Series"):
         return None
     frame = obj.to_frame() if isinstance_by_name(obj, "pandas", "Series") else obj
@@ -201,7 +201,7 @@ def adapt_frame(obj: Any) -> Sendable | None:
 
 
 def _unique(labels: Iterable[Any]) -> list[str]:
-    """Names of columns of labels of any kind, such as the tuples that columns with several levels have."""
+    """Make unique column names of labels of any kind, such as tuples, the labels of columns with several levels."""
     names: list[str] = []
     for label in labels:
         parts = label if isinstance(label, tuple) else (label,)
@@ -215,7 +215,7 @@ def _unique(labels: Iterable[Any]) -> list[str]:
 
 
 def adapt_tabular(obj: Any) -> Sendable | None:
-    """Tell the forms of what can make a table of itself; None for any other object."""
+    """Return the formats of an object with a method ``to_table``; None for any other object."""
     convert = safe_getattr(obj, "to_table")
     if not callable(convert):
         return None

@@ -1,12 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Writing files for others, and progress bars where somebody is looking and it takes long.
+Write files for other programs into a private directory, with progress bars for large ones.
 
-A directory for files that others are to read, which only its owner can enter, and which goes with the process.
-
-A process that is killed cannot remove its own: the next one of the same user does. That the owner lives is known by a
-lock on the directory, which ends with it however it ends, and which holds across containers, where process numbers
-mean nothing.
+Only the user can enter the directory, and it is removed at the end of the process. The directory of a process that was
+killed is removed by the next process of the same user. A lock on the directory shows that its process is alive: the
+lock ends with the process in any case, and works across containers, where process ids mean nothing.
 """
 
 from __future__ import annotations
@@ -33,18 +31,15 @@ if sys.platform != "win32":
 
 
 PREFIX = "pyvo-samp-"
-#: Seconds for which a directory is left alone in any case: its owner may be about to lock it.
+#: Seconds for which a new directory is not removed: its process may be about to lock it.
 GRACE = 60.0
 
 
 def make_private_dir() -> tuple[Path, Callable[[], None]]:
     """
-    Make a directory, and remove those of processes that are gone.
+    Make a directory, and remove those of processes that have ended.
 
-    Returns
-    -------
-    pathlib.Path, callable
-        The directory, and what removes it; in a child of this process that does nothing.
+    Return the directory and a function that removes it, which does nothing in a child process.
     """
     _remove_stale()
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -64,7 +59,7 @@ def _remove_stale() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             status = directory.lstat()
-        except OSError:  # its owner was quicker
+        except OSError:  # its process was quicker
             continue
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
         if not is_ours or time.time() - status.st_mtime < GRACE:
@@ -76,7 +71,7 @@ def _remove_stale() -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock a directory; None if somebody else has, or there are no locks here."""
+    """Lock a directory; None if another process has, or this system has no locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -91,20 +86,20 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
-#: Bytes from which on a progress bar is shown, unless the caller says otherwise.
+#: Size in bytes from which a progress bar is shown by default.
 LARGE = 50_000_000
 CHUNK = 4 * 1024 * 1024
 
 
 class _ProgressFile(io.RawIOBase):
-    """A file that tells how many bytes have been written to it."""
+    """A file that reports the number of bytes written to it."""
 
     def __init__(self, path: Path, note: Callable[[int], object]) -> None:
         super().__init__()
-        # nobody else may look: on a machine with many users the directory for temporary files is everybody's
+        # 0o600: several users may share the directory for temporary files
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         self._note = note
-        #: Why the disk did not take something; whatever those who write make of it.
+        #: The error of the disk; the library that writes may hide it.
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -137,23 +132,9 @@ class _ProgressFile(io.RawIOBase):
 
 def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progress: bool | None) -> None:
     """
-    Write a file that does not exist yet. Nothing is left of it when that fails.
+    Write a new file of about `size` bytes; remove it if that fails.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where.
-    write : callable
-        Called with the open file.
-    size : int
-        Bytes that are expected, about.
-    progress : bool or None
-        Whether to show a progress bar; None: if it is much and somebody is looking.
-
-    Raises
-    ------
-    OSError
-        The disk is full, for one.
+    `progress` is as in `progress_bar`. Raise OSError if, for example, the disk is full.
     """
     raw = None
     try:
@@ -177,19 +158,9 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
 @contextmanager
 def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
     """
-    Show a progress bar.
+    Show a progress bar for about `size` bytes; yield a function to be called with each number of bytes.
 
-    Parameters
-    ----------
-    size : int
-        Bytes that are expected, about.
-    progress : bool or None
-        Whether to show it; None: if it is much and somebody is looking.
-
-    Yields
-    ------
-    callable
-        To be called with the number of bytes each time some have been read or written.
+    `progress` None shows it for large sizes on a terminal or in a notebook.
     """
     in_notebook = "ipykernel" in sys.modules
     if progress is None:
@@ -203,7 +174,7 @@ def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], o
 
         def note(count: int) -> None:
             nonlocal done
-            done = min(size, done + count)  # the size was only about right
+            done = min(size, done + count)  # the size is approximate
             bar.update(done)
 
         yield note
@@ -211,7 +182,7 @@ def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], o
 
 
 class _NoTerminal:
-    """Standard output that says of itself that it is no terminal."""
+    """Standard output that claims to be no terminal."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -228,8 +199,8 @@ def _progress(size: int, *, widget: bool) -> Any:
 
     if widget or threading.current_thread() is threading.main_thread():
         return ProgressBar(size, ipython_widget=widget)
-    # In another thread, where what arrives is read, astropy's bar (6.1 to 8.0) fails on a terminal, because only the
-    # main thread may handle a signal. Elsewhere it is silent; this can be taken back.
+    # In another thread astropy's bar (6.1 to 8.0) fails on a terminal, because only the main thread may handle a
+    # signal. On other files it is silent, which is undone here.
     bar = ProgressBar(size, ipython_widget=False, file=_NoTerminal())
     vars(bar).pop("update", None)
     bar._silent = False

@@ -1,11 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Read VOTables that astropy's reader refuses as a whole for the sake of one element.
+Read VOTables that astropy's reader rejects as a whole because of one element.
 
-The elements of the document are located by expat. Of the table that is wanted a document is made anew: its FIELD and
-PARAM elements, changed where astropy does not read them as they are, and its rows as they are. Astropy reads that.
-So arrays of texts (``datatype="char" arraysize="5x3"``), text beyond ASCII in BINARY and BINARY2, and rows in a FITS
-file are read, which astropy 8.0 does not do. What astropy still refuses is left out, and a warning names it.
+Expat locates the elements of the document. Of the first table a new document is made, which astropy reads: the FIELD
+and PARAM elements, changed where astropy does not read them, and the rows. In this way arrays of texts
+(``datatype="char" arraysize="5x3"``), text beyond ASCII in BINARY and BINARY2, and rows in a FITS file are read, which
+astropy 8.0 does not do. Elements that astropy still rejects are left out, and a warning names them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .model import decode_texts, split_texts
 
 __all__ = ["describe_table", "element_as_table", "read_votable_with_astropy", "with_streams_inline"]
 
-#: Bytes of a document that are searched at once, and the most that a start tag has.
+#: Bytes of a document that are searched at a time, and the maximal length of a start tag.
 CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
-#: A table without rows, as astropy needs them.
+#: The rows of an empty table, which astropy requires.
 NO_ROWS = b"<TABLEDATA/>"
 
 log = logging.getLogger(__name__)
@@ -47,22 +47,22 @@ _TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
 _LINKED_STREAM = re.compile(rb"<(?:[\w.-]+:)?STREAM\s[^>]*?href\s*=")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
-#: Control characters that XML does not have, as such and as references; and what stands for bytes that are no UTF-8.
+#: Control characters, also as references, that XML does not have; and the surrogates for bytes that are no UTF-8.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1[124-9]|2\\d|3[01])|"
                        "x0*(?:[0-8bBcCeEfF]|1[0-9a-fA-F]));")  # fmt: skip
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
-#: Types of texts; the last one is none of the standard.
+#: Types of texts; the last one is not in the standard.
 _TEXTS = {"char", "unicodeChar", "string"}
-#: Where astropy notes whether a text came as ``char`` or as ``unicodeChar``.
+#: The key under which astropy stores whether a text was ``char`` or ``unicodeChar``.
 _DATATYPE = "_votable_string_dtype"
-#: The attributes of a FIELD that a column of astropy keeps, and those that it needs.
+#: The attributes of a FIELD that a column of astropy keeps, and those that it requires.
 _KEPT = ("ID", "name", "datatype", "arraysize", "unit", "ucd", "utype", "xtype", "width", "precision")
 _NEEDED = _KEPT[:7]
 
 
 @dataclass
 class _Element:
-    """One element of the document, and where it is."""
+    """An element of the document, and its place."""
 
     tag: str
     attributes: dict[str, str]
@@ -71,35 +71,35 @@ class _Element:
     children: list[_Element] = field(default_factory=list)
 
     def all(self, *tags: str) -> list[_Element]:
-        """Return the children of some kinds."""
+        """Return the children with one of some tags."""
         return [child for child in self.children if child.tag in tags]
 
     def first(self, *tags: str) -> _Element | None:
         return next(iter(self.all(*tags)), None)
 
     def walk(self, tag: str) -> Iterable[_Element]:
-        """Yield all elements of a kind, in the order of the document."""
+        """Yield all elements with a tag, in the order of the document."""
         if self.tag == tag:
             yield self
         yield from chain.from_iterable(child.walk(tag) for child in self.children)
 
     @property
     def title(self) -> str:
-        """How a person finds the element."""
+        """The tag and name of the element, for messages."""
         name = self.attributes.get("name") or self.attributes.get("ID")
         return f"{self.tag} {name!r}" if name else self.tag
 
 
 def read_votable_with_astropy(path: Path, url: str = "") -> Table:
     """
-    Read the first table with rows of a VOTable. Be tolerant of what astropy's own reader refuses.
+    Read the first table with rows of a VOTable, and tolerate what astropy's own reader rejects.
 
     Parameters
     ----------
     path : pathlib.Path
-        The file; gzip or bzip2 may have packed it.
+        The file, which may be packed.
     url : str
-        Where it comes from, if not from there. It is the base of relative URLs in it.
+        The URL of the file if it is a copy; the base of relative URLs in it.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def read_votable_with_astropy(path: Path, url: str = "") -> Table:
     Warns
     -----
     SAMPWarning
-        Something of the head is left out, some cells are not read, or there are more tables.
+        Elements of the head are left out, cells cannot be read, or there are more tables.
     """
     data, root = _parsed(path)
     table = _wanted_table(data, root)
@@ -118,19 +118,7 @@ def read_votable_with_astropy(path: Path, url: str = "") -> Table:
 
 
 def element_as_table(element: Any) -> Any:
-    """
-    Make an astropy table of one of a VOTable's.
-
-    Parameters
-    ----------
-    element : astropy.io.votable.tree.TableElement
-        The table as it is in the file.
-
-    Returns
-    -------
-    astropy.table.Table
-        The table, with the values of PARAM elements as metadata.
-    """
+    """Make an astropy table of a TableElement, with the values of PARAM elements as metadata."""
     table = element.to_table(use_names_over_ids=True)
     for param in element.params:
         value = param.value
@@ -141,16 +129,7 @@ def element_as_table(element: Any) -> Any:
 
 
 def describe_table(table: Table, document: bytes) -> None:
-    """
-    Take over from a VOTable without rows what it says about a table: names, units, descriptions, UCDs, parameters.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table; it is modified.
-    document : bytes
-        The VOTable.
-    """
+    """Copy names, units, descriptions, UCDs and parameters from a VOTable without rows to a table, in place."""
     data, root = _scanned(document)
     element = next(iter(root.walk("TABLE")), None)
     if element is None:
@@ -169,16 +148,7 @@ def describe_table(table: Table, document: bytes) -> None:
 
 
 def with_streams_inline(path: Path, url: str = "") -> bytes | None:
-    """
-    Return a VOTable with the streams inside that are in other files on this machine; None if it has no such.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    url : str
-        Where it comes from, if not from there.
-    """
+    """Return a VOTable with the streams inline that are in other local files; None if there are none."""
     with path.open("rb") as file:
         content, rest = unpacked(file), b""
         while chunk := content.read(CHUNK_SIZE):
@@ -208,13 +178,13 @@ def _parsed(path: Path) -> tuple[bytes, _Element]:
 
 
 def _scanned(data: bytes) -> tuple[bytes, _Element]:
-    """Return a document in UTF-8, and its elements. What is no XML, but can be read, is mended with a warning."""
+    """Return a document in UTF-8, and its elements; mend, with a warning, characters that are not allowed."""
     encoding = _ENCODING.match(data[:200])
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = _DECLARATION.sub("", data.decode("utf-16"), count=1).encode()
     elif encoding is not None and encoding[1].lower() not in {b"utf-8", b"us-ascii"}:
         data = _DECLARATION.sub("", data.decode(encoding[1].decode(), "replace"), count=1).encode()
-    data = data.lstrip()  # some services write empty lines in front, which XML does not allow
+    data = data.lstrip()  # some services write empty lines first, which XML does not allow
     try:
         return data, _scan(data)
     except expat.ExpatError as error:
@@ -233,7 +203,7 @@ def _scanned(data: bytes) -> tuple[bytes, _Element]:
 
 
 def _scan(data: bytes) -> _Element:
-    """Locate the elements of a document, but those within rows."""
+    """Locate the elements of a document, except for those within rows."""
     parser = expat.ParserCreate()
     root = _Element("", {}, 0)
     above = [root]
@@ -289,18 +259,7 @@ def _text(data: bytes, element: _Element) -> str:
 
 
 class _TableReader:
-    """
-    Reads one table of a document.
-
-    Parameters
-    ----------
-    data : bytes
-        The document.
-    table : _Element
-        The TABLE element.
-    base : str
-        The base of relative URLs in the document.
-    """
+    """Reads one TABLE element of a document; `base` is the base of relative URLs."""
 
     def __init__(self, data: bytes, table: _Element, base: str) -> None:
         self._data = data
@@ -312,9 +271,9 @@ class _TableReader:
         self._format = rows.tag if rows is not None else "TABLEDATA"
         self._fields = table.all("FIELD")
         self._params = [*table.all("PARAM"), *(p for group in table.all("GROUP") for p in group.walk("PARAM"))]
-        #: The texts of the cells by columns, if those are read instead of the rows as they are.
+        #: The texts of the cells by columns, if they replace the rows.
         self._cells: dict[int, list[str]] | None = None
-        #: Whether texts are read as bytes, which astropy does not decode.
+        #: Whether astropy reads texts as bytes, which are decoded here.
         self._as_bytes = self._is_binary and any(_dimensions(each)[:-1] for each in self._fields if _is_text(each))
 
     @property
@@ -324,11 +283,11 @@ class _TableReader:
     def read_head(self) -> Table:
         """Return the table without its rows."""
         try:
-            return self._read(self._made(rows=False), rows=False)
+            return self._read(self._document(rows=False), rows=False)
         except Exception as error:
             log.debug("astropy does not read the head of the VOTable as it is: %s", error)
             self._leave_out()
-            return self._read(self._made(rows=False), rows=False)
+            return self._read(self._document(rows=False), rows=False)
 
     def read(self) -> Table:
         """Return the table."""
@@ -337,13 +296,13 @@ class _TableReader:
         if self._format == "PARQUET":
             raise SAMPClientError("The rows of the VOTable are in a Parquet file, which is not read")
         try:
-            return self._read(self._made())
+            return self._read(self._document())
         except Exception as error:
             self._as_bytes = self._is_binary
             self._leave_out()
             log.debug("astropy does not read the VOTable as it is: %s", error)
         try:
-            return self._read(self._made())
+            return self._read(self._document())
         except Exception:  # it is not the head
             if self._rows is None or self._is_binary:
                 raise
@@ -370,9 +329,9 @@ class _TableReader:
         describe_table(table, self._data[self._table.start : self._table.end])
         return table
 
-    # What astropy reads
+    # The document that astropy reads
 
-    def _made(self, *, rows: bool = True) -> bytes:
+    def _document(self, *, rows: bool = True) -> bytes:
         """Return a document that holds this table alone."""
         names = ((name, self._table.attributes.get(name)) for name in ("ID", "name", "ucd", "utype"))
         about = self._table.first("DESCRIPTION")
@@ -404,7 +363,7 @@ class _TableReader:
         return b"<%s>%s</%s>" % (tag, _inline(_stream_bytes(self._data, stream, self._base)), tag)
 
     def _head(self, element: _Element) -> bytes:
-        """Return a FIELD or PARAM in a form in which astropy reads it."""
+        """Return a FIELD or PARAM as astropy reads it."""
         attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key))}
         children = element.children
         if _is_text(element):
@@ -424,39 +383,39 @@ class _TableReader:
         start = f"<{tag}" + "".join(f" {key}={quoteattr(value)}" for key, value in attributes.items()) + ">"
         return b"".join([start.encode(), *(self._source(child) for child in children), f"</{tag}>".encode()])
 
-    # What astropy refuses
+    # Elements that astropy rejects
 
     def _leave_out(self) -> None:
-        """Leave out of the head what astropy refuses; a warning names it."""
+        """Leave out elements of the head that astropy rejects, with warnings."""
         about = self._table.first("DESCRIPTION")
-        if about is not None and (error := _refusal(self._source(about))):
+        if about is not None and (error := _rejection(self._source(about))):
             self._table.children.remove(about)
             warn(f"The description of the table is left out: {error}")
         for param in list(self._params):
-            if error := _refusal(self._head(param)):
+            if error := _rejection(self._head(param)):
                 self._params.remove(param)
                 warn(f"{param.title} is left out: {error}")
         for each in self._fields:
-            if error := _refusal(self._head(each)):
+            if error := _rejection(self._head(each)):
                 self._reduce(each, error)
 
     def _reduce(self, column: _Element, error: str) -> None:
-        """Reduce a FIELD to what is understood of it."""
+        """Reduce a FIELD to what astropy accepts."""
         children, attributes = column.children, dict(column.attributes)
         for child in list(children):
-            if _refusal(self._written("FIELD", {"name": "x", "datatype": "int"}, [child])):
+            if _rejection(self._written("FIELD", {"name": "x", "datatype": "int"}, [child])):
                 children.remove(child)
-        if _refusal(self._head(column)):
+        if _rejection(self._head(column)):
             column.children = [child for child in children if child.tag == "DESCRIPTION"]
             column.attributes = {key: attributes[key] for key in _NEEDED if key in attributes}
-        if not self._is_binary and _refusal(self._head(column)):
+        if not self._is_binary and _rejection(self._head(column)):
             column.attributes.update(datatype="char", arraysize="*")
             warn(f"{column.title} is read as text: {error}")
         else:
             warn(f"Some of what is said of {column.title} is left out: {error}")
 
     def _read_good_cells(self) -> Table:
-        """Return the table; what does not fit the type of a column is missing in it, as is what a row does not have."""
+        """Read the cells one by one; those that do not fit the type of the column are missing, as are absent ones."""
         self._cells = _cells(self._source(self._rows), range(len(self._fields)))
         bad = []
         for place, texts in self._cells.items():
@@ -466,7 +425,7 @@ class _TableReader:
                 bad.append(f"{self._fields[place].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
             for number in numbers:
                 texts[number] = ""
-        table = self._read(self._made())
+        table = self._read(self._document())
         which = f" in: {', '.join(bad)}" if bad else ", as rows have more or fewer of them than the table has columns"
         warn(f"Cells of the table cannot be read and are missing{which}")
         return table
@@ -474,7 +433,7 @@ class _TableReader:
     # Texts
 
     def _restore_texts(self, table: Table) -> None:
-        """Make texts of what astropy has read for each column of texts."""
+        """Replace the values that astropy has read for columns of texts by texts."""
         arrays = [place for place, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
         cells = self._cells or {}
         if self._rows is not None and not self._is_binary and arrays:
@@ -498,7 +457,7 @@ def _is_text(element: _Element) -> bool:
 
 
 def _dimensions(element: _Element) -> list[str]:
-    """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]`` or ``["*"]``; an odd one is taken for ``*``."""
+    """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]``; ``["*"]`` for invalid ones, too."""
     text = "".join(element.attributes.get("arraysize", "").split())
     sizes = text.split("x") if text else ["1"]
     inner, last = sizes[:-1], sizes[-1]
@@ -519,13 +478,13 @@ def _flat_size(element: _Element) -> dict[str, str]:
 
 
 def _plain(column: Any, sizes: list[str]) -> Any:
-    """Return a column of texts; those that are missing are empty."""
+    """Return a column of texts; missing ones are empty."""
     texts: Any = np.ma.filled(np.ma.asarray(column, dtype=object), "")
     return texts if sizes[-1] == "*" else texts.astype(np.str_)
 
 
 def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
-    """Return a column of texts, or of arrays of them, with the dimensions that its FIELD says."""
+    """Return a column of texts, or of arrays of texts, with the dimensions of its FIELD."""
     is_variable = sizes[-1] == "*"
     if len(sizes) == 1:
         return np.array([row[0] for row in rows], dtype=object if is_variable else np.str_)
@@ -541,13 +500,13 @@ def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
 
 def _replace(table: Table, name: str, values: Any) -> None:
     old = table[name]
-    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # it may have to be another by now
+    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # the type may be another one now
     column = Column(values, name=name, unit=old.unit, description=old.description, meta=meta)
     table.replace_column(name, column, copy=False)
 
 
 def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
-    """Return the texts of some columns of a TABLEDATA element with the blanks in front, which astropy takes away."""
+    """Return the texts of some columns of a TABLEDATA element with leading blanks, which astropy strips."""
     columns: dict[int, list[str]] = {place: [] for place in places}
     parts: list[str] = []
     place, row = -1, 0
@@ -585,8 +544,8 @@ def _written_rows(columns: Sequence[Sequence[str]]) -> bytes:
 
 
 def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[int]:
-    """Return the numbers of the cells of one column that astropy refuses: halve until it is clear which."""
-    if start == end or not _refusal(head, _written_rows([texts[start:end]])):
+    """Return the row numbers of the cells of one column that astropy rejects, by bisection."""
+    if start == end or not _rejection(head, _written_rows([texts[start:end]])):
         return []
     if end - start == 1:
         return [start]
@@ -595,13 +554,13 @@ def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[
 
 
 def _unprefixed(source: bytes) -> bytes:
-    """Return a part of the document without prefixes of namespaces, which are declared elsewhere."""
+    """Return a part of the document without namespace prefixes, which are declared elsewhere."""
     prefix = re.match(rb"<([\w.-]+:)", source)
     return source if prefix is None else re.sub(rb"(</?)" + re.escape(prefix[1]), rb"\1", source)
 
 
-def _refusal(part: bytes, rows: bytes = NO_ROWS) -> str:
-    """Return why astropy refuses a part of a TABLE; nothing if it does not."""
+def _rejection(part: bytes, rows: bytes = NO_ROWS) -> str:
+    """Return why astropy rejects a part of a TABLE; an empty text if it accepts it."""
     field = b"" if part.startswith(b"<FIELD") else b'<FIELD name="x" datatype="int"/>'
     inside = (field + part) if part.startswith(b"<PARAM") else (part + field)
     inside += b"<DATA>%s</DATA>" % rows
@@ -615,7 +574,7 @@ def _refusal(part: bytes, rows: bytes = NO_ROWS) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says; where in a document that nobody has ever seen is left out."""
+    """Return the first line of an error without the place in the document, which the user has never seen."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return re.sub(r"^\S*:\d+:\d+: |^None:\?:\?: |^\?:\?: ", "", lines[0])
 

@@ -1,17 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Reading VOTables, quickly.
+Read VOTables quickly.
 
-Theory of operation: expat reads the head of the document up to the start tag that the rows follow, and nothing more.
-Astropy reads the head with no rows in it, so that fields, units, PARAM and GROUP elements are its own. The rows are
-converted in portions (`votable_reader_rows`, `votable_reader_tabledata`). If the tail has more than end tags, astropy
-reads head and tail together, again without the rows, to find what is wrong in it. The values are put into the columns
-of the empty table that astropy makes.
+Theory of operation: expat reads the head of the document, up to the start tag before the rows. Astropy reads the head
+without rows, so that fields, units, PARAM and GROUP elements are those of astropy. The rows are converted in blocks
+(`votable_reader_rows`, `votable_reader_tabledata`). If the tail contains more than end tags, astropy reads head and
+tail together, again without the rows, to check it. The values become the columns of the empty table that astropy
+makes.
 
-What is not known to be read exactly as astropy reads it (several tables, comments among the rows, a DOCTYPE, another
-encoding...) is left to astropy; only BINARY2's bits for missing texts are heeded here, and not there. What is not a
-table but an attack or a broken file is an error: memory is bounded by the size of the file, and that of a packed file
-is limited.
+Documents that may be read differently by astropy (several tables, comments among the rows, a DOCTYPE, another
+encoding...) are left to astropy. The only difference is that BINARY2's bits for missing texts are used here, and not
+by astropy. Broken or hostile files raise an error: memory is bounded by the size of the file, and the size of a
+packed file is limited.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from .votable_reader_tabledata import TabledataRows
 
 __all__ = ["read_votable"]
 
-#: Bytes that are read and converted at once.
+#: Bytes that are read and converted at a time.
 BLOCK_SIZE = 512 * 1024
-#: Bytes of the head and of the tail of a document, at most: longer heads are no tables, longer tails have further ones.
+#: Maximal size in bytes of the head and of the tail of a document; longer tails contain further tables.
 MAX_HEAD, MAX_TAIL = 64 * 1024 * 1024, 1024 * 1024
-#: Bytes of a row of TABLEDATA, at most.
+#: Maximal size in bytes of a row of TABLEDATA.
 MAX_ROW = 64 * 1024 * 1024
-#: Rows that a document may wrongly say that it has: some that astropy has among its tests do.
+#: Number of rows that ``nrows`` may give wrongly, as some documents among astropy's tests do.
 MAX_CLAIM = 1_000_000
-#: Packed files may grow to this many bytes, or to this many times their size.
+#: Packed files may expand to this many bytes, or to this many times their size.
 MAX_UNPACKED, MAX_GROWTH = 256 * 1024 * 1024, 200
 
 WHITE_SPACE = b" \t\r\n"
@@ -65,9 +65,9 @@ def read_votable(
     path : pathlib.Path
         The file, which may be packed.
     read_otherwise : callable, optional
-        Called with the path to read what is not known here; `read_votable_with_astropy` unless it is given.
+        Called with the path of a document that is left to astropy; `read_votable_with_astropy` by default.
     note : callable, optional
-        Called with the number of bytes each time some have been read from the file.
+        Called with each number of bytes that was read from the file.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def read_votable(
     Raises
     ------
     SAMPClientError
-        The file is broken, or grows too much when it is unpacked.
+        The file is broken, or expands too much when it is unpacked.
     """
     with path.open("rb") as file:
         try:
@@ -89,13 +89,13 @@ def read_votable(
         file.seek(0)
         source = _Source(file)
         if source.is_packed:
-            while source.read(BLOCK_SIZE):  # that it does not grow too much
+            while source.read(BLOCK_SIZE):  # check that it does not expand too much
                 pass
     return (read_otherwise or read_votable_with_astropy)(path)
 
 
 class _Source:
-    """A file, packed or not."""
+    """A file, packed or not, with a limit of its unpacked size."""
 
     def __init__(self, file: BinaryIO, note: Callable[[int], object] | None = None) -> None:
         self._raw = file
@@ -104,14 +104,14 @@ class _Source:
         self.size = os.fstat(file.fileno()).st_size
         self._file = unpacked(file)
         self.is_packed = self._file is not file
-        #: Bytes that were read, after unpacking.
+        #: Number of unpacked bytes that were read.
         self.done = 0
-        #: Bytes that the document can have.
+        #: Maximal number of bytes of the document.
         self.limit = max(MAX_UNPACKED, self.size * MAX_GROWTH) if self.is_packed else self.size
 
     @property
     def fraction(self) -> float:
-        """The part of the file that has been read."""
+        """The fraction of the file that has been read."""
         return max(1, self._raw.tell()) / max(1, self.size)
 
     def read(self, count: int) -> bytes:
@@ -130,21 +130,21 @@ class _Source:
 
 
 class _Head(NamedTuple):
-    """What comes before the rows."""
+    """The part of a document before the rows."""
 
-    #: All bytes up to the start tag that the rows follow, and that tag; the TABLE has no ``nrows``.
+    #: All bytes up to and with the start tag before the rows; the TABLE has no ``nrows``.
     data: bytes
     #: TABLEDATA, BINARY or BINARY2.
     kind: str
-    #: The names of the elements that are open, the innermost last, as they stand in the document.
+    #: The names of the open elements, with prefixes, the innermost last.
     open: list[str]
     encoding: str
-    #: What ``nrows`` says.
+    #: The value of ``nrows``.
     rows: int | None
 
 
 class _RowsFound(Exception):  # noqa: N818 - it is no error
-    """The start tag that the rows follow has been read."""
+    """The start tag before the rows has been read."""
 
 
 class _HeadParser:
@@ -173,7 +173,7 @@ class _HeadParser:
                 self._parser.Parse(data, not data)
             except _RowsFound:
                 break
-            except expat.ExpatError as error:  # astropy says it better, or knows what to do
+            except expat.ExpatError as error:  # astropy has a better message, or can read it
                 raise OtherReaderNeeded(str(error)) from error
             if not data:
                 raise OtherReaderNeeded("a table without rows")
@@ -194,7 +194,7 @@ class _HeadParser:
     def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         self._encoding = (encoding or "utf-8").lower()
         if self._encoding in {"iso-8859-1", "us-ascii"}:
-            self._encoding = "ascii"  # with other letters in the rows it is left to astropy
+            self._encoding = "ascii"  # astropy reads documents with other letters in the rows
         if self._encoding not in {"utf-8", "ascii"}:
             raise OtherReaderNeeded("another encoding")
 
@@ -234,7 +234,7 @@ def _local(name: str) -> str:
 
 
 def _without_nrows(tag: bytes) -> bytes:
-    """Take the number of rows out of the start tag of a TABLE: astropy gets memory for as many at once."""
+    """Remove the number of rows from the start tag of a TABLE: astropy allocates memory for them at once."""
 
     def replaced(match: re.Match[bytes]) -> bytes:
         return b"" if match.group(1).strip().rstrip(b"=").strip() == b"nrows" else match.group()
@@ -274,8 +274,8 @@ class _Document:
         end_of_row, end = b"</" + self._prefix + b"TR>", b"</" + self._prefix + b"TABLEDATA"
         data, self._unread = self._unread, b""
         while True:
-            portion = self._source.read(max(BLOCK_SIZE, len(data)))
-            data += portion
+            block = self._source.read(max(BLOCK_SIZE, len(data)))
+            data += block
             stop = data.find(end)
             if stop >= 0:
                 self._add(rows, stores, data[:stop])
@@ -287,7 +287,7 @@ class _Document:
                 data = data[last:]
             elif len(data) > MAX_ROW:
                 raise OtherReaderNeeded("a row of such a length")
-            if not portion:
+            if not block:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")
 
     def _read_binary(self, stores: list[ColumnStore]) -> None:
@@ -297,7 +297,7 @@ class _Document:
         rows.finish()
 
     def _add(self, rows: TabledataRows | BinaryRows, stores: list[ColumnStore], data: bytes) -> None:
-        """Convert a portion; after the first, get room for all rows that seem to follow."""
+        """Convert a block; after the first one, allocate memory for the estimated number of rows."""
         is_first = not len(stores[0])
         count = rows.add(data)
         if is_first and count:
@@ -344,7 +344,7 @@ def _parse_without_rows(data: bytes) -> tuple[Any, Any]:
     try:
         document = parse(io.BytesIO(data), verify="ignore")
         tables = list(document.iter_tables())
-    except Exception as error:  # the other reader says what it is, or is more patient
+    except Exception as error:  # the other reader has a better message, or is more tolerant
         raise OtherReaderNeeded(str(error)) from error
     if len(tables) != 1 or tables[0].is_empty():
         raise OtherReaderNeeded("several tables")
@@ -359,7 +359,7 @@ def _is_13(version: str) -> bool:
 
 
 def _filled(empty: Table, stores: list[ColumnStore]) -> Table:
-    """Put the values into the columns of a table without rows."""
+    """Fill the columns of a table without rows."""
     columns = []
     for column, store in zip(empty.columns.values(), stores, strict=True):
         values, mask = store.take()

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The rows of a VOTable in BINARY and BINARY2, from bytes to columns of numpy, many rows at a time.
+Convert the rows of a VOTable in BINARY and BINARY2 to columns of numpy, many rows at a time.
 
-Theory of operation: where every field has a fixed size, a portion is an array of records. Where some vary, one loop
-finds where each row starts; all that follows is done for all rows at once. The values go to a `ColumnStore` for each
-field, as those of TABLEDATA do (`votable_reader_tabledata`).
+Theory of operation: if all fields have a fixed size, a block is an array of records. Otherwise one loop finds the start
+of each row, and the rest is done for all rows at once. The values go to a `ColumnStore` for each field, as those of
+TABLEDATA do (`votable_reader_tabledata`).
 
-What is not known to be read as astropy reads it raises `OtherReaderNeeded`, and the whole document is read by astropy.
+Data that astropy may read differently raise `OtherReaderNeeded`, and astropy reads the whole document.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = [
     "make_stores",
 ]  # fmt: skip
 
-#: Values of the bytes of a boolean; all others are missing, or wrong in an array.
+#: The bytes of a boolean; all others mean missing values, or errors in an array.
 BOOLEAN_TRUE, BOOLEAN_FALSE, BOOLEAN_MISSING = b"Tt1", b"Ff0", b"\0 ?"
 Array = np.ndarray[Any, Any]
-#: Values, and a mask that can be broadcast to them, or None if nothing is missing.
+#: Values, and a mask that can be broadcast to them, or None.
 Converted = tuple[Any, Any]
 
 
 class OtherReaderNeeded(Exception):  # noqa: N818 - it is no error
-    """The document has something that is left to astropy."""
+    """The document has to be read by astropy."""
 
 
 class ColumnStore:
     """
-    The values of one column so far, and where something is missing.
+    The values of one column so far, and their mask.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class ColumnStore:
             raise OtherReaderNeeded(f"arrays of arrays of various lengths in {self.name}")
         if self.is_variable and self.datatype == "bit":
             raise OtherReaderNeeded(f"bits of various numbers in {self.name}")
-        #: numpy's type of the values; objects for what is of various lengths.
+        #: numpy's type of the values; object for values of various lengths.
         full = np.dtype(field.converter.format)
         self.shape: tuple[int, ...] = full.shape
         self.dtype = full.base
@@ -80,7 +80,7 @@ class ColumnStore:
         self._mask = np.zeros((0, *self.shape), dtype=bool)
 
     def reserve(self, rows: int) -> None:
-        """Get room for so many rows in all; most of it takes no memory before it is written to."""
+        """Allocate memory for a number of rows; most of it takes no memory before it is written to."""
         if rows > len(self._values):
             values, mask = np.empty((rows, *self.shape), dtype=self.dtype), np.zeros((rows, *self.shape), dtype=bool)
             values[: self._used], mask[: self._used] = self._values[: self._used], self._mask[: self._used]
@@ -120,28 +120,14 @@ class ColumnStore:
 
 
 def make_stores(fields: Sequence[Any], *, is_13: bool) -> list[ColumnStore]:
-    """
-    Make a store for each field.
-
-    Parameters
-    ----------
-    fields : sequence of astropy.io.votable.tree.Field
-        The fields.
-    is_13 : bool
-        Whether the document is of version 1.3 or later.
-
-    Returns
-    -------
-    list of ColumnStore
-        The stores.
-    """
+    """Make a store for each field; `is_13` is true for documents of version 1.3 or later."""
     if not fields:
         raise OtherReaderNeeded("a table without fields")
     return [ColumnStore(field, is_13=is_13) for field in fields]
 
 
 def find_null(values: Array, null: Any) -> Array | None:
-    """Find what stands for something missing."""
+    """Return the mask of the values that mean missing ones; None if no value does."""
     if null is not None:
         return np.asarray(values == null)
     return np.isnan(values) if values.dtype.kind in "fc" else None
@@ -155,7 +141,7 @@ def as_objects(cells: Sequence[Any]) -> Array:
 
 
 def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array:
-    """Cut arrays of various lengths from their elements, in the types that astropy gives them."""
+    """Make arrays of various lengths of their elements, in the types that astropy uses."""
     wide = values.astype({"f": "f8", "i": "i8", "u": "i8"}.get(values.dtype.kind, values.dtype.newbyteorder("=")))
     missing = np.zeros(len(values), dtype=bool) if mask is None else mask
     objects = np.empty(len(counts), dtype=object)
@@ -171,10 +157,10 @@ def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array
 
 
 class _Segment(NamedTuple):
-    """Fields of fixed size that stand one behind the other, and perhaps one of various length behind them."""
+    """Consecutive fields of fixed size, and perhaps one of various length after them."""
 
     dtype: np.dtype[Any]
-    #: The field that varies, whose number of elements is the last in the segment, and bytes of an element.
+    #: The field of various length, whose count is the last item of the segment, and the size of an element.
     variable: int | None
     size: int
 
@@ -212,7 +198,7 @@ class BinaryRows:
         return segments
 
     def add(self, data: bytes) -> int:
-        """Convert the whole rows in what came so far, and return the number of all rows."""
+        """Convert the complete rows received so far, and return the number of all rows."""
         self._rest.append(data)
         self._count += len(data)
         if self._count >= self._needed:
@@ -222,7 +208,7 @@ class BinaryRows:
         return len(self._stores[0])
 
     def finish(self) -> None:
-        """Check that nothing is left over."""
+        """Check that no bytes are left."""
         if self._count:
             raise SAMPClientError(
                 f"The table is cut off: its data end {self._count} bytes after the beginning of row "
@@ -242,19 +228,19 @@ class BinaryRows:
         if not len(starts):
             return end
         flags = None
-        text: list[str] = []  # all of it, made when it is needed
+        text: list[str] = []  # the whole block, decoded when it is needed
         for segment in self._segments:
             if not segment.dtype.itemsize:
                 continue
-            block = _records(data, segment.dtype, starts)
+            records = _records(data, segment.dtype, starts)
             if "flags" in (segment.dtype.names or ()):
-                flags = _bits(block["flags"], len(self._stores))
+                flags = _bits(records["flags"], len(self._stores))
             for name in segment.dtype.names or ():
                 if name not in {"flags", "count"}:
-                    self._put(int(name[1:]), *_fixed(block[name], self._stores[int(name[1:])]), flags)
+                    self._put(int(name[1:]), *_fixed(records[name], self._stores[int(name[1:])]), flags)
             starts = starts + segment.dtype.itemsize
             if segment.variable is not None:
-                counts = block["count"].astype(np.intp)
+                counts = records["count"].astype(np.intp)
                 store = self._stores[segment.variable]
                 values = _various(data, text, starts, counts, store)
                 self._put(segment.variable, values, None, flags)
@@ -271,7 +257,7 @@ class BinaryRows:
             store.mark(flags[:, number])
 
     def _row_starts(self, data: bytes) -> tuple[list[int], int]:
-        """Find the whole rows, and where the last of them ends; note how many bytes there must be for the next."""
+        """Find the complete rows and the end of the last one; store the number of bytes that the next one needs."""
         count = struct.Struct(">I").unpack_from
         steps = [(segment.dtype.itemsize - 4, segment.dtype.itemsize, segment.size) for segment in self._segments[:-1]]
         last = self._segments[-1].dtype.itemsize
@@ -296,7 +282,7 @@ class BinaryRows:
 
 
 def _binary_type(store: ColumnStore) -> tuple[Any, ...]:
-    """The type in bytes of a field of fixed size."""
+    """Return the type of the bytes of a field of fixed size."""
     if store.is_text:
         length = store.dtype.itemsize // 4
         return ("u1", (length,)) if store.datatype == "char" else (">u2", (length,))
@@ -308,7 +294,7 @@ def _binary_type(store: ColumnStore) -> tuple[Any, ...]:
 
 
 def _element_type(store: ColumnStore) -> np.dtype[Any]:
-    """The type in bytes of one element of a field of various length."""
+    """Return the type of the bytes of one element of a field of various length."""
     if store.is_text:
         return np.dtype("u1" if store.datatype == "char" else ">u2")
     assert store.element is not None
@@ -316,7 +302,7 @@ def _element_type(store: ColumnStore) -> np.dtype[Any]:
 
 
 def _records(data: bytes, dtype: np.dtype[Any], starts: Array) -> Array:
-    """The records that begin at some places, which need not be aligned."""
+    """Return the records at some places, which need not be aligned."""
     if len(starts) * dtype.itemsize == len(data) or (len(starts) > 1 and starts[1] - starts[0] == dtype.itemsize):
         whole = np.diff(starts)
         if not len(whole) or (whole == dtype.itemsize).all():
@@ -330,13 +316,13 @@ def _bits(raw: Array, count: int) -> Array:
 
 
 def _fixed(raw: Array, store: ColumnStore) -> Converted:
-    """Convert what a field of fixed size has in some rows."""
+    """Convert a field of fixed size in some rows."""
     if store.is_text:
         return _characters(raw, store), None
     if store.datatype == "bit":
         if store.shape:
             return _bits(raw, math.prod(store.shape)).reshape(len(raw), *store.shape), None
-        return (raw & 8) != 0, None  # which bit it is astropy knows
+        return (raw & 8) != 0, None  # astropy uses this bit
     if store.datatype == "boolean":
         return _booleans(raw, is_array=bool(store.shape))
     return raw, None
@@ -366,7 +352,7 @@ def _characters(raw: Array, store: ColumnStore) -> Array:
 
 
 def _various(data: bytes, text: list[str], starts: Array, counts: Array, store: ColumnStore) -> Array:
-    """Convert what a field of various length has in some rows."""
+    """Convert a field of various length in some rows."""
     element = _element_type(store)
     places = zip(starts.tolist(), (starts + counts * element.itemsize).tolist(), strict=True)
     if store.is_text:

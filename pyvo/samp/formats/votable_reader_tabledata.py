@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The rows of a VOTable in TABLEDATA, from text to columns of numpy, many rows at a time.
+Convert the rows of a VOTable in TABLEDATA to columns of numpy, many rows at a time.
 
-Theory of operation: all places of ``<`` in a portion are found at once. They must be those of ``<TR>``, as many
-``<TD>`` and ``</TD>`` as there are fields, and ``</TR>``, again and again: comments, CDATA sections, attributes and
-missing cells are noticed in this way. Plain decimal numbers are converted all together (`_numbers`), and what is left
-by Python's ``float`` and ``int``, which astropy calls as well.
+Theory of operation: all places of ``<`` in a block are found at once. They must be those of ``<TR>``, as many
+``<TD>`` and ``</TD>`` as there are fields, and ``</TR>``, repeated: this detects comments, CDATA sections, attributes
+and absent cells. Plain decimal numbers are converted all together (`_numbers`), other cells by Python's ``float`` and
+``int``, which astropy calls as well.
 
-What is not known to be read as astropy reads it raises `OtherReaderNeeded`.
+Data that astropy may read differently raise `OtherReaderNeeded`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .votable_reader_rows import Array, ColumnStore, Converted, OtherReaderNeede
 
 __all__ = ["TabledataRows"]
 
-#: What XML calls white space, which astropy's reader removes at both ends of a cell.
+#: The white space of XML, which astropy's reader strips from cells.
 WHITE_SPACE = " \t\r\n"
 #: Values and masks of the texts of a boolean.
 BOOLEANS = {
@@ -36,7 +36,7 @@ BITS = {"1": (True, False), "0": (False, False), "": (False, True)}
 ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 REFERENCE = re.compile(r"&(?:([a-z]+)|#([0-9]+)|#x([0-9A-Fa-f]+));")
 
-#: Letters of the longest number that is converted with the others, and one.
+#: One more than the letters of the longest number that is converted with the others.
 WIDTH = 24
 #: Whether long doubles have 64 bits for digits, as on Intel's processors, or more.
 _HAS_LONG_DOUBLES = np.finfo(np.longdouble).nmant >= 63
@@ -69,9 +69,9 @@ class TabledataRows:
         self._numbers = [np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
                          for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")]
 
-    def add(self, portion: bytes) -> int:
-        """Convert a portion of whole rows, and return the number of all rows."""
-        cells = _Cells(self._plain(portion), len(self._stores), self._encoding)
+    def add(self, block: bytes) -> int:
+        """Convert a block of complete rows, and return the number of all rows."""
+        cells = _Cells(self._plain(block), len(self._stores), self._encoding)
         if not len(cells.starts):
             return len(self._stores[0])
         left = set(range(len(self._stores)))
@@ -87,7 +87,7 @@ class TabledataRows:
         return len(self._stores[0])
 
     def _put_numbers(self, cells: _Cells, columns: Array, values: Array, is_odd: Array) -> None:
-        """Store columns of numbers. What is odd, such as an empty cell, is converted cell by cell."""
+        """Store columns of numbers; other cells (`is_odd`), such as empty ones, are converted one by one."""
         for place, number in enumerate(columns.tolist()):
             store = self._stores[number]
             column, odd = values[:, place], np.flatnonzero(is_odd[:, place])
@@ -103,42 +103,42 @@ class TabledataRows:
             else:
                 store.put(*_as_integers(column, missing, store, store.dtype))
 
-    def _plain(self, portion: bytes) -> bytes:
-        """Write a portion without prefixes and carriage returns, and check its characters."""
+    def _plain(self, block: bytes) -> bytes:
+        """Return a block without prefixes and carriage returns; check its characters."""
         if self._prefix:
-            portion = portion.replace(b"<" + self._prefix, b"<").replace(b"</" + self._prefix, b"</")
-        if b"\r" in portion:
-            portion = portion.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        codes = np.frombuffer(portion, dtype="u1")
+            block = block.replace(b"<" + self._prefix, b"<").replace(b"</" + self._prefix, b"</")
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        codes = np.frombuffer(block, dtype="u1")
         controls = np.count_nonzero(codes < 32) - np.count_nonzero(codes == 10) - np.count_nonzero(codes == 9)
-        if controls or (b"]" in portion and b"]]>" in portion):
+        if controls or (b"]" in block and b"]]>" in block):
             raise OtherReaderNeeded("characters that XML does not have")
-        return portion
+        return block
 
 
 class _Cells:
-    """Where the cells of a portion begin and end."""
+    """The places of the cells of a block."""
 
-    def __init__(self, portion: bytes, columns: int, encoding: str) -> None:
-        self._portion = portion
-        self._codes = np.frombuffer(portion, dtype="u1")
+    def __init__(self, block: bytes, columns: int, encoding: str) -> None:
+        self._portion = block
+        self._codes = np.frombuffer(block, dtype="u1")
         tags = self._tags(2 * columns + 2)
         #: Rows times columns.
         self.starts = tags[:, 1:-1:2] + 4
         self.ends = np.maximum(tags[:, 2:-1:2], self.starts)
         try:
-            self._text = portion.decode(encoding)
+            self._text = block.decode(encoding)
         except UnicodeDecodeError as error:
             raise OtherReaderNeeded("text in another encoding") from error
-        self._is_ascii = len(self._text) == len(portion)
+        self._is_ascii = len(self._text) == len(block)
         if not self._is_ascii and ("\ufffe" in self._text or "\uffff" in self._text):
             raise OtherReaderNeeded("characters that XML does not have")
-        self.has_references = b"&" in portion
+        self.has_references = b"&" in block
         if self.has_references:
             self._check_references()
 
     def _tags(self, count: int) -> Array:
-        """Find the places of all tags, so many in each row. The tag of an empty element stands for two."""
+        """Find the places of all tags, `count` in each row; the tag of an empty element counts twice."""
         places: Array = np.flatnonzero(self._codes == ord("<"))
         padded = self._portion + b"    "  # so that four bytes can be read at any place
         words = np.ndarray((len(self._portion),), "<u4", padded, strides=(1,))
@@ -164,22 +164,22 @@ class _Cells:
         return places
 
     def _check_references(self) -> None:
-        """Check that references stand in cells only."""
+        """Check that only cells contain references."""
         ampersands = np.flatnonzero(self._codes == ord("&"))
         after = np.searchsorted(self.starts.ravel(), ampersands, side="right") - 1
         if (after < 0).any() or (ampersands > self.ends.ravel()[after]).any():
             raise OtherReaderNeeded("references between cells")
 
     def texts(self, column: int, rows: Any = slice(None)) -> list[str]:
-        """Return the texts of a column, in some rows, without white space at both ends."""
+        """Return the stripped texts of a column in some rows."""
         starts, ends = self.starts[rows, column], self.ends[rows, column]
         places = zip(starts.tolist(), ends.tolist(), strict=True)
         if self._is_ascii:
             text = self._text
             cells = [text[start:end] for start, end in places]
         else:
-            portion = self._portion
-            cells = [portion[start:end].decode() for start, end in places]
+            block = self._portion
+            cells = [block[start:end].decode() for start, end in places]
         if self.has_references:
             cells = [REFERENCE.sub(_character, _checked(cell)) if "&" in cell else cell for cell in cells]
         if self.has_references or ((self._codes[starts] <= 32) | (self._codes[ends - 1] <= 32)).any():
@@ -198,8 +198,8 @@ class _Cells:
         Returns
         -------
         values, is_odd : ndarray
-            The numbers (integers, or floats if there is a point anywhere), and which cells are none of this kind. None
-            if hardly any cell is.
+            The numbers (integers, or floats if there is a point anywhere), and which cells are not of this kind. None
+            if few cells are.
         """
         starts, ends = self.starts[:, columns], self.ends[:, columns]
         lengths = ends - starts
@@ -223,17 +223,17 @@ def _word(tag: bytes) -> int:
 
 def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
     """
-    Convert decimal numbers all together, and tell which are none, or none that can be converted here.
+    Convert decimal numbers all together, and tell which cells cannot be converted here.
 
-    Without its point each is an integer, which numpy reads quickly; it is then divided by a power of ten, in long
-    doubles. Both are exact, so that the quotient has one error of rounding, of which it is known when it matters.
+    Without its point each number is an integer, which numpy reads quickly; it is then divided by a power of ten, in
+    long doubles. Both are exact, so that the quotient has one rounding error; cases in which it matters are detected.
 
     Parameters
     ----------
     letters : ndarray of uint8
-        The last letters of each cell and what stands before, `WIDTH` for each.
+        `WIDTH` letters for each cell: the cell and what precedes it.
     lengths : ndarray of int
-        How many of them are of the cell.
+        The number of letters of each cell.
     """
     count = len(letters)
     np.copyto(letters, ord(" "), where=np.arange(WIDTH, dtype="u1") < (WIDTH - lengths).astype("u1")[:, None])
@@ -332,7 +332,7 @@ def _cells_to_floats(cells: Sequence[str], store: ColumnStore, kind: np.dtype[An
     filled = [cell or blank for cell in cells] if "" in cells else cells
     try:
         wide = np.fromiter(map(float, filled), "f8", len(cells))
-    except ValueError:  # astropy takes what it cannot read for missing, as the word "null" that some services write
+    except ValueError:  # astropy masks such cells, for example the word "null" of some services
         wide = np.fromiter((_float_or(cell, blank) for cell in filled), "f8", len(cells))
     return _as_floats(wide, store, kind)
 

@@ -2,9 +2,9 @@
 """
 Write tables as VOTables in BINARY2, quickly.
 
-Astropy writes the XML of the document, field by field, for a table without rows. The rows, of which each is a set of
-bits that say what is missing and then the values one behind the other, are made here, many at a time, by numpy. A
-million rows take seconds and the memory of one portion.
+Astropy writes the XML document of a table without rows. This module encodes the rows, many at a time, by numpy: each
+row consists of bits for missing cells and of the values one after the other. A million rows take seconds, and the
+memory of one block.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_
 
 __all__ = ["XMLText", "write_votable"]
 
-#: Bytes of one portion of rows, about.
+#: Approximate size in bytes of a block of rows.
 BLOCK_SIZE = 1024 * 1024
 
-#: How numpy's kinds and sizes are called in VOTable, after `flat_table`.
+#: The types of VOTable by numpy's kinds and sizes, as `flatten_columns` leaves them.
 _TYPES = {
     "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": "long",
     "f4": "float", "f8": "double", "c8": "floatComplex", "c16": "doubleComplex",
@@ -47,17 +47,17 @@ _ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
 _TAG = re.compile(r"<(\w+)")
 _ESCAPED_TWICE = re.compile("&amp;(lt|gt|amp);")
 _LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
-#: What astropy makes of a table's metadata, and of a column's.
+#: The metadata of tables, and of columns with a check of the value, that astropy writes as attributes.
 _OF_TABLES = frozenset({"ID", "name", "ucd", "utype", "description"})
 _OF_COLUMNS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("ucd", "utype", "xtype"), lambda value: isinstance(value, str)),
-    # astropy makes a format of these, and reads no table that it cannot show in that
+    # astropy makes a format of these, and fails to read a table if the format is not valid
     "width": lambda value: bool(re.fullmatch(r"0*[1-9]\d{0,2}", str(value))),
     "precision": lambda value: bool(re.fullmatch(r"[EF]?[1-9]\d?|F?0", str(value))),
     "values": lambda value: isinstance(value, dict),
     "links": lambda value: isinstance(value, list),
 }
-#: Names in one warning.
+#: Number of names in one warning.
 NAMED = 10
 
 
@@ -94,17 +94,17 @@ class XMLText:
         self._file.write(_NOT_IN_XML.sub("?", text).encode("utf-8"))
 
     def flush(self) -> None:
-        """Do nothing: the file belongs to others."""
+        """Do nothing: the caller flushes the file."""
 
     def warn(self) -> None:
-        """Warn about what was replaced, if anything was."""
+        """Warn about characters that were replaced."""
         if self._replaced:
             warn(_LACKS.format(_list(map(repr, self._replaced))))
 
 
 @functools.cache
 def _escapes_twice() -> bool:
-    """Whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
+    """Tell whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
     file = io.StringIO()
     document = VOTableFile()
     param = Param(document, name="p", datatype="char", arraysize="*", value="&")
@@ -113,22 +113,22 @@ def _escapes_twice() -> bool:
 
 
 def _list(names: Any) -> str:
-    """Some names for a message."""
+    """Join the first names for a message."""
     shown = list(names)
     more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
     return ", ".join(shown[:NAMED]) + more
 
 
 class _ColumnWriter(NamedTuple):
-    """One column: its type in VOTable, and how its bytes are made for some rows."""
+    """One column: its type in VOTable, and a function that encodes some of its rows."""
 
     datatype: str
     arraysize: str | None
-    #: The type of its bytes in a row; None if their number differs, and `make` gives a list.
+    #: The type of its bytes in a row; None if their number varies, and `make` returns a list.
     dtype: Any
     make: Callable[[slice], Any]
     mask: np.ndarray | None = None
-    #: What stands for a number that is missing in an array.
+    #: The number for missing elements of an array.
     null: int | None = None
 
 
@@ -160,29 +160,29 @@ def _write(flat: Table, file: BinaryIO) -> None:
     flat = _with_votable_types(flat.copy(copy_data=False))
     _replace_what_xml_lacks(flat)
     left_out = _clear_metadata(flat)
-    parts = [_make_column_writer(flat[name]) for name in flat.colnames]
+    writers = [_make_column_writer(flat[name]) for name in flat.colnames]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
         warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
         try:
-            text, xml = _document(flat, parts, [])
+            text, xml = _document(flat, writers, [])
         except Exception:  # of any class: metadata of columns can be anything
-            left_out += _clear_odd_columns(flat, parts)
-        text, xml = _document(flat, parts, left_out)
+            left_out += _clear_unwritable_metadata(flat, writers)
+        text, xml = _document(flat, writers, left_out)
     xml.warn()
     if left_out:
         warn(f"VOTable cannot hold all the metadata; the table is sent without {_list(map(repr, left_out))}")
-    if not parts:
+    if not writers:
         file.write(text)
         return
     head, end, tail = text.rpartition(b"</TABLE>")
     file.write(head)
     file.write(b'<DATA><BINARY2><STREAM encoding="base64">\n')
-    file.writelines(_encode_rows(parts, len(flat)))
+    file.writelines(_encode_rows(writers, len(flat)))
     file.write(b"</STREAM></BINARY2></DATA>\n" + end + tail)
 
 
-def _document(flat: Table, parts: list[_ColumnWriter], left_out: list[str]) -> tuple[bytes, XMLText]:
+def _document(flat: Table, writers: list[_ColumnWriter], left_out: list[str]) -> tuple[bytes, XMLText]:
     """The document without rows, and the file by which it was written."""
     empty = Table(meta={key: flat.meta[key] for key in _OF_TABLES & set(flat.meta)})
     for name in flat.colnames:
@@ -192,8 +192,8 @@ def _document(flat: Table, parts: list[_ColumnWriter], left_out: list[str]) -> t
         empty.add_column(Column(np.zeros((0, *column.shape[1:]), dtype), **about), name=name)
     document = from_table(empty)
     left_out += _add_params(document, flat.meta)
-    for field, part in zip(document.get_first_table().fields, parts, strict=True):
-        field.datatype, field.arraysize, field.values.null = part.datatype, part.arraysize, part.null
+    for field, writer in zip(document.get_first_table().fields, writers, strict=True):
+        field.datatype, field.arraysize, field.values.null = writer.datatype, writer.arraysize, writer.null
     file = io.BytesIO()
     xml = XMLText(file)
     document.to_xml(xml)
@@ -230,14 +230,14 @@ def _replace_what_xml_lacks(flat: Table) -> None:
 
 
 def _clear_metadata(flat: Table) -> list[str]:
-    """Remove what VOTable has no place for, and tell its names."""
+    """Remove the metadata that a VOTable cannot hold, and return their names."""
     left_out = []
     for name in flat.colnames:
         known = {}
         for key, value in flat[name].meta.items():
             if key in _OF_COLUMNS and _OF_COLUMNS[key](value):
                 known[key] = value
-            elif not str(key).startswith("_"):  # such as the types that astropy's reader notes for its writer
+            elif not str(key).startswith("_"):  # for example the types that astropy's reader stores for its writer
                 left_out.append(f"{name}.{key}")
         flat[name].meta = known
     for key in [key for key in _OF_TABLES & set(flat.meta) if not isinstance(flat.meta[key], str)]:
@@ -246,14 +246,14 @@ def _clear_metadata(flat: Table) -> list[str]:
     return left_out
 
 
-def _clear_odd_columns(flat: Table, parts: list[_ColumnWriter]) -> list[str]:
-    """Remove the metadata of those columns with which astropy cannot write a document, and tell their names."""
+def _clear_unwritable_metadata(flat: Table, writers: list[_ColumnWriter]) -> list[str]:
+    """Remove the metadata of columns with which astropy cannot write a document, and return their names."""
     left_out = []
-    for name, part in zip(flat.colnames, parts, strict=True):
+    for name, writer in zip(flat.colnames, writers, strict=True):
         alone = flat[[name]]
         alone.meta.clear()
         try:
-            _document(alone, [part], [])
+            _document(alone, [writer], [])
         except Exception:
             left_out += [f"{name}.{key}" for key in flat[name].meta]
             flat[name].meta = {}
@@ -261,7 +261,7 @@ def _clear_odd_columns(flat: Table, parts: list[_ColumnWriter]) -> list[str]:
 
 
 def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
-    """Write what the table's metadata says as PARAM elements; return the keys of what cannot be written so."""
+    """Write the metadata of the table as PARAM elements; return the keys of those that cannot be written."""
     left_out = []
     params = document.get_first_table().params
     for key, value in meta.items():
@@ -276,16 +276,16 @@ def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
 
 
 def _param(value: Any) -> dict[str, Any] | None:
-    """The attributes of a PARAM that has a value; None if the value has no such form."""
+    """Return the attributes of a PARAM with a value; None if a PARAM cannot have it."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        value = "\n".join(value)  # the comments of a FITS file, for one
+        value = "\n".join(value)  # for example the comments of a FITS file
     if isinstance(value, str):
         return {"datatype": "char" if value.isascii() else "unicodeChar", "arraysize": "*", "value": str(value)}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # as of what is missing in a list
+            warnings.simplefilter("error")  # for example about None in a list
             array = np.asanyarray(value)
-    except Exception:  # of lists of anything
+    except Exception:  # from lists of any objects
         return None
     if np.ma.is_masked(array) or array.dtype.kind not in "biuf" or array.ndim > 1 or not array.size:
         return None
@@ -302,7 +302,7 @@ def _param(value: Any) -> dict[str, Any] | None:
 
 
 def _with_votable_types(table: Table) -> Table:
-    """Widen the types that VOTable does not have; dates become strings."""
+    """Widen the types that VOTable does not have."""
     for name in list(table.colnames):
         column = table[name]
         code = column.dtype.kind + str(column.dtype.itemsize)
@@ -323,12 +323,12 @@ def _with_votable_types(table: Table) -> Table:
 
 
 def _is_partly_missing(column: Any) -> bool:
-    """Whether elements of arrays are missing, for which a number has to stand."""
+    """Tell whether elements of arrays are missing, which need a number that stands for them."""
     return column.ndim > 1 and np.ma.is_masked(column)
 
 
 def _split(table: Table, name: str) -> None:
-    """Make a column of each element of an array of strings: hardly anybody reads such arrays, astropy neither."""
+    """Make a column of each element of an array of strings: few programs read such arrays, and astropy does not."""
     column = table[name]
     place = table.colnames.index(name)
     table.remove_column(name)
@@ -342,11 +342,11 @@ def _split_complex(table: Table, name: str) -> None:
     column = table[name]
     place = table.colnames.index(name)
     table.remove_column(name)
-    for offset, part in enumerate(("real", "imag")):
+    for offset, writer in enumerate(("real", "imag")):
         numbers = column.copy()
         for row, cell in enumerate(column):
-            numbers[row] = np.ascontiguousarray(getattr(cell, part))
-        table.add_column(numbers, name=unused_name(table, table, f"{name}.{part}"), index=place + offset)
+            numbers[row] = np.ascontiguousarray(getattr(cell, writer))
+        table.add_column(numbers, name=unused_name(table, table, f"{name}.{writer}"), index=place + offset)
 
 
 def _make_column_writer(column: Any) -> _ColumnWriter:
@@ -354,23 +354,23 @@ def _make_column_writer(column: Any) -> _ColumnWriter:
     if kind == "O" or 0 in shape:
         return _variable(column)
     values = np.asarray(np.ma.getdata(column))
-    holes = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
-    mask = None if holes is None else np.asarray(holes.reshape(len(column), -1).all(axis=1))
+    masked = np.ma.getmaskarray(column) if np.ma.is_masked(column) else None
+    mask = None if masked is None else np.asarray(masked.reshape(len(column), -1).all(axis=1))
     if kind in "US":
-        return _texts(values, holes, mask)
+        return _texts(values, masked, mask)
     datatype = _TYPES[f"{kind}{column.dtype.itemsize}"]
     arraysize = "x".join(str(size) for size in reversed(shape)) or None
     if kind == "b":
-        make: Callable[[slice], np.ndarray] = lambda rows: _logical(values[rows], holes, rows)  # noqa: E731
+        make: Callable[[slice], np.ndarray] = lambda rows: _logical(values[rows], masked, rows)  # noqa: E731
         return _ColumnWriter(datatype, arraysize, np.dtype(("u1", shape)), make, mask)
     big = np.dtype((values.dtype.newbyteorder(">"), shape))
     null = unused_value(column) if kind in "iu" and _is_partly_missing(column) else None
-    blank = _blank(column, null)
-    return _ColumnWriter(datatype, arraysize, big, lambda rows: _masked_filled(values, rows, holes, blank), mask, null)
+    fill = _fill_value(column, null)
+    return _ColumnWriter(datatype, arraysize, big, lambda rows: _masked_filled(values, rows, masked, fill), mask, null)
 
 
-def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
-    """Texts of a fixed length."""
+def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
+    """Write texts of a fixed length."""
     values = values if values.dtype.itemsize else values.astype(f"{values.dtype.kind}1")
     length = values.dtype.itemsize // (4 if values.dtype.kind == "U" else 1)
     points = np.ascontiguousarray(values).view("u4") if values.dtype.kind == "U" else np.zeros(0)
@@ -379,7 +379,7 @@ def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None
         plain = np.dtype(f"S{length}")
 
         def encode_ascii(rows: slice) -> np.ndarray:
-            return _masked_filled(values, rows, holes, values.dtype.type()).astype(plain)
+            return _masked_filled(values, rows, masked, values.dtype.type()).astype(plain)
 
         return _ColumnWriter("char", str(length), plain, encode_ascii, mask)
     if highest > 0xFFFF:  # such characters take two places
@@ -387,13 +387,13 @@ def _texts(values: np.ndarray, holes: np.ndarray | None, mask: np.ndarray | None
     units = np.dtype((">u2", (length,)))
 
     def encode(rows: slice) -> np.ndarray:
-        return _utf16(_masked_filled(values, rows, holes, ""), length)
+        return _utf16(_masked_filled(values, rows, masked, ""), length)
 
     return _ColumnWriter("unicodeChar", str(length), units, encode, mask)
 
 
 def _variable(column: Any) -> _ColumnWriter:
-    """Arrays of various lengths, or texts of very different ones."""
+    """Write arrays of various lengths, or texts of very different ones."""
     if column.dtype.kind == "O" and len(column) and isinstance(column[0], str | np.ma.core.MaskedConstant):
         texts = list(np.ma.getdata(column))
         mask = np.asarray(np.ma.getmaskarray(column))
@@ -420,31 +420,31 @@ def _counted(cells: list[bytes], size: int) -> list[bytes]:
     return [(len(cell) // size).to_bytes(4, "big") + cell for cell in cells]
 
 
-def _blank(column: Any, null: int | None) -> Any:
-    """What stands where something is missing."""
+def _fill_value(column: Any, null: int | None) -> Any:
+    """Return the value for masked elements."""
     if column.dtype.kind in "fc":
         return float("nan")
     return column.dtype.type() if null is None else null
 
 
-def _masked_filled(values: np.ndarray, rows: slice, holes: np.ndarray | None, blank: Any) -> np.ndarray:
-    """Some rows; where something is missing, nothing tells what was there."""
-    if holes is None:
+def _masked_filled(values: np.ndarray, rows: slice, masked: np.ndarray | None, fill: Any) -> np.ndarray:
+    """Return some rows with the masked elements overwritten, so that they are not disclosed."""
+    if masked is None:
         return values[rows]
     shown = values[rows].copy()
-    shown[holes[rows]] = blank
+    shown[masked[rows]] = fill
     return shown
 
 
-def _logical(values: np.ndarray, holes: np.ndarray | None, rows: slice) -> np.ndarray:
+def _logical(values: np.ndarray, masked: np.ndarray | None, rows: slice) -> np.ndarray:
     letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
-    if holes is not None:
-        letters[holes[rows]] = ord("?")
+    if masked is not None:
+        letters[masked[rows]] = ord("?")
     return letters
 
 
 def _utf16(values: np.ndarray, length: int) -> np.ndarray:
-    """The texts in units of two bytes, of which a character beyond 16 bits takes two, as Java's have it."""
+    """Encode texts in UTF-16, as Java programs store them."""
     points = np.ascontiguousarray(values).view("u4").reshape(len(values), -1)
     if points.shape[1] == length:
         return points.astype(">u2")
@@ -452,50 +452,50 @@ def _utf16(values: np.ndarray, length: int) -> np.ndarray:
     return encoded.view(">u2").reshape(len(values), length)
 
 
-def _encode_rows(parts: list[_ColumnWriter], rows: int) -> Iterator[bytes]:
-    """Write the rows in base64, some at a time."""
-    width = sum(64 if part.dtype is None else part.dtype.itemsize for part in parts)
+def _encode_rows(writers: list[_ColumnWriter], rows: int) -> Iterator[bytes]:
+    """Yield the rows in base64, some at a time."""
+    width = sum(64 if writer.dtype is None else writer.dtype.itemsize for writer in writers)
     step = max(1, BLOCK_SIZE // max(1, width))
-    make = _mixed_rows if any(part.dtype is None for part in parts) else _fixed_rows
+    make = _mixed_rows if any(writer.dtype is None for writer in writers) else _fixed_rows
     rest = b""
     for start in range(0, rows, step):
-        data = rest + make(parts, slice(start, min(rows, start + step)))
-        whole = len(data) - len(data) % 57  # lines of 76 letters, as everybody writes them
+        data = rest + make(writers, slice(start, min(rows, start + step)))
+        whole = len(data) - len(data) % 57  # lines of 76 letters, as usual
         rest = data[whole:]
         yield base64.encodebytes(data[:whole])
     yield base64.encodebytes(rest)
 
 
-def _flags(parts: list[_ColumnWriter], which: slice) -> np.ndarray:
-    """The bits that tell which cells are missing; the first column is the highest of the first byte."""
-    flags = np.zeros((which.stop - which.start, (len(parts) + 7) // 8), dtype="u1")
-    for index, part in enumerate(parts):
-        if part.mask is not None:
-            flags[:, index // 8] |= part.mask[which].astype("u1") << np.uint8(7 - index % 8)
+def _flags(writers: list[_ColumnWriter], which: slice) -> np.ndarray:
+    """Return the bits for missing cells; that of the first column is the highest of the first byte."""
+    flags = np.zeros((which.stop - which.start, (len(writers) + 7) // 8), dtype="u1")
+    for index, writer in enumerate(writers):
+        if writer.mask is not None:
+            flags[:, index // 8] |= writer.mask[which].astype("u1") << np.uint8(7 - index % 8)
     return flags
 
 
-def _fixed_rows(parts: list[_ColumnWriter], which: slice) -> bytes:
-    """Some rows that have the same length."""
-    flags = _flags(parts, which)
-    layout = [("flags", "u1", flags.shape[1:]), *((f"c{i}", part.dtype) for i, part in enumerate(parts))]
+def _fixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
+    """Encode some rows of one length."""
+    flags = _flags(writers, which)
+    layout = [("flags", "u1", flags.shape[1:]), *((f"c{i}", writer.dtype) for i, writer in enumerate(writers))]
     block = np.zeros(len(flags), dtype=layout)
     block["flags"] = flags
-    for index, part in enumerate(parts):
-        block[f"c{index}"] = part.make(which)
+    for index, writer in enumerate(writers):
+        block[f"c{index}"] = writer.make(which)
     return block.tobytes()
 
 
-def _mixed_rows(parts: list[_ColumnWriter], which: slice) -> bytes:
-    """Some rows of various lengths."""
-    columns = [_cells(_flags(parts, which))]
-    for part in parts:
-        made = part.make(which)
-        columns.append(made if part.dtype is None else _cells(made.astype(part.dtype.base)))
+def _mixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
+    """Encode some rows of various lengths."""
+    columns = [_cells(_flags(writers, which))]
+    for writer in writers:
+        made = writer.make(which)
+        columns.append(made if writer.dtype is None else _cells(made.astype(writer.dtype.base)))
     return b"".join(cell for row in zip(*columns, strict=True) for cell in row)
 
 
 def _cells(values: np.ndarray) -> list[bytes]:
-    """The bytes of each row."""
+    """Return the bytes of each row."""
     data, size = values.tobytes(), values.nbytes // len(values)
     return [data[start : start + size] for start in range(0, len(data), size)]

@@ -1,25 +1,26 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-One thread that watches sockets and clocks, and a few more for what may block.
+An event loop: one thread that waits for sockets and timers, and worker threads for calls that may block.
 
 Theory of operation
 -------------------
-A hub with five hundred idle clients holds a thousand sockets and has nothing to do. One thread a socket
-would be a thousand threads; instead the thread of a `Loop` sleeps in a selector until a socket has
-something to say or a timer is due, and runs the callback that was registered for it. What runs
-there must never block: it reads what has arrived, does microseconds of work and writes what fits.
+A hub with five hundred idle clients has a thousand sockets and nothing to do. A thread for each socket would be a
+thousand threads. Instead, the thread of an `EventLoop` waits in a selector until a socket is ready or a timer is due,
+and runs the callback that was registered for it. A callback must not block: it reads what has arrived, works for some
+microseconds, and writes what the socket accepts.
 
-Whatever may block (a question to the user, a download, a handler somebody else wrote) goes to a *worker*
-by `Loop.run_in_worker`. `Workers` are threads made on demand, reused, and ended when they have been idle for
-a while: starting a thread costs more than most of the work it would do.
+`EventLoop.run_in_worker` runs what may block (a question to the user, a download, a user's handler) in a `WorkerPool`.
+It starts threads on demand, uses them again, and ends them when they have been idle for some time: to start a thread
+costs more than most of the work it would do.
 
-One thing mostly leads to the next: who was sent a message acknowledges it, who was answered asks again. To be put to
-sleep and woken costs the system more than such an answer takes to come. So the loop of a hub looks for more for a
-moment before it sleeps, whenever the last thing came as quickly. This costs next to no CPU time, as it spares as much,
-and shortens the round trip of a message by a quarter. It does not pay where more wants to run than there are
-processors, and is then left off for a while. A client's loop would only be in its program's way.
+One event mostly causes the next: a client that receives a message acknowledges it, and one that receives a response
+makes its next request. Blocking in select() costs more than the next event usually takes to arrive, so the hub's loop
+busy-polls for up to `BUSY_POLL_TIME` first, if the last event came as quickly. This takes hardly any CPU time, as it
+saves about as much, and shortens the round trip of a message by a quarter. It does not pay when more threads want to
+run than there are processors; then the loop stops it for `BUSY_POLL_RETRY`. A client's loop does not busy-poll, because
+it would only take time from its program.
 
-All threads are daemons: a script that ends is not kept alive by them.
+All threads are daemons: they do not keep a finished script alive.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ WRITE = selectors.EVENT_WRITE
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
-#: Seconds for which a loop that lingers looks for more before it sleeps; not where there is one processor for all.
+#: Seconds of busy-polling before the loop blocks; none on a machine with one processor.
 BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
-#: Seconds without a turn that show that more wants to run than there are processors. Then it does not pay to linger.
+#: A delay of so many seconds shows that more threads want to run than there are processors.
 OVERLOAD_DELAY = 1e-3
-#: Seconds after which it is tried again.
+#: Seconds without busy-polling after such a delay.
 BUSY_POLL_RETRY = 1.0
-#: Rounds that are still made for callbacks which call `Loop.call_soon` while the loop ends.
+#: Rounds for callbacks that call `EventLoop.call_soon` while the loop ends.
 SHUTDOWN_ROUNDS = 100
 
 
@@ -64,17 +65,17 @@ _sched_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Timer:
-    """A call that is due later; made by `Loop.call_later`."""
+    """A call that is due later; `EventLoop.call_later` makes it."""
 
     __slots__ = ("call", "when")
 
     def __init__(self, when: float, call: Task) -> None:
         self.when = when
-        #: Function and arguments in one object: another thread's `cancel` leaves either both or none of them.
+        #: Function and arguments in one object, so that `cancel` in another thread removes both at once.
         self.call: Task | None = call
 
     def cancel(self) -> None:
-        """Forget the call. Has no effect on one that has begun. Any thread may do so."""
+        """Cancel the call, unless it has begun. In any thread."""
         self.call = None
 
     @property
@@ -91,20 +92,20 @@ class EventLoop:
     ----------
     name : str
         Name of the thread, and prefix of its workers' names.
-    lingers : bool
-        Whether it looks for more before it sleeps.
+    busy_poll : bool
+        Whether the loop busy-polls before it blocks.
     """
 
-    def __init__(self, name: str = "samp-loop", *, lingers: bool = False) -> None:
+    def __init__(self, name: str = "samp-loop", *, busy_poll: bool = False) -> None:
         self.name = name
-        self._busy_poll_from = 0.0 if lingers else math.inf
+        self._busy_poll_from = 0.0 if busy_poll else math.inf
         self.workers = WorkerPool(f"{name}-worker")
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._purge_at = 64
         self._serial = count()
         self._ready: deque[Task] = deque()
-        self._lock = threading.RLock()  # a signal handler may come in between
+        self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._asleep = False
         self._started = False
         self._stopping = False
@@ -115,19 +116,19 @@ class EventLoop:
         self._wake_end.setblocking(False)
         self._selector.register(self._wake_end, READ, self._drain_wakeup)
 
-    # What any thread may call
+    # Methods for any thread
 
     def start(self) -> None:
-        """Start the thread. Does nothing when it runs."""
-        if not self._started:  # `Thread` takes a start that ^C has interrupted for none
+        """Start the thread, unless it runs."""
+        if not self._started:  # after ^C within start(), `Thread` would let itself be started again
             self._started = True
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
         """
-        End the thread and its workers; callbacks that are due by then still run.
+        Stop the thread and its workers; callbacks that are due still run.
 
-        Safe from any thread, the loop's own included, and safe to repeat.
+        It may be called in any thread, the loop's own included, and more than once.
 
         Parameters
         ----------
@@ -143,7 +144,7 @@ class EventLoop:
             return
         self._wake()
         deadline = time.monotonic() + timeout
-        if self._thread is threading.current_thread():  # it ends after this callback; workers may wait for that
+        if self._thread is threading.current_thread():  # it ends after this callback; workers may be waiting for that
             deadline = 0.0
         else:
             self._thread.join(timeout)
@@ -151,12 +152,12 @@ class EventLoop:
             self.workers.stop(deadline - time.monotonic())
 
     def after_fork_in_child(self) -> None:
-        """Close the child's copies of all sockets, those that are watched included, after a fork."""
+        """Close the child's copies of all sockets, registered ones included."""
         self._stopping = True
         self._ident = None
         self._lock = threading.RLock()
         self.workers.after_fork_in_child()
-        # Nothing is unregistered: on Linux the child shares the parent's table of watched descriptors.
+        # Without unregistering: on Linux the child shares the parent's epoll object.
         with suppress(OSError):  # on macOS the child has no such descriptor
             for key in list((self._selector.get_map() or {}).values()):
                 key.fileobj.close()  # type: ignore[union-attr]
@@ -175,34 +176,18 @@ class EventLoop:
         return self._stopping
 
     def in_loop(self) -> bool:
-        """Whether the caller is the loop's own thread."""
+        """Return whether the caller runs in the loop's thread."""
         return threading.get_ident() == self._ident
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function(*args)`` in the loop's thread as soon as it can."""
+        """Run ``function(*args)`` in the loop's thread, soon."""
         self._ready.append((function, args))
         if self._asleep:
-            self._asleep = False  # before the wake-up, or a later call could find it unset with the loop asleep again
+            self._asleep = False  # before the wake-up: the loop may block again at once
             self._wake()
 
     def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> Timer:
-        """
-        Run ``function(*args)`` in the loop's thread after a delay.
-
-        Parameters
-        ----------
-        delay : float
-            Seconds.
-        function : callable
-            What to call.
-        *args
-            With what.
-
-        Returns
-        -------
-        Timer
-            Its ``cancel`` forgets the call.
-        """
+        """Run ``function(*args)`` in the loop's thread after ``delay`` seconds, unless the timer is cancelled."""
         timer = Timer(time.monotonic() + delay, (function, args))
         with self._lock:
             if len(self._timers) >= self._purge_at:
@@ -214,25 +199,25 @@ class EventLoop:
         return timer
 
     def run_in_worker(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function(*args)``, which may block, in another thread; returns at once."""
+        """Run ``function(*args)``, which may block, in another thread; return at once."""
         self.workers.submit(function, *args)
 
-    # What only the loop's own thread may call
+    # Methods for the loop's own thread
 
     def register(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
-        """Call ``callback(events)`` whenever ``sock`` is ready for one of ``events``."""
+        """Call ``callback(events)`` whenever a socket is ready for one of ``events``."""
         self._selector.register(sock, events, callback)
 
     def modify(self, sock: socket.socket, events: int, callback: EventCallback) -> None:
-        """Change what a watched socket is watched for."""
+        """Change the events or the callback of a registered socket."""
         self._selector.modify(sock, events, callback)
 
     def unregister(self, sock: socket.socket) -> None:
-        """Stop watching a socket; nothing happens if it is not watched."""
+        """Unregister a socket, if it is registered."""
         try:
             self._selector.unregister(sock)
         except (KeyError, ValueError):
-            log.debug("A socket that was not watched was let go")
+            log.debug("A socket was unregistered that was not registered")
 
     # The thread
 
@@ -240,7 +225,7 @@ class EventLoop:
         try:
             self._waker.send(b"\0")
         except BlockingIOError:
-            log.debug("The loop has wake-ups enough")
+            log.debug("The loop has many wake-ups waiting")
         except OSError:
             log.debug("The loop has ended")
 
@@ -249,15 +234,15 @@ class EventLoop:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        one_leads_to_the_next = False
+        events_are_frequent = False
         try:
             while not self._stopping:
                 since = time.monotonic()
-                events = (self._busy_poll(since + BUSY_POLL_TIME) if one_leads_to_the_next else []) or self._select()
+                events = (self._busy_poll(since + BUSY_POLL_TIME) if events_are_frequent else []) or self._select()
                 now = time.monotonic()
-                one_leads_to_the_next = now - since < BUSY_POLL_TIME and now > self._busy_poll_from
+                events_are_frequent = now - since < BUSY_POLL_TIME and now > self._busy_poll_from
                 for key, mask in events:
-                    # an earlier callback of this round may have closed this one's socket
+                    # an earlier callback may have closed this socket
                     if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
                         run_logged(key.data, (mask,))
                 if self._timers:
@@ -269,13 +254,13 @@ class EventLoop:
                 self._run_ready()
         finally:
             self._close()
-            self._ident = None  # the system gives it to another thread
+            self._ident = None  # the system may give it to another thread
 
     def _busy_poll(self, until: float) -> Events:
-        """Look for events for a moment, which is cheaper than to sleep and be woken by the next one."""
+        """Poll until there are events or the time is over."""
         events: Events = []
         while not events and not self._ready and time.monotonic() < until:
-            _sched_yield()  # whoever is to send the next thing may be waiting for this very processor
+            _sched_yield()  # the peer may be waiting for this very processor
             events = self._selector.select(0.0)
         if time.monotonic() - until > OVERLOAD_DELAY:
             self._busy_poll_from = until + BUSY_POLL_RETRY
@@ -283,7 +268,7 @@ class EventLoop:
 
     def _select(self) -> Events:
         """Wait for events, for `call_soon`, or for a timer to be due."""
-        # `_asleep` goes up before the last look at `_ready`: a call_soon after that look sees it and wakes us.
+        # Set before `_ready` is read: a `call_soon` after that sees it and wakes the loop.
         self._asleep = True
         timeout = self._select_timeout()
         events = self._selector.select(timeout)
@@ -312,14 +297,14 @@ class EventLoop:
                 run_logged(*call)
 
     def _purge_timers(self) -> None:
-        """Drop cancelled timers: a hub makes one for each message and cancels it a millisecond later."""
+        """Remove cancelled timers: a hub makes one for each message, and cancels it a millisecond later."""
         self._timers = [entry for entry in self._timers if entry[2].active]
         heapq.heapify(self._timers)
         self._purge_at = max(64, 2 * len(self._timers))
 
     def _run_ready(self) -> None:
         ready = self._ready
-        for _ in range(len(ready)):  # what these calls add waits for the sockets to be looked at
+        for _ in range(len(ready)):  # calls that these add wait until the sockets have been polled
             run_logged(*ready.popleft())
 
     def _close(self) -> None:

@@ -37,7 +37,7 @@ _TYPES = {
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
-class FileError(Exception):  # noqa: N818 - it is an answer, not an error
+class FileError(Exception):
     """
     A target cannot be handed out.
 

@@ -1,12 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-An accepted connection: requests are read from it as they arrive, and answered in their order.
+The connections that a server has accepted, and the responses that come later.
 
-What a server asks for its answers.
-
-An answer that comes later: what an operation returns when it depends on somebody else.
-
-What the operating system knows of a connection that the other side has closed.
+A `ServerConnection` reads requests as they arrive and writes the responses in the same order. The `ConnectionTable` has
+all connections of a server and chooses which to close when there are too many.
 """
 
 from __future__ import annotations
@@ -15,69 +12,90 @@ import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import Any, Protocol
 
-from .event_loop import READ, WRITE, Timer
+from .event_loop import READ, WRITE, EventLoop, Timer
 from .http11 import HTTPError, HTTPRequest, RequestParser, Response
 
-if TYPE_CHECKING:
-    from .http11 import HTTPError, HTTPRequest, Response
-    from .server import XMLRPCServer
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
 
-__all__ = ["DeferredResponse", "RequestHandler", "ServerConnection", "peer_discarded_data"]
+__all__ = ["ConnectionTable", "DeferredResponse", "RequestHandler", "ServerConnection", "peer_discarded_data"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which an idle connection is kept. Our own clients close theirs earlier (`MAX_IDLE_TIME`), so that no
+#: request is written to a connection that is just being closed.
+IDLE_TIMEOUT = 90.0
+#: Seconds after which a connection with half a request is closed before an idle one.
+SLOW_AFTER = 1.0
+#: Seconds in which a request must arrive. If `MIN_PROGRESS` bytes have arrived, the time starts anew.
+REQUEST_TIMEOUT = 15.0
+#: The same for a response and the peer that reads it.
+WRITE_TIMEOUT = 30.0
+MIN_PROGRESS = 1024 * 1024
+#: Seconds for which a rejected request is still read, so that the peer gets the response and not a reset.
+DRAIN_TIMEOUT = 2.0
+RECEIVE_SIZE = 64 * 1024
+#: Limit for the bytes that arrive behind a request that has no response yet.
+MAX_PIPELINED = 64 * 1024
+#: Flag for send(): more follows, so that several responses go in one packet. Not on all systems.
+MSG_MORE = getattr(socket, "MSG_MORE", 0)
+#: Bytes of an unfinished request or response that are buffered without a reservation.
+UNACCOUNTED_SIZE = 64 * 1024
+
+
 class RequestHandler(Protocol):
-    """What a server asks for its answers; called in the loop's thread, where it must not block."""
+    """Interface between a server and what responds to its requests. The loop's thread calls it: it must not block."""
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
-        """
-        Answer a request.
-
-        A `Deferred` is to be resolved with a `Response`. None says that the connection was detached.
-        """
+        """Respond to a request. None: the connection was detached."""
 
     def error_response(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit."""
+        """Return the response to data that are not a valid request, or exceed a limit."""
 
 
 class DeferredResponse:
     """
-    An answer that is given later. The first of `resolve`, `fail` and the loss of the connection counts.
+    A response that is given later. Of `set_result`, `set_exception` and `cancel` the first one counts.
 
-    Its methods may be called from any thread.
+    All methods may be called from any thread.
     """
 
     __slots__ = ("_lock", "_on_cancel", "_on_done", "_outcome", "on_sent", "state")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may come in between
+        self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._on_cancel: Callable[[], object] | None = None
         self._on_done: Callable[[DeferredResponse], object] | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
-        #: Called in the loop's thread with True when the answer has been handed to the kernel, or with False when
-        #: the connection broke before that. It must be set before the answer is given.
+        #: Called in the loop's thread: with True when the response has been passed to the kernel, with False if the
+        #: connection was closed before. Set it before the result.
         self.on_sent: Callable[[bool], object] | None = None
         #: ``"waiting"``, then ``"done"`` or ``"cancelled"``.
         self.state = "waiting"
 
     def set_result(self, value: object) -> bool:
-        """Give the answer; False if there is one already or nobody waits any more."""
+        """Give the response; return False if there is one already or the request was cancelled."""
         return self._finish("done", (value, None))
 
     def set_exception(self, error: BaseException) -> bool:
-        """Answer with an error; False if there is an answer already or nobody waits any more."""
+        """Respond with an error; return False if there is a response already or the request was cancelled."""
         return self._finish("done", (None, error))
 
     def cancel(self) -> bool:
-        """The one who asked is gone; False if the answer was given before."""
+        """Cancel: the peer has closed the connection. Return False if there was a response before."""
         return self._finish("cancelled", (None, None))
 
     def add_cancel_callback(self, callback: Callable[[], object]) -> None:
-        """Have ``callback()`` called if the one who asked goes away first; at once when that has happened."""
+        """Call ``callback()`` when the response is cancelled, at once if it already is."""
         with self._lock:
             if self.state == "waiting":
                 self._on_cancel = callback
@@ -86,14 +104,14 @@ class DeferredResponse:
             callback()
 
     def result(self) -> Any:
-        """The value, or raise the error, that was given."""
+        """Return the result, or raise the exception, that was set."""
         value, error = self._outcome
         if error is not None:
             raise error
         return value
 
     def add_done_callback(self, callback: Callable[[DeferredResponse], object]) -> None:
-        """Have ``callback(self)`` called once there is an answer; at once when there is."""
+        """Call ``callback(self)`` when there is a response, at once if there already is."""
         with self._lock:
             if self.state == "waiting":
                 self._on_done = callback
@@ -108,7 +126,7 @@ class DeferredResponse:
             self.state = state
             self._outcome = outcome
             on_done, on_cancel = self._on_done, self._on_cancel
-            self._on_done = self._on_cancel = None  # they hold on to the connection and to whoever prepares the answer
+            self._on_done = self._on_cancel = None  # they refer to the connection and to the caller's objects
         if state == "done":
             if on_done is not None:
                 on_done(self)
@@ -117,25 +135,12 @@ class DeferredResponse:
         return True
 
 
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    termios = None  # type: ignore[assignment]
-
-
-
 def peer_discarded_data(sock: socket.socket) -> bool:
     """
-    Tell whether the other side has closed a connection without having read all that was sent to it.
+    Return whether the peer has closed the connection without reading all data that were sent to it.
 
-    Its system tells of that by a reset. The reset may be still on its way; but closing after having read something
-    acknowledges that, so what is not acknowledged was not read.
-
-    Parameters
-    ----------
-    sock : socket.socket
-        Our end, of which the other's has been seen to be closed. An error that it holds is taken from it.
+    The peer's system then sends a reset, which may not have arrived yet. But a peer that closes after it has read
+    data has acknowledged them: data that are not acknowledged were not read. A pending error of the socket is cleared.
     """
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         return True
@@ -145,31 +150,132 @@ def peer_discarded_data(sock: socket.socket) -> bool:
     return int.from_bytes(count, sys.byteorder) > 0
 
 
-#: Seconds in which a request must arrive, unless `PROGRESS` bytes of it do: then it has as long again.
-REQUEST_TIMEOUT = 15.0
-#: The same for an answer and its reader.
-WRITE_TIMEOUT = 30.0
-MIN_PROGRESS = 1024 * 1024
-#: Seconds for which a refused request is still read, so that its sender sees the refusal and not a reset.
-DRAIN_TIMEOUT = 2.0
-RECEIVE_SIZE = 64 * 1024
-#: Bytes that may arrive behind a request that is still being answered.
-MAX_PIPELINED = 64 * 1024
-#: Says that an answer may wait for the next one, to be sent in one packet; not everywhere.
-MSG_MORE = getattr(socket, "MSG_MORE", 0)
-#: Bytes of an unfinished request or answer that are held without asking the server whether there is room for them.
-UNACCOUNTED_SIZE = 64 * 1024
+class ConnectionTable:
+    """
+    The connections of a server: which are idle, slow or busy, how much is buffered for them, and which to close.
+
+    It belongs to the loop's thread, except for the detached sockets.
+    """
+
+    def __init__(self, loop: EventLoop, max_connections: int, max_buffered: int) -> None:
+        self.loop = loop
+        self.max_connections = max_connections
+        self.max_buffered = max_buffered
+        #: Whether the server stops: connections are closed after their response.
+        self.stopping = False
+        self._connections: set[ServerConnection] = set()
+        self._idle: dict[ServerConnection, float] = {}  # in the order in which they became idle
+        self._slow: dict[ServerConnection, float] = {}  # in the order in which they became slow
+        self._sweep: Timer | None = None
+        self._reserved = 0
+        self._detached: set[socket.socket] = set()
+        self._detached_lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: ServerConnection) -> bool:
+        """Add a connection; return False if there are too many and no other one can be closed."""
+        self._connections.add(connection)
+        if len(self._connections) > self.max_connections and not self.evict():
+            return False
+        self.mark_idle(connection)
+        return True
+
+    def remove(self, connection: ServerConnection) -> None:
+        """Remove a connection that is closed or detached."""
+        self._connections.discard(connection)
+        self.mark_busy(connection)
+
+    def evict(self) -> bool:
+        """Close the slowest or the longest idle connection; return False if all connections are busy."""
+        slowest, since = next(iter(self._slow.items()), (None, 0.0))
+        if slowest is None or since + SLOW_AFTER > time.monotonic():
+            for connection in list(islice(self._idle, 16)):
+                if connection.has_no_input():  # or its request would be lost
+                    connection.close()
+                    return True
+        if slowest is not None:
+            slowest.close()
+        return slowest is not None
+
+    def close_all(self) -> None:
+        """Close all connections, and end the transfers of detached sockets."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._connections):
+            connection.close()
+        with self._detached_lock:
+            for sock in self._detached:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes up the thread that writes to it, which closes it
+                except OSError:
+                    log.debug("A detached connection is closed already")
+
+    def mark_busy(self, connection: ServerConnection) -> None:
+        """Note that the handler is working on a request."""
+        self._idle.pop(connection, None)
+        self._slow.pop(connection, None)
+
+    def mark_slow(self, connection: ServerConnection) -> None:
+        """Note that the peer has to finish something: sending a request, or reading a response."""
+        self.mark_busy(connection)
+        self._slow[connection] = time.monotonic()
+
+    def mark_idle(self, connection: ServerConnection) -> None:
+        """Note that a connection waits for its next request."""
+        self.mark_busy(connection)
+        self._idle[connection] = time.monotonic()
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(IDLE_TIMEOUT, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._sweep = None
+        now = time.monotonic()
+        while self._idle:
+            connection, since = next(iter(self._idle.items()))
+            if since + IDLE_TIMEOUT > now:
+                self._sweep = self.loop.call_later(since + IDLE_TIMEOUT - now, self._close_idle)
+                return
+            connection.close()
+
+    def reserve_buffer(self, size: int) -> bool:
+        """Reserve bytes, or release them if ``size`` is negative; return False if that exceeds the limit."""
+        if size > 0 and self._reserved + size > self.max_buffered:
+            return False
+        self._reserved += size
+        return True
+
+    def register_detached(self, sock: socket.socket) -> None:
+        """Note a detached socket until `close_detached`. In any thread."""
+        with self._detached_lock:
+            self._detached.add(sock)
+
+    def close_detached(self, sock: socket.socket) -> None:
+        """Close a detached socket. In any thread."""
+        with self._detached_lock:
+            self._detached.discard(sock)
+        sock.close()
 
 
 class ServerConnection:
-    """One client's connection. Everything but `detach`'s result belongs to the loop's thread."""
+    """An accepted connection. It belongs to the loop's thread, except for the socket that `detach` returns."""
 
-    def __init__(self, server: XMLRPCServer, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        table: ConnectionTable,
+        handler: RequestHandler,
+        max_body: int,
+        sock: socket.socket,
+        peer: tuple[str, int],
+    ) -> None:
         self.peer = peer
-        self._server = server
-        self.loop = server.loop
+        self.loop = table.loop
+        self._table = table
+        self._handler = handler
+        self._max_body = max_body
         self._sock = sock
-        self._reader = RequestParser(server.max_body)
+        self._parser = RequestParser(max_body)
         self._received = 0
         self._reserved = 0
         self._processing = False
@@ -184,30 +290,30 @@ class ServerConnection:
         self._ended = False
         self._events = READ
         self.closed = False
-        #: How many requests have come by it.
+        #: The number of requests that were received.
         self.requests = 0
-        #: Whether the other side has closed the connection, as far as has been noticed.
+        #: Whether the peer is known to have closed the connection.
         self.was_left = False
-        #: Whether the other side broke the connection with something unread that was sent to it.
+        #: Whether the peer closed the connection without reading all that was sent to it.
         self.was_reset = False
-        #: Called in the loop's thread when the connection has been closed, by whichever side.
+        #: Called in the loop's thread when the connection has been closed, by either side.
         self.on_closed: Callable[[], object] | None = None
         self.loop.register(sock, READ, self._on_event)
 
     def start_reading(self) -> None:
-        """Serve the request that mostly comes with the connection, without another round of the loop."""
+        """Read at once: mostly a request comes with the connection. This saves a round of the loop."""
         self._run(self._read)
 
     def peer_is_open(self) -> bool:
-        """Whether the other side has not closed the connection: asked of the kernel, which knows it before the loop."""
+        """Return whether the peer has not closed the connection. The kernel knows it before the loop does."""
         return self._peek() is not False
 
     def has_no_input(self) -> bool:
-        """Whether nothing has arrived, neither a request nor the end of the connection."""
+        """Return whether nothing has arrived: neither data nor the end of the connection."""
         return self._peek() is None
 
     def _peek(self) -> bool | None:
-        """What the next read would find: something (True), the end (False) or nothing as yet (None)."""
+        """Return what the next read would find: data (True), the end (False) or nothing yet (None)."""
         if self.closed:
             return False
         try:
@@ -221,23 +327,16 @@ class ServerConnection:
         return False
 
     def detach(self) -> socket.socket:
-        """
-        Give the socket away, to be written to and closed by a worker thread.
-
-        Returns
-        -------
-        socket.socket
-            The socket, blocking, with a time-out. `XMLRPCServer.take_back` closes it.
-        """
+        """Return the socket, blocking and with a timeout, for a thread; `ConnectionTable.close_detached` closes it."""
         self._flush_corked()
         self.loop.unregister(self._sock)
         self._mark_closed()
         self._sock.settimeout(WRITE_TIMEOUT)
-        self._server.register_detached(self._sock)
+        self._table.register_detached(self._sock)
         return self._sock
 
     def close(self) -> None:
-        """Close the connection; whoever prepares an answer for it is told."""
+        """Close the connection, and cancel the response that it waits for."""
         if self.closed:
             return
         self.loop.unregister(self._sock)
@@ -256,18 +355,18 @@ class ServerConnection:
         self.closed = True
         self._cancel_deadline()
         self._release_buffer()
-        self._server.remove(self)
+        self._table.remove(self)
 
     def _run(self, step: Callable[..., object], *args: object) -> None:
-        """Take a step; one that fails ends the connection and nothing else."""
+        """Call a method; an error in it closes this connection and affects nothing else."""
         if self.closed:
             return
         try:
             step(*args)
-        except OSError:  # reset by the other side
+        except OSError:  # reset by the peer
             self.was_left = self.was_reset = True
             self.close()
-        except BaseException:  # the end of the interpreter, too, is not for a request to decide
+        except BaseException:  # a request must not end the interpreter either
             log.exception("A connection is closed because of an error")
             self.close()
 
@@ -280,7 +379,7 @@ class ServerConnection:
             self._run(self._read)
 
     def _read(self) -> None:
-        expected = self._reader.expected
+        expected = self._parser.expected
         try:
             data = self._sock.recv(RECEIVE_SIZE if expected < RECEIVE_SIZE else min(expected, 1 << 20))
         except BlockingIOError:
@@ -293,15 +392,15 @@ class ServerConnection:
             if self._drain_left <= 0:
                 self.close()
         else:
-            self._reader.receive_data(data)
+            self._parser.receive_data(data)
             self._received += len(data)
             if self._waiting_for is None and self._out is None:
                 self._process_requests()
-            elif self._reader.buffered > MAX_PIPELINED:
+            elif self._parser.buffered > MAX_PIPELINED:
                 self.close()
 
     def _on_eof(self) -> None:
-        """The other side writes no more. It may still read what is being written; but it would not wait any longer."""
+        """Handle the end of input. The peer may still read a response that is being written, but waits for no other."""
         if self._out is None:
             self.close()
         else:
@@ -309,26 +408,26 @@ class ServerConnection:
             self._watch(WRITE)
 
     def _check_reset(self) -> None:
-        """Find out whether the other side, which has closed the connection, then got something from us."""
+        """Note that the peer has closed the connection, and whether it had read all that was sent to it."""
         self.was_left = True
         self.was_reset = self.was_reset or peer_discarded_data(self._sock)
 
     def _process_requests(self) -> None:
-        """Answer the requests that have arrived, one after the other."""
-        if self._processing:  # one was answered at once: the loop below goes on with the next
+        """Handle the requests that have arrived, one after the other."""
+        if self._processing:  # called within the loop below, which goes on
             return
-        reader = self._reader
+        parser = self._parser
         self._processing = True
         try:
             while not (self.closed or self._drain_left or self._waiting_for is not None or self._out is not None):
-                request = reader.next_message()
+                request = parser.next_message()
                 if request is None:
                     self._wait_for_input()
                     return
                 self._cancel_deadline()
                 self._release_buffer()
                 self._handle_request(request)
-                if not (reader.pending or self._ended):
+                if not (parser.pending or self._ended):
                     return
         except HTTPError as error:
             self._send_error(error)
@@ -337,42 +436,42 @@ class ServerConnection:
 
     def _handle_request(self, request: HTTPRequest) -> None:
         self.requests += 1
-        self._keep_alive = request.keep_alive and not self._server.stopping
+        self._keep_alive = request.keep_alive and not self._table.stopping
         self._with_body = request.method != "HEAD"
         try:
-            answer = self._server.handler.handle(request, self)
-            if answer is None and not self.closed:
-                raise TypeError("the handler gave no answer")
+            response = self._handler.handle(request, self)
+            if response is None and not self.closed:
+                raise TypeError("the handler returned no response")
         except Exception:
             log.exception("A request handler failed")
-            answer = self._server.handler.error_response(HTTPError(500, "Internal error"))
-            if self.closed:  # and perhaps detached
-                self._server.close_detached(self._sock)
-        if isinstance(answer, DeferredResponse):
-            self._wait_for_deferred(answer)
-        elif answer is not None and not self.closed:
-            self._send(answer)
+            response = self._handler.error_response(HTTPError(500, "Internal error"))
+            if self.closed:  # perhaps it was detached
+                self._table.close_detached(self._sock)
+        if isinstance(response, DeferredResponse):
+            self._wait_for_deferred(response)
+        elif response is not None and not self.closed:
+            self._send(response)
 
     def _wait_for_input(self) -> None:
-        reader = self._reader
+        parser = self._parser
         self._flush_corked()
         if self._ended:
             self.close()
             return
-        if not reader.pending:
+        if not parser.pending:
             self._cancel_deadline()
-            self._server.mark_idle(self)
+            self._table.mark_idle(self)
             return
-        if not self._reserve_buffer(reader.buffered):
+        if not self._reserve_buffer(parser.buffered):
             self._send_error(HTTPError(503, "Too much is arriving at once"))
             return
-        if reader.send_100_continue:
-            reader.send_100_continue = False
-            with suppress(BlockingIOError):  # there are answers enough on their way: it will send without being asked
+        if parser.send_100_continue:
+            parser.send_100_continue = False
+            with suppress(BlockingIOError):  # the peer has responses to read first; it will send the body anyway
                 self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._deadline is None:
-            self._server.mark_slow(self)
-            self._set_deadline(REQUEST_TIMEOUT, self._on_request_timeout, self._received - reader.buffered)
+            self._table.mark_slow(self)
+            self._set_deadline(REQUEST_TIMEOUT, self._on_request_timeout, self._received - parser.buffered)
 
     def _on_request_timeout(self, before: int) -> None:
         if self._received - before >= MIN_PROGRESS:
@@ -385,12 +484,12 @@ class ServerConnection:
         self._with_body = True
         self._cancel_deadline()
         self._release_buffer()
-        self._drain_left = self._server.max_body
-        error.head = error.head or self._reader.head
-        self._server.mark_slow(self)
-        self._send(self._server.handler.error_response(error))
+        self._drain_left = self._max_body
+        error.head = error.head or self._parser.head
+        self._table.mark_slow(self)
+        self._send(self._handler.error_response(error))
 
-    # Answers that come later
+    # Deferred responses
 
     def _wait_for_deferred(self, deferred: DeferredResponse) -> None:
         if self.closed:
@@ -400,7 +499,7 @@ class ServerConnection:
         self._waiting_for = deferred
         deferred.add_done_callback(self._on_deferred)
         if self._waiting_for is not None:
-            self._server.mark_busy(self)
+            self._table.mark_busy(self)
             if self._ended:
                 self.close()
 
@@ -420,19 +519,18 @@ class ServerConnection:
             response = deferred.result()
         except Exception:
             log.exception("A request handler failed")
-            response = self._server.handler.error_response(HTTPError(500, "Internal error"))
+            response = self._handler.error_response(HTTPError(500, "Internal error"))
         self._run(self._send, response)
-        if self._reader.pending and not self._processing:
-            # Not here: the answer was given amid the handling of somebody else's request, whose answer may be of
-            # that kind, too, and so on.
+        if self._parser.pending and not self._processing:
+            # Not at once: this may run within the handling of another connection's request, and that in another's.
             self.loop.call_soon(self._run, self._process_requests)
 
     # Writing
 
     def _send(self, response: Response) -> None:
         data = response.encode(keep_alive=self._keep_alive, with_body=self._with_body)
-        # To send costs more than to answer: whoever asks several things at once gets one packet.
-        self._corked = self._processing and self._reader.pending and self._keep_alive
+        # send() costs more than the rest of a response: pipelined requests get their responses in one packet.
+        self._corked = self._processing and self._parser.pending and self._keep_alive
         try:
             sent = self._sock.send(data, MSG_MORE if self._corked else 0)
         except BlockingIOError:
@@ -441,18 +539,18 @@ class ServerConnection:
             self._after_write()
         elif self._reserve_buffer(len(data) - sent):
             self._out = memoryview(data)[sent:]
-            self._server.mark_slow(self)
+            self._table.mark_slow(self)
             self._watch(WRITE if self._ended else READ | WRITE)
             self._set_deadline(WRITE_TIMEOUT, self._on_write_timeout, len(self._out))
         else:
-            log.warning("Too many answers wait for their readers; one of %d bytes is dropped", len(data))
+            log.warning("Too many responses wait for their clients to read them; one of %d bytes is dropped", len(data))
             self.close()
 
     def _flush_corked(self) -> None:
-        """Send what waits for a next answer, which takes its time."""
+        """Send the data that wait for the next response, because it will take some time."""
         if self._corked:
             self._corked = False
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # set it is; this pushes
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # set already; setting it sends the data
 
     def _write(self) -> None:
         if self._out is None:
@@ -487,15 +585,15 @@ class ServerConnection:
             self._set_deadline(DRAIN_TIMEOUT, self.close)
         elif self._drain_left or not self._keep_alive:
             self.close()
-        elif not self._reader.pending:
-            self._server.mark_idle(self)
+        elif not self._parser.pending:
+            self._table.mark_idle(self)
 
     def _notify_sent(self, *, ok: bool) -> None:
         report, self._sent = self._sent, None
         if report is not None:
             call_logged(report, ok)
 
-    # Watching, waiting and holding
+    # Events, timers and buffers
 
     def _watch(self, events: int) -> None:
         if events != self._events:
@@ -512,22 +610,22 @@ class ServerConnection:
             self._deadline = None
 
     def _reserve_buffer(self, size: int) -> bool:
-        """Ask for room for ``size`` bytes in all, unless it is next to nothing."""
+        """Reserve ``size`` bytes in all, unless that is very little."""
         if size > max(UNACCOUNTED_SIZE, self._reserved):
-            if not self._server.reserve_buffer(size - self._reserved):
+            if not self._table.reserve_buffer(size - self._reserved):
                 return False
             self._reserved = size
         return True
 
     def _release_buffer(self) -> None:
         if self._reserved:
-            self._server.reserve_buffer(-self._reserved)
+            self._table.reserve_buffer(-self._reserved)
             self._reserved = 0
 
 
-def call_logged(listener: Callable[..., object], *args: object) -> None:
-    """Call somebody who wants to know; whatever goes wrong there is not the connection's business."""
+def call_logged(callback: Callable[..., object], *args: object) -> None:
+    """Call a callback, and log its error: it must not affect the connection."""
     try:
-        listener(*args)
+        callback(*args)
     except Exception:
-        log.exception("A listener of a connection failed")
+        log.exception("A callback of a connection failed")

@@ -1,7 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""
-URLs and hosts: split, check and compare them. No name is looked up (R37).
-"""
+"""URLs and hosts: split, check and compare them. No name is looked up (R37)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ One small document from a web server: quickly or not at all.
 
 One connection of a caller that waits for its answers, and how long it waits.
 
-XML-RPC calls that wait for their answer, over connections that are kept.
+XML-RPC calls that wait for their response, over connections that are kept.
 
 This is what a client asks its hub with. Any number of threads may call at once: each takes an idle connection or
 opens one, so a call that waits never holds up another. A request is written once and never again: when the
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
@@ -29,7 +29,16 @@ from .urls import is_ip_address, post_head, split_http_url
 from .xmlrpc_reader import XMLError, raise_if_fault, read_response
 from .xmlrpc_writer import Encoded, write_call
 
-__all__ = ["MAX_IDLE_TIME", "ClientConnection", "ResponseDeadline", "ResponseTimeoutError", "XMLRPCClient", "http_get", "is_self_connected", "raise_for_status"]
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "MAX_IDLE_TIME",
+    "CallOptions",
+    "ResponseTimeoutError",
+    "XMLRPCClient",
+    "http_get",
+    "is_self_connected",
+    "raise_for_status",
+]
 
 #: Seconds for which an idle connection may be used again: well below the time for which our servers keep theirs.
 MAX_IDLE_TIME = 45.0
@@ -108,46 +117,52 @@ class ClientConnection:
 
 
 class ResponseTimeoutError(SAMPTransportError):
-    """An answer did not come in time from a server that was looked after meanwhile, and found alive."""
+    """An response did not come in time from a server that was looked after while_waiting, and found alive."""
+
+
+class CallOptions(NamedTuple):
+    """How `XMLRPCClient` waits for the response to a call."""
+
+    #: Seconds that the response may take; 0 or less: no limit. None: the client's timeout.
+    timeout: float | None = None
+    #: Called every ``health_check_interval`` seconds without a response. If it raises an exception the call ends.
+    health_check: Callable[[], object] | None = None
+    health_check_interval: float = 20.0
+    #: Called once when the request has been written, while the server works on it.
+    while_waiting: Callable[[], object] | None = None
+    #: Receives the HTTP response. If the wait is interrupted (^C), the call waits up to `FINAL_RESPONSE_TIMEOUT` for it.
+    raw_responses: list[HTTPResponse] | None = None
+
+
+DEFAULT_OPTIONS = CallOptions()
 
 
 class ResponseDeadline:
-    """
-    How long an answer is waited for.
+    """When the wait for a response ends, and when the next health check is due."""
 
-    Parameters
-    ----------
-    who : str
-        Who is to answer.
-    limit : float
-        Seconds; 0 or less for ever.
-    look : callable, optional
-        Called every ``look_every`` seconds of silence; what it raises ends the wait.
-    look_every : float
-        Seconds.
-    """
-
-    def __init__(self, who: str, limit: float, look: Callable[[], object] | None, look_every: float) -> None:
-        self._who = who
-        self._deadline = time.monotonic() + limit if limit > 0 else None
-        self._look = look
-        self._look_every = look_every
+    def __init__(
+        self, server_name: str, timeout: float, health_check: Callable[[], object] | None, interval: float
+    ) -> None:
+        self._server_name = server_name
+        self._end = time.monotonic() + timeout if timeout > 0 else None
+        self._health_check = health_check
+        self._interval = interval
 
     def remaining(self) -> float:
-        """Seconds until the next look, or until the time is up; raises when it is."""
-        if self._deadline is None:
-            return self._look_every
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            kind = SAMPTransportError if self._look is None else ResponseTimeoutError
-            raise kind(f"{self._who} did not answer in time", sent=True)
-        return left if self._look is None else min(left, self._look_every)
+        """Return the seconds until the next health check or the end; raise `SAMPTransportError` at the end."""
+        if self._end is None:
+            return self._interval
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
+            kind = SAMPTransportError if self._health_check is None else ResponseTimeoutError
+            raise kind(f"{self._server_name} did not answer in time", sent=True)
+        return remaining if self._health_check is None else min(remaining, self._interval)
 
     def check(self) -> None:
-        """Take note that those seconds have passed."""
+        """Check the server's health after such a wait."""
         self.remaining()
-        if self._look is not None:
-            self._look()
+        if self._health_check is not None:
+            self._health_check()
 
 
 T = TypeVar("T")
@@ -164,10 +179,10 @@ RECEIVE_SIZE = 64 * 1024  # much larger pieces cost a call of the system's memor
 SMALL = 64 * 1024
 
 
-def raise_for_status(answer: HTTPResponse, who: str) -> None:
-    """Raise `SAMPTransportError` unless ``answer`` is one that may carry XML-RPC. Redirects are never followed."""
-    if answer.status != 200:
-        raise SAMPTransportError(f"{who} answered with HTTP status {answer.status} {answer.reason}".rstrip(), sent=True)
+def raise_for_status(response: HTTPResponse, server_name: str) -> None:
+    """Raise `SAMPTransportError` unless ``response`` is one that may carry XML-RPC. Redirects are never followed."""
+    if response.status != 200:
+        raise SAMPTransportError(f"{server_name} answered with HTTP status {response.status} {response.reason}".rstrip(), sent=True)
 
 
 class XMLRPCClient:
@@ -182,7 +197,7 @@ class XMLRPCClient:
         Seconds that an answer may take unless `call` says otherwise.
     keep : int
         How many idle connections are kept. It does not limit how many calls are under way.
-    who : str
+    server_name : str
         What the server is called in errors.
 
     Raises
@@ -192,14 +207,14 @@ class XMLRPCClient:
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 10.0, keep: int = 20, who: str = "The hub", max_body: int = MAX_BODY
+        self, url: str, *, timeout: float = 10.0, keep: int = 20, server_name: str = "The hub", max_body: int = MAX_BODY
     ) -> None:
         self.url = url
         self.timeout = timeout
         self._host, self._port, _ = split_http_url(url)
         self._head = post_head(url)
         self._keep = keep
-        self._who = f"{who} at {self._host}:{self._port}"
+        self._server_name = f"{server_name} at {self._host}:{self._port}"
         self._max_body = max_body
         self._lock = threading.RLock()  # a signal handler may come in between
         self._idle: list[ClientConnection] = []
@@ -207,95 +222,61 @@ class XMLRPCClient:
         self._closed = False
 
     def call(
-        self,
-        method: str,
-        *params: SAMPValue | Encoded,
-        timeout: float | None = None,
-        look: Callable[[], object] | None = None,
-        look_every: float = 20.0,
-        meanwhile: Callable[[], object] | None = None,
-        seen: list[HTTPResponse] | None = None,
+        self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS
     ) -> SAMPValue:
         """
-        Call a method and wait for its answer.
-
-        Parameters
-        ----------
-        method : str
-            Its XML-RPC name.
-        *params
-            SAMP values; they must have been checked.
-        timeout : float, optional
-            Seconds that the answer may take; 0 or less: no limit, and ``look`` decides.
-        look : callable, optional
-            Called each ``look_every`` seconds while there is no answer. What it raises ends the call.
-        look_every : float
-            Seconds.
-        meanwhile : callable, optional
-            Called when the request has been written, while the server is at work.
-        seen : list, optional
-            Gets the answer as it came in, for a caller that must know of it: also when the wait is broken off, as by
-            ^C, if the answer then still comes in a moment.
-
-        Returns
-        -------
-        str, list or dict
-            What the server answered.
+        Call a method and wait for its response. The parameters must be SAMP values that have been checked.
 
         Raises
         ------
         SAMPProxyError
-            The server answered with a fault.
+            The server responded with a fault.
         SAMPTransportError
-            It could not be reached, or its answer is late or is none.
+            The server cannot be reached, or its response is late or invalid.
         """
-        body = write_call(method, params)
-        return self.post(body, timeout=timeout, look=look, look_every=look_every, meanwhile=meanwhile, seen=seen)
+        return self.post(write_call(method, params), options)
 
-    def post(
-        self,
-        body: bytes,
-        *,
-        timeout: float | None = None,
-        look: Callable[[], object] | None = None,
-        look_every: float = 20.0,
-        meanwhile: Callable[[], object] | None = None,
-        seen: list[HTTPResponse] | None = None,
-    ) -> SAMPValue:
-        """Like `call`, for a body that is already written."""
-        patience = ResponseDeadline(self._who, self.timeout if timeout is None else timeout, look, look_every)
-        wire = self._acquire()
+    def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
+        """Make a call whose XML is already written."""
+        raw_responses = options.raw_responses
+        deadline = ResponseDeadline(
+            self._server_name,
+            self.timeout if options.timeout is None else options.timeout,
+            options.health_check,
+            options.health_check_interval,
+        )
+        connection = self._acquire()
         try:
-            answer = self._round_trip(wire, body, patience, meanwhile)
-            if seen is not None:
-                seen.append(answer)
+            response = self._round_trip(connection, body, deadline, options.while_waiting)
+            if raw_responses is not None:
+                raw_responses.append(response)
         except BaseException as error:
-            # The wait was broken off here, and not by the server
-            if seen is not None and not seen and not isinstance(error, SAMPTransportError):
+            # An interruption on this side (^C): the response may still tell what the server has done.
+            if raw_responses is not None and not raw_responses and not isinstance(error, SAMPTransportError):
                 with suppress(SAMPTransportError):
-                    seen.append(self._read_final_response(wire, sent=True))
-            self._discard(wire)
+                    raw_responses.append(self._read_final_response(connection, sent=True))
+            self._discard(connection)
             raise
-        if answer.keep_alive:
-            self._release(wire)
+        if response.keep_alive:
+            self._release(connection)
         else:
-            self._discard(wire)
-        return self._result(answer, read_response)
+            self._discard(connection)
+        return self._result(response, read_response)
 
     def call_pipelined(
-        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Encoded]]], meanwhile: Callable[[], object] | None = None
+        self, calls: Sequence[tuple[str, Sequence[SAMPValue | Encoded]]], while_waiting: Callable[[], object] | None = None
     ) -> None:
         """
         Call several methods, in order, whose answers are of no interest. They must be such that may be called twice.
 
         To a server that has kept a connection open all calls are written at once, which spares the waits in
-        between. What it does not answer there is asked once more, one by one.
+        between. What it does not response there is asked once more, one by one.
 
         Parameters
         ----------
         calls : sequence of tuple
             Names and parameters.
-        meanwhile : callable, optional
+        while_waiting : callable, optional
             Called while the server is at work; once more if it has to be asked one by one.
 
         Raises
@@ -308,26 +289,26 @@ class XMLRPCClient:
         bodies = [write_call(method, params) for method, params in calls]
         answers: list[HTTPResponse] = []
         if self._idle:  # it would not be if the server closed its connections
-            wire = self._acquire()
+            connection = self._acquire()
             try:
-                answers = self._pipeline(wire, bodies, meanwhile)
+                answers = self._pipeline(connection, bodies, while_waiting)
             finally:
                 if len(answers) == len(bodies) and answers[-1].keep_alive:
-                    self._release(wire)
+                    self._release(connection)
                 else:
-                    self._discard(wire)
-        for answer in answers:
-            self._result(answer, raise_if_fault)
+                    self._discard(connection)
+        for response in answers:
+            self._result(response, raise_if_fault)
         for body in bodies[len(answers) :]:
-            self.post(body, meanwhile=meanwhile)
-            meanwhile = None
+            self.post(body, CallOptions(while_waiting=while_waiting))
+            while_waiting = None
 
-    def _result(self, answer: HTTPResponse, read: Callable[[Bytes], T]) -> T:
-        raise_for_status(answer, self._who)
+    def _result(self, response: HTTPResponse, read: Callable[[Bytes], T]) -> T:
+        raise_for_status(response, self._server_name)
         try:
-            return read(answer.body)
+            return read(response.body)
         except XMLError as error:
-            raise SAMPTransportError(f"{self._who} answered with something that is no XML-RPC", sent=True) from error
+            raise SAMPTransportError(f"{self._server_name} answered with something that is no XML-RPC", sent=True) from error
 
     def close(self) -> None:
         """Close all connections; calls that wait end with `SAMPTransportError`. May be called again."""
@@ -335,18 +316,18 @@ class XMLRPCClient:
             self._closed = True
             idle, self._idle = self._idle, []
             busy = list(self._busy)
-        for wire in idle:
-            wire.sock.close()
-        for wire in busy:
+        for connection in idle:
+            connection.sock.close()
+        for connection in busy:
             with suppress(OSError):  # it may be closing by itself just now
-                wire.sock.shutdown(socket.SHUT_RDWR)
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def after_fork_in_child(self) -> None:
         """Close this process's copies of the sockets, in the child of a fork; the connections are the parent's."""
         self._closed = True
         self._lock = threading.RLock()  # a thread that is in the parent only may have held it
-        for wire in (*self._idle, *self._busy):
-            wire.sock.close()
+        for connection in (*self._idle, *self._busy):
+            connection.sock.close()
         self._idle, self._busy = [], set()
 
     # Connections
@@ -355,59 +336,59 @@ class XMLRPCClient:
         while True:
             with self._lock:
                 if self._closed:
-                    raise SAMPTransportError(f"The connection to {self._who} is closed")
-                wire = self._idle.pop() if self._idle else None
-                if wire is not None:
-                    self._busy.add(wire)
-            if wire is None:
+                    raise SAMPTransportError(f"The connection to {self._server_name} is closed")
+                connection = self._idle.pop() if self._idle else None
+                if connection is not None:
+                    self._busy.add(connection)
+            if connection is None:
                 break
-            if wire.is_reusable():
-                return wire
-            self._discard(wire)
-        wire = self._connect()
+            if connection.is_reusable():
+                return connection
+            self._discard(connection)
+        connection = self._connect()
         with self._lock:
-            self._busy.add(wire)
+            self._busy.add(connection)
             closed = self._closed
         if closed:
-            self._drop(wire)
-            raise SAMPTransportError(f"The connection to {self._who} is closed")
-        return wire
+            self._discard(connection)
+            raise SAMPTransportError(f"The connection to {self._server_name} is closed")
+        return connection
 
     def _connect(self) -> ClientConnection:
         timeout = min(CONNECT_TIMEOUT, self.timeout) if self.timeout > 0 else CONNECT_TIMEOUT
         try:
             return ClientConnection(self._host, self._port, timeout, self._max_body)
         except TimeoutError as error:
-            raise SAMPTransportError(f"{self._who} does not accept connections") from error
+            raise SAMPTransportError(f"{self._server_name} does not accept connections") from error
         except OSError as error:
             refused = isinstance(error, ConnectionRefusedError)
             raise SAMPTransportError(
-                f"{self._who} cannot be reached: {error.strerror or error}", refused=refused
+                f"{self._server_name} cannot be reached: {error.strerror or error}", refused=refused
             ) from error
 
-    def _release(self, wire: ClientConnection) -> None:
-        wire.idle_since = now = time.monotonic()
+    def _release(self, connection: ClientConnection) -> None:
+        connection.idle_since = now = time.monotonic()
         surplus = []
         with self._lock:
-            self._busy.discard(wire)
+            self._busy.discard(connection)
             if self._closed or len(self._idle) >= self._keep:
-                surplus.append(wire)
+                surplus.append(connection)
             else:
-                self._idle.append(wire)
+                self._idle.append(connection)
             while self._idle and now - self._idle[0].idle_since > MAX_IDLE_TIME:
                 surplus.append(self._idle.pop(0))  # the one used last is used next: these might never be again
         for old in surplus:
             old.sock.close()
 
-    def _discard(self, wire: ClientConnection) -> None:
+    def _discard(self, connection: ClientConnection) -> None:
         with self._lock:
-            self._busy.discard(wire)
-        wire.sock.close()
+            self._busy.discard(connection)
+        connection.sock.close()
 
     # One exchange
 
     def _round_trip(
-        self, wire: ClientConnection, body: bytes, patience: ResponseDeadline, meanwhile: Callable[[], object] | None = None
+        self, connection: ClientConnection, body: bytes, deadline: ResponseDeadline, while_waiting: Callable[[], object] | None = None
     ) -> HTTPResponse:
         head = b"%b%d\r\n\r\n" % (self._head, len(body))
         # One packet for a small request; a large body isn't copied just to stand behind its head.
@@ -415,85 +396,85 @@ class XMLRPCClient:
         written = False
         while unsent:
             try:
-                unsent[0] = unsent[0][wire.sock.send(unsent[0]) :]
+                unsent[0] = unsent[0][connection.sock.send(unsent[0]) :]
                 written = True
                 if not unsent[0]:
                     del unsent[0]
             except BlockingIOError:
-                answer = self._wait_to_write(wire, patience)
-                if answer is not None:
-                    return answer._replace(keep_alive=False)
+                response = self._wait_to_write(connection, deadline)
+                if response is not None:
+                    return response._replace(keep_alive=False)
             except OSError as error:
-                return self._read_final_response(wire, sent=written, error=error)
-        if meanwhile is not None:
-            meanwhile()
+                return self._read_final_response(connection, sent=written, error=error)
+        if while_waiting is not None:
+            while_waiting()
         while True:
-            if not wire.wait(patience.remaining()):
-                patience.check()
+            if not connection.wait(deadline.remaining()):
+                deadline.check()
                 continue
-            answer = self._read(wire)
-            if answer is not None:
-                return answer
+            response = self._read(connection)
+            if response is not None:
+                return response
 
     def _pipeline(
-        self, wire: ClientConnection, bodies: Sequence[bytes], meanwhile: Callable[[], object] | None
+        self, connection: ClientConnection, bodies: Sequence[bytes], while_waiting: Callable[[], object] | None
     ) -> list[HTTPResponse]:
         """Write several requests at once. The answers to the first of them, as far as they came."""
         answers: list[HTTPResponse] = []
-        patience = ResponseDeadline(self._who, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
+        deadline = ResponseDeadline(self._server_name, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
-            if wire.sock.send(data) < len(data):
+            if connection.sock.send(data) < len(data):
                 return answers
         except OSError:
             return answers
-        if meanwhile is not None:
-            meanwhile()
+        if while_waiting is not None:
+            while_waiting()
         while len(answers) < len(bodies):
             try:
-                if not wire.wait(patience.remaining()):
+                if not connection.wait(deadline.remaining()):
                     continue
-                answer = self._read(wire)
-                while answer is not None:
-                    answers.append(answer)
-                    answer = wire.reader.next_message()
+                response = self._read(connection)
+                while response is not None:
+                    answers.append(response)
+                    response = connection.reader.next_message()
             except (SAMPTransportError, HTTPError):
                 return answers
         return answers
 
-    def _wait_to_write(self, wire: ClientConnection, patience: ResponseDeadline) -> HTTPResponse | None:
-        """Wait until more can be written. A server may answer before that: no, say, to so long a request."""
-        if not wire.wait(min(SEND_TIMEOUT, patience.remaining()), writing=True):
-            raise SAMPTransportError(f"{self._who} does not read what it is sent", sent=True)
-        return self._read(wire)
+    def _wait_to_write(self, connection: ClientConnection, deadline: ResponseDeadline) -> HTTPResponse | None:
+        """Wait until more can be written. A server may respond before that: no, say, to so long a request."""
+        if not connection.wait(min(SEND_TIMEOUT, deadline.remaining()), writing=True):
+            raise SAMPTransportError(f"{self._server_name} does not read what it is sent", sent=True)
+        return self._read(connection)
 
-    def _read_final_response(self, wire: ClientConnection, *, sent: bool, error: OSError | None = None) -> HTTPResponse:
+    def _read_final_response(self, connection: ClientConnection, *, sent: bool, error: OSError | None = None) -> HTTPResponse:
         """What a server says in a moment: one that refused a request before it was wholly written, for instance."""
         try:
             while True:
-                answer = self._read(wire)
-                if answer is not None:
-                    return answer._replace(keep_alive=False)
-                if not wire.wait(FINAL_RESPONSE_TIMEOUT):
+                response = self._read(connection)
+                if response is not None:
+                    return response._replace(keep_alive=False)
+                if not connection.wait(FINAL_RESPONSE_TIMEOUT):
                     break
         except SAMPTransportError:
             pass  # it said nothing of use
-        raise SAMPTransportError(f"{self._who} has closed the connection", sent=sent) from error
+        raise SAMPTransportError(f"{self._server_name} has closed the connection", sent=sent) from error
 
-    def _read(self, wire: ClientConnection) -> HTTPResponse | None:
-        """Read what there is; the answer if that completes it."""
+    def _read(self, connection: ClientConnection) -> HTTPResponse | None:
+        """Read what there is; the response if that completes it."""
         try:
-            data = wire.sock.recv(RECEIVE_SIZE)
-            wire.reader.receive_data(data)
-            return wire.reader.next_message(closed=not data)
+            data = connection.sock.recv(RECEIVE_SIZE)
+            connection.reader.receive_data(data)
+            return connection.reader.next_message(closed=not data)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise SAMPTransportError(f"{self._who} has closed the connection", sent=True) from error
+            raise SAMPTransportError(f"{self._server_name} has closed the connection", sent=True) from error
         except HTTPError as error:
             if self._closed:
-                raise SAMPTransportError(f"The connection to {self._who} was closed", sent=True) from error
-            raise SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=True) from error
+                raise SAMPTransportError(f"The connection to {self._server_name} was closed", sent=True) from error
+            raise SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=True) from error
 
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
@@ -527,18 +508,18 @@ def http_get(url: str, max_size: int, timeout: float) -> bytes:
     try:
         with socket.create_connection((host, port), timeout) as sock:
             sock.sendall(request.encode("ascii"))
-            answer = None
-            while answer is None:
+            response = None
+            while response is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
                 data = sock.recv(65536)
                 reader.receive_data(data)
-                answer = reader.next_message(closed=not data)
+                response = reader.next_message(closed=not data)
     except TimeoutError as error:
         raise SAMPTransportError(f"{host}:{port} did not answer within {timeout:g} s") from error
     except OSError as error:
         raise SAMPTransportError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
     except HTTPError as error:
-        raise SAMPTransportError(f"{host}:{port} gave no valid answer: {error}") from error
-    if answer.status != 200:
-        raise SAMPTransportError(f"{host}:{port} answered with HTTP status {answer.status}")
-    return bytes(answer.body)
+        raise SAMPTransportError(f"{host}:{port} gave no valid response: {error}") from error
+    if response.status != 200:
+        raise SAMPTransportError(f"{host}:{port} answered with HTTP status {response.status}")
+    return bytes(response.body)

@@ -2,7 +2,7 @@
 """
 The Web Profile: XML-RPC for web pages, which register with the user's consent and pull their callbacks (R39 to R50).
 
-Names are imported when they are first used: a hub without the Web Profile needs `WebProfileDialog` only.
+Names are imported when they are first used: `consent_tk`, which runs in a process of its own, needs none of them.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, parse_bool, parse_float
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
-from ..transport.server_connection import DeferredResponse
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.urls import is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded
@@ -384,6 +384,11 @@ class WebProfile:
         else:
             self.loop.call_soon(self._drop_callbacks, client, web_client)  # after deliveries that are still on the way
 
+    def has_waiting_pull(self, client: Client) -> bool:
+        """Whether a client waits for callbacks."""
+        web_client = self._web_clients.get(client.client_id)
+        return web_client is not None and web_client.has_waiting_pull
+
     def mark_active(self, client: Client, connection: ServerConnection | None) -> None:
         """Note that a page has made a request (R43), and by which connection of its browser."""
         if (web_client := self._web_clients.get(client.client_id)) is not None:
@@ -451,4 +456,4 @@ class WebProfile:
 
     def _on_transfer_end(self, sock: socket.socket) -> None:
         for server in self._servers:  # one of them has accepted it
-            server.close_detached(sock)
+            server.table.close_detached(sock)

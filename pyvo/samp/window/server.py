@@ -38,8 +38,8 @@ from ..errors import SAMPProxyError
 from ..protocol.values import sanitize_for_display
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
-from ..transport.server import ServerConnection, XMLRPCServer
-from ..transport.server_connection import DeferredResponse
+from ..transport.server import XMLRPCServer
+from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..web_profile.consent import CONSENT_TEXT, Decision
 from ..web_profile.consent_prompts import WindowPrompt
 from ..web_profile.peer_uid import is_other_user
@@ -564,7 +564,7 @@ class WindowServer:
             with self._changed:
                 self._streams.discard(sock)
                 self._changed.notify_all()
-            self._server.close_detached(sock)
+            self._server.table.close_detached(sock)
 
     def _write_changes(self, sock: socket.socket, since: int) -> None:
         is_behind = False  # whether rows were skipped, for which a snapshot follows

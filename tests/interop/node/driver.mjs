@@ -1,12 +1,12 @@
-// Drives a headless Chromium for the tests: one command per line of standard input, one answer per line of output.
+// Drives a headless Chromium for the tests: one command per line of standard input, one response per line of output.
 //
-// A command is {id, do, ...}; its answer is {id, result} or {id, error}. Commands run beside each other, so that a
-// question that waits for the user's consent does not stop the others.
+// A command is {id, do, ...}; its response is {id, result} or {id, error}. Commands run concurrently, so that a
+// registration that waits for consent does not delay the others.
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 const [, , executablePath, userDataDir] = process.argv;
-// Playwright turns the back/forward cache off, which users have.
+// Playwright disables the back/forward cache, which browsers of users have.
 const ignoreDefaultArgs = ["--disable-back-forward-cache"];
 const flags = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -37,9 +37,9 @@ const commands = {
     async closeDialog({ page }) {
         await dialogs.get(page).accept();
     },
-    // Calls a method of the page's `member` (see member.js) and waits for its promise.
-    async run({ page, method, args }) {
-        return pages.get(page).evaluate(([name, list]) => globalThis.member[name](...list), [method, args]);
+    // Calls a method of the page's `client` (see client.js) and waits for its promise.
+    run({ page, method, args }) {
+        return pages.get(page).evaluate(([name, list]) => globalThis.client[name](...list), [method, args]);
     },
     // Calls a method of Playwright: of the tab, of its keyboard, or of what a selector finds.
     async act({ page, of, method, args }) {
@@ -61,16 +61,16 @@ const commands = {
     },
 };
 
-function say(answer) {
-    process.stdout.write(JSON.stringify(answer) + "\n");
+function write(response) {
+    process.stdout.write(JSON.stringify(response) + "\n");
 }
 
-say({ id: 0, result: context.browser()?.version() ?? "" });
+write({ id: 0, result: context.browser()?.version() ?? "" });
 for await (const line of createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     commands[command.do](command).then(
-        (result) => say({ id: command.id, result: result ?? null }),
-        (error) => say({ id: command.id, error: String(error) }),
+        (result) => write({ id: command.id, result: result ?? null }),
+        (error) => write({ id: command.id, error: String(error) }),
     );
 }
 await context.close();

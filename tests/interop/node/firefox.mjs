@@ -1,6 +1,6 @@
-// Drives a headless Firefox for the tests, as driver.mjs drives Chromium: the same commands, the same answers.
+// Drives a headless Firefox for the tests, as driver.mjs drives Chromium: the same commands, the same responses.
 //
-// Firefox speaks WebDriver BiDi by itself, over a WebSocket; no library of Playwright's kind can drive the stock one.
+// Firefox supports WebDriver BiDi over a WebSocket; a library such as Playwright cannot drive an unmodified one.
 import { spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
@@ -65,7 +65,7 @@ const commands = {
         await loaded;
     },
     run({ page, method, args }) {
-        return evaluate(page, `globalThis.member[${JSON.stringify(method)}](...${JSON.stringify(args)})`);
+        return evaluate(page, `globalThis.client[${JSON.stringify(method)}](...${JSON.stringify(args)})`);
     },
     evaluate({ page, expression }) {
         return evaluate(page, expression);
@@ -85,8 +85,8 @@ const commands = {
     },
 };
 
-function say(answer) {
-    process.stdout.write(JSON.stringify(answer) + "\n");
+function write(response) {
+    process.stdout.write(JSON.stringify(response) + "\n");
 }
 
 const socket = await connect();
@@ -108,12 +108,12 @@ const { capabilities } = await send("session.new", {
     capabilities: { alwaysMatch: { unhandledPromptBehavior: { default: "ignore" } } },
 });
 await send("session.subscribe", { events: ["browsingContext.load"] });
-say({ id: 0, result: `Firefox ${capabilities.browserVersion}` });
+write({ id: 0, result: `Firefox ${capabilities.browserVersion}` });
 for await (const line of createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     commands[command.do](command).then(
-        (result) => say({ id: command.id, result: result ?? null }),
-        (error) => say({ id: command.id, error: String(error) }),
+        (result) => write({ id: command.id, result: result ?? null }),
+        (error) => write({ id: command.id, error: String(error) }),
     );
 }
 await send("browser.close", {});

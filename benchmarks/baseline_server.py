@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The floor: what the standard library's XML-RPC costs by itself, without a hub's bookkeeping.
+The baseline: the standard library's XML-RPC server, without the work of a hub.
 
 ``echo`` is one hop. A callAndWait through a hub is three: the caller's request, the hub's request to the recipient, and
 the recipient's reply; `forward` (which makes a request of its own) and one ``echo`` are the same three.
@@ -17,7 +17,7 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
 
 class KeepingHandler(SimpleXMLRPCRequestHandler):
-    """Keeps connections, or it would be slower than need be."""
+    """Keeps connections open, which is faster."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,13 +1,13 @@
-// A page that does with sampjs what a page can do; the tests call the methods of `member`.
+// A page that uses all of sampjs; the tests call the methods of `client`.
 "use strict";
 
-globalThis.member = {
+globalThis.client = {
     connection: null,
     closed: false,       // whether sampjs has given the connection up
-    received: [],        // all that came: {kind, sender, name, content}
-    waiting: [],         // [{enough, resolve}]: who waits for what is to come
-    held: null,          // replies that are kept back, when they are
-    effort: 0,           // milliseconds that the page works on each message
+    received: [],        // all callbacks: {kind, sender, name, content}
+    waiting: [],         // [{enough, resolve}]: waits for coming callbacks
+    held: null,          // replies that are kept back, if any
+    effort: 0,           // milliseconds of work for each message
 
     // Asks the hub to register; the promise waits for the user's consent.
     register(name, subscriptions) {
@@ -44,13 +44,13 @@ globalThis.member = {
         });
     },
 
-    // Keeps back what sampjs would reply from now on.
+    // From now on keeps back the replies of sampjs.
     holdReplies() {
         this.held = [];
         this.connection.reply = (args) => this.held.push(args);
     },
 
-    // Sends what was kept back, and waits until the hub has answered; to a fault sampjs has just one answer.
+    // Sends the replies that were kept back, and waits until the hub has responded; after a fault sampjs closes.
     async releaseReplies() {
         const connection = this.connection;
         delete connection.reply;
@@ -65,7 +65,7 @@ globalThis.member = {
         this.effort = effort;
     },
 
-    // Whether this is the page that has registered, and not one that was loaded anew in its place.
+    // Whether this is still the page that registered, and not a reloaded one.
     async isConnected() {
         return this.connection !== null && !this.closed;
     },
@@ -78,7 +78,7 @@ globalThis.member = {
     take(kind, sender, name, content) {
         const end = performance.now() + this.effort;
         while (performance.now() < end) {
-            // busy, as a page is that reads a large table
+            // busy, like a page that reads a large table
         }
         this.received.push({ kind, sender, name, content });
         document.getElementById("count").textContent = String(this.received.length);
@@ -111,12 +111,12 @@ globalThis.member = {
         });
     },
 
-    // The MTypes and tags of all that has come.
+    // The MTypes and tags of all callbacks.
     async names() {
         return this.received.map((one) => one.name);
     },
 
-    // Waits until the list that the page shows has that name in it.
+    // Waits until the page lists that name.
     waitListed(name) {
         return this.until(() => document.getElementById("clients").textContent.includes(name));
     },
@@ -125,7 +125,7 @@ globalThis.member = {
         return this.until(() => this.closed);
     },
 
-    // Any method of the hub's: member.ask("notify", recipient, message)
+    // Calls any method of the hub: client.ask("notify", recipient, message)
     ask(method, ...args) {
         return new Promise((resolve, reject) => {
             this.connection[method](args, resolve, (error) => reject(new Error(error.toString())));
@@ -140,7 +140,7 @@ globalThis.member = {
         return new Promise((resolve) => samp.ping(resolve));
     },
 
-    // Reads an URL; through the hub when `translated`. The answer has a checksum of the bytes.
+    // Reads a URL; through the hub if `translated`. The result has a checksum of the bytes.
     async read(url, translated) {
         const response = await fetch(translated ? this.connection.translateUrl(url) : url);
         const bytes = await response.arrayBuffer();
@@ -162,7 +162,7 @@ globalThis.member = {
             return row;
         });
         document.getElementById("clients").replaceChildren(...rows);
-        document.getElementById("self").textContent = this.connection?.regInfo?.["samp.self-id"] ?? "nobody";
+        document.getElementById("self").textContent = this.connection?.regInfo?.["samp.self-id"] ?? "not registered";
         document.getElementById("origin").textContent = location.origin;
     },
 };

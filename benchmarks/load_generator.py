@@ -2,8 +2,8 @@
 """
 The load generator: any number of SAMP clients in one thread.
 
-Each client has a callback server of its own (a real port) and one connection for what it asks the hub. There is no
-thread, no lock and no XML parser in the way: 500 clients cost the machine little, and all hubs see the same load.
+Each client has a callback server of its own (a real port) and one connection for its requests to the hub. There is no
+thread, no lock and no XML parser: 500 clients cost the machine little, and all hubs see the same load.
 A client *keeps* its connections, as Python's can, or makes one for each request, as those of JSAMP and DS9 do.
 """
 
@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from .wire import Address, Request, answer, answer_body, call_body, post, read_head, receive_body, result_of
+from .wire_format import Address, Request, call_body, post, read_head, receive_body, response, response_body, result_of
 
-__all__ = ["BenchmarkError", "Client", "Swarm"]
+__all__ = ["BenchmarkError", "Client", "LoadGenerator"]
 
 #: Bytes that are read at once, unless more are known to come: a larger buffer costs a call of the memory management.
 CHUNK = 64 * 1024
@@ -30,19 +30,19 @@ class BenchmarkError(Exception):
     """The hub did not do what it should have done."""
 
 
-class Wire:
-    """A socket with what was read and what is to be written; the two ends below know what it means."""
+class Connection:
+    """A socket with its buffers. The two classes below process the messages."""
 
-    def __init__(self, swarm: Swarm, sock: socket.socket) -> None:
+    def __init__(self, generator: LoadGenerator, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.swarm = swarm
+        self.generator = generator
         self.sock: socket.socket | None = sock
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
         self._out = b""
-        swarm.selector.register(sock, selectors.EVENT_READ, self)
+        generator.selector.register(sock, selectors.EVENT_READ, self)
 
     def write(self, data: bytes) -> None:
         if self._out:
@@ -53,19 +53,19 @@ class Wire:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:  # the reading side will see it too, and there it is told apart
-            self.event_lost()
+        except OSError:  # the reading side gets the error, too, and handles it
+            self.on_closed()
             return
         if sent < len(data):
             self._out = data[sent:]
-            self.swarm.selector.modify(self.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+            self.generator.selector.modify(self.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
 
     def event(self, mask: int) -> None:
-        """The selector says that something can be done."""
+        """Write and read what is possible; called by the selector."""
         if mask & selectors.EVENT_WRITE and self._out:
             rest, self._out = self._out, b""
             assert self.sock is not None
-            self.swarm.selector.modify(self.sock, selectors.EVENT_READ, self)
+            self.generator.selector.modify(self.sock, selectors.EVENT_READ, self)
             self.write(rest)
         if mask & selectors.EVENT_READ and self.sock is not None:
             self._read(self.sock)
@@ -78,7 +78,7 @@ class Wire:
         except OSError:
             data = b""
         if not data:
-            self.event_lost()
+            self.on_closed()
             return
         self._parts.append(data)
         self._have += len(data)
@@ -86,7 +86,7 @@ class Wire:
             self._split()
 
     def _split(self) -> None:
-        """Hand over the message if it is complete."""
+        """Call `on_message` if the message is complete."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         end = data.find(b"\r\n\r\n")
         if end >= 0:
@@ -97,70 +97,70 @@ class Wire:
             self._need = end + 4 + size
             if len(data) >= self._need:
                 self._parts, self._have, self._need = [], 0, 0
-                self.event_message(data[end + 4 :], keep)
+                self.on_message(data[end + 4 :], keep)
                 return
         self._parts = [data]
 
     def close(self) -> None:
         sock, self.sock = self.sock, None
         if sock is not None:
-            self.swarm.selector.unregister(sock)
+            self.generator.selector.unregister(sock)
             sock.close()
 
-    def event_message(self, body: bytes, keep: bool) -> None:
+    def on_message(self, body: bytes, keep: bool) -> None:
         raise NotImplementedError
 
-    def event_lost(self) -> None:
+    def on_closed(self) -> None:
         self.close()
 
 
-class Served(Wire):
+class CallbackConnection(Connection):
     """A connection that the hub made to a client."""
 
-    def __init__(self, swarm: Swarm, sock: socket.socket, client: Client) -> None:
-        super().__init__(swarm, sock)
+    def __init__(self, generator: LoadGenerator, sock: socket.socket, client: Client) -> None:
+        super().__init__(generator, sock)
         self._client = client
 
-    def event_message(self, body: bytes, keep: bool) -> None:
+    def on_message(self, body: bytes, keep: bool) -> None:
         client = self._client
         keep = keep and client.keep
-        self.write(client.taken_kept if keep else client.taken)
+        self.write(client.acknowledgement_kept if keep else client.acknowledgement)
         if not keep:
             self.close()
         client.received(receive_body(body))
 
 
-class Asking(Wire):
+class RequestConnection(Connection):
     """A connection that a client made to the hub."""
 
-    def __init__(self, swarm: Swarm, client: Client) -> None:
+    def __init__(self, generator: LoadGenerator, client: Client) -> None:
         sock = socket.socket()
-        super().__init__(swarm, sock)
+        super().__init__(generator, sock)
         self._client = client
         sock.connect_ex(client.hub[:2])
         self._fresh = True
 
-    def event_message(self, body: bytes, keep: bool) -> None:
+    def on_message(self, body: bytes, keep: bool) -> None:
         self._fresh = False
         if not (keep and self._client.keep):
             self.close()
         self._client.answered(body)
 
-    def event_lost(self) -> None:
+    def on_closed(self) -> None:
         fresh = self._fresh
         self.close()
         self._client.lost(fresh)
 
 
-class Port:
+class CallbackListener:
     """The listening socket of a client."""
 
-    def __init__(self, swarm: Swarm, client: Client) -> None:
-        self._swarm = swarm
+    def __init__(self, generator: LoadGenerator, client: Client) -> None:
+        self._swarm = generator
         self._client = client
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.sock.setblocking(False)
-        swarm.selector.register(self.sock, selectors.EVENT_READ, self)
+        generator.selector.register(self.sock, selectors.EVENT_READ, self)
         self.url = f"http://127.0.0.1:{self.sock.getsockname()[1]}/"
 
     def event(self, mask: int) -> None:
@@ -168,7 +168,7 @@ class Port:
             sock, _ = self.sock.accept()
         except OSError:  # the hub went away again
             return
-        self._client.served.append(Served(self._swarm, sock, self._client))
+        self._client.callback_connections.append(CallbackConnection(self._swarm, sock, self._client))
 
     def close(self) -> None:
         self._swarm.selector.unregister(self.sock)
@@ -178,27 +178,30 @@ class Port:
 class Client:
     """One SAMP client. What it sends is prepared by `prepare` and sent by `send`, in order, one request at a time."""
 
-    def __init__(self, swarm: Swarm, hub: Address, keep: bool, namespace: str = "samp.hub", extra: str = "") -> None:
-        self.swarm, self.hub, self.keep, self.namespace, self.extra = swarm, hub, keep, namespace, extra
-        self.taken_kept, self.taken = answer(answer_body(), keep=True), answer(answer_body(), keep=False)
+    def __init__(
+        self, generator: LoadGenerator, hub: Address, keep: bool, namespace: str = "samp.hub", extra: str = ""
+    ) -> None:
+        self.generator, self.hub, self.keep, self.namespace, self.extra = generator, hub, keep, namespace, extra
+        self.acknowledgement_kept = response(response_body(), keep=True)
+        self.acknowledgement = response(response_body(), keep=False)
         self.key = self.client_id = ""
-        self.served: list[Served] = []
+        self.callback_connections: list[CallbackConnection] = []
         self.responses = self.notifications = self.calls = self.faults = self.bytes = 0
-        self._port: Port | None = None
-        self._asking: Asking | None = None
+        self._listener: CallbackListener | None = None
+        self._request_connection: RequestConnection | None = None
         self._queue: deque[tuple[bytes, Callable[[bytes], None]]] = deque()
         self._busy = False
 
-    # Asking the hub
+    # Requests to the hub
 
     def prepare(self, operation: str, *params: Any) -> bytes:
-        """Write a request, to be sent any number of times."""
+        """Encode a request, which can be sent any number of times."""
         key = [self.key] if self.key else []
         body = call_body(f"{self.namespace}.{operation}", *key, *params)
         return post(self.hub, body, self.keep, self.extra)
 
     def send(self, request: bytes, done: Callable[[bytes], None]) -> None:
-        """Send a prepared request when those before it have been answered; ``done`` gets the answer's body."""
+        """Send an encoded request after the responses to earlier ones; ``done`` gets the body of the response."""
         self._queue.append((request, done))
         if not self._busy:
             self._next()
@@ -206,17 +209,17 @@ class Client:
     def _next(self) -> None:
         self._busy = bool(self._queue)
         if self._busy:
-            if self._asking is None or self._asking.sock is None:
-                self._asking = Asking(self.swarm, self)
-            self._asking.write(self._queue[0][0])
+            if self._request_connection is None or self._request_connection.sock is None:
+                self._request_connection = RequestConnection(self.generator, self)
+            self._request_connection.write(self._queue[0][0])
 
     def answered(self, body: bytes) -> None:
         if not self._busy:
-            raise BenchmarkError(f"The hub answered what nobody asked: {body[:200]!r}")
+            raise BenchmarkError(f"The hub sent a response without a request: {body[:200]!r}")
         _, done = self._queue.popleft()
         if b"<fault>" in body:
             self.faults += 1
-            self.swarm.last_fault = body
+            self.generator.last_fault = body
         done(body)
         if not self._queue:
             self._busy = False
@@ -224,31 +227,33 @@ class Client:
             self._next()
 
     def lost(self, fresh: bool) -> None:
-        """The connection ended: when it was an old one that the hub had tired of, the request is sent again."""
+        """Send the request again if the hub has closed an idle connection."""
         if not self._busy:
             return
         if fresh:
-            self.swarm.errors += 1
+            self.generator.errors += 1
             _, done = self._queue.popleft()
             done(b"")
         self._next()
 
-    def ask(self, operation: str, *params: Any) -> Any:
-        """Ask and wait for the answer (for the preparations)."""
+    def call(self, operation: str, *params: Any) -> Any:
+        """Call the hub and wait for the result; for preparations."""
         got: list[bytes] = []
         self.send(self.prepare(operation, *params), got.append)
-        self.swarm.run(lambda: bool(got), f"an answer to {operation}")
+        self.generator.run(lambda: bool(got), f"a response to {operation}")
         if not got[0]:
-            raise BenchmarkError(f"The hub closed the connection instead of answering {operation}")
+            raise BenchmarkError(f"The hub closed the connection instead of responding to {operation}")
         return result_of(got[0])
 
-    # Life
+    # Registration
 
-    def joining(self, secret: str | dict[str, str], subscriptions: Iterable[str], name: str = "bench") -> None:
-        """Register and become callable, all at once (`Swarm.run` does it)."""
-        self.send(self.prepare("register", secret), lambda body: self._joined(body, subscriptions, name))
+    def register_and_declare(
+        self, secret: str | dict[str, str], subscriptions: Iterable[str], name: str = "benchmark"
+    ) -> None:
+        """Send the requests that make the client callable; `LoadGenerator.run` processes them."""
+        self.send(self.prepare("register", secret), lambda body: self._on_registered(body, subscriptions, name))
 
-    def _joined(self, body: bytes, subscriptions: Iterable[str], name: str) -> None:
+    def _on_registered(self, body: bytes, subscriptions: Iterable[str], name: str) -> None:
         if not body:
             self.client_id = "-"
             return
@@ -257,9 +262,9 @@ class Client:
             self.send(request, lambda _: None)
 
     def identify(self, body: bytes) -> None:
-        """Take the identity from the answer to a registration."""
+        """Take the key and the id from the response to a registration."""
         if not body:
-            raise BenchmarkError("The hub does not register anybody")
+            raise BenchmarkError("The hub does not register clients")
         registration = result_of(body)
         self.key = registration["samp.private-key"]
         self.client_id = registration["samp.self-id"]
@@ -267,40 +272,40 @@ class Client:
         self._reply_head, self._reply_tail = self.prepare("reply", "@", OK_RESPONSE).split(b"@", 1)
 
     def declarations(self, subscriptions: Iterable[str], name: str) -> list[bytes]:
-        """Write what a client says of itself once it is registered."""
-        if self._port is None:
-            self._port = Port(self.swarm, self)
+        """Encode the declarations that follow a registration."""
+        if self._listener is None:
+            self._listener = CallbackListener(self.generator, self)
         return [
-            self.prepare("setXmlrpcCallback", self._port.url),
+            self.prepare("setXmlrpcCallback", self._listener.url),
             self.prepare("declareMetadata", {"samp.name": name, "samp.description.text": "A client of the benchmark"}),
             self.prepare("declareSubscriptions", {mtype: {} for mtype in subscriptions}),
         ]
 
     @property
     def idle(self) -> bool:
-        """Whether it is registered and nothing is under way."""
+        """Whether the client is registered and no request is pending."""
         return not self._busy and bool(self.client_id)
 
-    def leave(self) -> None:
-        """Unregister and wait until that is done."""
-        self.ask("unregister")
+    def unregister(self) -> None:
+        """Unregister and wait for the response."""
+        self.call("unregister")
         self.close()
 
     def close(self) -> None:
         """Close all sockets."""
-        if self._port is not None:
-            self._port.close()
-            self._port = None
-        if self._asking is not None:
-            self._asking.close()
-        for served in self.served:
-            served.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._request_connection is not None:
+            self._request_connection.close()
+        for callback_connections in self.callback_connections:
+            callback_connections.close()
         self.key = self.client_id = ""
 
-    # Being called
+    # Deliveries
 
     def received(self, request: Request) -> None:
-        """The hub delivered something; a call is answered at once."""
+        """Count a delivery; reply to a call at once."""
         self.bytes += request.size
         if request.method.endswith(b"receiveCall"):
             self.calls += 1
@@ -311,7 +316,7 @@ class Client:
             self.notifications += 1
 
     def reply(self, msg_id: bytes) -> None:
-        """Answer a call."""
+        """Reply to a call."""
         head = self._reply_heads.get(len(msg_id))
         if head is None:
             # The length changes with the id, and the head was written for one of a single byte.
@@ -323,8 +328,8 @@ class Client:
         self.send(head + msg_id + self._reply_tail, lambda _: None)
 
 
-class Swarm:
-    """The clients of one run and the loop that moves them."""
+class LoadGenerator:
+    """The clients of one run, and the loop that processes their events."""
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
@@ -339,32 +344,34 @@ class Swarm:
         self.close()
 
     def close(self) -> None:
-        """Close all sockets; nobody is unregistered."""
+        """Close all sockets without unregistering the clients."""
         for client in self.clients:
             client.close()
         self.selector.close()
 
     def client(self, hub: Address, *, keep: bool, namespace: str = "samp.hub", extra: str = "") -> Client:
-        """Make a client that has not registered yet."""
+        """Make a client that is not registered."""
         client = Client(self, hub, keep, namespace, extra)
         self.clients.append(client)
         return client
 
-    def join(self, hub: Address, secret: str, subscriptions: Iterable[str] = (), *, count: int = 1, keep: bool = True,
-             at_once: int = 8) -> list[Client]:
-        """Let clients join the hub, a few at a time; none of them is measured meanwhile."""
+    def connect(
+        self, hub: Address, secret: str, subscriptions: Iterable[str] = (), *, count: int = 1, keep: bool = True,
+        at_once: int = 8,
+    ) -> list[Client]:  # fmt: skip
+        """Register clients, a few at a time; for preparations."""
         joined: list[Client] = []
         while len(joined) < count:
             some = [self.client(hub, keep=keep) for _ in range(min(at_once, count - len(joined)))]
             for client in some:
-                client.joining(secret, subscriptions)
-            self.run(lambda some=some: all(c.idle for c in some), "clients to join")
+                client.register_and_declare(secret, subscriptions)
+            self.run(lambda some=some: all(c.idle for c in some), "clients to register")
             joined += some
         self.check()
         return joined
 
     def run(self, until: Callable[[], bool], what: str, limit: float = 30.0) -> None:
-        """Let things happen until a condition holds."""
+        """Process events until a condition holds."""
         end = time.monotonic() + limit
         select = self.selector.select
         while not until():
@@ -373,21 +380,21 @@ class Swarm:
                 if key.fileobj.fileno() >= 0:  # not closed by an event before
                     key.data.event(mask)
             if not events and time.monotonic() > end:
-                raise BenchmarkError(f"Waited {limit:g} s in vain for {what}")
+                raise BenchmarkError(f"Timeout: waited {limit:g} s for {what}")
 
     def settle(self, quiet: float = 0.2) -> None:
-        """Let things happen until nothing has happened for a while."""
+        """Process events until none has happened for a while."""
         while events := self.selector.select(quiet):
             for key, mask in events:
                 if key.fileobj.fileno() >= 0:
                     key.data.event(mask)
 
     def check(self) -> None:
-        """Complain when a hub answered with a fault or not at all."""
+        """Raise an error if a hub sent a fault or no response."""
         faults, errors = sum(client.faults for client in self.clients), self.errors
         if faults or errors:
             self.errors = 0
             for client in self.clients:
                 client.faults = 0
             fault = self.last_fault.decode()[-300:]
-            raise BenchmarkError(f"{faults} faults, {errors} unanswered requests; {fault}")
+            raise BenchmarkError(f"{faults} faults, {errors} requests without response; {fault}")

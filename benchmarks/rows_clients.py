@@ -12,33 +12,33 @@ import subprocess
 import time
 from typing import Any, NamedTuple
 
-from .hubs import FLOOR, HERE, JSAMP, OURS, UPSTREAM, Hub, environment, jsamp_command, python_of, start_hub
-from .measure import Bench, Goal, Measured, Row
+from .hubs import BASELINE, HERE, JSAMP, OURS, UPSTREAM, Hub, environment, jsamp_command, python_of, start_hub
+from .load_generator import BenchmarkError, Client, LoadGenerator
+from .measure import Goal, Measured, Row, Settings
 from .rows_messages import MESSAGE, MTYPE
-from .swarm import BenchmarkError, Client, Swarm
 
 __all__ = ["calcstorm", "client_library", "import_time"]
 
 
 class Probe:
-    """A client of one of the libraries, in a process of its own, that does as it is told."""
+    """A client of one of the libraries, in a process of its own, that obeys commands."""
 
-    def __init__(self, bench: Bench, name: str, hub: Hub) -> None:
+    def __init__(self, settings: Settings, name: str, hub: Hub) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [python_of(name, bench.cache), str(HERE / "client_probe.py")],
+            [python_of(name, settings.cache), str(HERE / "client_probe.py")],
             env=environment(hub.home, name), cwd=hub.home, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
 
     def begin(self, *command: object) -> None:
-        """Give an order."""
+        """Send a command."""
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(map(str, command)) + "\n")
         self._process.stdin.flush()
 
     def end(self) -> dict[str, Any]:
-        """Wait for the outcome."""
+        """Wait for the result."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
@@ -47,12 +47,12 @@ class Probe:
         raise BenchmarkError(f"The {self.name} client ended with exit code {self._process.wait()}")
 
     def do(self, *command: object) -> dict[str, Any]:
-        """Give an order and wait for the outcome."""
+        """Send a command and wait for the result."""
         self.begin(*command)
         return self.end()
 
     def stop(self) -> None:
-        """Let the process end."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -62,7 +62,7 @@ class Probe:
             self._process.wait()
 
 
-def client_library(bench: Bench, through: str | None = None) -> Row:
+def client_library(settings: Settings, through: str | None = None) -> Row:
     """Both libraries' clients, with partners of the generator's; each at its own hub or both through one."""
     goals = [
         Goal("connect", UPSTREAM, 0.15), Goal("disconnect", UPSTREAM, 0.1),
@@ -70,30 +70,30 @@ def client_library(bench: Bench, through: str | None = None) -> Row:
     ]
     where = {None: "each at its own hub", OURS: "both at our hub", JSAMP: "both at JSAMP's hub"}[through]
     row = Row(f"client-{through or 'own'}", f"client libraries, {where}", goals)
-    names = [name for name in (OURS, UPSTREAM) if name not in bench.without]
+    names = [name for name in (OURS, UPSTREAM) if name not in settings.without]
     with contextlib.ExitStack() as ending:
-        swarm = ending.enter_context(Swarm())
-        players: dict[str, Player] = {}
+        generator = ending.enter_context(LoadGenerator())
+        participants: dict[str, Participant] = {}
         for name in names:
-            if through is None or not players:
-                hub = start_hub(through or name, bench.cache)
+            if through is None or not participants:
+                hub = start_hub(through or name, settings.cache)
                 ending.callback(hub.stop)
-                sender, partner = swarm.join(hub.address, hub.secret, [MTYPE], count=2)
-            probe = Probe(bench, name, hub)
+                sender, partner = generator.connect(hub.address, hub.secret, [MTYPE], count=2)
+            probe = Probe(settings, name, hub)
             ending.callback(probe.stop)
-            players[name] = Player(probe, probe.do("join")["id"], sender, partner)
+            participants[name] = Participant(probe, probe.do("join")["id"], sender, partner)
             row.subjects[name] = Measured()
-        for turn in range(bench.rounds + 1):
+        for turn in range(settings.rounds + 1):
             for name in names[:: 1 if turn % 2 else -1]:
-                # Upstream's hub loses a quick reply now and then: its clients' calls are measured at the others
-                figures = _exercise(bench, swarm, players[name], calls=through is not None)
+                # upstream's hub sometimes loses a quick reply: its client's calls are measured at the other hubs
+                figures = _exercise(settings, generator, participants[name], calls=through is not None)
                 if turn:  # the first round is the warm-up
                     for quantity, value in figures.items():
                         row.subjects[name].other.setdefault(quantity, []).append(value)
     return row
 
 
-class Player(NamedTuple):
+class Participant(NamedTuple):
     """A client of a library, and those of the generator's at the same hub that write to it and that it writes to."""
 
     probe: Probe
@@ -102,24 +102,26 @@ class Player(NamedTuple):
     partner: Client
 
 
-def _exercise(bench: Bench, swarm: Swarm, player: Player, *, calls: bool) -> dict[str, float]:
-    probe, probe_id, sender, partner = player
-    count = 20 if bench.quick else 200
-    cycle = probe.do("cycle", 2 if bench.quick else 5)
-    sent = _watch(swarm, probe, "send", count, partner.client_id)
-    called = _watch(swarm, probe, "call", count // 10, partner.client_id) if calls else {}
+def _exercise(
+    settings: Settings, generator: LoadGenerator, participant: Participant, *, calls: bool
+) -> dict[str, float]:
+    probe, probe_id, sender, partner = participant
+    count = 20 if settings.quick else 200
+    cycle = probe.do("cycle", 2 if settings.quick else 5)
+    sent = _watch(generator, probe, "send", count, partner.client_id)
+    called = _watch(generator, probe, "call", count // 10, partner.client_id) if calls else {}
     before = probe.do("cpu")
     request = sender.prepare("notify", probe_id, MESSAGE)
     for _ in range(count):
         sender.send(request, lambda _: None)
-    swarm.run(lambda: sender.idle, "notifications to be sent")
+    generator.run(lambda: sender.idle, "notifications to be sent")
     end = time.monotonic() + 20
     while (after := probe.do("cpu"))["received"] < before["received"] + count:
         if time.monotonic() > end:
             got = after["received"] - before["received"]
             raise BenchmarkError(f"The {probe.name} client received {got} of {count}")
         time.sleep(0.05)
-    swarm.check()
+    generator.check()
     return {
         "connect": cycle["connect"], "disconnect": cycle["disconnect"], "cycle cpu": cycle["cpu"],
         "send cpu": sent["cpu"], "receive cpu": (after["cpu"] - before["cpu"]) / count,
@@ -127,8 +129,8 @@ def _exercise(bench: Bench, swarm: Swarm, player: Player, *, calls: bool) -> dic
     }
 
 
-def _watch(swarm: Swarm, probe: Probe, *command: object) -> dict[str, Any]:
-    """Let a probe act while the generator's clients answer it."""
+def _watch(generator: LoadGenerator, probe: Probe, *command: object) -> dict[str, Any]:
+    """Let a probe run a command while the generator's clients reply."""
     probe.begin(*command)
     done: list[bool] = []
     out = probe._process.stdout
@@ -138,12 +140,12 @@ def _watch(swarm: Swarm, probe: Probe, *command: object) -> dict[str, Any]:
             done.append(True)
 
     assert out is not None
-    swarm.selector.register(out, 1, Line())
+    generator.selector.register(out, 1, Line())
     try:
-        swarm.run(lambda: bool(done), "a probe to finish")
+        generator.run(lambda: bool(done), "a probe to finish")
     finally:
-        swarm.selector.unregister(out)
-    swarm.settle(0.05)
+        generator.selector.unregister(out)
+    generator.settle(0.05)
     return probe.end()
 
 
@@ -151,29 +153,29 @@ IMPORT = "import time; w, c = time.perf_counter(), time.process_time(); {}; \
 print(time.perf_counter() - w, time.process_time() - c)"
 
 
-def import_time(bench: Bench, names: str) -> Row:
+def import_time(settings: Settings, names: str) -> Row:
     """
     The import as a program sees it, in a new process each time.
 
     With the names that a program takes: by itself ``import pyvo.samp`` reads next to nothing, for what is in it is
     imported when it is first asked for.
     """
-    goals = [Goal("wall", UPSTREAM, 0.5), Goal("wall", FLOOR, 1.25), Goal("cpu", FLOOR, 1.25)]
+    goals = [Goal("wall", UPSTREAM, 0.5), Goal("wall", BASELINE, 1.25), Goal("cpu", BASELINE, 1.25)]
     row = Row(f"import-{names}", f"from pyvo.samp import {names}", goals)
     names = f"from pyvo.samp import {names}"
     what = {
         OURS: (OURS, names),
         UPSTREAM: (UPSTREAM, names),
-        FLOOR: (OURS, "import astropy.config, xmlrpc.server, xmlrpc.client"),
+        BASELINE: (OURS, "import astropy.config, xmlrpc.server, xmlrpc.client"),
     }
-    what = {name: way for name, way in what.items() if way[0] not in bench.without}
+    what = {name: way for name, way in what.items() if way[0] not in settings.without}
     row.subjects = {name: Measured() for name in what}
-    for turn in range(bench.rounds + 1):
+    for turn in range(settings.rounds + 1):
         order = list(what)
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             library, modules = what[name]
-            command = [python_of(library, bench.cache), "-c", IMPORT.format(modules)]
-            done = subprocess.run(command, env=environment(bench.cache, library), cwd=bench.cache, text=True,
+            command = [python_of(library, settings.cache), "-c", IMPORT.format(modules)]
+            done = subprocess.run(command, env=environment(settings.cache, library), cwd=settings.cache, text=True,
                                   capture_output=True, check=True)
             if turn:  # the first writes the byte code
                 wall, cpu = map(float, done.stdout.split()[-2:])
@@ -182,15 +184,15 @@ def import_time(bench: Bench, names: str) -> Row:
     return row
 
 
-def calcstorm(bench: Bench, mode: str) -> Row:
+def calcstorm(settings: Settings, mode: str) -> Row:
     """JSAMP's load test with JSAMP's clients, at both hubs in turn."""
     row = Row(f"calcstorm-{mode}", f"jsamp calcstorm, {mode}", [Goal("wall", JSAMP, 1.0), Goal("cpu", JSAMP, 1.0)])
-    clients, queries = (4, 10) if bench.quick else (20, 100)
+    clients, queries = (4, 10) if settings.quick else (20, 100)
     storm = [*jsamp_command(), "calcstorm", "-nclient", str(clients), "-nquery", str(queries), "-mode", mode]
-    hubs = {name: start_hub(name, bench.cache) for name in (OURS, JSAMP) if name not in bench.without}
+    hubs = {name: start_hub(name, settings.cache) for name in (OURS, JSAMP) if name not in settings.without}
     row.subjects = {name: Measured() for name in hubs}
     try:
-        for turn in range(max(2, bench.rounds // 2)):
+        for turn in range(max(2, settings.rounds // 2)):
             order = list(hubs)
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 if name in row.failures:

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Rows: many clients that come, go, or are just there; and how costs grow with their number.
+Rows: many clients that register, unregister, or are idle; and how costs grow with their number.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .hubs import JSAMP, OURS, UPSTREAM, Hub, start_hub
-from .measure import Batch, Bench, Goal, Measured, Prepare, Row
+from .load_generator import BenchmarkError, Client, LoadGenerator
+from .measure import Batch, Goal, Measured, Prepare, Row, Settings
 from .rows_messages import MTYPE, prepare_broadcast, prepare_call
-from .swarm import BenchmarkError, Client, Swarm
 
 __all__ = ["GROWTH", "grow", "idle", "life", "rush"]
 
@@ -21,30 +21,30 @@ EVENTS = "samp.hub.event.*"
 
 
 def prepare_life(listeners: int) -> Prepare:
-    """A client that registers, declares and unregisters, before so many others that listen to the hub's events."""
+    """Make a client that registers, declares and unregisters, while others are subscribed to the hub's events."""
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
-        audience = swarm.join(hub.address, hub.secret, [EVENTS], count=listeners) if listeners else []
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
+        listening = generator.connect(hub.address, hub.secret, [EVENTS], count=listeners) if listeners else []
 
         def heard() -> int:
-            return sum(client.notifications for client in audience)
+            return sum(client.notifications for client in listening)
 
         def one(per_life: int) -> None:
             before = heard()
-            client = swarm.client(hub.address, keep=True)
-            client.joining(hub.secret, [MTYPE])
-            swarm.run(lambda: client.idle, "a client to join")
-            client.leave()
-            swarm.clients.remove(client)
+            client = generator.client(hub.address, keep=True)
+            client.register_and_declare(hub.secret, [MTYPE])
+            generator.run(lambda: client.idle, "a client to register")
+            client.unregister()
+            generator.clients.remove(client)
             if per_life:
-                swarm.run(lambda: heard() - before >= per_life, f"{per_life} events")
-            swarm.check()
+                generator.run(lambda: heard() - before >= per_life, f"{per_life} events")
+            generator.check()
 
-        # How many events one life makes is the hub's affair: it is counted once.
-        swarm.settle(1.0)
+        # the number of events depends on the hub: it is counted once
+        generator.settle(1.0)
         start = heard()
         one(0)
-        swarm.settle(1.0)
+        generator.settle(1.0)
         events = heard() - start
 
         def batch(seconds: float) -> int:
@@ -60,57 +60,57 @@ def prepare_life(listeners: int) -> Prepare:
     return prepare
 
 
-def life(bench: Bench, listeners: int) -> Row:
+def life(settings: Settings, listeners: int) -> Row:
     title = "register + declare + unregister"
     if not listeners:
         row = Row("life", title, [Goal("cpu", JSAMP, 0.4)])
     else:
         row = Row("life-heard", f"{title}, {listeners} listeners to hub events", [Goal("cpu", JSAMP, 0.2)])
     # Upstream's hub takes seconds for each life that many hear of; `grow` shows it up to 100 of them.
-    return bench.compare(row, prepare_life(listeners), (OURS, JSAMP) if listeners else (OURS, JSAMP, UPSTREAM))
+    return settings.compare(row, prepare_life(listeners), (OURS, JSAMP) if listeners else (OURS, JSAMP, UPSTREAM))
 
 
-def rush(bench: Bench) -> Row:
-    """Many clients connect in the same instant; afterwards they leave, which is not measured."""
+def rush(settings: Settings) -> Row:
+    """Many clients connect at once; that they unregister afterwards is not measured."""
     count = 64
 
-    def prepare(hub: Hub, swarm: Swarm) -> Batch:
+    def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         joined: list[Client] = []
 
         def batch(seconds: float) -> int:  # noqa: ARG001
-            joined[:] = [swarm.client(hub.address, keep=True) for _ in range(count)]
+            joined[:] = [generator.client(hub.address, keep=True) for _ in range(count)]
             for client in joined:
-                client.joining(hub.secret, [MTYPE])
-            swarm.run(lambda: all(client.idle for client in joined), f"{count} clients to join")
-            swarm.check()
+                client.register_and_declare(hub.secret, [MTYPE])
+            generator.run(lambda: all(client.idle for client in joined), f"{count} clients to register")
+            generator.check()
             return 1
 
         def clear() -> None:
             for client in joined:
-                client.leave()
-                swarm.clients.remove(client)
+                client.unregister()
+                generator.clients.remove(client)
             joined.clear()
 
-        bench.after[hub.name] = clear
+        settings.after[hub.name] = clear
         return batch
 
     row = Row("rush", f"{count} clients connecting at once", [Goal("wall", JSAMP, 0.05)])
-    return bench.compare(row, prepare, (OURS, JSAMP))  # upstream's takes minutes
+    return settings.compare(row, prepare, (OURS, JSAMP))  # upstream's hub takes minutes
 
 
-def idle(bench: Bench) -> Row:
-    """Clients that are connected and do nothing: a hub of its own each time, for memory never shrinks."""
+def idle(settings: Settings) -> Row:
+    """Idle clients, each time with a new hub, because memory never shrinks."""
     goals = [Goal("memory", UPSTREAM, 0.9), Goal("threads", "limit", 30), Goal("cpu", "limit", 0.005)]
-    row = Row("idle", f"idle, {bench.many} clients connected", goals)
+    row = Row("idle", f"idle, {settings.crowd_size} clients connected", goals)
     row.units = {"cpu": "s/s", "memory": "MB", "threads": ""}
     for name in (OURS, JSAMP, UPSTREAM):
-        if name in bench.without:
+        if name in settings.without:
             continue
         try:
-            hub = start_hub(name, bench.cache)
+            hub = start_hub(name, settings.cache)
             row.subjects[name] = Measured(other={"memory": [], "threads": []})
             try:
-                _sit(bench, hub, row.subjects[name])
+                _measure_idle(settings, hub, row.subjects[name])
             finally:
                 hub.stop()
         except BenchmarkError as error:
@@ -118,19 +118,19 @@ def idle(bench: Bench) -> Row:
     return row
 
 
-def _sit(bench: Bench, hub: Hub, measured: Measured) -> None:
-    with Swarm() as swarm:
-        clients = swarm.join(hub.address, hub.secret, [MTYPE], count=bench.many)
+def _measure_idle(settings: Settings, hub: Hub, measured: Measured) -> None:
+    with LoadGenerator() as generator:
+        clients = generator.connect(hub.address, hub.secret, [MTYPE], count=settings.crowd_size)
         # The hub has connections to all of them: each has had a message.
         message = {"samp.mtype": MTYPE, "samp.params": {}}
-        clients[0].ask("notifyAll", message)
-        swarm.run(lambda: sum(c.notifications for c in clients) >= bench.many - 1, "a message to all")
-        swarm.settle(1.0)
-        seconds = 2.0 if bench.quick else 10.0
-        for _ in range(1 if bench.quick else 2):
+        clients[0].call("notifyAll", message)
+        generator.run(lambda: sum(c.notifications for c in clients) >= settings.crowd_size - 1, "a message to all")
+        generator.settle(1.0)
+        seconds = 2.0 if settings.quick else 10.0
+        for _ in range(1 if settings.quick else 2):
             cpu, end = hub.cpu(), time.perf_counter() + seconds
             while (rest := end - time.perf_counter()) > 0:
-                for key, mask in swarm.selector.select(rest):  # a hub may look whether its clients live
+                for key, mask in generator.selector.select(rest):  # a hub may check its clients
                     key.data.event(mask)
             measured.cpu.append((hub.cpu() - cpu) / seconds)
             measured.other["memory"].append(hub.memory() / 1e6)
@@ -146,16 +146,17 @@ GROWTH: dict[str, tuple[str, Callable[[int], Prepare]]] = {
 }
 
 
-def grow(bench: Bench) -> dict[str, Any]:
+def grow(settings: Settings) -> dict[str, Any]:
     """Measure each cost with 1, 10, 100 and 500 clients."""
-    counts = [n for n in (1, 10, 100, 500) if n <= bench.many]
+    counts = [n for n in (1, 10, 100, 500) if n <= settings.crowd_size]
     result: dict[str, Any] = {"counts": counts, "rows": {}}
     for name, (title, prepare) in GROWTH.items():
         rows = []
         for count in counts:
             row = Row(f"{name}-{count}", title.replace(" n ", f" {count} "), [])
             names = (OURS, JSAMP, UPSTREAM) if count <= 100 else (OURS, JSAMP)
-            bench.compare(row, prepare(count), names, rounds=max(2, bench.rounds // 3), warm=bench.warm / 2)
+            rounds, warm_up_time = max(2, settings.rounds // 3), settings.warm_up_time / 2
+            settings.compare(row, prepare(count), names, rounds=rounds, warm_up_time=warm_up_time)
             rows.append(row.as_json())
         result["rows"][name] = {"title": title, "points": rows}
     return result

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The bytes that the load generator sends and the little it must understand of what it gets.
+The documents that the load generator sends, and the parts that it reads of those that it receives.
 
-The same bytes go to every hub, written once and sent many times, so that the generator costs next to nothing and the
-hub is what is measured.
+The same bytes go to every hub, encoded once and sent many times. So the generator costs little beside the hub that is
+measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from xmlrpc.client import loads
 
-__all__ = ["Address", "Request", "answer", "call_body", "post", "read_head", "receive_body", "result_of", "xml"]
+__all__ = [
+    "Address", "Request", "call_body", "post", "read_head", "receive_body", "response", "response_body", "result_of",
+]  # fmt: skip
 
 #: The leading string parameters of a call, with or without a type.
 STRING_PARAM = re.compile(rb"<param>\s*<value>(?:\s*<string>)?([^<]*)(?:</string>\s*)?</value>")
@@ -24,7 +26,7 @@ ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
 
 
 class Address(NamedTuple):
-    """Where a hub is, taken from its URL."""
+    """The address of a hub, from its URL."""
 
     host: str
     port: int
@@ -37,7 +39,7 @@ class Address(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What came to a callback server."""
+    """A request to a callback server."""
 
     method: bytes
     params: list[bytes]
@@ -45,24 +47,24 @@ class Request(NamedTuple):
 
 
 def xml(value: str | list[Any] | dict[str, Any]) -> str:
-    """Write a SAMP value as a client would."""
+    """Encode a SAMP value."""
     if isinstance(value, str):
         return f"<value><string>{value.translate(ESCAPES)}</string></value>"
     if isinstance(value, list):
         return f"<value><array><data>{''.join(map(xml, value))}</data></array></value>"
-    members = "".join(f"<member><name>{k.translate(ESCAPES)}</name>{xml(v)}</member>" for k, v in value.items())
-    return f"<value><struct>{members}</struct></value>"
+    processes = "".join(f"<member><name>{k.translate(ESCAPES)}</name>{xml(v)}</member>" for k, v in value.items())
+    return f"<value><struct>{processes}</struct></value>"
 
 
 def call_body(method: str, *params: Any) -> bytes:
-    """Write a method call."""
+    """Encode a method call."""
     written = "".join(f"<param>{xml(param)}</param>" for param in params)
     document = f"<methodCall><methodName>{method}</methodName><params>{written}</params></methodCall>"
     return f'<?xml version="1.0"?>\n{document}'.encode()
 
 
 def post(address: Address, body: bytes, keep: bool, extra: str = "") -> bytes:
-    """Write an HTTP request; a client that does not keep its connections speaks HTTP/1.0, as the real ones do."""
+    """Encode an HTTP request: HTTP/1.0 for a client that does not keep its connections, as of real programs."""
     version = "HTTP/1.1" if keep else "HTTP/1.0"
     head = (
         f"POST {address.path} {version}\r\nHost: {address.host}:{address.port}\r\n{extra}"
@@ -71,15 +73,15 @@ def post(address: Address, body: bytes, keep: bool, extra: str = "") -> bytes:
     return head.encode() + body
 
 
-def answer(body: bytes, keep: bool) -> bytes:
-    """Write an HTTP answer."""
+def response(body: bytes, keep: bool) -> bytes:
+    """Encode an HTTP response."""
     connection = "keep-alive" if keep else "close"
     head = f"Connection: {connection}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}"
     return f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + body
 
 
-def answer_body(value: Any = "") -> bytes:
-    """Write the answer to a method call."""
+def response_body(value: Any = "") -> bytes:
+    """Encode the result of a method call."""
     document = f"<methodResponse><params><param>{xml(value)}</param></params></methodResponse>"
     return f'<?xml version="1.0"?>\n{document}'.encode()
 
@@ -100,7 +102,7 @@ def receive_body(body: bytes) -> Request:
 
 @lru_cache(maxsize=1024)
 def read_head(head: bytes) -> tuple[int, bool]:
-    """Read the length of a body, and whether the connection stays open. The same heads come over and over."""
+    """Read the length of a body, and whether the connection stays open; cached, because heads repeat."""
     head = head.lower()
     at = head.find(b"content-length:")
     if at < 0:
@@ -110,6 +112,6 @@ def read_head(head: bytes) -> tuple[int, bool]:
 
 
 def result_of(body: bytes) -> Any:
-    """Read an answer in full; a fault is raised. For the preparations, which are not measured."""
+    """Read a response in full, and raise a fault; for preparations, which are not measured."""
     (value,), _ = loads(body.decode())
     return value
