@@ -141,7 +141,7 @@ def test_clients_messages_and_disconnect(
     window.screenshot(artefacts / "hub-window.png")
 
     window.act(f"{has('topcat')} >> button:text('Ping')", "click")
-    window.wait_for("#notice:has-text('answered samp.ok')")
+    window.wait_for("#notice:has-text('replied samp.ok')")
     window.act(f"{has('program')} >> summary", "click")
     window.act(f"{has('program')} >> button:text('Disconnect')", "click")
     window.act("#confirm-yes", "click")
@@ -391,7 +391,7 @@ def test_token_is_good_once(hub: SAMPHubServer, tab: Callable[[str], Page]) -> N
     first.wait_for(".state.running")
     assert first.act("page", "url") == url.partition("#")[0]
     second = tab(url)
-    second.wait_for("text=This link is too old, or was used before")
+    second.wait_for("text=This link has expired, or was used before")
     assert second.act("#clients > li", "count") == 0
     third = tab(url.partition("#")[0])
     third.wait_for("text=This window has no key")
@@ -486,7 +486,7 @@ def test_keyboard_alone(
     press("Enter")
     reach(f"{has('first')} >> button:text('Ping')")
     press("Space")
-    window.wait_for("#notice:has-text('answered')")
+    window.wait_for("#notice:has-text('replied')")
     reach("td button")
     press("Enter")
     window.wait_for("#detail")

@@ -3,10 +3,10 @@
 The hub window: a page that the hub serves to the user's browser.
 
 ================ ==========================================================================
-``traffic_log``  the record of clients and messages, which the terminal monitor shows, too
+``traffic_log``  the record of clients and messages, which the terminal monitor shows as well
 ``server``       the HTTP server of the page
-``icons``        fetching the clients' icons
-``browser``      opening the page in the user's browser
+``icons``        fetches icons of clients
+``browser``      opens the page in the browser
 ``window.html``  the page, with ``window.css`` and ``window.js``
 ================ ==========================================================================
 """

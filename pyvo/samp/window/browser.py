@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Opening the hub window in the user's browser."""
+"""Open the hub window in the user's browser."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 __all__ = ["open_browser", "write_redirect"]
 
-#: Seconds in which the program that starts the browser must come back.
+#: Seconds for the program that starts the browser.
 TIMEOUT = 10.0
 
 
 def write_redirect(url: str) -> Path:
     """
-    Write a page that leads to a URL, into a file that nobody else can read.
+    Write a page that redirects to a URL, into a file that only the user can read.
 
-    A browser is told its first address on its command line, which all users of a machine can see.
+    A browser gets its first address on its command line, which all users of a machine can see.
     """
     handle, name = tempfile.mkstemp(prefix="samp-window-", suffix=".html")  # with mode 0600
     with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -33,17 +33,17 @@ def write_redirect(url: str) -> Path:
 
 
 def open_browser(path: Path) -> bool:
-    """Show a file in the user's browser; tell whether that seems to have worked."""
+    """Show a file in the user's browser; return whether the browser seems to have started."""
     variables = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     if sys.platform not in {"win32", "darwin"} and not any(map(os.environ.get, variables)):
-        # A browser for the terminal would take that away from the hub.
+        # A text browser would take the terminal of the hub
         return False
     opened: list[bool] = []
 
     def run() -> None:
         opened.append(webbrowser.open(path.as_uri()))
 
-    # Beside this thread: `webbrowser` waits for some browsers until they are closed.
+    # In a thread: `webbrowser` waits until some browsers are closed
     thread = threading.Thread(target=run, name="samp-browser", daemon=True)
     thread.start()
     thread.join(TIMEOUT)

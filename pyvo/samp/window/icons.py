@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Fetching a client's icon, which the hub does in the browser's place.
+Fetch the icon of a client, for the browser that shows the hub window.
 
-The address is a client's word. A client of the Standard Profile may name a file or a server of this machine; it could
-read both itself. A web page may name public ``https`` servers only. Nothing but a PNG, GIF or JPEG image is passed on:
-an SVG image could hold a script.
+The client states the URL. That of a Standard Profile client may be a file or a server of this machine, which the client
+can read as well. That of a web page must be a public ``https`` server. Only PNG, GIF and JPEG images are returned: an
+SVG image can contain a script.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 __all__ = ["IconError", "fetch_icon"]
 
 MAX_SIZE = 256 * 1024
-#: Seconds for everything.
+#: Seconds for all steps together.
 TIMEOUT = 5.0
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -39,29 +39,15 @@ _TYPES = {
 
 
 class IconError(Exception):
-    """An icon cannot be had, or must not be."""
+    """An icon cannot be fetched, or must not be."""
 
 
 def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
     """
-    Fetch an icon. Blocks for `TIMEOUT` at most, besides the lookup of a host name.
+    Fetch an icon; return its media type and content, or raise `IconError`.
 
-    Parameters
-    ----------
-    url : str
-        Where it is.
-    trusted : bool
-        Whether a client of the Standard Profile names it; otherwise a web page does.
-
-    Returns
-    -------
-    tuple of (str, bytes)
-        Media type and content.
-
-    Raises
-    ------
-    IconError
-        It cannot be had.
+    ``trusted`` tells whether a Standard Profile client states the URL. Apart from the lookup of a host name this takes
+    `TIMEOUT` at most.
     """
     deadline = time.monotonic() + TIMEOUT
     try:
@@ -71,9 +57,9 @@ def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
         elif trusted:
             data = _read_file(path)
         else:
-            raise IconError("A web page cannot name a file as its icon")
+            raise IconError("The icon of a web page must not be a file")
     except (OSError, ValueError, http.client.HTTPException, FileError) as error:
-        raise IconError(f"The icon cannot be had: {error}") from error
+        raise IconError(f"The icon cannot be fetched: {error}") from error
     if len(data) > MAX_SIZE:
         raise IconError(f"The icon is larger than {MAX_SIZE} bytes")
     for start, media_type in _TYPES.items():
@@ -91,13 +77,13 @@ def _read_file(path: str) -> bytes:
 
 
 def _fetch(url: str, deadline: float, *, trusted: bool) -> bytes:
-    local = trusted  # whether an address of this machine or its network may be asked; not behind a public one
+    local = trusted  # whether the address may be local; after a redirect by a public server it must not
     for _ in range(MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not trusted):
-            raise IconError("Only public https servers are asked for the icon of a web page")
+            raise IconError("The icon of a web page must be on a public https server")
         sock = _connect(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), deadline, local)
-        # A server that sends a byte now and then must not stretch the time.
+        # A server that sends single bytes slowly must not exceed the time
         timer = threading.Timer(_remaining(deadline), _break, [sock])
         timer.daemon = True
         timer.start()
@@ -112,15 +98,15 @@ def _fetch(url: str, deadline: float, *, trusted: bool) -> bytes:
         if location is None:
             return data
         url = urljoin(url, location)
-    raise IconError("The server redirects too often")
+    raise IconError("The server redirects too many times")
 
 
 def _connect(host: str, port: int, deadline: float, local: bool) -> socket.socket:
-    """Connect to an address that was checked: a second lookup of the name could bring another one."""
+    """Connect to the address that was checked: a second lookup of the name could return another one."""
     error = OSError("The host has no address")
     for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         if not local and not _is_public(str(address[0])):
-            raise IconError("The address is not a public one")
+            raise IconError("The address is not public")
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(_remaining(deadline))
@@ -133,7 +119,7 @@ def _connect(host: str, port: int, deadline: float, local: bool) -> socket.socke
 
 
 def _get(sock: socket.socket, parts: SplitResult) -> tuple[str | None, bytes]:
-    """Ask for the target; return where it redirects to, or else its content."""
+    """Request the target; return the location of its redirect, or its content."""
     connection = http.client.HTTPConnection(parts.netloc.rpartition("@")[2])
     connection.sock = sock
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_SAFE_CHARS)
@@ -144,12 +130,12 @@ def _get(sock: socket.socket, parts: SplitResult) -> tuple[str | None, bytes]:
         if response.status in _REDIRECTS and location:
             return location, b""
         if response.status != 200:
-            raise IconError(f"The server answers {response.status}")
+            raise IconError(f"The server responds with status {response.status}")
         return None, response.read(MAX_SIZE + 1)
 
 
 def _break(sock: socket.socket) -> None:
-    """Let the thread that waits for the server go on. Not by `SSLSocket.shutdown`, which changes its object."""
+    """End the wait for the server. `SSLSocket.shutdown` is not used because it changes the object."""
     with contextlib.suppress(OSError):  # it is closed already
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -161,5 +147,5 @@ def _is_public(address: str) -> bool:
 def _remaining(deadline: float) -> float:
     seconds = deadline - time.monotonic()
     if seconds <= 0:
-        raise TimeoutError("It takes too long")
+        raise TimeoutError("The server takes too long")
     return seconds

@@ -4,14 +4,14 @@ The HTTP server of the hub window.
 
 Theory of operation
 -------------------
-The server has a loop of its own, on a port of its own: port 21012 answers pages of every origin. In the hub's thread
-only `WindowServer.observe` runs, which appends to a bounded queue. A *recorder* thread moves what is in the queue to
-the `TrafficLog`. Each open window holds one *stream*: a worker thread that writes the changes of the log, as lines of
-JSON. A stream keeps nothing but the number of the last change that it has written, so that a slow reader costs no
-memory; one that does not read at all is disconnected, and gets a snapshot when it comes back.
+The server has an event loop and a port of its own, because port 21012 serves pages of every origin. In the hub's
+thread only `WindowServer.observe` runs, which appends to a bounded queue. A *recorder* thread moves the queue into the
+`TrafficLog`. Each open window has one *stream*: a worker thread that writes the changes of the log as lines of JSON. A
+stream keeps only the number of the last change that it has written, so that a slow reader costs no memory. A reader
+that does not read at all is disconnected, and gets a snapshot when it connects again.
 
-Nobody but the user may use the server. It checks the names in the request (Host, Origin, Sec-Fetch-Site), the user at
-the other end, and the key of the session, which a page gets once for a token that only the user's browser is told.
+Only the user may use the server. It checks the Host, Origin and Sec-Fetch headers of a request, the user that owns the
+connection, and the key of the session. A page gets the key once, for a token that only the user's browser receives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,39 +51,39 @@ __all__ = ["TOKEN_LIFETIME", "WindowServer"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a token is good.
+#: Seconds for which a token is valid.
 TOKEN_LIFETIME = 60.0
-#: Limits to what is open at a time.
+#: Limits for what is open at the same time, and for a request.
 MAX_TOKENS = 32
 MAX_SESSIONS = 16
 MAX_STREAMS = 8
 MAX_ICONS = 4
 MAX_CONNECTIONS = 64
 MAX_BODY = 16 * 1024
-#: Events that wait to be recorded, the latest. Messages above a size may have so many bytes together.
+#: The most events in the queue; then the oldest is dropped. Large messages may have `MAX_LARGE_BYTES` together.
 MAX_QUEUED = 500
 LARGE_SIZE = 16 * 1024
 MAX_LARGE_BYTES = 16 * 1024 * 1024
-#: Seconds between two rounds of the recorder, and between two lines of a stream.
+#: The least seconds between two rounds of the recorder, and between two lines of a stream.
 RECORD_INTERVAL = 0.1
-#: Events that are recorded in a second, about: above that the hub's own work goes first, and the others are counted.
-MAX_RECORD_RATE = 1000
 STREAM_INTERVAL = 0.5
-#: Seconds after which a stream writes an empty line, so that both sides notice when the other has gone.
+#: About how many events are recorded per second. More would slow the hub: the others are only counted.
+MAX_RECORD_RATE = 1000
+#: Seconds after which a stream writes an empty line, so that both sides notice a lost connection.
 HEARTBEAT_INTERVAL = 10.0
 #: Seconds for which a stream waits for its reader.
 WRITE_TIMEOUT = 10.0
-#: Bytes that the system holds for a reader.
+#: Size of the send buffer of a stream.
 SEND_BUFFER_SIZE = 128 * 1024
-#: Rows in one line of a stream; if more have changed, the reader gets a snapshot when that is over.
+#: Rows in one line of a stream. If more have changed, a snapshot follows when the rate is lower again.
 MAX_ROWS = 50
-#: Recipients of a message that a row names.
+#: Recipients that a row lists.
 MAX_RECIPIENTS = 50
-#: Characters of a message that are shown before the user asks for the rest.
+#: Characters of a message that are sent before the user asks for the rest.
 MAX_TEXT = 64 * 1024
 MAX_WARNINGS = 20
 PING_TIMEOUT = 10.0
-#: Seconds that threads have to end.
+#: Seconds that the threads have to end.
 STOP_TIMEOUT = 0.2
 
 STANDARD = "standard"
@@ -104,9 +104,10 @@ _FILES = {
     "/window.js": ("window.js", "text/javascript; charset=utf-8"),
     "/window.css": ("window.css", "text/css; charset=utf-8"),
 }
-_ICON_PATH = "/favicon.ico"  # browsers ask for it
+_ICON_PATH = "/favicon.ico"  # browsers request it
 
 
+Observer: TypeAlias = Callable[[Traffic], object]
 Route: TypeAlias = Callable[[HTTPRequest, ServerConnection], Response | DeferredResponse | None]
 
 
@@ -116,6 +117,11 @@ def _file(path: str) -> Response:
         return Response(200, SAMP_ICON, "image/png", _HEADERS)
     name, media_type = _FILES[path]
     return Response(200, Path(__file__).with_name(name).read_bytes(), media_type, _HEADERS)
+
+
+def _call_both(one: Observer, two: Observer, event: Traffic) -> None:
+    one(event)
+    two(event)
 
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
@@ -130,21 +136,8 @@ class WindowServer:
     """
     Serves the hub window, from `start` to `stop`.
 
-    Parameters
-    ----------
-    broker : Broker
-        The hub's broker.
-    prompt : WindowPrompt, optional
-        The consent requests that the window shows, if it is asked for consent.
-    describe : callable
-        Returns what is shown of the hub: a map with ``label`` and ``profiles``.
-    stop_hub : callable
-        Stops the hub; called in a thread of this server.
-
-    Raises
-    ------
-    OSError
-        No port can be listened on.
+    ``prompt`` has the consent requests, if the window shows them. ``describe`` returns the label and the profiles of
+    the hub. ``stop_hub`` is called in a thread of this server. Raises `OSError` if the server cannot listen.
     """
 
     def __init__(
@@ -164,20 +157,20 @@ class WindowServer:
         )
         self.port = self._server.port
         self._host = f"127.0.0.1:{self.port}"
-        # The queue of events, which drops the oldest; whoever has the broker's lock fills it, and takes no other lock.
+        # `observe` fills the queue with the broker's lock held, and must not acquire another lock.
         self._queue: deque[tuple[float, Traffic]] = deque(maxlen=MAX_QUEUED)
         self._queued = threading.Event()
         self._seen = 0  # events, counted by `observe`
         self._taken = 0  # events, counted by the recorder
         self._large_bytes = 0
-        # The record; all below belongs to whoever holds `_changed`.
+        # `_changed` protects all that follows.
         self._changed = threading.Condition()
         self._traffic = TrafficLog()
         self._missed = 0
         self._streams: set[socket.socket] = set()
         self._icons = 0
         self._stopping = threading.Event()
-        self._tokens: dict[str, Path | None] = {}  # with the redirect files that bear them
+        self._tokens: dict[str, Path | None] = {}  # and the redirect file that contains it
         self._keys: deque[bytes] = deque(maxlen=MAX_SESSIONS)
         self._recorder = threading.Thread(target=self._record, name="samp-window-recorder", daemon=True)
         self._log_handler = _WarningHandler(self._queued.set)
@@ -192,23 +185,14 @@ class WindowServer:
             ("POST", "/stop"): self._post_stop,
         }
 
-    # What the hub calls
+    # Called by the hub
 
     def start(self) -> None:
-        """Begin to observe the hub and to serve. The hub calls `observe` from now on."""
+        """Start to observe the hub and to serve."""
         first = self._broker.observer
-        if first is None:
-            self._broker.observer = self.observe
-        else:
-            watcher = first
-
-            def both(event: Traffic) -> None:
-                self.observe(event)
-                watcher(event)
-
-            self._broker.observer = both
+        self._broker.observer = self.observe if first is None else partial(_call_both, self.observe, first)
         with self._changed:
-            self._traffic.touch()  # 0 is the version of those who have seen nothing
+            self._traffic.touch()  # a reader that has seen nothing has version 0
             self._traffic.add_clients(dt.datetime.now(dt.UTC), self._broker.clients())
         logging.getLogger("pyvo.samp").addHandler(self._log_handler)
         if self._prompt is not None:
@@ -219,7 +203,7 @@ class WindowServer:
         log.info("The hub window is served on port %d", self.port)
 
     def stop(self) -> None:
-        """Stop serving; windows show that the hub has stopped. Bounded in time, from any thread."""
+        """Stop in bounded time, from any thread; open windows then show that the hub has stopped."""
         logging.getLogger("pyvo.samp").removeHandler(self._log_handler)
         if self._prompt is not None:
             self._prompt.on_change = lambda: None
@@ -229,7 +213,7 @@ class WindowServer:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._streams, STOP_TIMEOUT / 2)
         for token in list(self._tokens):
-            self._take_token(token)
+            self._use_token(token)
         self._loop.call_soon(self._server.stop)
         self._loop.stop(STOP_TIMEOUT)
         if self._recorder.is_alive() and self._recorder is not threading.current_thread():
@@ -241,7 +225,7 @@ class WindowServer:
         self._loop.after_fork_in_child()
 
     def observe(self, event: Traffic) -> None:
-        """Take note of what the broker did; in the hub's thread, with the broker's lock held."""
+        """Queue an event for the recorder; called in the hub's thread, with the broker's lock held."""
         size = len(event.body.encoded())
         if size > LARGE_SIZE:
             if self._large_bytes and self._large_bytes + size > MAX_LARGE_BYTES:
@@ -264,13 +248,9 @@ class WindowServer:
 
     def open(self, *, browser: bool) -> tuple[str, bool]:
         """
-        Make a link to the window, and open it in the user's browser.
+        Open the window in the user's browser; return a link for another one, and whether the browser was opened.
 
-        Returns
-        -------
-        tuple of (str, bool)
-            A URL that is good once, for `TOKEN_LIFETIME`; and whether the browser seems to show the window, for which
-            it got another URL.
+        The link works once, within `TOKEN_LIFETIME`.
         """
         opened = False
         if browser:
@@ -278,7 +258,7 @@ class WindowServer:
             try:
                 redirect = write_redirect(self._url(token))
             except OSError as error:
-                log.warning("The browser cannot be told the address of the hub window: %s", error)
+                log.warning("The file that leads the browser to the hub window cannot be written: %s", error)
             else:
                 with self._changed:
                     self._tokens[token] = redirect
@@ -294,12 +274,12 @@ class WindowServer:
             self._tokens[token] = None
             oldest = next(iter(self._tokens)) if len(self._tokens) > MAX_TOKENS else None
         if oldest is not None:
-            self._take_token(oldest)
-        self._loop.call_later(TOKEN_LIFETIME, self._take_token, token)
+            self._use_token(oldest)
+        self._loop.call_later(TOKEN_LIFETIME, self._use_token, token)
         return token
 
-    def _take_token(self, token: str) -> bool:
-        """Make a token useless; tell whether it was good."""
+    def _use_token(self, token: str) -> bool:
+        """Make a token invalid; return whether it was valid."""
         with self._changed:
             if token not in self._tokens:
                 return False
@@ -308,7 +288,7 @@ class WindowServer:
             redirect.unlink(missing_ok=True)
         return True
 
-    # The recorder, in its own thread
+    # In the thread of the recorder
 
     def _record(self) -> None:
         while not self._stopping.is_set():
@@ -319,10 +299,10 @@ class WindowServer:
             self._stopping.wait(RECORD_INTERVAL + count / MAX_RECORD_RATE)
 
     def _take_queue(self) -> int:
-        """Record what is in the queue; return how much that was."""
+        """Record the events in the queue; return how many there were."""
         queue, traffic = self._queue, self._traffic
         missed = self._seen - self._taken - len(queue)
-        # The broker is asked before the lock is taken: whoever has the broker's lock may be about to wait for this one.
+        # Without `_changed`: another thread may hold the broker's lock and wait for `_changed`
         answered = traffic.due - self._broker.pending_calls() if missed > 0 else set()
         count = len(queue)
         with self._changed:
@@ -344,13 +324,13 @@ class WindowServer:
         return count
 
     def _notify(self) -> None:
-        """Have the streams look for changes."""
+        """Wake the streams."""
         with self._changed:
             self._traffic.touch()
             self._changed.notify_all()
 
     def _update(self, since: int) -> dict[str, Any]:
-        """Describe what has changed since a version; everything if that is 0 or none of this record."""
+        """Return the changes since a version; all of the record if the version is 0 or unknown."""
         hub = self._describe()
         consent = self._consent()
         warnings = self._log_handler.recent()
@@ -383,51 +363,51 @@ class WindowServer:
         return [
             {
                 "id": number,
-                "name": question.name,
-                "origin": question.origin_text,
-                "details": [pair for pair in question.details.items() if pair[0] != "samp.name"][:10],
+                "name": request.name,
+                "origin": request.origin_text,
+                "details": [pair for pair in request.details.items() if pair[0] != "samp.name"][:10],
                 "meaning": CONSENT_TEXT,
-                "always": question.can_always_allow,
+                "always": request.can_always_allow,
             }
-            for number, question in requests.items()
+            for number, request in requests.items()
         ]
 
-    # Requests; in the loop's thread
+    # Requests, in the thread of the event loop
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
-        """Answer a request."""
+        """Respond to a request."""
         path = request.target.partition("?")[0]
-        refusal = self._check(request, connection, path)
-        if refusal is not None:
-            return refusal
+        rejection = self._check(request, connection, path)
+        if rejection is not None:
+            return rejection
         try:
             return self._respond(request, connection, path)
         except (LookupError, TypeError, ValueError) as error:
-            log.debug("A request of the hub window is refused: %r", error)
+            log.debug("A request to the hub window is malformed: %r", error)
             return _text(400, "The request is malformed")
         except SAMPProxyError as error:
             return _text(409, error.faultString)
 
     def error_response(self, error: HTTPError) -> Response:
-        """Answer what is no request or goes beyond a limit."""
+        """Make the response to a request that is malformed or exceeds a limit."""
         return _text(error.status, str(error))
 
     def _check(self, request: HTTPRequest, connection: ServerConnection, path: str) -> Response | None:
         headers = request.headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A link or the redirect file leads to the page from elsewhere; alone, without a token, the page shows nothing.
+        # A link in a notebook or the redirect file may lead to the page, which shows nothing without a token
         fetch = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
         is_link = request.method == "GET" and path == "/" and fetch == ("navigate", "document")
         is_foreign = headers.get("sec-fetch-site", "none") not in {"same-origin", "none"} and not is_link
         own = f"http://{self._host}"
-        for is_refused, status, text in (
-            (is_other_user(connection.peer, self.port), 403, "The hub window serves its own user alone"),
-            (headers.get("host") != self._host, 403, "This server goes by another name"),
+        for is_rejected, status, text in (
+            (is_other_user(connection.peer, self.port), 403, "The hub window serves only its own user"),
+            (headers.get("host") != self._host, 403, "This server has another name"),
             (headers.get("origin", own) != own or is_foreign, 403, "The hub window serves no other page"),
-            (request.method not in {"GET", "POST"}, 405, "This method is not answered here"),
-            (request.method == "POST" and media_type != "application/json", 415, "The body has to be application/json"),
+            (request.method not in {"GET", "POST"}, 405, "This method is not allowed"),
+            (request.method == "POST" and media_type != "application/json", 415, "The body must be application/json"),
         ):
-            if is_refused:
+            if is_rejected:
                 return _text(status, text, *([("Allow", "GET, POST")] if status == 405 else []))
         return None
 
@@ -439,9 +419,9 @@ class WindowServer:
         if (request.method, path) == ("POST", "/session"):
             return self._post_session(request)
         if not self._has_key(request):
-            return _text(401, "This needs the key of a session", ("WWW-Authenticate", "Bearer"))
+            return _text(401, "The key of a session is required", ("WWW-Authenticate", "Bearer"))
         route = self._routes.get((request.method, "/" + path.split("/")[1]))
-        return route(request, connection) if route is not None else _text(404, "There is nothing at this path")
+        return route(request, connection) if route is not None else _text(404, "Nothing is served at this path")
 
     def _has_key(self, request: HTTPRequest) -> bool:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -449,8 +429,8 @@ class WindowServer:
         return scheme == "Bearer" and any(keys)
 
     def _post_session(self, request: HTTPRequest) -> Response:
-        if not self._take_token(_body(request)["token"]):
-            return _text(403, "This link is too old, or was used before")
+        if not self._use_token(_body(request)["token"]):
+            return _text(403, "This link has expired, or was used before")
         key = secrets.token_urlsafe(32)
         self._keys.append(key.encode())
         return _json({"key": key})
@@ -470,12 +450,12 @@ class WindowServer:
         with self._changed:
             row = self._traffic.find(int(path.split("/")[2]))
             if row is None:
-                return _text(404, "This message is no longer kept")
-            value, text, replies = row.value, row.text, list(row.replies.values())
+                return _text(404, "This message is not kept any more")
+            value, preview, replies = row.value, row.text, list(row.replies.values())
         limit = None if query == "whole" else MAX_TEXT
 
         def write() -> Response:
-            shown, whole = (text, True) if value is None else json_text(value, limit)
+            shown, whole = (preview, True) if value is None else json_text(value, limit)
             return _json(
                 {
                     "text": shown,
@@ -512,16 +492,16 @@ class WindowServer:
         return self._in_worker(fetch)
 
     def _in_worker(self, function: Callable[[], Response]) -> DeferredResponse:
-        answer = DeferredResponse()
+        deferred = DeferredResponse()
 
         def run() -> None:
             try:
-                answer.set_result(function())
+                deferred.set_result(function())
             except Exception as error:
-                answer.set_exception(error)
+                deferred.set_exception(error)
 
         self._loop.run_in_worker(run)
-        return answer
+        return deferred
 
     def _client(self, request: HTTPRequest) -> Client:
         client = self._broker.client(_body(request)["id"])
@@ -537,36 +517,36 @@ class WindowServer:
 
     def _post_ping(self, request: HTTPRequest, _connection: ServerConnection) -> DeferredResponse:
         client = self._client(request)
-        answer = DeferredResponse()
-        begun = time.monotonic()
+        deferred = DeferredResponse()
+        start = time.monotonic()
 
         def on_response(response: EncodedMessage) -> None:
-            seconds = round(time.monotonic() - begun, 4)
+            seconds = round(time.monotonic() - start, 4)
             status = sanitize_for_display(str(response.value.get("samp.status")))
-            answer.set_result(_json({"status": status, "seconds": seconds}))
+            deferred.set_result(_json({"status": status, "seconds": seconds}))
 
         def on_timeout() -> None:
             if self._broker.cancel_call(call):
-                answer.set_result(_json({"status": "", "seconds": PING_TIMEOUT}))
+                deferred.set_result(_json({"status": "", "seconds": PING_TIMEOUT}))
 
         payload = EncodedMessage({"samp.mtype": "samp.app.ping", "samp.params": {}})
         hub = self._broker.client(self._broker.hub_id)
         call = self._broker.call_and_wait(hub, client.client_id, payload, on_response)
         self._loop.call_later(PING_TIMEOUT, on_timeout)
-        return answer
+        return deferred
 
     def _post_consent(self, request: HTTPRequest, _connection: ServerConnection) -> Response:
         body = _body(request)
         decision = Decision(body["decision"])
-        refusal = self._prompt.decide(int(body["id"]), decision) if self._prompt is not None else "No request is open"
-        return _text(409, refusal) if refusal else _json({})
+        problem = self._prompt.decide(int(body["id"]), decision) if self._prompt is not None else "No request is open"
+        return _text(409, problem) if problem else _json({})
 
     def _post_stop(self, _request: HTTPRequest, _connection: ServerConnection) -> Response:
         log.info("The user stops the hub in the hub window")
-        self._loop.call_later(0.1, self._stop_hub)  # behind the response
+        self._loop.call_later(0.1, self._stop_hub)  # after the response
         return _json({})
 
-    # Streams; each in a worker thread
+    # Streams, each in a worker thread
 
     def _stream(self, sock: socket.socket, since: int) -> None:
         try:
@@ -578,8 +558,8 @@ class WindowServer:
             )
             self._write_changes(sock, since)
             sock.sendall(b'{"stopped": true}\n')
-        except OSError as error:  # it has gone, or does not read
-            log.debug("A hub window has gone: %s", error)
+        except OSError as error:  # closed, or not read
+            log.debug("The connection of a hub window is lost: %s", error)
         finally:
             with self._changed:
                 self._streams.discard(sock)
@@ -587,7 +567,7 @@ class WindowServer:
             self._server.table.close_detached(sock)
 
     def _write_changes(self, sock: socket.socket, since: int) -> None:
-        is_behind = False  # whether rows were skipped, which the next snapshot brings
+        is_behind = False  # whether rows were skipped, for which a snapshot follows
         while not self._stopping.is_set():
             if is_behind or self._traffic.version != since:
                 update = self._update(since)
@@ -627,7 +607,7 @@ class _WarningHandler(logging.Handler):
 
 
 def _is_connected(sock: socket.socket) -> bool:
-    """Whether the browser has not closed a stream's connection, to which it writes nothing more."""
+    """Whether the browser has not closed the connection of a stream; it never writes to it."""
     try:
         return not select.select([sock], [], [], 0)[0]
     except (OSError, ValueError):

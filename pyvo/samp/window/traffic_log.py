@@ -2,11 +2,11 @@
 """
 The record of what happens in a hub: the clients, and the last messages with their responses.
 
-The hub window and ``samp hub --monitor`` show the same record. It has no thread, clock or lock: the caller gives the
-times and calls it from one thread at a time.
+The hub window and ``samp hub --monitor`` show the same record. It has no thread, clock or lock: the caller passes the
+times, and calls it from one thread at a time.
 
-Every change gets a number, `TrafficLog.version`. Each row notes the number of its last change, so that a reader who
-has seen everything up to a number asks for the rows above it.
+Every change has a number, `TrafficLog.version`, and each row has the number of its last change. A reader that has seen
+all changes up to a number asks for the rows with a higher one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..protocol.values import sanitize_for_display
 
 __all__ = ["MESSAGES_KEPT", "ClientRow", "MessageRow", "Reply", "TrafficLog", "json_text"]
 
-#: Messages that are kept, and the bytes that they and their responses may have together.
+#: The most messages that are kept, and the most bytes of all of them with their responses.
 MESSAGES_KEPT = 500
 MAX_BYTES = 32 * 1024 * 1024
-#: Calls whose response is awaited here. The response to an older call is shown without its call.
+#: How many calls without a response are kept. The response to an older call is shown without its call.
 CALLS_KEPT = 1000
-#: Names that are kept, also of clients that have left.
+#: How many names are kept, those of unregistered clients included.
 NAMES_KEPT = 1000
-#: Limits to what is kept of a client's metadata and subscriptions.
+#: Limits for the metadata and subscriptions of a client.
 MAX_ENTRIES = 100
 MAX_PATTERNS = 1000
 MAX_ENTRY_LENGTH = 1000
@@ -40,7 +40,7 @@ MAX_ENTRY_LENGTH = 1000
 PREVIEW_LENGTH = 500
 
 HUB = "hub"
-#: The status of a message, worst first. A notification has none of them.
+#: The status of a call, the worst first.
 STATUSES = ("due", "error", "warning", "unknown", "ok")
 _SAMP_STATUS = {"samp.ok": "ok", "samp.warning": "warning", "samp.error": "error"}
 #: Characters that are invisible, or change the direction of the text around them.
@@ -48,7 +48,7 @@ _INVISIBLE = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2
 
 
 class ClientRow:
-    """A client. Its texts are bounded in length; only `name` is not yet fit for display."""
+    """A client. Its texts are short and safe to display, except `name` and `icon`."""
 
     __slots__ = (
         "changed",
@@ -73,15 +73,15 @@ class ClientRow:
         self.metadata: dict[str, str] = {}
         #: The metadata as they were declared.
         self.declared: object = None
-        #: URL of its icon, if it has declared one.
+        #: The URL of its icon, or an empty text.
         self.icon = ""
         self.subscriptions: list[str] = []
         self.sent = 0
         self.received = 0
         self.last_active: dt.datetime | None = None
-        #: The event of its registration; the name becomes known later.
+        #: The row of its registration, to which the name is added later.
         self.registration: MessageRow | None = None
-        #: The last change of anything, and of what the client says of itself.
+        #: The last change of the row, and of the metadata or subscriptions.
         self.changed = 0
         self.described = 0
 
@@ -99,7 +99,7 @@ class Reply(NamedTuple):
 
 
 class MessageRow:
-    """A message with its responses, or an event of the hub, or a line of the log."""
+    """A message with its responses, an event, or a line of the log."""
 
     __slots__ = ("changed", "event_text", "is_call", "mtype", "number", "recipients", "replies", "sender", "size",
                  "time", "value")  # fmt: skip
@@ -114,13 +114,13 @@ class MessageRow:
         self.is_call = False
         self.recipients: Sequence[str] = ()
         self.replies: dict[str, Reply] = {}
-        #: The message; None for an event, and for a message that is no longer kept.
+        #: The message; None for an event, and for a message that was too long to keep.
         self.value: dict[str, SAMPValue] | None = None
         self.size = 0
 
     @property
     def text(self) -> str:
-        """One line that shows the parameters, or the event."""
+        """One line with the parameters, or the text of the event."""
         if self.value is None:
             return self.event_text
         short, _ = _shortened(self.value["samp.params"], PREVIEW_LENGTH)
@@ -145,48 +145,35 @@ class MessageRow:
 
 
 class TrafficLog:
-    """
-    The record.
-
-    Attributes
-    ----------
-    clients : dict of str to ClientRow
-        The registered clients.
-    messages : deque of MessageRow
-        The last messages, events and lines of the log.
-    total : int
-        How many messages there were.
-    version : int
-        Number of the last change.
-    clients_changed : int
-        Number of the change in which a client last came or went.
-    names : dict of str to str
-        Names of clients, also of some that have left.
-    """
+    """A record of the clients and of the last messages."""
 
     def __init__(self) -> None:
+        #: The registered clients, by id.
         self.clients: dict[str, ClientRow] = {}
         self.messages: deque[MessageRow] = deque()
+        #: The number of all messages.
         self.total = 0
+        #: The number of the last change, and of the last change of the list of clients.
         self.version = 0
         self.clients_changed = 0
+        #: The names of clients, unregistered ones included.
         self.names: dict[str, str] = {HUB: "Hub"}
         self._rows = 0
         self._bytes = 0
         self._calls: dict[str, tuple[MessageRow, str]] = {}
 
     def client_label(self, client_id: str) -> str:
-        """Return name and id of a client, also of one that has left: ``TOPCAT (c3)``."""
+        """Return the name and id of a client, which may be gone: ``TOPCAT (c3)``."""
         name, shown = sanitize_for_display(self.names.get(client_id, ""), 40), sanitize_for_display(client_id, 40)
         return f"{name} ({shown})" if name else shown
 
     def reply_text(self, reply: Reply) -> str:
-        """Return one line that tells of a response."""
+        """Return one line about a response."""
         text = f"{self.client_label(reply.client_id)}: {reply.samp_status} after {reply.seconds:.2f} s"
         return text + (f", {reply.error}" if reply.error else "")
 
     def find(self, number: int) -> MessageRow | None:
-        """Return the row with this number, if it is still kept."""
+        """Return the row with this number, if it is kept."""
         index = number - self.messages[0].number if self.messages else -1
         return self.messages[index] if 0 <= index < len(self.messages) else None
 
@@ -204,7 +191,7 @@ class TrafficLog:
         return self._append(MessageRow(time, "", "", sanitize_for_display(text, 300)))
 
     def add_clients(self, time: dt.datetime, clients: Iterable[Client]) -> None:
-        """Record the clients as the broker knows them: at the beginning, and when something was missed."""
+        """Record the clients that the broker has: at the start, and after events were dropped."""
         present = {client.client_id: client for client in clients}
         for client_id in self.clients.keys() - present.keys():
             self._remove_client(client_id)
@@ -217,7 +204,7 @@ class TrafficLog:
         self.set_counts(time, present.values())
 
     def set_counts(self, time: dt.datetime, clients: Iterable[Client]) -> None:
-        """Take over the broker's counts, which leave out nothing."""
+        """Copy the counts of the broker, which include dropped events."""
         for client in clients:
             row = self.clients.get(client.client_id)
             if row is None or (row.sent, row.received) == (client.sent, client.received):
@@ -309,12 +296,12 @@ class TrafficLog:
         self._bytes += size
         while len(self.messages) > MESSAGES_KEPT or (self._bytes > MAX_BYTES and len(self.messages) > 1):
             self._forget(self.messages.popleft())
-        if self._bytes > MAX_BYTES:  # one message alone is too long: only its preview is kept
+        if self._bytes > MAX_BYTES:  # a single message is too long: keep its preview only
             row.event_text = row.text
             self._forget(row)
 
     def _forget(self, row: MessageRow) -> None:
-        """Let go of the contents of a row, which `_calls` may still refer to."""
+        """Drop the contents of a row. `_calls` may still refer to the row."""
         self._bytes -= row.size
         row.size = 0
         row.value = None
@@ -340,11 +327,11 @@ class TrafficLog:
 
     @property
     def due(self) -> KeysView[str]:
-        """The msg-ids of the calls whose response is awaited."""
+        """The msg-ids of the calls without a response."""
         return self._calls.keys()
 
     def give_up(self, msg_ids: Iterable[str]) -> None:
-        """Await responses no longer: they were missed, or too many are due."""
+        """Stop waiting for responses: they were dropped, or too many are due."""
         for msg_id in msg_ids:
             if msg_id in self._calls:
                 self._give_up(msg_id)
@@ -356,7 +343,7 @@ class TrafficLog:
 
     def _add_response(self, time: dt.datetime, event: Traffic) -> MessageRow:
         row, _ = self._calls.pop(event.msg_ids[0], (None, ""))
-        if row is None:  # it is too old
+        if row is None:  # the call is not kept any more
             row = self._append(MessageRow(time, event.recipient_ids[0], "(an older call)"))
         response: Any = event.body.value
         samp_status = str(response.get("samp.status"))
@@ -388,21 +375,9 @@ class TrafficLog:
 
 def json_text(value: SAMPValue, limit: int | None = None) -> tuple[str, bool]:
     """
-    Write a value for a person to read.
+    Return a value as JSON on several lines, about ``limit`` characters at most, and whether that is all of it.
 
-    Parameters
-    ----------
-    value : SAMPValue
-        Anything that came in a message.
-    limit : int, optional
-        About how many characters are written at most.
-
-    Returns
-    -------
-    str
-        JSON on several lines. What is invisible or changes the direction of the text is escaped.
-    bool
-        Whether this is all of it.
+    Characters that are invisible or change the direction of the text are escaped.
     """
     short, whole = (value, True) if limit is None else _shortened(value, limit)
     text = json.dumps(short, ensure_ascii=False, indent=2)
@@ -410,7 +385,7 @@ def json_text(value: SAMPValue, limit: int | None = None) -> tuple[str, bool]:
 
 
 def _shortened(value: SAMPValue, limit: int) -> tuple[SAMPValue, bool]:
-    """Copy about ``limit`` characters of a value, and tell whether that is all of it; costs no more than that."""
+    """Copy about ``limit`` characters of a value, without reading more; return whether that is all of it."""
     left = limit
 
     def copy(value: SAMPValue) -> SAMPValue:

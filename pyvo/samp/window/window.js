@@ -1,9 +1,9 @@
 // Licensed under a 3-clause BSD style license - see LICENSE.rst
-// The hub window. Whatever other programs state is shown by `textContent` alone.
+// The hub window. The texts of other programs are shown with `textContent` only.
 
 const KEPT = 500; // messages
 const MARKS = 10; // of each client
-const CONSENT_DELAY = 700; // milliseconds: a click that was meant for something else must not decide
+const CONSENT_DELAY = 700; // milliseconds: a click that was meant for something else must not decide; the server checks this as well
 const byId = (id) => document.getElementById(id);
 const clients = new Map(), names = new Map(), messages = new Map(), rows = new Map(), icons = new Map();
 let key = null, version = 0, isPaused = false, request = null, consentTimer = 0, noticeTimer = 0;
@@ -15,7 +15,7 @@ function make(tag, properties = {}, ...children) {
     return element;
 }
 
-function setText(id, text) { // only changes are read out by a screen reader
+function setText(id, text) { // a screen reader reads only changes
     if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
@@ -89,7 +89,7 @@ async function run() {
     const problem = await openSession();
     if (problem) {
         setState("not connected", "gone");
-        return setText("notice", `${problem}. Open the window anew: hub.open_window(), or samp hub --window.`);
+        return setText("notice", `${problem}. Open the window again: hub.open_window(), or samp hub --window.`);
     }
     for (let failures = 0; failures < 20; failures += 1) {
         try {
@@ -98,7 +98,7 @@ async function run() {
             failures = 0;
             if (await follow()) break;
         } catch (error) {
-            if (error.status === 401) return setState("this session is over; open the window anew", "gone");
+            if (error.status === 401) return setState("this session has ended; open the window again", "gone");
         }
         setState("no connection; trying again", "gone");
         await new Promise((resolve) => setTimeout(resolve, 500 + Math.min(failures, 5) * 1000));
@@ -118,7 +118,7 @@ function apply(update) {
     }
     for (const change of update.clients) {
         const known = clients.get(change.id);
-        if (!known && !update.full) setText("live", `${change.name || change.id} has joined`);
+        if (!known && !update.full) setText("live", `${change.name || change.id} has registered`);
         clients.set(change.id, { ...known, ...change });
         if (change.name !== undefined) names.set(change.id, change.name);
         if (change.icon && (!known || JSON.stringify(known.metadata) !== JSON.stringify(change.metadata))) loadIcon(change.id);
@@ -145,13 +145,13 @@ function apply(update) {
 }
 
 function removeClient(id) {
-    setText("live", `${name(id)} has left`);
+    setText("live", `${name(id)} has unregistered`);
     clients.delete(id);
     if (icons.has(id)) URL.revokeObjectURL(icons.get(id));
     icons.delete(id);
 }
 
-function loadIcon(id) { // one after the other: the hub fetches a few at a time
+function loadIcon(id) { // one after the other: the hub fetches only a few at the same time
     iconQueue = iconQueue.then(async () => {
         try {
             const blob = await (await call("GET", `/icon/${id}`)).blob();
@@ -159,7 +159,7 @@ function loadIcon(id) { // one after the other: the hub fetches a few at a time
             if (icons.has(id)) URL.revokeObjectURL(icons.get(id));
             icons.set(id, URL.createObjectURL(blob));
             showClients();
-        } catch { /* the initial is shown in its place */ }
+        } catch { /* the first letter of the name is shown instead */ }
     });
 }
 
@@ -179,7 +179,7 @@ function showHub(update) {
 
 // Clients
 
-function marksOf() { // of each client: its last messages, and how many responses are due
+function marksOf() { // for each client: its last messages, and how many responses are due
     const found = new Map([...clients.keys()].map((id) => [id, { marks: [], due: 0 }]));
     const add = (id, kind, status, mtype) => {
         const entry = found.get(id);
@@ -221,8 +221,8 @@ function makeClient(id) {
     item.dataset.id = id;
     const ping = make("button", { textContent: "Ping" });
     ping.onclick = () => act("/ping", { id }, (answer) => (answer.status
-        ? `${title(id)} answered ${answer.status} in ${duration(answer.seconds)}`
-        : `${title(id)} has not answered within ${answer.seconds} s`));
+        ? `${title(id)} replied ${answer.status} in ${duration(answer.seconds)}`
+        : `${title(id)} has not replied within ${answer.seconds} s`));
     const leave = make("button", { textContent: "Disconnect", className: "danger" });
     leave.onclick = () => ask(`Disconnect ${title(id)} from the hub?`, "Disconnect", () =>
         act("/disconnect", { id }, () => `${title(id)} was disconnected`));
@@ -298,7 +298,7 @@ function showMessages() {
     const body = byId("rows"), keep = new Set(wanted);
     for (const row of [...body.children]) if (!keep.has(row)) row.remove();
     let next = body.firstChild;
-    for (const row of wanted) { // rows that stay are not moved: one of them may have the focus
+    for (const row of wanted) { // rows are not moved, because one of them may have the focus
         if (row === next) next = next.nextSibling;
         else body.insertBefore(row, next);
     }
@@ -338,7 +338,7 @@ function ask(text, verb, action) {
     byId("confirm").showModal();
 }
 
-function holdConsent() { // the buttons work when the user has had time to see what they are for
+function holdConsent() { // the buttons work when the user has had time to read the request
     const buttons = ["deny", "always", "once"].map((word) => byId(`consent-${word}`));
     for (const button of buttons) button.disabled = true;
     clearTimeout(consentTimer);
@@ -350,7 +350,7 @@ function holdConsent() { // the buttons work when the user has had time to see w
 function showConsent(requests) {
     const next = requests[0] ?? null, dialog = byId("consent");
     if (next?.id === request?.id) return;
-    if (!next) setText("live", "Nobody waits for consent any more");
+    if (!next) setText("live", "No web page waits for consent");
     request = next;
     if (!next) return dialog.close();
     setText("consent-name", next.name);
