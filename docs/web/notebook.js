@@ -82,7 +82,7 @@ const page = {
     },
 };
 
-globalThis.member = page;
+globalThis.client = page;
 document.getElementById("join").onclick = () => page.join().catch((error) => page.log(error.message));
 canvas.onclick = (event) => {
     if (page.connection === null) {

@@ -428,8 +428,6 @@ class SAMPHubServer:
 
     # State
 
-    _session = property(lambda self: self._running)  # for tests of other branches; remove at the merge
-
     @property
     def id(self) -> str:
         """Identifies this hub among others; not its id as a client."""

@@ -69,7 +69,7 @@ class OrderedDispatcher(Generic[T]):
         before ``start`` returns, when the item is done. It must not block. If it raises, the item
         counts as done.
     call_later : callable
-        Called with seconds and a function; returns an object with a ``cancel()``. `Loop.call_later` is one.
+        Called with seconds and a function; returns an object with a ``cancel()``. `EventLoop.call_later` is one.
     grace : float
         Seconds after which the next item is started beside one that is not done.
     beside : int

@@ -131,7 +131,7 @@ def test_disconnected_by_the_hub(join: Connect, way: dict[str, Any]) -> None:
     alice = join("Alice", how={"on_state": on_state, "reconnect": True})
     record = Record(alice)
     alice.bind_receive_notification("samp.hub.disconnect", record)
-    broker = way["hub"]._session.broker
+    broker = way["hub"]._running.broker
     broker.disconnect(broker.client(str(alice.get_public_id())), "too loud")
     assert seen.get(timeout=5) == "lost"
     assert record.next().params == {"reason": "too loud"}

@@ -121,7 +121,7 @@ def test_one_failure(loop: EventLoop) -> None:
         hub.pinged.get(timeout=5)
     assert gone.empty()
     hub.answer = b"rubbish"
-    assert "no XML-RPC" in gone.get(timeout=5)
+    assert "not XML-RPC" in gone.get(timeout=5)
     monitor.stop()
     hub.stop()
 

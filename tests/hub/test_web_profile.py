@@ -140,7 +140,7 @@ def user(make_hub):
 
 def waiting_for_consent(user) -> int:
     """Return how many registrations wait for the decision."""
-    return sum(len(ticket._waiting) for ticket in user.hub._session.web._consent._open_tickets())
+    return sum(len(ticket._waiting) for ticket in user.hub._running.web._consent._open_tickets())
 
 
 def registering(page: Page, name: str = "Sky page"):
@@ -220,7 +220,7 @@ def test_many_registrations_from_one_origin_are_one_request(user):
                 pages[0].register()
         assert threading.active_count() <= threads + 1
         user.decided.set()
-        wait_until(lambda: len(user.hub._session.web._web_clients) == MAX_SHARING)
+        wait_until(lambda: len(user.hub._running.web._web_clients) == MAX_SHARING)
         assert len(user.asked) == 1
 
 
@@ -234,7 +234,7 @@ def test_one_decision_registers_no_more_pages_than_the_limit(user, monkeypatch):
         user.decided.set()
         bodies = [Response(sock).body for sock in socks]
         assert sum(b"There are 3 web clients" in body for body in bodies) == 2
-        assert len(user.hub._session.web._web_clients) == 3
+        assert len(user.hub._running.web._web_clients) == 3
 
 
 def test_a_page_that_goes_away_while_its_request_is_open_is_not_registered(user):
@@ -513,9 +513,9 @@ def test_a_page_between_two_pulls_is_notified_too(hub, page):
 
 
 def _pulls(hub: SAMPHubServer, page: Page) -> int:
-    assert hub._session is not None
-    assert hub._session.web is not None
-    return len(hub._session.web._web_clients[page.id]._waiting)
+    assert hub._running is not None
+    assert hub._running.web is not None
+    return len(hub._running.web._web_clients[page.id]._waiting)
 
 
 # What pages may send (R47)

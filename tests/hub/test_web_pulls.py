@@ -47,7 +47,7 @@ def short_timeout(monkeypatch):
 
 def waiting(hub, page: Page) -> int:
     """How many pulls of a page wait."""
-    web_client = hub._session.web._web_clients.get(page.id)
+    web_client = hub._running.web._web_clients.get(page.id)
     return len(web_client._waiting) if web_client is not None else 0
 
 
@@ -195,7 +195,7 @@ def test_callbacks_are_not_repeated_when_a_later_response_was_discarded(hub, pag
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     assert numbers(page.receive(sock)) == [1]
-    connection = hub._session.web._web_clients[page.id]._last.connection
+    connection = hub._running.web._web_clients[page.id]._last.connection
     page.send(sock, "ping")
     wait_until(lambda: connection.requests == 2)
     reset(sock)
@@ -271,7 +271,7 @@ def test_a_closed_tab_is_unregistered_and_others_are_notified(hub, page, short_t
         assert calls["receiveResponse"][3]["samp.error"]["samp.code"] == "samp.noresponse"
         assert "gone" in calls["receiveResponse"][3]["samp.error"]["samp.errortxt"]
         assert not is_registered(program, page)
-    assert hub._session.web._web_clients == {}
+    assert hub._running.web._web_clients == {}
 
 
 @pytest.mark.slow
@@ -308,7 +308,7 @@ def test_a_page_that_does_not_read_its_response_is_held_up(hub, page, program, s
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
-    wait_until(lambda: len(hub._session.web._web_clients[page.id]._queue) == 1)
+    wait_until(lambda: len(hub._running.web._web_clients[page.id]._queue) == 1)
     threading.Event().wait(1.0)
     assert is_registered(program, page)
     assert numbers(page.pull_some(1)) == [1]
@@ -324,7 +324,7 @@ def test_client_timeout_does_not_apply_to_a_page_that_is_held_up(make_hub):
         send_numbers(program, 1)
         page.receive(sock)
         threading.Event().wait(1.5)
-        assert page.id in hub._session.web._web_clients
+        assert page.id in hub._running.web._web_clients
 
 
 def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_timeout, monkeypatch):
@@ -405,7 +405,7 @@ def test_a_page_that_waits_is_not_silent(make_hub):
         page.register().listen("x.y")
         begin_pull(hub, page)
         threading.Event().wait(1.5)
-        assert page.id in hub._session.web._web_clients
+        assert page.id in hub._running.web._web_clients
 
 
 def test_pages_that_come_and_go_leave_nothing(hub):
@@ -416,7 +416,7 @@ def test_pages_that_come_and_go_leave_nothing(hub):
             page.call("unregister")
             page.key = ""
         assert page.call("ping") == ""
-    web = hub._session.web
+    web = hub._running.web
     assert web._web_clients == {}
     assert web.url_permissions._allowed == {}
     assert web.pull_limiter._waiting == {}
@@ -533,13 +533,13 @@ def test_stopping_the_hub_ends_all_pulls(hub, page):
 def test_the_next_pull_of_a_page_that_was_disconnected_returns_the_final_message(hub, page, monkeypatch):
     """R26: once. The number of kept messages is limited."""
     monkeypatch.setattr(web_profile, "MAX_FINAL_MESSAGES", 2)
-    broker = hub._session.broker
+    broker = hub._running.broker
     page.listen("samp.hub.disconnect")
     with Page(hub) as second, Page(hub) as third:
         pages = [page, second.register().listen("samp.hub.disconnect"), third.register().listen("samp.hub.disconnect")]
         for each in pages:
             broker.disconnect(broker.client(each.id), "too loud")
-        wait_until(lambda: not hub._session.web._web_clients)
+        wait_until(lambda: not hub._running.web._web_clients)
         for each in (second, third):
             [callback] = each.call("pullCallbacks", "600")
             assert callback["samp.params"][1]["samp.params"] == {"reason": "too loud"}

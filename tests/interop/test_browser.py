@@ -444,7 +444,7 @@ def test_the_user_is_asked_once_for_the_tabs_of_a_restored_session(
     user.decide_now.clear()
     tabs = [page(0) for _ in range(8)]
     registrations = [tab.start("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
-    queue = hub._session.web._consent
+    queue = hub._running.web._consent
     until(lambda: sum(ticket.sharing for ticket in queue._open_tickets()), lambda number: number == 6)
     user.decide_now.set()
     ids = {registration.result(30) for registration in registrations}
@@ -461,7 +461,7 @@ def test_a_denial_denies_all_tabs_of_a_session(
     """R40."""
     user.decide_now.clear()
     registrations = [page(0).start("register", "please deny", ANY) for _ in range(5)]
-    queue = hub._session.web._consent
+    queue = hub._running.web._consent
     until(lambda: sum(ticket.sharing for ticket in queue._open_tickets()), lambda number: number == 5)
     user.decide_now.set()
     for registration in registrations:

@@ -48,8 +48,6 @@ class EncodedMessage:
         checked = check_response(value)
         return cls(checked, raw if checked is value else None, source_profile)
 
-    origin = property(lambda self: self.source_profile)  # for other branches; remove at the merge
-
     @property
     def mtype(self) -> str:
         """The MType of a message."""
@@ -93,7 +91,7 @@ class Delivery(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What the broker tells its watcher: an event of the hub, a message with all its recipients, or a response."""
+    """What the broker tells its observer: an event of the hub, a message with all its recipients, or a response."""
 
     #: What happens: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
     kind: str

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The context of a running handler: the call to reply to, and the slot to release.
+Which received call a reply belongs to, and when the next handler may start.
 
 Calls that a client has received, and whether each of them has been replied to
 ------------------------------------------------------------------------------

@@ -60,8 +60,9 @@ MAX_RESPONSE = 4 * 1024 * 1024
 MAX_UNCONFIRMED = 6
 #: Seconds that a pull may wait, whatever time-out it states.
 MAX_WAIT = 3600.0
-#: Seconds without a pull after which a page is unregistered: if its last pull was broken off; otherwise.
+#: Seconds after which a page is unregistered whose last pull was broken off.
 DISCONNECT_TIMEOUT = 10.0
+#: Seconds without a pull after which any other page is unregistered.
 IDLE_TIMEOUT = 300.0
 #: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
 QUICK_CLOSE = 10.0
