@@ -113,6 +113,7 @@ def test_clients_messages_and_disconnect(
     decide(window, "once")
     page_id = registered.result(30)
     show("topcat", "-samp")
+    client.wait_for("topcat", timeout=120)
     for name in ("program", "a page", "topcat"):
         window.wait_for(has(name))
     window.wait_for(f"{has('program')} >> .icon img")
