@@ -67,6 +67,8 @@ MAX_LARGE_BYTES = 16 * 1024 * 1024
 #: The least seconds between two rounds of the recorder, and between two lines of a stream.
 RECORD_INTERVAL = 0.1
 STREAM_INTERVAL = 0.5
+#: The same for a stream at a rate that it cannot follow: to show more costs the browser, and with it a small machine.
+BUSY_STREAM_INTERVAL = 1.0
 #: About how many events are recorded per second. More would slow the hub: the others are only counted.
 MAX_RECORD_RATE = 1000
 #: Seconds after which a stream writes an empty line, so that both sides notice a lost connection.
@@ -576,7 +578,7 @@ class WindowServer:
                 is_behind = update["skipped"] > 0
                 since = update["version"]
                 sock.sendall(json.dumps(update).encode("ascii") + b"\n")
-                self._stopping.wait(STREAM_INTERVAL)
+                self._stopping.wait(BUSY_STREAM_INTERVAL if is_behind else STREAM_INTERVAL)
             else:
                 sock.sendall(b"\n")
             with self._changed:
