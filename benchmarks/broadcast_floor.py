@@ -57,7 +57,8 @@ def measure(count: int, rounds: int) -> None:
             client.declarations([MTYPE], "")  # opens its port
         command = [sys.executable, "-m", "benchmarks.broadcast_floor", "serve"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         ports = [client._port.sock.getsockname()[1] for client in clients if client._port is not None]
         print(json.dumps(ports), file=process.stdin, flush=True)
         hubs["floor"] = Hub("floor", process, Path(), json.loads(process.stdout.readline()))
