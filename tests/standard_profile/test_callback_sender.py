@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyvo.samp.broker import CALL, NOTIFICATION, RESPONSE, Delivery, EncodedMessage
+from pyvo.samp.broker.deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, EncodedMessage
 from pyvo.samp.errors import SAMPValueError
 from pyvo.samp.standard_profile.callback_sender import encode_callback
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call
