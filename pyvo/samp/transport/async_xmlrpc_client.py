@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 MAX_ANSWER = 1024 * 1024
 #: Below this size a request is copied into one piece, which is cheaper than a gathering write.
 SMALL = 16 * 1024
+#: How many different acknowledgements are remembered, and how long one may be for that.
+KNOWN_ANSWERS = 256
+MAX_KNOWN_ANSWER = 1024
+#: Whole answers that were read of late, and were acknowledgements after which the connection stays open. A program
+#: sends the same one over and over: to recognise it is cheaper than to read it.
+_known_answers: set[bytes] = set()
 
 Callback = Callable[[SAMPError | None], object]
 
@@ -253,6 +259,11 @@ class AsyncXMLRPCClient:
         if self._done is None:  # idle: the end of the connection, or rubbish
             self._on_idle_closed()
             return
+        whole = not self._reader.pending and not self._unsent  # `data` may be all of the answer
+        if whole and data in _known_answers:
+            self._idle_since = time.monotonic()
+            self._finish(None)
+            return
         self._reader.receive_data(data)
         try:
             answer = self._reader.next_message(closed=not data)
@@ -261,10 +272,15 @@ class AsyncXMLRPCClient:
             self._finish(SAMPTransportError(f"{self._who} gave no valid answer: {error}", sent=self._written))
             return
         if answer is not None:
+            failure = self._response_error(answer)
             if not answer.keep_alive or self._unsent:
                 self._disconnect()
+            elif whole and failure is None and len(data) <= MAX_KNOWN_ANSWER:
+                if len(_known_answers) >= KNOWN_ANSWERS:
+                    _known_answers.clear()
+                _known_answers.add(data)
             self._idle_since = time.monotonic()
-            self._finish(self._response_error(answer))
+            self._finish(failure)
 
     def _response_error(self, answer: HTTPResponse) -> SAMPError | None:
         try:
