@@ -167,7 +167,7 @@ def test_a_server_that_closes_behind_each_answer(sender):
 
 def test_ds9s_answers(sender):
     """Lines end in a line feed; a fault is a byte short."""
-    good = http_answer(write_response("")).replace(b"\r\n", b"\n")
+    good = http_answer(write_response("")).replace(b"Connection: keep-alive\r\n", b"").replace(b"\r\n", b"\n")
     body = write_fault(3, "no")
     with FakeServer(answering(good), answering(http_answer(body, length=len(body) + 1))) as server:
         one = sender(server.url)
@@ -318,6 +318,52 @@ def test_a_server_that_never_answers(sender, loop):
         assert not one.outgoing.connected
         assert held == threads + 1  # the fake server's own
         assert len(server.requests) == 1
+
+
+def test_each_call_has_its_own_time(sender, loop):
+    """The timer is that of the connection: it cuts no later call short, and a shorter time-out is kept."""
+    go = threading.Event()
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        server.read(sock)
+        go.wait(PATIENCE)
+        sock.sendall(OK)
+        server.read(sock)
+        server.over.wait(PATIENCE)
+
+    with FakeServer(behave) as server:
+        one = sender(server.url)
+        assert one.send(timeout=0.5) is None
+        first = one.outgoing._timer
+        assert first is not None
+        done = one.begin(timeout=PATIENCE)
+        assert one.outgoing._timer is first
+        eventually(loop, lambda: one.outgoing._timer not in (None, first))  # it was due, and was set again for the rest
+        assert not done.is_set()
+        go.set()
+        assert done.wait(PATIENCE)
+        assert one.results == [None, None]
+        started = time.monotonic()
+        error = one.send(timeout=0.05)
+        assert "in time" in str(error)
+        assert time.monotonic() - started < PATIENCE / 2
+        assert server.connections == 1
+
+
+def test_no_timer_is_left_when_a_connection_is_closed(sender, loop):
+    """Nor is one made for each call."""
+    with FakeServer(kept()) as server:
+        one = sender(server.url)
+        timers = set()
+        for _ in range(10):
+            assert one.send() is None
+            timers.add(one.outgoing._timer)
+        (timer,) = timers
+        assert timer.active
+        in_loop(loop, one.outgoing.close)
+        assert not timer.active
 
 
 def test_a_port_that_accepts_nothing(sender):

@@ -77,7 +77,9 @@ class AsyncXMLRPCClient:
         self._unsent: list[memoryview] = []
         self._written = False
         self._done: Callback | None = None
-        self._timer: Timer | None = None
+        self._timer: Timer | None = None  # outlasts a call: a connection in use needs one now and then, not one a call
+        self._deadline = 0.0
+        self._serial = 0
         self._in_send = False
         self._closed = False
 
@@ -108,6 +110,7 @@ class AsyncXMLRPCClient:
         """
         assert self._done is None
         self._done = done
+        self._serial += 1
         length = sum(map(len, parts))
         head = b"%b%d\r\n\r\n" % (self._head, length)
         if length < SMALL:
@@ -125,7 +128,9 @@ class AsyncXMLRPCClient:
         if self._closed:
             self._finish(SAMPTransportError(f"The connection to {self._who} is closed"))
             return
-        self._timer = self._loop.call_later(timeout, self._on_timeout)
+        self._deadline = time.monotonic() + timeout
+        if self._timer is None or self._timer.when > self._deadline:
+            self._set_timer(timeout)
         if self._sock is not None and not self._is_reusable(self._sock):
             self._disconnect()
         if self._sock is not None:
@@ -133,12 +138,14 @@ class AsyncXMLRPCClient:
         elif self._is_address:
             self._guard(self._connect, self._host)
         else:
-            self._loop.run_in_worker(self._resolve_host, self._timer)
+            self._loop.run_in_worker(self._resolve_host, self._serial)
 
     def close(self) -> None:
         """Close the connection for good. A call under way ends with an error."""
         self._closed = True
         self._disconnect()
+        if self._timer is not None:
+            self._timer.cancel()
         self._finish(SAMPTransportError(f"The connection to {self._who} was closed", sent=self._written))
 
     # Connecting
@@ -155,17 +162,17 @@ class AsyncXMLRPCClient:
             return False
         return False
 
-    def _resolve_host(self, call: Timer) -> None:
+    def _resolve_host(self, serial: int) -> None:
         """Find the address of a name; in a worker, since that may take its time."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._loop.call_soon(self._on_host_resolved, call, "", error)
+            self._loop.call_soon(self._on_host_resolved, serial, "", error)
         else:
-            self._loop.call_soon(self._on_host_resolved, call, str(found[0][4][0]), None)
+            self._loop.call_soon(self._on_host_resolved, serial, str(found[0][4][0]), None)
 
-    def _on_host_resolved(self, call: Timer, address: str, error: OSError | None) -> None:
-        if self._timer is not call:  # it took too long, or nobody wants to know any more
+    def _on_host_resolved(self, serial: int, address: str, error: OSError | None) -> None:
+        if self._done is None or self._serial != serial:  # it took too long, or nobody wants to know any more
             return
         if error is not None:
             self._fail(error)
@@ -299,7 +306,19 @@ class AsyncXMLRPCClient:
         if self._on_closed is not None:
             self._on_closed()
 
-    def _on_timeout(self) -> None:
+    def _set_timer(self, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._done is None:
+            return  # the next call sets a timer
+        remaining = self._deadline - time.monotonic()
+        if remaining > 0:
+            self._set_timer(remaining)
+            return
         self._disconnect()
         self._finish(SAMPTransportError(f"{self._who} did not acknowledge the message in time", sent=self._written))
 
@@ -315,9 +334,6 @@ class AsyncXMLRPCClient:
 
     def _finish(self, error: SAMPError | None) -> None:
         done, self._done = self._done, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._unsent = []
         if done is None:
             return
