@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .hubs import OURS, Hub, start_hub
 from .rows_messages import MESSAGE, MTYPE, prepare_broadcast
-from .swarm import Swarm
+from .swarm import Client, Swarm
 from .wire import Address, call_body, post
 
 
@@ -45,53 +45,55 @@ def serve() -> None:
                 missing -= bool(connections[descriptor].recv(4096))
 
 
-def measure(count: int, rounds: int) -> None:
-    """Measure the hub and the floor in turn, and print CPU microseconds for each recipient, and their ratio."""
-    cache = Path()
-    with Swarm() as swarm, Swarm() as called, Swarm() as plain:
-        hubs = {name: start_hub(OURS, cache) for name in ("notifyAll", "callAll")}
-        batches = {"notifyAll": prepare_broadcast("notifyAll", count)(hubs["notifyAll"], swarm),
-                   "callAll": prepare_broadcast("callAll", count)(hubs["callAll"], called)}
-        clients = [plain.client(Address("127.0.0.1", 1, "/"), keep=True) for _ in range(count)]
-        for client in clients:
-            client.declarations([MTYPE], "")  # opens its port
-        command = [sys.executable, "-m", "benchmarks.broadcast_floor", "serve"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ports = [client._port.sock.getsockname()[1] for client in clients if client._port is not None]
-        print(json.dumps(ports), file=process.stdin, flush=True)
-        hubs["floor"] = Hub("floor", process, Path(), json.loads(process.stdout.readline()))
+def start_floor(clients: list[Client]) -> Hub:
+    """Start the process that serves as the floor, and connect it to the clients."""
+    command = [sys.executable, "-m", "benchmarks.broadcast_floor", "serve"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for client in clients:
+        client.declarations([MTYPE], "")  # opens its port
+    print(json.dumps([c._port.sock.getsockname()[1] for c in clients if c._port]), file=process.stdin, flush=True)
+    return Hub("floor", process, Path(), json.loads(process.stdout.readline()) if process.stdout else {})
 
-        def batch(seconds: float) -> int:
-            end, done = time.perf_counter() + seconds, 0
+
+def measure(operation: str, exchanges: int, count: int, rounds: int) -> None:
+    """Measure the hub and the floor in turn, and print CPU microseconds for each recipient, and their ratio."""
+    with Swarm() as swarm, Swarm() as plain:
+        hub = start_hub(OURS, Path())
+        batch = prepare_broadcast(operation, count)(hub, swarm)
+        clients = [plain.client(Address("127.0.0.1", 1, "/"), keep=True) for _ in range(count)]
+        floor = start_floor(clients)
+
+        def received() -> int:
+            return sum(client.notifications for client in clients)
+
+        def floor_batch(seconds: float) -> int:
+            end, before = time.perf_counter() + seconds, received()
+            done = 0
             while not done or time.perf_counter() < end:
-                goal = sum(client.notifications for client in clients) + count
-                print("broadcast", file=process.stdin, flush=True)
-                plain.run(lambda goal=goal: sum(c.notifications for c in clients) >= goal, "all recipients")
+                print("broadcast", file=floor.process.stdin, flush=True)
                 done += 1
+                plain.run(lambda: received() >= before + done * count, "all recipients")  # noqa: B023 - runs at once
             return done
 
-        batches["floor"] = batch
-        used: dict[str, list[float]] = {name: [] for name in batches}
-        for turn in range(rounds + 1):
-            for name, one in batches.items():
-                cpu = hubs[name].cpu()
-                broadcasts = one(0.4)
-                if turn:  # the first one warms up
-                    used[name].append((hubs[name].cpu() - cpu) / broadcasts / count * 1e6)
-        for name, exchanges in (("notifyAll", 1), ("callAll", 3)):
-            ratio = statistics.median(a / b / exchanges for a, b in zip(used[name], used["floor"], strict=True))
-            own, floor = statistics.median(used[name]), statistics.median(used["floor"]) * exchanges
-            print(f"{name}, {count} clients: {own:.1f} us a recipient, floor {floor:.1f} us, ratio {ratio:.2f}")
-        process.stdin.close()
-        process.wait()
-        for name in ("notifyAll", "callAll"):
-            hubs[name].stop()
+        used: list[list[float]] = []
+        for _ in range(rounds + 1):
+            used.append([])
+            for subject, one in ((hub, batch), (floor, floor_batch)):
+                start = subject.cpu()
+                done = one(0.4)
+                used[-1].append((subject.cpu() - start) / done / count * 1e6)
+        own, least = (statistics.median(column) for column in zip(*used[1:], strict=True))  # the first one warms up
+        ratio = statistics.median(a / b for a, b in used[1:]) / exchanges
+        print(f"{operation}, {count} clients: {own:.1f} us a recipient, floor {exchanges * least:.1f}, "
+              f"ratio {ratio:.2f}")
+        floor.process.communicate()  # closes its standard input
+        hub.stop()
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         serve()
     else:
-        measure(*(int(argument) for argument in (sys.argv[1:] + ["500", "10"][len(sys.argv) - 1 :])))
+        count, rounds = (int(argument) for argument in (sys.argv[1:] + ["500", "10"][len(sys.argv) - 1 :]))
+        measure("notifyAll", 1, count, rounds)
+        measure("callAll", 3, count, rounds)

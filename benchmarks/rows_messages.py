@@ -150,13 +150,13 @@ def prepare_broadcast(operation: str, count: int) -> Prepare:
 
 
 def notify_all(bench: Bench) -> Row:
-    goals = [Goal("wall", JSAMP, 0.2), Goal("cpu", JSAMP, 0.15)]
+    goals = [Goal("wall", JSAMP, 0.15), Goal("cpu", JSAMP, 0.12)]
     row = Row("notify-all", f"notifyAll to {bench.many} clients", goals)
     return bench.compare(row, prepare_broadcast("notifyAll", bench.many), (OURS, JSAMP), warm=6)
 
 
 def call_all(bench: Bench) -> Row:
-    row = Row("call-all", f"callAll to {bench.many} clients with all replies", [Goal("wall", JSAMP, 0.3)])
+    row = Row("call-all", f"callAll to {bench.many} clients with all replies", [Goal("wall", JSAMP, 0.25)])
     return bench.compare(row, prepare_broadcast("callAll", bench.many), (OURS, JSAMP), warm=6)
 
 
