@@ -65,7 +65,7 @@ def life(settings: Settings, listeners: int) -> Row:
     if not listeners:
         row = Row("life", title, [Goal("cpu", JSAMP, 0.4)])
     else:
-        row = Row("life-heard", f"{title}, {listeners} listeners to hub events", [Goal("cpu", JSAMP, 0.2)])
+        row = Row("life-heard", f"{title}, {listeners} listeners to hub events", [Goal("cpu", JSAMP, 0.15)])
     # Upstream's hub takes seconds for each life that many hear of; `grow` shows it up to 100 of them.
     return settings.compare(row, prepare_life(listeners), (OURS, JSAMP) if listeners else (OURS, JSAMP, UPSTREAM))
 

@@ -166,13 +166,13 @@ def prepare_broadcast(operation: str, count: int) -> Prepare:
 
 
 def notify_all(settings: Settings) -> Row:
-    goals = [Goal("wall", JSAMP, 0.2), Goal("cpu", JSAMP, 0.15)]
+    goals = [Goal("wall", JSAMP, 0.15), Goal("cpu", JSAMP, 0.12)]
     row = Row("notify-all", f"notifyAll to {settings.crowd_size} clients", goals)
     return settings.compare(row, prepare_broadcast("notifyAll", settings.crowd_size), (OURS, JSAMP), warm_up_time=6)
 
 
 def call_all(settings: Settings) -> Row:
-    row = Row("call-all", f"callAll to {settings.crowd_size} clients with all replies", [Goal("wall", JSAMP, 0.3)])
+    row = Row("call-all", f"callAll to {settings.crowd_size} clients with all replies", [Goal("wall", JSAMP, 0.25)])
     return settings.compare(row, prepare_broadcast("callAll", settings.crowd_size), (OURS, JSAMP), warm_up_time=6)
 
 

@@ -116,7 +116,8 @@ class OrderedDispatcher(Generic[T]):
             if self._closed:
                 return
             self._items.append(item)
-        self._pump()
+            ready = self._next()
+        self._pump(ready)
 
     def close(self) -> list[T]:
         """
@@ -136,30 +137,30 @@ class OrderedDispatcher(Generic[T]):
 
     # Within
 
-    def _pump(self) -> None:
-        """Start what can be started."""
-        with self._lock:
-            if self._pumping:
-                return  # whoever does will look again
-            self._pumping = True
-        while (ready := self._next()) is not None:
+    def _pump(self, ready: tuple[T, _RunningItem] | None) -> None:
+        """Start an item that `_next` has returned, and then what else can be started."""
+        while ready is not None:
             item, run = ready
             try:
                 self._start(item, run)
             except Exception:
                 log.exception("An item could not be started")
                 run()
+            with self._lock:
+                self._pumping = False
+                ready = self._next()
 
     def _next(self) -> tuple[T, _RunningItem] | None:
-        """Take the next item if it may be started; otherwise end the pumping, in one step with that look."""
-        with self._lock:
-            if self._items and self._head is None:
-                self._head = run = _RunningItem(self)
-                self._head_since = self._clock()
-                return self._items.popleft(), run
-            self._pumping = False
-            self._watch_head()
-            return None
+        """Take the next item if it may be started, for `_pump`. To be called with the lock held."""
+        if self._pumping:
+            return None  # the thread that starts an item looks again
+        if self._items and self._head is None:
+            self._pumping = True
+            self._head = run = _RunningItem(self)
+            self._head_since = self._clock()
+            return self._items.popleft(), run
+        self._watch_head()
+        return None
 
     def _watch_head(self) -> None:
         if self._items and self._head is not None and self._overflow < self._beside and self._timer is None:
@@ -176,7 +177,8 @@ class OrderedDispatcher(Generic[T]):
             if overdue and self._overflow < self._beside:
                 self._head = None
                 self._overflow += 1
-        self._pump()
+            ready = self._next()
+        self._pump(ready)
 
     def _finished(self, run: _RunningItem) -> None:
         with self._lock:
@@ -190,7 +192,8 @@ class OrderedDispatcher(Generic[T]):
             if not self._items:
                 self._cancel_timer()
                 return
-        self._pump()
+            ready = self._next()
+        self._pump(ready)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -167,7 +167,7 @@ def test_a_server_that_closes_behind_each_answer(sender):
 
 def test_ds9s_answers(sender):
     """Lines end in a line feed; a fault is a byte short."""
-    good = http_answer(write_response("")).replace(b"\r\n", b"\n")
+    good = http_answer(write_response("")).replace(b"Connection: keep-alive\r\n", b"").replace(b"\r\n", b"\n")
     body = write_fault(3, "no")
     with FakeServer(answering(good), answering(http_answer(body, length=len(body) + 1))) as server:
         one = sender(server.url)
@@ -191,6 +191,79 @@ def test_acknowledgements_of_all_kinds(sender, answer):
     with FakeServer(answering(answer)) as server:
         assert sender(server.url).send() is None
         assert len(server.requests) == 1
+
+
+def test_an_acknowledgement_that_was_seen_before(sender):
+    """It is recognised; the next answer on the same connection is read for what it is."""
+    fault = http_answer(write_fault(3, "no"))
+    answers = [OK, OK, fault, OK, fault, b"HTTP/1.1 100 Continue\r\n\r\n" + OK, OK]
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        for answer in answers:
+            server.read(sock)
+            sock.sendall(answer)
+        server.over.wait(PATIENCE)
+
+    with FakeServer(behave) as server:
+        one = sender(server.url)
+        results = [one.send() for _ in answers]
+        assert OK in async_xmlrpc_client._known_responses
+        assert [isinstance(error, SAMPProxyError) for error in results] == [answer is fault for answer in answers]
+        assert [error for error in results if not isinstance(error, SAMPProxyError)] == [None] * 5
+        assert server.connections == 1
+
+
+def test_what_looks_like_an_acknowledgement_within_another_answer(sender, loop):
+    """An answer that arrives in pieces is not over when one of the pieces looks like a whole one."""
+    next_piece = threading.Event()
+    body = OK + write_fault(3, "no")
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        server.read(sock)
+        for piece in (http_answer(b"", length=len(body)), OK, body[len(OK) :]):
+            sock.sendall(piece)
+            next_piece.wait(PATIENCE)
+            next_piece.clear()
+        server.over.wait(PATIENCE)
+
+    with FakeServer(behave) as server:
+        one = sender(server.url)
+        assert one.send() is None
+        done = one.begin()
+        for expected in (False, True):  # the head, then what looks like an answer
+            eventually(loop, lambda expected=expected: bool(one.outgoing._reader.buffered) is expected
+                       and one.outgoing._reader.pending)
+            assert not done.is_set()
+            next_piece.set()
+        assert done.wait(PATIENCE)
+        assert isinstance(one.results[-1], SAMPTransportError)  # "...</methodResponse><methodResponse>..." is no XML
+        next_piece.set()
+
+
+def test_few_and_short_acknowledgements_are_remembered(sender, monkeypatch):
+    """A program whose answers all differ does not fill the memory."""
+    monkeypatch.setattr(async_xmlrpc_client, "MAX_KNOWN_RESPONSES", 4)
+    known: set[bytes] = set()
+    monkeypatch.setattr(async_xmlrpc_client, "_known_responses", known)
+    answers = [http_answer(write_response("yes"), f"X-Serial: {number}") for number in range(10)]
+    answers.append(http_answer(write_response("a" * async_xmlrpc_client.MAX_KNOWN_SIZE)))
+    answers.append(OK.replace(b"keep-alive", b"close"))
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        for answer in answers:
+            server.read(sock)
+            sock.sendall(answer)
+        server.over.wait(PATIENCE)
+
+    with FakeServer(behave) as server:
+        one = sender(server.url)
+        for answer in answers:
+            assert one.send() is None
+            assert len(known) <= 4
+            assert (answer in known) is (answer in answers[:10])
+        assert not one.outgoing.connected
 
 
 # What goes wrong
@@ -245,6 +318,52 @@ def test_a_server_that_never_answers(sender, loop):
         assert not one.outgoing.connected
         assert held == threads + 1  # the fake server's own
         assert len(server.requests) == 1
+
+
+def test_each_call_has_its_own_time(sender, loop):
+    """The timer is that of the connection: it cuts no later call short, and a shorter time-out is kept."""
+    go = threading.Event()
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        server.read(sock)
+        sock.sendall(OK)
+        server.read(sock)
+        go.wait(PATIENCE)
+        sock.sendall(OK)
+        server.read(sock)
+        server.over.wait(PATIENCE)
+
+    with FakeServer(behave) as server:
+        one = sender(server.url)
+        assert one.send(timeout=0.5) is None
+        first = one.outgoing._timer
+        assert first is not None
+        done = one.begin(timeout=PATIENCE)
+        assert one.outgoing._timer is first
+        eventually(loop, lambda: one.outgoing._timer not in (None, first))  # it was due, and was set again for the rest
+        assert not done.is_set()
+        go.set()
+        assert done.wait(PATIENCE)
+        assert one.results == [None, None]
+        started = time.monotonic()
+        error = one.send(timeout=0.05)
+        assert "in time" in str(error)
+        assert time.monotonic() - started < PATIENCE / 2
+        assert server.connections == 1
+
+
+def test_no_timer_is_left_when_a_connection_is_closed(sender, loop):
+    """Nor is one made for each call."""
+    with FakeServer(kept()) as server:
+        one = sender(server.url)
+        timers = set()
+        for _ in range(10):
+            assert one.send() is None
+            timers.add(one.outgoing._timer)
+        (timer,) = timers
+        assert timer.active
+        in_loop(loop, one.outgoing.close)
+        assert not timer.active
 
 
 def test_a_port_that_accepts_nothing(sender):

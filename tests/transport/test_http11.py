@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pyvo.samp.transport.http11 import (
     MAX_CHUNK_OVERHEAD,
+    MAX_INFORMATIONAL,
     HTTPError,
     HTTPRequest,
     HTTPResponse,
@@ -561,6 +562,19 @@ def test_bad_bytes_give_the_same_answers_and_the_same_error_however_they_come(da
 
 
 # Responses
+
+
+
+def test_an_announced_answer_is_pending():
+    """Between the announcement of an answer and the answer, part of a message has arrived."""
+    reader = ResponseParser()
+    for _ in range(2 * MAX_INFORMATIONAL):
+        assert not reader.pending
+        reader.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert reader.next_message() is None
+        assert reader.pending
+        reader.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert reader.next_message() is not None
 
 
 def test_a_response_is_read_as_it_was_meant():

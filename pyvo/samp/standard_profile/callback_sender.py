@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..broker import NOTIFICATION, Broker, Client, Delivery
@@ -35,7 +36,7 @@ from ..ordered_dispatcher import OrderedDispatcher
 from ..transport.async_xmlrpc_client import AsyncXMLRPCClient
 from ..transport.event_loop import EventLoop, Timer
 from ..transport.urls import split_http_url
-from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_call
+from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 from .liveness import Address, LivenessChecker
 
 __all__ = ["CallbackSender"]
@@ -56,8 +57,8 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: Characters of a client's fault that the sender of the call gets.
 MAX_FAULT_TEXT = 2000
 
-# Stands for the message while the envelope around it is written; it cannot occur in an XML document
-_PAYLOAD_PLACEHOLDER = PreEncoded(b"\0")
+# Stands for an argument in `_envelope`
+_PLACEHOLDER = PreEncoded(b"%b")
 
 
 class _QueuedDelivery(NamedTuple):
@@ -133,14 +134,27 @@ class EventDeferrer:
             self._deliver(event)
 
 
+@lru_cache
+def _envelope(kind: str, count: int) -> tuple[bytes, bytes]:
+    """Write what is before and after the message in a call: a format for so many strings, and the end."""
+    before, _, after = write_call(f"samp.client.{kind}", [_PLACEHOLDER] * (count + 1)).rpartition(_PLACEHOLDER)
+    return before, after
+
+
+def _encode_string(text: str) -> bytes:
+    """Write a string; those without escapes, as the ids and keys of the hub are, in a short way."""
+    if text.isascii() and text.isalnum():
+        return b"<value><string>%b</string></value>" % text.encode("ascii")
+    return write_value(text)
+
+
 def encode_callback(delivery: Delivery) -> list[bytes | memoryview]:
     """Write the XML-RPC call that makes a delivery (R32), in pieces: the message's own bytes are not copied."""
-    envelope: list[str | Encoded] = [delivery.recipient_key, delivery.sender_id]
+    strings = [_encode_string(delivery.recipient_key), _encode_string(delivery.sender_id)]
     if delivery.tag is not None:
-        envelope.append(delivery.tag)
-    call = write_call(f"samp.client.{delivery.kind}", [*envelope, _PAYLOAD_PLACEHOLDER])
-    before, _, after = call.partition(_PAYLOAD_PLACEHOLDER)
-    return [before, delivery.body.encoded(), after]
+        strings.append(_encode_string(delivery.tag))
+    before, after = _envelope(delivery.kind, len(strings))
+    return [before % tuple(strings), delivery.body.encoded(), after]
 
 
 class CallbackSender:

@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 MAX_RESPONSE = 1024 * 1024
 #: Smaller requests are copied into one piece, which is faster than sendmsg().
 SMALL = 16 * 1024
+#: The number of different acknowledgements that are remembered, and the size of each, in bytes.
+MAX_KNOWN_RESPONSES = 256
+MAX_KNOWN_SIZE = 1024
+#: Whole responses that acknowledged a delivery and kept the connection open. A program sends the same one again and
+#: again: to compare it is faster than to parse it.
+_known_responses: set[bytes] = set()
 
 Callback = Callable[[SAMPError | None], object]
 
@@ -60,7 +66,9 @@ class AsyncXMLRPCClient:
         self._unsent: list[memoryview] = []
         self._written = False
         self._done: Callback | None = None
-        self._timer: Timer | None = None
+        self._timer: Timer | None = None  # outlasts a call: a connection in use needs one now and then, not one a call
+        self._deadline = 0.0
+        self._serial = 0
         self._in_send = False
         self._closed = False
 
@@ -85,6 +93,7 @@ class AsyncXMLRPCClient:
         """
         assert self._done is None
         self._done = done
+        self._serial += 1
         length = sum(map(len, parts))
         head = b"%b%d\r\n\r\n" % (self._head, length)
         if length < SMALL:
@@ -102,7 +111,9 @@ class AsyncXMLRPCClient:
         if self._closed:
             self._finish(SAMPTransportError(f"The connection to {self._server_name} is closed"))
             return
-        self._timer = self._loop.call_later(timeout, self._on_timeout)
+        self._deadline = time.monotonic() + timeout
+        if self._timer is None or self._timer.when > self._deadline:
+            self._set_timer(timeout)
         if self._sock is not None and not self._is_reusable(self._sock):
             self._disconnect()
         if self._sock is not None:
@@ -110,12 +121,14 @@ class AsyncXMLRPCClient:
         elif self._is_address:
             self._guard(self._connect, self._host)
         else:
-            self._loop.run_in_worker(self._resolve_host, self._timer)
+            self._loop.run_in_worker(self._resolve_host, self._serial)
 
     def close(self) -> None:
         """Close the connection for good. A call that waits ends with an error."""
         self._closed = True
         self._disconnect()
+        if self._timer is not None:
+            self._timer.cancel()
         self._finish(SAMPTransportError(f"The connection to {self._server_name} was closed", sent=self._written))
 
     # Connecting
@@ -132,17 +145,17 @@ class AsyncXMLRPCClient:
             return False
         return False
 
-    def _resolve_host(self, call: Timer) -> None:
+    def _resolve_host(self, serial: int) -> None:
         """Look up the host name, in a worker thread because that may take long."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._loop.call_soon(self._on_host_resolved, call, "", error)
+            self._loop.call_soon(self._on_host_resolved, serial, "", error)
         else:
-            self._loop.call_soon(self._on_host_resolved, call, str(found[0][4][0]), None)
+            self._loop.call_soon(self._on_host_resolved, serial, str(found[0][4][0]), None)
 
-    def _on_host_resolved(self, call: Timer, address: str, error: OSError | None) -> None:
-        if self._timer is not call:  # the call has timed out or was closed
+    def _on_host_resolved(self, serial: int, address: str, error: OSError | None) -> None:
+        if self._done is None or self._serial != serial:  # the call has timed out or was closed
             return
         if error is not None:
             self._fail(error)
@@ -236,6 +249,11 @@ class AsyncXMLRPCClient:
         if self._done is None:  # no response is expected: the server has closed the connection or broken HTTP
             self._on_idle_closed()
             return
+        whole = not self._reader.pending and not self._unsent  # `data` may be the whole response
+        if whole and data in _known_responses:
+            self._idle_since = time.monotonic()
+            self._finish(None)
+            return
         self._reader.receive_data(data)
         try:
             response = self._reader.next_message(closed=not data)
@@ -244,10 +262,15 @@ class AsyncXMLRPCClient:
             self._finish(SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=self._written))
             return
         if response is not None:
+            failure = self._response_error(response)
             if not response.keep_alive or self._unsent:
                 self._disconnect()
+            elif whole and failure is None and len(data) <= MAX_KNOWN_SIZE:
+                if len(_known_responses) >= MAX_KNOWN_RESPONSES:
+                    _known_responses.clear()
+                _known_responses.add(data)
             self._idle_since = time.monotonic()
-            self._finish(self._response_error(response))
+            self._finish(failure)
 
     def _response_error(self, response: HTTPResponse) -> SAMPError | None:
         try:
@@ -266,7 +289,19 @@ class AsyncXMLRPCClient:
         if self._on_closed is not None:
             self._on_closed()
 
-    def _on_timeout(self) -> None:
+    def _set_timer(self, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._done is None:
+            return  # the next call sets a timer
+        remaining = self._deadline - time.monotonic()
+        if remaining > 0:
+            self._set_timer(remaining)
+            return
         self._disconnect()
         text = f"{self._server_name} did not acknowledge the message in time"
         self._finish(SAMPTransportError(text, sent=self._written))
@@ -283,9 +318,6 @@ class AsyncXMLRPCClient:
 
     def _finish(self, error: SAMPError | None) -> None:
         done, self._done = self._done, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._unsent = []
         if done is None:
             return

@@ -511,6 +511,11 @@ class ResponseParser(MessageParser):
         self._head = _ResponseHead(0, "", {}, False, None, False)
         self._informational = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether part of an answer has arrived, or its announcement."""
+        return bool(self._buffer) or self._body is not None or self._informational > 0
+
     def next_message(self, *, closed: bool = False) -> HTTPResponse | None:
         """
         Return the next complete response, or None.
