@@ -176,7 +176,7 @@ def hub_window() -> None:
         with SAMPIntegratedClient(name="Pipeline") as slow:
             slow.bind_receive_call("table.load.votable", lambda *_: None)
             desk.client.ecall(slow.get_public_id(), "tag", "table.load.votable", url="file:///data/catalogue.vot")
-            page.wait_for(".status.due")
+            page.wait_for("tr:has-text('Pipeline') .status.due")
             page.wait_for("#clients li:has-text('topcat') .icon img")
             path = IMAGES / "hub-window.png"
             page.screenshot(path)
