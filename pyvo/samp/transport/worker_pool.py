@@ -26,13 +26,13 @@ class WorkerPool:
     ----------
     name : str
         Prefix of the threads' names.
-    idle : float
+    idle_timeout : float
         Seconds after which a thread without work ends.
     """
 
-    def __init__(self, name: str, idle: float = 5.0) -> None:
+    def __init__(self, name: str, idle_timeout: float = 5.0) -> None:
         self._name = name
-        self._idle_time = idle
+        self._idle_timeout = idle_timeout
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._idle = 0  # threads that wait and are not claimed by a task
@@ -103,7 +103,7 @@ class WorkerPool:
 
     def _next_task(self) -> Task | None:
         try:
-            return self._tasks.get(timeout=self._idle_time)
+            return self._tasks.get(timeout=self._idle_timeout)
         except queue.Empty:
             with self._lock:
                 if self._idle:  # not claimed by a task in the meantime

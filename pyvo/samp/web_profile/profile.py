@@ -25,7 +25,8 @@ from ..broker.deliveries import CALL
 from ..broker.operations import HubOperations
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPProxyError
-from ..protocol import SAMPValue, parse_bool, parse_float
+from ..protocol import SAMPValue, parse_bool
+from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
@@ -47,7 +48,7 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import Pull, PullLimiter, PullQueue
+from .pull_queue import MAX_WAIT, Pull, PullLimiter, PullQueue
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
 
@@ -172,7 +173,7 @@ class WebRequestHandler(HubOperations):
     def _translate(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Send what is at a URL, if the page may read it (R46)."""
         token, _, target = request.target.removeprefix(TRANSLATOR).partition("?")
-        url = self._profile.url_permissions.lookup(token, target)
+        url = self._profile.url_permissions.allowed_url(token, target)
         if url is None:
             text = "No program has mentioned this URL to the page, or a page mentioned it first"
             return self.text_response(403, text, request)
@@ -210,7 +211,7 @@ class WebRequestHandler(HubOperations):
                 return []
             raise
         pull = Pull(connection, browser_key(request.headers))
-        return self._profile.web_client(client).pull(pull, parse_float(timeout.strip()))
+        return self._profile.web_client(client).pull(pull, parse_samp_timeout(timeout, MAX_WAIT))
 
     # Operations that do more than in the other profile
 

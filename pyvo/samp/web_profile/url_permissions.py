@@ -135,7 +135,7 @@ class UrlPermissions:
             self._blocked |= new
             self._blocked_by_origin[self._origins.get(token, "")] += len(new)
 
-    def lookup(self, token: str, target: str) -> str | None:
+    def allowed_url(self, token: str, target: str) -> str | None:
         """
         Return a URL as the other client wrote it, or None if this client may not read it.
 
