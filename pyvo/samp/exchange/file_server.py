@@ -35,7 +35,7 @@ from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts
+from ..transport.urls import AllowedHosts, make_http_url
 
 __all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
 
@@ -237,8 +237,7 @@ class FileServer:
             self._server = server
             self._streamer = handler.streamer = BodyStreamer(self.loop.run_in_worker, server.table.close_detached)
             server.start()
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"http://{host}:{self._server.port}"
+        return make_http_url(self._address, self._server.port, "")
 
     def close(self) -> None:
         """Stop serving, and remove all temporary files; repeatable."""

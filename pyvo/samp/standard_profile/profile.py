@@ -18,10 +18,8 @@ from ..broker.operations import HubOperations
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
 from ..transport.event_loop import EventLoop
-from ..transport.http11 import HTTPRequest, Response
 from ..transport.server import XMLRPCServer
-from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts, resolve_callback_url
+from ..transport.urls import AllowedHosts, make_http_url, resolve_callback_url
 from .callback_sender import CallbackSender
 from .liveness import LivenessChecker
 
@@ -58,8 +56,7 @@ class StandardProfile:
     @property
     def url(self) -> str:
         """URL of the server: ``samp.hub.xmlrpc.url`` of the lockfile."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return make_http_url(self._host, self.port)
 
     def start(self) -> None:
         """Start to accept connections."""
@@ -128,17 +125,7 @@ class _StandardOperations(HubOperations):
         }
         super().__init__(PROFILE, "samp.hub", broker, loop, own)
         self._profile = profile
-        self._allowed_hosts = allowed_hosts
-
-    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Reject requests of browsers, which name a page's origin or a host that resolves to this machine (R38)."""
-        headers = request.headers
-        if "origin" in headers:
-            return self.text_response(403, "Web pages must use the hub's Web Profile", request)
-        host = headers.get("host")  # DS9 sends none
-        if host is not None and host not in self._allowed_hosts:
-            return self.text_response(403, "This server goes by another name", request)
-        return None
+        self.allowed_hosts = allowed_hosts
 
     def register(self, secret: str) -> dict[str, SAMPValue]:
         """Register a client that knows the secret (R6)."""

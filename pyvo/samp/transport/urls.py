@@ -17,7 +17,9 @@ __all__ = [
     "is_ip_address",
     "is_local_host",
     "is_loopback",
+    "make_http_url",
     "post_head",
+    "request_head",
     "resolve_callback_url",
     "split_http_url",
     "validate_port",
@@ -90,14 +92,22 @@ def file_url_to_path(url: str) -> str | None:
     return "/" + unquote(path).lstrip("/")
 
 
-def post_head(url: str) -> bytes:
-    """Return the head of a POST request to ``url``, up to the value of ``Content-Length``."""
+def make_http_url(host: str, port: int, path: str = "/") -> str:
+    """Return an ``http`` URL, with brackets around an IPv6 address."""
+    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+
+
+def request_head(method: str, url: str, last_lines: str) -> bytes:
+    """Return the head of a request to ``url``, which ends with ``last_lines``."""
     host, port, path = split_http_url(url)
-    host = f"[{host}]" if ":" in host else host
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: pyvo.samp\r\n"
-        "Content-Type: text/xml\r\nContent-Length: "
-    ).encode("ascii")
+    authority = make_http_url(host, port, "").removeprefix("http://")
+    head = f"{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: pyvo.samp\r\n{last_lines}"
+    return head.encode("ascii")
+
+
+def post_head(url: str) -> bytes:
+    """Return the head of an XML-RPC request to ``url``, up to the value of ``Content-Length``."""
+    return request_head("POST", url, "Content-Type: text/xml\r\nContent-Length: ")
 
 
 class AllowedHosts:
@@ -140,7 +150,7 @@ def resolve_callback_url(url: str, peer: str) -> str:
     host, port, path = split_http_url(url)
     if urlsplit(url).hostname == "localhost" or not is_ip_address(host) or _is_unspecified(host):
         host = peer
-    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+    return make_http_url(host, port, path)
 
 
 @lru_cache(maxsize=128)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPProxyError
 from .http11 import HTTPError, HTTPRequest, Response
 from .server_connection import DeferredResponse, ServerConnection
+from .urls import AllowedHosts
 from .xmlrpc_reader import MethodCall, read_call
 from .xmlrpc_writer import write_fault, write_response
 
@@ -105,6 +106,8 @@ class XMLRPCHandler:
 
     #: The paths for POST requests: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.
     paths = frozenset({"/", "", "/RPC2", "/xmlrpc"})
+    #: The hosts that a request may name.
+    allowed_hosts: AllowedHosts | None = None
 
     def __init__(self, operations: Mapping[str, Callable[..., Any]]) -> None:
         self._operations = {name: _Method.of(function) for name, function in operations.items()}
@@ -114,7 +117,17 @@ class XMLRPCHandler:
     # Methods that subclasses override
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Return the response to a request that is rejected before its body is read, or None."""
+        """
+        Return the response to a request that is rejected before its body is read, or None.
+
+        By default these are requests of web pages, which have an Origin, or a Host that DNS was made to resolve to this
+        machine (R38).
+        """
+        if "origin" in request.headers:
+            return self.text_response(403, "Requests of web pages are not allowed here", request)
+        host = request.headers.get("host")  # DS9 sends none
+        if host is not None and self.allowed_hosts is not None and host not in self.allowed_hosts:
+            return self.text_response(403, "This server has another name", request)
         return None
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
