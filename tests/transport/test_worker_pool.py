@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp.transport.event_loop import EventLoop
-from pyvo.samp.transport.worker_pool import WorkerPool
+from pyvo.samp.transport.event_loop import EventLoop, WorkerPool
 
 from .peers import PATIENCE, eventually
 

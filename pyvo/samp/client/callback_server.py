@@ -30,10 +30,10 @@ from ..ordered_dispatcher import OrderedDispatcher
 from ..protocol import check_message, check_response, error_response
 from ..transport.event_loop import EventLoop
 from ..transport.server import XMLRPCServer
-from ..transport.urls import AllowedHosts, make_http_url, split_http_url
+from ..transport.urls import host_filter, make_http_url, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
+from .handlers import handler_slot, release_slot
 from .hub_connection import HubConnection, Request
-from .received_calls import handler_slot, release_slot
 from .receiving import MessageReceiver
 from .web_hub_proxy import SAMPWebHubProxy
 
@@ -121,7 +121,7 @@ class MessageQueue:
 class _CallbackHandler(XMLRPCHandler):
     """The operations that a hub calls."""
 
-    def __init__(self, messages: MessageQueue, allowed_hosts: AllowedHosts) -> None:
+    def __init__(self, messages: MessageQueue, address: str) -> None:
         super().__init__(
             {
                 "samp.client.receiveNotification": self.receive_notification,
@@ -130,7 +130,7 @@ class _CallbackHandler(XMLRPCHandler):
             }
         )
         self._messages = messages
-        self.allowed_hosts = allowed_hosts
+        self.is_allowed_host = host_filter(address)
 
     def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
         self._enqueue("receiveNotification", private_key, sender_id, message)
@@ -160,7 +160,7 @@ class CallbackServer:
         self, loop: EventLoop, messages: MessageQueue, address: tuple[str, int], hub: HubConnection
     ) -> None:
         self._address = address[0]
-        self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, AllowedHosts(address[0])))
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, address[0]))
         self._loop = loop
         self._hub = hub
         self._server.start()
@@ -240,7 +240,7 @@ class CallbackPuller:
         if callback["samp.methodName"] == "receiveCall":
             msg_id = callback["samp.params"][1]
             try:
-                # an earlier call of the same id may be open, see `received_calls`
+                # an earlier call of the same id may be open, see `handlers`
                 with self._hub.received_calls.add(private_key, msg_id):
                     self._hub.reply(private_key, msg_id, error_response(str(error)))
             except SAMPError as another:

@@ -45,7 +45,7 @@ from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
-from .received_calls import ReceivedCalls
+from .handlers import ReceivedCalls
 
 __all__ = [
     "HUB_GRACE",

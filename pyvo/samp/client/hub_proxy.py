@@ -8,8 +8,8 @@ from typing import Any
 
 from ..protocol.timeouts import to_whole_seconds
 from ..transport.http11 import HTTPResponse
+from .handlers import release_slot
 from .hub_connection import HUB_GRACE, HubConnection
-from .received_calls import release_slot
 
 __all__ = ["SAMPHubProxy"]
 

@@ -107,9 +107,9 @@ def no_such_client(names: Mapping[str, str], text: str) -> str:
     )
 
 
-def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str], T]) -> T:
+def with_client_id(conn: ClientSession, operation: Callable[..., T], recipient: str, *args: object) -> T:
     """
-    Call an operation of the hub with the id of a client that is given by id, name, or part of a name.
+    Call ``operation(private_key, client_id, *args)`` for a client that is given by id, name, or part of a name.
 
     Raises
     ------
@@ -118,8 +118,9 @@ def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str
     SAMPProxyError
         No client has that id or name, or the hub has rejected the operation.
     """
+    key = conn.client.require_key()
     try:
-        return operation(recipient)
+        return operation(key, recipient, *args)
     except SAMPProxyError as fault:
         # Find out whether the hub has rejected the id
         names, own_id = get_client_names(conn), conn.client.get_public_id()
@@ -133,7 +134,7 @@ def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str
             raise SAMPProxyError(fault.faultCode, no_such_client(names, recipient)) from None
     if len(found) > 1:
         raise ambiguous(names, recipient, found)
-    return operation(found[0])
+    return operation(key, found[0], *args)
 
 
 def _is_own_name(conn: ClientSession, name: str) -> bool:

@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.handlers import ReceivedMessage
+from ..client.handlers import ReceivedMessage, release_slot
 from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
-from ..client.received_calls import release_slot
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline

@@ -35,7 +35,7 @@ from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts, make_http_url
+from ..transport.urls import host_filter, make_http_url
 
 __all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
 
@@ -260,14 +260,15 @@ class _FileRequestHandler:
 
     def __init__(self, server: FileServer, address: str) -> None:
         self._server = weakref.ref(server)
-        self._hosts = AllowedHosts(address)
+        self._is_allowed_host = host_filter(address)
         self.streamer: BodyStreamer | None = None
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Answer a request; see `RequestHandler`."""
         server, streamer = self._server(), self.streamer
         host = request.headers.get("host")
-        if host is not None and host not in self._hosts:  # a web page whose host name was made to resolve to us (R38)
+        # a web page whose host name was made to resolve to this machine (R38)
+        if host is not None and not self._is_allowed_host(host):
             return Response(403, b"This server goes by another name\n")
         if request.method not in {"GET", "HEAD"}:
             return Response(405, b"Files are read here\n", headers=(("Allow", "GET, HEAD"),))

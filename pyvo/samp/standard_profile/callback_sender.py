@@ -156,7 +156,11 @@ def encode_callback(delivery: Delivery) -> list[bytes | memoryview]:
 
 
 class CallbackSender:
-    """Makes the deliveries for one client. ``on_idle`` is called with it when no delivery waits or is being sent."""
+    """
+    Makes the deliveries for one client.
+
+    ``on_idle`` is called with it when no delivery waits or is being sent, if it is closed or `reports_idle` is set.
+    """
 
     def __init__(
         self,
@@ -172,6 +176,7 @@ class CallbackSender:
         self._liveness = liveness
         self._client = client
         self._on_idle = on_idle
+        self.reports_idle = False
         self._url = url
         self.address: Address = split_http_url(url)[:2]
         self._dispatcher: OrderedDispatcher[_QueuedDelivery] = OrderedDispatcher(self._send, loop.call_later)
@@ -353,5 +358,5 @@ class CallbackSender:
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self.is_idle:
+        if (self._closed or self.reports_idle) and self.is_idle:
             self._on_idle(self)

@@ -19,7 +19,7 @@ from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
 from ..transport.event_loop import EventLoop
 from ..transport.server import XMLRPCServer
-from ..transport.urls import AllowedHosts, make_http_url, resolve_callback_url
+from ..transport.urls import host_filter, make_http_url, resolve_callback_url
 from .callback_sender import CallbackSender
 from .liveness import LivenessChecker
 
@@ -46,7 +46,7 @@ class StandardProfile:
         self._queues: set[CallbackSender] = set()
         self._all_delivered: threading.Event | None = None
         self._host = "127.0.0.1" if address[0] == "0.0.0.0" else "::1" if address[0] == "::" else address[0]
-        self.server = XMLRPCServer(address, loop, _StandardOperations(self, broker, loop, AllowedHosts(address[0])))
+        self.server = XMLRPCServer(address, loop, _StandardOperations(self, broker, loop, address[0]))
 
     @property
     def port(self) -> int:
@@ -93,6 +93,7 @@ class StandardProfile:
             client.queue.set_url(url)
             return
         queue = CallbackSender(self._loop, self._broker, self._liveness, client, url, self._on_idle)
+        queue.reports_idle = self._all_delivered is not None
         self._queues.add(queue)
         self._broker.set_callable(client, True, queue)
 
@@ -108,6 +109,8 @@ class StandardProfile:
 
     def _start_delivery_wait(self, event: threading.Event) -> None:
         self._all_delivered = event
+        for queue in self._queues:
+            queue.reports_idle = True
         self._check_delivered()
 
     def _check_delivered(self) -> None:
@@ -118,14 +121,14 @@ class StandardProfile:
 class _StandardOperations(HubOperations):
     """The request handler, with the methods that only this profile has."""
 
-    def __init__(self, profile: StandardProfile, broker: Broker, loop: EventLoop, allowed_hosts: AllowedHosts) -> None:
+    def __init__(self, profile: StandardProfile, broker: Broker, loop: EventLoop, address: str) -> None:
         own: dict[str, Callable[..., Any]] = {
             "register": self.register,
             "setXmlrpcCallback": self.set_xmlrpc_callback,
         }
         super().__init__(PROFILE, "samp.hub", broker, loop, own)
         self._profile = profile
-        self.allowed_hosts = allowed_hosts
+        self.is_allowed_host = host_filter(address)
 
     def register(self, secret: str) -> dict[str, SAMPValue]:
         """Register a client that knows the secret (R6)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
@@ -12,8 +13,8 @@ from ..errors import SAMPTransportError, SAMPValueError
 
 __all__ = [
     "URL_SAFE_CHARS",
-    "AllowedHosts",
     "file_url_to_path",
+    "host_filter",
     "is_ip_address",
     "is_local_host",
     "is_loopback",
@@ -110,25 +111,26 @@ def post_head(url: str) -> bytes:
     return request_head("POST", url, "Content-Type: text/xml\r\nContent-Length: ")
 
 
-class AllowedHosts:
+def host_filter(address: str) -> Callable[[str], bool]:
     """
-    The ``Host`` headers that a server accepts (R38), to protect it against DNS rebinding.
+    Make the function that checks the ``Host`` header of a request (R38), for a server that listens at an address.
 
-    A page from a host whose name was made to resolve to this computer sends that name in ``Host``. It cannot send an
-    address. A server that listens on all addresses accepts any address and the name of the computer.
+    A page from a host whose name was made to resolve to this computer ("DNS rebinding") sends that name in ``Host``. It
+    cannot send an address. A server that listens on all addresses accepts any address and the name of the computer.
     """
+    names = {"localhost", "127.0.0.1", "[::1]", address.lower(), f"[{address.lower()}]"}
+    everywhere = address in {"", "0.0.0.0", "::"}
+    if everywhere:
+        names.add(socket.gethostname().lower())
 
-    def __init__(self, host: str) -> None:
-        self._names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
-        self._everywhere = host in {"", "0.0.0.0", "::"}
-        if self._everywhere:
-            self._names.add(socket.gethostname().lower())
-
-    def __contains__(self, host: str) -> bool:
+    @lru_cache(maxsize=64)
+    def is_allowed(host: str) -> bool:
         name, colon, port = host.lower().rpartition(":")
         if not (colon and port.isdigit()):
             name = host.lower()
-        return name in self._names or (self._everywhere and is_ip_address(name.strip("[]")))
+        return name in names or (everywhere and is_ip_address(name.strip("[]")))
+
+    return is_allowed
 
 
 def validate_port(port: int | str) -> int:

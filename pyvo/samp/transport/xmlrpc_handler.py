@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPProxyError
 from .http11 import HTTPError, HTTPRequest, Response
 from .server_connection import DeferredResponse, ServerConnection
-from .urls import AllowedHosts
 from .xmlrpc_reader import MethodCall, read_call
 from .xmlrpc_writer import write_fault, write_response
 
@@ -106,8 +105,8 @@ class XMLRPCHandler:
 
     #: The paths for POST requests: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.
     paths = frozenset({"/", "", "/RPC2", "/xmlrpc"})
-    #: The hosts that a request may name.
-    allowed_hosts: AllowedHosts | None = None
+    #: Returns whether a request may name this host, see `host_filter`.
+    is_allowed_host: Callable[[str], bool] | None = None
 
     def __init__(self, operations: Mapping[str, Callable[..., Any]]) -> None:
         self._operations = {name: _Method.of(function) for name, function in operations.items()}
@@ -126,7 +125,7 @@ class XMLRPCHandler:
         if "origin" in request.headers:
             return self.text_response(403, "Requests of web pages are not allowed here", request)
         host = request.headers.get("host")  # DS9 sends none
-        if host is not None and self.allowed_hosts is not None and host not in self.allowed_hosts:
+        if host is not None and self.is_allowed_host is not None and not self.is_allowed_host(host):
             return self.text_response(403, "This server has another name", request)
         return None
 
