@@ -34,8 +34,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["OrderedDispatcher"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

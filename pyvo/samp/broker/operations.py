@@ -20,8 +20,6 @@ from .broker import Broker
 from .deliveries import EncodedMessage
 from .registry import Client
 
-__all__ = ["HubOperations"]
-
 #: Seconds to which the timeout of a callAndWait is cut. A selector cannot wait longer than some weeks.
 MAX_TIMEOUT = 1e6
 

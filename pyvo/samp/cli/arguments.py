@@ -19,22 +19,6 @@ from ..protocol.timeouts import parse_timeout
 from ..transport.urls import validate_port
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 
-__all__ = [
-    "Command",
-    "OriginAllowList",
-    "add_consent_option",
-    "add_message_arguments",
-    "add_recipient_arguments",
-    "add_timeout_option",
-    "consent_prompt",
-    "mtype",
-    "parse_message",
-    "pattern",
-    "port",
-    "positive_number",
-    "seconds",
-]
-
 T = TypeVar("T")
 
 

@@ -18,8 +18,6 @@ from .arguments import Command, add_message_arguments, add_recipient_arguments, 
 from .client_session import NameCache, connected_client, find_subscribers, get_interruptible
 from .output import CommandError, Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["COMMANDS", "RESPONSE_STATUSES", "call_and_collect", "run_call"]
-
 #: Exit statuses of the commands that send a call.
 RESPONSE_STATUSES: dict[int, str | None] = {
     Status.OK: "all responses are ok, or warnings",

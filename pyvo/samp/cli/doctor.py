@@ -56,8 +56,6 @@ from .output import (
     sanitize,
 )
 
-__all__ = ["COMMANDS"]
-
 
 class Kind(Enum):
     """The severity of a finding."""

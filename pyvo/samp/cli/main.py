@@ -23,8 +23,6 @@ from ..process_events import signals_as_exit
 from .arguments import Command
 from .output import CleanFormatter, CommandError, Status, sanitize
 
-__all__ = ["COMMANDS", "load_command", "main", "run_command"]
-
 #: The module and the description of each subcommand.
 COMMANDS = {
     "hub": ("hub", "Run a hub until it is stopped by ^C."),

@@ -15,8 +15,6 @@ from .arguments import Command, add_recipient_arguments, add_timeout_option
 from .call import RESPONSE_STATUSES, run_call
 from .output import Status, add_colour_option, add_json_option, help_epilog
 
-__all__ = ["COMMANDS", "parse_position"]
-
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _DECIMAL = re.compile(rf"([+-]?)({_NUMBER})(?:d|deg|°)?")
 _SEXAGESIMAL = re.compile(rf"([+-]?)(\d+)(?:([hd°:])|\s)\s*(\d+)[m':\s]\s*({_NUMBER})(?:s|\"|'')?")

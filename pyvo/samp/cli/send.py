@@ -22,8 +22,6 @@ from .output import (
     sanitize,
 )
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = help_epilog(
     """\
   samp send catalogue.fits                 to every program that can load it

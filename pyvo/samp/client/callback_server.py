@@ -32,12 +32,10 @@ from ..transport.event_loop import EventLoop
 from ..transport.server import XMLRPCServer
 from ..transport.urls import host_filter, make_http_url, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
-from .handlers import handler_slot, release_slot
+from .handlers import handler_slot
 from .hub_connection import HubConnection, Request
 from .receiving import MessageReceiver
 from .web_hub_proxy import SAMPWebHubProxy
-
-__all__ = ["CallbackPuller", "CallbackServer", "MessageQueue", "local_address", "release_slot"]
 
 log = logging.getLogger(__name__)
 

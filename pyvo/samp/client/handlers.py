@@ -35,25 +35,6 @@ from typing import Any, NamedTuple, Self
 from ..errors import SAMPClientError
 from ..protocol import SAMPValue, best_match, check_pattern, encode, subtypes
 
-__all__ = [
-    "Binding",
-    "BindingMethods",
-    "HandlerTable",
-    "MessageFilter",
-    "ReceivedCall",
-    "ReceivedCalls",
-    "ReceivedMessage",
-    "error_text",
-    "handler_slot",
-    "in_same_call",
-    "internal_handler",
-    "is_coroutine_function",
-    "is_internal",
-    "refuse_coroutine_function",
-    "release_slot",
-    "to_result",
-]
-
 Handler = Callable[..., Any]
 Map = dict[str, Any]
 

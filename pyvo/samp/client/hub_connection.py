@@ -47,17 +47,6 @@ from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTime
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 from .handlers import ReceivedCalls
 
-__all__ = [
-    "HUB_GRACE",
-    "ConnectionState",
-    "ConnectionStatus",
-    "HubConnection",
-    "LocalHub",
-    "Prepared",
-    "Request",
-    "encode_params",
-]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -11,8 +11,6 @@ from ..transport.http11 import HTTPResponse
 from .handlers import release_slot
 from .hub_connection import HUB_GRACE, HubConnection
 
-__all__ = ["SAMPHubProxy"]
-
 Map = Mapping[str, Any]
 
 

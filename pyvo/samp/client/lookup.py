@@ -16,22 +16,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from ..errors import SAMPClientError, SAMPProxyError
 from .session import ClientSession
 
-__all__ = [
-    "ClientRef",
-    "ambiguous",
-    "client_name",
-    "clients_called",
-    "clients_with_part",
-    "find_id",
-    "get_client_names",
-    "is_callable",
-    "match_name",
-    "no_such_client",
-    "resolve_one",
-    "resolve_recipients",
-    "with_client_id",
-]
-
 T = TypeVar("T")
 
 #: Names of one program in its different versions: the name of DS9 8.4.1 is SAOImageDS9, that of DS9 8.6 is ds9.

@@ -11,8 +11,6 @@ from .handlers import BindingMethods, HandlerTable
 from .lookup import with_client_id
 from .session import ClientSession
 
-__all__ = ["MessagingClient"]
-
 Map = Mapping[str, Any]
 
 

@@ -34,8 +34,6 @@ from .handlers import (
 from .hub_connection import ConnectionState
 from .hub_proxy import SAMPHubProxy
 
-__all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "reply_to_ping"]
-
 log = logging.getLogger(__name__)
 
 #: Schedules a call of a function without parameters, once and soon, in the thread of the program's event loop.

@@ -13,8 +13,6 @@ from ..transport.http11 import HTTPResponse
 from .hub_connection import HUB_GRACE, LocalHub
 from .hub_proxy import SAMPHubProxy
 
-__all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
-
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
 
 

@@ -37,8 +37,6 @@ from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
 from ..transport.urls import host_filter, make_http_url
 
-__all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds in which a recipient has to fetch a file that it has already confirmed.

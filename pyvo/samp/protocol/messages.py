@@ -11,20 +11,6 @@ from typing import TypeVar
 from ..errors import SAMPValueError
 from .values import SAMPValue
 
-__all__ = [
-    "NO_RESPONSE",
-    "best_match",
-    "check_message",
-    "check_mtype",
-    "check_pattern",
-    "check_response",
-    "error_response",
-    "matches",
-    "ok_response",
-    "subtypes",
-    "warning_response",
-]
-
 T = TypeVar("T")
 
 # An MType has as many wider patterns as it has parts, so without a limit a hostile one of a million dots would

@@ -9,8 +9,6 @@ import time
 from ..errors import SAMPValueError
 from .values import parse_float
 
-__all__ = ["Deadline", "hub_timeout", "parse_samp_timeout", "parse_timeout", "to_whole_seconds"]
-
 
 def parse_timeout(timeout: str | float) -> float:
     """Return a timeout in seconds; 0 means no limit. Raise `SAMPValueError` unless it is a finite number."""

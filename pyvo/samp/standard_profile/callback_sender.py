@@ -39,8 +39,6 @@ from ..transport.urls import split_http_url
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 from .liveness import Address, LivenessChecker
 
-__all__ = ["CallbackSender"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds without a discovery call after which a client is taken to know all others.

@@ -23,8 +23,6 @@ from ..transport.urls import host_filter, make_http_url, resolve_callback_url
 from .callback_sender import CallbackSender
 from .liveness import LivenessChecker
 
-__all__ = ["PROFILE", "StandardProfile"]
-
 PROFILE = "standard"
 
 

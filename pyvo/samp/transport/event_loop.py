@@ -40,8 +40,6 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-__all__ = ["EventLoop", "Timer", "WorkerPool"]
-
 log = logging.getLogger(__name__)
 
 READ = selectors.EVENT_READ

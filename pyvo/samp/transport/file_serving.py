@@ -23,8 +23,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from .http11 import REASONS, Response
 
-__all__ = ["BodySource", "BodyStreamer", "FileError", "FileSource", "ResponseHead"]
-
 log = logging.getLogger(__name__)
 
 _TYPES = {

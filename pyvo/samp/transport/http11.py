@@ -23,19 +23,6 @@ from typing import ClassVar, NamedTuple
 
 from . import Bytes
 
-__all__ = [
-    "BodyDecoder",
-    "HTTPError",
-    "HTTPRequest",
-    "HTTPResponse",
-    "RequestParser",
-    "Response",
-    "ResponseParser",
-    "content_length",
-    "parse_headers",
-    "should_keep_alive",
-]
-
 MAX_LINES = 100
 #: Headers that must not be repeated. They decide where a message ends or who may send it, and two programs could use
 #: different ones.

@@ -32,8 +32,6 @@ from .event_loop import READ, EventLoop, Timer
 from .http11 import MAX_BODY
 from .server_connection import ConnectionTable, RequestHandler, ServerConnection
 
-__all__ = ["XMLRPCServer", "max_sockets"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds without accepting connections after the process has run out of descriptors.

@@ -11,21 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPTransportError, SAMPValueError
 
-__all__ = [
-    "URL_SAFE_CHARS",
-    "file_url_to_path",
-    "host_filter",
-    "is_ip_address",
-    "is_local_host",
-    "is_loopback",
-    "make_http_url",
-    "post_head",
-    "request_head",
-    "resolve_callback_url",
-    "split_http_url",
-    "validate_port",
-]
-
 #: The characters of a URL that are not percent-encoded; letters and digits never are.
 URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
 

@@ -22,19 +22,9 @@ from ..protocol import SAMPValue
 from . import Bytes
 from .http11 import MAX_BODY, HTTPError, HTTPResponse, ResponseParser
 from .urls import is_ip_address, post_head, request_head, split_http_url
-from .xmlrpc_reader import XMLError, raise_if_fault, read_response
+from .xmlrpc_reader import raise_if_fault, read_response
+from .xmlrpc_strict_reader import XMLError
 from .xmlrpc_writer import Encoded, write_call
-
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "MAX_IDLE_TIME",
-    "CallOptions",
-    "ResponseTimeoutError",
-    "XMLRPCClient",
-    "http_get",
-    "is_self_connected",
-    "raise_for_status",
-]
 
 #: Seconds for which an idle connection may be used again: much shorter than our servers keep theirs open.
 MAX_IDLE_TIME = 45.0

@@ -20,8 +20,6 @@ from ..protocol import MAX_DEPTH, SAMPValue
 from . import Bytes
 from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 
-__all__ = ["RawParams", "parse_fast"]
-
 # The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input.
 # \s matches only the white space of XML, because the other characters that it matches have been ruled out before.
 _HEAD = re.compile(

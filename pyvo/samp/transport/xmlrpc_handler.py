@@ -21,8 +21,6 @@ from .server_connection import DeferredResponse, ServerConnection
 from .xmlrpc_reader import MethodCall, read_call
 from .xmlrpc_writer import write_fault, write_response
 
-__all__ = ["RPCCall", "XMLRPCHandler"]
-
 log = logging.getLogger(__name__)
 
 #: Fault codes. SAMP gives them no meaning.

@@ -15,8 +15,6 @@ from xml.parsers import expat
 from ..errors import SAMPValueError
 from ..protocol import MAX_DEPTH, SAMPValue, format_float, parse_float, parse_int
 
-__all__ = ["XML_WHITESPACE", "ParsedDocument", "XMLError", "parse_strict"]
-
 #: The white space of XML.
 XML_WHITESPACE = " \t\r\n"
 

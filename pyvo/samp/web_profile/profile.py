@@ -52,8 +52,6 @@ from .pull_queue import MAX_WAIT, Pull, PullLimiter, PullQueue
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
 
-__all__ = ["WebProfile"]
-
 log = logging.getLogger(__name__)
 
 PROFILE = "web"
@@ -93,6 +91,7 @@ class WebClient(PullQueue):
         return self.calls.pop(msg_id, self) is None
 
     def on_delivery(self, delivery: Delivery) -> None:
+        """Note a call that may be replied to, and the URLs that the page may read (R46)."""
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
@@ -101,15 +100,19 @@ class WebClient(PullQueue):
             self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
 
     def on_overflow(self, reason: str) -> None:
+        """Disconnect the client (R50)."""
         self._profile.broker.disconnect(self.client, reason)
 
     def on_gone(self, reason: str) -> None:
+        """Unregister the client (R43)."""
         self._profile.broker.unregister(self.client, reason)
 
     def on_empty(self) -> None:
+        """Check whether the hub waits for this."""
         self._profile.check_delivered()
 
     def on_closed(self) -> None:
+        """Remove the client from the profile."""
         self._profile.remove(self)
 
 
@@ -238,6 +241,7 @@ class WebRequestHandler(HubOperations):
         return metadata
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
+        """Allow the page the URLs in the response (R46)."""
         if response.source_profile == STANDARD:
             self._profile.allow_urls(client, response.value)
 

@@ -40,8 +40,6 @@ from ..transport.event_loop import EventLoop, Timer
 from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 
-__all__ = ["Pull", "PullLimiter", "PullQueue"]
-
 #: Pulls of one browser that may wait. It opens six connections to a host; some must stay free (R49).
 MAX_PULLS = 4
 #: Seconds between two releases while no request shows that a tab needs a connection. Without this pause eight tabs

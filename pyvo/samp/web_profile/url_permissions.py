@@ -29,8 +29,6 @@ from urllib.parse import quote, unquote, urlsplit
 from ..protocol import SAMPValue
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["UrlPermissions", "url_hashes"]
-
 #: Latest URLs that each web client may read.
 MAX_URLS = 5000
 #: URLs that the pages of one origin may block by being the first to mention them.
