@@ -184,7 +184,8 @@ class CallbackSender:
         self._queued = 0
         self._queued_bytes = 0
         self._unresponsive = False
-        self._closed = False
+        #: Whether no more deliveries are accepted.
+        self.is_closed = False
         liveness.add(self)
 
     # Called by the broker, in any thread
@@ -214,11 +215,6 @@ class CallbackSender:
         """Whether no delivery waits or is being sent."""
         return not self._queued and not self._active
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether no more deliveries are accepted."""
-        return self._closed
-
     def abort(self) -> None:
         """Close all connections now; deliveries that are being sent fail."""
         self._stop()
@@ -245,7 +241,7 @@ class CallbackSender:
     # Deliveries
 
     def _enqueue(self, delivery: Delivery) -> None:
-        if self._closed:
+        if self.is_closed:
             return
         size = delivery.size
         # One message always fits, however large: its size is limited where messages are read
@@ -291,7 +287,7 @@ class CallbackSender:
         self._return_connection(connection)
         self._unresponsive = error is not None and now - since >= DELIVERY_TIMEOUT
         if error is None:
-            if not self._closed:
+            if not self.is_closed:
                 self._broker.mark_active(self._client)
         else:
             self._broker.delivery_failed(item.delivery, self._error_text(error))
@@ -317,7 +313,7 @@ class CallbackSender:
     def _return_connection(self, connection: AsyncXMLRPCClient) -> None:
         """Keep a connection for the next delivery, unless one is kept already."""
         url = self._active.pop(connection)
-        if connection.connected and self._idle is None and not self._closed and url == self._url:
+        if connection.connected and self._idle is None and not self.is_closed and url == self._url:
             self._idle = connection
         else:
             connection.close()
@@ -336,7 +332,7 @@ class CallbackSender:
     # Closing
 
     def _stop(self) -> None:
-        self._closed = True
+        self.is_closed = True
         for item in self._deferrer.drain() + self._dispatcher.close():
             self._release_quota(item)
         self._drop_idle()
@@ -356,5 +352,5 @@ class CallbackSender:
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if (self._closed or self.reports_idle) and self.is_idle:
+        if (self.is_closed or self.reports_idle) and self.is_idle:
             self._on_idle(self)

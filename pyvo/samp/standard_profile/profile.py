@@ -45,11 +45,7 @@ class StandardProfile:
         self._all_delivered: threading.Event | None = None
         self._host = "127.0.0.1" if address[0] == "0.0.0.0" else "::1" if address[0] == "::" else address[0]
         self.server = XMLRPCServer(address, loop, _StandardOperations(self, broker, loop, address[0]))
-
-    @property
-    def port(self) -> int:
-        """Port of the server."""
-        return self.server.port
+        self.port = self.server.port
 
     @property
     def url(self) -> str:

@@ -202,8 +202,9 @@ class EventLoop:
         self._ready: deque[Task] = deque()
         self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._asleep = False
-        self._started = False
-        self._stopping = False
+        #: Whether `start` has been called, and `stop`.
+        self.started = False
+        self.stopped = False
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._waker, self._wake_end = socket.socketpair()
@@ -215,8 +216,8 @@ class EventLoop:
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
-        if not self._started:  # after ^C within start(), `Thread` would let itself be started again
-            self._started = True
+        if not self.started:  # after ^C within start(), `Thread` would let itself be started again
+            self.started = True
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
@@ -231,8 +232,8 @@ class EventLoop:
             Seconds to wait for the threads.
         """
         with self._lock:
-            first = not self._stopping
-            self._stopping = True
+            first = not self.stopped
+            self.stopped = True
         if not self._thread.ident:
             if first:
                 self._close()
@@ -248,7 +249,7 @@ class EventLoop:
 
     def after_fork_in_child(self) -> None:
         """Close the child's copies of all sockets, registered ones included."""
-        self._stopping = True
+        self.stopped = True
         self._ident = None
         self._lock = threading.RLock()
         self.workers.after_fork_in_child()
@@ -259,16 +260,6 @@ class EventLoop:
             self._selector.close()
         self._waker.close()
         self._wake_end.close()
-
-    @property
-    def started(self) -> bool:
-        """Whether `start` has been called."""
-        return self._started
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` has been called."""
-        return self._stopping
 
     def in_loop(self) -> bool:
         """Return whether the caller runs in the loop's thread."""
@@ -331,7 +322,7 @@ class EventLoop:
         self._ident = threading.get_ident()
         events_are_frequent = False
         try:
-            while not self._stopping:
+            while not self.stopped:
                 since = time.monotonic()
                 events = (self._busy_poll(since + BUSY_POLL_TIME) if events_are_frequent else []) or self._select()
                 now = time.monotonic()
@@ -371,7 +362,7 @@ class EventLoop:
         return events
 
     def _select_timeout(self) -> float | None:
-        if self._ready or self._stopping:
+        if self._ready or self.stopped:
             return 0.0
         with self._lock:
             while self._timers and not self._timers[0][2].active:

@@ -162,31 +162,23 @@ class BodyDecoder:
             raise HTTPError(415, "The content encoding is not supported")
         self._compressed = compression != "identity"
         self._limit = limit
-        self._remaining = length or 0
+        #: The number of bytes that are missing, as far as that is known.
+        self.remaining = length or 0
         self._chunked = coding is not None
         self._until_close = until_close and coding is None and length is None
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
         self._chunk_overhead = 0
-        self._data = bytearray()  # a list of chunks of one byte would take fifty times their size
-
-    @property
-    def size(self) -> int:
-        """The number of bytes that have arrived."""
-        return len(self._data)
-
-    @property
-    def expected(self) -> int:
-        """The number of bytes that are missing, as far as that is known."""
-        return self._remaining
+        #: What has arrived. A list of chunks of one byte would take fifty times their size.
+        self.data = bytearray()
 
     def append_direct(self, data: bytes) -> bool:
         """Append data without a buffer in between; return False if it may contain more than the body."""
-        if self._chunked or len(data) > self._remaining:
+        if self._chunked or len(data) > self.remaining:
             return False
-        self._data += data
-        self._remaining -= len(data)
+        self.data += data
+        self.remaining -= len(data)
         return True
 
     def feed_from(self, buffer: bytearray) -> bool:
@@ -196,25 +188,25 @@ class BodyDecoder:
         if self._until_close:
             self._transfer(buffer, len(buffer))
             return False
-        self._remaining -= self._transfer(buffer, self._remaining)
-        return not self._remaining
+        self.remaining -= self._transfer(buffer, self.remaining)
+        return not self.remaining
 
     def content(self) -> Bytes:
         """Return the body, decompressed."""
         if self._compressed:
-            return gunzip_limited(self._data, self._limit)
-        return self._data if len(self._data) > LARGE else bytes(self._data)
+            return gunzip_limited(self.data, self._limit)
+        return self.data if len(self.data) > LARGE else bytes(self.data)
 
     def _transfer(self, buffer: bytearray, most: int) -> int:
         """Move up to ``most`` bytes from ``buffer`` to the body; return their number."""
         size = min(len(buffer), most)
-        if len(self._data) + size > self._limit:
+        if len(self.data) + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
         if size == len(buffer):
-            self._data += buffer
+            self.data += buffer
             buffer.clear()
         else:
-            self._data += buffer[:size]
+            self.data += buffer[:size]
             del buffer[:size]
         return size
 
@@ -245,7 +237,7 @@ class BodyDecoder:
             raise HTTPError(400, "The length of a chunk is malformed")
         self._chunk_left = int(digits, 16)
         self._in_trailer = not self._chunk_left
-        if len(self._data) + self._chunk_left > self._limit:
+        if len(self.data) + self._chunk_left > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
     def _extract_line(self, buffer: bytearray) -> bytes | None:
@@ -257,7 +249,7 @@ class BodyDecoder:
         line = bytes(buffer[:end])
         del buffer[: end + 1]
         self._chunk_overhead += end + 1
-        if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self._data):
+        if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self.data):
             raise HTTPError(400, "The chunks have more overhead than content")
         return line.removesuffix(b"\r")
 
@@ -328,12 +320,12 @@ class MessageParser:
     @property
     def buffered(self) -> int:
         """The number of bytes in memory."""
-        return len(self._buffer) + (self._body.size if self._body else 0)
+        return len(self._buffer) + (len(self._body.data) if self._body else 0)
 
     @property
     def expected(self) -> int:
         """The number of bytes that the present body still misses, as far as that is known."""
-        return self._body.expected if self._body else 0
+        return self._body.remaining if self._body else 0
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes that have arrived."""
