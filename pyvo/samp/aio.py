@@ -17,13 +17,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .client.handlers import is_coroutine_function
-from .client.received_calls import in_same_call
+from .client.handlers import in_same_call, is_coroutine_function
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.typed_handlers import make_typed_handler
 from .integrated_client import SAMPIntegratedClient
 from .protocol.timeouts import parse_timeout
-from .transport.worker_pool import WorkerPool
+from .transport.event_loop import WorkerPool
 
 if TYPE_CHECKING:
     from .exchange.client_list import ClientInfo, Clients

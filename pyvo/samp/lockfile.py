@@ -19,21 +19,6 @@ from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.urls import split_http_url
 from .transport.xmlrpc_client import XMLRPCClient, http_get
 
-__all__ = [
-    "HINT_DOCTOR",
-    "HINT_REMOVE_LOCKFILE",
-    "HINT_START_HUB",
-    "LOCKURL",
-    "display_path",
-    "format_lockfile",
-    "get_main_running_hub",
-    "is_url",
-    "lockfile_source",
-    "parse_lockfile",
-    "ping_hub",
-    "read_lockfile",
-]
-
 log = logging.getLogger(__name__)
 
 #: Limit of a lockfile in bytes; real ones have a few hundred.

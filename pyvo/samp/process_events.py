@@ -21,8 +21,6 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-__all__ = ["FORKED_MESSAGE", "SignalSafeEvent", "register_after_fork", "signals_as_exit"]
-
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, lockfile
-from pyvo.samp.cli import doctor_checks
+from pyvo.samp.cli import doctor as doctor_checks
 from pyvo.samp.lockfile import format_lockfile
 
 from .conftest import Done, Viewer

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp.transport.event_loop import EventLoop
-from pyvo.samp.transport.worker_pool import WorkerPool
+from pyvo.samp.transport.event_loop import EventLoop, WorkerPool
 
 from .peers import PATIENCE, eventually
 
 
 @pytest.fixture
 def workers() -> Iterator[WorkerPool]:
-    workers = WorkerPool("test", idle=60.0)
+    workers = WorkerPool("test", idle_timeout=60.0)
     yield workers
     workers.stop(PATIENCE)
 
@@ -44,7 +43,7 @@ def test_as_many_workers_as_tasks_block(workers):
 
 
 def test_idle_workers_end(loop):
-    workers = WorkerPool("test", idle=0.01)
+    workers = WorkerPool("test", idle_timeout=0.01)
     done = threading.Event()
     workers.submit(done.set)
     assert done.wait(PATIENCE)
@@ -57,7 +56,7 @@ def test_idle_workers_end(loop):
 
 def test_no_task_is_lost_where_workers_come_and_go():
     """The idle time is so short that threads end while tasks are handed to them."""
-    workers = WorkerPool("test", idle=0.0)
+    workers = WorkerPool("test", idle_timeout=0.0)
     counted = threading.Semaphore(0)
     threads = [threading.Thread(target=lambda: [workers.submit(counted.release) for _ in range(300)]) for _ in range(4)]
     for thread in threads:

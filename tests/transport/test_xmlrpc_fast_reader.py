@@ -274,8 +274,7 @@ def test_raw_parameters_are_a_sequence() -> None:
     raw = read_call(write_call("m", ["a", {"b": "c"}, ["d"]])).raw
     assert raw[0] == b"<value><string>a</string></value>"
     assert raw[-1] == raw[2] == b"<value><array><data><value><string>d</string></value></data></array></value>"
-    assert list(raw) == [raw[0], raw[1], raw[2]] == raw[:]
-    assert raw[1:] == [raw[1], raw[2]]
+    assert list(raw) == [raw[0], raw[1], raw[2]]
     for outside in (3, -4):
         with pytest.raises(IndexError):
             raw[outside]
@@ -328,9 +327,9 @@ def test_no_input_makes_the_short_cut_slow() -> None:
         + b"</value></param></params></methodResponse>",
     ]
     for body in hostile:
-        started = time.perf_counter()
+        started = time.process_time()
         parse_fast(body)
-        assert time.perf_counter() - started < 0.5
+        assert time.process_time() - started < 0.5
 
 
 def test_random_bytes_in_a_good_document() -> None:

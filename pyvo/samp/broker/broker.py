@@ -48,8 +48,6 @@ from .registry import (
     no_response_payload,
 )
 
-__all__ = ["HUB_METADATA", "HUB_SUBSCRIPTIONS", "Broker", "DeferredCalls", "HubClient"]
-
 log = logging.getLogger(__name__)
 
 

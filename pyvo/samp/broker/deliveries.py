@@ -9,8 +9,6 @@ from typing import NamedTuple, Protocol
 from ..protocol import SAMPValue, check_message, check_response
 from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_value
 
-__all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage", "Traffic"]
-
 # The last part of samp.client.X (R32), and of samp.methodName in a pulled callback (R42)
 NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import SAMPProxyError
-from ..protocol import SAMPValue, parse_float
+from ..protocol import SAMPValue
+from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop, Timer
 from ..transport.server_connection import DeferredResponse
 from ..transport.xmlrpc_handler import XMLRPCHandler
@@ -19,9 +20,7 @@ from .broker import Broker
 from .deliveries import EncodedMessage
 from .registry import Client
 
-__all__ = ["HubOperations"]
-
-# A selector cannot wait longer than some weeks. A longer time-out of callAndWait is cut to this many seconds.
+#: Seconds to which the timeout of a callAndWait is cut. A selector cannot wait longer than some weeks.
 MAX_TIMEOUT = 1e6
 
 
@@ -132,7 +131,7 @@ class HubOperations(XMLRPCHandler):
         """
         client = self._client(key)
         encoded = self._message(message, 2)
-        seconds = parse_float(timeout.strip())  # a SAMP int; a SAMP float is accepted as well
+        seconds = parse_samp_timeout(timeout, MAX_TIMEOUT)
         deferred = DeferredResponse()
         timer: Timer | None = None
 
@@ -156,7 +155,7 @@ class HubOperations(XMLRPCHandler):
         if deferred.state == "waiting":  # the hub itself has replied already
             deferred.add_cancel_callback(on_caller_gone)
             if seconds > 0:
-                timer = self._loop.call_later(min(seconds, MAX_TIMEOUT), on_timeout)
+                timer = self._loop.call_later(seconds, on_timeout)
         return deferred
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:

@@ -14,17 +14,6 @@ from ..errors import SAMPProxyError
 from ..protocol import NO_RESPONSE, SAMPValue, best_match, error_response, subtypes
 from .deliveries import DeliveryQueue, EncodedMessage
 
-__all__ = [
-    "Annotations",
-    "CallTable",
-    "Client",
-    "ClientRegistry",
-    "OnResponse",
-    "PendingCall",
-    "SendFilter",
-    "no_response_payload",
-]
-
 Annotations: TypeAlias = "dict[str, SAMPValue]"
 
 OnResponse: TypeAlias = Callable[[EncodedMessage], object]

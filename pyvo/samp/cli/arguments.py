@@ -9,30 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import SAMPValueError
 from ..protocol import check_mtype, check_pattern, encode
+from ..protocol.timeouts import parse_timeout
 from ..transport.urls import validate_port
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
-
-__all__ = [
-    "Command",
-    "OriginAllowList",
-    "add_consent_option",
-    "add_message_arguments",
-    "add_recipient_arguments",
-    "consent_prompt",
-    "mtype",
-    "parse_message",
-    "pattern",
-    "port",
-    "positive_number",
-    "seconds",
-]
 
 T = TypeVar("T")
 
@@ -69,6 +54,17 @@ def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", action="append", metavar="NAME", help="a recipient: id, name or part of the name; may be repeated"
     )
     group.add_argument("--all", action="store_true", help="all clients that are subscribed (the default)")
+
+
+def add_timeout_option(parser: argparse.ArgumentParser, default: float) -> None:
+    """Declare ``--timeout``."""
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=default,
+        metavar="SECONDS",
+        help="how long to wait (default: %(default)g; 0: no limit)",
+    )
 
 
 def parse_message(options: argparse.Namespace) -> dict[str, Any]:
@@ -116,9 +112,9 @@ def _checked(text: str, check: Callable[[str], T]) -> T:
 def seconds(text: str) -> float:
     """Read a timeout."""
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+        value = parse_timeout(text)
+    except SAMPValueError:
+        value = -1.0
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
     return value

@@ -30,8 +30,6 @@ from ..vo_helpers import accessible_table
 from .arguments import Command
 from .output import Status, help_epilog
 
-__all__ = ["COMMANDS", "compare_tables", "make_table"]
-
 MTYPE = "table.load.votable"
 ROWS = 4000
 #: Seconds for a program to load the table.

@@ -25,8 +25,6 @@ from .hub_monitor import ScreenLogHandler, ScreenPausingPrompt, TrafficScreen
 from .main import run_command
 from .output import CleanFormatter, Status, help_epilog
 
-__all__ = ["COMMANDS", "main"]
-
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """\

@@ -29,8 +29,6 @@ from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 from ..window.traffic_log import MessageRow, TrafficLog
 from .output import Style, column_widths, pad_or_truncate, sanitize
 
-__all__ = ["ScreenLogHandler", "ScreenPausingPrompt", "TrafficScreen", "format_lines", "format_screen"]
-
 log = logging.getLogger(__name__)
 
 #: The most drawings per second.

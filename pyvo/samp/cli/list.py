@@ -25,8 +25,6 @@ from .output import (
     sanitize,
 )
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = help_epilog(
     """\
   samp list                              all clients

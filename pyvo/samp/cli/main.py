@@ -16,14 +16,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
 from .output import CleanFormatter, CommandError, Status, sanitize
-
-__all__ = ["COMMANDS", "load_command", "main", "run_command"]
 
 #: The module and the description of each subcommand.
 COMMANDS = {
@@ -107,7 +104,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    version = import_module("..", __package__).__version__
+    parser.add_argument("--version", action="version", version=f"samp {version}", help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_module, text) in COMMANDS.items():
         commands.add_parser(name, help=text)
@@ -137,14 +135,6 @@ def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
         parser.exit()
     # intermixed: `--to topcat` may stand between the MType and its parameters
     return parser.parse_intermixed_args(arguments)
-
-
-class _Version(argparse.Action):
-    """Prints the version, which is looked up only here."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
-        print(f"samp {import_module('..', __package__).__version__}")
-        parser.exit()
 
 
 @contextlib.contextmanager

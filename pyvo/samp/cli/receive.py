@@ -33,8 +33,6 @@ from .arguments import Command, pattern, positive_number, seconds
 from .client_session import NameCache, connected_client, get_interruptible
 from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["COMMANDS", "copy_into", "file_stem", "file_suffix", "new_file"]
-
 #: The most characters of a name, without the suffix; file systems allow 255 bytes.
 MAX_STEM_LENGTH = 80
 _MAGIC = {

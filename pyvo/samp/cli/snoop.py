@@ -18,8 +18,6 @@ from .arguments import Command, pattern, positive_number
 from .client_session import METADATA, NameCache, connected_client, get_interruptible
 from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = (
     help_epilog(
         """\

@@ -24,8 +24,6 @@ from ..transport.xmlrpc_reader import read_response
 from .hub_connection import HubConnection, Request
 from .hub_monitor import HubMonitor
 
-__all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "weak_method"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds that the cleanup at exit may take, for all clients together.

@@ -37,8 +37,6 @@ from .cleanup import ClientCleanup
 from .handlers import Binding, HandlerTable
 from .hub_connection import Prepared, Request
 
-__all__ = ["DerivedClient", "OwnLoop", "replaces"]
-
 log = logging.getLogger(__name__)
 
 

@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -45,20 +45,11 @@ from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
-from .received_calls import ReceivedCalls
-
-__all__ = [
-    "HUB_GRACE",
-    "ConnectionState",
-    "ConnectionStatus",
-    "HubConnection",
-    "LocalHub",
-    "Prepared",
-    "Request",
-    "encode_params",
-]
+from .handlers import ReceivedCalls
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Seconds that an operation may take that does not wait for a client or the user.
 RESPONSE_TIMEOUT = 10.0
@@ -498,7 +489,7 @@ class HubConnection(Prepared):
             self.status.enter(_CONNECTED)
         return result
 
-    def _call_typed(self, kind: type, operation: str, /, **params: Any) -> Any:
+    def _call_typed(self, kind: type[T], operation: str, /, **params: Any) -> T:
         """Call an operation as `_call` does, and check the type of its result."""
         result = self._call(operation, **params)
         if not isinstance(result, kind):

@@ -40,8 +40,6 @@ from .hub_proxy import SAMPHubProxy
 from .receiving import MessageReceiver, reply_to_ping
 from .web_hub_proxy import SAMPWebHubProxy
 
-__all__ = ["SAMPClient"]
-
 log = logging.getLogger(__name__)
 
 Map = Mapping[str, Any]

@@ -43,8 +43,6 @@ from .receiving import DispatchFunction, HandlerExecutor
 from .samp_client import SAMPClient
 from .web_hub_proxy import SAMPWebHubProxy
 
-__all__ = ["ClientSession"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to reconnect.

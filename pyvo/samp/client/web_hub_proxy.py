@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 from ..errors import SAMPHubError, SAMPProxyError
+from ..protocol.timeouts import to_whole_seconds
 from ..transport.http11 import HTTPResponse
 from .hub_connection import HUB_GRACE, LocalHub
-from .hub_proxy import SAMPHubProxy, to_whole_seconds
-
-__all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
+from .hub_proxy import SAMPHubProxy
 
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
 
@@ -88,7 +87,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         """
         registration = self._call_typed(dict, "register", timeout=0, identity_info=secret)
         self._translator = str(registration.get("samp.url-translator", ""))
-        return cast("dict[str, Any]", registration)
+        return registration
 
     def register_with_metadata(
         self,
@@ -158,10 +157,9 @@ class SAMPWebHubProxy(SAMPHubProxy):
             Each has ``samp.methodName`` and ``samp.params``.
         """
         seconds = to_whole_seconds(timeout)
-        callbacks = self._call_typed(
+        return self._call_typed(
             list, "pullCallbacks", timeout=seconds + HUB_GRACE, private_key=private_key, seconds=str(seconds)
         )
-        return cast("list[dict[str, Any]]", callbacks)
 
     def translate_url(self, url: str) -> str:
         """

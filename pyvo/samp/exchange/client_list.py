@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.handlers import ReceivedMessage
-from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
-from ..client.received_calls import release_slot
+from ..client.handlers import ReceivedMessage, release_slot
+from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable, no_such_client
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
@@ -132,8 +131,7 @@ class Clients:
         names = {info.id: info.name for info in infos.values()}
         found, _ = _candidates(names, client)
         if not found:
-            present = ", ".join(sorted(name for name in names.values() if name))
-            raise KeyError(f"No client has the id or name {client!r}. Connected are: {present or 'none'}")
+            raise KeyError(no_such_client(names, client))
         if len(found) > 1:
             raise ambiguous(names, client, found)
         return infos[found[0]]

@@ -35,9 +35,7 @@ from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts
-
-__all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
+from ..transport.urls import host_filter, make_http_url
 
 log = logging.getLogger(__name__)
 
@@ -237,8 +235,7 @@ class FileServer:
             self._server = server
             self._streamer = handler.streamer = BodyStreamer(self.loop.run_in_worker, server.table.close_detached)
             server.start()
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"http://{host}:{self._server.port}"
+        return make_http_url(self._address, self._server.port, "")
 
     def close(self) -> None:
         """Stop serving, and remove all temporary files; repeatable."""
@@ -261,14 +258,15 @@ class _FileRequestHandler:
 
     def __init__(self, server: FileServer, address: str) -> None:
         self._server = weakref.ref(server)
-        self._hosts = AllowedHosts(address)
+        self._is_allowed_host = host_filter(address)
         self.streamer: BodyStreamer | None = None
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Answer a request; see `RequestHandler`."""
         server, streamer = self._server(), self.streamer
         host = request.headers.get("host")
-        if host is not None and host not in self._hosts:  # a web page whose host name was made to resolve to us (R38)
+        # a web page whose host name was made to resolve to this machine (R38)
+        if host is not None and not self._is_allowed_host(host):
             return Response(403, b"This server goes by another name\n")
         if request.method not in {"GET", "HEAD"}:
             return Response(405, b"Files are read here\n", headers=(("Allow", "GET, HEAD"),))

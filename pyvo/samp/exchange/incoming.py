@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from ..client.handlers import MessageFilter, ReceivedMessage
+from ..client.handlers import MessageFilter, ReceivedMessage, release_slot
 from ..client.lookup import client_name
-from ..client.received_calls import release_slot
 from ..client.samp_client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..formats.model import Sender

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .sending import ExchangeState
     from .viewers import DS9
 
-__all__ = ["ExchangeMixin"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _creation_lock = threading.Lock()

@@ -38,8 +38,6 @@ from .reports import SendReport, SendResult
 if TYPE_CHECKING:
     from ..client.messaging import MessagingClient
 
-__all__ = ["ExchangeState", "call_recipients", "send"]
-
 
 class ExchangeState:
     """

@@ -27,8 +27,6 @@ from ..formats.model import Sender
 from ..protocol import parse_bool, parse_float, parse_int
 from .sending import ExchangeState
 
-__all__ = ["make_typed_handler"]
-
 #: Classes of objects that are made of a whole message, by their names.
 _OBJECT_TYPES = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "RasterImage", "MessageParams")

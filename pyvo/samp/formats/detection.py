@@ -15,11 +15,6 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import SAMPTypeError, without_warnings
 
-__all__ = [
-    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "peek_at",
-    "text_formats", "unpack", "unpacked",
-]  # fmt: skip
-
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
 Peek = Callable[[int], bytes]
 

@@ -18,8 +18,6 @@ from ..errors import SAMPClientError
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path, is_local_host
 from .temporary_files import progress_bar
 
-__all__ = ["local_copy", "read_prefix"]
-
 #: Seconds in which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0
 #: Bytes that are copied at a time.

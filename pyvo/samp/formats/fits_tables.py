@@ -31,8 +31,6 @@ from .model import decode_field, decode_text
 from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 from .votable_writer import write_votable
 
-__all__ = ["is_plain", "open_hdus", "table_of_hdus", "write_fits_plus", "write_fits_table"]
-
 #: Integers that FITS does not have, and those that it has, but not with a number for missing values.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}

@@ -21,8 +21,6 @@ from .readers import first_table
 from .tables import sendable_table
 from .votable_writer import write_votable
 
-__all__ = ["adapt_array", "adapt_hdu", "adapt_hdulist", "adapt_nddata"]
-
 
 def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
     def write(file: BinaryIO) -> None:

@@ -11,12 +11,6 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-__all__ = [
-    "SUPPORTED_TYPES", "MessageFormat", "MessageParams", "RasterImage", "Sendable", "Sender", "decode_field",
-    "decode_text", "decode_texts", "first_nonempty", "isinstance_by_name", "safe_getattr", "split_texts",
-]  # fmt: skip
-
-
 #: What `send` takes, for error messages.
 SUPPORTED_TYPES = (
     "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "

@@ -27,11 +27,6 @@ from .temporary_files import progress_bar
 from .tolerant_votable import describe_table, read_votable_with_astropy
 from .votable_reader import read_votable
 
-__all__ = [
-    "attach_source", "first_table", "read_fits_table", "read_image", "read_message", "read_other_table",
-    "read_position", "read_table",
-]  # fmt: skip
-
 log = logging.getLogger(__name__)
 
 

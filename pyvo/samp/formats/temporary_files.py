@@ -24,8 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-__all__ = ["make_private_dir", "progress_bar", "write_file"]
-
 if sys.platform != "win32":
     import fcntl
 

@@ -34,8 +34,6 @@ from .fetching import local_copy
 from .fits_tables import open_hdus, table_of_hdus
 from .model import decode_texts, split_texts
 
-__all__ = ["describe_table", "element_as_table", "read_votable_with_astropy", "with_streams_inline"]
-
 #: Bytes of a document that are searched at a time, and the maximal length of a start tag.
 CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
 #: The rows of an empty table, which astropy requires.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Timeouts that a program passes: parse and check them."""
+"""Timeouts that a program passes, or that a message has: parse and check them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import time
 
 from ..errors import SAMPValueError
-
-__all__ = ["Deadline", "hub_timeout", "parse_timeout"]
+from .values import parse_float
 
 
 def parse_timeout(timeout: str | float) -> float:
@@ -26,6 +25,16 @@ def hub_timeout(timeout: str | float) -> float:
     """Return a timeout for the hub, which accepts whole seconds: 1 for a negative one, since 0 means no limit."""
     seconds = parse_timeout(timeout)
     return seconds if seconds >= 0 else 1.0
+
+
+def to_whole_seconds(timeout: str | float) -> int:
+    """Return a timeout in whole seconds, as the standard has it (R22): a fraction is rounded up, for 0 is no limit."""
+    return max(0, math.ceil(parse_timeout(timeout)))
+
+
+def parse_samp_timeout(text: str, limit: float) -> float:
+    """Return the timeout in a request to the hub, a SAMP int or float (R3), in seconds; at most ``limit``."""
+    return min(parse_float(text.strip()), limit)
 
 
 class Deadline:

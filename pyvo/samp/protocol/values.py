@@ -13,17 +13,6 @@ from typing import Any, TypeAlias, cast
 
 from ..errors import SAMPTypeError, SAMPValueError, warn
 
-__all__ = [
-    "MAX_DEPTH",
-    "SAMPValue",
-    "encode",
-    "format_float",
-    "parse_bool",
-    "parse_float",
-    "parse_int",
-    "sanitize_for_display",
-]
-
 SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 
 #: The maximum depth of nested lists and maps, for reading and writing.

@@ -20,8 +20,6 @@ from typing import Protocol
 
 from ..transport.event_loop import WRITE, EventLoop, Timer
 
-__all__ = ["Address", "ConnectProbe", "LivenessChecker", "Probed"]
-
 log = logging.getLogger(__name__)
 
 #: Host, an address and not a name, and port.

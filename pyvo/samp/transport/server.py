@@ -32,8 +32,6 @@ from .event_loop import READ, EventLoop, Timer
 from .http11 import MAX_BODY
 from .server_connection import ConnectionTable, RequestHandler, ServerConnection
 
-__all__ = ["XMLRPCServer", "max_sockets"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds without accepting connections after the process has run out of descriptors.
@@ -104,6 +102,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, SimpleXMLRPCRequestHandler, logRequests=False)
+        #: The port that the server listens on.
+        self.port = int(self.server_address[1])
         self.loop = loop
         self.handler = handler
         self.max_body = max_body
@@ -111,11 +111,6 @@ class XMLRPCServer(SimpleXMLRPCServer):
         self._pause: Timer | None = None
         self._warned = -WARNING_INTERVAL
         self.socket.setblocking(False)
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        return int(self.server_address[1])
 
     @property
     def connections(self) -> int:

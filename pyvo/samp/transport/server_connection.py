@@ -27,8 +27,6 @@ try:
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
-__all__ = ["ConnectionTable", "DeferredResponse", "RequestHandler", "ServerConnection", "peer_discarded_data"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds for which an idle connection is kept. Our own clients close theirs earlier (`MAX_IDLE_TIME`), so that no

@@ -21,20 +21,10 @@ from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from . import Bytes
 from .http11 import MAX_BODY, HTTPError, HTTPResponse, ResponseParser
-from .urls import is_ip_address, post_head, split_http_url
-from .xmlrpc_reader import XMLError, raise_if_fault, read_response
+from .urls import is_ip_address, post_head, request_head, split_http_url
+from .xmlrpc_reader import raise_if_fault, read_response
+from .xmlrpc_strict_reader import XMLError
 from .xmlrpc_writer import Encoded, write_call
-
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "MAX_IDLE_TIME",
-    "CallOptions",
-    "ResponseTimeoutError",
-    "XMLRPCClient",
-    "http_get",
-    "is_self_connected",
-    "raise_for_status",
-]
 
 #: Seconds for which an idle connection may be used again: much shorter than our servers keep theirs open.
 MAX_IDLE_TIME = 45.0
@@ -452,14 +442,12 @@ class XMLRPCClient:
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
     """Download a small document, within ``timeout`` seconds. Redirects are not followed, and proxies are not used."""
-    host, port, path = split_http_url(url)
-    name = f"[{host}]" if ":" in host else host
-    request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: pyvo.samp\r\nConnection: close\r\n\r\n"
+    host, port, _ = split_http_url(url)
     deadline = time.monotonic() + timeout
     reader = ResponseParser(max_size)
     try:
         with socket.create_connection((host, port), timeout) as sock:
-            sock.sendall(request.encode("ascii"))
+            sock.sendall(request_head("GET", url, "Connection: close\r\n\r\n"))
             response = None
             while response is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))

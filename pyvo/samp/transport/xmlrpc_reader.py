@@ -19,8 +19,6 @@ from . import Bytes
 from .xmlrpc_fast_reader import RawParams, parse_fast
 from .xmlrpc_strict_reader import XML_WHITESPACE, XMLError, parse_strict
 
-__all__ = ["MethodCall", "XMLError", "raise_if_fault", "read_call", "read_document", "read_response"]
-
 _PROLOG = re.compile(rb"""<\?xml\s+version\s*=\s*["'][0-9.]+["']\s+encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _CODECS = {
     b"utf-8": "utf-8",

@@ -31,16 +31,6 @@ from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
 from ..protocol.values import sanitize_for_display
 
-__all__ = [
-    "REFUSED",
-    "ConsentPrompt",
-    "ConsentQueue",
-    "ConsentRequest",
-    "ConsentTicket",
-    "Decision",
-    "parse_registration",
-]
-
 log = logging.getLogger(__name__)
 
 #: Code of the fault for a page that may not register.

@@ -13,18 +13,6 @@ from ..broker.registry import SendFilter
 from ..protocol import SAMPValue, best_match, check_pattern
 from ..transport.http11 import HTTPRequest
 
-__all__ = [
-    "CLIENT_ACCESS_POLICY",
-    "CROSS_DOMAIN",
-    "METHODS",
-    "SANDBOX_HEADERS",
-    "browser_key",
-    "cors_headers",
-    "is_allowed_host",
-    "preflight_headers",
-    "send_filter",
-]
-
 Headers = tuple[tuple[str, str], ...]
 
 METHODS = "POST, GET, HEAD, OPTIONS"

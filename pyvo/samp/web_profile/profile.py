@@ -25,7 +25,8 @@ from ..broker.deliveries import CALL
 from ..broker.operations import HubOperations
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPProxyError
-from ..protocol import SAMPValue, parse_bool, parse_float
+from ..protocol import SAMPValue, parse_bool
+from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
@@ -47,11 +48,9 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import Pull, PullLimiter, PullQueue
+from .pull_queue import MAX_WAIT, Pull, PullLimiter, PullQueue
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
-
-__all__ = ["WebProfile"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +91,7 @@ class WebClient(PullQueue):
         return self.calls.pop(msg_id, self) is None
 
     def on_delivery(self, delivery: Delivery) -> None:
+        """Note a call that may be replied to, and the URLs that the page may read (R46)."""
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
@@ -100,15 +100,19 @@ class WebClient(PullQueue):
             self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
 
     def on_overflow(self, reason: str) -> None:
+        """Disconnect the client (R50)."""
         self._profile.broker.disconnect(self.client, reason)
 
     def on_gone(self, reason: str) -> None:
+        """Unregister the client (R43)."""
         self._profile.broker.unregister(self.client, reason)
 
     def on_empty(self) -> None:
+        """Check whether the hub waits for this."""
         self._profile.check_delivered()
 
     def on_closed(self) -> None:
+        """Remove the client from the profile."""
         self._profile.remove(self)
 
 
@@ -172,7 +176,7 @@ class WebRequestHandler(HubOperations):
     def _translate(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Send what is at a URL, if the page may read it (R46)."""
         token, _, target = request.target.removeprefix(TRANSLATOR).partition("?")
-        url = self._profile.url_permissions.lookup(token, target)
+        url = self._profile.url_permissions.allowed_url(token, target)
         if url is None:
             text = "No program has mentioned this URL to the page, or a page mentioned it first"
             return self.text_response(403, text, request)
@@ -210,7 +214,7 @@ class WebRequestHandler(HubOperations):
                 return []
             raise
         pull = Pull(connection, browser_key(request.headers))
-        return self._profile.web_client(client).pull(pull, parse_float(timeout.strip()))
+        return self._profile.web_client(client).pull(pull, parse_samp_timeout(timeout, MAX_WAIT))
 
     # Operations that do more than in the other profile
 
@@ -237,6 +241,7 @@ class WebRequestHandler(HubOperations):
         return metadata
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
+        """Allow the page the URLs in the response (R46)."""
         if response.source_profile == STANDARD:
             self._profile.allow_urls(client, response.value)
 

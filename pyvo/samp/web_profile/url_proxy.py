@@ -28,8 +28,6 @@ from urllib.request import url2pathname
 from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["UrlProxy"]
-
 #: Seconds without data from a server.
 FETCH_TIMEOUT = 30.0
 MAX_REDIRECTS = 5
