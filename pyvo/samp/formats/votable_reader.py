@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from xml.parsers import expat
 
 from astropy.io.votable import parse
@@ -130,49 +130,13 @@ class _Source:
         return data
 
 
-class _Head(NamedTuple):
-    """The part of a document before the rows."""
+def _without_nrows(tag: bytes) -> bytes:
+    """Remove the number of rows from the start tag of a TABLE: astropy allocates memory for them at once."""
 
-    #: All bytes up to and with the start tag before the rows; the TABLE has no ``nrows``.
-    data: bytes
-    #: TABLEDATA, BINARY or BINARY2.
-    kind: str
-    #: The names of the open elements, with prefixes, the innermost last.
-    open: list[str]
-    encoding: str
-    #: The value of ``nrows``.
-    rows: int | None
-    #: The value of ``arraysize`` of each FIELD.
-    sizes: list[str]
+    def replaced(match: re.Match[bytes]) -> bytes:
+        return b"" if match.group(1).strip().rstrip(b"=").strip() == b"nrows" else match.group()
 
-
-def _read_head(source: _Source) -> tuple[_Head, bytes]:
-    """Read the head, and return it with the bytes that have been read beyond it."""
-    scanner = Scanner()
-    while not scanner.rows:
-        block = source.read(HEAD_BLOCK_SIZE)
-        try:
-            scanner.add(block, is_last=not block)
-        except expat.ExpatError as error:  # astropy has a better message, or can read it
-            raise OtherReaderNeeded(str(error)) from error
-        if not block and not scanner.rows:
-            raise OtherReaderNeeded("a table without rows")
-        if len(scanner.data) > MAX_HEAD:
-            raise SAMPClientError(f"There is no row of a table in the first {MAX_HEAD} bytes of the document")
-    encoding = "ascii" if scanner.encoding in {"iso-8859-1", "us-ascii"} else scanner.encoding  # other letters: astropy
-    if scanner.has_doctype or encoding not in {"utf-8", "ascii"}:
-        raise OtherReaderNeeded("a DOCTYPE, or another encoding")
-    table, data, first, *rest = scanner.rows[_depth_of_table(scanner.rows) :]
-    if any(outer.children[0] is not inner for outer, inner in pairwise([data, first, *rest])):
-        raise OtherReaderNeeded("DATA with other elements")
-    start, rows = (TAG.match(scanner.data, element.start) for element in (table, scanner.rows[-1]))
-    if start is None or rows is None or rows.group().endswith(b"/>"):
-        raise OtherReaderNeeded("a start tag that is none")
-    head = bytes(scanner.data[: start.start()] + _without_nrows(start.group()) + scanner.data[start.end() : rows.end()])
-    names, sizes = [each.name for each in scanner.rows], [f.attributes.get("arraysize", "") for f in table.all("FIELD")]
-    claim = table.attributes.get("nrows", "")
-    number = int(claim[:30]) if claim.isdecimal() else None
-    return _Head(head, first.tag, names, encoding, number, sizes), bytes(scanner.data[rows.end() :])
+    return _ATTRIBUTE.sub(replaced, tag)
 
 
 def _depth_of_table(path: list[Element]) -> int:
@@ -186,49 +150,71 @@ def _depth_of_table(path: list[Element]) -> int:
     raise OtherReaderNeeded("rows that are not here, or in another form")
 
 
-def _without_nrows(tag: bytes) -> bytes:
-    """Remove the number of rows from the start tag of a TABLE: astropy allocates memory for them at once."""
-
-    def replaced(match: re.Match[bytes]) -> bytes:
-        return b"" if match.group(1).strip().rstrip(b"=").strip() == b"nrows" else match.group()
-
-    return _ATTRIBUTE.sub(replaced, tag)
-
-
 class _Document:
     """A document that is being read."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._head, self._unread = _read_head(source)
-        prefix, colon, _ = self._head.open[-1].rpartition(":")
-        self._prefix = (prefix + colon).encode()
-        if self._head.rows is not None and self._head.rows > max(source.limit, MAX_CLAIM):
-            raise SAMPClientError(f"The document says that it has {self._head.rows} rows, for which it is too small")
+        scanner = self._scan_head()
+        # astropy reads documents with other letters in the rows
+        self._encoding = "ascii" if scanner.encoding in {"iso-8859-1", "us-ascii"} else scanner.encoding
+        if scanner.has_doctype or self._encoding not in {"utf-8", "ascii"}:
+            raise OtherReaderNeeded("a DOCTYPE, or another encoding")
+        self._table, *path = scanner.rows[_depth_of_table(scanner.rows) :]
+        if any(outer.children[0] is not inner for outer, inner in pairwise(path)):
+            raise OtherReaderNeeded("DATA with other elements")
+        #: TABLEDATA, BINARY or BINARY2.
+        self._kind = path[1].tag
+        start, rows = (TAG.match(scanner.data, element.start) for element in (self._table, path[-1]))
+        if start is None or rows is None or rows.group().endswith(b"/>"):
+            raise OtherReaderNeeded("a start tag that is none")
+        before, between = scanner.data[: start.start()], scanner.data[start.end() : rows.end()]
+        self._head = bytes(before + _without_nrows(start.group()) + between)
+        self._unread = bytes(scanner.data[rows.end() :])
+        self._prefix = path[-1].name.encode().removesuffix(path[-1].tag.encode())
+        #: The end tags of all open elements.
+        self._ends = b"".join(b"</" + element.name.encode() + b">" for element in reversed(scanner.rows))
+        claim = self._table.attributes.get("nrows", "")
+        if claim.isdecimal() and int(claim[:30]) > max(source.limit, MAX_CLAIM):
+            raise SAMPClientError(f"The document says that it has {claim[:30]} rows, for which it is too small")
+
+    def _scan_head(self) -> Scanner:
+        scanner = Scanner()
+        while not scanner.rows:
+            block = self._source.read(HEAD_BLOCK_SIZE)
+            try:
+                scanner.add(block, is_last=not block)
+            except expat.ExpatError as error:  # astropy has a better message, or can read it
+                raise OtherReaderNeeded(str(error)) from error
+            if not block:
+                raise OtherReaderNeeded("a table without rows")
+            if len(scanner.data) > MAX_HEAD:
+                raise SAMPClientError(f"There is no row of a table in the first {MAX_HEAD} bytes of the document")
+        return scanner
 
     def read(self) -> Table:
         """Read the table."""
-        ends = b"".join(b"</" + name.encode() + b">" for name in reversed(self._head.open))
-        document, element = _parse_without_rows(self._head.data + ends)
-        for field, size in zip(element.fields, self._head.sizes, strict=False):
+        document, element = _parse_without_rows(self._head + self._ends)
+        for field, given in zip(element.fields, self._table.all("FIELD"), strict=False):
+            size = given.attributes.get("arraysize", "")
             if size.endswith("*") and not str(field.arraysize).endswith("*"):  # astropy 6.1 makes 4 of 4*
                 raise OtherReaderNeeded(f"another arraysize of {field.ID}")
         stores = make_stores(element.fields, is_13=_is_13(document.version))
-        if self._head.kind == "TABLEDATA":
+        if self._kind == "TABLEDATA":
             self._read_tabledata(stores)
         else:
             self._read_binary(stores)
-        tail = self._read_tail()
-        if _STREAM.search(tail):  # astropy would fetch what it names
-            raise OtherReaderNeeded("another table")
-        if b"".join(tail.split()) != ends:
-            _, element = _parse_without_rows(self._head.data + tail)
+        tail = self._unread + self._source.read(MAX_TAIL)
+        if len(tail) >= MAX_TAIL or _STREAM.search(tail):  # of which astropy would fetch what it names
+            raise OtherReaderNeeded("much behind the rows, or a further table")
+        if b"".join(tail.split()) != self._ends:
+            _, element = _parse_without_rows(self._head + tail)
         if len(element.fields) != len(stores):
             raise OtherReaderNeeded("other fields than those before the rows")
         return _filled(element_as_table(element), stores)
 
     def _read_tabledata(self, stores: list[ColumnStore]) -> None:
-        rows = TabledataRows(stores, self._head.encoding, self._prefix)
+        rows = TabledataRows(stores, self._encoding, self._prefix)
         end_of_row, end = b"</" + self._prefix + b"TR>", b"</" + self._prefix + b"TABLEDATA"
         data, self._unread = self._unread, b""
         while True:
@@ -249,7 +235,7 @@ class _Document:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")
 
     def _read_binary(self, stores: list[ColumnStore]) -> None:
-        rows = BinaryRows(stores, has_flags=self._head.kind == "BINARY2")
+        rows = BinaryRows(stores, has_flags=self._kind == "BINARY2")
         for data in self._stream():
             self._add(rows, stores, data)
         rows.finish()
@@ -290,13 +276,6 @@ class _Document:
             self._unread += self._source.read(len(end))
         if not self._unread.startswith(end):
             raise OtherReaderNeeded("other elements in a STREAM")
-
-    def _read_tail(self) -> bytes:
-        """Read what comes after the rows."""
-        tail = self._unread + self._source.read(MAX_TAIL)
-        if len(tail) >= MAX_TAIL:
-            raise OtherReaderNeeded("much behind the rows, such as further tables")
-        return tail
 
 
 def _parse_without_rows(data: bytes) -> tuple[Any, Any]:
