@@ -19,12 +19,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from pyvo.samp import SAMPHubServer
 
 ROOT = Path(__file__).parents[1]
+
+# A machine that is busy must not fail a test: its time is limited by pytest-timeout only.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 #: Seconds for threads to end after a test.
 THREAD_TIMEOUT = 3.0

@@ -48,6 +48,11 @@ class Page:
         """Evaluate JavaScript in the page and wait for the result of its promise, if it is one."""
         return self._browser.submit("evaluate", page=self._number, expression=expression).result(TIMEOUT)
 
+    def metrics(self) -> dict[str, float]:
+        """Return Chromium's counters for the tab, such as JSHeapUsedSize and Nodes, after a garbage collection."""
+        result: dict[str, float] = self._browser.submit("metrics", page=self._number).result(TIMEOUT)
+        return result
+
     def wait_for(self, selector: str, state: str = "visible") -> None:
         """Wait until a selector finds something that is visible, hidden, attached or detached."""
         self.act(selector, "waitFor", {"state": state, "timeout": 1000 * TIMEOUT / 2})

@@ -50,6 +50,15 @@ const commands = {
     evaluate({ page, expression }) {
         return pages.get(page).evaluate(expression);
     },
+    // Returns Chromium's counters for a tab, such as JSHeapUsedSize and Nodes, after a garbage collection.
+    async metrics({ page }) {
+        const session = await context.newCDPSession(pages.get(page));
+        await session.send("Performance.enable");
+        await session.send("HeapProfiler.collectGarbage");
+        const { metrics } = await session.send("Performance.getMetrics");
+        await session.detach();
+        return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
+    },
     async reload({ page }) {
         await pages.get(page).reload();
     },
