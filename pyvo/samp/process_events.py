@@ -23,7 +23,8 @@ from weakref import WeakSet
 
 __all__ = ["FORKED_MESSAGE", "SignalSafeEvent", "register_after_fork", "signals_as_exit"]
 
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: Windows has no SIGHUP; it has SIGBREAK for Ctrl+Break and for a console window that is closed.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 @contextmanager

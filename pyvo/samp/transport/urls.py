@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import socket
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
@@ -13,6 +15,7 @@ from ..errors import SAMPTransportError, SAMPValueError
 __all__ = [
     "URL_SAFE_CHARS",
     "AllowedHosts",
+    "file_url_to_local_path",
     "file_url_to_path",
     "is_ip_address",
     "is_local_host",
@@ -88,6 +91,21 @@ def file_url_to_path(url: str) -> str | None:
     # begins with two slashes names another computer.
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return "/" + unquote(path).lstrip("/")
+
+
+def file_url_to_local_path(url: str) -> str | None:
+    r"""
+    Return the path of a ``file:`` URL as this system writes paths; None for any other URL.
+
+    On Windows ``/C:/data/x`` becomes ``C:\data\x``. A path that would name another computer becomes one of this
+    computer: opening ``\\host\share`` would send the user's credentials to that host.
+    """
+    path = file_url_to_path(url)
+    if path is None or os.name != "nt":
+        return path
+    inside = path.replace("/", "\\").lstrip("\\")
+    drive = re.match(r"([A-Za-z])[:|](.*)", inside, re.DOTALL)
+    return f"{drive[1]}:{drive[2]}" if drive else f"\\{inside}"
 
 
 def post_head(url: str) -> bytes:
