@@ -20,7 +20,7 @@ from importlib import import_module
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
-from .output import CleanFormatter, CommandError, Status, sanitize
+from .output import CleanFormatter, CommandError, Status, is_pipe_closed, sanitize
 
 #: The module and the description of each subcommand.
 COMMANDS = {
@@ -70,9 +70,9 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
             return _print_error(error, error.status)
         except SAMPHubError as error:
             return _print_error(error, Status.NO_HUB)
-        except BrokenPipeError:  # the reader of the output, for example `head`, has closed the pipe: not an error
-            return Status.PIPE_CLOSED
         except (SAMPError, OSError) as error:
+            if is_pipe_closed(error):
+                return Status.PIPE_CLOSED
             return _print_error(error, Status.FAILED)
         except KeyboardInterrupt:
             return Status.INTERRUPTED

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import tempfile
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
-from ..transport.urls import URL_SAFE_CHARS, file_url_to_path, is_local_host
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path, is_local_host
 from .temporary_files import progress_bar
 
 #: Seconds in which a server has to send some bytes.
@@ -146,10 +145,8 @@ def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
 
 
 def _local(url: str) -> Path | None:
-    path = file_url_to_path(url)
-    if path is None:
-        return None
-    return Path(urllib.request.url2pathname(quote(path)) if os.name == "nt" else path)
+    path = file_url_to_local_path(url)
+    return None if path is None else Path(path)
 
 
 def _suffix(url: str) -> str:

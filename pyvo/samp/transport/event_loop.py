@@ -49,8 +49,9 @@ Task = tuple[Callable[..., object], tuple[Any, ...]]
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
-#: Seconds of busy-polling before the loop blocks; none on a machine with one processor.
-BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
+#: Seconds of busy-polling before the loop blocks; none on a machine with one processor, or with a clock that cannot
+#: measure it: on Windows, before Python 3.13, the clock advances by 16 ms.
+BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 and time.get_clock_info("monotonic").resolution < 1e-5 else 0.0
 #: A delay of so many seconds shows that more threads want to run than there are processors.
 OVERLOAD_DELAY = 1e-3
 #: Seconds without busy-polling after such a delay.
