@@ -24,7 +24,7 @@ from ..transport.xmlrpc_reader import read_response
 from .hub_connection import HubConnection, Request
 from .hub_monitor import HubMonitor
 
-__all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "weak_method"]
+__all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "live_clients", "weak_method"]
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,11 @@ class ClientCleanup:
 
 
 _live: WeakSet[ClientCleanup] = WeakSet()
+
+
+def live_clients() -> set[ClientCleanup]:
+    """Return the cleanups of all clients of this process."""
+    return set(_live)
 
 
 @atexit.register
