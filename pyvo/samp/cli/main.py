@@ -31,9 +31,11 @@ COMMANDS = {
     "point": ("point", "Point other programs at a position in the sky."),
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
-    "snoop": ("snoop", "Show messages as they arrive."),
+    "snoop": ("snoop", "Show messages as they arrive, and record them."),
+    "replay": ("replay", "Send the messages of a recording again."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
+    "completion": ("completion", "Print the script with which your shell completes this command."),
 }
 
 EPILOG = """\
@@ -96,6 +98,9 @@ def _print_error(error: Exception, status: Status) -> Status:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments[:1] == ["_complete"]:  # from a shell's completion script; the words after it may be any options
+        complete = import_module(".completion", __package__).complete
+        return argparse.Namespace(run=lambda _options: complete(arguments[1:]))
     if arguments and arguments[0] in COMMANDS:
         return _parse_command(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(

@@ -108,13 +108,13 @@ class _Signature:
                 continue
             if parameter.object_types and not isinstance(given.get(name), dict):
                 arguments.update(_object_argument(name, parameter, mtype, params, sender))
+            elif name in context:  # a message must not pass for one of another sender
+                arguments[name] = context[name]()
             elif name in given:
                 try:
                     arguments[name] = _convert(given[name], parameter.hint)
                 except (ValueError, TypeError) as error:
                     raise SAMPClientError(f"The parameter {name.replace('_', '-')!r}: {error}") from error
-            elif name in context:
-                arguments[name] = context[name]()
             elif parameter.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
