@@ -2,10 +2,10 @@
 """
 The interface between the engine of a bridge and its transports.
 
-A `Transport` makes a `Link` for each peer: one for ssh and for two hubs of one machine, many for NATS. For each link the
-engine gives a `LinkHandler`. Frames of kinds up to `Kind.REPLY` travel in order from the `Link.send` of one end to the
-`LinkHandler.receive` of the other. Files travel beside them: `Link.fetch` at the receiver's end, `LinkHandler.serve` at
-the sender's.
+A `Transport` makes a `Link` for each peer: one for ssh and for two hubs of one machine, many for NATS. For each link
+the engine gives a `LinkHandler`. Frames of kinds up to `Kind.REPLY` travel in order from the `Link.send` of one end to
+the `LinkHandler.receive` of the other. Files travel beside them: `Link.fetch` at the receiver's end,
+`LinkHandler.serve` at the sender's.
 """
 
 from __future__ import annotations
