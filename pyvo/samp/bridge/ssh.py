@@ -40,8 +40,8 @@ CLOSE_TIMEOUT = 2.0
 _MAX_LINES = 20
 #: Exit statuses: of ssh for its own errors, of a shell, and of a ``samp`` that does not know the command ``bridge``.
 _SSH_FAILED, _NOT_FOUND, _NOT_EXECUTABLE, _USAGE = 255, 127, 126, 2
-#: Exit status of ``samp`` if no hub is running.
-_STATUS_NO_HUB = 3
+#: Exit status of ``samp`` if no hub is running, or the versions of the protocol differ.
+_STATUS_NO_HUB = _STATUS_VERSION = 3
 
 
 def make_ssh_command(host: str, options: Iterable[str], command: str) -> list[str]:
@@ -145,7 +145,7 @@ class _End(NamedTuple):
     """How an attempt has ended."""
 
     reason: str
-    #: Of the command, if it ends for this reason. It does unless the status is 0, or `NO_HUB` after a success.
+    #: Of the command, if it ends for this reason.
     status: int = 0
     #: Seconds for which there was a link; 0 if there was none.
     connected: float = 0.0
@@ -240,8 +240,8 @@ class SSHTransport(Transport):
                 end = _End(str(error), 1)
             if self._stopped.is_set():
                 return
-            is_temporary = end.status in {0, NO_HUB}
-            if not (is_temporary and self._was_connected and self._reconnect):
+            # Other refusals may come to an end: the bridge that was lost may still be there at the other end.
+            if end.status == _STATUS_VERSION or not (self._was_connected and self._reconnect):
                 report(LinkState.FAILED, end.reason, _STATUS_NO_HUB if end.status == NO_HUB else end.status or 1)
                 return
             if end.connected > delay:

@@ -15,6 +15,8 @@ __all__ = ["NO_HUB", "StdioTransport"]
 
 #: Status of BYE if no hub is running here (EX_TEMPFAIL of sysexits.h). The other end may try again.
 NO_HUB = 75
+#: Seconds in which the other end has to close a link that it cannot have.
+REJECT_TIMEOUT = 2.0
 #: Seconds for the threads of the link to end.
 JOIN_TIMEOUT = 5.0
 
@@ -56,9 +58,14 @@ class StdioTransport(Transport):
             self._link.join(JOIN_TIMEOUT)
 
     def reject(self, reason: str, status: int) -> None:
-        """Tell the other end why there is no link."""
+        """Tell the other end why there is no link, and wait until it closes."""
         bye = encode_json({"reason": reason, "status": status})
         self._write(PREAMBLE + encode_frame(Kind.BYE, bye))
+        timer = threading.Timer(REJECT_TIMEOUT, self._interrupt)
+        timer.start()
+        while self._read(65536):
+            pass
+        timer.cancel()
 
     def close(self) -> None:
         """Close the descriptors; the process is about to end."""
