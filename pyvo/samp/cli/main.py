@@ -35,6 +35,7 @@ COMMANDS = {
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
     "snoop": ("snoop", "Show messages as they arrive."),
+    "bridge": ("bridge", "Join the hubs of two machines: the clients of each appear at the other."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
 }
