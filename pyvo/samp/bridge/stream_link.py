@@ -132,7 +132,8 @@ class StreamLink(Link):
         self._downloads: dict[int, _Download] = {}
         self._uploads: dict[int, _Upload] = {}
         self._last_received = time.monotonic()
-        self._closing: float | None = None
+        self._is_closing = False
+        self._is_closed_reported = False
         self._ended: tuple[str, int] | None = None
         self._threads = [
             threading.Thread(target=target, name=f"samp-bridge-{name}", daemon=True)
@@ -156,7 +157,7 @@ class StreamLink(Link):
     def send(self, kind: Kind, payload: bytes) -> None:
         """Queue a message; see `Link.send`."""
         with self._lock:
-            if self._closing is None and self._ended is None:
+            if self._is_open:
                 self._messages.append((kind, payload))
                 self._queued += len(payload)
                 self._was_full = self._was_full or self._queued >= MAX_QUEUED
@@ -170,7 +171,7 @@ class StreamLink(Link):
     def fetch(self, offer: str, method: str, headers: Mapping[str, str]) -> _Download:
         """Ask for a file; see `Link.fetch`."""
         with self._lock:
-            if self._ended is not None or self._closing is not None:
+            if not self._is_open:
                 raise FileError(502, "The link to the machine that has the file is closed")
             if len(self._downloads) >= MAX_TRANSFERS:
                 raise FileError(503, "Too many files are being read", [("Retry-After", "1")])
@@ -182,8 +183,8 @@ class StreamLink(Link):
     def close(self, reason: str, status: int = 0) -> None:
         """Send BYE and end the link; see `Link.close`."""
         with self._lock:
-            if self._closing is None:
-                self._closing = time.monotonic() + CLOSE_TIMEOUT
+            if not self._is_closing:
+                self._is_closing = True
                 self._ended = self._ended or (reason, status)
                 self._messages.clear()
                 self._data.clear()
@@ -192,6 +193,10 @@ class StreamLink(Link):
                 self._put(Kind.BYE, encode_json({"reason": reason, "status": status}))
 
     # Sending
+
+    @property
+    def _is_open(self) -> bool:
+        return self._ended is None
 
     def _put(self, kind: Kind, payload: bytes = b"", stream: int = 0) -> None:
         """Queue a frame of the link itself."""
@@ -267,10 +272,12 @@ class StreamLink(Link):
 
     def _run_reader(self) -> None:
         try:
-            while self._closing is None and (data := self._read(READ_SIZE)):
+            while data := self._read(READ_SIZE):
                 self._last_received = time.monotonic()
                 self._frames.receive_data(data)
-                while self._closing is None and (frame := self._frames.next_frame()) is not None:
+                while (frame := self._frames.next_frame()) is not None:
+                    if not self._is_open:
+                        return
                     self._receive(frame)
             self._end(self._end_of_input())
         except BridgeRefusedError as error:
@@ -318,7 +325,7 @@ class StreamLink(Link):
             self._handler, ended = handler, self._ended
             self._state_changed.notify()
         if ended is not None:
-            handler.on_closed(ended[0])
+            self._report_closed(ended[0])
 
     def _receive_message(self, kind: Kind, stream: int, payload: bytes) -> None:
         assert self._handler is not None
@@ -347,7 +354,7 @@ class StreamLink(Link):
             self._owed_credit = 0
 
     def _put_credit(self, stream: int, size: int) -> None:
-        if self._closing is None and self._ended is None:
+        if self._is_open:
             self._put(Kind.CREDIT, size.to_bytes(4), stream)
 
     def _receive_data(self, stream: int, payload: bytes) -> None:
@@ -478,11 +485,17 @@ class StreamLink(Link):
         self._threads[1].join(CLOSE_TIMEOUT)  # it may still have a BYE to write
         self._interrupt()
         self._end_streams()
-        if self._handler is not None:
-            self._handler.on_closed(reason)
+        self._report_closed(reason)
         for thread in self._threads[:2]:
             thread.join()
         self._on_end(reason, status)
+
+    def _report_closed(self, reason: str) -> None:
+        with self._lock:
+            if self._handler is None or self._is_closed_reported:
+                return
+            self._is_closed_reported = True
+        self._handler.on_closed(reason)
 
     def _end_streams(self) -> None:
         with self._lock:
@@ -558,7 +571,7 @@ class _Download:
     def close(self) -> None:
         with self._changed:
             if self._link._downloads.pop(self._stream, None) is not None and not self._is_ended:
-                if self._link._closing is None and self._link._ended is None:
+                if self._link._is_open:
                     self._link._put(Kind.RESET, encode_json({"reason": "the reader has stopped"}), self._stream)
                 self.end("the reader has stopped")
             self._chunks.clear()

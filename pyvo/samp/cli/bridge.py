@@ -10,11 +10,10 @@ from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from ..bridge.bridge import Bridge, BridgeState, RemoteClient
-from ..bridge.policy import Policy
+from ..bridge import Bridge, BridgeState, LocalPair, Policy, RemoteClient
 from ..errors import SAMPHubError, SAMPValueError
 from ..hub import SAMPHubServer
-from ..lockfile import LOCKURL, is_url, lockfile_source, ping_hub, read_lockfile
+from ..lockfile import LOCKURL, display_path, is_url, lockfile_source, ping_hub, read_lockfile
 from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
@@ -128,10 +127,10 @@ def _make_bridges(options: argparse.Namespace, events: SimpleQueue[_Event]) -> l
     """Return the bridge of the hub here; or those of both hubs, which are joined to each other."""
     policy = Policy(options.allow_in, options.allow_out, files=not options.no_files)
     if options.between is not None:
-        from ..bridge.local_pair import LocalPair  # noqa: PLC0415 - imported where it is needed
-
+        # what comes in at the first hub goes out at the second
         opposite = Policy(options.allow_out, options.allow_in, files=not options.no_files)
-        pair = LocalPair(tuple(options.between))
+        first, second = (display_path(each.removeprefix(LOCKURL)) for each in options.between)
+        pair = LocalPair((options.label or first, second))
         return [
             _make_bridge(hub, end, rules, options.label, events)
             for hub, end, rules in zip(options.between, pair.ends, (policy, opposite), strict=True)
@@ -191,17 +190,18 @@ def _show(event: _Event) -> None:
         print(f"{sanitize(client.peer, 60)}: {sign} {client_label(client.local_id, client.name)}", flush=True)
         return
     bridge, state, text = event
+    label = bridge.transport.label
     if state is BridgeState.FAILED:
         status = bridge.exit_status
-        raise CommandError(Status(status) if status in set(Status) else Status.FAILED, f"{text}.".replace("..", "."))
+        raise CommandError(Status(status) if status in set(Status) else Status.FAILED, text)
     shown = {
-        BridgeState.WAITING: "the hub here is gone; the bridge waits for the next one",
-        BridgeState.CONNECTING: f"connecting to {bridge.label}",
-        BridgeState.CONNECTED: f"connected to {bridge.label}",
-        BridgeState.LOST: f"no connection to {bridge.label}",
+        BridgeState.WAITING: f"the hub here is gone ({text}); waiting for the next one",
+        BridgeState.CONNECTING: text or f"connecting to {label}",
+        BridgeState.CONNECTED: text,
+        BridgeState.LOST: f"no connection to {label}: {text}",
     }.get(state)
     if shown:
-        print(f"samp: {sanitize(': '.join(filter(None, [shown, text])), 1000)}", file=sys.stderr, flush=True)
+        print(f"samp: {sanitize(shown, 1000)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -34,8 +34,8 @@ COMMANDS = {
     "point": ("point", "Point other programs at a position in the sky."),
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
-    "bridge": ("bridge", "Join the hubs of several machines, through ssh or a NATS server."),
     "snoop": ("snoop", "Show messages as they arrive."),
+    "bridge": ("bridge", "Join the hubs of two or more machines: the clients of each appear at the others."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
 }

@@ -21,7 +21,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import BinaryIO, NamedTuple, Protocol
 
-__all__ = ["BodySource", "BodyStreamer", "FileError", "FileSource", "ResponseHead"]
+__all__ = ["BodySource", "BodyStreamer", "FileError", "FileSource", "ResponseHead", "Sink"]
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,22 @@ class ResponseHead(NamedTuple):
     headers: list[tuple[str, str]]
 
 
+class Sink(Protocol):
+    """Where a body is written: a socket, or what has these methods of one."""
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Write bytes."""
+
+    def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None, /) -> int:
+        """Write a part of a file; return the number of bytes."""
+
+
 class BodySource(Protocol):
     """What is handed out."""
 
     head: ResponseHead
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the body; tells whether it is complete."""
 
     def stop(self) -> None:
@@ -127,11 +137,11 @@ class FileSource:
         """Read up to that many bytes."""
         return self._file.read(size)
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the file's bytes."""
         if not self._count:
             return True
-        return sock.sendfile(self._file, self._start, self._count) == self._count
+        return sink.sendfile(self._file, self._start, self._count) == self._count
 
     def stop(self) -> None:
         """Nothing to be done: reading a file does not wait."""
