@@ -33,6 +33,7 @@ COMMANDS = {
     "notify": ("call", "Send a message that needs no response."),
     "snoop": ("snoop", "Show messages as they arrive, and record them."),
     "replay": ("replay", "Send the messages of a recording again."),
+    "bridge": ("bridge", "Join the hubs of two or more machines: the clients of each appear at the others."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
     "completion": ("completion", "Print the script with which your shell completes this command."),
