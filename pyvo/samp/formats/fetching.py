@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import tempfile
 import urllib.error
 import urllib.request
