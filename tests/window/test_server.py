@@ -504,7 +504,8 @@ def test_memory_of_the_record_is_bounded(hub: SAMPHubServer, open_window: Open, 
 
 
 def question(name: str = "Page", origin: str = "https://example.org") -> ConsentRequest:
-    return ConsentRequest(name, origin, {"samp.name": name, "author": "<i>me</i>"}, ("127.0.0.1", 1))
+    details = {"samp.name": name, "author": "<i>me</i>"}
+    return ConsentRequest(name, origin, details, ("127.0.0.1", 1), can_upload=True)
 
 
 class Asked:
@@ -551,6 +552,8 @@ def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
     [request] = update["consent"]
     assert (request["name"], request["origin"], request["always"]) == ("Page", "https://example.org", True)
     assert request["details"] == [["author", "<i>me</i>"]]
+    for text in ("read the data that they offer", "store up to 4 GiB", "other pages of this origin"):
+        assert text in request["meaning"]
     body = {"id": request["id"], "decision": decision.value}
     assert window.post("/consent", body) == (200, {})
     assert asked.result() is decision

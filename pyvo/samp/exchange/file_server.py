@@ -20,7 +20,6 @@ second name: a symbolic link in the private directory.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import weakref
@@ -30,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from ..client.hub_connection import RemoteFile
-from ..formats.temporary_files import make_private_dir
+from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..transport.event_loop import EventLoop
 from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
@@ -38,7 +37,7 @@ from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
 from ..transport.urls import AllowedHosts
 
-__all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
+__all__ = ["FileServer", "Lease", "PublishedFile"]
 
 log = logging.getLogger(__name__)
 
@@ -320,10 +319,3 @@ class _FileRequestHandler:
     def error_response(self, error: HTTPError) -> Response:
         """Answer bytes that are no request."""
         return Response(error.status, f"{error}\n".encode())
-
-
-def safe_file_name(name: str, suffix: str) -> str:
-    """Return a file name with the suffix, made of letters, digits, ``-``, ``_`` and ``.`` only."""
-    stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60]
-    return (safe or "data") + re.sub(r"[^A-Za-z0-9.]+", "", suffix)

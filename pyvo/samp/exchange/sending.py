@@ -27,12 +27,12 @@ from ..client.handlers import internal_handler
 from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.model import MessageFormat, Sendable
-from ..formats.temporary_files import write_file
+from ..formats.temporary_files import safe_file_name, write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
 from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
-from .file_server import FileServer, PublishedFile, safe_file_name
+from .file_server import FileServer, PublishedFile
 from .reports import SendReport, SendResult
 
 if TYPE_CHECKING:

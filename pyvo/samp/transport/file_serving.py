@@ -113,6 +113,8 @@ class FileSource:
             self._file.close()
             raise
         self._start = start
+        self._unread = self._count
+        self._file.seek(start)
         headers = [
             ("Content-Type", _content_type(path)),
             ("Content-Length", str(self._count)),
@@ -124,8 +126,10 @@ class FileSource:
         self.head = ResponseHead(code, headers)
 
     def read(self, size: int) -> bytes:
-        """Read up to that many bytes."""
-        return self._file.read(size)
+        """Read up to that many of the bytes that the request wants; empty at their end."""
+        data = self._file.read(min(size, self._unread))
+        self._unread -= len(data)
+        return data
 
     def copy_to(self, sock: socket.socket) -> bool:
         """Write the file's bytes."""

@@ -40,7 +40,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
-from ..web_profile.consent import CONSENT_TEXT, Decision
+from ..web_profile.consent import Decision
 from ..web_profile.consent_prompts import WindowPrompt
 from ..web_profile.peer_uid import is_other_user
 from .browser import open_browser, write_redirect
@@ -368,7 +368,7 @@ class WindowServer:
                 "name": request.name,
                 "origin": request.origin_text,
                 "details": [pair for pair in request.details.items() if pair[0] != "samp.name"][:10],
-                "meaning": CONSENT_TEXT,
+                "meaning": request.meaning,
                 "always": request.can_always_allow,
             }
             for number, request in requests.items()
