@@ -23,6 +23,9 @@ FETCH_TIMEOUT = 60.0
 #: Bytes that are copied at a time.
 CHUNK = 1024 * 1024
 
+#: Writes the content of a URL to a file, or returns False if the URL can be read here.
+Download: TypeAlias = Callable[[str, BinaryIO], bool]
+
 
 class ArrivingFile:
     """The copy of a file that is being fetched. It can be opened before it is complete, by one reader at a time."""
@@ -109,40 +112,65 @@ def read_prefix(url: str, count: int) -> bytes:
 
 
 @contextmanager
-def open_place(url: str | None, path: Path | None = None) -> Iterator[Place]:
+def open_place(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Place]:
     """
     Provide a file, given by its path or its URL (``file:``, ``http`` or ``https``), within a ``with`` block.
 
-    A file on another machine is copied while it is read, and the copy removed. Raise SAMPClientError if it cannot be
-    read.
+    A file on another machine is copied while it is read, and the copy removed. ``download`` may copy what is on the
+    machine of the hub. Raise SAMPClientError if it cannot be read.
     """
     local = path if path is not None or url is None else _local(url)
+    if download is not None and url is not None and (local is not None or _names_this_machine(url)):
+        with _temporary_file(url) as copy:
+            with copy.open("wb") as file:
+                is_copied = download(url, file)
+            if is_copied:
+                yield copy
+                return
     if local is not None:
         if not local.is_file():
             raise SAMPClientError(f"There is no file {str(local)!r}")
         yield local
         return
     assert url is not None
+    with (
+        _temporary_file(url) as copy,
+        copy.open("w+b") as file,
+        _open(url) as response,
+        progress_bar(int(response.length or 0), None) as note,
+    ):
+        yield ArrivingFile(url, copy, file, response, note)
+
+
+@contextmanager
+def _temporary_file(url: str) -> Iterator[Path]:
+    """Make a file that only the user can read (0600); remove it afterwards."""
     descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    os.close(descriptor)
+    copy = Path(name)
     try:
-        with (
-            open(descriptor, "w+b") as copy,
-            _open(url) as response,
-            progress_bar(int(response.length or 0), None) as note,
-        ):
-            yield ArrivingFile(url, Path(name), copy, response, note)
+        yield copy
     finally:
-        Path(name).unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
+
+
 def complete_file(place: Place) -> Path:
     """Return the path of a file, when it has arrived."""
     return place if isinstance(place, Path) else place.complete()
 
 
 @contextmanager
-def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
+def local_copy(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Path]:
     """Provide a complete file within a ``with`` block, otherwise as `open_place` does."""
-    with open_place(url, path) as place:
+    with open_place(url, path, download) as place:
         yield complete_file(place)
+
+
+def _names_this_machine(url: str) -> bool:
+    try:
+        return is_local_host(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _local(url: str) -> Path | None:
