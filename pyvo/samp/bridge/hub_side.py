@@ -23,7 +23,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
-from ..transport.urls import AllowedHosts
+from ..transport.urls import host_filter
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 
@@ -212,12 +212,12 @@ class _Handler(XMLRPCHandler):
             }
         )
         self._side = side
-        self._hosts = AllowedHosts("127.0.0.1")
+        self._is_allowed_host = host_filter("127.0.0.1")
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Reject web pages, which have an Origin, or a Host that DNS was made to resolve to this machine (R38)."""
         host = request.headers.get("host")
-        if "origin" in request.headers or (host is not None and host not in self._hosts):
+        if "origin" in request.headers or (host is not None and not self._is_allowed_host(host)):
             return self.text_response(403, "Requests of web pages are not allowed here", request)
         return None
 

@@ -149,7 +149,7 @@ class Offers:
             if not self._allowed:
                 raise RejectedError("This bridge passes on no files of this machine")
             self._permissions.allow_from_client(peer, key)
-            if self._permissions.lookup(peer, key) is None:
+            if self._permissions.allowed_url(peer, key) is None:
                 raise RejectedError("The URL of a file came from the other machine first, and is not offered to it")
             offer = self._by_url.get(key)
             if offer is None:

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import SAMPError, SAMPValueError
 from ..protocol import SAMPValue, check_message, check_response, error_response
-from ..protocol.mtypes import check_pattern
+from ..protocol.messages import check_pattern
 from ..protocol.values import sanitize_for_display
 from ..transport.server_connection import DeferredResponse
 from .file_gateway import FileGateway
