@@ -91,7 +91,7 @@ _known: WeakSet[ForkAware] = WeakSet()
 
 
 def register_after_fork(thing: ForkAware) -> None:
-    """Have ``thing.abandon()`` called in each process that is forked from this one."""
+    """Call ``thing.after_fork_in_child()`` in each process that is forked from this one."""
     _known.add(thing)
 
 

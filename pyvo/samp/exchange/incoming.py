@@ -193,7 +193,7 @@ class Incoming:
             with self._changed:
                 self._replied_count += 1
             self._state.client.client._reply(message.call, response)
-        self._put(item, key, answered=message.call is not None)
+        self._put(item, key, replied=message.call is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -208,10 +208,10 @@ class Incoming:
                 self._left -= 1
             return None
 
-    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
+    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, replied: bool = False) -> None:
         with self._changed:
             self._reading -= 1
-            self._replied_count -= answered
+            self._replied_count -= replied
             if isinstance(item, _ReadError) and self._left is not None:
                 self._left += 1
             if key is not None:  # an object that is sent again with the same table-id replaces the one that waits
