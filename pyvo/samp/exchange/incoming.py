@@ -24,7 +24,6 @@ from ..client.lookup import client_name
 from ..client.samp_client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..formats.model import Sender
-from ..formats.readers import read_message
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..protocol.timeouts import Deadline
 from .sending import ExchangeState
@@ -178,6 +177,9 @@ class Incoming:
         rejection = self._reserve()
         if rejection is not None:
             return rejection or None
+        # astropy.table and astropy.io are imported when the first object arrives
+        from ..formats.readers import read_message  # noqa: PLC0415
+
         try:
             sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
             item = read_message(message.mtype, message.params, sender)
