@@ -89,7 +89,7 @@ assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
 
 
 def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
-    """A program that sends messages, waits for objects or controls DS9 does not import `astropy.table` before it must."""
+    """A program that sends messages, waits for objects or controls DS9 does not import `astropy.table` at once."""
     script = """
 import sys
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection
