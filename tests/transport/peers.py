@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The other ends: clients that send whatever bytes a test gives them, and servers that respond so."""
+"""Clients that send any bytes, and servers that do what a test wants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT = 10.0
 
 
 def in_loop(loop: EventLoop, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in the loop's thread and give back its result."""
+    """Call a function in the loop's thread and return its result."""
     done = threading.Event()
     result: list[Any] = []
 
@@ -34,7 +34,7 @@ def in_loop(loop: EventLoop, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def eventually(loop: EventLoop, condition: Callable[[], Any]) -> None:
-    """Let the loop go round until something holds."""
+    """Let the loop run until a condition is true."""
     deadline = time.monotonic() + TIMEOUT
     while not in_loop(loop, condition):
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ class RawClient:
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -193,6 +193,48 @@ class FakeServer:
         return self.requests[-1]
 
 
+def steps(*parts: bytes | threading.Event | Behaviour) -> Behaviour:
+    """Send bytes, wait for events, and call functions such as those below, one after the other; then close."""
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        for part in parts:
+            if isinstance(part, bytes):
+                sock.sendall(part)
+            elif isinstance(part, threading.Event):
+                part.wait(TIMEOUT)
+            else:
+                part(server, sock)
+
+    return behave
+
+
+def read(server: FakeServer, sock: socket.socket) -> None:
+    server.read(sock)
+
+
+def read_part(server: FakeServer, sock: socket.socket) -> None:
+    sock.recv(1000)
+
+
+def end_output(server: FakeServer, sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+
+
+def reset_connection(server: FakeServer, sock: socket.socket) -> None:
+    reset(sock)
+
+
+def wait_for_end(server: FakeServer, sock: socket.socket) -> None:
+    """Neither read nor respond."""
+    server.over.wait(TIMEOUT)
+
+
+#: Read one request and never respond.
+silent = steps(read, wait_for_end)
+#: The response to a request that is too long.
+TOO_LONG = http_response(b"too long", status="413 Request Entity Too Large")
+
+
 def responding(*responses: bytes, times: int = 1) -> Behaviour:
     """Read a request and send those bytes, so many times, then close."""
 
@@ -211,13 +253,7 @@ def kept(response: bytes = OK) -> Behaviour:
     return responding(response, times=10**9)
 
 
-def silent(server: FakeServer, sock: socket.socket) -> None:
-    """Read one request and never respond."""
-    server.read(sock)
-    server.over.wait(TIMEOUT)
-
-
 def reset(sock: socket.socket) -> None:
-    """Break a connection off."""
+    """Reset a connection."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()

@@ -20,21 +20,39 @@ from pyvo.samp.transport.async_xmlrpc_client import AsyncXMLRPCClient
 from pyvo.samp.transport.event_loop import EventLoop
 from pyvo.samp.transport.xmlrpc_writer import write_call, write_fault, write_response
 
-from .peers import OK, TIMEOUT, FakeServer, eventually, http_response, in_loop, kept, reset, responding, silent
+from .peers import (
+    OK,
+    TIMEOUT,
+    TOO_LONG,
+    FakeServer,
+    end_output,
+    eventually,
+    http_response,
+    in_loop,
+    kept,
+    read,
+    read_part,
+    reset,
+    reset_connection,
+    responding,
+    silent,
+    steps,
+    wait_for_end,
+)
 
 MiB = 1024 * 1024
 BODY = write_call("echo", ["a"])
 
 
 class Sender:
-    """An `Outgoing` that is used from a test's thread."""
+    """An `AsyncXMLRPCClient` that is used from a test's thread."""
 
     def __init__(self, loop: EventLoop, url: str) -> None:
         self.loop = loop
         self.closed = threading.Event()
         self.threads: set[str] = set()
         self.results: list[SAMPError | None] = []
-        self.outgoing = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
+        self.client = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
 
     def begin(self, *parts: bytes, timeout: float = TIMEOUT) -> threading.Event:
         done = threading.Event()
@@ -42,11 +60,11 @@ class Sender:
         def on_done(error: SAMPError | None) -> None:
             self.threads.add(threading.current_thread().name)
             self.results.append(error)
-            assert not self.outgoing.busy
+            assert not self.client.busy
             done.set()
 
         def start() -> None:
-            self.outgoing.send(parts or (BODY,), on_done, timeout)
+            self.client.send(parts or (BODY,), on_done, timeout)
             assert not done.is_set()  # never before send() has returned
 
         in_loop(self.loop, start)
@@ -58,7 +76,7 @@ class Sender:
         return self.results[-1]
 
     def close(self) -> None:
-        in_loop(self.loop, self.outgoing.close)
+        in_loop(self.loop, self.client.close)
 
 
 @pytest.fixture
@@ -73,7 +91,7 @@ def sender(loop: EventLoop) -> Iterator[Callable[..., Sender]]:
     for one in senders:
         one.close()
         assert one.threads <= {"test-loop"}
-        assert not one.outgoing.connected
+        assert not one.client.connected
 
 
 def error_of(sender: Callable[..., Sender], *behaviours: Any, requests: int = 1, **options: Any) -> SAMPTransportError:
@@ -93,7 +111,7 @@ def test_calls_share_one_connection(sender):
         one = sender(server.url)
         for _ in range(10):
             assert one.send() is None
-            assert one.outgoing.connected
+            assert one.client.connected
         assert (server.connections, len(server.requests)) == (1, 10)
 
 
@@ -126,9 +144,9 @@ def test_done_may_send_the_next_one(sender, loop):
             if error is not None or not left[0]:
                 finished.set()
             else:
-                one.outgoing.send([BODY], go_on, TIMEOUT)
+                one.client.send([BODY], go_on, TIMEOUT)
 
-        loop.call_soon(one.outgoing.send, [BODY], go_on, TIMEOUT)
+        loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
         assert finished.wait(TIMEOUT)
         assert left == [0]
         assert len(server.requests) == 1000
@@ -146,11 +164,11 @@ def test_failures_that_begin_the_next_one_need_no_stack(sender, loop):
         assert isinstance(error, SAMPTransportError)
         left[0] -= 1
         if left[0]:
-            one.outgoing.send([BODY], go_on, TIMEOUT)
+            one.client.send([BODY], go_on, TIMEOUT)
         else:
             finished.set()
 
-    loop.call_soon(one.outgoing.send, [BODY], go_on, TIMEOUT)
+    loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
     assert finished.wait(TIMEOUT)
 
 
@@ -160,7 +178,7 @@ def test_a_server_that_closes_behind_each_response(sender):
         one = sender(server.url)
         for _ in range(5):
             assert one.send() is None
-            assert not one.outgoing.connected
+            assert not one.client.connected
         assert not one.closed.is_set()
         assert server.connections == len(server.requests) == 5
 
@@ -197,14 +215,7 @@ def test_an_acknowledgement_that_was_seen_before(sender):
     """It is recognised; the next response on the same connection is read for what it is."""
     fault = http_response(write_fault(3, "no"))
     responses = [OK, OK, fault, OK, fault, b"HTTP/1.1 100 Continue\r\n\r\n" + OK, OK]
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        for response in responses:
-            server.read(sock)
-            sock.sendall(response)
-        server.over.wait(TIMEOUT)
-
-    with FakeServer(behave) as server:
+    with FakeServer(steps(*[part for response in responses for part in (read, response)], wait_for_end)) as server:
         one = sender(server.url)
         results = [one.send() for _ in responses]
         assert OK in async_xmlrpc_client._known_responses
@@ -233,8 +244,8 @@ def test_what_looks_like_an_acknowledgement_within_another_response(sender, loop
         assert one.send() is None
         done = one.begin()
         for expected in (False, True):  # the head, then what looks like a response
-            eventually(loop, lambda expected=expected: bool(one.outgoing._reader.buffered) is expected
-                       and one.outgoing._reader.pending)
+            eventually(loop, lambda expected=expected: bool(one.client._reader.buffered) is expected
+                       and one.client._reader.pending)
             assert not done.is_set()
             next_piece.set()
         assert done.wait(TIMEOUT)
@@ -250,20 +261,13 @@ def test_few_and_short_acknowledgements_are_remembered(sender, monkeypatch):
     responses = [http_response(write_response("yes"), f"X-Serial: {number}") for number in range(10)]
     responses.append(http_response(write_response("a" * async_xmlrpc_client.MAX_KNOWN_SIZE)))
     responses.append(OK.replace(b"keep-alive", b"close"))
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        for response in responses:
-            server.read(sock)
-            sock.sendall(response)
-        server.over.wait(TIMEOUT)
-
-    with FakeServer(behave) as server:
+    with FakeServer(steps(*[part for response in responses for part in (read, response)], wait_for_end)) as server:
         one = sender(server.url)
         for response in responses:
             assert one.send() is None
             assert len(known) <= 4
             assert (response in known) is (response in responses[:10])
-        assert not one.outgoing.connected
+        assert not one.client.connected
 
 
 # What goes wrong
@@ -297,11 +301,7 @@ def test_bad_responses(sender, response, text):
 
 
 def test_a_server_that_resets_the_connection(sender):
-    def rude(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        reset(sock)
-
-    error = error_of(sender, rude)
+    error = error_of(sender, steps(read, reset_connection))
     assert "has closed the connection" in str(error)
     assert error.sent
 
@@ -315,7 +315,7 @@ def test_a_server_that_never_responds(sender, loop):
         assert "did not acknowledge the message in time" in str(error)
         assert isinstance(error, SAMPTransportError)
         assert error.sent
-        assert not one.outgoing.connected
+        assert not one.client.connected
         assert held == threads + 1  # the fake server's own
         assert len(server.requests) == 1
 
@@ -323,24 +323,14 @@ def test_a_server_that_never_responds(sender, loop):
 def test_each_call_has_its_own_time(sender, loop):
     """The timer is that of the connection: it cuts no later call short, and a shorter time-out is kept."""
     go = threading.Event()
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-        go.wait(TIMEOUT)
-        sock.sendall(OK)
-        server.read(sock)
-        server.over.wait(TIMEOUT)
-
-    with FakeServer(behave) as server:
+    with FakeServer(steps(read, OK, read, go, OK, read, wait_for_end)) as server:
         one = sender(server.url)
         assert one.send(timeout=0.5) is None
-        first = one.outgoing._timer
+        first = one.client._timer
         assert first is not None
         done = one.begin(timeout=TIMEOUT)
-        assert one.outgoing._timer is first
-        eventually(loop, lambda: one.outgoing._timer not in (None, first))  # it was due, and was set again for the rest
+        assert one.client._timer is first
+        eventually(loop, lambda: one.client._timer not in (None, first))  # it was due, and was set again for the rest
         assert not done.is_set()
         go.set()
         assert done.wait(TIMEOUT)
@@ -359,10 +349,10 @@ def test_no_timer_is_left_when_a_connection_is_closed(sender, loop):
         timers = set()
         for _ in range(10):
             assert one.send() is None
-            timers.add(one.outgoing._timer)
+            timers.add(one.client._timer)
         (timer,) = timers
         assert timer.active
-        in_loop(loop, one.outgoing.close)
+        in_loop(loop, one.client.close)
         assert not timer.active
 
 
@@ -382,10 +372,7 @@ def test_a_port_that_accepts_nothing(sender):
 
 
 def test_a_server_that_does_not_read(sender):
-    def deaf(server: FakeServer, sock: socket.socket) -> None:
-        server.over.wait(TIMEOUT)
-
-    error = error_of(lambda url: Large(sender(url)), deaf, requests=0, timeout=0.1)
+    error = error_of(lambda url: Large(sender(url)), wait_for_end, requests=0, timeout=0.1)
     assert "in time" in str(error)
     assert error.sent
 
@@ -401,18 +388,7 @@ class Large:
 
 
 def test_a_server_that_refuses_a_long_request_before_it_has_read_it(sender):
-    def refuse(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_response(b"too long", status="413 Request Entity Too Large"))
-        server.over.wait(TIMEOUT)
-
-    def refuse_and_close(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_response(b"too long", status="413 Request Entity Too Large"))
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1000)
-
-    for behaviour in (refuse, refuse_and_close):
+    for behaviour in (steps(read_part, TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)):
         error = error_of(lambda url: Large(sender(url)), behaviour, requests=0)
         assert "HTTP status 413" in str(error)
         assert error.sent
@@ -498,7 +474,7 @@ def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
         gate.set()
         eventually(loop, lambda: loop.workers._idle == 1)
         assert not server.requests
-        assert not one.outgoing.connected
+        assert not one.client.connected
 
 
 # The idle connection
@@ -524,7 +500,7 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
         go.set()
         assert one.closed.wait(TIMEOUT)
         in_loop(loop, int)
-        assert not one.outgoing.connected
+        assert not one.client.connected
         assert one.send() is None
         assert (server.connections, len(server.requests)) == (2, 2)
     assert not caplog.records
@@ -533,13 +509,7 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
 def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
     """The connection was closed a moment before it is used again."""
     go = threading.Event()
-
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        go.wait(TIMEOUT)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, go), kept()) as server:
         one = sender(server.url)
         assert one.send() is None
         done = threading.Event()
@@ -547,9 +517,9 @@ def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
         def send() -> None:
             go.set()
             deadline = time.monotonic() + TIMEOUT
-            while one.outgoing._is_reusable(one.outgoing._sock) and time.monotonic() < deadline:
+            while one.client._is_reusable(one.client._sock) and time.monotonic() < deadline:
                 pass
-            one.outgoing.send([BODY], lambda error: (one.results.append(error), done.set()), TIMEOUT)
+            one.client.send([BODY], lambda error: (one.results.append(error), done.set()), TIMEOUT)
 
         loop.call_soon(send)
         assert done.wait(TIMEOUT)
@@ -568,12 +538,7 @@ def test_an_old_connection_is_not_used_again(sender, monkeypatch):
 
 
 def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, read), kept()) as server:
         one = sender(server.url)
         assert one.send() is None
         error = one.send()
@@ -586,15 +551,8 @@ def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
 def test_nothing_is_ever_sent_twice(sender):
     """The server breaks each connection at another place of its response."""
 
-    def broken(size: int) -> Any:
-        def behave(server: FakeServer, sock: socket.socket) -> None:
-            server.read(sock)
-            sock.sendall(OK[:size])
-
-        return behave
-
     places = range(0, len(OK), 7)
-    with FakeServer(*map(broken, places)) as server:
+    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
         one = sender(server.url)
         for number, _ in enumerate(places):
             one.send(BODY, b"%d" % number)
@@ -630,9 +588,9 @@ def test_a_call_that_is_begun_by_the_end_of_the_last_one(sender, loop):
         ended = threading.Event()
 
         def again(_error: SAMPError | None) -> None:
-            one.outgoing.send([BODY], lambda error: (one.results.append(error), ended.set()), TIMEOUT)
+            one.client.send([BODY], lambda error: (one.results.append(error), ended.set()), TIMEOUT)
 
-        in_loop(loop, one.outgoing.send, [BODY], again, TIMEOUT)
+        in_loop(loop, one.client.send, [BODY], again, TIMEOUT)
         assert server.received.acquire(timeout=TIMEOUT)
         one.close()
         assert ended.wait(TIMEOUT)
@@ -644,8 +602,8 @@ def test_close_before_the_connection_has_come_about(sender, loop):
         one = Sender(loop, server.url)
 
         def begin() -> None:
-            one.outgoing.send([BODY], one.results.append, TIMEOUT)
-            one.outgoing.close()
+            one.client.send([BODY], one.results.append, TIMEOUT)
+            one.client.close()
 
         in_loop(loop, begin)
         eventually(loop, lambda: one.results)
@@ -655,13 +613,7 @@ def test_close_before_the_connection_has_come_about(sender, loop):
 def test_many_at_once(sender, loop):
     """A slow one delays nobody, and no thread is held."""
     gate = threading.Event()
-
-    def slow(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        gate.wait(TIMEOUT)
-        sock.sendall(OK)
-
-    with FakeServer(slow) as server, FakeServer(kept()) as quick:
+    with FakeServer(steps(read, gate, OK)) as server, FakeServer(kept()) as quick:
         threads = {thread.name for thread in threading.enumerate()}
         waiting = [sender(server.url) for _ in range(50)]
         events = [one.begin() for one in waiting]

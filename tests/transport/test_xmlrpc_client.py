@@ -18,7 +18,23 @@ from pyvo.samp.transport.xmlrpc_client import CallOptions, XMLRPCClient, is_self
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_fault, write_response
 
-from .peers import OK, TIMEOUT, FakeServer, eventually, http_response, kept, reset, responding, silent
+from .peers import (
+    OK,
+    TIMEOUT,
+    TOO_LONG,
+    FakeServer,
+    end_output,
+    eventually,
+    http_response,
+    kept,
+    read,
+    read_part,
+    reset_connection,
+    responding,
+    silent,
+    steps,
+    wait_for_end,
+)
 
 MiB = 1024 * 1024
 
@@ -184,14 +200,8 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced():
 
 
 def test_a_connection_that_was_reset_while_it_was_idle_is_replaced():
-    def response_and_reset(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        go.wait(TIMEOUT)
-        reset(sock)
-
     go = threading.Event()
-    with FakeServer(response_and_reset, kept()) as server:
+    with FakeServer(steps(read, OK, go, reset_connection), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo") == "yes"
         connection = client._idle[0]
@@ -399,11 +409,8 @@ def test_a_server_that_dribbles():
 
 
 def test_a_server_that_does_not_read(monkeypatch):
-    def deaf(server: FakeServer, sock: socket.socket) -> None:
-        server.over.wait(TIMEOUT)
-
     monkeypatch.setattr(xmlrpc_client, "SEND_TIMEOUT", 0.1)
-    with FakeServer(deaf) as server:
+    with FakeServer(wait_for_end) as server:
         client = XMLRPCClient(server.url)
         for timeout in (0, TIMEOUT):
             with pytest.raises(SAMPTransportError, match="does not read what it is sent") as caught:
@@ -512,11 +519,7 @@ def test_bad_responses(response, text):
 
 
 def test_a_server_that_resets_the_connection():
-    def rude(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        reset(sock)
-
-    error = error_of(rude)
+    error = error_of(steps(read, reset_connection))
     assert "has closed the connection" in str(error)
     assert error.sent
 
@@ -549,18 +552,7 @@ def test_an_endless_response_is_refused_at_the_limit():
 
 def test_a_server_that_refuses_a_long_request_before_it_has_read_it():
     """It responses, reads nothing, and closes: its response is what the caller is told."""
-
-    def refuse(server: FakeServer, sock: socket.socket) -> None:
-        sock.sendall(http_response(b"too long", status="413 Request Entity Too Large"))
-        server.over.wait(TIMEOUT)
-
-    def refuse_and_close(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_response(b"too long", status="413 Request Entity Too Large"))
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1000)
-
-    with FakeServer(refuse, refuse_and_close) as server:
+    with FakeServer(steps(TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)) as server:
         client = XMLRPCClient(server.url)
         for _ in range(2):
             with pytest.raises(SAMPTransportError, match="HTTP status 413") as caught:
@@ -582,15 +574,8 @@ def test_our_server_refuses_a_long_request_intelligibly(make_server):
 def test_nothing_is_ever_sent_twice():
     """The server breaks each connection at another place behind the request."""
 
-    def broken(size: int) -> Any:
-        def behave(server: FakeServer, sock: socket.socket) -> None:
-            server.read(sock)
-            sock.sendall(OK[:size])
-
-        return behave
-
     places = range(0, len(OK), 7)
-    with FakeServer(*map(broken, places)) as server:
+    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
         client = XMLRPCClient(server.url)
         for number, _ in enumerate(places):
             with pytest.raises(SAMPTransportError) as caught:
@@ -603,13 +588,7 @@ def test_nothing_is_ever_sent_twice():
 
 def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks():
     """It was good for one request, and breaks at the second."""
-
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, read), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo", "1") == "yes"
         with pytest.raises(SAMPTransportError):
