@@ -133,6 +133,7 @@ def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
     with pytest.raises(SAMPProxyError):
         client.call_pipelined([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
     assert operations.calls[-2:] == ["a", "b"]
+    client.call_pipelined([])
     assert server.connections == 1
 
 
