@@ -14,19 +14,17 @@ import stat
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..client.lookup import ClientRef, client_name, resolve_one
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
 from ..formats.fetching import local_copy
 from ..formats.model import Sender
 from ..protocol import best_match
 from ..protocol.timeouts import Deadline, hub_timeout
 from .reports import response_error_text
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
