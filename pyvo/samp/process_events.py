@@ -1,14 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What becomes of connections in a process that was forked.
+Forks and signals, and an event that a signal handler can set.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were
-at that moment. It must neither use these connections nor end them in the parent's name: it forgets them, and is
-told to connect anew.
+The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at that
+moment. It must neither use these connections nor close them in the name of the parent: it forgets them, and its program
+has to connect again.
 
-Signals that end a program, for as long as it waits in this package: its way out must still take leave.
-
-And a way to wait for what a signal handler does.
+Signals that would end the program while it waits in this package become an exit, so that hubs and clients shut down.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ def signals_as_exit() -> Iterator[None]:
     """
     Turn signals that would kill the process into `SystemExit`, for the length of a ``with`` block.
 
-    So hubs and clients are ended as they are on ^C. Signals for which the program has a handler of its own, or which
-    it ignores, are left alone; so are all of them outside the main thread, where none can be caught.
+    So hubs and clients end as they do on ^C. Signals that the program handles or ignores are not changed, and none is
+    outside the main thread, where no handler can be set.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -51,10 +49,10 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 class SignalSafeEvent:
     """
-    An event that happens once, and may do so in a signal handler.
+    An event that is set once, perhaps in a signal handler.
 
-    A `threading.Event` must not be set there: its lock may be held by the very thread that runs the handler, which
-    was just beginning to wait. This one is nothing but a lock, which is given back when the event happens.
+    A `threading.Event` must not be set there: the thread that runs the handler may hold its lock, if it is about to
+    wait. This one is only a lock, which is released when the event is set.
     """
 
     def __init__(self) -> None:
@@ -62,19 +60,19 @@ class SignalSafeEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Let it happen. Nothing happens the second time."""
+        """Set the event; may be called again."""
         with suppress(RuntimeError):
             self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has happened, or for ``timeout`` seconds; tell whether it has."""
-        happened = self._lock.acquire(timeout=-1 if timeout is None else timeout)
-        if happened:
-            self.set()  # for others who wait
-        return happened
+        """Wait until the event is set, or for ``timeout`` seconds; return whether it is set."""
+        is_set = self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        if is_set:
+            self.set()  # for other threads that wait
+        return is_set
 
 
-#: What a child is told that uses its parent's connection.
+#: The text of the error when a child uses the connection of its parent.
 FORKED_MESSAGE = (
     "This process was forked from the one that connected to the hub, and has no connection of its own. "
     "Call connect() in this process."
@@ -82,7 +80,7 @@ FORKED_MESSAGE = (
 
 
 class ForkAware(Protocol):
-    """What holds threads, locks or sockets that a child cannot use."""
+    """An object with threads, locks or sockets that a child cannot use."""
 
     def after_fork_in_child(self) -> None:
         """Forget them; called in the child, where no other thread runs."""
@@ -92,7 +90,7 @@ _known: WeakSet[ForkAware] = WeakSet()
 
 
 def register_after_fork(thing: ForkAware) -> None:
-    """Have ``thing.abandon()`` called in each process that is forked from this one."""
+    """Call ``thing.after_fork_in_child()`` in each process that is forked from this one."""
     _known.add(thing)
 
 

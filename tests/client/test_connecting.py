@@ -204,6 +204,12 @@ def test_not_callable(hub: SAMPHubServer, connect: Connect) -> None:
         bob.enotify("alice", "samp.app.ping")
 
 
+def test_nothing_to_declare(hub: SAMPHubServer) -> None:
+    """A client may have neither metadata nor subscriptions."""
+    with SAMPIntegratedClient(callable=False) as client:
+        assert client.get_metadata(str(client.get_public_id())) == {}
+
+
 def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
     """A port that is taken is an error of the client's, and leaves nothing behind, at the hub neither."""
     alice = connect("Alice")

@@ -155,9 +155,9 @@ def test_pages_of_two_origins_and_a_program_meet(
     assert witness.arrival("first page", "table.load.votable") == first_id
     assert witness.arrival("second page", "table.load.votable") == second_id
     others = set(client.get_registered_clients()) - {first_id} | {client.get_public_id()}
-    assert set(first.run("ask", "getRegisteredClients")) == others
+    assert set(first.run("callHub", "getRegisteredClients")) == others
     assert second_id in others
-    assert first.run("ask", "getMetadata", client.get_public_id())["samp.name"] == "program"
+    assert first.run("callHub", "getMetadata", client.get_public_id())["samp.name"] == "program"
     assert client.get_metadata(second_id)["samp.description.text"] == "a page"
     for name in ("program", "second page"):
         first.run("waitListed", name)
@@ -220,12 +220,12 @@ def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> No
     params = {"ra": "83.6", "text": AWKWARD, "list": ["", ["a", {}]], "empty": {}}
 
     for recipient in (program, you):
-        first.run("ask", "notify", recipient, message("coord.notify", **params))
-        first.run("ask", "call", recipient, "one", message("coord.call", **params))
-        response = first.run("ask", "callAndWait", recipient, message("coord.call-and-wait", **params), "20")
+        first.run("callHub", "notify", recipient, message("coord.notify", **params))
+        first.run("callHub", "call", recipient, "one", message("coord.call", **params))
+        response = first.run("callHub", "callAndWait", recipient, message("coord.call-and-wait", **params), "20")
         assert response == {"samp.status": "samp.ok", "samp.result": {"echo": params}}
-    assert set(first.run("ask", "notifyAll", message("coord.notify-all", **params))) == {program, you}
-    assert set(first.run("ask", "callAll", "all", message("coord.call-all", **params))) == {program, you}
+    assert set(first.run("callHub", "notifyAll", message("coord.notify-all", **params))) == {program, you}
+    assert set(first.run("callHub", "callAll", "all", message("coord.call-all", **params))) == {program, you}
 
     # The second page and the program answer all these calls with `reply`, the sixth way.
     for tag in ("one", "all"):
@@ -285,7 +285,7 @@ def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: 
     assert numbers == list(range(200))
 
     for number in range(200):
-        one.run("ask", "notify", client.get_public_id(), message("coord.pointAt.sky", ra=str(number), dec="0"))
+        one.run("callHub", "notify", client.get_public_id(), message("coord.pointAt.sky", ra=str(number), dec="0"))
     assert [int(each.content["ra"]) for each in received.wait(200)] == list(range(200))
 
 
@@ -300,9 +300,9 @@ def test_a_page_may_send_safe_messages_only(page: Callable[..., Page], connect: 
     page_id = one.run("register", "page", ANY)
     for mtype in ("client.env.get", "script.aladin.send", "ds9.set", "table.shut"):
         with pytest.raises(RuntimeError, match="Fault"):
-            one.run("ask", "notify", program, message(mtype))
-    one.run("ask", "call", program, "tag", message("x-mine.open"))
-    one.run("ask", "notify", program, message("table.load.votable", url="http://127.0.0.1/t"))
+            one.run("callHub", "notify", program, message(mtype))
+    one.run("callHub", "call", program, "tag", message("x-mine.open"))
+    one.run("callHub", "notify", program, message("table.load.votable", url="http://127.0.0.1/t"))
     (delivery,) = received.wait(1, lambda each: each.sender == page_id)
     assert delivery.name == "table.load.votable"
 
@@ -476,7 +476,7 @@ def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect:
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
-    one.run("holdUp")
+    one.run("openDialog")
     threading.Event().wait(1)
     send(client, page_id, 1, 2)
     threading.Event().wait(seconds)

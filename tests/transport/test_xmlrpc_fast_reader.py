@@ -57,7 +57,7 @@ def parse_with_long_texts(body: bytes) -> ParsedDocument | None:
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Calls and answers as different programs write them: blanks between the tags, strings without a tag."""
+    """Calls and responses as different programs write them: blanks between the tags, strings without a tag."""
     blanks = draw(st.sampled_from(["", "\n", "\n  ", " ", "\t\n "]))
     bare = draw(st.booleans())
 
@@ -128,7 +128,7 @@ PIECES = [
 @settings(max_examples=1000)
 @given(documents(), st.data())
 def test_documents_that_were_tampered_with(document: str, data: st.DataObject) -> None:
-    """Pieces lost, doubled, exchanged or put in at tags: never an answer where the grammar has another one."""
+    """Pieces lost, doubled, exchanged or put in at tags: never a response where the grammar has another one."""
     cuts = [0] + [place for place, character in enumerate(document) if character in "<>"] + [len(document)]
     places = st.sampled_from(cuts)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -171,7 +171,7 @@ def test_all_small_heaps_of_whole_tokens() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
-    """R5: it has an answer all the same."""
+    """R5: it has a response all the same."""
     body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
     assert parse_fast(body.encode()) is None
     call = read_call(body.encode())

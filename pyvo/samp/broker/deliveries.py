@@ -14,7 +14,7 @@ NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
-# Bytes that a delivery needs beside its message: the envelope, and the objects that hold it
+# Bytes that a delivery needs in addition to its message: the envelope, and the objects that hold it
 ENVELOPE_OVERHEAD = 500
 
 
@@ -89,7 +89,7 @@ class Delivery(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What the broker tells its observer: an event of the hub, a message with all its recipients, or a response."""
+    """What the broker passes to its observer: an event of the hub, a message with all its recipients, or a response."""
 
     #: What happens: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
     kind: str

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 #: Bytes of messages that may wait for their handlers.
 MAX_WAITING = 256 * 1024 * 1024
-#: Seconds after which the hub answers a pull even if there are no callbacks.
+#: Seconds after which the hub responds to a pull even if there are no callbacks.
 PULL_TIMEOUT = 60
 #: Seconds before the next pull if the last one failed or returned nothing at once.
 PULL_PAUSE = 0.5
@@ -204,7 +204,7 @@ class CallbackPuller:
         threading.Thread(target=self._run, args=(private_key,), name="samp-pull", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop pulling. The thread ends when the hub answers or the connection is closed."""
+        """Stop pulling. The thread ends when the hub responds or the connection is closed."""
         self._stopped.set()
 
     def _run(self, private_key: str) -> None:

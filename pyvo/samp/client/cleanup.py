@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the cleanup at exit may take, for all clients together.
 EXIT_TIMEOUT = 2.0
-#: Seconds in which a hub has to answer an unregister.
+#: Seconds in which a hub has to respond to an unregister.
 UNREGISTER_TIMEOUT = 2.0
 
 

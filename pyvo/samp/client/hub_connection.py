@@ -7,7 +7,7 @@ Theory of operation
 The state is one of `ConnectionState`. `_TRANSITIONS` lists all changes of it::
 
     DISCONNECTED --connect--> CONNECTING --first response--> CONNECTED
-    CONNECTING, CONNECTED --the hub does not answer, or has shut down--> LOST
+    CONNECTING, CONNECTED --the hub does not respond, or has shut down--> LOST
     CONNECTING, CONNECTED --the hub has disconnected the client; or this is the child of a fork--> CLOSED
     LOST, CLOSED --connect--> CONNECTING
     any state --disconnect--> DISCONNECTED
@@ -18,7 +18,7 @@ the HTTP connection is still needed to unregister.
 
 Connecting sends no ping of its own when a registration follows (`connect_unverified`): the first operation finds out
 whether there is a hub. Until its response has arrived, the state is CONNECTING, and `reason` is the text of the error
-that is raised if no hub answers.
+that is raised if no hub responds.
 
 Every wait has an end that does not depend on the hub. Each operation has a timeout. During the wait, and shortly
 before its end, the client pings the hub on another connection. So when the time is up, it is known whether the hub
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 #: Seconds that an operation may take that does not wait for a client or the user.
 RESPONSE_TIMEOUT = 10.0
-#: Seconds in which a hub that is alive answers a ping.
+#: Seconds in which a hub that is alive responds to a ping.
 PING_TIMEOUT = 3.0
 #: Seconds by which the hub may exceed the timeout of a wait.
 HUB_GRACE = 10.0
@@ -110,7 +110,7 @@ class ConnectionState(Enum):
     #: A connection is being made.
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    #: The hub is gone, or does not answer. A client that reconnects waits for the next hub.
+    #: The hub is gone, or does not respond. A client that reconnects waits for the next hub.
     LOST = "lost"
     #: The hub has ended the connection, and the client does not come back by itself.
     CLOSED = "closed"
@@ -208,7 +208,7 @@ def _encode_param(name: str, value: Any) -> SAMPValue | PreEncoded:
 
 
 class _HubUnresponsiveError(SAMPTransportError):
-    """The hub has not answered a ping: another one is not needed."""
+    """The hub has not responded to a ping: another one is not needed."""
 
 
 class HubConnection(Prepared):
@@ -337,7 +337,7 @@ class HubConnection(Prepared):
         return XMLRPCClient(url, timeout=timeout, keep=pool_size)
 
     def _verify(self) -> None:
-        """Ping the hub; disconnect if it does not answer."""
+        """Ping the hub; disconnect if it does not respond."""
         try:
             self._call("ping")
         except BaseException:
@@ -552,7 +552,7 @@ class HubConnection(Prepared):
             ping()
 
     def _ping_while_waiting(self) -> None:
-        """Raise an error, which ends the wait, if the hub does not answer a ping either."""
+        """Raise an error, which ends the wait, if the hub does not respond to a ping either."""
         try:
             self._ping()
         except SAMPProxyError as fault:
@@ -588,7 +588,7 @@ class HubConnection(Prepared):
                 self._ping()
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
-            except Exception as second:  # whatever it is, the hub has not answered a second time
+            except Exception as second:  # whatever it is, the hub has not responded a second time
                 log.debug("The hub does not answer a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")

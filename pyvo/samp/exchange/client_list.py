@@ -18,16 +18,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..client.handlers import ReceivedMessage, release_slot
 from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable, no_such_client
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
 
 __all__ = ["ClientInfo", "Clients"]
 

@@ -276,7 +276,7 @@ class FileServer:
 
 
 class _FileRequestHandler:
-    """Answers the requests of the HTTP server; it refers to the file server weakly, so that it can be collected."""
+    """Responds to the requests of the HTTP server; it refers to the file server weakly, so that it can be collected."""
 
     def __init__(self, server: FileServer, address: str) -> None:
         self._server = weakref.ref(server)
@@ -284,7 +284,7 @@ class _FileRequestHandler:
         self.streamer: BodyStreamer | None = None
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Answer a request; see `RequestHandler`."""
+        """Respond to a request; see `RequestHandler`."""
         server, streamer = self._server(), self.streamer
         host = request.headers.get("host")
         # a web page whose host name was made to resolve to this machine (R38)
@@ -315,5 +315,5 @@ class _FileRequestHandler:
         return None
 
     def error_response(self, error: HTTPError) -> Response:
-        """Answer bytes that are no request."""
+        """Respond to bytes that are no request."""
         return Response(error.status, f"{error}\n".encode())

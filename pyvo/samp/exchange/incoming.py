@@ -24,7 +24,6 @@ from ..client.lookup import client_name
 from ..client.samp_client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..formats.model import Sender
-from ..formats.readers import read_message
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..protocol.timeouts import Deadline
 from .sending import ExchangeState
@@ -178,6 +177,9 @@ class Incoming:
         rejection = self._reserve()
         if rejection is not None:
             return rejection or None
+        # astropy.table and astropy.io are imported when the first object arrives
+        from ..formats.readers import read_message  # noqa: PLC0415
+
         try:
             sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
             item = read_message(message.mtype, message.params, sender, self._state.client.hub.download)
@@ -193,7 +195,7 @@ class Incoming:
             with self._changed:
                 self._replied_count += 1
             self._state.client.client._reply(message.call, response)
-        self._put(item, key, answered=message.call is not None)
+        self._put(item, key, replied=message.call is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -208,10 +210,10 @@ class Incoming:
                 self._left -= 1
             return None
 
-    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
+    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, replied: bool = False) -> None:
         with self._changed:
             self._reading -= 1
-            self._replied_count -= answered
+            self._replied_count -= replied
             if isinstance(item, _ReadError) and self._left is not None:
                 self._left += 1
             if key is not None:  # an object that is sent again with the same table-id replaces the one that waits

@@ -19,12 +19,13 @@ import weakref
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from ..client.callback_server import local_address
 from ..client.handlers import internal_handler
 from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.model import MessageFormat, Sendable
 from ..formats.temporary_files import safe_file_name, write_file
@@ -34,9 +35,6 @@ from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
 from .file_server import FileServer, PublishedFile
 from .reports import SendReport, SendResult
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
 
 
 class ExchangeState:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What SAMP says about values, MTypes, messages and responses: no I/O, no threads, no clock."""
+"""Values, MTypes, messages and responses of SAMP. No I/O, no threads, no clock of its own."""
 
 from __future__ import annotations
 

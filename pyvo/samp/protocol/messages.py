@@ -13,12 +13,12 @@ from .values import SAMPValue
 
 T = TypeVar("T")
 
-# An MType has as many wider patterns as it has parts, so without a limit a hostile one of a million dots would
-# cost a million strings of a million characters.
+# An MType has as many wider patterns as it has parts: without a limit, one of a million dots would make a million
+# strings of a million characters.
 _MAX_LENGTH = 255
 
-# Every part is non-empty and free of wildcards, blanks and control characters. The standard allows fewer
-# characters than that, but nothing is won by refusing what programs use among themselves.
+# No part is empty or has wildcards, blanks or control characters. The standard allows fewer characters, but programs
+# use others, and to reject them would not help.
 _PART = r"[^.*\s\x00-\x1f\x7f]+"
 _MTYPE = re.compile(rf"{_PART}(?:\.{_PART})*")
 
@@ -49,7 +49,7 @@ def check_mtype(mtype: str) -> None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise `SAMPValueError` unless one may subscribe to this: an MType, ``*`` or ``a.b.*`` (rule R12)."""
+    """Raise `SAMPValueError` unless this can be subscribed to: an MType, ``*`` or ``a.b.*`` (rule R12)."""
     if pattern == "*":
         return
     try:
@@ -62,7 +62,7 @@ def check_pattern(pattern: str) -> None:
 
 def matches(pattern: str, mtype: str) -> bool:
     """
-    Tell whether a subscription covers an MType (rule R12).
+    Return whether a subscription covers an MType (rule R12).
 
     Parameters
     ----------
@@ -80,24 +80,24 @@ def matches(pattern: str, mtype: str) -> bool:
 
 def best_match(subscriptions: Mapping[str, T], mtype: str) -> T | None:
     """
-    Find what the most specific subscription to an MType says (rule R14).
+    Return the value of the most specific subscription to an MType (rule R14).
 
     Parameters
     ----------
     subscriptions : mapping
-        From patterns to anything.
+        From patterns to values of any type.
     mtype : str
         An MType.
 
     Returns
     -------
     object or None
-        The value under the most specific pattern that covers the MType; `None` when there is none.
+        The value of the most specific pattern that covers the MType; `None` if there is none.
 
     Raises
     ------
     SAMPValueError
-        When ``mtype`` is not an MType.
+        ``mtype`` is not an MType.
     """
     for pattern in _candidates(mtype):
         if pattern in subscriptions:
@@ -107,15 +107,15 @@ def best_match(subscriptions: Mapping[str, T], mtype: str) -> T | None:
 
 @lru_cache(maxsize=512)
 def _candidates(mtype: str) -> tuple[str, ...]:
-    # Remembered, because a broadcast asks the same question for every client.
+    # Cached, because a broadcast needs the same ones for every client.
     check_mtype(mtype)
     return tuple(subtypes(mtype))
 
 
-#: The ``samp.code`` of a response that the hub gives in the place of a recipient that cannot (rule R23).
+#: The ``samp.code`` of the response that the hub sends in place of a recipient that does not reply (rule R23).
 NO_RESPONSE = "samp.noresponse"
 
-# Which maps a response of each status carries.
+# The maps in a response of each status.
 _PARTS = {
     "samp.ok": ("samp.result",),
     "samp.warning": ("samp.result", "samp.error"),
@@ -135,12 +135,12 @@ def check_message(value: object) -> dict[str, SAMPValue]:
     Returns
     -------
     dict
-        The value itself; when it has no ``samp.params``, a copy that has an empty map there.
+        The value itself; if it has no ``samp.params``, a copy with an empty map there.
 
     Raises
     ------
     SAMPValueError
-        When it is no map, when ``samp.mtype`` is missing or is no MType, when ``samp.params`` is no map.
+        It is not a map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
     """
     message = _map(value, "a message")
     mtype = message.get("samp.mtype")
@@ -162,13 +162,12 @@ def check_response(value: object) -> dict[str, SAMPValue]:
     Returns
     -------
     dict
-        The value itself; when a map that belongs to its status is missing, a copy that has an empty map there.
+        The value itself; if a map that its status requires is missing, a copy with an empty map there.
 
     Raises
     ------
     SAMPValueError
-        When it is no map, when ``samp.status`` is none of the three, when ``samp.result`` or ``samp.error``
-        is no map.
+        It is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a map.
     """
     response = _map(value, "a response")
     status = response.get("samp.status")
@@ -178,12 +177,12 @@ def check_response(value: object) -> dict[str, SAMPValue]:
 
 
 def ok_response(result: dict[str, SAMPValue] | None = None) -> dict[str, SAMPValue]:
-    """Make the response of a client that did what it was asked."""
+    """Make the response of a client that has processed the message."""
     return {"samp.status": "samp.ok", "samp.result": result or {}}
 
 
 def warning_response(result: dict[str, SAMPValue], error: dict[str, SAMPValue]) -> dict[str, SAMPValue]:
-    """Make the response of a client that did part of what it was asked; ``error`` says what is amiss."""
+    """Make the response of a client that has processed the message in part; ``error`` tells which part it has not."""
     return {"samp.status": "samp.warning", "samp.result": result, "samp.error": error}
 
 
@@ -191,18 +190,13 @@ def error_response(
     errortxt: str, *, usertxt: str | None = None, debugtxt: str | None = None, code: str | None = None
 ) -> dict[str, SAMPValue]:
     """
-    Make the response of a client that could not do what it was asked.
+    Make the response of a client that could not process the message.
 
     Parameters
     ----------
-    errortxt : str
-        What went wrong, in a sentence.
-    usertxt : str, optional
-        The same at more length, to be shown to the user.
-    debugtxt : str, optional
-        Details for programmers.
-    code : str, optional
-        A short identifier of this kind of error.
+    errortxt, usertxt, debugtxt, code : str
+        The error in a sentence; the same in more detail for the user; details for programmers; an identifier of this
+        kind of error.
     """
     optional = {"samp.usertxt": usertxt, "samp.debugtxt": debugtxt, "samp.code": code}
     details: dict[str, SAMPValue] = {"samp.errortxt": errortxt}

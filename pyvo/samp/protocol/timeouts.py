@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from ..errors import SAMPValueError
 from .values import parse_float
@@ -40,12 +41,13 @@ def parse_samp_timeout(text: str, limit: float) -> float:
 class Deadline:
     """The end of a wait that begins now; ``timeout`` is one for `parse_timeout`."""
 
-    def __init__(self, timeout: str | float) -> None:
+    def __init__(self, timeout: str | float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         #: The timeout in seconds.
         self.seconds = parse_timeout(timeout)
-        self._end = time.monotonic() + self.seconds if self.seconds else None
+        self._end = clock() + self.seconds if self.seconds else None
 
     @property
     def remaining(self) -> float | None:
         """The seconds until the end, at least 0; None without a limit."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self._end is None else max(0.0, self._end - self._clock())

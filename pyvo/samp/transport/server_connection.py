@@ -4,6 +4,11 @@ The connections that a server has accepted, and the responses that come later.
 
 A `ServerConnection` reads requests as they arrive and writes the responses in the same order. The `ConnectionTable` has
 all connections of a server and chooses which to close when there are too many.
+
+Reading, handling and writing are in one class, because each of them depends on the state of the others: no request is
+handled before the response to the last one is written, one deadline is for whichever the connection waits for, and an
+end of the input means something else while a response is written, is deferred, or neither. `RequestParser` has what
+does not depend on that: how bytes become requests.
 """
 
 from __future__ import annotations

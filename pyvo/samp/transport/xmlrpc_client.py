@@ -244,7 +244,7 @@ class XMLRPCClient:
         """
         bodies = [write_call(method, params) for method, params in calls]
         responses: list[HTTPResponse] = []
-        if self._idle:  # else the server may be one that closes connections
+        if bodies and self._idle:  # without an idle connection, the server may be one that closes connections
             connection = self._acquire()
             try:
                 responses = self._pipeline(connection, bodies, while_waiting)

@@ -54,7 +54,7 @@ MAX_NULL = 8
 #: Registrations that may share one decision; more than the tabs of a session.
 MAX_SHARING = 64
 #: Connections that a browser opens to one host. The registrations of more tabs wait in the browser, and come when the
-#: first ones have been answered.
+#: first ones have a response.
 BROWSER_CONNECTIONS = 6
 #: Seconds for which a decision that this many registrations have shared also holds for those that waited in the
 #: browser.
