@@ -1,8 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What the hub window costs: the hub's rate with a window open in Chromium, against its rate without.
+What the hub window costs: the hub with a window open in Chromium, relative to a hub without.
 
-``python -m benchmarks.window``. A ratio above 1 means that a message takes longer with the window.
+``python -m benchmarks.window`` prints the ratios of the times and of the hub's CPU times, and the memory of the tab in
+the second half of the rounds, relative to the first half.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import psutil
 from .hubs import OURS, WINDOW, Hub
 from .load_generator import LoadGenerator
 from .measure import Batch, Prepare, Row, Settings, spread
+from .report import table
 from .rows_messages import prepare_broadcast, prepare_call, prepare_notify
 
+#: The most that the ratios of times, and those of memory, may be.
+GOAL, MEMORY_GOAL = 1.05, 1.25
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.window", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", action="append", metavar="OPERATION")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a batch")
     options = parser.parse_args()
     settings = Settings(Path(), rounds=options.rounds, seconds=options.seconds)
@@ -34,21 +39,36 @@ def main() -> None:
         "notifyAll to 50": prepare_broadcast("notifyAll", 50),
         "callAll to 50": prepare_broadcast("callAll", 50),
     }
-    for name, prepare in rows.items():
+    lines = [["measurement", "quantity", "goal", "measured", "quartiles", ""]]
+    for name in options.only or rows:
         browsers: list[subprocess.Popen[bytes]] = []
+        sizes: list[int] = []
+
+        def note_size(browsers: list[subprocess.Popen[bytes]] = browsers, sizes: list[int] = sizes) -> None:
+            sizes.append(size_of_tab(browsers[0]))
+
+        settings.after[WINDOW] = note_size
         try:
-            row = settings.compare(Row(name, name, []), open_browser(prepare, browsers), (OURS, WINDOW))
-            tabs = [process for browser in browsers for process in psutil.Process(browser.pid).children(recursive=True)]
-            largest = max((tab.memory_info().rss for tab in tabs), default=0)
+            row = settings.compare(Row(name, name, []), open_browser(rows[name], browsers), (OURS, WINDOW))
         finally:
             for browser in browsers:
                 browser.kill()
                 browser.wait()
-        shown = [f"{1e6 * spread(row.subjects[one].wall)['median']:.0f}" for one in (OURS, WINDOW)]
-        ratios = [spread(row.ratios(quantity, OURS, WINDOW)) for quantity in ("wall", "cpu")]
-        texts = [f"{r['median']:.3f} ({r['lower']:.3f} to {r['upper']:.3f})" for r in ratios]
-        print(f"{name}: {shown[0]} us without, {shown[1]} us with; time {texts[0]}, hub's CPU {texts[1]}; "
-              f"largest process of the browser {largest / 1e6:.0f} MB", flush=True)  # fmt: skip
+        ratios = {"time": row.ratios("wall", OURS, WINDOW), "hub's CPU": row.ratios("cpu", OURS, WINDOW),
+                  "memory of the tab": [max(sizes[len(sizes) // 2 :]) / max(sizes[: len(sizes) // 2])]}
+        for quantity, values in ratios.items():
+            r = spread(values)
+            goal = MEMORY_GOAL if "memory" in quantity else GOAL
+            lines.append([name, quantity, f"{goal:g}", f"{r['median']:.3f}", f"{r['lower']:.3f} - {r['upper']:.3f}",
+                          "yes" if r["median"] <= goal else "**no**"])
+        print(table([lines[0], *lines[-3:]]), flush=True)
+    print(table(lines))
+
+
+def size_of_tab(browser: subprocess.Popen[bytes]) -> int:
+    """Return the resident memory of the largest process that runs a page."""
+    processes = psutil.Process(browser.pid).children(recursive=True)
+    return max(each.memory_info().rss for each in processes if "--type=renderer" in each.cmdline())
 
 
 def open_browser(prepare: Prepare, browsers: list[subprocess.Popen[bytes]]) -> Prepare:
