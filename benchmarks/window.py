@@ -1,16 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What the hub window costs: the hub's rate with a window open, against its rate without.
+What the hub window costs: the hub with a window open, relative to a hub without.
 
-``python -m benchmarks.window``. A ratio above 1 means that a message takes longer with the window. It is measured
-twice: with a program that reads and drops what the hub sends to a window, which shows what the hub does for it, and
-with Chromium, which needs a share of the same processors.
+``python -m benchmarks.window`` prints the ratios of the times and of the hub's CPU times. It measures twice: with a
+program that reads and drops what the hub sends to a window, which shows what the hub does for it, and with Chromium,
+which needs a share of the same processors; for this one it prints the memory of the tab in the second half of the
+rounds, relative to the first half.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import shutil
 import subprocess
@@ -23,14 +25,19 @@ import psutil
 from .hubs import OURS, STREAM, WINDOW, Hub
 from .load_generator import LoadGenerator
 from .measure import Batch, Prepare, Row, Settings, spread
+from .report import table
 from .rows_messages import prepare_broadcast, prepare_call, prepare_notify
 
+#: The most that the ratios of times, and those of memory, may be.
+GOAL, MEMORY_GOAL = 1.05, 1.25
+READERS = {STREAM: "a program", WINDOW: "Chromium"}
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.window", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", action="append", metavar="OPERATION")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a batch")
     parser.add_argument("--read", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -44,23 +51,37 @@ def main() -> None:
         "notifyAll to 50": prepare_broadcast("notifyAll", 50),
         "callAll to 50": prepare_broadcast("callAll", 50),
     }
-    for name, prepare in rows.items():
-        for subject in (STREAM, WINDOW):
-            readers: list[subprocess.Popen[bytes]] = []
-            try:
-                row = settings.compare(Row(name, name, []), open_window(prepare, readers), (OURS, subject))
-                parts = [part for reader in readers for part in psutil.Process(reader.pid).children(recursive=True)]
-                largest = max((part.memory_info().rss for part in parts), default=0)
-            finally:
-                for reader in readers:
-                    reader.kill()
-                    reader.wait()
-            shown = [f"{1e6 * spread(row.subjects[one].wall)['median']:.0f}" for one in (OURS, subject)]
-            ratios = [spread(row.ratios(quantity, OURS, subject)) for quantity in ("wall", "cpu")]
-            texts = [f"{r['median']:.3f} ({r['lower']:.3f} to {r['upper']:.3f})" for r in ratios]
-            memory = f"; largest process of the browser {largest / 1e6:.0f} MB" if subject == WINDOW else ""
-            print(f"{name}, {subject}: {shown[0]} us without, {shown[1]} us with; time {texts[0]}, "
-                  f"hub's CPU {texts[1]}{memory}", flush=True)  # fmt: skip
+    lines = [["measurement", "reader", "quantity", "goal", "measured", "quartiles", ""]]
+    for name, subject in itertools.product(options.only or rows, (STREAM, WINDOW)):
+        readers: list[subprocess.Popen[bytes]] = []
+        sizes: list[int] = []
+
+        def note_size(readers: list[subprocess.Popen[bytes]] = readers, sizes: list[int] = sizes) -> None:
+            sizes.append(size_of_tab(readers[0]))
+
+        settings.after[WINDOW] = note_size
+        try:
+            row = settings.compare(Row(name, name, []), open_window(rows[name], readers), (OURS, subject))
+        finally:
+            for reader in readers:
+                reader.kill()
+                reader.wait()
+        ratios = {"time": row.ratios("wall", OURS, subject), "hub's CPU": row.ratios("cpu", OURS, subject)}
+        if subject == WINDOW:
+            ratios["memory of the tab"] = [max(sizes[len(sizes) // 2 :]) / max(sizes[: len(sizes) // 2])]
+        for quantity, values in ratios.items():
+            r = spread(values)
+            goal = MEMORY_GOAL if "memory" in quantity else GOAL
+            lines.append([name, READERS[subject], quantity, f"{goal:g}", f"{r['median']:.3f}",
+                          f"{r['lower']:.3f} - {r['upper']:.3f}", "yes" if r["median"] <= goal else "**no**"])
+        print(table([lines[0], *lines[-len(ratios) :]]), flush=True)
+    print(table(lines))
+
+
+def size_of_tab(browser: subprocess.Popen[bytes]) -> int:
+    """Return the resident memory of the largest process that runs a page."""
+    processes = psutil.Process(browser.pid).children(recursive=True)
+    return max(each.memory_info().rss for each in processes if "--type=renderer" in each.cmdline())
 
 
 def open_window(prepare: Prepare, readers: list[subprocess.Popen[bytes]]) -> Prepare:

@@ -407,6 +407,13 @@ class Broker:
                 raise SAMPProxyError(1, "No call with this msg-id waits for a reply of this client")
             self._complete_call(call, response)
 
+    def slow_down(self, client_id: str) -> None:
+        """Delay the next response to a client: it sends faster than a recipient accepts."""
+        with self._operation:
+            client = self._registry.get(client_id)
+            if client is not None:
+                client.is_too_fast = True
+
     def delivery_failed(self, delivery: Delivery, reason: str) -> None:
         """End the call that could not be delivered, if it was one; its sender gets the reason (R23)."""
         if delivery.kind == CALL and delivery.tag is not None:
