@@ -81,10 +81,10 @@ class RecordingClient(SAMPIntegratedClient):
         return found
 
     def find(self, name: str, mtype: str = "table.load.votable") -> str:
-        """Wait for a client with that name that is subscribed; return its id."""
+        """Wait for a client whose name begins with that and which is subscribed; return its id."""
 
         def find() -> str | None:
-            client_id = self.names().get(name)
+            client_id = next((each for label, each in self.names().items() if label.startswith(name)), None)
             return client_id if client_id and client_id in self.get_subscribed_clients(mtype) else None
 
         return self.wait_for(find)

@@ -28,7 +28,6 @@ class RawTransport(Transport):
         self.ended: list[tuple[str, int]] = []
 
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
-        report(LinkState.CONNECTING, "", 0)
         ours, theirs = socket.socketpair()
         self.peer = RawPeer(theirs)
         stream = SocketStream(ours)

@@ -222,6 +222,7 @@ class Bridge:
             self._session = secrets.token_hex(8)
             version = str(import_module("..", __package__).__version__)
             hello = Hello(PROTOCOLS, version, self.hub.bridge_id, self._label, self._session)
+            self._set_state(BridgeState.CONNECTING, "")
             self.transport.start(hello, self._accept, self._on_report)
         except BaseException:
             self._close("")
