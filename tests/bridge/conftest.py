@@ -12,6 +12,7 @@ import pytest
 
 from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.bridge import LocalPair, Policy
+from pyvo.samp.lockfile import read_lockfile
 
 #: Seconds for what takes milliseconds on an idle machine.
 TIMEOUT = 30.0
@@ -110,13 +111,16 @@ def make_hubs(tmp_path: Path, make_hub: Callable[..., SAMPHubServer]) -> Callabl
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., RecordingClient]]:
-    """Connect clients, which are disconnected after the test."""
+    """Connect clients to a hub, or the hub of a lockfile; they are disconnected after the test."""
     with ExitStack() as stack:
 
-        def start(hub: SAMPHubServer, name: str, *mtypes: str, **metadata: Any) -> RecordingClient:
+        def start(hub: SAMPHubServer | Path, name: str, *mtypes: str, **metadata: Any) -> RecordingClient:
             client = RecordingClient(name, mtypes or ("table.*", "coord.*"), metadata)
             stack.callback(client.disconnect)
-            client.connect(hub=hub)
+            if isinstance(hub, Path):
+                client.connect(hub_params=read_lockfile(hub))
+            else:
+                client.connect(hub=hub)
             return client
 
         yield start
