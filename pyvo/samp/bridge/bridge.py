@@ -117,8 +117,8 @@ class Bridge:
         self.reason = ""
         self.exit_status = 0
         self._label = label or socket.gethostname()
-        self._on_state = on_state
-        self._on_client_callback = on_client
+        self.on_state = on_state
+        self.on_client = on_client
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()  # held while the hub or the transport is started or stopped
@@ -206,9 +206,7 @@ class Bridge:
     @property
     def clients(self) -> list[RemoteClient]:
         """The clients of the other hubs that are registered here."""
-        with self._lock:
-            peers = list(self._peers.values())
-        return [proxy.remote_client() for peer in peers for proxy in list(peer.proxies.values())]
+        return [proxy.remote_client() for peer in self._current_peers() for proxy in list(peer.proxies.values())]
 
     # The hub
 
@@ -224,6 +222,7 @@ class Bridge:
             self._session = secrets.token_hex(8)
             version = str(import_module("..", __package__).__version__)
             hello = Hello(PROTOCOLS, version, self.hub.bridge_id, self._label, self._session)
+            self._set_state(BridgeState.CONNECTING, "")
             self.transport.start(hello, self._accept, self._on_report)
         except BaseException:
             self._close("")
@@ -311,6 +310,8 @@ class Bridge:
 
     def _on_event(self, name: str, client_id: str, params: dict[str, Any]) -> None:
         if name == "unregister":
+            for peer in self._current_peers():
+                peer.on_unregistered(client_id)
             self.hub.loop.call_later(GONE_DELAY, self.outbound.put, lambda: self._withdraw(client_id))
         elif client_id and name in {"register", "metadata", "subscriptions"}:
             client = self._client(client_id)
@@ -359,7 +360,7 @@ class Bridge:
         with self._lock:
             if self._local.get(client.client_id) is not client or client.client_id in {*own_ids, self.hub.hub_id}:
                 return
-            peers = list(self._peers.values())
+        peers = self._current_peers()
         if is_marked(client.metadata):
             self._check_other_bridge(client)
             if client.is_bridged:
@@ -374,8 +375,7 @@ class Bridge:
     def _withdraw(self, client_id: str) -> None:
         with self._lock:
             self._local.pop(client_id, None)
-            peers = list(self._peers.values())
-        for peer in peers:
+        for peer in self._current_peers():
             peer.withdraw(client_id)
 
     def local_client(self, client_id: str) -> LocalClient | None:
@@ -396,6 +396,10 @@ class Bridge:
         return client
 
     # Peers
+
+    def _current_peers(self) -> list[Peer]:
+        with self._lock:
+            return list(self._peers.values())
 
     def _accept(self, link: Link) -> LinkHandler:
         """Take a link, or raise `BridgeRefusedError`; see `Accept`."""
@@ -439,10 +443,10 @@ class Bridge:
             if peer is not None and session < peer.session:
                 peer.link.close("Another bridge has joined these two hubs at the same moment.", 1)
 
-    def on_client(self, client: RemoteClient, *, is_present: bool) -> None:
+    def report_client(self, client: RemoteClient, *, is_present: bool) -> None:
         """Tell the program of a client of a peer; see `Engine`."""
-        if self._on_client_callback is not None:
-            self._on_client_callback(client, is_present)
+        if self.on_client is not None:
+            self.on_client(client, is_present)
 
     def on_peer_closed(self, peer: Peer, reason: str) -> None:
         """Forget a peer; see `Engine`."""
@@ -470,8 +474,8 @@ class Bridge:
             is_same = (state, text) == (self.state, self.reason)
             self.state, self.reason, self.exit_status = state, text, status
             self._changed.notify_all()
-        if self._on_state is not None and not is_same:
-            self._on_state(state, text)
+        if self.on_state is not None and not is_same:
+            self.on_state(state, text)
 
 
 def _peers_of(client: LocalClient) -> dict[str, str]:

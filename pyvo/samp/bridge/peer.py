@@ -132,7 +132,7 @@ class Engine(Protocol):
     def resolve_sender(self, client_id: str) -> LocalClient | None:
         """Return the same for a sender whose events may not have arrived; None to try again. It may wait."""
 
-    def on_client(self, client: RemoteClient, *, is_present: bool) -> None:
+    def report_client(self, client: RemoteClient, *, is_present: bool) -> None:
         """A client of the peer has come or gone."""
 
     def on_peer_closed(self, peer: Peer, reason: str) -> None:
@@ -153,8 +153,6 @@ class Proxy:
     def receive(self, delivery: Delivery) -> DeferredResponse | None:
         """Pass on what the hub delivers; see `Receiver`."""
         if delivery.body.get("samp.mtype", "").startswith("samp.hub."):
-            if delivery.body["samp.mtype"] == "samp.hub.disconnect":
-                self.peer.remove_proxy_later(self)
             return None
         return self.peer.queue_delivery(self, delivery)
 
@@ -448,7 +446,7 @@ class Peer:
             proxy.registration = self._hub.register(proxy.metadata, proxy.subscriptions, proxy)
         with self._lock:
             self.proxies[client_id] = proxy
-        self._engine.on_client(proxy.remote_client(), is_present=True)
+        self._engine.report_client(proxy.remote_client(), is_present=True)
 
     def _receive_metadata(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
@@ -457,7 +455,7 @@ class Peer:
         assert proxy.registration is not None
         self._hub.declare(proxy.registration, proxy.metadata)
         if proxy.name != name:
-            self._engine.on_client(proxy.remote_client(), is_present=True)
+            self._engine.report_client(proxy.remote_client(), is_present=True)
 
     def _receive_subscriptions(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
@@ -594,9 +592,11 @@ class Peer:
 
     # The end
 
-    def remove_proxy_later(self, proxy: Proxy) -> None:
-        """Remove a proxy that the hub has disconnected; it comes back with the next link."""
-        self._inbound.put(lambda: self._remove_proxy(proxy))
+    def on_unregistered(self, local_id: str) -> None:
+        """Remove a proxy that the hub, or the user, has disconnected; it comes back with the next link."""
+        for proxy in list(self.proxies.values()):
+            if proxy.registration is not None and proxy.registration.client_id == local_id:
+                self._inbound.put(lambda proxy=proxy: self._remove_proxy(proxy))  # type: ignore[misc]
 
     def _remove_proxy(self, proxy: Proxy) -> None:
         with self._lock:
@@ -604,7 +604,7 @@ class Peer:
                 return
         if proxy.registration is not None:
             self._hub.unregister(proxy.registration)
-        self._engine.on_client(proxy.remote_client(), is_present=False)
+        self._engine.report_client(proxy.remote_client(), is_present=False)
 
     def _fail_calls(self, reason: str) -> None:
         with self._lock:
