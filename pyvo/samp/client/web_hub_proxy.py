@@ -34,10 +34,10 @@ class HubExchange(Protocol):
     """
     What carries the requests of a client to the Web Profile of a hub on another machine, such as a `HubRelay`.
 
-    It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait`` and
-    ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is added
-    to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)`` for
-    files, as `HubConnection` has them, but with the URLs of the hub.
+    It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait``
+    and ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is
+    added to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)``
+    for files, as `HubConnection` has them, but with the URLs of the hub.
     """
 
     def exchange(self, body: bytes, timeout: float) -> HTTPResponse:

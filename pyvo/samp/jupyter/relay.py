@@ -404,7 +404,7 @@ def _accept_control_messages() -> bool:
         return False
     kernel = getattr(get_ipython(), "kernel", None)
     handlers = getattr(kernel, "control_handlers", None)
-    if handlers is None:
+    if kernel is None or handlers is None:
         return False
     others = handlers.get("comm_msg", kernel.comm_manager.comm_msg)
     if getattr(others, "__name__", "") != "_on_control_message":
