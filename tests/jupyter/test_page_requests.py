@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("anywidget", reason="the relay needs anywidget")
 
-from pyvo.samp import SAMPTransportError  # noqa: E402
-from pyvo.samp.jupyter.page_requests import (  # noqa: E402
+from pyvo.samp import SAMPTransportError
+from pyvo.samp.jupyter.page_requests import (
     BETWEEN_CELLS,
     CLICK_TIMEOUT,
     CONTROL,

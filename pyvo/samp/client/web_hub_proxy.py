@@ -20,12 +20,6 @@ from .hub_proxy import SAMPHubProxy, to_whole_seconds
 __all__ = ["WEB_PROFILE_URL", "HubExchange", "SAMPWebHubProxy"]
 
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
-
-NO_RELAYED_HUB = (
-    "No SAMP hub answers on the computer of your browser. Start `samp hub` there, or TOPCAT, and call connect() again."
-)
-
-
 #: Operations whose result says nothing.
 _WITHOUT_RESULT = frozenset({"declareMetadata", "declareSubscriptions", "notify", "reply", "unregister"})
 
@@ -157,7 +151,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             url = f"http://127.0.0.1:{hub._web_port}/" if hub is not None else WEB_PROFILE_URL
         self._relay = relay
         self.is_relayed = relay is not None
-        self._open(url, pool_size, NO_RELAYED_HUB if relay is not None else f"No hub offers the Web Profile at {url}.")
+        self._open(url, pool_size, f"No hub offers the Web Profile at {url}.")
         self._verify()
 
     def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:

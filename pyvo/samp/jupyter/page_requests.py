@@ -315,7 +315,7 @@ class PageRequests:
         self.pages[page] = dict(content)
         claim = content.get("claim")
         if page == self.page:
-            self._has_hub = self._has_hub or bool(claim)
+            self._has_hub = content.get("hub") != "none"
         elif claim and not self.page:
             self._activate(page)
         elif claim:
@@ -457,12 +457,13 @@ class PageRequests:
                 elif now >= self._last_echo + ECHO_INTERVAL:
                     self._send_echo()
             self._report()
-            return min((max(0.0, each - now) for each in self._times(now)), default=None)
+            first = min(self._times(now), default=float("inf"))
+            return None if first == float("inf") else max(0.0, first - now)
 
     def _check_request(self, request: PageRequest, now: float) -> None:
         if request.state is RequestState.WAITING:
             if not self.page and now >= self._give_up_at(request):
-                self._end(request, SAMPTransportError(self._absence_text()))
+                self._end(request, SAMPTransportError(self._absence_text(), refused=True))
         elif request.page != self.page or self.path == BETWEEN_CELLS:  # an echo says nothing
             if now >= self._last_time(request):
                 self._lose(request)

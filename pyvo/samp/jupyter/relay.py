@@ -41,7 +41,7 @@ import anywidget
 import traitlets
 
 from ..client.hub_connection import RemoteFile
-from ..errors import SAMPClientError, SAMPTransportError
+from ..errors import SAMPClientError
 from ..transport.http11 import HTTPResponse
 from .page_requests import BETWEEN_CELLS, CHUNK, CONTROL, CREDITS, SUBSHELL, PageRequest, PageRequests
 
@@ -203,6 +203,8 @@ class HubRelay(anywidget.AnyWidget):
         ------
         SAMPTransportError
             There was no response.
+        SAMPClientError
+            This thread cannot wait, see `path`.
         """
         self._check_wait()
         is_registration = b"samp.webhub.register<" in body[:300]
@@ -248,7 +250,7 @@ class HubRelay(anywidget.AnyWidget):
 
     def _check_wait(self) -> None:
         if not self.can_wait:
-            raise SAMPTransportError(_BETWEEN_CELLS_TEXT)
+            raise SAMPClientError(_BETWEEN_CELLS_TEXT)
 
     # Files
 
