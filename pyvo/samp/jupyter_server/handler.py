@@ -140,7 +140,8 @@ def open_publication(directory: Path, token: str, name: str, headers: dict[str, 
 def start_extension(serverapp: Any) -> None:
     """Add the handlers to a Jupyter server, and remove expired publications while it runs."""
     directory = Path(serverapp.runtime_dir) / DIRECTORY
-    base = re.escape(url_path_join(serverapp.web_app.settings["base_url"], "pyvo-samp", "data"))
+    url = url_path_join(serverapp.web_app.settings["base_url"], "pyvo-samp", "data")
+    base = re.escape(url)
     serverapp.web_app.add_handlers(
         ".*$",
         [
@@ -153,4 +154,4 @@ def start_extension(serverapp: Any) -> None:
         partial(serverapp.io_loop.run_in_executor, None, remove_expired, directory), SWEEP_INTERVAL
     )
     serverapp.io_loop.add_callback(sweep.start)
-    serverapp.log.info("pyvo.samp hands out what kernels publish at %s", base)
+    serverapp.log.info("pyvo.samp hands out what kernels publish at %s", url)

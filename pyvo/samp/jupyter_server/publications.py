@@ -12,6 +12,7 @@ A publication ends when its kernel withdraws it or ends, at the latest after `LI
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import re
 import secrets
@@ -22,7 +23,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import SAMPError
 from ..formats.temporary_files import safe_file_name
 
 __all__ = ["DIRECTORY", "LIFETIME", "TOKEN", "Publication", "create_publication", "publish_file", "remove_expired"]
@@ -87,15 +87,15 @@ def create_publication(name: str, directory: Path | None = None) -> Publication:
 
     Raises
     ------
-    SAMPError
-        The directory is not private.
     OSError
-        The directory cannot be made.
+        The directory cannot be made. `PermissionError`: it is there, and others can enter it.
     """
     directory = directory or _runtime_directory() / DIRECTORY
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_private(directory):
-        raise SAMPError(f"{directory} must be a directory of this user that nobody else can enter")
+        raise PermissionError(
+            errno.EPERM, "Files are published in a directory of this user that nobody else can enter", str(directory)
+        )
     remove_expired(directory)
     return Publication(directory, name)
 
@@ -120,7 +120,7 @@ def publish_file(path: str | os.PathLike[str], name: str | None = None, director
 
     Raises
     ------
-    SAMPError, OSError
+    OSError
         As for `create_publication`, or the file cannot be read.
     """
     source = Path(path).resolve(strict=True)
