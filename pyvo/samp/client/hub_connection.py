@@ -581,6 +581,8 @@ class HubConnection(Prepared):
         refused = getattr(error, "refused", False)
         if status.state is _CONNECTING and is_remote:
             reason = status.reason if refused else f"{status.reason} ({error})"
+            if self.is_relayed:  # the relay knows what is missing: page, permission or hub
+                reason = str(error)
             self.disconnect()
             return SAMPHubError(reason)
         if self.is_connected and not (refused or isinstance(error, _HubUnresponsiveError)):

@@ -19,12 +19,6 @@ from .hub_connection import HUB_GRACE, LocalHub, RemoteFile
 from .hub_proxy import SAMPHubProxy
 
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
-
-NO_RELAYED_HUB = (
-    "No SAMP hub answers on the computer of your browser. Start `samp hub` there, or TOPCAT, and call connect() again."
-)
-
-
 #: Operations whose result says nothing.
 _WITHOUT_RESULT = frozenset({"declareMetadata", "declareSubscriptions", "notify", "reply", "unregister"})
 
@@ -33,10 +27,10 @@ class HubExchange(Protocol):
     """
     What carries the requests of a client to the Web Profile of a hub on another machine, such as a `HubRelay`.
 
-    It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait`` and
-    ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is added
-    to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)`` for
-    files, as `HubConnection` has them, but with the URLs of the hub.
+    It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait``
+    and ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is
+    added to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)``
+    for files, as `HubConnection` has them, but with the URLs of the hub.
     """
 
     def exchange(self, body: bytes, timeout: float) -> HTTPResponse:
@@ -156,7 +150,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             url = f"http://127.0.0.1:{hub._web_port}/" if hub is not None else WEB_PROFILE_URL
         self._relay = relay
         self.is_relayed = relay is not None
-        self._open(url, pool_size, NO_RELAYED_HUB if relay is not None else f"No hub offers the Web Profile at {url}.")
+        self._open(url, pool_size, f"No hub offers the Web Profile at {url}.")
         self._verify()
 
     def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:

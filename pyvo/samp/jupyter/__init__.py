@@ -13,6 +13,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "anywidget":
         raise
-    raise ImportError("pyvo.samp.jupyter needs anywidget: pip install 'pyvo-samp[jupyter]'", name="anywidget") from error
+    text = "pyvo.samp.jupyter needs anywidget: pip install 'pyvo-samp[jupyter]'"
+    raise ImportError(text, name="anywidget") from error
 
 __all__ = ["HubRelay"]

@@ -54,7 +54,8 @@ class Relay {
         this.credits = new Map(); // functions that wait for the kernel to have read, by number
         this.offset = Infinity; // the least difference between the clocks of page and kernel
         this.state = { page: "", state: "", path: "", resume: false };
-        this.view = "idle"; // idle, asking, no hub, blocked, insecure, ready
+        this.view = "idle"; // idle, asking, claimed, ready, no hub, blocked, insecure, no kernel, stopped
+        this.hasHub = null; // as far as it is known
         this.transferred = "";
         this.listeners = new Set();
         this.onMessage = (content, buffers) => this.receive(content, buffers);
@@ -64,6 +65,7 @@ class Relay {
     async start() {
         this.model.on("msg:custom", this.onMessage);
         addEventListener("pagehide", this.onHide);
+        this.timer = setInterval(() => this.state.page === this.id && this.checkHub(), HEALTH_CHECK);
         this.onStatus = (_kernel, status) => GONE.has(status) && this.stop();
         this.kernel?.statusChanged.connect(this.onStatus);
         if (!isSecureContext) this.view = "insecure";
@@ -76,6 +78,7 @@ class Relay {
         this.model.off("msg:custom", this.onMessage);
         removeEventListener("pagehide", this.onHide);
         this.kernel?.statusChanged.disconnect(this.onStatus);
+        clearInterval(this.timer);
         for (const controller of this.running.values()) controller.abort();
         this.setView("stopped");
     }
@@ -128,7 +131,7 @@ class Relay {
         const message = {
             op: "hello", serial: this.serial, claim, permission: await permission(), base: this.base,
             has_data: this.hasData, is_shared: location.pathname.includes("/user/"),
-            hub: { "no hub": "none", blocked: "blocked", ready: "ok" }[this.view] ?? "",
+            hub: this.view === "blocked" ? "blocked" : { true: "ok", false: "none" }[this.hasHub] ?? "",
         };
         this.send(message);
     }
@@ -202,10 +205,12 @@ class Relay {
         try {
             const response = await this.postXml(PING);
             if (!(await response.text()).includes("methodResponse")) throw new TypeError("this is no hub");
+            this.hasHub = true;
             this.view = "claimed";
             this.hello(claim);
             setTimeout(() => this.view === "claimed" && this.setView("no kernel"), KERNEL_TIMEOUT);
         } catch {
+            this.hasHub = false;
             this.view = (await permission()) === "denied" ? "blocked" : "no hub";
             this.hello();
         }
@@ -223,37 +228,35 @@ class Relay {
         const controller = new AbortController();
         this.running.set(id, controller);
         this.send({ op: "taken", id });
-        const check = setInterval(() => this.checkHub(controller), HEALTH_CHECK);
         try {
             await action(controller.signal);
         } catch (error) {
             this.send({ op: "failed", id, ...(await this.explain(error, controller.signal)) });
         } finally {
-            clearInterval(check);
             this.running.delete(id);
             this.credits.delete(id);
         }
     }
 
-    // Breaks a request off if the hub does not answer a second one.
-    async checkHub(controller) {
+    // Breaks all requests off if the hub does not answer another one, and tells the kernel whether it does.
+    async checkHub() {
+        const hadHub = this.hasHub;
         try {
             await this.request("/", { mode: "no-cors", signal: AbortSignal.timeout(HEALTH_TIMEOUT) });
+            this.hasHub = true;
         } catch {
-            controller.abort("no hub");
+            this.hasHub = false;
+            for (const controller of this.running.values()) controller.abort("no hub");
         }
+        if (this.hasHub !== hadHub) this.hello();
     }
 
     async explain(error, signal) {
         const text = String(error);
         if (signal.aborted && signal.reason !== "no hub") return { reason: "cancelled", text };
         if ((await permission()) === "denied") return { reason: "blocked", text };
-        try {
-            await this.request("/", { mode: "no-cors", signal: AbortSignal.timeout(HEALTH_TIMEOUT) });
-        } catch {
-            return { reason: "no hub", text };
-        }
-        return { reason: "broken off", text };
+        await this.checkHub();
+        return { reason: this.hasHub ? "broken off" : "no hub", text };
     }
 
     async answer(id, response) {

@@ -25,8 +25,8 @@ its response is lost. Two things give this certainty:
 An echo is sent when a request is not taken or answered in time. Until the page answers it, no timeout ends a request: a
 page that is offline for a minute has the response when it comes back.
 
-This module has no thread and does no I/O: `receive` and `check` are called by one thread of the relay, the other methods
-by any thread.
+This module has no thread and does no I/O: `receive` and `check` are called by one thread of the relay, the other
+methods by any thread.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Co
 _PAGE_GONE = "The page of the notebook is gone, or offline. Open or reload it, and click Connect."
 _LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost."
 _LATE = "The hub did not answer in time"
-_BLOCKED = "The browser does not let the page of the notebook connect to the hub. The output of the relay says what to do."
+_BLOCKED = "The browser does not let the page of the notebook use the hub. The output of the relay says what to do."
 _NO_HUB = "No SAMP hub answers on the computer of the browser. Start `samp hub` there, or TOPCAT, and connect again."
 
 
@@ -192,7 +192,8 @@ class PageRequests:
                 return "permission" if self.pages else absent
             if self.is_silent:
                 return absent
-            if any(each.content.get("consent") and each.state is RequestState.TAKEN for each in self._requests.values()):
+            taken = (each for each in self._requests.values() if each.state is RequestState.TAKEN)
+            if any(each.content.get("consent") for each in taken):
                 return "consent"
             return "open" if self._has_hub else "lost"
 
@@ -212,7 +213,12 @@ class PageRequests:
     # Requests, in any thread
 
     def submit(
-        self, content: Mapping[str, Any], buffers: Sequence[bytes] = (), timeout: float = 0.0, *, repeatable: bool = False
+        self,
+        content: Mapping[str, Any],
+        buffers: Sequence[bytes] = (),
+        timeout: float = 0.0,
+        *,
+        repeatable: bool = False,
     ) -> PageRequest:
         """Send a request to the active page, or to the next one."""
         with self.changed:
@@ -257,7 +263,8 @@ class PageRequests:
                 return
             if request.state is not RequestState.WAITING:
                 self._send({"op": "cancel", "id": request.number, "page": request.page}, ())
-            self._end(request, SAMPTransportError("The request was cancelled", sent=request.state is RequestState.TAKEN))
+            was_sent = request.state is RequestState.TAKEN
+            self._end(request, SAMPTransportError("The request was cancelled", sent=was_sent))
             self._report()
 
     def close(self) -> None:
@@ -308,7 +315,7 @@ class PageRequests:
         self.pages[page] = dict(content)
         claim = content.get("claim")
         if page == self.page:
-            self._has_hub = self._has_hub or bool(claim)
+            self._has_hub = content.get("hub") != "none"
         elif claim and not self.page:
             self._activate(page)
         elif claim:
@@ -450,12 +457,13 @@ class PageRequests:
                 elif now >= self._last_echo + ECHO_INTERVAL:
                     self._send_echo()
             self._report()
-            return min((max(0.0, each - now) for each in self._times(now)), default=None)
+            first = min(self._times(now), default=float("inf"))
+            return None if first == float("inf") else max(0.0, first - now)
 
     def _check_request(self, request: PageRequest, now: float) -> None:
         if request.state is RequestState.WAITING:
             if not self.page and now >= self._give_up_at(request):
-                self._end(request, SAMPTransportError(self._absence_text()))
+                self._end(request, SAMPTransportError(self._absence_text(), refused=True))
         elif request.page != self.page or self.path == BETWEEN_CELLS:  # an echo says nothing
             if now >= self._last_time(request):
                 self._lose(request)

@@ -41,7 +41,7 @@ import anywidget
 import traitlets
 
 from ..client.hub_connection import RemoteFile
-from ..errors import SAMPClientError, SAMPTransportError
+from ..errors import SAMPClientError
 from ..transport.http11 import HTTPResponse
 from .page_requests import BETWEEN_CELLS, CHUNK, CONTROL, CREDITS, SUBSHELL, PageRequest, PageRequests
 
@@ -203,6 +203,8 @@ class HubRelay(anywidget.AnyWidget):
         ------
         SAMPTransportError
             There was no response.
+        SAMPClientError
+            This thread cannot wait, see `path`.
         """
         self._check_wait()
         is_registration = b"samp.webhub.register<" in body[:300]
@@ -248,7 +250,7 @@ class HubRelay(anywidget.AnyWidget):
 
     def _check_wait(self) -> None:
         if not self.can_wait:
-            raise SAMPTransportError(_BETWEEN_CELLS_TEXT)
+            raise SAMPClientError(_BETWEEN_CELLS_TEXT)
 
     # Files
 
@@ -404,7 +406,7 @@ def _accept_control_messages() -> bool:
         return False
     kernel = getattr(get_ipython(), "kernel", None)
     handlers = getattr(kernel, "control_handlers", None)
-    if handlers is None:
+    if kernel is None or handlers is None:
         return False
     others = handlers.get("comm_msg", kernel.comm_manager.comm_msg)
     if getattr(others, "__name__", "") != "_on_control_message":
