@@ -26,8 +26,7 @@ from typing import Any, Self
 
 from ..client.lookup import match_name
 from ..errors import SAMPError, SAMPHubError
-from ..exchange.file_server import safe_file_name
-from ..formats.temporary_files import make_private_dir
+from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import warning_response
 from ..transport.urls import file_url_to_path
