@@ -94,10 +94,6 @@ class ExchangeState:
         for report in reports:
             report.record(client_id, error="it has left without an answer")
 
-    def on_connected(self) -> None:
-        """Start anew with the clients of the hub to which the client has connected."""
-        self.clients.resubscribe()
-
     def on_disconnected(self, *, for_good: bool) -> None:
         """Finish all reports; if the program disconnected (`for_good`), end the queues and remove the files too."""
         end = SAMPClientError("The client was disconnected") if for_good else None

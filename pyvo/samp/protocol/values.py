@@ -28,6 +28,10 @@ _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # XML 1.0 does not allow these characters, not even as references.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+# Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and Zp line
+# ends
+_UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
 # From this length on, it is worth checking whether all items are numbers.
 _LONG_LIST = 64
 
@@ -253,12 +257,6 @@ def sanitize_for_display(text: str, limit: int = 80) -> str:
     shown = text[: 4 * limit]
     if not (shown.isascii() and shown.isprintable()):
         shown = unicodedata.normalize("NFC", shown)
-        shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in shown)
+        shown = "".join(" " if c in "\t\n\r" else "?" if unicodedata.category(c) in _UNSAFE else c for c in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _is_unsafe(character: str) -> bool:
-    # Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and
-    # Zp line ends
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

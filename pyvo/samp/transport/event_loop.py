@@ -210,7 +210,7 @@ class EventLoop:
         self._waker, self._wake_end = socket.socketpair()
         self._waker.setblocking(False)
         self._wake_end.setblocking(False)
-        self._selector.register(self._wake_end, READ, self._drain_wakeup)
+        self._selector.register(self._wake_end, READ, lambda _events: self._wake_end.recv(4096))
 
     # Methods for any thread
 
@@ -314,9 +314,6 @@ class EventLoop:
             log.debug("The loop has many wake-ups waiting")
         except OSError:
             log.debug("The loop has ended")
-
-    def _drain_wakeup(self, _events: int) -> None:
-        self._wake_end.recv(4096)
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
