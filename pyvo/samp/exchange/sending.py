@@ -41,10 +41,7 @@ class ExchangeState:
     """
     What a client needs to exchange objects: files, the list of clients, open reports and open queues.
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        The client; it owns this, which refers to it weakly.
+    The client owns it; it refers to the client weakly.
     """
 
     def __init__(self, client: MessagingClient) -> None:
@@ -314,16 +311,8 @@ def call_recipients(
     """
     Call all recipients; the report gets their responses later.
 
-    Parameters
-    ----------
-    state : ExchangeState
-        The state of the client.
-    report : SendReport
-        Collects the responses.
-    messages : dict
-        From public ids of recipients to messages.
-    timeout : float
-        Seconds for each response if this client is not callable, and so has to wait for it.
+    ``messages`` maps public ids of recipients to messages. ``timeout`` is in seconds, for each response if this client
+    is not callable and so has to wait for it.
     """
     client = state.client
     if not messages:

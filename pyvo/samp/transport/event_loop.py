@@ -183,12 +183,7 @@ class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
 
-    Parameters
-    ----------
-    name : str
-        Name of the thread, and prefix of its workers' names.
-    busy_poll : bool
-        Whether the loop busy-polls before it blocks.
+    ``name`` is the name of the thread, and the prefix of its workers' names. ``busy_poll``: poll before blocking.
     """
 
     def __init__(self, name: str = "samp-loop", *, busy_poll: bool = False) -> None:
@@ -222,14 +217,9 @@ class EventLoop:
 
     def stop(self, timeout: float = 2.0) -> None:
         """
-        Stop the thread and its workers; callbacks that are due still run.
+        Stop the thread and its workers, and wait up to ``timeout`` seconds for them; callbacks that are due still run.
 
-        It may be called in any thread, the loop's own included, and more than once.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait for the threads.
+        It may be called in any thread, that of the loop included, and more than once.
         """
         with self._lock:
             first = not self.stopped
