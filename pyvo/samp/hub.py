@@ -289,12 +289,6 @@ class RunningHub:
             if self._announced:
                 log.info("The hub has stopped")
 
-    def wait_closed(self) -> None:
-        """Wait until the hub is closed."""
-        # On Windows ^C does not end a wait without a time-out
-        while not self.closed.wait(1.0 if os.name == "nt" else None):
-            continue
-
     def _remove_lockfile(self) -> None:
         """Remove the lockfile, once: `open` and `close` may come here at the same time."""
         if self._remove_lock.acquire(blocking=False):
@@ -562,7 +556,8 @@ class SAMPHubServer:
         with signals_as_exit():
             running = self._launch()
             try:
-                running.wait_closed()
+                while not running.closed.wait(1.0 if os.name == "nt" else None):
+                    continue  # on Windows ^C does not end a wait without a timeout
             finally:
                 self.stop()
 

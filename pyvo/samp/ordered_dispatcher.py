@@ -56,19 +56,10 @@ class OrderedDispatcher(Generic[T]):
     """
     Starts items in order, each when the one before is done or has used up its grace time.
 
-    Parameters
-    ----------
-    start : callable
-        Called with an item, and with a function to call when the item is done: in any thread, even before ``start``
-        returns. It must not block. If it raises an exception, the item counts as done.
-    call_later : callable
-        Called with seconds and a function; returns an object with ``cancel()``, such as `EventLoop.call_later`.
-    grace : float
-        Seconds after which the next item is started although the current one is not done.
-    max_overflow : int
-        How many items may be running besides the current one.
-    clock : callable
-        Returns the time in seconds.
+    ``start`` is called with an item, and with a function to call when the item is done: in any thread, even before
+    ``start`` returns. It must not block. If it raises an exception, the item counts as done. ``call_later`` is called
+    with seconds and a function, and returns an object with ``cancel()``, as `EventLoop.call_later` does. ``grace`` is
+    in seconds. ``max_overflow`` is how many items may be running besides the current one.
     """
 
     def __init__(

@@ -582,8 +582,8 @@ def test_an_announced_response_is_pending():
 def test_a_response_is_read_as_it_was_meant():
     response = Response(200, b"body", "text/xml", [("X-A", "b"), ("X-C", "d\xe9")])
     data = response.encode(keep_alive=True)
-    (response,) = responses(data)[0]
-    assert response == HTTPResponse(
+    (received,) = responses(data)[0]
+    assert received == HTTPResponse(
         200,
         "OK",
         {"content-type": "text/xml", "content-length": "4", "x-a": "b", "x-c": "d\xe9", "connection": "keep-alive"},

@@ -52,7 +52,7 @@ def test_the_form_of_a_fault() -> None:
 
 @pytest.mark.parametrize("value", ["", [], {}, {"": ""}, [[], {}, ""]])
 def test_empty_values_have_two_tags(value: Any) -> None:
-    """DS9 never responds a document that has an empty-element tag."""
+    """DS9 never responds to a document that has an empty-element tag."""
     for document in (write_call("m", [value]), write_response(value)):
         assert b"/>" not in document
         assert document.startswith(b"<?xml version")

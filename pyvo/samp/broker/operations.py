@@ -174,7 +174,9 @@ class HubOperations(XMLRPCHandler):
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """Reply to a call (R18, R21)."""
-        self._broker.reply(self._client(key), msg_id, self._response(response, 2))
+        client = self._client(key)
+        encoded = EncodedMessage.response(response, self._raw_param(2), self._profile_name)
+        self._broker.reply(client, msg_id, encoded)
         return ""
 
     # Parts of the methods
@@ -190,9 +192,6 @@ class HubOperations(XMLRPCHandler):
 
     def _message(self, message: dict[str, SAMPValue], index: int) -> EncodedMessage:
         return EncodedMessage.message(message, self._raw_param(index), self._profile_name)
-
-    def _response(self, response: dict[str, SAMPValue], index: int) -> EncodedMessage:
-        return EncodedMessage.response(response, self._raw_param(index), self._profile_name)
 
     def on_discovery_call(self, client: Client) -> None:
         """Called when a client asks for the other clients; a profile may override it."""

@@ -70,7 +70,8 @@ class TrafficScreen:
         """Start the thread."""
         if self.live:
             self._write(_ENTER_ALTERNATE_SCREEN)
-            self._redraw_on_resize()
+            if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGWINCH"):
+                signal.signal(signal.SIGWINCH, lambda *_: self._events.put(_REDRAW))
         self._events.put(_REDRAW)
         self._thread.start()
 
@@ -103,10 +104,6 @@ class TrafficScreen:
                 if self.live:
                     self._write(_ENTER_ALTERNATE_SCREEN)
                     self._events.put(_REDRAW)
-
-    def _redraw_on_resize(self) -> None:
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGWINCH"):
-            signal.signal(signal.SIGWINCH, lambda *_: self._events.put(_REDRAW))
 
     # In the thread of the monitor
 

@@ -457,20 +457,10 @@ class HubConnection(Prepared):
         **params: Any,
     ) -> Any:
         """
-        Call an operation of the hub, and return its result.
+        Call an operation of the hub, such as ``notifyAll``, with its parameters in order, and return its result.
 
-        Parameters
-        ----------
-        operation : str
-            Name of the operation, such as ``notifyAll``.
-        timeout : float
-            Seconds that it may take; 0 for no limit. A hub that hangs is given up after that time, or earlier.
-        while_waiting : callable, optional
-            Called when the request is written, while the hub processes it.
-        raw_responses : list, optional
-            Gets the hub's response as it came in, even if the wait for it is interrupted.
-        **params
-            The parameters of the operation, in order.
+        It may take ``timeout`` seconds, 0 for no limit; a hub that hangs is given up then, or earlier.
+        ``while_waiting`` and ``raw_responses`` are as in `CallOptions`.
         """
         values = encode_params(params)
         if self.proxy is None:

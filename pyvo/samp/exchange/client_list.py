@@ -179,7 +179,8 @@ class Clients:
                 if self._end is not None:
                     raise self._end
                 left = deadline.remaining
-                if left == 0 or not self._receives_events():
+                client = self._client()
+                if left == 0 or client is None or not is_callable(client):  # one that is not callable gets no events
                     break
                 self._changed.wait(min((x for x in (left, wait) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
@@ -208,10 +209,6 @@ class Clients:
                 return info, None
             wait = left
         return None, wait
-
-    def _receives_events(self) -> bool:
-        client = self._client()
-        return client is not None and is_callable(client)
 
     def subscribe(self) -> None:
         """Subscribe to the hub's events, and fill the list."""

@@ -92,22 +92,10 @@ class Lease:
 
 class PublishedFile:
     """
-    A file of a server.
+    A file of a server: its path, and the last part of its URLs.
 
-    Parameters
-    ----------
-    server : FileServer
-        The server.
-    path : pathlib.Path
-        The file.
-    name : str
-        The last part of the URLs.
-    temporary : bool
-        Whether the file is removed from the disk when its last lease has ended.
-    recipients : iterable of str
-        Public ids of the clients for which it is.
-    remote : RemoteFile, optional
-        A copy on another machine, which is what the recipients read.
+    If it is ``temporary``, it is removed from the disk when its last lease has ended. ``recipients`` are the public ids
+    of the clients for which it is. ``remote`` is a copy on another machine, which is what the recipients then read.
     """
 
     def __init__(
@@ -168,12 +156,7 @@ class FileServer:
     """
     Lets recipients read files. Safe to use from any thread.
 
-    Parameters
-    ----------
-    loop : EventLoop
-        The loop of the server's sockets; the server is closed before it is stopped.
-    address : str
-        Address to listen on.
+    ``loop`` runs the server's sockets; the file server is closed before the loop is stopped. It listens on ``address``.
     """
 
     def __init__(self, loop: EventLoop, address: str = "127.0.0.1") -> None:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from ..client.handlers import MessageFilter, ReceivedMessage, release_slot
+from ..client.cleanup import weak_method
+from ..client.handlers import ReceivedMessage, release_slot
 from ..client.lookup import client_name
 from ..client.samp_client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
@@ -64,8 +65,7 @@ class Incoming:
         #: Called in another thread when the queue has changed; for event loops.
         self.on_item: Callable[[], object] | None = None
         self._key = object()  # names the filter, which must not refer to the queue
-        receive = weakref.WeakMethod(self._receive)
-        state.client.client.add_filter(self._key, mtypes, lambda message: _call_if_alive(receive, message))
+        state.client.client.add_filter(self._key, mtypes, weak_method(self._receive))
         state.queues.add(self)
         self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(state.client.client), self._key)
         self._finalizer.atexit = False
@@ -226,11 +226,6 @@ class Incoming:
         on_item = self.on_item
         if on_item is not None:
             on_item()
-
-
-def _call_if_alive(reference: weakref.WeakMethod[Any], message: ReceivedMessage) -> dict[str, SAMPValue] | None:
-    method: MessageFilter | None = reference()
-    return method(message) if method is not None else None
 
 
 def _remove_filter_later(client: weakref.ref[SAMPClient], key: object) -> None:

@@ -363,7 +363,7 @@ class ExchangeMixin:
 
     def _on_connected(self) -> None:
         if self._exchange_state is not None:
-            self._exchange_state.on_connected()
+            self._exchange_state.clients.resubscribe()
 
     def _on_disconnected(self, *, for_good: bool) -> None:
         if self._exchange_state is not None:

@@ -41,10 +41,7 @@ class ExchangeState:
     """
     What a client needs to exchange objects: files, the list of clients, open reports and open queues.
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        The client; it owns this, which refers to it weakly.
+    The client owns it; it refers to the client weakly.
     """
 
     def __init__(self, client: MessagingClient) -> None:
@@ -93,10 +90,6 @@ class ExchangeState:
             reports = list(self._tags)
         for report in reports:
             report.record(client_id, error="it has left without an answer")
-
-    def on_connected(self) -> None:
-        """Start anew with the clients of the hub to which the client has connected."""
-        self.clients.resubscribe()
 
     def on_disconnected(self, *, for_good: bool) -> None:
         """Finish all reports; if the program disconnected (`for_good`), end the queues and remove the files too."""
@@ -330,16 +323,8 @@ def call_recipients(
     """
     Call all recipients; the report gets their responses later.
 
-    Parameters
-    ----------
-    state : ExchangeState
-        The state of the client.
-    report : SendReport
-        Collects the responses.
-    messages : dict
-        From public ids of recipients to messages.
-    timeout : float
-        Seconds for each response if this client is not callable, and so has to wait for it.
+    ``messages`` maps public ids of recipients to messages. ``timeout`` is in seconds, for each response if this client
+    is not callable and so has to wait for it.
     """
     client = state.client
     if not messages:

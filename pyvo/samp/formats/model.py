@@ -34,16 +34,9 @@ def decode_field(content: bytes) -> str:
 
 def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> list[list[str]]:
     """
-    Decode the cells of a column of texts.
+    Decode the cells of a column of texts: arrays of bytes for ``char``, of 16-bit numbers for ``unicodeChar``.
 
-    Parameters
-    ----------
-    cells : iterable
-        Arrays of bytes for ``char``, or of 16-bit numbers for ``unicodeChar``.
-    datatype : str
-        One of these types.
-    length : int or None
-        The length of each text, if a cell contains several.
+    ``length`` is that of each text, if a cell contains several.
     """
     is_wide = datatype == "unicodeChar"
     dtype = np.dtype(">u2" if is_wide else "u1")

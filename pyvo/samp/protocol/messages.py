@@ -24,19 +24,7 @@ _MTYPE = re.compile(rf"{_PART}(?:\.{_PART})*")
 
 
 def subtypes(mtype: str) -> list[str]:
-    """
-    List the subscriptions that cover an MType, the most specific first.
-
-    Parameters
-    ----------
-    mtype : str
-        An MType such as ``"a.b.c"``.
-
-    Returns
-    -------
-    list of str
-        For example ``["a.b.c", "a.b.*", "a.*", "*"]``.
-    """
+    """List the subscriptions that cover an MType, the most specific first: ``["a.b.c", "a.b.*", "a.*", "*"]``."""
     parts = mtype.split(".")
     wider = [".".join(parts[:count]) + ".*" for count in range(len(parts) - 1, 0, -1)]
     return [mtype, *wider, "*"]
@@ -64,12 +52,7 @@ def matches(pattern: str, mtype: str) -> bool:
     """
     Return whether a subscription covers an MType (rule R12).
 
-    Parameters
-    ----------
-    pattern : str
-        An MType, which covers itself; ``a.*``, which covers ``a.b`` and ``a.b.c`` but not ``a``; or ``*``.
-    mtype : str
-        An MType.
+    An MType covers itself; ``a.*`` covers ``a.b`` and ``a.b.c`` but not ``a``; ``*`` covers all.
     """
     if pattern == "*":
         return True
@@ -80,24 +63,9 @@ def matches(pattern: str, mtype: str) -> bool:
 
 def best_match(subscriptions: Mapping[str, T], mtype: str) -> T | None:
     """
-    Return the value of the most specific subscription to an MType (rule R14).
+    Return the value of the most specific subscription that covers an MType, or None (rule R14).
 
-    Parameters
-    ----------
-    subscriptions : mapping
-        From patterns to values of any type.
-    mtype : str
-        An MType.
-
-    Returns
-    -------
-    object or None
-        The value of the most specific pattern that covers the MType; `None` if there is none.
-
-    Raises
-    ------
-    SAMPValueError
-        ``mtype`` is not an MType.
+    `SAMPValueError` is raised if ``mtype`` is not an MType.
     """
     for pattern in _candidates(mtype):
         if pattern in subscriptions:
@@ -125,22 +93,10 @@ _PARTS = {
 
 def check_message(value: object) -> dict[str, SAMPValue]:
     """
-    Check that a SAMP value is a message (rule R16).
+    Check that a SAMP value is a message (rule R16), and return it.
 
-    Parameters
-    ----------
-    value : object
-        A SAMP value.
-
-    Returns
-    -------
-    dict
-        The value itself; if it has no ``samp.params``, a copy with an empty map there.
-
-    Raises
-    ------
-    SAMPValueError
-        It is not a map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
+    If it has no ``samp.params``, a copy is returned, with an empty map there. `SAMPValueError` is raised if it is not a
+    map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
     """
     message = _map(value, "a message")
     mtype = message.get("samp.mtype")
@@ -152,22 +108,11 @@ def check_message(value: object) -> dict[str, SAMPValue]:
 
 def check_response(value: object) -> dict[str, SAMPValue]:
     """
-    Check that a SAMP value is a response (rule R17).
+    Check that a SAMP value is a response (rule R17), and return it.
 
-    Parameters
-    ----------
-    value : object
-        A SAMP value.
-
-    Returns
-    -------
-    dict
-        The value itself; if a map that its status requires is missing, a copy with an empty map there.
-
-    Raises
-    ------
-    SAMPValueError
-        It is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a map.
+    If a map that its status requires is missing, a copy is returned, with an empty map there. `SAMPValueError` is
+    raised if it is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a
+    map.
     """
     response = _map(value, "a response")
     status = response.get("samp.status")
@@ -192,11 +137,8 @@ def error_response(
     """
     Make the response of a client that could not process the message.
 
-    Parameters
-    ----------
-    errortxt, usertxt, debugtxt, code : str
-        The error in a sentence; the same in more detail for the user; details for programmers; an identifier of this
-        kind of error.
+    ``errortxt`` is the error in a sentence, ``usertxt`` the same in more detail for the user, ``debugtxt`` has details
+    for programmers, ``code`` identifies this kind of error.
     """
     optional = {"samp.usertxt": usertxt, "samp.debugtxt": debugtxt, "samp.code": code}
     details: dict[str, SAMPValue] = {"samp.errortxt": errortxt}

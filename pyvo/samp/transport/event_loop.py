@@ -184,12 +184,7 @@ class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
 
-    Parameters
-    ----------
-    name : str
-        Name of the thread, and prefix of its workers' names.
-    busy_poll : bool
-        Whether the loop busy-polls before it blocks.
+    ``name`` is the name of the thread, and the prefix of its workers' names. ``busy_poll``: poll before blocking.
     """
 
     def __init__(self, name: str = "samp-loop", *, busy_poll: bool = False) -> None:
@@ -211,7 +206,7 @@ class EventLoop:
         self._waker, self._wake_end = socket.socketpair()
         self._waker.setblocking(False)
         self._wake_end.setblocking(False)
-        self._selector.register(self._wake_end, READ, self._drain_wakeup)
+        self._selector.register(self._wake_end, READ, lambda _events: self._wake_end.recv(4096))
 
     # Methods for any thread
 
@@ -223,14 +218,9 @@ class EventLoop:
 
     def stop(self, timeout: float = 2.0) -> None:
         """
-        Stop the thread and its workers; callbacks that are due still run.
+        Stop the thread and its workers, and wait up to ``timeout`` seconds for them; callbacks that are due still run.
 
-        It may be called in any thread, the loop's own included, and more than once.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait for the threads.
+        It may be called in any thread, that of the loop included, and more than once.
         """
         with self._lock:
             first = not self.stopped
@@ -315,9 +305,6 @@ class EventLoop:
             log.debug("The loop has many wake-ups waiting")
         except OSError:
             log.debug("The loop has ended")
-
-    def _drain_wakeup(self, _events: int) -> None:
-        self._wake_end.recv(4096)
 
     def _run(self) -> None:
         self._ident = threading.get_ident()

@@ -349,7 +349,8 @@ class MessageParser:
         key = data, self.max_body
         head = self.head_cache.get(key)
         if head is None:  # parsing is the most expensive part of a short message
-            head = self._parse_head(data)
+            line, _, lines = data.decode("latin-1").partition("\n")
+            head = self._make_head(self._match_start_line(line), parse_headers(lines))
             if len(data) <= MAX_CACHED_HEAD:
                 if len(self.head_cache) >= HEAD_CACHE_SIZE:
                     self.head_cache.clear()
@@ -383,10 +384,6 @@ class MessageParser:
         if match is None:
             raise HTTPError(400, f"This is not an HTTP/1 {self.message_kind}")
         return match.groups("")
-
-    def _parse_head(self, data: bytes) -> Head:
-        line, _, lines = data.decode("latin-1").partition("\n")
-        return self._make_head(self._match_start_line(line), parse_headers(lines))
 
     def _make_head(self, start: tuple[str, ...], headers: dict[str, str]) -> Head:
         raise NotImplementedError

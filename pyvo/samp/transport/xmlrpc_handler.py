@@ -91,14 +91,11 @@ def _type(annotation: object) -> type | None:
 
 class XMLRPCHandler:
     """
-    A request handler that calls operations.
+    A request handler that calls operations: functions by XML-RPC method name.
 
-    Parameters
-    ----------
-    operations : mapping of str to callable
-        The functions, by XML-RPC method name. They run in the loop's thread and must not block. Annotations ``str``,
-        ``list`` and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a
-        `PreEncoded`, or a `DeferredResponse` with one of them; an `SAMPError` becomes a fault.
+    They run in the loop's thread and must not block. Annotations ``str``, ``list`` and ``dict`` of their parameters are
+    checked before they are called. A result is a SAMP value, a `PreEncoded`, or a `DeferredResponse` with one of them;
+    an `SAMPError` becomes a fault.
     """
 
     #: The paths for POST requests: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.

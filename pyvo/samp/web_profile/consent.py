@@ -252,18 +252,8 @@ class ConsentQueue:
     """
     The consent requests that are shown or wait (R41).
 
-    Parameters
-    ----------
-    prompt : ConsentPrompt
-        Shows a request to the user.
-    run_in_worker : callable
-        ``run_in_worker(function)`` runs it in another thread.
-    call_later : callable
-        ``call_later(seconds, function)`` runs it later, and returns an object with a ``cancel`` method.
-    timeout : float
-        Seconds for which a request is shown.
-    clock : callable
-        Returns the seconds of a monotonic clock.
+    ``run_in_worker(function)`` runs a function in another thread. ``call_later(seconds, function)`` runs it later, and
+    returns an object with a ``cancel`` method. A request is shown for ``timeout`` seconds.
     """
 
     def __init__(

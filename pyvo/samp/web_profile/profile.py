@@ -312,27 +312,10 @@ class WebProfile:
     """
     The server of the Web Profile. It serves from the moment it is made.
 
-    Parameters
-    ----------
-    broker : Broker
-        The hub's broker.
-    loop : EventLoop
-        The loop that runs the server.
-    port : int
-        Where to listen; 0 takes a free port.
-    dialog : None, str, callable or WebProfileDialog
-        How to ask the user for consent, see `make_prompt`.
-    mtypes : iterable of str, optional
-        What pages may send (R47); by default `SAFE_MTYPES`. ``["*"]`` lifts the restriction.
-    upload : bool
-        Whether pages may store files for other clients.
-
-    Raises
-    ------
-    OSError
-        The port is not available.
-    TypeError, ValueError
-        The dialog or the MTypes are not valid.
+    Port 0 takes a free one. ``dialog`` is how the user is asked for consent, see `make_prompt`. ``mtypes`` are what
+    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` tells whether pages may store
+    files for other clients. Raises `OSError` if the port is not available, and `TypeError` or `ValueError` if the dialog
+    or the MTypes are not valid.
     """
 
     def __init__(
