@@ -141,7 +141,7 @@ class RunningHub:
 
     def _describe(self) -> dict[str, Any]:
         """Return what the hub window shows of the hub."""
-        web = "not served: it is switched off, or its port is taken" if self.web is None else f"port {self.web.port}"
+        web = "not served (switched off, or its port is taken)" if self.web is None else f"port {self.web.port}"
         return {
             "label": self._options.label,
             "profiles": [
