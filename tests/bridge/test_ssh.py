@@ -19,7 +19,7 @@ import pytest
 
 from pyvo.samp import SAMPValueError
 from pyvo.samp.bridge import ssh, stream_link
-from pyvo.samp.bridge.link import Hello, Kind, Link, LinkState, Upload
+from pyvo.samp.bridge.link import Download, Hello, Kind, Link, LinkState, Upload
 from pyvo.samp.bridge.ssh import SSHTransport, make_ssh_command
 from tests.conftest import ROOT
 
@@ -62,7 +62,8 @@ class Ends:
 
     def start(self, behaviour: str = "", *, program: str = "", **options: Any) -> SSHTransport:
         words = [sys.executable, str(Path(__file__).with_name("ssh_end.py")), behaviour, str(self.arguments)]
-        transport = SSHTransport("someone@there", program=program or shlex.join(words), on_line=self.lines.append, **options)
+        program = program or shlex.join(words)
+        transport = SSHTransport("someone@there", program=program, on_line=self.lines.append, **options)
         self._stack.callback(transport.stop)
 
         def accept(link: Link) -> Handler:
@@ -138,11 +139,16 @@ def test_messages_and_lines(ends: Ends) -> None:
     assert ends.lines == ["a line\x1b[31m", "this must not reach the link"]
 
 
+def count_bytes(download: Download) -> int:
+    """Read a file to its end."""
+    return sum(iter(lambda: len(download.read()), 0))
+
+
 def test_file(ends: Ends) -> None:
     ends.start()
     download = ends.links.get(timeout=20).link.fetch("an offer", "GET", {})
     assert download.headers == [("Content-Length", "100000000")]
-    assert sum(iter(lambda: len(download.read()), 0)) == 100_000_000
+    assert count_bytes(download) == 100_000_000
     download.close()
 
 
@@ -238,8 +244,7 @@ def test_killed_ssh(ends: Ends) -> None:
     kill(transport)
     assert handler.closed.get(timeout=20)
     with pytest.raises(OSError, match="the bridge was lost"):
-        while download.read():
-            pass
+        count_bytes(download)
     assert time.monotonic() - started < 2
     text, _ = ends.wait_for(LinkState.LOST)
     assert "Trying again in" in text
@@ -330,7 +335,7 @@ def test_stop_tells_the_other_end_and_is_quick(ends: Ends) -> None:
     transport.stop("the user has ended it")
     assert handler.closed.get(timeout=1) == "the user has ended it"
     assert transport.pid is None
-    transport.start(OURS, lambda link: Handler(link), lambda *report: None)  # it can be started again
+    transport.start(OURS, Handler, lambda *report: None)  # it can be started again
     transport.stop()
 
 

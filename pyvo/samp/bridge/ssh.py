@@ -116,22 +116,23 @@ class _SSHProcess:
         return self._process.wait()
 
     def close_pipes(self) -> None:
-        """Close the pipes, which no thread uses any more."""
-        self._errors.join(CLOSE_TIMEOUT)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        """Close the pipes, and wait for the last lines of standard error."""
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        self._errors.join(CLOSE_TIMEOUT)  # a process that ssh has left behind may keep standard error open
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
         rest = b""
-        while data := os.read(self._process.stderr.fileno(), 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._put_line(line)
-            if len(rest) > 65536:  # what never ends is no line
-                self._put_line(rest)
-                rest = b""
+        with self._process.stderr as pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._put_line(line)
+                if len(rest) > 65536:  # what never ends is no line
+                    self._put_line(rest)
+                    rest = b""
         if rest:
             self._put_line(rest)
 

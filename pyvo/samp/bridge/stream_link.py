@@ -175,9 +175,10 @@ class StreamLink(Link):
                 raise FileError(502, "The link to the machine that has the file is closed")
             if len(self._downloads) >= MAX_TRANSFERS:
                 raise FileError(503, "Too many files are being read", [("Retry-After", "1")])
-            download = self._downloads[self._new_stream()] = _Download(self, self._last_stream)
+            stream = self._new_stream()
+            download = self._downloads[stream] = _Download(self, stream)
             request = encode_json({"offer": offer, "method": method, "headers": dict(headers)})
-            self._put(Kind.OPEN, request, self._last_stream)
+            self._put(Kind.OPEN, request, stream)
         return download.wait_for_head()
 
     def close(self, reason: str, status: int = 0) -> None:
