@@ -19,6 +19,7 @@ import pytest
 
 from pyvo.samp import SAMPValueError
 from pyvo.samp.bridge import ssh, stream_link
+from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
 from pyvo.samp.bridge.link import Download, Hello, Kind, Link, LinkState, Upload
 from pyvo.samp.bridge.ssh import SSHTransport, make_ssh_command
 from tests.conftest import ROOT
@@ -62,7 +63,7 @@ class Ends:
 
     def start(self, behaviour: str = "", *, program: str = "", **options: Any) -> SSHTransport:
         words = [sys.executable, str(Path(__file__).with_name("ssh_end.py")), behaviour, str(self.arguments)]
-        program = program or shlex.join(words)
+        program = program or f"exec {shlex.join(words)}"  # so that it is killed with ssh
         transport = SSHTransport("someone@there", program=program, on_line=self.lines.append, **options)
         self._stack.callback(transport.stop)
 
@@ -73,6 +74,13 @@ class Ends:
 
         transport.start(OURS, accept, lambda *report: self.states.put(report))
         return transport
+
+    def quick_program(self) -> str:
+        """Return a command that only says HELLO, without Python, which takes a second to start."""
+        greeting = self.arguments.with_name("greeting")
+        hello = Hello((1, 1), "1.0", "the hub there", "there").encode()
+        greeting.write_bytes(PREAMBLE + encode_frame(Kind.HELLO, hello))
+        return f"exec sh -c 'cat {greeting}; exec cat >/dev/null'"
 
     def wait_for(self, state: LinkState) -> tuple[str, int]:
         """Return the text and the status that come with a state."""
@@ -278,8 +286,7 @@ def test_back_off(ends: Ends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     waited: list[float] = []
     monkeypatch.setattr(threading.Event, "wait", note_long_waits(waited))
     flag = tmp_path / "broken"
-    inner = shlex.join([sys.executable, str(Path(__file__).with_name("ssh_end.py")), "", str(ends.arguments)])
-    transport = ends.start(program=f"test -e {flag} && exit 255; {inner}")
+    transport = ends.start(program=f"test -e {flag} && exit 255; {ends.quick_program()}")
     ends.links.get(timeout=20)
     flag.touch()
     kill(transport)
@@ -307,7 +314,7 @@ def test_hub_there_is_gone_for_a_while(ends: Ends, tmp_path: Path) -> None:
     """After a success, a missing hub is waited for."""
     flag = tmp_path / "no-hub"
     end = shlex.join([sys.executable, str(Path(__file__).with_name("ssh_end.py"))])
-    there = f'test -e {flag} && set -- "no hub" || set -- ""; {end} "$1" {ends.arguments}'
+    there = f'test -e {flag} && set -- "no hub" || set -- ""; exec {end} "$1" {ends.arguments}'
     transport = ends.start(program=there)
     ends.links.get(timeout=20)
     flag.touch()
@@ -341,7 +348,7 @@ def test_stop_tells_the_other_end_and_is_quick(ends: Ends) -> None:
 
 def test_fifty_rounds_leave_nothing(ends: Ends) -> None:
     """Threads and descriptors stay as many as they were; the fixture of all tests looks at them at the end, too."""
-    transport = ends.start()
+    transport = ends.start(program=ends.quick_program())
     counts = []
     for _ in range(50):
         handler = ends.links.get(timeout=20)
