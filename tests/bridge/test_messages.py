@@ -184,7 +184,8 @@ def test_link_is_lost(sides: Sides) -> None:
     assert set(recipient.names()) == set()
     sides[1].bridge.start()
     sender.find("recipient (via B)")
-    recipient.find("sender (via A)")
+    there = recipient.find("sender (via A)")
+    assert recipient.call_and_wait(there, message(), "30")["samp.status"] == "samp.ok"
 
 
 def test_hub_restarts(
