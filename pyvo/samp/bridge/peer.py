@@ -562,13 +562,7 @@ class Peer:
         try:
             response = check_response(value.get("response"))
             encoded(response)
-            imported: Any = response
-            for key, shown in (("samp.result", False), ("samp.error", True)):
-                if key in response:
-                    part = self._engine.offers.import_(response[key], value.get("offers"), self.hub_id, shown=shown)
-                    imported = {**imported, key: part}
-            rest = {key: item for key, item in response.items() if key not in {"samp.result", "samp.error"}}
-            self._engine.offers.import_(rest, {}, self.hub_id)
+            imported: Any = self._engine.offers.import_(response, value.get("offers"), self.hub_id, shown=True)
         except SAMPError as error:
             log.info("A response of %s was rejected: %s", self.label, sanitize_for_display(str(error), 200))
             imported = error_response(f"The bridge has rejected the response: {error}")
