@@ -95,7 +95,7 @@ def test_metadata_and_marks(sides: Sides) -> None:
     metadata = other.get_metadata(there)
     assert metadata["author.name"] == "somebody"
     assert metadata["bridge.proxy.source"] == "A"
-    assert metadata["x-samp.bridge.origin"] == f"{sides[0].bridge.hub.bridge_id}/{client.get_public_id()}"
+    assert metadata["x-samp.bridge.origin"] == f"{sides[0].bridge._hub.bridge_id}/{client.get_public_id()}"
     assert "samp.description.html" not in metadata
     client.declare_metadata({"samp.name": "another name"})
     other.find("another name (via A)")
