@@ -44,7 +44,6 @@ class _End(Transport):
 
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
         """Connect when the other end is started, too."""
-        report(LinkState.CONNECTING, "", 0)
         self.arguments = hello, accept, report
         self.is_restarted = True
         self._pair.connect()

@@ -125,7 +125,7 @@ class StreamLink(Link):
         self._credit = WINDOW  # for messages
         self._fragments: _Fragments | None = None  # the long message that is being sent
         self._assembly: tuple[int, bytearray] | None = None  # the long message that is arriving
-        self._owed_credit = 0  # for it
+        self._pending_credit = 0  # for it
         self._unhandled = 0  # bytes of messages that the engine has not handled
         self._parity = 1 if is_first else 0
         self._last_stream = self._parity
@@ -334,7 +334,7 @@ class StreamLink(Link):
             if stream:
                 if payload or self._assembly is None or self._assembly[0] != stream:
                     raise FrameError("A long message ends that has not begun")
-                payload, self._assembly, self._owed_credit = bytes(self._assembly[1]), None, 0
+                payload, self._assembly, self._pending_credit = bytes(self._assembly[1]), None, 0
             self._unhandled += len(payload)
             if self._unhandled > 2 * WINDOW + MAX_QUEUED + MAX_MESSAGE:
                 raise FrameError("More messages arrive than there was credit for")
@@ -350,9 +350,9 @@ class StreamLink(Link):
 
     def _grant(self) -> None:
         """Give credit back for the long message that is arriving, unless too much waits for the engine."""
-        if self._owed_credit and self._assembly is not None and self._unhandled < MAX_QUEUED:
-            self._put_credit(self._assembly[0], self._owed_credit)
-            self._owed_credit = 0
+        if self._pending_credit and self._assembly is not None and self._unhandled < MAX_QUEUED:
+            self._put_credit(self._assembly[0], self._pending_credit)
+            self._pending_credit = 0
 
     def _put_credit(self, stream: int, size: int) -> None:
         if self._is_open:
@@ -372,8 +372,8 @@ class StreamLink(Link):
             if len(self._assembly[1]) + len(payload) > MAX_MESSAGE:
                 raise FrameError(f"A message is longer than {MAX_MESSAGE} bytes")
             self._assembly[1].extend(payload)
-            self._owed_credit += len(payload)
-            if self._owed_credit > WINDOW:
+            self._pending_credit += len(payload)
+            if self._pending_credit > WINDOW:
                 raise FrameError("More of a long message arrives than there was credit for")
             self._grant()
 
