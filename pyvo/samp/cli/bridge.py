@@ -186,8 +186,9 @@ def _show(event: _Event) -> None:
     """Print an event; raise an error if the bridge has given up."""
     if len(event) == 2:
         client, is_present = event
-        sign = "+" if is_present else "-"
-        print(f"{sanitize(client.peer, 60)}: {sign} {client_label(client.local_id, client.name)}", flush=True)
+        name = client_label(client.local_id, client.name)
+        happened = "is here" if is_present else "has gone"
+        print(f"{name} {happened}", flush=True)
         return
     bridge, state, text = event
     label = bridge.transport.label
