@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 from queue import SimpleQueue
-from typing import Any, NamedTuple
 
 from ..bridge import Bridge, BridgeState, LocalPair, Policy, RemoteClient
 from ..lockfile import LOCKURL, display_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
-from .output import Status, help_epilog, sanitize
+from .output import CommandError, Status, client_label, help_epilog, sanitize
 
 __all__ = ["COMMANDS"]
 
@@ -21,20 +21,17 @@ _EPILOG = help_epilog(
   samp bridge --between ~/.samp ~/.samp-1/samp-hub     two hubs of this machine
 """,
     {
-        Status.OK: None,
-        Status.FAILED: "the bridge has ended; standard error has the reason",
+        Status.OK: "ended by ^C",
+        Status.FAILED: "",
         Status.USAGE: "",
-        Status.NO_HUB: "",
+        Status.NO_HUB: "no hub is running at one end",
+        Status.INTERRUPTED: None,
     },
 )
 
 
-class _Event(NamedTuple):
-    """Something that is printed: a new state of a bridge, or a client that has come or gone."""
-
-    bridge: str
-    item: BridgeState | RemoteClient
-    text: str
+#: A change of state of one of the bridges, with a text; or a client, and whether it is there.
+_Event = tuple[Bridge, BridgeState, str] | tuple[RemoteClient, bool]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,55 +65,38 @@ def _run(options: argparse.Namespace) -> int:
 def _run_between(options: argparse.Namespace) -> int:
     """Join two hubs of this machine: two engines in this process."""
     first, second = (display_path(each.removeprefix(LOCKURL)) for each in options.between)
-    pair = LocalPair((options.label or first, second))
     events: SimpleQueue[_Event] = SimpleQueue()
     # What comes in at the first hub goes out at the second
-    policies = _policy(options), Policy(options.allow_out, options.allow_in, files=not options.no_files)
-    bridges = [
-        _bridge(lockfile, end, policy, events, name)
-        for lockfile, end, policy, name in zip(options.between, pair.ends, policies, (first, second), strict=True)
-    ]
-    return _run_bridges(bridges, events)
-
-
-def _policy(options: argparse.Namespace) -> Policy:
-    return Policy(options.allow_in, options.allow_out, files=not options.no_files)
-
-
-def _bridge(local: Any, transport: Any, policy: Policy, events: SimpleQueue[_Event], name: str) -> Bridge:
-    """Make a bridge that reports its events."""
-
-    def on_client(client: RemoteClient, is_present: bool) -> None:
-        events.put(_Event(name, client, "is here" if is_present else "has gone"))
-
-    return Bridge(
-        local,
-        transport,
-        policy,
-        on_state=lambda state, text: events.put(_Event(name, state, text)),
-        on_client=on_client,
+    policies = (
+        Policy(options.allow_in, options.allow_out, files=not options.no_files),
+        Policy(options.allow_out, options.allow_in, files=not options.no_files),
     )
+    pair = LocalPair((options.label or first, second))
+    try:
+        with ExitStack() as stack:
+            for lockfile, end, policy in zip(options.between, pair.ends, policies, strict=True):
+                bridge = Bridge(lockfile, end, policy, on_client=lambda *event: events.put(event))
+                bridge.on_state = lambda state, text, bridge=bridge: events.put((bridge, state, text))
+                stack.callback(bridge.stop)
+                bridge.start()
+            while True:
+                _show(get_interruptible(events))
+    except KeyboardInterrupt:  # the normal end
+        return Status.OK
 
 
-def _run_bridges(bridges: list[Bridge], events: SimpleQueue[_Event]) -> int:
-    """Run bridges until one of them fails, or ^C; print their events."""
-    with ExitStack() as stack:
-        for bridge in bridges:
-            stack.callback(bridge.stop)
-            bridge.start()
-        while True:
-            event = get_interruptible(events)
-            _print_event(event)
-            if event.item is BridgeState.FAILED:
-                return max(bridge.exit_status for bridge in bridges) or Status.FAILED
-
-
-def _print_event(event: _Event) -> None:
-    if isinstance(event.item, RemoteClient):
-        client = event.item
-        print(f"{sanitize(event.bridge, 60)}: {client.name} (via {client.peer}) {event.text}", flush=True)
-    elif event.text:
-        print(f"{sanitize(event.bridge, 60)}: {sanitize(event.text, 300)}", flush=True)
+def _show(event: _Event) -> None:
+    """Print an event; raise an error if the bridge has given up."""
+    if len(event) == 2:
+        client, is_present = event
+        sign = "+" if is_present else "-"
+        print(f"{sanitize(client.peer, 60)}: {sign} {client_label(client.local_id, client.name)}", flush=True)
+        return
+    _bridge, state, text = event
+    if state is BridgeState.FAILED:
+        raise CommandError(Status.FAILED, text)
+    if text:
+        print(f"samp: {sanitize(text, 300)}", file=sys.stderr, flush=True)
 
 
 COMMANDS = {"bridge": Command(_add_arguments, _run, _EPILOG)}
