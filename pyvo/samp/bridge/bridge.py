@@ -98,7 +98,7 @@ class Bridge:
     ) -> None:
         if transport is None:
             raise SAMPClientError("A bridge needs a transport")
-        self._transport = transport
+        self.transport = transport
         self._policy = policy or Policy()
         self._hub = HubSide(local, self._on_hub_lost)
         self._outbound: Worker
@@ -217,7 +217,7 @@ class Bridge:
             version = str(import_module("..", __package__).__version__)
             self._set_state(BridgeState.CONNECTING, "")
             hello = Hello(PROTOCOLS, version, hub_id, self._label, self._session)
-            self._transport.start(hello, self._accept, self._on_report)
+            self.transport.start(hello, self._accept, self._on_report)
         except BaseException:
             self._close("")
             raise
@@ -225,7 +225,7 @@ class Bridge:
     def _close(self, reason: str) -> None:
         """Stop the transport, and remove everything of the peers."""
         self._hub.stop_monitor()
-        self._transport.stop(reason)
+        self.transport.stop(reason)
         with self._changed:
             self._changed.wait_for(lambda: not self._peers, STOP_TIMEOUT)
             self._peers.clear()
@@ -264,7 +264,7 @@ class Bridge:
     def _metadata(self) -> dict[str, Any]:
         with self._lock:
             peers = " ".join(f"{peer.hub_id}:{peer.session}" for peer in self._peers.values())
-        label = sanitize_for_display(self._transport.label, 60) or "another hub"
+        label = sanitize_for_display(self.transport.label, 60) or "another hub"
         return {
             "samp.name": _ascii(f"SAMP bridge to {label}"),
             "samp.description.text": "Joins this hub to another one: the clients of each appear at the other.",

@@ -63,7 +63,20 @@ EVENT_DELAY = 0.2
 
 
 class RemoteClient(NamedTuple):
-    """A client of a peer. ``local_id`` is its id at this hub, ``peer`` how the peer is shown."""
+    """
+    A client of another hub, which is registered at this one.
+
+    Parameters
+    ----------
+    client_id : str
+        Its id at its own hub.
+    name : str
+        Its name there, made harmless.
+    peer : str
+        How its hub, or the machine, is shown.
+    local_id : str
+        Its id at this hub.
+    """
 
     client_id: str
     name: str
