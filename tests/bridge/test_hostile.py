@@ -256,7 +256,7 @@ def test_offer_is_for_its_peer_only(scene: Scene, tmp_path: Path) -> None:
 
 def test_foreign_offer_of_this_hub(scene: Scene) -> None:
     """A reference to an offer that this end never made is rejected."""
-    offer = {"hub": scene.bridge.hub.bridge_id, "offer": "x" * 22, "name": "n"}
+    offer = {"hub": scene.bridge._hub.bridge_id, "offer": "x" * 22, "name": "n"}
     assert "does not offer" in scene.error_of(url="p", offers={"p": offer})
 
 
@@ -401,7 +401,7 @@ def test_mtypes_that_cannot_be_allowed(make_scene: Callable[..., Scene], mtype: 
 
 def test_unknown_clients(scene: Scene) -> None:
     """From a client that was not announced, to one that is not known, to its own proxy, to the bridge."""
-    own = scene.bridge._own
+    own = scene.bridge._context.clients._own
     assert "not known" in scene.error_of(sender="r2")
     for to in ("c99", scene.remote, own.client_id, scene.client.client.hub_id):
         assert "no such client" in scene.error_of(to=to)

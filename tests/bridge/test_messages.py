@@ -95,7 +95,7 @@ def test_metadata_and_marks(sides: Sides) -> None:
     metadata = other.get_metadata(there)
     assert metadata["author.name"] == "somebody"
     assert metadata["bridge.proxy.source"] == "A"
-    assert metadata["x-samp.bridge.origin"] == f"{sides[0].bridge.hub.bridge_id}/{client.get_public_id()}"
+    assert metadata["x-samp.bridge.origin"] == f"{sides[0].bridge._hub.bridge_id}/{client.get_public_id()}"
     assert "samp.description.html" not in metadata
     client.declare_metadata({"samp.name": "another name"})
     other.find("another name (via A)")
@@ -184,7 +184,8 @@ def test_link_is_lost(sides: Sides) -> None:
     assert set(recipient.names()) == set()
     sides[1].bridge.start()
     sender.find("recipient (via B)")
-    recipient.find("sender (via A)")
+    there = recipient.find("sender (via A)")
+    assert recipient.call_and_wait(there, message(), "30")["samp.status"] == "samp.ok"
 
 
 def test_hub_restarts(

@@ -19,7 +19,8 @@ import pytest
 
 from pyvo.samp import SAMPValueError
 from pyvo.samp.bridge import ssh, stream_link
-from pyvo.samp.bridge.link import Hello, Kind, Link, LinkState, Upload
+from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
+from pyvo.samp.bridge.link import Download, Hello, Kind, Link, LinkState, Upload
 from pyvo.samp.bridge.ssh import SSHTransport, make_ssh_command
 from tests.conftest import ROOT
 
@@ -62,7 +63,8 @@ class Ends:
 
     def start(self, behaviour: str = "", *, program: str = "", **options: Any) -> SSHTransport:
         words = [sys.executable, str(Path(__file__).with_name("ssh_end.py")), behaviour, str(self.arguments)]
-        transport = SSHTransport("someone@there", program=program or shlex.join(words), on_line=self.lines.append, **options)
+        program = program or f"exec {shlex.join(words)}"  # so that it is killed with ssh
+        transport = SSHTransport("someone@there", program=program, on_line=self.lines.append, **options)
         self._stack.callback(transport.stop)
 
         def accept(link: Link) -> Handler:
@@ -72,6 +74,13 @@ class Ends:
 
         transport.start(OURS, accept, lambda *report: self.states.put(report))
         return transport
+
+    def quick_program(self) -> str:
+        """Return a command that only says HELLO, without Python, which takes a second to start."""
+        greeting = self.arguments.with_name("greeting")
+        hello = Hello((1, 1), "1.0", "the hub there", "there").encode()
+        greeting.write_bytes(PREAMBLE + encode_frame(Kind.HELLO, hello))
+        return f"exec sh -c 'cat {greeting}; exec cat 3>&1 >/dev/null'"
 
     def wait_for(self, state: LinkState) -> tuple[str, int]:
         """Return the text and the status that come with a state."""
@@ -138,11 +147,16 @@ def test_messages_and_lines(ends: Ends) -> None:
     assert ends.lines == ["a line\x1b[31m", "this must not reach the link"]
 
 
+def count_bytes(download: Download) -> int:
+    """Read a file to its end."""
+    return sum(iter(lambda: len(download.read()), 0))
+
+
 def test_file(ends: Ends) -> None:
     ends.start()
     download = ends.links.get(timeout=20).link.fetch("an offer", "GET", {})
     assert download.headers == [("Content-Length", "100000000")]
-    assert sum(iter(lambda: len(download.read()), 0)) == 100_000_000
+    assert count_bytes(download) == 100_000_000
     download.close()
 
 
@@ -238,8 +252,7 @@ def test_killed_ssh(ends: Ends) -> None:
     kill(transport)
     assert handler.closed.get(timeout=20)
     with pytest.raises(OSError, match="the bridge was lost"):
-        while download.read():
-            pass
+        count_bytes(download)
     assert time.monotonic() - started < 2
     text, _ = ends.wait_for(LinkState.LOST)
     assert "Trying again in" in text
@@ -273,8 +286,7 @@ def test_back_off(ends: Ends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     waited: list[float] = []
     monkeypatch.setattr(threading.Event, "wait", note_long_waits(waited))
     flag = tmp_path / "broken"
-    inner = shlex.join([sys.executable, str(Path(__file__).with_name("ssh_end.py")), "", str(ends.arguments)])
-    transport = ends.start(program=f"test -e {flag} && exit 255; {inner}")
+    transport = ends.start(program=f"test -e {flag} && exit 255; {ends.quick_program()}")
     ends.links.get(timeout=20)
     flag.touch()
     kill(transport)
@@ -302,7 +314,7 @@ def test_hub_there_is_gone_for_a_while(ends: Ends, tmp_path: Path) -> None:
     """After a success, a missing hub is waited for."""
     flag = tmp_path / "no-hub"
     end = shlex.join([sys.executable, str(Path(__file__).with_name("ssh_end.py"))])
-    there = f'test -e {flag} && set -- "no hub" || set -- ""; {end} "$1" {ends.arguments}'
+    there = f'test -e {flag} && set -- "no hub" || set -- ""; exec {end} "$1" {ends.arguments}'
     transport = ends.start(program=there)
     ends.links.get(timeout=20)
     flag.touch()
@@ -330,13 +342,14 @@ def test_stop_tells_the_other_end_and_is_quick(ends: Ends) -> None:
     transport.stop("the user has ended it")
     assert handler.closed.get(timeout=1) == "the user has ended it"
     assert transport.pid is None
-    transport.start(OURS, lambda link: Handler(link), lambda *report: None)  # it can be started again
+    transport.start(OURS, Handler, lambda *report: None)  # it can be started again
     transport.stop()
 
 
-def test_fifty_rounds_leave_nothing(ends: Ends) -> None:
+def test_fifty_rounds_leave_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads and descriptors stay as many as they were; the fixture of all tests looks at them at the end, too."""
-    transport = ends.start()
+    monkeypatch.setattr(ssh, "MAX_DELAY", 0.02)
+    transport = ends.start(program=ends.quick_program())
     counts = []
     for _ in range(50):
         handler = ends.links.get(timeout=20)

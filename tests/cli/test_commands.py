@@ -38,7 +38,7 @@ def test_help(samp: Samp, command: str) -> None:
     statuses = re.findall(r"^  (\d+) +\S", examples.partition("exit status:\n")[2], re.MULTILINE)
     assert statuses == sorted(statuses, key=int)
     assert {"0", "2", "141"} <= set(statuses)
-    assert ("130" in statuses) != (command in {"hub", "snoop", "receive"})  # ^C is the normal end of these
+    assert ("130" in statuses) != (command in {"hub", "snoop", "receive", "bridge"})  # ^C is the normal end of these
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

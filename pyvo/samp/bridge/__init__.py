@@ -8,9 +8,8 @@ A bridge between hubs: the clients of each hub appear at the others.
 from __future__ import annotations
 
 from .bridge import Bridge, BridgeState
-from .link import BridgeRefusedError
 from .local_pair import LocalPair
 from .peer import RemoteClient
 from .policy import Policy
 
-__all__ = ["Bridge", "BridgeRefusedError", "BridgeState", "LocalPair", "Policy", "RemoteClient"]
+__all__ = ["Bridge", "BridgeState", "LocalPair", "Policy", "RemoteClient"]

@@ -83,7 +83,6 @@ class HubSide:
     def __init__(self, local: Any, on_lost: Callable[[str], object]) -> None:
         self.hub = SAMPHubProxy()
         self.hub.on_lost = on_lost
-        self.loop = EventLoop("samp-bridge")
         #: Responds to GET and HEAD.
         self.respond: Respond = lambda _request, _connection: Response(404, b"There is no such file here\n")
         self.registrations: dict[str, Registration] = {}
@@ -91,13 +90,19 @@ class HubSide:
         #: The id of the hub as a client.
         self.hub_id = ""
         self._monitor: HubMonitor | None = None
+        self._loop: EventLoop | None = None
         self._server: XMLRPCServer | None = None
+
+    @property
+    def loop(self) -> EventLoop:
+        """The thread, after `connect`."""
+        assert self._loop is not None
+        return self._loop
 
     @property
     def url(self) -> str:
         """The URL of the server, without a slash at the end."""
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.port}"
+        return f"http://127.0.0.1:{self.server.port}"
 
     @property
     def server(self) -> XMLRPCServer:
@@ -125,10 +130,11 @@ class HubSide:
             source = lockfile_source() if self._local is None else str(self._local).removeprefix(LOCKURL)
             params = read_lockfile(source)
         self.hub.connect(hub, params)
-        if self._server is None:
-            self._server = XMLRPCServer(("127.0.0.1", 0), self.loop, _Handler(self))
+        if self._loop is None:
+            self._loop = EventLoop("samp-bridge")
+            self._server = XMLRPCServer(("127.0.0.1", 0), self._loop, _Handler(self))
             self._server.start()
-            self.loop.start()
+            self._loop.start()
 
     def register(
         self, metadata: Mapping[str, Any], subscriptions: Mapping[str, Any], receiver: Receiver
@@ -183,10 +189,10 @@ class HubSide:
         for registration in list(self.registrations.values()):
             self.unregister(registration)
         self.hub.disconnect()
-        self.loop.start()
-        if self._server is not None:
-            self.loop.call_soon(self._server.stop)
-        self.loop.stop()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon(self.server.stop)
+            loop.stop()
 
     def deliver(self, key: str, name: str, sender: str, msg_id: str, body: dict[str, Any], size: int) -> Any:
         """Pass a delivery to the registration with this key; runs in the loop's thread."""

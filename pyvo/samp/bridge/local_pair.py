@@ -78,7 +78,7 @@ class _End(Transport):
 
 class LocalPair:
     """
-    Two transports that are joined to each other.
+    Two transports that are joined to each other: ``ends[0]`` and ``ends[1]``.
 
     Parameters
     ----------

@@ -105,11 +105,12 @@ class _Presence(NamedTuple):
     def parse(cls, payload: bytes) -> tuple[_Presence, bool]:
         """Return it, and whether the hub leaves; raise `SAMPValueError` if it is not valid."""
         value = parse_json(payload)
-        session, hub, label, since = values = [value.get(name) for name in cls._fields]
-        if not (all(isinstance(text, str) and len(text) <= 200 for text in values[:3]) and type(since) in {int, float}):
-            raise SAMPValueError("three short texts and a time are needed")
-        if not (hub and _TOKEN.fullmatch(session)):
-            raise SAMPValueError("it has no hub, or no session")
+        session, hub, label, since = (value.get(name, "") for name in cls._fields)
+        if not (isinstance(session, str) and isinstance(hub, str) and isinstance(label, str)):
+            raise SAMPValueError("session, hub and label are texts")
+        is_short = 0 < len(hub) <= 200 and len(label) <= 200
+        if not (_TOKEN.fullmatch(session) and is_short and type(since) in {int, float}):
+            raise SAMPValueError("a text is not valid, or there is no time")
         return cls(session, hub, label, float(since)), bool(value.get("leaving"))
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -28,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..errors import SAMPError, SAMPValueError
 from ..protocol import SAMPValue, check_message, check_response, error_response
@@ -38,16 +37,13 @@ from ..transport.server_connection import DeferredResponse
 from .file_gateway import FileGateway
 from .hub_side import Delivery, HubSide, Registration, encoded, quietly
 from .link import MAX_MESSAGE, MAX_QUEUED, Kind, Link, Upload, encode_json, parse_json
+from .local_clients import MARKS, ORIGIN, LocalClient, LocalClients, Worker
 from .offers import Offers, RejectedError
 from .policy import Policy, restrict
 
-__all__ = ["MARKS", "ORIGIN", "LocalClient", "Peer", "RemoteClient", "Worker", "is_marked"]
+__all__ = ["Context", "Peer", "RemoteClient"]
 
 log = logging.getLogger(__name__)
-
-#: The keys of metadata that mark the client of a bridge: JSAMP's, and ours.
-MARKS = ("bridge.proxy.source", "x-samp.bridge.origin")
-ORIGIN = MARKS[1]
 
 #: Clients of one peer.
 MAX_CLIENTS = 200
@@ -66,24 +62,21 @@ MAX_ID = 200
 EVENT_DELAY = 0.2
 
 
-def is_marked(metadata: Mapping[str, Any]) -> bool:
-    """Whether metadata are those of a client of a bridge, which is never bridged again."""
-    return any(mark in metadata for mark in MARKS)
-
-
-class LocalClient:
-    """A client of this hub, as its events describe it."""
-
-    def __init__(self, client_id: str) -> None:
-        self.client_id = client_id
-        self.metadata: dict[str, Any] = {}
-        self.subscriptions: dict[str, Any] = {}
-        #: Whether the peers are told of it.
-        self.is_bridged = False
-
-
 class RemoteClient(NamedTuple):
-    """A client of a peer. ``local_id`` is its id at this hub, ``peer`` how the peer is shown."""
+    """
+    A client of another hub, which is registered at this one.
+
+    Parameters
+    ----------
+    client_id : str
+        Its id at its own hub.
+    name : str
+        Its name there, made harmless.
+    peer : str
+        How its hub, or the machine, is shown.
+    local_id : str
+        Its id at this hub.
+    """
 
     client_id: str
     name: str
@@ -91,52 +84,19 @@ class RemoteClient(NamedTuple):
     local_id: str
 
 
-class Worker:
-    """A thread that runs tasks in order."""
-
-    def __init__(self, name: str) -> None:
-        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, task: Callable[[], object]) -> None:
-        """Run a task after those that were put before."""
-        self._tasks.put(task)
-
-    def stop(self, timeout: float) -> None:
-        """End the thread after the tasks that were put."""
-        self._tasks.put(None)
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            try:
-                task()
-            except Exception:
-                log.exception("A task of the bridge failed")
-
-
-class Engine(Protocol):
-    """What a peer needs of its bridge."""
+class Context(NamedTuple):
+    """What the peers of a bridge share."""
 
     hub: HubSide
+    clients: LocalClients
     offers: Offers
     files: FileGateway
     policy: Policy
     outbound: Worker
-
-    def local_client(self, client_id: str) -> LocalClient | None:
-        """Return a client of this hub that the peers know."""
-
-    def resolve_sender(self, client_id: str) -> LocalClient | None:
-        """Return the same for a sender whose events may not have arrived; None to try again. It may wait."""
-
-    def report_client(self, client: RemoteClient, *, is_present: bool) -> None:
-        """A client of the peer has come or gone."""
-
-    def on_peer_closed(self, peer: Peer, reason: str) -> None:
-        """The link of the peer has ended, and everything of it is removed."""
+    #: Called with a client of a peer, and whether it is there.
+    report_client: Callable[[RemoteClient, bool], object]
+    #: Called when the link of a peer has ended, and everything of it is removed.
+    on_closed: Callable[[Peer, str], object]
 
 
 class Proxy:
@@ -212,21 +172,21 @@ class Peer:
     ----------
     link : Link
         The link.
-    engine : Engine
-        The bridge.
+    context : Context
+        What it shares with other peers.
     session : str
         What this end has sent as `Hello.session`.
     """
 
-    def __init__(self, link: Link, engine: Engine, session: str) -> None:
+    def __init__(self, link: Link, context: Context, session: str) -> None:
         self.link = link
         self.hub_id = link.peer.hub
         self.label = sanitize_for_display(link.label, 60) or "another machine"
         #: The same at both ends.
         self.session = min(link.peer.session, session)
         self.proxies: dict[str, Proxy] = {}
-        self._engine = engine
-        self._hub = engine.hub
+        self._context = context
+        self._hub = context.hub
         self._lock = threading.RLock()
         self._inbound = Worker("samp-bridge-inbound")
         self._stopped = threading.Event()
@@ -239,7 +199,7 @@ class Peer:
         self._tag = secrets.token_hex(4)
         self._queued = 0  # bytes of deliveries that the outbound thread has not sent
         self._held: list[DeferredResponse] = []
-        engine.offers.add_peer(self.hub_id)
+        context.offers.add_peer(self.hub_id)
 
     # Clients of this hub, in the outbound thread
 
@@ -247,7 +207,7 @@ class Peer:
         """Tell the peer of a client, or of what has changed."""
         known = self._announced.get(client.client_id)
         metadata = self._encode_part(client, "metadata", client.metadata)
-        wanted = restrict(client.subscriptions, self._engine.policy.incoming)
+        wanted = restrict(client.subscriptions, self._context.policy.incoming)
         subscriptions = self._encode_part(client, "subscriptions", wanted)
         self._announced[client.client_id] = metadata, subscriptions
         if known is None:
@@ -261,7 +221,7 @@ class Peer:
     def _encode_part(self, client: LocalClient, name: str, value: dict[str, Any]) -> bytes:
         part: dict[str, Any] = {"id": client.client_id}
         try:
-            part[name], offers = self._engine.offers.export(value, self.hub_id)
+            part[name], offers = self._context.offers.export(value, self.hub_id)
         except RejectedError:  # no files: the icon remains here
             kept = {key: item for key, item in value.items() if key in {"samp.name", "samp.description.text"}}
             part[name], offers = kept, {}
@@ -290,7 +250,7 @@ class Peer:
         """Queue a delivery; in the loop's thread. Its acknowledgement is held back while too much is queued."""
         with self._lock:
             self._queued += delivery.size
-        self._engine.outbound.put(lambda: self._send_queued(proxy, delivery))
+        self._context.outbound.put(lambda: self._send_queued(proxy, delivery))
         with self._lock:
             if self._stopped.is_set() or (self._queued < MAX_QUEUED and self.link.is_writable):
                 return None
@@ -318,7 +278,7 @@ class Peer:
                 again = partial(self._send_queued, proxy, delivery, attempts - 1)
                 with self._lock:
                     self._queued += delivery.size
-                self._hub.loop.call_later(EVENT_DELAY, self._engine.outbound.put, again)
+                self._hub.loop.call_later(EVENT_DELAY, self._context.outbound.put, again)
         except (RejectedError, SAMPValueError) as error:
             self._reject(proxy, delivery, str(error))
         finally:
@@ -331,14 +291,14 @@ class Peer:
         mtype = delivery.body["samp.mtype"]
         if self._stopped.is_set():
             raise RejectedError(f"The bridge to {self.label} was lost")
-        if not self._engine.policy.may_go_out(mtype):
+        if not self._context.policy.may_go_out(mtype):
             raise RejectedError(f"The bridge does not let {mtype} out; --allow-out does")
-        sender = self._engine.resolve_sender(delivery.sender)
+        sender = self._context.clients.resolve_sender(delivery.sender)
         if sender is None:
             return False
         if sender.client_id not in self._announced:
             self.announce(sender)
-        message, offers = self._engine.offers.export(delivery.body, self.hub_id)
+        message, offers = self._context.offers.export(delivery.body, self.hub_id)
         payload = encode_json({"message": message, "offers": offers})
         if len(payload) > MAX_MESSAGE:
             raise RejectedError(f"The message is longer than {MAX_MESSAGE} bytes")
@@ -366,7 +326,7 @@ class Peer:
         if not call:
             return
         try:
-            value, offers = self._engine.offers.export(dict(response), self.hub_id)
+            value, offers = self._context.offers.export(dict(response), self.hub_id)
             payload = encode_json({"call": call, "response": value, "offers": offers})
             if len(payload) > MAX_MESSAGE:
                 raise RejectedError(f"The response is longer than {MAX_MESSAGE} bytes")
@@ -399,7 +359,7 @@ class Peer:
 
     def serve(self, offer: str, method: str, headers: dict[str, str], upload: Upload) -> None:
         """Send an offer; see `LinkHandler`."""
-        self._engine.files.serve(self.hub_id, offer, method, headers, upload)
+        self._context.files.serve(self.hub_id, offer, method, headers, upload)
 
     def on_closed(self, reason: str) -> None:
         """Remove everything of the peer; see `LinkHandler`."""
@@ -446,7 +406,7 @@ class Peer:
             proxy.registration = self._hub.register(proxy.metadata, proxy.subscriptions, proxy)
         with self._lock:
             self.proxies[client_id] = proxy
-        self._engine.report_client(proxy.remote_client(), is_present=True)
+        self._context.report_client(proxy.remote_client(), True)
 
     def _receive_metadata(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
@@ -455,7 +415,7 @@ class Peer:
         assert proxy.registration is not None
         self._hub.declare(proxy.registration, proxy.metadata)
         if proxy.name != name:
-            self._engine.report_client(proxy.remote_client(), is_present=True)
+            self._context.report_client(proxy.remote_client(), True)
 
     def _receive_subscriptions(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
@@ -472,7 +432,7 @@ class Peer:
         metadata: dict[str, Any] = {}
         for key, item in given.items():
             try:
-                metadata[key] = self._engine.offers.import_(item, offers, self.hub_id)
+                metadata[key] = self._context.offers.import_(item, offers, self.hub_id)
             except RejectedError as error:
                 log.debug("Metadata %s of a client: %s", sanitize_for_display(key), error)
         name = metadata.get("samp.name")
@@ -492,7 +452,7 @@ class Peer:
             check_pattern(pattern)
             if not isinstance(notes, dict):
                 raise SAMPValueError("annotations of a subscription are not a map")
-        proxy.subscriptions = restrict(given, self._engine.policy.outgoing)
+        proxy.subscriptions = restrict(given, self._context.policy.outgoing)
 
     def _receive_body(self, payload: bytes) -> None:
         value = parse_json(payload)
@@ -500,7 +460,7 @@ class Peer:
             message = check_message(value.get("message"))
             encoded(message)  # is it a SAMP value?
             mtype = str(message["samp.mtype"])
-            imported: Any = self._engine.offers.import_(message, value.get("offers"), self.hub_id)
+            imported: Any = self._context.offers.import_(message, value.get("offers"), self.hub_id)
             body = _Body(mtype, imported if mtype.startswith("image.") else {}, encoded(imported), "")
         except SAMPError as error:
             body = _Body("", {}, b"", str(error))
@@ -537,7 +497,7 @@ class Peer:
     def _deliver(self, recipient: LocalClient, body: _Body, send: Callable[[Any], object]) -> None:
         """Send a message to a client of this hub; later, if that cannot read files from the bridge itself."""
         name = str(recipient.metadata.get("samp.name", ""))
-        if not self._engine.files.copy_for(name, body.message, lambda message: quietly(send, encoded(message))):
+        if not self._context.files.copy_for(name, body.message, lambda message: quietly(send, encoded(message))):
             send(body.written)
 
     def _envelope(self, value: dict[str, Any]) -> tuple[Proxy, LocalClient, _Body]:
@@ -547,9 +507,9 @@ class Peer:
         if body.error:
             raise RejectedError(f"The message was rejected: {body.error}")
         sender = self._proxy(value, "from")
-        if not self._engine.policy.may_come_in(body.mtype):
+        if not self._context.policy.may_come_in(body.mtype):
             raise RejectedError(f"The bridge does not let {body.mtype} in; --allow-in does, at the recipient's end")
-        recipient = self._engine.local_client(_text(value, "to"))
+        recipient = self._context.clients.get(_text(value, "to"))
         if recipient is None:
             raise RejectedError("There is no such client, or it has gone")
         return sender, recipient, body
@@ -562,13 +522,7 @@ class Peer:
         try:
             response = check_response(value.get("response"))
             encoded(response)
-            imported: Any = response
-            for key, shown in (("samp.result", False), ("samp.error", True)):
-                if key in response:
-                    part = self._engine.offers.import_(response[key], value.get("offers"), self.hub_id, shown=shown)
-                    imported = {**imported, key: part}
-            rest = {key: item for key, item in response.items() if key not in {"samp.result", "samp.error"}}
-            self._engine.offers.import_(rest, {}, self.hub_id)
+            imported: Any = self._context.offers.import_(response, value.get("offers"), self.hub_id, shown=True)
         except SAMPError as error:
             log.info("A response of %s was rejected: %s", self.label, sanitize_for_display(str(error), 200))
             imported = error_response(f"The bridge has rejected the response: {error}")
@@ -604,7 +558,7 @@ class Peer:
                 return
         if proxy.registration is not None:
             self._hub.unregister(proxy.registration)
-        self._engine.report_client(proxy.remote_client(), is_present=False)
+        self._context.report_client(proxy.remote_client(), False)
 
     def _fail_calls(self, reason: str) -> None:
         with self._lock:
@@ -618,8 +572,8 @@ class Peer:
         self._fail_calls(reason)
         for proxy in list(self.proxies.values()):
             self._remove_proxy(proxy)
-        self._engine.offers.remove_peer(self.hub_id)
-        self._engine.on_peer_closed(self, reason)
+        self._context.offers.remove_peer(self.hub_id)
+        self._context.on_closed(self, reason)
         self._inbound.stop(0)
 
 

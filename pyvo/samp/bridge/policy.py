@@ -66,11 +66,35 @@ class Policy:
         self.files = files
 
     def may_come_in(self, mtype: str) -> bool:
-        """Whether a message of the remote end may be delivered here."""
+        """
+        Return whether a message of the remote end may be delivered here.
+
+        Parameters
+        ----------
+        mtype : str
+            Its MType.
+
+        Returns
+        -------
+        bool
+            Whether it may pass.
+        """
         return _is_allowed(mtype, self.incoming)
 
     def may_go_out(self, mtype: str) -> bool:
-        """Whether a message of this hub may be sent to the remote end."""
+        """
+        Return whether a message of this hub may be sent to the remote end.
+
+        Parameters
+        ----------
+        mtype : str
+            Its MType.
+
+        Returns
+        -------
+        bool
+            Whether it may pass.
+        """
         return _is_allowed(mtype, self.outgoing)
 
 

@@ -17,10 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from ..errors import SAMPError, SAMPTransportError, SAMPValueError
 from .link import Accept, Hello, Link, LinkHandler, LinkState, Report, Transport
+from .pipes import PipeStream
 from .stdio import NO_HUB
 from .stream_link import StreamLink
 
@@ -70,68 +71,36 @@ class _SSHProcess:
             )
         except OSError as error:
             raise SAMPTransportError(f"{arguments[0]!r} cannot be started: {error.strerror or error}") from error
+        self.stream = PipeStream(_take_descriptor(self._process.stdout), _take_descriptor(self._process.stdin))
         self.lines: deque[str] = deque(maxlen=_MAX_LINES)
-        self.interrupted = threading.Event()
-        self._first = b""
         self._on_line = on_line
         self._errors = threading.Thread(target=self._read_errors, name="samp-bridge-ssh-errors", daemon=True)
         self._errors.start()
 
-    def wait_for_first_byte(self) -> bool:
-        """Wait until the other machine sends something, or ssh ends; return whether something came."""
-        timer = threading.Timer(FIRST_BYTE_TIMEOUT, self._process.terminate)
-        timer.daemon = True
-        timer.start()
-        self._first = self.read(1)
-        timer.cancel()
-        timer.join()
-        return bool(self._first)
-
-    def read(self, size: int) -> bytes:
-        """Wait for bytes of the other machine; return none at the end."""
-        assert self._process.stdout is not None
-        if self._first:
-            data, self._first = self._first, b""
-            return data
-        return os.read(self._process.stdout.fileno(), size)
-
-    def write(self, data: bytes) -> None:
-        """Write bytes to the other machine."""
-        assert self._process.stdin is not None
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._process.stdin.fileno(), rest) :]
-
-    def terminate(self) -> None:
-        """End it at once."""
-        self._process.terminate()
-
     def close(self) -> int:
-        """Wait until it has ended, which it does when the other end has; end it if not, and return the exit status."""
+        """Close the pipes, on which no thread may wait, wait until ssh has ended, and return its exit status."""
+        self.stream.close()
         for end in (self._process.terminate, self._process.kill):
             try:
-                return self._process.wait(CLOSE_TIMEOUT)
+                self._process.wait(CLOSE_TIMEOUT)
+                break
             except subprocess.TimeoutExpired:
                 end()
-        return self._process.wait()
-
-    def close_pipes(self) -> None:
-        """Close the pipes, which no thread uses any more."""
-        self._errors.join(CLOSE_TIMEOUT)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        status = self._process.wait()
+        self._errors.join(CLOSE_TIMEOUT)  # a process that ssh has left behind may keep standard error open
+        return status
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
         rest = b""
-        while data := os.read(self._process.stderr.fileno(), 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._put_line(line)
-            if len(rest) > 65536:  # what never ends is no line
-                self._put_line(rest)
-                rest = b""
+        with self._process.stderr as pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._put_line(line)
+                if len(rest) > 65536:  # what never ends is no line
+                    self._put_line(rest)
+                    rest = b""
         if rest:
             self._put_line(rest)
 
@@ -139,6 +108,13 @@ class _SSHProcess:
         text = line.decode("utf-8", "replace").rstrip("\r")
         self.lines.append(text)
         self._on_line(text)
+
+
+def _take_descriptor(pipe: IO[bytes] | None) -> int:
+    """Close the object of a pipe, and return a descriptor that stays open."""
+    assert pipe is not None
+    with pipe:
+        return os.dup(pipe.fileno())
 
 
 class _End(NamedTuple):
@@ -226,7 +202,7 @@ class SSHTransport(Transport):
             if self._link is not None:
                 self._link.close(reason)
             elif self._process is not None:
-                self._process.terminate()
+                self._process.stream.interrupt()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -262,41 +238,37 @@ class SSHTransport(Transport):
             return handler
 
         process = _SSHProcess(self._command, self._on_line)
+        reason, status = "", 0
         try:
             with self._lock:
                 self._process = process
                 if self._stopped.is_set():
-                    process.terminate()
-            if not process.wait_for_first_byte():
-                return self._explain(process, process.close())
-            link = StreamLink(
-                process.read, process.write, process.interrupted.set, hello, accept_link,
-                is_first=True, label=self.label, on_end=lambda reason, status: ended.put((reason, status)),
-            )  # fmt: skip
-            with self._lock:
-                self._link = link
-                link.start()
-                if self._stopped.is_set():
-                    link.close(self._stop_reason)
-            process.interrupted.wait()
-            exit_status = process.close()
-            reason, status = ended.get()
-            link.join(CLOSE_TIMEOUT)
+                    process.stream.interrupt()
+            if process.stream.wait_for_first(FIRST_BYTE_TIMEOUT):
+                link = StreamLink(
+                    process.stream.read, process.stream.write, process.stream.interrupt, hello, accept_link,
+                    is_first=True, label=self.label, on_end=lambda *end: ended.put(end),
+                )  # fmt: skip
+                with self._lock:
+                    self._link = link
+                    link.start()
+                    if self._stopped.is_set():
+                        link.close(self._stop_reason)
+                reason, status = ended.get()
+                link.join(CLOSE_TIMEOUT)
         finally:
-            process.close()
-            process.close_pipes()
             with self._lock:
                 self._process = self._link = None
+            exit_status = process.close()
         if accepted:
             return _End(reason, status, time.monotonic() - accepted[0])
         if status == NO_HUB:
             hint = f"From here, `{self._ssh} {self._program} hub` starts one, and --start-hub one for the bridge alone"
             return _End(f"On {self.label}: {reason} {hint}", status)
-        return _End(reason, status) if status else self._explain(process, exit_status, reason)
+        return _End(reason, status) if status else _End(self._explain(process, exit_status, reason), 1)
 
-    def _explain(self, process: _SSHProcess, status: int, reason: str = "") -> _End:
-        """Explain by the exit status of ssh why there is no link, and what to do."""
-        process.close_pipes()  # all lines are read
+    def _explain(self, process: _SSHProcess, status: int, reason: str) -> str:
+        """Return why there is no link, by the exit status of ssh, and what to do."""
         said = "\n".join(process.lines)
         if status == _SSH_FAILED and "Permission denied" in said:
             text = f"{self.label} does not let you in. `{self._ssh} true` must work first; `ssh-copy-id` installs a key"
@@ -316,4 +288,4 @@ class SSHTransport(Transport):
         else:
             why = reason or "nothing came from there"
             text = f"There is no bridge to {self.label}: {why}; ssh ended with status {status}"
-        return _End(text, 0 if self._was_connected else 1)
+        return text

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 
 from .framing import PREAMBLE, encode_frame
 from .link import Accept, Hello, Kind, LinkState, Report, Transport, encode_json
+from .pipes import PipeStream
 from .stream_link import StreamLink
 
 __all__ = ["NO_HUB", "StdioTransport"]
@@ -31,22 +31,18 @@ class StdioTransport(Transport):
     """
 
     def __init__(self) -> None:
-        self._input, self._output = os.dup(0), os.dup(1)
+        self._stream = PipeStream(os.dup(0), os.dup(1))
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
         os.dup2(2, 1)
-        os.set_blocking(self._output, False)
-        self._wake = os.pipe()
         self._link: StreamLink | None = None
-        self._interrupt_lock = threading.Lock()
-        self._is_interrupted = False
 
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
         """Start the link."""
         report(LinkState.CONNECTING, "", 0)
         self._link = StreamLink(
-            self._read, self._write, self._interrupt, hello, accept,
+            self._stream.read, self._stream.write, self._stream.interrupt, hello, accept,
             is_first=False, on_end=lambda reason, status: report(LinkState.FAILED, reason, status),
         )  # fmt: skip
         self._link.start()
@@ -60,41 +56,14 @@ class StdioTransport(Transport):
     def reject(self, reason: str, status: int) -> None:
         """Tell the other end why there is no link, and wait until it closes."""
         bye = encode_json({"reason": reason, "status": status})
-        self._write(PREAMBLE + encode_frame(Kind.BYE, bye))
-        timer = threading.Timer(REJECT_TIMEOUT, self._interrupt)
+        self._stream.write(PREAMBLE + encode_frame(Kind.BYE, bye))
+        timer = threading.Timer(REJECT_TIMEOUT, self._stream.interrupt)
         timer.start()
-        while self._read(65536):
+        while self._stream.read(65536):
             pass
         timer.cancel()
+        timer.join()
 
     def close(self) -> None:
         """Close the descriptors; the process is about to end."""
-        for descriptor in (self._input, self._output, *self._wake):
-            os.close(descriptor)
-
-    def _read(self, size: int) -> bytes:
-        while True:
-            ready, _, _ = select.select([self._input, self._wake[0]], [], [])
-            if self._wake[0] in ready:
-                return b""
-            try:
-                return os.read(self._input, size)
-            except BlockingIOError:  # both streams may be one socket
-                continue
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            ready, _, _ = select.select([self._wake[0]], [self._output], [])
-            if ready:
-                raise BrokenPipeError("the link is closed")
-            try:
-                rest = rest[os.write(self._output, rest) :]
-            except BlockingIOError:
-                continue
-
-    def _interrupt(self) -> None:
-        with self._interrupt_lock:
-            if not self._is_interrupted:
-                self._is_interrupted = True
-                os.write(self._wake[1], b"x")
+        self._stream.close()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bridge import Bridge, BridgeState, LocalPair, Policy, RemoteClient
 from ..errors import SAMPHubError, SAMPValueError
@@ -17,7 +17,7 @@ from ..lockfile import LOCKURL, display_path, is_url, lockfile_source, ping_hub,
 from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
-from .output import CommandError, Status, client_label, help_epilog, sanitize
+from .output import CommandError, Status, help_epilog, sanitize
 
 if TYPE_CHECKING:
     from ..bridge.link import Transport
@@ -42,8 +42,24 @@ _EPILOG = help_epilog(
     },
 )
 
-#: A change of state of one of the bridges, with a text; or a client, and whether it is there.
-_Event = tuple[Bridge, BridgeState, str] | tuple[RemoteClient, bool]
+
+class _StateEvent(NamedTuple):
+    """A new state of a bridge, with a text. The label is what is at the other end."""
+
+    bridge: Bridge
+    label: str
+    state: BridgeState
+    text: str
+
+
+class _ClientEvent(NamedTuple):
+    """A client of another hub, which is here now, or has gone."""
+
+    client: RemoteClient
+    is_present: bool
+
+
+_Event = _StateEvent | _ClientEvent
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +162,8 @@ def _make_bridge(
         transport,
         policy,
         label=label,
-        on_state=lambda state, text: events.put((bridge, state, text)),
-        on_client=lambda client, is_present: events.put((client, is_present)),
+        on_state=lambda state, text: events.put(_StateEvent(bridge, transport.label, state, text)),
+        on_client=lambda client, is_present: events.put(_ClientEvent(client, is_present)),
     )
     return bridge
 
@@ -184,22 +200,20 @@ def _remote_arguments(options: argparse.Namespace) -> list[str]:
 
 def _show(event: _Event) -> None:
     """Print an event; raise an error if the bridge has given up."""
-    if len(event) == 2:
-        client, is_present = event
-        sign = "+" if is_present else "-"
-        print(f"{sanitize(client.peer, 60)}: {sign} {client_label(client.local_id, client.name)}", flush=True)
+    if isinstance(event, _ClientEvent):
+        client = event.client
+        name = f"{sanitize(client.name, 60) or 'a client without a name'} (via {sanitize(client.peer, 60)})"
+        print(f"{name} {'is here' if event.is_present else 'has gone'}", flush=True)
         return
-    bridge, state, text = event
-    label = bridge.transport.label
-    if state is BridgeState.FAILED:
-        status = bridge.exit_status
-        raise CommandError(Status(status) if status in set(Status) else Status.FAILED, text)
+    if event.state is BridgeState.FAILED:
+        status = event.bridge.exit_status
+        raise CommandError(Status(status) if status in set(Status) else Status.FAILED, event.text)
     shown = {
-        BridgeState.WAITING: f"the hub here is gone ({text}); waiting for the next one",
-        BridgeState.CONNECTING: text or f"connecting to {label}",
-        BridgeState.CONNECTED: text,
-        BridgeState.LOST: f"no connection to {label}: {text}",
-    }.get(state)
+        BridgeState.WAITING: f"the hub here is gone ({event.text}); waiting for the next one",
+        BridgeState.CONNECTING: event.text or f"connecting to {event.label}",
+        BridgeState.CONNECTED: event.text,
+        BridgeState.LOST: f"no connection to {event.label}: {event.text}",
+    }.get(event.state)
     if shown:
         print(f"samp: {sanitize(shown, 1000)}", file=sys.stderr, flush=True)
 
@@ -246,7 +260,7 @@ def _run_stdio(options: argparse.Namespace) -> Status:
             return Status.NO_HUB
         while True:
             event = get_interruptible(events)
-            if len(event) == 3 and event[1] in {BridgeState.FAILED, BridgeState.WAITING}:
+            if isinstance(event, _StateEvent) and event.state in {BridgeState.FAILED, BridgeState.WAITING}:
                 return Status.OK  # the other end tells the user
 
 
