@@ -190,9 +190,11 @@ def test_each_hub_is_alone() -> None:
 
 
 def test_no_hub_in_an_isolated_home() -> None:
-    with isolated_home() as home, pytest.raises(SAMPHubError, match="No SAMP hub is running"):
+    with isolated_home() as home:
         assert list(home.iterdir()) == []
-        SAMPIntegratedClient("alone").connect()
+        client = SAMPIntegratedClient("alone")
+        with pytest.raises(SAMPHubError, match="No SAMP hub is running"):
+            client.connect()
 
 
 def test_clients_are_disconnected() -> None:

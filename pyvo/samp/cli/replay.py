@@ -31,7 +31,7 @@ from ..integrated_client import SAMPIntegratedClient
 from ..protocol import warning_response
 from ..transport.urls import file_url_to_path
 from .arguments import Command
-from .client_session import connected_client, find_clients, get_interruptible
+from .client_session import NameCache, connected_client, find_clients, get_interruptible
 from .output import Status, Style, add_colour_option, client_label, help_epilog, sanitize
 from .recording import Entry, Recording, local_url, read_recording
 
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> Status:
     events: SimpleQueue[Any] = SimpleQueue()
     with (
         connected_client("samp replay", "Plays a recording", callable=True, events=events) as client,
-        _Player(recording, options, events) as player,
+        _Player(recording, options, events, NameCache(client)) as player,
     ):
         if options.to is not None:
             (target_id,) = find_clients(client, [options.to])
@@ -138,7 +138,10 @@ class _StandIn:
 class _Player:
     """Plays a recording; a context manager, which disconnects the stand-ins."""
 
-    def __init__(self, recording: Recording, options: argparse.Namespace, events: SimpleQueue[Any]) -> None:
+    def __init__(
+        self, recording: Recording, options: argparse.Namespace, events: SimpleQueue[Any], present: NameCache
+    ) -> None:
+        self._present = present
         self._recording = recording
         self._options = options
         self._events = events
@@ -155,8 +158,8 @@ class _Player:
         self._msg_ids: dict[int, str] = {}  # of calls that stand-ins have received, by number
         self._responses: dict[int, dict[str, Any]] = {}  # the recorded ones
         self._recipients: dict[int, str] = {}
-        self._waiting: set[tuple[str, str]] = set()  # tags and recipients of calls without a response
-        self._counts = {"messages": 0, "responses": 0, "problems": 0}
+        self._waiting: dict[tuple[str, str], str] = {}  # senders of calls without a response, by tag and recipient
+        self._counts = {"message": 0, "response": 0, "problem": 0}
         for entry in recording.entries:
             if entry.kind == "metadata":
                 self._names[entry.fields["client"]] = str(entry.fields["metadata"].get("samp.name", ""))
@@ -183,10 +186,10 @@ class _Player:
             self._print_responses(start + entry.seconds / self._options.speed)
             with self._reporting(entry):
                 getattr(self, f"_play_{entry.kind}")(entry)
-        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, while_waiting=True)
-        for _tag, recipient_id in sorted(self._waiting):
-            self._report(f"no response of {recipient_id} in time")
-        counts = ", ".join(f"{count} {what}" for what, count in self._counts.items())
+        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, lambda: bool(self._waiting))
+        for tag, recipient_id in self._waiting:
+            self._report(f"{tag}: no response of {self._label(recipient_id)} in time")
+        counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in self._counts.items())
         print(f"samp: {counts}", file=sys.stderr)
 
     @contextmanager
@@ -199,7 +202,7 @@ class _Player:
             self._report(f"line {entry.line} cannot be replayed: {error}")
 
     def _report(self, text: str) -> None:
-        self._counts["problems"] += 1
+        self._counts["problem"] += 1
         print(f"samp: {sanitize(text, 1000)}", file=sys.stderr, flush=True)
 
     # Entries
@@ -220,9 +223,17 @@ class _Player:
             stand_in.declare_subscriptions(entry.fields["subscriptions"])
 
     def _play_unregister(self, entry: Entry) -> None:
-        stand_in = self._stand_ins.pop(entry.fields["client"], None)
-        if stand_in is not None:
-            stand_in.client.disconnect()
+        recorded_id = entry.fields["client"]
+        if recorded_id not in self._stand_ins:
+            return
+
+        def waits_for_others() -> bool:
+            stand_ins = {stand_in.id for stand_in in self._stand_ins.values()}
+            return any(sender == recorded_id and to not in stand_ins for (_, to), sender in self._waiting.items())
+
+        # a real client may take longer than the recorded one
+        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, waits_for_others)
+        self._stand_ins.pop(recorded_id).client.disconnect()
 
     def _play_file(self, entry: Entry) -> None:
         fields = entry.fields
@@ -259,13 +270,15 @@ class _Player:
                     self._expected[recorded_id, sender.id, mtype].append(number)
         if self._target_id is None and entry.fields["to-all"]:
             recipients = list(sender.client.call_all(tag, message))
-            self._waiting.update((tag, each) for each in recipients if not self._is_unanswered(each, numbers))
+            for each in recipients:
+                if not self._is_unanswered(each, numbers):
+                    self._waiting[tag, each] = sender.recorded_id
             self._show(entry, message, recipients)
             return
         for recorded_id, recipient_id in self._targets(entry):
             sender.client.call(recipient_id, tag, message)
             if not self._is_unanswered(recipient_id, {recorded_id: numbers.get(recorded_id, 0)}):
-                self._waiting.add((tag, recipient_id))
+                self._waiting[tag, recipient_id] = sender.recorded_id
             self._show(entry, message, [recipient_id])
 
     def _play_response(self, entry: Entry) -> None:
@@ -370,7 +383,7 @@ class _Player:
     # Output
 
     def _show(self, entry: Entry, message: Mapping[str, Any], recipients: list[str]) -> None:
-        self._counts["messages"] += 1
+        self._counts["message"] += 1
         clock = self._style(f"{entry.seconds:8.2f} s", "dim")
         mtype = self._style(sanitize(message["samp.mtype"]), "cyan")
         sender = client_label(entry.fields["sender"], self._names.get(entry.fields["sender"], ""))
@@ -382,11 +395,11 @@ class _Player:
         for recorded_id, stand_in in self._stand_ins.items():
             if stand_in.id == client_id:
                 return client_label(recorded_id, self._names.get(recorded_id, ""))
-        return client_label(client_id, self._options.to if client_id == self._target_id else "")
+        return self._present.client_label(client_id)
 
-    def _print_responses(self, until: float, *, while_waiting: bool = False) -> None:
-        """Print the responses that arrive until a time; if `while_waiting`, no longer than any is due."""
-        while not (while_waiting and not self._waiting):
+    def _print_responses(self, until: float, condition: Callable[[], bool] = lambda: True) -> None:
+        """Print the responses that arrive until a time, or while a condition holds."""
+        while condition():
             try:
                 item = get_interruptible(self._events, max(0.0, until - time.monotonic()))
             except Empty:
@@ -399,8 +412,8 @@ class _Player:
     def _print_response(
         self, tag: str, numbers: Mapping[str, int], responder_id: str, response: Mapping[str, Any]
     ) -> None:
-        self._counts["responses"] += 1
-        self._waiting.discard((tag, responder_id))
+        self._counts["response"] += 1
+        self._waiting.pop((tag, responder_id), None)
         recorded: dict[str, Any] = {}
         for recorded_id, number in numbers.items():
             stand_in = self._stand_ins.get(recorded_id)
