@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
-import re
 import shutil
 import socket
 import ssl
@@ -14,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import pytest
 

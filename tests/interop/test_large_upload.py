@@ -40,7 +40,7 @@ def network() -> Iterator[None]:
 
 
 class MemoryPeak:
-    """The memory of this process, in which the hub runs, and of each process of the browser, while something goes on."""
+    """The memory of this process, in which the hub runs, and of each process of the browser."""
 
     def __init__(self, program: Program) -> None:
         self._root = psutil.Process(program.pid)
