@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +56,12 @@ class Page:
         """The text that a selector finds."""
         return str(self.act(selector, "innerText"))
 
+    def set_permission(self, origin: str, name: str, setting: str) -> None:
+        """Set a permission of an origin to ``granted``, ``denied`` or ``prompt`` (Chromium only)."""
+        self._browser.submit(
+            "setPermission", page=self._number, origin=origin, name=name, setting=setting
+        ).result(TIMEOUT)
+
     def reload(self) -> None:
         """Reload the page; it loses its state."""
         self._browser.submit("reload", page=self._number).result(TIMEOUT)
@@ -96,9 +102,13 @@ class Browser:
         An empty directory for the profile and the log of the browser.
     env : mapping
         The environment of the browser.
+    flags : sequence of str
+        More arguments for Chromium.
     """
 
-    def __init__(self, executable: str, directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, executable: str, directory: Path, env: Mapping[str, str], flags: Sequence[str] = ()
+    ) -> None:
         self._numbers = itertools.count(1)
         self._pages = itertools.count(1)
         self._open: dict[int, Future[Any]] = {0: Future()}
@@ -110,7 +120,7 @@ class Browser:
         profile.mkdir()
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                ["node", str(driver), executable, str(profile)],
+                ["node", str(driver), executable, str(profile), *flags],
                 env=dict(env), text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )

@@ -8,17 +8,20 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path, is_local_host
 from .temporary_files import progress_bar
 
-__all__ = ["local_copy", "read_prefix"]
+__all__ = ["Download", "local_copy", "read_prefix"]
+
+#: Writes the content of a URL to a file, or returns False if the URL can be read here.
+Download = Callable[[str, BinaryIO], bool]
 
 #: Seconds in which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0
@@ -57,23 +60,29 @@ def read_prefix(url: str, count: int) -> bytes:
 
 
 @contextmanager
-def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
+def local_copy(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Path]:
     """
     Provide a file, given by its path or its URL (``file:``, ``http`` or ``https``), within a ``with`` block.
 
-    A file on another machine is copied, and the copy removed. Raise SAMPClientError if it cannot be read.
+    A file on another machine is copied, and the copy removed. ``download`` may copy what is on the machine of the hub.
+    Raise SAMPClientError if it cannot be read.
     """
     local = path if path is not None or url is None else _local(url)
+    if download is not None and url is not None and (local is not None or _names_this_machine(url)):
+        with _temporary_file(url) as copy:
+            with copy.open("wb") as file:
+                is_copied = download(url, file)
+            if is_copied:
+                yield copy
+                return
     if local is not None:
         if not local.is_file():
             raise SAMPClientError(f"There is no file {str(local)!r}")
         yield local
         return
     assert url is not None
-    descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
-    copy = Path(name)
-    try:
-        with open(descriptor, "wb") as file, _open(url) as response:
+    with _temporary_file(url) as copy:
+        with copy.open("wb") as file, _open(url) as response:
             try:
                 with progress_bar(int(response.length or 0), None) as note:
                     while data := response.read(CHUNK):
@@ -82,8 +91,25 @@ def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
             except http.client.HTTPException as error:
                 raise SAMPClientError(f"{url} broke off: {error}") from error
         yield copy
+
+
+@contextmanager
+def _temporary_file(url: str) -> Iterator[Path]:
+    """Make a file that only the user can read (0600); remove it afterwards."""
+    descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    os.close(descriptor)
+    copy = Path(name)
+    try:
+        yield copy
     finally:
         copy.unlink(missing_ok=True)
+
+
+def _names_this_machine(url: str) -> bool:
+    try:
+        return is_local_host(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _local(url: str) -> Path | None:

@@ -20,7 +20,7 @@ from astropy.table import Table
 from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
 from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
-from .fetching import local_copy
+from .fetching import Download, local_copy
 from .fits_tables import open_hdus, table_of_hdus
 from .model import MessageParams, RasterImage, Sender
 from .temporary_files import progress_bar
@@ -35,8 +35,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
-    """Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`."""
+def read_message(
+    mtype: str, params: Mapping[str, Any], sender: Sender, download: Download | None = None
+) -> Any:
+    """
+    Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`.
+
+    ``download`` is as in `local_copy`.
+    """
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
@@ -49,7 +55,7 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_raster_image
-    with local_copy(url.strip()) as path:
+    with local_copy(url.strip(), download=download) as path:
         try:
             with without_warnings():  # about oddities in a file of another program
                 obj = read(path, url.strip())

@@ -5,12 +5,12 @@
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
-const [, , executablePath, userDataDir] = process.argv;
+const [, , executablePath, userDataDir, ...moreFlags] = process.argv;
 // Playwright disables the back/forward cache, which browsers of users have.
 const ignoreDefaultArgs = ["--disable-back-forward-cache"];
 const flags = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", ...moreFlags,
 ];
 const context = await chromium.launchPersistentContext(userDataDir, {
     executablePath, headless: true, chromiumSandbox: false, args: flags, ignoreDefaultArgs,
@@ -49,6 +49,12 @@ const commands = {
     },
     evaluate({ page, expression }) {
         return pages.get(page).evaluate(expression);
+    },
+    // Sets a permission as its user would: "granted", "denied" or "prompt".
+    async setPermission({ page, origin, name, setting }) {
+        const session = await context.newCDPSession(pages.get(page));
+        await session.send("Browser.setPermission", { permission: { name }, setting, origin });
+        await session.detach();
     },
     async reload({ page }) {
         await pages.get(page).reload();
