@@ -23,7 +23,7 @@ collect_ignore_glob = ["*.py", "_build/*", "api/*"]
 
 
 @pytest.fixture(autouse=True)
-def desk(isolated: Path, nothing_left_behind: None, doctest_namespace: dict[str, Any]) -> Iterator[None]:  # noqa: F811
+def desk(isolated: Path, nothing_left_behind: None, doctest_namespace: dict[str, Any]) -> Iterator[None]:
     """Start a hub, and give the page ``desk``."""
     doctest_namespace["desk"] = desk = load_module(DOCS / "stand_ins.py").Desk()
     yield

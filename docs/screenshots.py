@@ -240,12 +240,15 @@ def aladin() -> None:
     with studio("1500x1000") as desk, desk.program(*command) as program:
         program.wait_for("Command>", 60)
         desk.client.wait_for("Aladin", 60, "image.load.fits")
+        resize = "xdotool search --onlyvisible --name Aladin windowmove 0 0 windowsize 960 700"
+        subprocess.run(resize.split(), env=desk.screen.env, check=True, timeout=30)
+        let_it_draw(2)
         image, sources = picture()
         desk.client.send(image, to="Aladin", name="sky").check()
         desk.client.send(sources["ra", "dec", "flux"][:25], to="Aladin", name="Sources").check()
-        desk.client.aladin("zoom 2x; cm sky asinh 8..160; set Sources Color=red")
+        desk.client.aladin("zoom 2x; cm sky sqrt 9..150; set Sources Color=red")
         let_it_draw(3)
-        save(desk.screen, "aladin")
+        save(desk.screen, "aladin", "960x700+0+0")
 
 
 def consent() -> None:

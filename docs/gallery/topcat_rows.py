@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
+
 import numpy as np
 from astropy.table import Table
 
@@ -25,12 +27,12 @@ def main(selections: int = 1) -> Table:
     with SAMPIntegratedClient(name="Row picker") as client:
         client.wait_for("topcat", timeout=60, mtype="table.load.votable")
         link = client.link(table, to="topcat", name="Stars")
-        print("Plot the table in TOPCAT, draw a region around some stars, and press Transmit Subset.")
-        with client.incoming("table.select.rowList") as arriving:
-            for _ in range(selections):
-                arriving.get(timeout=600)
-                rows = table[link.selection]
-                print(f"{len(rows)} stars selected, mean magnitude {np.mean(rows['mag']):.2f}")
+        masks: SimpleQueue = SimpleQueue()
+        link.on_select(masks.put)
+        print("Plot the table in TOPCAT, draw a region around some stars, and press Transmit Subset.", flush=True)
+        for _ in range(selections):
+            rows = table[masks.get(timeout=600)]
+            print(f"{len(rows)} stars selected, mean magnitude {np.mean(rows['mag']):.2f}", flush=True)
     return rows
 
 

@@ -29,7 +29,8 @@ class TopcatWindow:
 
     def _xdotool(self, *command: object) -> str:
         done = subprocess.run(
-            ["xdotool", *map(str, command)], env=self._screen.env, stdout=subprocess.PIPE, text=True, timeout=20, check=True
+            ["xdotool", *map(str, command)],
+            env=self._screen.env, stdout=subprocess.PIPE, text=True, timeout=20, check=True,
         )
         return done.stdout
 
