@@ -182,11 +182,11 @@ def _fetch(url: str) -> bytes:
         ) from error
 
 
-def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT) -> bool:
+def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, operation: str = "samp.hub.ping") -> bool:
     """Ping the hub that a lockfile names. False also if another program, which is not a hub, uses the port now."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:
-        hub.call("samp.hub.ping")
+        hub.call(operation)
     except SAMPError as error:
         log.debug("The hub of the lockfile does not respond: %s", error)
         return False

@@ -22,7 +22,6 @@ from pyvo.samp.transport.xmlrpc_reader import (
     XMLError,
     raise_if_fault,
     read_call,
-    read_document,
     read_response,
 )
 from pyvo.samp.transport.xmlrpc_writer import write_call, write_fault, write_response
@@ -271,15 +270,9 @@ def fault_of(*members: tuple[str, str]) -> bytes:
 )
 def test_faults(body: bytes, code: int, text: str) -> None:
     """R9: a fault is a fault, whatever sense there is in it."""
-    for read in (read_response, read_document):
-        with pytest.raises(SAMPProxyError) as caught:
-            read(body)
-        assert (caught.value.faultCode, caught.value.faultString) == (code, text)
-
-
-def test_read_document_reads_both_kinds() -> None:
-    assert read_document(write_call("a.b", ["x", []])) == (["x", []], "a.b")
-    assert read_document(write_response({"k": "v"})) == ([{"k": "v"}], None)
+    with pytest.raises(SAMPProxyError) as caught:
+        read_response(body)
+    assert (caught.value.faultCode, caught.value.faultString) == (code, text)
 
 
 def test_a_call_is_no_response_and_the_other_way_round() -> None:
@@ -482,7 +475,7 @@ def test_documents_cut_off_at_every_byte() -> None:
 @example(b"", 0, len(GOOD))
 def test_random_bytes_raise_nothing_else(noise: bytes, start: int, end: int) -> None:
     """Put anywhere into a good document, or instead of a part of it."""
-    for read in (read_call, read_response, read_document):
+    for read in (read_call, read_response):
         try:
             read(GOOD[:start] + noise + GOOD[end:])
         except (XMLError, SAMPProxyError):

@@ -438,14 +438,7 @@ def check_web(web_port: int, *, hub_is_running: bool) -> Iterator[Finding]:
 
 
 def _is_hub(host: str, port: int) -> bool:
-    hub = XMLRPCClient(make_http_url(host, port), timeout=LOCAL_TIMEOUT)
-    try:
-        hub.call("samp.webhub.ping")
-    except SAMPError:
-        return False
-    finally:
-        hub.close()
-    return True
+    return ping_hub({"samp.hub.xmlrpc.url": make_http_url(host, port)}, LOCAL_TIMEOUT, "samp.webhub.ping")
 
 
 def _check_preflight(port: int) -> Iterator[Finding]:

@@ -128,7 +128,7 @@ def _is_own_name(conn: ClientSession, name: str) -> bool:
 
 
 class ClientEntry(Protocol):
-    """An entry of the list of clients."""
+    """An entry of the list of clients: a `ClientInfo`, whose module is above this package."""
 
     @property
     def id(self) -> str:

@@ -27,7 +27,6 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
@@ -209,9 +208,7 @@ class ClientSession(Prepared):
         self.connect()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         self.disconnect()
 
     # Connecting and closing; with the lock

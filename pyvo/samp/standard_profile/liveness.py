@@ -36,7 +36,11 @@ PROBE_TIMEOUT = 2.0
 
 
 class Probed(Protocol):
-    """A client whose callback address is probed. All of this is called in the loop's thread."""
+    """
+    A client whose callback address is probed: a `CallbackSender`, whose module imports this one.
+
+    All of this is called in the loop's thread.
+    """
 
     @property
     def address(self) -> Address:
