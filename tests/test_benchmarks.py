@@ -105,6 +105,10 @@ def test_a_row_is_measured_and_written(tmp_path: Path) -> None:
     assert set(row["subjects"]) == {"ours", "baseline"}
     assert not row["failures"]
     assert [ratio["against"] for ratio in row["ratios"]] == ["baseline"]
+    compared = run_module("benchmarks.report", str(target), str(target))
+    assert compared.returncode == 0, compared.stderr
+    median = f"{row['ratios'][0]['median']:.3g}"
+    assert compared.stdout.splitlines()[3].split()[-4:-1] == ["1.3", median, median]
 
 
 @pytest.mark.parametrize("arguments", [["broadcast_floor", "5", "1"], ["connect_floor", "1"]])
