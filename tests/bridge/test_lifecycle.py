@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import os
 import socket
 import threading
 import time
@@ -118,6 +119,47 @@ input()
         program.tell("")
         assert program.wait() == 0
         assert program.output == "started"
+    client.wait_for(lambda: client.names() == {})
+    other.wait_for(lambda: other.names() == {})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_fork(
+    make_hubs: Callable[[int], list[SAMPHubServer]],
+    connect: Callable[..., RecordingClient],
+    tmp_path: Path,
+    python_environment: dict[str, str],
+) -> None:
+    """The child of a fork ends, and the parent's bridge goes on."""
+    hubs = make_hubs(2)
+    client, other = connect(hubs[0], "client"), connect(hubs[1], "other")
+    text = f"""
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork in a process with threads
+from pyvo.samp import Bridge
+from pyvo.samp.bridge import LocalPair
+pair = LocalPair(("A", "B"))
+bridges = [Bridge({str(tmp_path)!r} + "/hub" + str(number), end) for number, end in enumerate(pair.ends)]
+for bridge in bridges:
+    bridge.start()
+input()
+child = os.fork()
+if not child:
+    assert all(bridge.clients == [] for bridge in bridges)
+    for bridge in bridges:
+        bridge.stop()
+    sys.exit()
+print("child:", os.waitpid(child, 0)[1], flush=True)
+input()
+"""
+    with Program(["-c", text], python_environment) as program:
+        there = client.find("other (via B)")
+        program.tell("")
+        program.wait_for("child: 0")
+        message = {"samp.mtype": "table.x", "samp.params": {}}
+        assert client.call_and_wait(there, message, "30")["samp.status"] == "samp.ok"
+        program.tell("")
+        assert program.wait() == 0
     client.wait_for(lambda: client.names() == {})
     other.wait_for(lambda: other.names() == {})
 
