@@ -103,7 +103,7 @@ def test_as_the_user_runs_it(hub: SAMPHubServer, machine: OtherMachine, bridge: 
     program.wait_for("Connected to root@observatory", 60)
     assert "quota exceeded" in program.output
     there = machine.run(sys.executable, "-c", FILE + WAIT, "1000000")
-    program.wait_for("Remote Python (via root@observatory)")
+    program.wait_for("root@observatory: + Remote Python")
     assert desk.arrived.wait(60), program.output
     url = desk.received[0]["url"]
     assert re.match(r"http://127\.0\.0\.1:\d+/", url)
@@ -114,7 +114,7 @@ def test_as_the_user_runs_it(hub: SAMPHubServer, machine: OtherMachine, bridge: 
     response = desk.client.ecall_and_wait(recipient, "table.x", "60", name="a name")
     assert response == {"samp.status": "samp.ok", "samp.result": {"value": "a name"}}
     there.stop()
-    program.wait_for("has gone")
+    program.wait_for("root@observatory: - Remote Python")
 
     ssh = [process for process in psutil.Process(program.pid).children(recursive=True) if process.name() == "ssh"]
     assert len(ssh) == 1

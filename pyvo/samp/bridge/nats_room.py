@@ -467,7 +467,7 @@ class _Session:
                 log.warning("There is no link to %s in the room: %s", name, reason)
             if peer.tunnel is tunnel:
                 peer.tunnel = None
-                if time.monotonic() - started > peer.delay:
+                if time.monotonic() - started > MIN_DELAY:
                     peer.delay = MIN_DELAY
                 peer.retry_at = time.monotonic() + peer.delay
                 peer.delay = min(2 * peer.delay, MAX_DELAY)
@@ -555,7 +555,7 @@ class NATSRoom(Transport):
             if isinstance(error, SAMPValueError) or not (self._was_connected and self._reconnect):
                 report(LinkState.FAILED, str(error), 1)
                 return
-            if time.monotonic() - started > delay + CONNECT_TIMEOUT:
+            if time.monotonic() - started > CONNECT_TIMEOUT + MIN_DELAY:
                 delay = MIN_DELAY
             report(LinkState.LOST, f"{error}. Trying again in {delay:.0f} s", 0)
             with suppress(TimeoutError):

@@ -220,7 +220,7 @@ class SSHTransport(Transport):
             if end.status == _STATUS_VERSION or not (self._was_connected and self._reconnect):
                 report(LinkState.FAILED, end.reason, _STATUS_NO_HUB if end.status == NO_HUB else end.status or 1)
                 return
-            if end.connected > delay:
+            if end.connected > MIN_DELAY:
                 delay = MIN_DELAY
             report(LinkState.LOST, f"{end.reason}. Trying again in {delay:.0f} s", 0)
             self._stopped.wait(delay)

@@ -17,7 +17,7 @@ from ..lockfile import LOCKURL, display_path, is_url, lockfile_source, ping_hub,
 from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
-from .output import CommandError, Status, help_epilog, sanitize
+from .output import CommandError, Status, client_label, help_epilog, sanitize
 
 if TYPE_CHECKING:
     from ..bridge.link import Transport
@@ -202,8 +202,8 @@ def _show(event: _Event) -> None:
     """Print an event; raise an error if the bridge has given up."""
     if isinstance(event, _ClientEvent):
         client = event.client
-        name = f"{sanitize(client.name, 60) or 'a client without a name'} (via {sanitize(client.peer, 60)})"
-        print(f"{name} {'is here' if event.is_present else 'has gone'}", flush=True)
+        sign = "+" if event.is_present else "-"
+        print(f"{sanitize(client.peer, 60)}: {sign} {client_label(client.local_id, client.name)}", flush=True)
         return
     if event.state is BridgeState.FAILED:
         status = event.bridge.exit_status
