@@ -128,20 +128,31 @@ def running_hub(**options: Any) -> Iterator[SAMPHubServer]:
 
 
 class Message(NamedTuple):
-    """A message as its recipient has got it."""
+    """
+    A message that a client has received.
+
+    Parameters
+    ----------
+    private_key : str
+        The key of the recipient.
+    sender_id : str
+        Public id of the sender.
+    msg_id : str or None
+        The hub's id of a call; None for a notification.
+    mtype : str
+        The MType.
+    params : dict
+        The parameters.
+    extra : dict
+        What the message has besides MType and parameters.
+    """
 
     private_key: str
-    """The recipient's key."""
     sender_id: str
-    """Public id of the sender."""
     msg_id: str | None
-    """The hub's id of a call; None for a notification."""
     mtype: str
-    """The MType."""
     params: dict[str, Any]
-    """The parameters."""
     extra: dict[str, Any]
-    """What the message has besides MType and parameters."""
 
 
 #: How a call is replied to: the result, a whole response with ``samp.status``, an exception for an error response, None

@@ -28,9 +28,9 @@ __all__ = ["COMMANDS", "candidates", "complete"]
 
 _EPILOG = help_epilog(
     """\
-  source <(samp completion bash)      in ~/.bashrc
-  source <(samp completion zsh)       in ~/.zshrc, after compinit
-  samp completion fish > ~/.config/fish/completions/samp.fish
+  source <(samp completion bash)     in ~/.bashrc
+  source <(samp completion zsh)      in ~/.zshrc, after compinit
+  samp completion fish | source      in ~/.config/fish/config.fish
 """,
     {0: "", 2: ""},
 )
@@ -79,7 +79,7 @@ else
 fi
 """
 
-_FISH = r"""# completion of samp for fish: samp completion fish > ~/.config/fish/completions/samp.fish
+_FISH = r"""# completion of samp for fish: samp completion fish | source
 function __samp_complete
     set -l words (commandline -opc) (commandline -ct)
     for line in ($words[1] _complete $words[2..-1] 2>/dev/null)
