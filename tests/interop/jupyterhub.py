@@ -31,7 +31,7 @@ c.DummyAuthenticator.password = {password!r}
 c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {home!r} + "/{{username}}"
-c.Spawner.args = ["--allow-root"]
+c.Spawner.args = ["--allow-root", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
 c.Spawner.environment = {{"PYTHONPATH": {root!r}, "JUPYTER_CONFIG_DIR": {config!r}, "JUPYTER_PLATFORM_DIRS": "0"}}
 c.Spawner.default_url = "/lab"
 c.Spawner.start_timeout = 120

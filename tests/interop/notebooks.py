@@ -175,11 +175,13 @@ class Proxy:
     ----------
     port : int
         The port of the server.
+    server : socket, optional
+        The socket for the browser, which may be in another network than the server.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, server: socket.socket | None = None) -> None:
         self._target = port
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -210,7 +212,6 @@ class Proxy:
         for each in (source, target):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            self._sockets.discard(each)
 
     def cut(self) -> None:
         """Break all connections, and accept no new one."""
@@ -231,6 +232,8 @@ class Proxy:
         self._server.close()
         for thread in self._threads:
             thread.join(5)
+        for each in self._sockets:
+            each.close()
 
 
 def venv_python(directory: Path, *packages: str) -> str:

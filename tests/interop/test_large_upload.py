@@ -2,6 +2,7 @@
 """Large files, up and down by a page of a real browser, with bounded memory of the browser and of the hub."""
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from .programs import Program, environment, need
 from .recorder import Received, Recorder
 
 TOTAL = 500_000_000
-#: Bytes by which the memory of a process may grow: well below the size of the file.
-MAX_GROWTH = 200_000_000
+#: Bytes by which the memory of a process may grow: a browser collects garbage when it likes.
+MAX_GROWTH = 350_000_000
+#: The hub is in the process of the test.
+MAX_GROWTH_OF_HUB = 60_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -59,18 +62,20 @@ class MemoryPeak:
 
     def growth(self) -> dict[str, int]:
         """Return by how many bytes the memory of each process has grown."""
-        return {f"{process.pid}": self._peak[process] - first for process, first in self._first.items()}
+        return {
+            "hub" if process.pid == os.getpid() else f"{process.pid}": self._peak[process] - first
+            for process, first in self._first.items()
+        }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_500_mb_up_and_down(
-    name: str, home: Path, tmp_path: Path, connect: Callable[..., SAMPIntegratedClient]
+    name: str, home: Path, tmp_path_factory: pytest.TempPathFactory, connect: Callable[..., SAMPIntegratedClient]
 ) -> None:
     """Proof 5 of the relay, without the kernel."""
     need(name)
-    www, profile = tmp_path / "www", tmp_path / "profile"
-    www.mkdir()
-    profile.mkdir()
+    # Chromium ends if the path is too long for the names of its sockets
+    www, profile = tmp_path_factory.mktemp("www"), tmp_path_factory.mktemp("profile")
     for each in ("client.html", "client.js", "node_modules/sampjs/samp.js"):
         shutil.copy(NODE / each, www)
     hub = SAMPHubServer(web_port=WEB_PORT, web_profile_dialog=lambda *_: True)
@@ -82,7 +87,7 @@ def test_500_mb_up_and_down(
         )
         options = [option.format(profile=profile) for option in COMMANDS[name]]
         url = f"client.html#upload={TOTAL}"
-        with Site(www) as site, Program(name, *options, site.url(url), env=environment(tmp_path)) as browser:
+        with Site(www) as site, Program(name, *options, site.url(url), env=environment(profile)) as browser:
             started.wait(1, timeout=60)  # until the browser has started, its memory grows
             memory = MemoryPeak(browser)
             (up,) = wait_and_sample(stored, memory)
@@ -94,6 +99,7 @@ def test_500_mb_up_and_down(
             print(f"{name} grew, in MB: up", *(f"{each / 1e6:.0f}" for each in up_growth.values()))
             print(f"{name} grew, in MB: up and down", *(f"{each / 1e6:.0f}" for each in memory.growth().values()))
             assert max(memory.growth().values()) < MAX_GROWTH
+            assert memory.growth()["hub"] < MAX_GROWTH_OF_HUB
     finally:
         hub.stop()
     assert not path.exists()

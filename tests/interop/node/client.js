@@ -142,13 +142,12 @@ globalThis.client = {
         const size = 2 ** 20;
         let next = 0, result = null;
         const work = async () => {
-            const buffer = new Uint8Array(size);
             for (let first = next; first < total; first = next) {
                 next += size;
                 const end = Math.min(first + size, total);
                 const headers = { "Content-Range": `bytes ${first}-${end - 1}/${total}` };
-                const body = buffer.subarray(0, end - first).fill(first / size);
-                const response = await fetch(url, { method: "PUT", headers, body: new Blob([body]) });
+                const body = new Uint8Array(end - first).fill(first / size);
+                const response = await fetch(url, { method: "PUT", headers, body });
                 const state = await response.json();
                 if (!response.ok) {
                     throw new Error(`${response.status} ${state.error}`);

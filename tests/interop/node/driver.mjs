@@ -65,6 +65,10 @@ const commands = {
         await session.send("Browser.setPermission", { permission: { name }, setting, origin });
         await session.detach();
     },
+    // Grants a permission to an origin for as long as the browser runs.
+    async grantPermission({ origin, name }) {
+        await context.grantPermissions([name], { origin });
+    },
     async reload({ page }) {
         await pages.get(page).reload();
     },
