@@ -162,7 +162,7 @@ class NotebookPage:
         self.page.evaluate(f"window.jupyterapp.commands.execute({command!r}).then(() => true)")
 
     def reload(self) -> None:
-        """Reload the page, and wait until the notebook is there again."""
+        """Reload the page, and wait until the notebook is there again; its kernel may be busy."""
         self.page.reload()
         self.page.evaluate(_READY.replace('!== "idle"', "=== undefined"))
 
