@@ -49,14 +49,16 @@ nitpicky = False
 suppress_warnings = ["app.add_directive"]
 
 html_theme = "pydata_sphinx_theme"
-html_title = f"pyvo.samp {release}"
+html_title = f"pyvo.samp {version}"
 html_theme_options = {
+    "logo": {"text": "pyvo.samp"},  # a version with a commit in it would run over the navigation
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "icon_links": [],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_extra_path = ["web"]  # pages that talk to a hub themselves
 templates_path: list[str] = []
 html_show_sourcelink = False

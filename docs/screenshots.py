@@ -60,7 +60,7 @@ link = client.link(stars, to="topcat", name="stars")
 link""",
     """members = stars[link.selection]
 print(f"{len(members)} of {len(stars)} stars are selected in TOPCAT")""",
-    """plt.figure(figsize=(6.2, 3.1), layout="constrained")
+    """plt.figure(figsize=(6.2, 2.6), layout="constrained")
 plt.plot(stars["bp_rp"], stars["g"], ".", color="0.8")
 plt.plot(members["bp_rp"], members["g"], ".", color="b")
 plt.gca().invert_yaxis(); plt.xlabel("BP - RP"); plt.ylabel("G");""",
@@ -158,7 +158,7 @@ def linked() -> None:
         with notebook(desk, CELLS) as (page, run_cell):
             run_cell()
             wait_long(page, ".jp-OutputArea-output:has-text('rows selected')")  # the table is in TOPCAT
-            window = TopcatWindow(desk.screen)
+            window = TopcatWindow(desk.screen, pause=2.0)
             window.open_plot()
             window.draw_region(AROUND_THE_CLUSTER)
             window.transmit_subset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import suppress
 
 from .programs import Screen, need
 
@@ -27,10 +28,10 @@ class TopcatWindow:
         self._screen = screen
         self._pause = pause
 
-    def _xdotool(self, *command: object) -> str:
+    def _xdotool(self, *command: object, timeout: float = 60.0) -> str:
         done = subprocess.run(
             ["xdotool", *map(str, command)],
-            env=self._screen.env, stdout=subprocess.PIPE, text=True, timeout=20, check=True,
+            env=self._screen.env, stdout=subprocess.PIPE, text=True, timeout=timeout, check=True,
         )
         return done.stdout
 
@@ -43,11 +44,19 @@ class TopcatWindow:
         self._screen.click(*button)
         self.draw()
 
+    def _press_until_window(self, button: tuple[int, int], title: str) -> str:
+        """Press a button until its window is there: TOPCAT ignores the mouse while it is busy."""
+        for _ in range(6):
+            self.click(button)
+            with suppress(subprocess.TimeoutExpired):
+                window = self._xdotool("search", "--sync", "--onlyvisible", "--name", title, timeout=10.0).split()[0]
+                self.draw()
+                return window
+        raise TimeoutError(f"TOPCAT has not opened the window {title!r}")
+
     def open_plot(self) -> None:
         """Open a plot of the first two columns, alone in its window."""
-        self.click(PLANE_PLOT)
-        plot = self._xdotool("search", "--sync", "--onlyvisible", "--name", "Plane Plot").split()[0]
-        self.draw()
+        plot = self._press_until_window(PLANE_PLOT, "Plane Plot")
         self._xdotool("windowmove", plot, 0, 0)
         self.click(FLOAT_CONTROLS)
         self.draw()
@@ -75,6 +84,7 @@ class TopcatWindow:
     def add_subset(self, name: str) -> None:
         """Show the points in the region in a colour of their own."""
         self.click(SUBSET_NAME)
-        self._xdotool("type", name)
+        self._xdotool("type", "--delay", 100, name)
+        self._xdotool("key", "Tab")
         self.draw()
         self.click(ADD_SUBSET)
