@@ -113,7 +113,7 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class ResponseDeadline:
-    """When the wait for a response ends, by default after ``timeout`` seconds, and when the next health check is due."""
+    """When the wait for a response ends (after ``timeout`` by default), and when the next health check is due."""
 
     def __init__(self, server_name: str, options: CallOptions, timeout: float) -> None:
         self._server_name = server_name
