@@ -8,6 +8,8 @@ Each is a client of this package that is subscribed to the same MTypes as the re
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,6 +32,7 @@ class StandIn:
         self.selected: list[int] = []
         self.commands: list[str] = []
         self.position = SkyCoord(0, 0, unit="deg")
+        self.has_table = threading.Event()
         for mtype, handler in self.handlers().items():
             self.client.on(mtype)(handler)
         self.client.connect()
@@ -46,6 +49,7 @@ class StandIn:
         """Load a table."""
         self.tables[table_id] = table
         self.received.append(table)
+        self.has_table.set()
 
     def keep_image(self, image: fits.HDUList) -> None:
         """Load an image."""
@@ -64,6 +68,17 @@ class StandIn:
             self.client.ecall_and_wait(
                 other, "table.select.rowList", 10, **{"table-id": table_id, "row-list": [str(row) for row in rows]}
             )
+
+    def on_table(self, act: Callable[[], None]) -> threading.Thread:
+        """Do something when the first table has arrived; return the thread that does it."""
+
+        def work() -> None:
+            if self.has_table.wait(30):
+                act()
+
+        thread = threading.Thread(target=work, name="user of a stand-in", daemon=True)
+        thread.start()
+        return thread
 
     def broadcast_when_wanted(self, name: str) -> None:
         """Send the last table to a client once it is subscribed to tables, as the button of TOPCAT does."""
@@ -100,10 +115,19 @@ class DS9(StandIn):
             "ds9.get": self.get_value,
         }
 
+    regions: tuple[str, ...] = ()
+
+    def draw(self, *regions: str) -> str:
+        """Draw regions, as its user does; then press Return."""
+        self.regions = regions
+        return ""
+
     def show(self, image: fits.HDUList) -> None:
         """Show an image, and set the position to its middle."""
         self.keep_image(image)
         header = next(hdu.header for hdu in image if hdu.header.get("NAXIS") == 2)
+        if "CRVAL1" not in header:
+            return
         self.position = SkyCoord(header["CRVAL1"], header["CRVAL2"], unit="deg")
 
     def command(self, cmd: str) -> None:
@@ -114,6 +138,8 @@ class DS9(StandIn):
         """Return the result of a command."""
         if cmd.startswith("pan"):
             return {"value": f"{self.position.ra.deg} {self.position.dec.deg}"}
+        if cmd.startswith("regions"):
+            return {"value": "\n".join(["global color=green", "image", *self.regions])}
         if cmd == "fits size":
             shape = next(hdu.data.shape for hdu in self.received[-1] if hdu.data is not None)
             return {"value": f"{shape[1]} {shape[0]}"}

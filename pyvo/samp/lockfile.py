@@ -13,10 +13,9 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .errors import SAMPError, SAMPHubError, SAMPValueError
-from .transport.urls import split_http_url
+from .transport.urls import file_url_to_local_path, split_http_url
 from .transport.xmlrpc_client import XMLRPCClient, http_get
 
 log = logging.getLogger(__name__)
@@ -73,13 +72,12 @@ def _without_scheme(source: str) -> str:
     """Convert a ``file`` URL to a path; return anything else unchanged."""
     if not source.lower().startswith("file:"):
         return source
-    parts = urlsplit(source)
-    if parts.netloc not in {"", "localhost", "127.0.0.1"}:
-        raise SAMPHubError(f"The lockfile {source!r} is on another machine, {parts.netloc}, and cannot be read there")
-    from urllib.request import url2pathname  # noqa: PLC0415 - rarely needed, and slow to import
-
-    path = url2pathname(parts.path)
-    return path.replace("//", "/", 1) if path.startswith("//") else path  # some programs write file://localhost//tmp
+    path = file_url_to_local_path(source)
+    if path is None:
+        host = source[len("file:") :].removeprefix("//").partition("/")[0]
+        reason = f"is on another machine, {host}," if source[5:7] == "//" else "has no absolute path"
+        raise SAMPHubError(f"The lockfile {source!r} {reason} and cannot be read")
+    return path
 
 
 def is_url(source: str) -> bool:

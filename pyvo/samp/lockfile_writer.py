@@ -19,7 +19,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Errors of file systems without locks; some network file systems have none.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+#: Seconds for which replacing or removing an open file is tried again on Windows, and seconds between two attempts.
+SHARING_TIMEOUT, SHARING_PAUSE = 2.0, 0.01
 
 
 def default_lockfile() -> Path:
@@ -100,10 +104,27 @@ def _replace(path: Path, params: Mapping[str, str]) -> None:
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
-        os.replace(fresh, path)
+        _retry_while_open(lambda: os.replace(fresh, path))
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _retry_while_open(operation: Callable[[], None]) -> None:
+    """
+    Replace or remove a file, which Windows forbids while another process has it open.
+
+    A client has the lockfile open for the moment in which it reads it. Windows does not report the end of that.
+    """
+    deadline = time.monotonic() + SHARING_TIMEOUT
+    pause = threading.Event()
+    while True:
+        try:
+            return operation()
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > deadline:
+                raise
+        pause.wait(SHARING_PAUSE)
 
 
 @contextmanager
@@ -180,6 +201,6 @@ def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
         log.warning("The lockfile no longer belongs to this hub, and is not removed")
         return
     try:
-        os.unlink(path)
+        _retry_while_open(lambda: os.unlink(path))
     except OSError as error:
         log.warning("The lockfile could not be removed: %s", error.strerror)

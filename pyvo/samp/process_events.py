@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: Windows has no SIGHUP; it has SIGBREAK for Ctrl+Break and for a console window that is closed.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 @contextmanager

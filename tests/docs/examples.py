@@ -1,4 +1,13 @@
-"""Where the examples of the documentation are, and how one page of them is run."""
+"""
+The examples that pytest-doctestplus does not run.
+
+It runs the examples of all pages with stand-ins for other programs (``docs/conftest.py``). It cannot do this:
+
+- run a page a second time, with the real programs: `run_page` does, for ``tests/interop/test_docs.py``;
+- run code without prompts, which readers paste: that of the README, and of docstrings;
+- await: the examples of `AsyncSAMPClient` are coroutines;
+- find docstrings in a namespace package: it would import each module of ``pyvo`` a second time, under another name.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +44,8 @@ def pages() -> list[Path]:
 
 
 def run_page(path: Path, desk: Any) -> None:
-    """Run all examples of a page, one behind the other, in one namespace; a comment of the page may have some, too."""
-    text = path.read_text().replace(".. >>>", "   >>>")
-    test = doctest.DocTestParser().get_doctest(text, {"desk": desk}, path.name, str(path), 0)
+    """Run all examples of a page in one namespace, those in its comments included."""
+    test = doctest.DocTestParser().get_doctest(path.read_text(), {"desk": desk}, path.name, str(path), 0)
     run(test)
 
 

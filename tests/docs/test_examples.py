@@ -1,7 +1,7 @@
 """
-Every example of the documentation runs, and gives what is written there.
+The examples of the README and of docstrings run. `examples` says why pytest-doctestplus does not run them.
 
-TOPCAT, DS9 and Aladin have stand-ins here; ``tests/interop/test_docs.py`` runs the same pages with the real programs.
+TOPCAT has a stand-in here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from astropy.table import Table
 
-from .examples import DOCS, docstring_examples, load_module, pages, run_page
+from .examples import DOCS, docstring_examples, load_module, pages
 
 Desk = load_module(DOCS / "stand_ins.py").Desk
 
@@ -30,9 +30,12 @@ def desk(isolated: Path) -> Iterator[Any]:
     desk.close()
 
 
-@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(DOCS)))
-def test_page(path: Path, desk: Any) -> None:
-    run_page(path, desk)
+def test_doctestplus_runs_the_pages(pytestconfig: pytest.Config) -> None:
+    """Guards the settings: without them no example of a page would run."""
+    assert pytestconfig.getini("doctest_plus")
+    assert pytestconfig.getini("doctest_rst")
+    assert "docs" in pytestconfig.getini("testpaths")
+    assert not [page.name for page in pages() if re.search(r"^ *\.\. >>>", page.read_text(), re.MULTILINE)]
 
 
 def test_readme(desk: Any) -> None:

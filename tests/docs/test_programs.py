@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from astropy.table import Table
@@ -16,6 +15,7 @@ from astropy.table import Table
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+GALLERY = EXAMPLES.parent / "gallery"
 
 #: Runs a program's window for as long as it takes to be sent a table.
 _DRIVE = """
@@ -59,7 +59,7 @@ def client(hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
 
 
 def test_asyncio(client: SAMPIntegratedClient) -> None:
-    main = _load("asyncio_service.py")["main"]
+    main = runpy.run_path(str(GALLERY / "asyncio_service.py"))["main"]
 
     def feed() -> None:
         client.wait_for("Row counter", 20, "table.load.votable")
@@ -74,10 +74,6 @@ def test_asyncio(client: SAMPIntegratedClient) -> None:
         return int(rows)
 
     assert asyncio.run(both()) == 5
-
-
-def _load(name: str) -> dict[str, Any]:
-    return runpy.run_path(str(EXAMPLES / name))
 
 
 def _show(script: str, name: str, client: SAMPIntegratedClient, environment: dict[str, str], title: str) -> None:

@@ -42,11 +42,13 @@ def test_registration(hub):
     """R6, R40."""
     with Page(hub) as page:
         registration = page.call("register", {"samp.name": "Sky page"})
-        assert set(registration) == {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        standard = {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        assert set(registration) == {*standard, "x-samp.upload"}
         assert registration["samp.hub-id"] == "hub"
         assert len(registration["samp.private-key"]) >= 32
-        assert registration["samp.private-key"] not in registration["samp.url-translator"]
-        assert registration["samp.url-translator"].startswith(f"http://localhost:{hub._web_port}/")
+        for key in ("samp.url-translator", "x-samp.upload"):
+            assert registration["samp.private-key"] not in registration[key]
+            assert registration[key].startswith(f"http://localhost:{hub._web_port}/")
         page.accept(registration)
         assert page.call("getMetadata", page.id) == {}
 

@@ -82,6 +82,11 @@ class Program:
             self._news.notify_all()
 
     @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """All that the program has printed so far."""
         with self._news:
@@ -150,19 +155,19 @@ class Screen:
         except BaseException:
             os.close(ours)
             raise
-        self._env = {**env, "DISPLAY": self.display}
+        self.env = {**env, "DISPLAY": self.display}
 
     def screenshot(self, path: Path) -> Path:
         """Write what the screen shows to a PNG file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["import", "-window", "root", str(path)], env=self._env, check=True, timeout=30)
+        subprocess.run(["import", "-window", "root", str(path)], env=self.env, check=True, timeout=30)
         return path
 
     def click(self, x: int, y: int) -> None:
         """Press and release the left mouse button there."""
         need("xdotool")
         command = ["xdotool", "mousemove", str(x), str(y), "click", "1"]
-        subprocess.run(command, env=self._env, check=True, timeout=30)
+        subprocess.run(command, env=self.env, check=True, timeout=30)
 
     def stop(self) -> None:
         """Stop the server."""

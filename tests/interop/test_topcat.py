@@ -2,6 +2,8 @@
 """TOPCAT, both ways round: a member of our hub, and the hub of our client."""
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from tests.conftest import ROOT
 
 from .conftest import Run
 from .programs import Screen, until, wait_for_hub
@@ -20,6 +23,7 @@ from .samples import ROWS, write_table
 from .witness import Witness
 
 Connect = Callable[..., SAMPIntegratedClient]
+SAMP = (sys.executable, "-m", "pyvo.samp")
 
 #: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
 BROADCAST = (115, 39)
@@ -170,3 +174,40 @@ def test_our_client_works_with_topcats_own_hub(
     response = sender.ecall_and_wait(receiver.get_public_id(), "x-test.number", 20, value=1.5)
     assert response["samp.result"] == {"echo": {"value": "1.5"}}
     assert received.wait(1)[0].content == {"value": "1.5"}
+
+
+@pytest.mark.timeout(240)
+def test_recorded_session(
+    hub: SAMPHubServer, connect: Connect, show: Run, run: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """What TOPCAT was sent is recorded, and played to another TOPCAT at another hub: a table, and selected rows."""
+    client = connect("sender")
+    witness = Witness(client)
+    first = show("topcat", "-samp")
+    topcat = witness.arrival("topcat", "table.load.votable")
+    path = tmp_path / "session.jsonl"
+    snoop = run(*SAMP, "snoop", "--record", str(path), "--files", PYTHONPATH=str(ROOT))
+    snoop.wait_for("until ^C")
+    table, url = write_table(tmp_path)
+    load(client, topcat, url)
+    assert is_ok(select(client, topcat, [0, 7]))
+    snoop.wait_for("row-list")
+    snoop.signal(signal.SIGINT)
+    assert snoop.finish() == 0
+    client.disconnect()
+    first.stop()
+    hub.stop()
+    Path(url.removeprefix("file://")).unlink()  # only the copy is left
+
+    hub.start()
+    show("topcat", "-samp")
+    client = connect("other")
+    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    replay = run(*SAMP, "replay", str(path), "--to", "topcat", "--color", "never", PYTHONPATH=str(ROOT))
+    assert replay.finish() == 0, replay.output
+    assert f"table.load.votable  call from sender (c1) to topcat ({topcat})" in replay.output
+    assert f"table.select.rowList  call from sender (c1) to topcat ({topcat})" in replay.output
+    assert "0 problems" in replay.output, replay.output
+    given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    screen.screenshot(artefacts / "topcat-replay.png")

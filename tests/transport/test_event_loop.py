@@ -317,7 +317,7 @@ def test_stop_before_the_start():
     loop = EventLoop()
     loop.stop()
     loop.stop()
-    assert loop._waker.fileno() < 0
+    assert loop._waker.closed
 
 
 def test_stop_waits_for_a_busy_worker_but_not_for_ever():

@@ -14,6 +14,10 @@ NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
+#: The hub sends it about each message and response to clients of the Standard Profile that are subscribed to exactly
+#: this MType, not by a wildcard.
+TRAFFIC = "x-samp.hub.event.traffic"
+
 # Bytes that a delivery needs in addition to its message: the envelope, and the objects that hold it
 ENVELOPE_OVERHEAD = 500
 
@@ -101,6 +105,20 @@ class Traffic(NamedTuple):
     msg_ids: Sequence[str]
     #: What is sent.
     body: EncodedMessage
+    #: Whether it was sent to all clients that are subscribed.
+    to_all: bool = False
+
+    def as_message(self) -> EncodedMessage:
+        """Make the notification for clients that are subscribed to `TRAFFIC`."""
+        params: dict[str, SAMPValue] = {
+            "kind": {NOTIFICATION: "notification", CALL: "call", RESPONSE: "response"}[self.kind],
+            "sender-id": self.sender_id,
+            "recipient-ids": list(self.recipient_ids),
+            "msg-ids": list(self.msg_ids),
+            "to-all": "1" if self.to_all else "0",
+            "body": self.body.value,
+        }
+        return EncodedMessage({"samp.mtype": TRAFFIC, "samp.params": params})
 
 
 class DeliveryQueue(Protocol):

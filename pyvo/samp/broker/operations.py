@@ -15,11 +15,13 @@ from ..protocol import SAMPValue
 from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop, Timer
 from ..transport.server_connection import DeferredResponse
-from ..transport.xmlrpc_handler import XMLRPCHandler
+from ..transport.xmlrpc_handler import RPCCall, XMLRPCHandler
 from .broker import Broker
 from .deliveries import EncodedMessage
 from .registry import Client
 
+#: Seconds by which a response to a client is delayed that sends faster than a recipient accepts.
+SLOW_DOWN_TIME = 0.02
 #: Seconds to which the timeout of a callAndWait is cut. A selector cannot wait longer than some weeks.
 MAX_TIMEOUT = 1e6
 
@@ -56,6 +58,18 @@ class HubOperations(XMLRPCHandler):
         self._profile_name = profile
         self._broker = broker
         self._loop = loop
+        self._caller: Client | None = None
+
+    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
+        """Run an operation; delay the response to a client that sends faster than a recipient accepts."""
+        self._caller = None
+        result = super().invoke(function, call)
+        if self._caller is None or not self._caller.is_too_fast or isinstance(result, DeferredResponse):
+            return result
+        self._caller.is_too_fast = False
+        deferred = DeferredResponse()
+        self._loop.call_later(SLOW_DOWN_TIME, deferred.set_result, result)
+        return deferred
 
     # The methods. Those without a result return "" (R30).
 
@@ -168,7 +182,8 @@ class HubOperations(XMLRPCHandler):
     # Parts of the methods
 
     def _client(self, key: str) -> Client:
-        return self._broker.authenticate(self._profile_name, key)
+        self._caller = self._broker.authenticate(self._profile_name, key)
+        return self._caller
 
     def _raw_param(self, index: int) -> memoryview | None:
         """Return the bytes of a parameter as received, if they may be sent on unchanged."""

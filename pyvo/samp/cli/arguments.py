@@ -127,7 +127,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
+CONSENT_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
@@ -158,9 +158,9 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
 def consent_prompt(options: argparse.Namespace) -> Any:
     """Turn ``--web-consent`` into the ``web_profile_dialog`` of a hub; end the program if its words do not fit."""
     choice, *origins = options.web_consent
-    if choice not in _CHOICES:
-        options.parser.error(f"--web-consent begins with one of {', '.join(_CHOICES)}, not with {choice!r}")
-    if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(_CHOICES):
+    if choice not in CONSENT_CHOICES:
+        options.parser.error(f"--web-consent begins with one of {', '.join(CONSENT_CHOICES)}, not with {choice!r}")
+    if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(CONSENT_CHOICES):
         needed = "needs at least one ORIGIN" if choice == "allow-origin" else "has no ORIGIN"
         options.parser.error(f"--web-consent {choice} {needed}")
     return OriginAllowList(origins) if origins else choice
@@ -168,12 +168,12 @@ def consent_prompt(options: argparse.Namespace) -> Any:
 
 def _choice_or_origin(text: str) -> str:
     """Read one word of ``--web-consent``: a choice, or an origin as browsers send it."""
-    if text in _CHOICES:
+    if text in CONSENT_CHOICES:
         return text
     if not _is_origin(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither one of {', '.join(_CHOICES)} nor an origin: scheme, host and perhaps port, such as "
-            "http://host:8888"
+            f"{text!r} is neither one of {', '.join(CONSENT_CHOICES)} nor an origin: scheme, host and perhaps port, "
+            "such as http://host:8888"
         )
     return text.lower().rstrip("/")
 

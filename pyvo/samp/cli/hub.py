@@ -107,6 +107,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "such as 'script.*'; '*' lifts the restriction",
     )
     hub.add_argument(
+        "--no-web-upload",
+        dest="web_upload",
+        action="store_false",
+        help="do not let web pages store files for other programs (by default up to 4 GiB while a page is connected)",
+    )
+    hub.add_argument(
         "--monitor", action="store_true", help="show clients and messages: a live table on a terminal, lines elsewhere"
     )
     hub.add_argument(
@@ -175,6 +181,7 @@ def _make_hub(options: argparse.Namespace, dialog: Any, show_link: Callable[[str
         web_profile_dialog=dialog,
         web_port=options.web_port,
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
+        web_profile_upload=options.web_upload,
         pool_size=options.pool_size,
     )
     if options.window or options.no_browser or options.web_consent[0] == "window":

@@ -27,7 +27,7 @@ from ..broker import Traffic
 from ..broker.deliveries import RESPONSE
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 from ..window.traffic_log import MessageRow, TrafficLog
-from .output import Style, column_widths, pad_or_truncate, sanitize
+from .output import Style, column_widths, is_pipe_closed, pad_or_truncate, sanitize
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +148,11 @@ class TrafficScreen:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except BrokenPipeError:
-            self.broken = self.pipe_closed = True
-        except (OSError, ValueError) as error:  # a full disk, or the terminal is gone
+        except (OSError, ValueError) as error:  # the pipe is closed, the disk is full, or the terminal is gone
             self.broken = True
+            if is_pipe_closed(error):
+                self.pipe_closed = True
+                return
             log.warning("The monitor cannot be shown any more; the hub continues without it: %s", error)
 
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
-from .output import CleanFormatter, CommandError, Status, sanitize
+from .output import CleanFormatter, CommandError, Status, is_pipe_closed, sanitize
 
 #: The module and the description of each subcommand.
 COMMANDS = {
@@ -31,9 +31,12 @@ COMMANDS = {
     "point": ("point", "Point other programs at a position in the sky."),
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
-    "snoop": ("snoop", "Show messages as they arrive."),
+    "snoop": ("snoop", "Show messages as they arrive, and record them."),
+    "replay": ("replay", "Send the messages of a recording again."),
+    "bridge": ("bridge", "Join the hubs of two or more machines: the clients of each appear at the others."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
+    "completion": ("completion", "Print the script with which your shell completes this command."),
 }
 
 EPILOG = """\
@@ -70,9 +73,9 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
             return _print_error(error, error.status)
         except SAMPHubError as error:
             return _print_error(error, Status.NO_HUB)
-        except BrokenPipeError:  # the reader of the output, for example `head`, has closed the pipe: not an error
-            return Status.PIPE_CLOSED
         except (SAMPError, OSError) as error:
+            if is_pipe_closed(error):
+                return Status.PIPE_CLOSED
             return _print_error(error, Status.FAILED)
         except KeyboardInterrupt:
             return Status.INTERRUPTED
@@ -96,6 +99,9 @@ def _print_error(error: Exception, status: Status) -> Status:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments[:1] == ["_complete"]:  # from a shell's completion script; the words after it may be any options
+        complete = import_module(".completion", __package__).complete
+        return argparse.Namespace(run=lambda _options: complete(arguments[1:]))
     if arguments and arguments[0] in COMMANDS:
         return _parse_command(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(

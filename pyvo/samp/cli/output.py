@@ -9,6 +9,7 @@ cursor, change colours, or type into the terminal. JSON is safe, because it is w
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -49,6 +50,14 @@ MEANINGS = {
 }
 #: Exit statuses of all commands.
 _COMMON_STATUSES: dict[int, str | None] = {Status.INTERRUPTED: "", Status.PIPE_CLOSED: "", Status.TERMINATED: ""}
+
+
+def is_pipe_closed(error: Exception) -> bool:
+    """Whether an error of writing means that the reader of the output, for example ``more``, has closed the pipe."""
+    closed_on_windows = (
+        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    )
+    return isinstance(error, BrokenPipeError) or closed_on_windows
 
 
 class CommandError(Exception):

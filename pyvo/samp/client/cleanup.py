@@ -103,6 +103,11 @@ class ClientCleanup:
 _live: WeakSet[ClientCleanup] = WeakSet()
 
 
+def live_clients() -> set[ClientCleanup]:
+    """Return the cleanups of all clients of this process."""
+    return set(_live)
+
+
 @atexit.register
 def _close_at_exit() -> None:
     deadline = time.monotonic() + EXIT_TIMEOUT

@@ -34,7 +34,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
-from typing import Any, Protocol, Self, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -91,6 +92,14 @@ class LocalHub(Protocol):
 
     def stop(self) -> None:
         """Stop the hub."""
+
+
+class RemoteFile(NamedTuple):
+    """A copy of a file of this client where the other clients of the hub can read it, on another machine."""
+
+    url: str
+    #: Removes the copy.
+    remove: Callable[[], object]
 
 
 class ConnectionState(Enum):
@@ -219,6 +228,8 @@ class HubConnection(Prepared):
         #: Called with the reason when the connection is lost, or closed by the hub.
         self.on_lost: Callable[[str], object] | None = None
         self.status = ConnectionStatus(NOT_CONNECTED)
+        #: Whether the hub is on another machine and reached by a relay, not by a socket.
+        self.is_relayed = False
         self._client: XMLRPCClient | None = None
         register_after_fork(self)
 
@@ -315,12 +326,15 @@ class HubConnection(Prepared):
         if self.is_connected:
             self.disconnect()
         try:
-            client = XMLRPCClient(url, timeout=RESPONSE_TIMEOUT, keep=pool_size)
+            client = self._make_client(url, RESPONSE_TIMEOUT, pool_size)
         except SAMPTransportError as error:
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
         self.proxy = _RemoteMethod(client)
         self.status.enter(_CONNECTING, no_hub or f"No SAMP hub answers at {url}.")
+
+    def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:
+        return XMLRPCClient(url, timeout=timeout, keep=pool_size)
 
     def _verify(self) -> None:
         """Ping the hub; disconnect if it does not respond."""
@@ -365,7 +379,7 @@ class HubConnection(Prepared):
             elif self.is_connected:
                 unregister(private_key, options=CallOptions(timeout=timeout))
             else:
-                with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
+                with closing(self._make_client(unregister.client.url, timeout)) as client:
                     client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
             log.debug("The hub did not answer an unregister: %s", error)
@@ -396,6 +410,39 @@ class HubConnection(Prepared):
         if self.status.enter(ConnectionState.CLOSED, FORKED_MESSAGE):
             self.proxy = None
             self.lockfile = {}
+
+    # Files of recipients and senders on another machine
+
+    def upload(self, path: Path, name: str) -> RemoteFile | None:
+        """
+        Copy a file to where the other clients can read it; None if they can read it here.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+        name : str
+            The name for the copy.
+        """
+        return None
+
+    def download(self, url: str, file: BinaryIO) -> bool:
+        """
+        Write the content of a URL from a message to a file, if only the hub can read it.
+
+        Parameters
+        ----------
+        url : str
+            The URL.
+        file : file-like object
+            Gets the content.
+
+        Returns
+        -------
+        bool
+            Whether the hub was asked; if not, the URL can be read here.
+        """
+        return False
 
     # Calling operations
 
@@ -524,6 +571,8 @@ class HubConnection(Prepared):
         refused = getattr(error, "refused", False)
         if status.state is _CONNECTING and is_remote:
             reason = status.reason if refused else f"{status.reason} ({error})"
+            if self.is_relayed:  # the relay knows what is missing: page, permission or hub
+                reason = str(error)
             self.disconnect()
             return SAMPHubError(reason)
         if self.is_connected and not (refused or isinstance(error, _HubUnresponsiveError)):

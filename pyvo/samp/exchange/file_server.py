@@ -20,7 +20,6 @@ second name: a symbolic link in the private directory.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import weakref
@@ -29,7 +28,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ..formats.temporary_files import make_private_dir
+from ..client.hub_connection import RemoteFile
+from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..transport.event_loop import EventLoop
 from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
@@ -95,17 +95,25 @@ class PublishedFile:
     A file of a server: its path, and the last part of its URLs.
 
     If it is ``temporary``, it is removed from the disk when its last lease has ended. ``recipients`` are the public ids
-    of the clients for which it is.
+    of the clients for which it is. ``remote`` is a copy on another machine, which is what the recipients then read.
     """
 
     def __init__(
-        self, server: FileServer, path: Path, name: str, *, temporary: bool, recipients: Iterable[str] = ()
+        self,
+        server: FileServer,
+        path: Path,
+        name: str,
+        *,
+        temporary: bool,
+        recipients: Iterable[str] = (),
+        remote: RemoteFile | None = None,
     ) -> None:
         self.server = server
         self.path = path
         self.name = name
         self.temporary = temporary
         self.recipients = frozenset(recipients)
+        self.remote = remote
         self.leases: set[Lease] = set()
 
     @property
@@ -116,7 +124,9 @@ class PublishedFile:
     def create_lease(self, *, http: bool = False) -> Lease:
         """Make a URL for one more recipient."""
         with self.server.lock:
-            if http:
+            if self.remote is not None:
+                lease = Lease(self, self.remote.url)
+            elif http:
                 token = secrets.token_urlsafe(16)
                 lease = Lease(self, f"{self.server.base_url()}/{token}/{self.name}", token)
                 self.server.leases[token] = lease
@@ -136,6 +146,8 @@ class PublishedFile:
         """Remove the file, of which no lease is left; repeatable."""
         if self in self.server.published:
             self.server.published.remove(self)
+            if self.remote is not None:
+                self.server.loop.run_in_worker(self.remote.remove)
             if self.temporary:  # on Windows an open file stays: it goes with the directory
                 self.server.remove_path(self.path)
 
@@ -184,7 +196,14 @@ class FileServer:
             path.parent.rmdir()
 
     def add(
-        self, path: Path, name: str, *, temporary: bool, key: str | None = None, recipients: Iterable[str] = ()
+        self,
+        path: Path,
+        name: str,
+        *,
+        temporary: bool,
+        key: str | None = None,
+        recipients: Iterable[str] = (),
+        remote: RemoteFile | None = None,
     ) -> PublishedFile:
         """
         Publish a file.
@@ -192,7 +211,8 @@ class FileServer:
         It replaces an earlier one with the same `key` (a table that is sent again), unless that one has other
         recipients, which may not have read it yet.
         """
-        file = PublishedFile(self, path, safe_file_name(name, path.suffix), temporary=temporary, recipients=recipients)
+        name = safe_file_name(name, path.suffix)
+        file = PublishedFile(self, path, name, temporary=temporary, recipients=recipients, remote=remote)
         with self.lock:
             self.published.add(file)
             earlier = self._by_key.get(key) if key is not None else None
@@ -280,10 +300,3 @@ class _FileRequestHandler:
     def error_response(self, error: HTTPError) -> Response:
         """Respond to bytes that are no request."""
         return Response(error.status, f"{error}\n".encode())
-
-
-def safe_file_name(name: str, suffix: str) -> str:
-    """Return a file name with the suffix, made of letters, digits, ``-``, ``_`` and ``.`` only."""
-    stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60]
-    return (safe or "data") + re.sub(r"[^A-Za-z0-9.]+", "", suffix)

@@ -179,7 +179,7 @@ class Incoming:
 
         try:
             sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
-            item = read_message(message.mtype, message.params, sender)
+            item = read_message(message.mtype, message.params, sender, self._state.client.hub.download)
             key = _key(message)
         except SAMPError as error:
             log.info("The object of a message could not be read: %s", error)

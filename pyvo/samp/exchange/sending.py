@@ -28,12 +28,12 @@ from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipie
 from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.model import MessageFormat, Sendable
-from ..formats.temporary_files import write_file
+from ..formats.temporary_files import safe_file_name, write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
 from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
-from .file_server import FileServer, PublishedFile, safe_file_name
+from .file_server import FileServer, PublishedFile
 from .reports import SendReport, SendResult
 
 
@@ -213,7 +213,7 @@ def _best(matching: list[MessageFormat], program: str) -> MessageFormat:
 
 def _is_remote(client: MessagingClient) -> bool:
     """Tell whether the hub, and so perhaps a recipient, is on another machine."""
-    return not is_local_host(urlsplit(client.hub.url).hostname or "")
+    return client.hub.is_relayed or not is_local_host(urlsplit(client.hub.url).hostname or "")
 
 
 def _write_formats(
@@ -274,13 +274,25 @@ def _write_format(
                 raise
             # of astropy, or of the library that the object is of
             raise SAMPTypeError(f"The {sendable.kind} cannot be written for {chosen.mtype}: {error}") from error
-        return server.add(path, report.name, temporary=True, key=key, recipients=recipients)
+        return _publish(state, path, report.name, temporary=True, key=key, recipients=recipients)
     path = original = cast("Path", sendable.path)
     if not _is_remote(state.client):
         if "%" not in path.as_uri():
             return path.as_uri()
         path = server.link_with_plain_name(path)
-    return server.add(path, original.name, temporary=path is not original, key=key, recipients=recipients)
+    return _publish(state, path, original.name, temporary=path is not original, key=key, recipients=recipients)
+
+
+def _publish(state: ExchangeState, path: Path, name: str, *, temporary: bool, **options: Any) -> PublishedFile:
+    """Let recipients read a file: here, or where the connection to the hub copies it."""
+    server = state.file_server
+    try:
+        remote = state.client.hub.upload(path, safe_file_name(name, path.suffix))
+    except BaseException:
+        if temporary:
+            server.remove_path(path)
+        raise
+    return server.add(path, name, temporary=temporary, remote=remote, **options)
 
 
 def to_ascii(name: str) -> str:

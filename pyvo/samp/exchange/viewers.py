@@ -74,14 +74,14 @@ def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str)
     return filled[0] if filled else ""
 
 
-def _ds9_content(result: Mapping[str, Any], program: str) -> Any:
+def _ds9_content(client: MessagingClient, result: Mapping[str, Any], program: str) -> Any:
     """Return the content of a result of DS9: a short text is its value, anything else is in a file that it names."""
     key = _content_key(result, ("value", "url"), program)
     if key != "url":
         return str(result.get(key, "")).strip()
     url = str(result["url"]).strip()
     try:
-        with local_copy(url) as path:
+        with local_copy(url, download=client.hub.download) as path:
             content = _read_content(path, Path(urlsplit(url).path).name)
             _remove_if_made_by_ds9(path)
             return content
@@ -149,7 +149,7 @@ def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str
     client_id = resolve_one(client, mtype, viewer, "Aladin")
     if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
         result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
-        numbers = str(_ds9_content(result, client_name(client, client_id))).split()
+        numbers = str(_ds9_content(client, result, client_name(client, client_id))).split()
         if len(numbers) != 2:
             raise SAMPClientError(f"{client_name(client, client_id)} shows nothing that has a position")
         result = {"ra": numbers[0], "dec": numbers[1]}
@@ -228,7 +228,7 @@ class DS9:
         """
         client_id = resolve_one(self._client, "ds9.get", to, "DS9")
         result = call_for_result(self._client, client_id, "ds9.get", timeout, {"cmd": cmd})
-        return _ds9_content(result, client_name(self._client, client_id))
+        return _ds9_content(self._client, result, client_name(self._client, client_id))
 
 
 def run_aladin_script(client: MessagingClient, script: str, to: ClientRef | None, timeout: str | float) -> str:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, warn, without_warnings
-from ..transport.urls import file_url_to_path
+from ..transport.urls import file_url_to_local_path
 from .detection import PEEK_SIZE, Peek, fits_kind, is_fits, is_votable, peek_at, text_formats, unpack
 from .fetching import local_copy, read_prefix
 from .model import SUPPORTED_TYPES, MessageFormat, Sendable
@@ -45,7 +45,7 @@ def adapt_file(obj: Any) -> Sendable | None:
         return None
     text = os.fspath(obj)
     if isinstance(obj, str) and re.match(_URL.pattern + "/", text, re.ASCII):
-        local = file_url_to_path(text)
+        local = file_url_to_local_path(text)
         if local is None:
             return _detect_url(text)
         text = local
@@ -129,7 +129,7 @@ def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Sendable:
         MessageFormat(mtype, "", id_key=_ID_KEYS.get(kind)),
     )
     kind = kind if kind in _ID_KEYS else "file"
-    path = Path((isinstance(place, str) and file_url_to_path(text)) or text).expanduser().absolute()
+    path = Path((isinstance(place, str) and file_url_to_local_path(text)) or text).expanduser().absolute()
     if _exists(path):
         url = None if path.is_file() else path.as_uri()
         return Sendable(kind, path.name, (chosen,), path=path if url is None else None, url=url)

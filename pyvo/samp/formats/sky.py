@@ -14,7 +14,7 @@ from astropy.table import QTable
 from astropy.utils.masked import Masked
 
 from ..errors import SAMPTypeError, warn
-from ..transport.urls import file_url_to_path
+from ..transport.urls import file_url_to_local_path
 from .headers import is_structural_keyword
 from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, safe_getattr
 from .tables import sendable_table
@@ -92,7 +92,7 @@ def coverage_formats(write: Callable[[BinaryIO], object] | None) -> tuple[Messag
 
 
 def _load_script(url: str, name: str) -> dict[str, Any]:
-    place = file_url_to_path(url) or url
+    place = file_url_to_local_path(url) or url
     plane = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "coverage"
     return {"script": f"{plane}=load {place}"}
 

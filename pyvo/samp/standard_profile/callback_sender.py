@@ -19,7 +19,8 @@ gets an error response (R23). A delivery is never repeated.
 * The client did not acknowledge it in time. Then deliveries that have waited behind it for as long fail as well:
   a thousand calls to a program that hangs do not take ten seconds each.
 
-The queue is bounded in number and in bytes; a client whose queue is full is disconnected.
+The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to those who send to the
+client, so that a client that is only slower than they are can keep up. A client whose queue is full is disconnected.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ DELIVERY_TIMEOUT = 10.0
 #: Limits of a client's queue.
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
+#: Length of a queue from which those who send to the client are slowed down.
+LONG_QUEUE = 1000
 #: Characters of a client's fault that the sender of the call gets.
 MAX_FAULT_TEXT = 2000
 
@@ -247,9 +250,12 @@ class CallbackSender:
         # One message always fits, however large: its size is limited where messages are read
         if self._queued and (self._queued >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES):
             log.warning("%s does not accept its messages: it is disconnected", self._client.display_name)
+            reason = f"{self._queued} messages were waiting for it"
             self._stop()
-            self._broker.disconnect(self._client, f"{self._queued} messages were waiting for it")
+            self._broker.disconnect(self._client, reason)
             return
+        if self._queued >= LONG_QUEUE:
+            self._broker.slow_down(delivery.sender_id)
         self._queued += 1
         self._queued_bytes += size
         item = _QueuedDelivery(delivery, size, time.monotonic())

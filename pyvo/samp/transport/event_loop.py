@@ -49,8 +49,9 @@ Task = tuple[Callable[..., object], tuple[Any, ...]]
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
-#: Seconds of busy-polling before the loop blocks; none on a machine with one processor.
-BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 else 0.0
+#: Seconds of busy-polling before the loop blocks; none on a machine with one processor, or with a clock that cannot
+#: measure it: on Windows, before Python 3.13, the clock advances by 16 ms.
+BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 and time.get_clock_info("monotonic").resolution < 1e-5 else 0.0
 #: A delay of so many seconds shows that more threads want to run than there are processors.
 OVERLOAD_DELAY = 1e-3
 #: Seconds without busy-polling after such a delay.
@@ -179,6 +180,20 @@ class Timer:
         return self.call is not None
 
 
+def _make_pipe() -> tuple[Any, Any]:
+    """Make an unbuffered, non-blocking pipe; return the ends to read and to write."""
+    if os.name == "nt":  # a selector takes sockets only
+        ends = socket.socketpair()
+        with ends[0], ends[1]:
+            for end in ends:
+                end.setblocking(False)
+            return ends[0].makefile("rb", buffering=0), ends[1].makefile("wb", buffering=0)
+    reader, writer = os.pipe()  # in a seventh of the time of a pair of sockets
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+    return open(reader, "rb", buffering=0), open(writer, "wb", buffering=0)
+
+
 class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
@@ -202,10 +217,8 @@ class EventLoop:
         self.stopped = False
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._waker, self._wake_end = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wake_end.setblocking(False)
-        self._selector.register(self._wake_end, READ, lambda _events: self._wake_end.recv(4096))
+        self._wake_end, self._waker = _make_pipe()
+        self._selector.register(self._wake_end, READ, lambda _events: self._wake_end.read(4096))
 
     # Methods for any thread
 
@@ -299,10 +312,8 @@ class EventLoop:
 
     def _wake(self) -> None:
         try:
-            self._waker.send(b"\0")
-        except BlockingIOError:
-            log.debug("The loop has many wake-ups waiting")
-        except OSError:
+            self._waker.write(b"\0")  # it fails silently if many wake-ups wait
+        except (OSError, ValueError):
             log.debug("The loop has ended")
 
     def _run(self) -> None:

@@ -53,12 +53,22 @@ class ResponseHead(NamedTuple):
     headers: list[tuple[str, str]]
 
 
+class Sink(Protocol):
+    """Where a body is written: a socket, or what has these methods of one."""
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Write bytes."""
+
+    def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None, /) -> int:
+        """Write a part of a file; return the number of bytes."""
+
+
 class BodySource(Protocol):
     """What is sent."""
 
     head: ResponseHead
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the body; return whether it is complete."""
 
     def stop(self) -> None:
@@ -92,6 +102,8 @@ class FileSource:
         except FileError:
             self._file.close()
             raise
+        self._unread = self._count
+        self._file.seek(self._start)
         headers = [
             ("Content-Type", _content_type(path)),
             ("Content-Length", str(self._count)),
@@ -104,14 +116,16 @@ class FileSource:
         self.head = ResponseHead(code, headers)
 
     def read(self, size: int) -> bytes:
-        """Read up to that many bytes."""
-        return self._file.read(size)
+        """Read up to that many of the bytes that the request wants; empty at their end."""
+        data = self._file.read(min(size, self._unread))
+        self._unread -= len(data)
+        return data
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the file's bytes."""
         if not self._count:
             return True
-        return sock.sendfile(self._file, self._start, self._count) == self._count
+        return sink.sendfile(self._file, self._start, self._count) == self._count
 
     def stop(self) -> None:
         """Do nothing: reading a file does not wait."""

@@ -113,6 +113,12 @@ class XMLRPCServer(SimpleXMLRPCServer):
         self._warned = -WARNING_INTERVAL
         self.socket.setblocking(False)
 
+    def server_bind(self) -> None:
+        """Bind the socket to the address."""
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # on Windows another user's program could take over the port
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        super().server_bind()
+
     @property
     def connections(self) -> int:
         """The number of open connections."""

@@ -149,7 +149,10 @@ def peer_discarded_data(sock: socket.socket) -> bool:
         return True
     if termios is None:
         return False
-    count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    try:
+        count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    except OSError:  # not every system has this request for sockets; Linux has
+        return False
     return int.from_bytes(count, sys.byteorder) > 0
 
 

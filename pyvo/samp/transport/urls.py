@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import socket
 from collections.abc import Callable
 from functools import lru_cache
@@ -76,6 +78,21 @@ def file_url_to_path(url: str) -> str | None:
     # begins with two slashes names another computer.
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return "/" + unquote(path).lstrip("/")
+
+
+def file_url_to_local_path(url: str) -> str | None:
+    r"""
+    Return the path of a ``file:`` URL as this system writes paths; None for any other URL.
+
+    On Windows ``/C:/data/x`` becomes ``C:\data\x``. A path that would name another computer becomes one of this
+    computer: opening ``\\host\share`` would send the user's credentials to that host.
+    """
+    path = file_url_to_path(url)
+    if path is None or os.name != "nt":
+        return path
+    inside = path.replace("/", "\\").lstrip("\\")
+    drive = re.match(r"([A-Za-z])[:|](.*)", inside, re.DOTALL)
+    return f"{drive[1]}:{drive[2]}" if drive else f"\\{inside}"
 
 
 def make_http_url(host: str, port: int, path: str = "/") -> str:

@@ -18,15 +18,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import url2pathname
 
-from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead
-from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
+from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead, Sink
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path
 
 #: Seconds without data from a server.
 FETCH_TIMEOUT = 30.0
@@ -74,9 +72,9 @@ class UrlProxy(BodyStreamer):
 
 def open_url(url: str, method: str, request_headers: dict[str, str]) -> BodySource:
     """Open an ``http``, ``https`` or ``file`` URL, or raise a `FileError`. Blocks; the caller closes the source."""
-    path = file_url_to_path(url)
+    path = file_url_to_local_path(url)
     if path is not None:
-        return FileSource(url2pathname(quote(path)) if os.name == "nt" else path, request_headers)
+        return FileSource(path, request_headers)
     return _RemoteSource(url, method, request_headers)
 
 
@@ -95,14 +93,14 @@ class _RemoteSource:
             passed_on.append(("Content-Length", length))
         self.head = ResponseHead(response.status, passed_on)
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the bytes as they come."""
         response = self._fetch.response
         remaining = response.length
         view = memoryview(bytearray(BUFFER_SIZE))
         try:
             while count := response.readinto(view):
-                sock.sendall(view[:count])
+                sink.sendall(view[:count])
                 if remaining is not None:
                     remaining -= count
         except http.client.HTTPException:  # the chunks are incomplete

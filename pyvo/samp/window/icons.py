@@ -12,16 +12,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import os
 import socket
 import ssl
 import threading
 import time
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
-from urllib.request import url2pathname
 
 from ..transport.file_serving import FileError, FileSource
-from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
+from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path
 
 __all__ = ["IconError", "fetch_icon"]
 
@@ -51,7 +49,7 @@ def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
     """
     deadline = time.monotonic() + TIMEOUT
     try:
-        path = file_url_to_path(url)
+        path = file_url_to_local_path(url)
         if path is None:
             data = _fetch(url, deadline, trusted=trusted)
         elif trusted:
@@ -69,7 +67,7 @@ def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
 
 
 def _read_file(path: str) -> bytes:
-    source = FileSource(url2pathname(quote(path)) if os.name == "nt" else path, {})
+    source = FileSource(path, {})
     try:
         return source.read(MAX_SIZE + 1)
     finally:

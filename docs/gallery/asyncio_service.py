@@ -1,4 +1,4 @@
-"""A service that counts the rows of each table that it is sent, and answers questions meanwhile."""
+"""A service that counts the rows of each table that arrives, and replies to requests for the total meanwhile."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pyvo.samp import AsyncSAMPClient
 
 
 async def main(count: int | None = None) -> int:
-    """Run until so many tables have come, or for ever."""
+    """Run until ``count`` tables have arrived; without it, until ^C."""
     rows = 0
     client = AsyncSAMPClient(name="Row counter")
 
     @client.on("x-rows.total")
     async def total() -> dict[str, int]:
-        await asyncio.sleep(0)  # a handler may wait for anything
+        await asyncio.sleep(0)  # a handler may await anything
         return {"rows": rows}
 
     await client.connect(start_hub=True)

@@ -1,0 +1,148 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The programs of the gallery with the real programs, and their users' mouse."""
+from __future__ import annotations
+
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+
+from ..docs.test_gallery import GALLERY
+from ..docs.test_gallery import run as load
+from .conftest import Run
+from .programs import Screen
+from .topcat_window import TopcatWindow
+
+pytestmark = pytest.mark.timeout(240)
+
+#: Around the cluster of `topcat_rows`, in pixels of TOPCAT's plot.
+AROUND_THE_CLUSTER = [(383, 440), (421, 432), (460, 440), (468, 474), (455, 494), (421, 496), (385, 494), (376, 474)]
+
+
+class GalleryProgram:
+    """A program of the gallery, in a process of its own; its output is read line by line."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(GALLERY / f"{name}.py")], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start(python_environment: dict[str, str]) -> Iterator[object]:
+    """Start programs of the gallery."""
+    started: list[GalleryProgram] = []
+
+    def begin(name: str) -> GalleryProgram:
+        started.append(GalleryProgram(name, python_environment))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.stop()
+
+
+@pytest.fixture
+def user(hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
+    """A client that knows when a program is ready."""
+    with SAMPIntegratedClient(name="user") as client:
+        yield client
+
+
+def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, start: object) -> None:
+    """The mouse draws a region in TOPCAT's plot, and the program prints how many stars are in it."""
+    show("topcat", "-samp")
+    user.wait_for("topcat", 90, "table.load.votable")
+    program = start("topcat_rows")
+    assert "press Transmit Subset" in program.lines.get(timeout=90)
+    window = TopcatWindow(screen, pause=2.0)
+    window.open_plot()
+    window.draw_region(AROUND_THE_CLUSTER)
+    window.transmit_subset()
+    words = program.lines.get(timeout=60).split()
+    assert words[1:3] == ["stars", "selected,"]
+    assert 215 <= int(words[0]) <= 230  # the cluster has 220 stars
+
+
+def test_ds9_regions(user: SAMPIntegratedClient, show: Run, start: object) -> None:
+    """The regions come from DS9 itself."""
+    show("ds9", "-xpa", "no")
+    user.wait_for("ds9", 60, "image.load.fits")
+    program = start("ds9_regions")
+    assert program.process.stdin is not None
+    deadline = threading.Event()
+    while "200" not in user.ds9.get("fits size", timeout=60):  # the program's image is there
+        deadline.wait(0.2)
+    user.ds9("regions command {circle 151 121 12}")
+    user.ds9("regions command {box 40 40 10 10}")
+    program.process.stdin.write("\n")
+    program.process.stdin.flush()
+    line = program.lines.get(timeout=60)
+    flux = float(line.partition("flux =")[2].split()[0])
+    assert "x =  151.0   y =  121.0" in line
+    assert flux == pytest.approx(2 * 3.14159 * 9 * 800, rel=0.01)
+
+
+def test_aladin_script(user: SAMPIntegratedClient, show: Run) -> None:
+    """Aladin looks where the three brightest sources are."""
+    aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
+    aladin.wait_for("Command>", 90)
+    user.wait_for("Aladin", 60, "script.aladin.send")
+    program = load("aladin_script")
+    positions = program["main"]()
+    _image, sources = program["make_field"]()
+    sources.sort("peak", reverse=True)
+    for position, source in zip(positions, sources[:3], strict=True):
+        assert position.ra.deg == pytest.approx(source["ra"], abs=1e-3)
+        assert position.dec.deg == pytest.approx(source["dec"], abs=1e-3)
+
+
+def test_bridge(home: Path, show: Run, hub: SAMPHubServer, user: SAMPIntegratedClient, tmp_path: Path) -> None:
+    """TOPCAT is on one hub, and loads a table of a client on the other."""
+    pytest.importorskip("pyvo.samp.bridge")
+    from astropy.table import Table
+
+    show("topcat", "-samp")
+    user.wait_for("topcat", 90, "table.load.votable")
+    second = SAMPHubServer(lockfile=tmp_path / "second", web_profile=False)
+    second.start()
+    joining = threading.Thread(
+        target=load("bridge")["main"], args=(str(home / ".samp"), str(tmp_path / "second")), daemon=True
+    )
+    sender = SAMPIntegratedClient(name="Sender")
+    sender.connect(hub=second)
+    try:
+        joining.start()
+        sender.wait_for("topcat (via one)", 60, "table.load.votable")
+        assert sender.send(Table({"a": [1, 2]}), to="topcat (via one)", name="over the bridge").ok
+    finally:
+        sender.disconnect()
+        second.stop()
+        hub.stop()
+        joining.join(30)
+    assert not joining.is_alive()
