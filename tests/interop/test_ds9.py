@@ -46,7 +46,8 @@ def test_ds9_shows_the_image_that_our_client_sends(
     # Numbers of Python's, an empty string and text beyond ASCII must not make DS9 fall silent.
     response = client.ecall_and_wait(ds9, "coord.pointAt.sky", 20, ra=RA, dec=DEC + 1e-6, comment="")
     assert response["samp.status"] == "samp.ok", response
-    assert client.ecall_and_wait(ds9, "ds9.set", 20, cmd="zoom to fit")["samp.status"] == "samp.ok"
+    response = client.ecall_and_wait(ds9, "ds9.set", 20, cmd="zoom to fit")
+    assert response["samp.status"] == "samp.ok", response
     with pytest.warns(UserWarning, match="ASCII"):
         client.ecall_and_wait(ds9, "ds9.set", 20, cmd="frame first", note="\N{GREEK SMALL LETTER ALPHA} Centauri")
     position = [float(word) for word in ask(client, ds9, "pan wcs fk5 degrees").split()]

@@ -113,15 +113,14 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class ResponseDeadline:
-    """When the wait for a response ends, and when the next health check is due."""
+    """When the wait for a response ends (after ``timeout`` by default), and when the next health check is due."""
 
-    def __init__(
-        self, server_name: str, timeout: float, health_check: Callable[[], object] | None, interval: float
-    ) -> None:
+    def __init__(self, server_name: str, options: CallOptions, timeout: float) -> None:
         self._server_name = server_name
+        timeout = timeout if options.timeout is None else options.timeout
         self._end = time.monotonic() + timeout if timeout > 0 else None
-        self._health_check = health_check
-        self._interval = interval
+        self._health_check = options.health_check
+        self._interval = options.health_check_interval
 
     def remaining(self) -> float:
         """Return the seconds until the next health check or the end; raise `SAMPTransportError` at the end."""
@@ -200,12 +199,7 @@ class XMLRPCClient:
     def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
         """Make a call whose XML document has been written already."""
         raw_responses = options.raw_responses
-        deadline = ResponseDeadline(
-            self._server_name,
-            self.timeout if options.timeout is None else options.timeout,
-            options.health_check,
-            options.health_check_interval,
-        )
+        deadline = ResponseDeadline(self._server_name, options, self.timeout)
         connection = self._acquire()
         try:
             response = self._round_trip(connection, body, deadline, options.while_waiting)
@@ -382,7 +376,7 @@ class XMLRPCClient:
     ) -> list[HTTPResponse]:
         """Write several requests at once; return the responses that arrived, which may be fewer."""
         responses: list[HTTPResponse] = []
-        deadline = ResponseDeadline(self._server_name, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
+        deadline = ResponseDeadline(self._server_name, DEFAULT_OPTIONS, min(self.timeout, PIPELINE_TIMEOUT))
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
             if connection.sock.send(data) < len(data):
