@@ -118,6 +118,8 @@ class Scanner:
         """Add a part of the document; raise `~xml.parsers.expat.ExpatError` if it is no XML."""
         self.data += data
         self._parser.Parse(data, is_last)
+        if is_last:
+            del self._parser  # which refers to this object
 
     def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         self.encoding = (encoding or "utf-8").lower()
