@@ -10,7 +10,6 @@ from queue import SimpleQueue
 
 from ..bridge import Bridge, BridgeState, LocalPair, Policy, RemoteClient
 from ..lockfile import LOCKURL, display_path
-from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
 from .output import CommandError, Status, client_label, help_epilog, sanitize
@@ -65,8 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _run_between(options: argparse.Namespace) -> int:
     """Join two hubs of this machine: two engines in this process."""
-    sources = [each.removeprefix(LOCKURL) for each in options.between]
-    first, second = (display_path(file_url_to_path(source) or source) for source in sources)
+    first, second = (display_path(each.removeprefix(LOCKURL)) for each in options.between)
     events: SimpleQueue[_Event] = SimpleQueue()
     # What comes in at the first hub goes out at the second
     policies = (
