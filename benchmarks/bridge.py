@@ -2,8 +2,8 @@
 """
 What a bridge costs: hubs in a room of a NATS server, against one hub alone.
 
-``python -m benchmarks.bridge --json out.json`` measures, and ``--plot out.json bridge.svg`` draws (needs matplotlib). Each
-hub has five clients. *one hub* is a single hub with as many clients as the hubs of a room have together.
+``python -m benchmarks.bridge --json out.json`` measures, and ``--plot out.json bridge.svg`` draws (needs matplotlib).
+Each hub has five clients. *one hub* is a single hub with as many clients as the hubs of a room have together.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """
 A hub with some clients, and perhaps a bridge to a room, in a process of its own.
 
-``python -m benchmarks.bridge_member LABEL CLIENTS [nats://SERVER/ROOM]``. Each line of standard input is a command as JSON,
-to which one line of JSON is the response.
+``python -m benchmarks.bridge_member LABEL CLIENTS [nats://SERVER/ROOM]``. Each line of standard input is a command as
+JSON, to which one line of JSON is the response.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,9 +24,9 @@ from pyvo.samp.bridge import BridgeState
 from .programs import Program, need, until
 
 pytest.importorskip("nats", reason='nats-py is not installed (pip install ".[nats]")')
-from benchmarks import bridge as benchmark  # noqa: E402
-from pyvo.samp.bridge import nats_room  # noqa: E402
-from pyvo.samp.bridge.nats_room import NATSRoom, parse_room_url  # noqa: E402
+from benchmarks import bridge as benchmark
+from pyvo.samp.bridge import nats_room
+from pyvo.samp.bridge.nats_room import NATSRoom, parse_room_url
 
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).parents[2]
@@ -313,7 +313,8 @@ def test_url_that_is_not_valid(url: str) -> None:
 
 def samp(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **variables}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "pyvo.samp", *arguments],
         env=environment, capture_output=True, text=True, timeout=100, check=False,
