@@ -91,6 +91,15 @@ class RecordingClient(SAMPIntegratedClient):
         return self.wait_for(find)
 
 
+@pytest.fixture(autouse=True)
+def no_unexpected_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which the bridge has logged an exception: it expects all that a peer or hub may do."""
+    yield
+    for when in ("setup", "call", "teardown"):
+        failed = [record.getMessage() for record in caplog.get_records(when) if record.exc_info]
+        assert failed == []
+
+
 class Side(NamedTuple):
     """One of the two hubs."""
 

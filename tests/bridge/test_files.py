@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pyvo.samp import Bridge, SAMPHubServer
-from pyvo.samp.bridge import Policy
+from pyvo.samp.bridge import Policy, file_gateway
 
 from .conftest import RecordingClient, Side
 
@@ -247,6 +247,28 @@ def test_wrong_urls(pair: Pair, file: Path) -> None:
         assert fetch(f"{base}/{wrong}")[0] == 404
 
 
+@pytest.mark.parametrize(("one", "all_of_them"), [(1000, 10**9), (10**9, len(CONTENT) + 1)])
+def test_limits_of_copies(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: int, all_of_them: int
+) -> None:
+    """An image that is too large is not copied; when all are too large, the oldest is removed."""
+    monkeypatch.setattr(file_gateway, "MAX_COPY", one)
+    monkeypatch.setattr(file_gateway, "MAX_COPIES", all_of_them)
+    sender, aladin = sides[0].connect("sender", "image.*"), sides[1].connect("Aladin", "image.*")
+    there = sender.find("Aladin (via B)", "image.load.fits")
+    urls = []
+    for number in range(2):
+        image = tmp_path / f"image{number}.fits"
+        image.write_bytes(CONTENT)
+        message = {"samp.mtype": "image.load.fits", "samp.params": {"url": image.as_uri()}}
+        sender.call_and_wait(there, message, "30")
+        urls.append(aladin.received[-1].content["url"])
+    if one < len(CONTENT):
+        assert all(url.startswith("http://127.0.0.1") for url in urls)
+    else:
+        assert [Path(urlsplit(url).path).exists() for url in urls] == [False, True]
+
+
 def test_copy_for_aladin(sides: Sides, tmp_path: Path) -> None:
     """Aladin loads no image from an http URL of this machine: it gets a private copy, and may send its URL back."""
     image = tmp_path / "image.fits"
@@ -263,7 +285,8 @@ def test_copy_for_aladin(sides: Sides, tmp_path: Path) -> None:
     assert copy.read_bytes() == CONTENT
     assert os.stat(copy.parent).st_mode & 0o077 == 0
     back = aladin.find("sender (via A)", "image.load.fits")
-    aladin.call_and_wait(back, {"samp.mtype": "image.x", "samp.params": {"url": copied.content["url"]}}, "30")
-    assert sender.received[-1].content["url"] == image.as_uri()
+    for url in (copied.content["url"], copied.content["url"].replace("file:///", "file:/")):
+        aladin.call_and_wait(back, {"samp.mtype": "image.x", "samp.params": {"url": url}}, "30")
+        assert sender.received[-1].content["url"] == image.as_uri()
     sides[1].bridge.stop()
     assert not copy.exists()

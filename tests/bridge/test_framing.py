@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPError
@@ -22,6 +24,8 @@ from pyvo.samp.bridge.framing import (
     encode_frame,
 )
 from pyvo.samp.bridge.link import BridgeRefusedError, Hello, Kind, check_protocol, parse_json
+from pyvo.samp.bridge.peer import CACHE_SIZE, Cache
+from pyvo.samp.bridge.stream_link import StreamLink
 
 FRAMES = st.builds(Frame, st.sampled_from(Kind), st.integers(0, 2**32 - 1), st.binary(max_size=300))
 
@@ -128,3 +132,69 @@ def test_protocol_versions() -> None:
 def test_hello_ignores_unknown_keys() -> None:
     payload = b'{"protocol":[1,2],"version":"1","hub":"h","label":"l","more":{"x":1}}'
     assert Hello.parse(payload) == Hello((1, 2), "1", "h", "l")
+
+
+# The link as a whole
+
+TOKENS = st.sampled_from(["x" * 22, "", "../x"])
+SHORT = st.none() | st.integers() | st.text(max_size=5) | TOKENS
+VALUES = st.recursive(SHORT, lambda inner: st.lists(inner, max_size=3))
+MAPS = st.dictionaries(
+    st.sampled_from(["id", "offer", "method", "headers", "status", "reason", "from", "to", "call", "body"]),
+    VALUES | st.sampled_from(["GET", "HEAD"]) | st.just({}) | st.just([]),
+)
+PAYLOADS = st.binary(max_size=20) | MAPS.map(lambda value: json.dumps(value).encode()) | st.just(b"x" * MAX_PAYLOAD)
+KINDS = st.sampled_from([kind for kind in Kind if kind is not Kind.HELLO])
+ANY_FRAMES = st.builds(Frame, KINDS, st.integers(0, 9), PAYLOADS)
+
+
+class Handler:
+    """An engine that takes everything."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    def receive(self, kind: Kind, payload: bytes, done: Callable[[], object]) -> None:
+        done()
+
+    def serve(self, offer: str, method: str, headers: dict[str, str], upload: Any) -> None:
+        upload.finish(complete=False)
+
+    def on_writable(self) -> None:
+        pass
+
+    def on_closed(self, reason: str) -> None:
+        self.closed.append(reason)
+
+
+@settings(deadline=None, max_examples=200)
+@given(frames=st.lists(ANY_FRAMES, max_size=20), cuts=st.lists(st.integers(0, 10**6), max_size=5))
+def test_link_gets_any_frames(frames: list[Frame], cuts: list[int]) -> None:
+    """It ends, once, with a reason; no exception but those that are meant for it."""
+    peer_hello = Hello((1, 1), "1", "hub of the peer", "peer").encode()
+    data = PREAMBLE + encode_frame(Kind.HELLO, peer_hello)
+    data += b"".join(encode_frame(frame.kind, frame.payload, frame.stream) for frame in frames)
+    chunks = iter(pieces(data, cuts))
+    handler, ended = Handler(), []
+    link = StreamLink(
+        lambda size: next((chunk for chunk in chunks if chunk), b""), lambda data: None, lambda: None,
+        Hello((1, 1), "1", "hub", "label"), lambda link: handler,
+        is_first=True, on_end=lambda reason, status: ended.append(reason),
+    )  # fmt: skip
+    link.start()
+    link.join(30)
+    assert len(ended) == len(handler.closed) == 1
+    assert ended[0] != "an internal error"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 10 * 2**20)), max_size=50))
+def test_both_ends_keep_the_same_bodies(bodies: list[tuple[str, int]]) -> None:
+    """The sender leaves out a body only if the receiver has it; both keep 16 MiB, or one longer body."""
+    sender, receiver = Cache(), Cache()
+    for key, size in bodies:
+        if sender.get(key) is None:
+            sender.add(key, size, True)
+            receiver.add(key, size, size)
+        assert receiver.get(key) is not None
+        assert sender._size == receiver._size == sum(each[0] for each in receiver._bodies.values())
+        assert receiver._size <= CACHE_SIZE or len(receiver._bodies) == 1

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pyvo.samp import Bridge, SAMPHubServer
-from pyvo.samp.bridge import BridgeState, Policy, peer, stream_link
+from pyvo.samp.bridge import BridgeState, Policy, offers, peer, stream_link
 from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
 from pyvo.samp.bridge.link import Kind
 
@@ -458,6 +458,34 @@ def test_invalid_responses(scene: Scene, response: Any) -> None:
     scene.peer.send(Kind.REPLY, {"call": call, "response": response, "offers": {}})
     (found,) = scene.client.wait_received(1, "response")
     assert found.content["samp.status"] == "samp.error"
+
+
+def test_body_of_a_broadcast_crosses_once(scene: Scene) -> None:
+    """It is named by its hash afterwards; so the link has no more to carry however many clients there are."""
+    for number in range(2, 12):
+        scene.peer.send(Kind.CLIENT, client_frame(f"r{number}"))
+    scene.client.find("r11 (via raw)")
+    scene.client.notify_all({"samp.mtype": "table.x", "samp.params": {"text": "x" * 10_000}})
+    recipients = [scene.peer.wait_for(Kind.NOTIFY)["to"] for _ in range(11)]
+    assert sorted(recipients) == sorted(f"r{number}" for number in range(1, 12))
+    assert [each.kind for each in scene.peer.frames].count(Kind.BODY) == 1
+
+
+def test_latest_offers(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the latest 5000 (here 3) can be read."""
+    monkeypatch.setattr(offers, "MAX_OFFERS", 3)
+    tokens = []
+    for number in range(5):
+        path = tmp_path / f"file{number}"
+        path.write_text("x")
+        scene.client.notify(scene.remote, {"samp.mtype": "table.x", "samp.params": {"url": path.as_uri()}})
+        ((_, offer),) = scene.peer.wait_for(Kind.BODY)["offers"].items()
+        tokens.append(offer["offer"])
+    statuses = []
+    for token in tokens:
+        scene.peer.send(Kind.OPEN, {"offer": token, "method": "GET", "headers": {}}, 2 * len(scene.peer.frames) + 1000)
+        statuses.append(scene.peer.wait_for(Kind.HEAD)["status"])
+    assert statuses == [404, 404, 200, 200, 200]
 
 
 # Limits

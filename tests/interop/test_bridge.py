@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from astropy.coordinates import SkyCoord
 from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.bridge import BridgeState, LocalPair, Policy
 from pyvo.samp.lockfile import read_lockfile
+from tests.bridge.conftest import RecordingClient, Side
+from tests.bridge.test_messages import check_every_way_of_sending
 
 from .conftest import Run
-from .programs import Screen, until, wait_for_hub
+from .programs import Program, Screen, until, wait_for_hub
 from .samples import DEC, HEIGHT, RA, WIDTH
 from .test_exchange import assert_same, coverage, from_topcat, image, stars, start_aladin
 
@@ -34,9 +36,9 @@ class Server:
     def __init__(self, home: Path, directory: Path) -> None:
         self.stack = ExitStack()
         self.home, self.lockfile = home, directory / "server"
-        hub = SAMPHubServer(web_profile=False, lockfile=str(self.lockfile))
-        hub.start()
-        self.stack.callback(hub.stop)
+        self.hub = SAMPHubServer(web_profile=False, lockfile=str(self.lockfile))
+        self.hub.start()
+        self.stack.callback(self.hub.stop)
 
     def bridge(self, *allowed: str) -> tuple[Bridge, Bridge]:
         """Join both hubs."""
@@ -124,6 +126,30 @@ def from_topcat_by_bridge(client: SAMPIntegratedClient) -> Any:
     )
     assert given["samp.result"]["url"].startswith("http://127.0.0.1:")
     return from_topcat(client)
+
+
+def test_every_way_of_sending_with_jsamps_hub(jsamp_hub: Program, server: Server, tmp_path: Path) -> None:
+    """3 + 3 clients, one of the hubs JSAMP's: each message arrives once, and each call gets one response."""
+    bridges = server.bridge()
+
+    def connect_at(lockfile: Path) -> Callable[..., RecordingClient]:
+        def connect(name: str, *mtypes: str, **metadata: str) -> RecordingClient:
+            client = RecordingClient(name, mtypes or ("table.*", "coord.*"), metadata)
+            client.connect(hub_params=read_lockfile(lockfile))
+            server.stack.callback(client.disconnect)
+            return client
+
+        return connect
+
+    sides = [
+        Side(server.hub, bridge, connect_at(lockfile))
+        for bridge, lockfile in zip(bridges, (server.home / ".samp", server.lockfile), strict=True)
+    ]
+    check_every_way_of_sending((sides[0], sides[1]), ("desk", "server"))
+    # JSAMP's hub rejects what is not ASCII
+    with pytest.warns(UserWarning, match="ASCII"):
+        sides[1].connect("Héloïse")
+    sides[0].connect("witness").find("H?lo?se (via server)")
 
 
 def test_broadcast_of_topcat(hub: SAMPHubServer, server: Server, show: Run, screen: Screen) -> None:

@@ -27,6 +27,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import SAMPClientError, SAMPError
+from ..process_events import register_after_fork
 from ..protocol.values import sanitize_for_display
 from .file_gateway import FileGateway
 from .hub_side import HubSide
@@ -102,7 +103,6 @@ class Bridge:
         self._policy = policy or Policy()
         self._hub = HubSide(local, self._on_hub_lost)
         self._outbound: Worker
-        self._context: Context | None = None
         #: The state, the text that came with it, and the exit status of a command that ends in it.
         self.state = BridgeState.STOPPED
         self.reason = ""
@@ -110,12 +110,17 @@ class Bridge:
         self._label = label or socket.gethostname()
         self.on_state = on_state
         self.on_client = on_client
+        self._session = ""
+        self._prepare()
+        register_after_fork(self)
+
+    def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()  # held while the hub or the transport is started or stopped
         self._is_running = False
         self._peers: dict[str, Peer] = {}
-        self._session = ""
+        self._context: Context | None = None
 
     # For programs
 
@@ -196,6 +201,12 @@ class Bridge:
     def clients(self) -> list[RemoteClient]:
         """The clients of the other hubs that are registered here."""
         return [proxy.remote_client() for peer in self._current_peers() for proxy in list(peer.proxies.values())]
+
+    def after_fork_in_child(self) -> None:
+        """Forget everything, in the child of a fork: the bridge is the parent's."""
+        atexit.unregister(self.stop)
+        self.state = BridgeState.STOPPED
+        self._prepare()
 
     # The hub
 

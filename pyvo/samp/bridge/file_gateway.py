@@ -12,10 +12,11 @@ import logging
 import re
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..formats.temporary_files import make_private_dir
 from ..transport.file_serving import BodyStreamer, FileError, ResponseHead, Sink
@@ -31,7 +32,7 @@ __all__ = ["FileGateway"]
 
 log = logging.getLogger(__name__)
 
-#: Bytes of one file that is copied for Aladin, and of all of them.
+#: Bytes of one file that is copied for Aladin, and of all of them: the oldest ones are removed.
 MAX_COPY = 1024**3
 MAX_COPIES = 4 * MAX_COPY
 #: Headers of a file's response that cross the bridge.
@@ -63,7 +64,7 @@ class FileGateway:
         self._streamer = BodyStreamer(side.loop.run_in_worker, side.server.table.close_detached)
         self._lock = threading.Lock()
         self._uploads = 0
-        self._copied = 0
+        self._copies: deque[tuple[Path, int]] = deque()
         self._directory: Path | None = None
         self._remove_directory: Callable[[], object] = lambda: None
         side.respond = self.respond
@@ -173,17 +174,20 @@ class FileGateway:
 
     def _copy_file(self, file: RemoteFile) -> str:
         source = self._open(file, "GET", {})
+        path = self._new_path(file.name)
         try:
-            path = self._new_path(file.name)
-            with open(path, "xb") as output:
-                complete = source.status == 200 and source.copy_to(_LimitedFile(output, self._use_copy_space))
-            if not complete:
-                raise FileError(502, "it could not be read to its end")
+            with path.open("xb") as output:
+                sink = _LimitedFile(output)
+                if source.status != 200 or not source.copy_to(sink):
+                    raise FileError(502, "it could not be read to its end")
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         finally:
             source.close()
-        url = path.as_uri()
-        self._offers.add_copy(url, file)
-        return url
+        self._make_room(path, sink.size)
+        self._offers.add_copy(path, file)
+        return path.as_uri()
 
     def _new_path(self, name: str) -> Path:
         with self._lock:
@@ -193,25 +197,24 @@ class FileGateway:
         directory.mkdir(mode=0o700)
         return directory / name
 
-    def _use_copy_space(self, size: int) -> None:
+    def _make_room(self, path: Path, size: int) -> None:
         with self._lock:
-            if self._copied + size > MAX_COPIES:
-                raise FileError(507, "the copies of images take too much space")
-            self._copied += size
+            self._copies.append((path, size))
+            while sum(each[1] for each in self._copies) > MAX_COPIES:
+                self._copies.popleft()[0].unlink(missing_ok=True)
 
 
 class _LimitedFile:
     """A file that is written, as a `Sink`."""
 
-    def __init__(self, file: Any, use_space: Callable[[int], object]) -> None:
-        self._file, self._use_space = file, use_space
-        self._size = 0
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = 0
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        self._size += len(data)
-        if self._size > MAX_COPY:
+        self.size += len(data)
+        if self.size > MAX_COPY:
             raise FileError(507, "it is too large")
-        self._use_space(len(data))
         self._file.write(data)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, /) -> int:

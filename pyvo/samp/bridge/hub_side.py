@@ -18,6 +18,7 @@ from ..client.hub_monitor import HubMonitor
 from ..client.hub_proxy import SAMPHubProxy
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError
 from ..lockfile import LOCKURL, lockfile_source, read_lockfile
+from ..process_events import register_after_fork
 from ..protocol import check_message, check_response
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPRequest, Response
@@ -92,6 +93,7 @@ class HubSide:
         self._monitor: HubMonitor | None = None
         self._loop: EventLoop | None = None
         self._server: XMLRPCServer | None = None
+        register_after_fork(self)
 
     @property
     def loop(self) -> EventLoop:
@@ -193,6 +195,14 @@ class HubSide:
         if loop is not None:
             loop.call_soon(self.server.stop)
             loop.stop()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the registrations, in the child of a fork: they are the parent's."""
+        self.registrations.clear()
+        self._monitor = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.after_fork_in_child()
 
     def deliver(self, key: str, name: str, sender: str, msg_id: str, body: dict[str, Any], size: int) -> Any:
         """Pass a delivery to the registration with this key; runs in the loop's thread."""

@@ -24,11 +24,13 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import SAMPError, SAMPValueError
 from ..protocol import SAMPValue
+from ..transport.urls import file_url_to_path
 from ..web_profile.url_permissions import UrlPermissions, url_hashes
 from .policy import find_local_urls, is_own_host, is_own_url, texts_in
 
@@ -80,7 +82,7 @@ class Offers:
         self._permissions = UrlPermissions()
         self._by_url: OrderedDict[str, _Offer] = OrderedDict()
         self._by_token: dict[str, _Offer] = {}
-        # The files of peers: by the token of our URL, that token by the file, and copies on disk by their URL
+        # The files of peers: by the token of our URL, that token by the file, and by the path of a copy
         self._files: OrderedDict[str, RemoteFile] = OrderedDict()
         self._tokens: dict[tuple[str, str], str] = {}
         self._copies: dict[str, RemoteFile] = {}
@@ -100,7 +102,7 @@ class Offers:
             for token, file in list(self._files.items()):
                 if file.hub == peer:
                     self._forget(token)
-            self._copies = {url: file for url, file in self._copies.items() if file.hub != peer}
+            self._copies = {path: file for path, file in self._copies.items() if file.hub != peer}
 
     # To the peer
 
@@ -143,7 +145,7 @@ class Offers:
             return None
         key = _with_one_host(url)
         with self._lock:
-            file = self._copies.get(url) or self._files.get(self._own_token(key))
+            file = self._copies.get(file_url_to_path(url) or "") or self._files.get(self._own_token(key))
             if file is not None:
                 return file
             if not self._allowed:
@@ -212,10 +214,10 @@ class Offers:
         with self._lock:
             return self._files.get(self._own_token(url))
 
-    def add_copy(self, url: str, file: RemoteFile) -> None:
-        """Note that a ``file:`` URL names a copy of a file of a peer: it never becomes an offer."""
+    def add_copy(self, path: Path, file: RemoteFile) -> None:
+        """Note that a file is a copy of one of a peer: it never becomes an offer."""
         with self._lock:
-            self._copies[url] = file
+            self._copies[file_url_to_path(path.as_uri()) or ""] = file
 
     def _url_for(self, file: RemoteFile, peer: str) -> str:
         with self._lock:
