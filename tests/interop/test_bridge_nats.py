@@ -11,14 +11,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
 import pytest
 
-from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient, SAMPValueError
+from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError, SAMPValueError
 from pyvo.samp.bridge import BridgeState
 
 from .programs import Program, need, until
@@ -106,6 +106,7 @@ class MemberProcess(benchmark.MemberProcess):
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.process.send_signal(signal.SIGCONT)
         self.stop()
 
 
@@ -138,8 +139,10 @@ class Recorder(SAMPIntegratedClient):
         return found
 
     def bridged(self) -> dict[str, str]:
-        ids = self.get_subscribed_clients("table.x")
-        names = {each: self.get_metadata(each).get("samp.name", "") for each in ids}
+        names = {}
+        for each in self.get_registered_clients():
+            with suppress(SAMPProxyError):  # it has gone in the meantime
+                names[each] = self.get_metadata(each).get("samp.name", "")
         return {name: each for each, name in names.items() if " (via " in name}
 
 
@@ -233,12 +236,14 @@ def test_killed_hub_comes_back(room: Room) -> None:
 def vanish(bridge: Bridge) -> None:
     """Stop a bridge without a word to the others, as if it were killed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nats_room._Session, "_send_all", nothing)
+        patch.setattr(nats_room._Session, "_send_all", discard)
         bridge.stop()
 
 
-async def nothing(_session: object) -> None:
+async def discard(session: Any) -> None:
     """Send nothing."""
+    for _ in session._outbox.take_all():
+        pass
 
 
 def test_second_bridge_of_a_hub_is_rejected(room: Room) -> None:
@@ -313,8 +318,8 @@ def test_url_that_is_not_valid(url: str) -> None:
 
 def samp(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "pyvo.samp", *arguments],
         env=environment, capture_output=True, text=True, timeout=100, check=False,
@@ -350,16 +355,20 @@ def test_nats_py_is_not_installed(hub: SAMPHubServer, home: Path, tmp_path: Path
 
 def test_command(room: Room, hub: SAMPHubServer, home: Path) -> None:
     """It prints who comes and goes; ^C leaves nothing behind."""
-    client = room.connect(room.add_hub(), "client")
+    other = room.add_hub()
+    client = room.connect(other, "client")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
     command = (sys.executable, "-W", "error", "-m", "pyvo.samp", "bridge", room.url, "--label", "desk")
     with Program(*command, env=environment) as program:
         program.wait_for("hub0: + client")
-        until(lambda: [client.get_metadata(each) for each in client.get_registered_clients()],
-              lambda found: any("desk" in str(each) for each in found))  # fmt: skip
-        client.disconnect()
-        program.wait_for("hub0: - client")
+        room.connect(hub, "local")
+        client.wait_for_names("local (via desk)")
+        second = room.connect(other, "second")
+        program.wait_for("hub0: + second")
+        second.disconnect()
+        program.wait_for("hub0: - second")
         program.signal(signal.SIGINT)
         assert program.finish() == 0, program.output
         assert "Traceback" not in program.output
+        client.wait_for_names()

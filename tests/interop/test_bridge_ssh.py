@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 
 from .other_machine import ROOT, OtherMachine
 from .programs import Program, until
@@ -72,8 +72,11 @@ def bridge(machine: OtherMachine, run: Start) -> Start:
 
 
 def names(client: SAMPIntegratedClient) -> list[str]:
-    ids = client.get_registered_clients()
-    return sorted(client.get_metadata(each).get("samp.name", "") for each in ids if each != "hub")
+    found = []
+    for each in client.get_registered_clients():
+        with suppress(SAMPProxyError):  # it has gone in the meantime
+            found.append(client.get_metadata(each).get("samp.name", ""))
+    return sorted(found)
 
 
 def remote_names(client: SAMPIntegratedClient) -> list[str]:

@@ -36,6 +36,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import nats
+
 from ..errors import SAMPError, SAMPHubError, SAMPValueError
 from ..protocol.values import sanitize_for_display
 from .link import Accept, Hello, LinkState, Report, Transport, encode_json, parse_json
@@ -262,8 +264,6 @@ class _Session:
 
     async def open(self, server: str) -> None:
         """Connect to the server and enter the room; raise `SAMPHubError` if that fails."""
-        import nats  # noqa: PLC0415 - an extra, which few need
-
         shown = server.rpartition("@")[2].removeprefix("nats://")
         try:
             self._connection = await asyncio.wait_for(
@@ -339,8 +339,6 @@ class _Session:
             await self._send_all()
 
     async def _send_all(self) -> None:
-        import nats  # noqa: PLC0415
-
         try:
             for subject, data in self._outbox.take_all():
                 await self._connection.publish(subject, data)

@@ -129,7 +129,8 @@ def check_environment() -> Iterator[Finding]:
     if os.environ.get("SSH_CONNECTION"):
         yield note(
             "You are logged in from another computer.",
-            "The hub and programs here do not see those on the computer you sit at, unless you forward the hub's port.",
+            "The hub and programs here do not see those on the computer you sit at. Run `samp bridge USER@HOST` there, "
+            "with the name of this computer.",
         )
 
 
