@@ -136,6 +136,9 @@ def test_metadata_and_files() -> None:
     """Two dependencies, both commands, and every module of the package by a rule, not by a list."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert [text.split(">")[0] for text in project["project"]["dependencies"]] == ["astropy", "numpy"]
+    (plugin,) = project["project"]["entry-points"]["pytest11"].items()
+    assert plugin == ("pytest_pyvo_samp", import_module("pytest_pyvo_samp").__name__)
+    assert project["tool"]["setuptools"]["py-modules"] == ["pytest_pyvo_samp"]
     for target in project["project"]["scripts"].values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ Make = Callable[..., RecordingClient]
 Start = Callable[..., Program]
 
 TRAFFIC = "x-samp.hub.event.traffic"
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
 
 
 def end(program: Program) -> None:
@@ -223,6 +226,9 @@ def test_no_secrets(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tm
         ("http://[bad/AbCdEfGhIjKlMnOpQrStUv", "(removed)"),
         ("load http://127.0.0.1:1/k/a.vot); more", "load http://127.0.0.1/recorded-1/a.vot); more"),
         ("https://a.example/?x=http%3A%2F%2F127.0.0.1%2Fk", "https://a.example/?x=%28removed%29"),
+        ("HTTP://LOCALHOST:1/x/b.fits", "http://127.0.0.1/recorded-1/b.fits"),
+        ("ftp://me:pw@archive.example/b.fits", "ftp://archive.example/b.fits"),
+        ("vos://archive.example!vospace/b?token=1", "vos://archive.example!vospace/b?token=%28removed%29"),
         ("file:///home/me/a.fits", "file:///home/me/a.fits"),
         ("a secret-key of mine", "a (removed) of mine"),  # one as short as "mine" may be anything
     ],
@@ -447,6 +453,14 @@ def test_traffic_is_not_for_everyone(make_hub: Callable[..., SAMPHubServer]) -> 
         sender.enotify("exact", "a.b", n=2)
         exact.assert_not_received(TRAFFIC)
         web.disconnect()
+
+
+def test_the_hub_stops(samp_hub: SAMPHubServer, start: Start, tmp_path: Path) -> None:
+    """The recording is complete all the same."""
+    program = start("snoop", "--record", tmp_path / "session.jsonl")
+    samp_hub.stop()
+    assert program.wait() == 3
+    assert read_recording(tmp_path / "session.jsonl").entries[-1].kind == "end"
 
 
 def test_two_hubs(session: Path, samp: Samp) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.testing import RecordingClient
 from pyvo.samp.transport import server_connection
 
 from .browser import NODE, Browser, Page, Site
 from .network import WEB_PORT, own_network
 from .programs import environment, need, until
 from .recorder import Recorder
-from .witness import Witness
 
-Connect = Callable[..., SAMPIntegratedClient]
+Connect = Callable[..., RecordingClient]
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -148,12 +148,11 @@ def test_pages_of_two_origins_and_a_program_meet(
 ) -> None:
     """Registration with consent, for the origin of the request (R40). All clients see each other."""
     client = connect("program")
-    witness = Witness(client)
     first, second = page(0), page(1)
     first_id, second_id = first.run("register", "first page", ANY), second.run("register", "second page", ANY)
     assert user.requests == [("first page", sites[0].origin), ("second page", sites[1].origin)]
-    assert witness.arrival("first page", "table.load.votable") == first_id
-    assert witness.arrival("second page", "table.load.votable") == second_id
+    assert client.wait_for("first page", 60, "table.load.votable").id == first_id
+    assert client.wait_for("second page", 60, "table.load.votable").id == second_id
     others = set(client.get_registered_clients()) - {first_id} | {client.get_public_id()}
     assert set(first.run("callHub", "getRegisteredClients")) == others
     assert second_id in others
@@ -164,7 +163,7 @@ def test_pages_of_two_origins_and_a_program_meet(
     first.screenshot(artefacts / "page.png")
 
     second.run("unregister")
-    witness.departure(second_id)
+    client.assert_unregistered(second_id, within=30)
 
 
 def test_a_denied_page_is_not_registered(page: Callable[..., Page], connect: Connect) -> None:
@@ -334,7 +333,6 @@ def test_the_hub_reads_for_a_page_what_its_browser_refuses(
 def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) -> None:
     """A page that did not unregister is gone (R43), the call to it is answered (R23); others stay."""
     client = connect("program")
-    witness = Witness(client)
     closed, reloaded, stays = page(0), page(0), page(1)
     closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
     stays_id = stays.run("register", "stays", ANY)
@@ -344,8 +342,8 @@ def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) ->
         closed.run("wait", "table.slow", 1)
         closed.close()
         reloaded.reload()
-        witness.departure(closed_id, 15)
-        witness.departure(reloaded_id, 15)
+        client.assert_unregistered(closed_id, within=15)
+        client.assert_unregistered(reloaded_id, within=15)
         response = waiting.result(10)
     assert response["samp.status"] == "samp.error"
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
@@ -523,12 +521,11 @@ def test_back_to_a_page_that_was_left(
 ) -> None:
     """R43: Chromium 156 keeps a page with its pull, for the way back. Firefox 153 keeps no page that has one."""
     client = connect("program")
-    witness = Witness(client)
     one = page()
     page_id = one.run("register", "page", ANY)
     one.go(sites[0].url("other.html"))
     if browser.is_firefox:
-        witness.departure(page_id, 15)
+        client.assert_unregistered(page_id, within=15)
         one.back()
         assert not one.run("isConnected")
         page_id = one.run("register", "page", ANY)
@@ -542,7 +539,7 @@ def test_back_to_a_page_that_was_left(
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
     one.go(sites[0].url("other.html"))
     one.close()
-    witness.departure(page_id, 15)
+    client.assert_unregistered(page_id, within=15)
 
 
 def uploaded(url: str, total: int) -> Path:
@@ -594,11 +591,10 @@ def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Pag
     if browser.is_firefox:
         pytest.skip("Firefox 153 leaves the pull of a tab that has crashed open, so that nothing tells of it")
     client = connect("program")
-    witness = Witness(client)
     page_id = page().run("register", "page", ANY)
     for process in browser.tab_processes():
         process.kill()
-    witness.departure(page_id, 15)
+    client.assert_unregistered(page_id, within=15)
 
 
 def test_a_browser_that_crashes_is_noticed(
@@ -606,9 +602,8 @@ def test_a_browser_that_crashes_is_noticed(
 ) -> None:
     """R43: also by pages between two pulls, because they were just notified of each other."""
     client = connect("program")
-    witness = Witness(client)
     browser = start_browser()
     ids = [browser.open(sites[0].url("client.html")).run("register", "page", ANY) for _ in range(3)]
     browser.kill()
     for page_id in ids:
-        witness.departure(page_id, 15)
+        client.assert_unregistered(page_id, within=15)

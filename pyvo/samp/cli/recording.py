@@ -62,7 +62,7 @@ _FIELDS: dict[str, dict[str, type]] = {
     "end": {"lines": int},
 }
 
-_URL = re.compile(r"https?://[^\s\"'<>\\^`{|}]+")
+_URL = re.compile(r"(?<![a-z0-9+.-])(?!file:)[a-z][a-z0-9+.-]*://[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
 _URL_END = ".,;:!?)]"
 #: What may be a token: this package's own have 22 characters, keys in hexadecimal digits 32.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
@@ -118,10 +118,11 @@ class Redactor:
         if local_url(url) or any(_TOKEN.fullmatch(segment) for segment in segments):
             name = "" if _TOKEN.fullmatch(segments[-1]) else quote(segments[-1])
             return self._replaced.setdefault(url, f"{_REPLACED}{len(self._replaced) + 1}/{name}") + end
-        query = parts.query
-        pairs = parse_qsl(query, keep_blank_values=True)
-        if any(_is_secret(name, value) for name, value in pairs):
-            query = urlencode([(name, _REMOVED if _is_secret(name, value) else value) for name, value in pairs])
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        cleaned = [(name, _REMOVED if _is_secret(name, value) else value) for name, value in pairs]
+        if netloc == parts.netloc and cleaned == pairs:
+            return text  # as it was written
+        query = urlencode(cleaned) if cleaned != pairs else parts.query
         return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)) + end
 
 
