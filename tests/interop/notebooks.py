@@ -181,7 +181,7 @@ class Proxy:
         self._target = port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._sockets: set[socket.socket] = set()
+        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._is_down = False
         self._start(self._accept)
@@ -199,7 +199,7 @@ class Proxy:
                     near.close()
                     continue
                 far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets |= {near, far}
+                self._sockets += [near, far]
                 self._start(self._copy, near, far)
                 self._start(self._copy, far, near)
 
@@ -210,12 +210,11 @@ class Proxy:
         for each in (source, target):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            self._sockets.discard(each)
 
     def cut(self) -> None:
         """Break all connections, and accept no new one."""
         self._is_down = True
-        for each in list(self._sockets):
+        for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
@@ -231,6 +230,8 @@ class Proxy:
         self._server.close()
         for thread in self._threads:
             thread.join(5)
+        for each in self._sockets:
+            each.close()
 
 
 def venv_python(directory: Path, *packages: str) -> str:

@@ -435,7 +435,6 @@ def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubSer
         notebook.run(2)
         notebook.wait_for("again open")
     finally:
-        close(notebook)
         another.stop()
 
 
@@ -467,7 +466,6 @@ def test_offline(
         notebook.run(3)
         notebook.wait_for("after")
         assert near.positions == [5.0, 7.0]
-        close(notebook)
     finally:
         proxy.stop()
 
