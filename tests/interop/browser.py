@@ -162,6 +162,10 @@ class Browser:
         self.submit("open", page=number, url=url).result(TIMEOUT)
         return Page(self, number)
 
+    def grant_permission(self, origin: str, name: str) -> None:
+        """Grant a permission to an origin for as long as the browser runs (Chromium only)."""
+        self.submit("grantPermission", origin=origin, name=name).result(TIMEOUT)
+
     def tab_processes(self) -> list[psutil.Process]:
         """Find the processes that run the pages: not those of the browser's windows, network and graphics."""
         found = []

@@ -175,11 +175,13 @@ class Proxy:
     ----------
     port : int
         The port of the server.
+    server : socket, optional
+        The socket for the browser, which may be in another network than the server.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, server: socket.socket | None = None) -> None:
         self._target = port
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []

@@ -545,6 +545,50 @@ def test_back_to_a_page_that_was_left(
     witness.departure(page_id, 15)
 
 
+def uploaded(url: str, total: int) -> Path:
+    """Check a file that `client.upload` has made."""
+    path = Path(url.removeprefix("file://"))
+    with path.open("rb") as file:
+        for number in range(-(-total // 2**20)):
+            assert file.read(2**20) == bytes([number % 256]) * min(2**20, total - number * 2**20)
+        assert file.read(1) == b""
+    return path
+
+
+def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> None:
+    """A preflight, chunks at the same time; a program reads the file, and it is gone with the page."""
+    client = connect("program")
+    recorder = Recorder(client, "table.load.votable")
+    one = page()
+    one.run("register", "page", ANY)
+    url = one.run("upload", one.run("uploadUrl") + "x1/M%2031.vot", 10_000_000)
+    one.run("ask", "notifyAll", message("table.load.votable", url=url))
+    assert recorder.wait(1)[0].content["url"] == url
+    path = uploaded(url, 10_000_000)
+    assert path.name == "M_31.vot"
+    assert one.run("readThroughHub", url) == 10_000_000
+    one.run("unregister")
+    until(path.exists, lambda exists: not exists)
+
+
+def test_another_origin_cannot_upload(page: Callable[..., Page], connect: Connect) -> None:
+    """Even if it has the URL: neither the browser nor the hub let it."""
+    owner, other = page(0), page(1)
+    owner.run("register", "page", ANY)
+    url = owner.run("uploadUrl") + "x/table.vot"
+    with pytest.raises(RuntimeError, match="TypeError"):
+        other.run("upload", url, 1000)
+    other.run("register", "other page", ANY)
+    with pytest.raises(RuntimeError, match="TypeError"):
+        other.run("upload", url, 1000)
+    for method in ("PUT", "DELETE"):
+        with pytest.raises(RuntimeError, match="TypeError"):
+            other.evaluate(f"fetch({url!r}, {{method: {method!r}, mode: 'no-cors', body: 'x'}}).then(() => 0)")
+    assert other.evaluate(f"fetch({url!r}).then((response) => response.status)") == 403
+    assert owner.evaluate(f"fetch({url!r}).then((response) => response.status)") == 404  # nothing was received
+    uploaded(owner.run("upload", url, 1000), 1000)
+
+
 def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Page], connect: Connect) -> None:
     """R43."""
     if browser.is_firefox:

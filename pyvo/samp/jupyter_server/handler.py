@@ -60,6 +60,10 @@ class DataHandler(RequestHandler):
         """Set the directory of the publications."""
         self._directory = directory
 
+    def prepare(self) -> None:
+        """Keep the token out of the log of the server, which JupyterHub collects."""
+        self.request.uri = f"{self.request.path.partition(self.path_args[0])[0]}.../{self.path_args[1]}"
+
     def set_default_headers(self) -> None:
         """Set the headers of each response."""
         for name, value in _HEADERS:

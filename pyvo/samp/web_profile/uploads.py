@@ -269,6 +269,7 @@ class UploadServer:
         self._run_in_worker = run_in_worker
         self._lock = threading.Lock()
         self._active = 0
+        self._directory_lock = threading.Lock()  # another one: it may take long to remove old directories
         self._directory: Path | None = None
         self._remove_directory: Callable[[], object] = lambda: None
         self._closed = False
@@ -283,7 +284,7 @@ class UploadServer:
 
     def close(self) -> None:
         """Remove all files. Blocks."""
-        with self._lock:
+        with self._directory_lock:
             self._closed = True
             remove, self._remove_directory = self._remove_directory, lambda: None
         remove()
@@ -329,7 +330,7 @@ class UploadServer:
         response.set_result(result)
 
     def _get_directory(self) -> Path:
-        with self._lock:
+        with self._directory_lock:
             if self._closed:
                 raise UploadError(404, "The hub is being stopped")
             if self._directory is None:

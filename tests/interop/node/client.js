@@ -132,6 +132,46 @@ globalThis.client = {
         });
     },
 
+    // The URL for uploads of this page.
+    async uploadUrl() {
+        return this.connection.regInfo["x-samp.upload"];
+    },
+
+    // Uploads so many bytes in chunks of 1 MiB, four at a time; each byte has the number of its chunk. Returns the URL.
+    async upload(url, total) {
+        const size = 2 ** 20;
+        let next = 0, result = null;
+        const work = async () => {
+            for (let first = next; first < total; first = next) {
+                next += size;
+                const end = Math.min(first + size, total);
+                const headers = { "Content-Range": `bytes ${first}-${end - 1}/${total}` };
+                const body = new Uint8Array(end - first).fill(first / size);
+                const response = await fetch(url, { method: "PUT", headers, body });
+                const state = await response.json();
+                if (!response.ok) {
+                    throw new Error(`${response.status} ${state.error}`);
+                }
+                result = state.url ?? result;
+            }
+        };
+        await Promise.all([work(), work(), work(), work()]);
+        return result;
+    },
+
+    // Reads a URL through the hub, and returns the number of bytes.
+    async readThroughHub(url) {
+        const response = await fetch(this.connection.translateUrl(url));
+        let count = 0;
+        for (const reader = response.body.getReader(); ;) {
+            const { done, value } = await reader.read();
+            if (done) {
+                return count;
+            }
+            count += value.length;
+        }
+    },
+
     unregister() {
         this.connection.unregister();
     },
@@ -166,3 +206,17 @@ globalThis.client = {
         document.getElementById("origin").textContent = location.origin;
     },
 };
+
+// With #upload=BYTES the page does all by itself: a tool that drives a page keeps the bodies of its requests in memory.
+addEventListener("load", async () => {
+    const total = Number(location.hash.replace("#upload=", ""));
+    if (total) {
+        const { client } = globalThis;
+        await client.register("page", {});
+        await client.ask("notifyAll", { "samp.mtype": "coord.pointAt.sky", "samp.params": {} });
+        const url = await client.upload(await client.uploadUrl() + "x/large.fits", total);
+        await client.ask("notifyAll", { "samp.mtype": "table.load.fits", "samp.params": { url } });
+        const count = String(await client.readThroughHub(url));
+        await client.ask("notifyAll", { "samp.mtype": "table.load.votable", "samp.params": { count } });
+    }
+});

@@ -58,6 +58,10 @@ const commands = {
         const session = await context.newCDPSession(pages.get(page));
         await session.send("Browser.setPermission", { permission: { name }, setting, origin });
     },
+    // Grants a permission to an origin for as long as the browser runs.
+    async grantPermission({ origin, name }) {
+        await context.grantPermissions([name], { origin });
+    },
     async reload({ page }) {
         await pages.get(page).reload();
     },
