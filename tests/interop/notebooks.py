@@ -183,7 +183,7 @@ class Proxy:
         self._target = port
         self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._sockets: set[socket.socket] = set()
+        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._is_down = False
         self._start(self._accept)
@@ -201,7 +201,7 @@ class Proxy:
                     near.close()
                     continue
                 far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets |= {near, far}
+                self._sockets += [near, far]
                 self._start(self._copy, near, far)
                 self._start(self._copy, far, near)
 
@@ -216,7 +216,7 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections, and accept no new one."""
         self._is_down = True
-        for each in list(self._sockets):
+        for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -435,7 +436,6 @@ def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubSer
         notebook.run(2)
         notebook.wait_for("again open")
     finally:
-        close(notebook)
         another.stop()
 
 
@@ -467,7 +467,6 @@ def test_offline(
         notebook.run(3)
         notebook.wait_for("after")
         assert near.positions == [5.0, 7.0]
-        close(notebook)
     finally:
         proxy.stop()
 
@@ -638,10 +637,16 @@ def answer_dialog(screen: Screen) -> None:
     env = {**screen._env}
 
     def find() -> list[str]:
-        command = ["xdotool", "search", "--name", "SAMP Hub"]
+        command = ["xdotool", "search", "--name", "SAMP Hub Security"]
         return subprocess.run(
             command, check=False, env=env, capture_output=True, text=True, timeout=30
         ).stdout.split()
 
     found = until(find, bool)
-    subprocess.run(["xdotool", "windowfocus", found[-1], "key", "Tab", "Return"], env=env, check=True, timeout=30)
+    command = ["xdotool", "getwindowgeometry", "--shell", found[-1]]
+    text = subprocess.run(command, check=True, env=env, capture_output=True, text=True, timeout=30).stdout
+    geometry = {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", text)}
+    # the button at the right in the last row
+    screen.click(
+        geometry["X"] + int(0.554 * geometry["WIDTH"]), geometry["Y"] + int(0.924 * geometry["HEIGHT"])
+    )

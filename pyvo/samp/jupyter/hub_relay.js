@@ -55,6 +55,7 @@ class Relay {
         this.credits = new Map(); // functions that wait for the kernel to have read, by number
         this.offset = Infinity; // the least difference between the clocks of page and kernel
         this.state = { page: "", state: "", path: "", resume: false };
+        this.isKnown = false; // whether the kernel has told the state
         this.view = "idle"; // idle, asking, claimed, ready, no hub, blocked, insecure, no kernel, stopped
         this.hasHub = null; // as far as it is known
         this.failures = 0;
@@ -167,13 +168,13 @@ class Relay {
     onState() {
         if (this.state.page === this.id) this.view = "ready";
         else if (this.state.page || this.view === "ready" || this.view === "no kernel") this.view = "idle";
-        if (this.state.resume && this.view === "idle" && !this.resumed) this.resume();
+        if (!this.isKnown && this.state.resume && this.view === "idle") this.resume();
+        this.isKnown = true;
         this.changed();
     }
 
     // After a reload: connects without a click, unless the browser would ask.
     async resume() {
-        this.resumed = true;
         const state = await permission();
         if (state === "granted" || state === "unknown" || isLoopback) this.connect("resume");
     }
@@ -247,7 +248,9 @@ class Relay {
     async checkHub() {
         const hadHub = this.hasHub;
         try {
-            await this.request("/", { mode: "no-cors", signal: AbortSignal.timeout(HEALTH_TIMEOUT) });
+            const signal = AbortSignal.timeout(HEALTH_TIMEOUT);
+            // any response will do, also one that pages may not read; "no-cors" requires "follow"
+            await this.request("/", { mode: "no-cors", redirect: "follow", signal });
             this.failures = 0;
         } catch (error) {
             this.failures = error.name === "TimeoutError" ? this.failures + 1 : MAX_FAILURES;
