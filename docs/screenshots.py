@@ -248,7 +248,7 @@ def aladin() -> None:
         desk.client.send(sources["ra", "dec", "flux"][:25], to="Aladin", name="Sources").check()
         desk.client.aladin("zoom 2x; cm sky sqrt 9..150; set Sources Color=red")
         let_it_draw(3)
-        save(desk.screen, "aladin", "960x700+0+0")
+        save(desk.screen, "aladin", "704x634+256+30")
 
 
 def consent() -> None:
