@@ -280,7 +280,7 @@ def hub_window() -> None:
         assert executable is not None
         browser = Browser(executable, desk.home, environment(desk.home))
         page = browser.open(hub.open_window(browser=False))
-        page.act("page", "setViewportSize", {"width": 1280, "height": 420})
+        page.act("page", "setViewportSize", {"width": 1040, "height": 460})
         desk.client.wait_for("topcat", 60, "table.load.votable")
         desk.client.wait_for("SAOImageDS9", 60, "image.load.fits")
         desk.client.send(stars(), to="topcat", name="stars").check()

@@ -242,7 +242,7 @@ def test_commands_of_jsamp(run: Run, command: str) -> None:
 def test_window_of_jsamp(show: Run, home: Path, screen: Screen) -> None:
     """``-mode msg-gui`` opens a window."""
     show("jsamp", "hub", "-mode", "msg-gui", "-profiles", "std")
-    wait_for_hub(home)
+    wait_for_hub(home, 120)
     search = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "SAMP Hub"]
     found = subprocess.run(search, env=screen.env, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     assert found.stdout.strip()
