@@ -19,7 +19,7 @@ class Conf(ConfigNamespace):
 
     n_retries = ConfigItem(
         10,
-        "Accepted for programs that set it. Nothing is tried again: who was refused is told so at once.",
+        "Accepted for compatibility, and ignored: requests are never retried.",
         module="pyvo.samp",
     )
 

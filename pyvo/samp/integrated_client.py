@@ -19,7 +19,7 @@ class SAMPIntegratedClient(ExchangeMixin, MessagingClient):
     Each method that takes the id of a client also takes its name, in upper or lower case: ``"topcat"``.
 
     The methods that call the hub raise `SAMPClientError` when the client is not connected, `SAMPHubError` when the
-    hub is gone or does not answer, `SAMPProxyError` when it returns a fault, and `TypeError` or `ValueError`, before
+    hub is gone or does not respond, `SAMPProxyError` when it returns a fault, and `TypeError` or `ValueError`, before
     anything is sent, for what is not a SAMP value (R4).
 
     Parameters

@@ -7,7 +7,7 @@ Theory of operation
 The state is one of `ConnectionState`. `_TRANSITIONS` lists all changes of it::
 
     DISCONNECTED --connect--> CONNECTING --first response--> CONNECTED
-    CONNECTING, CONNECTED --the hub does not answer, or has shut down--> LOST
+    CONNECTING, CONNECTED --the hub does not respond, or has shut down--> LOST
     CONNECTING, CONNECTED --the hub has disconnected the client; or this is the child of a fork--> CLOSED
     LOST, CLOSED --connect--> CONNECTING
     any state --disconnect--> DISCONNECTED
@@ -208,7 +208,7 @@ def _encode_param(name: str, value: Any) -> SAMPValue | PreEncoded:
 
 
 class _HubUnresponsiveError(SAMPTransportError):
-    """The hub has not answered a ping: another one is not needed."""
+    """The hub has not responded to a ping: another one is not needed."""
 
 
 class HubConnection(Prepared):
@@ -312,11 +312,11 @@ class HubConnection(Prepared):
         else:
             source = lockfile_source()
             params = read_lockfile(source)
-            named = f"the one that {display_path(source)} names does not answer"
+            named = f"the one that {display_path(source)} names does not respond"
             no_hub = f"No SAMP hub is running ({named}). {HINT_START_HUB}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
-            raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
+            raise SAMPHubError("The hub's parameters have no address (samp.hub.xmlrpc.url).")
         self._open(url, pool_size, no_hub)
         self.lockfile = params
 
@@ -329,10 +329,10 @@ class HubConnection(Prepared):
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
         self.proxy = _RemoteMethod(client)
-        self.status.enter(_CONNECTING, no_hub or f"No SAMP hub answers at {url}.")
+        self.status.enter(_CONNECTING, no_hub or f"No SAMP hub responds at {url}.")
 
     def _verify(self) -> None:
-        """Ping the hub; disconnect if it does not answer."""
+        """Ping the hub; disconnect if it does not respond."""
         try:
             self._call("ping")
         except BaseException:
@@ -377,7 +377,7 @@ class HubConnection(Prepared):
                 with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
                     client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
-            log.debug("The hub did not answer an unregister: %s", error)
+            log.debug("The hub did not respond to unregister: %s", error)
 
     def mark_lost(self, reason: str, state: ConnectionState = ConnectionState.LOST) -> None:
         """
@@ -514,7 +514,7 @@ class HubConnection(Prepared):
             ping()
 
     def _ping_while_waiting(self) -> None:
-        """Raise an error, which ends the wait, if the hub does not answer a ping either."""
+        """Raise an error, which ends the wait, if the hub does not respond a ping either."""
         try:
             self._ping()
         except SAMPProxyError as fault:
@@ -551,7 +551,7 @@ class HubConnection(Prepared):
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
             except Exception as second:  # whatever it is, the hub has not answered a second time
-                log.debug("The hub does not answer a ping: %s", second)
+                log.debug("The hub does not respond a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")
         reason = f"{error}. {CONNECT_AGAIN}" if self.is_connected else f"{error}."

@@ -36,7 +36,7 @@ class SAMPHubProxy(HubConnection):
     and for what is not a SAMP value an error is raised before anything is sent.
 
     Every method that calls the hub raises `SAMPProxyError` when the hub returns a fault, and `SAMPHubError` when the
-    hub is gone or does not answer.
+    hub is gone or does not respond.
     """
 
     #: The first part of the XML-RPC names of the hub's operations.

@@ -190,7 +190,7 @@ class ClientSession(Prepared):
         Unregister and end the connection.
 
         It may be called from any thread, from a handler, and repeatedly. It does not fail, and takes some seconds at
-        most, even if the hub does not answer.
+        most, even if the hub does not respond.
         """
         self._status.enter(ConnectionState.DISCONNECTED)
         asks_user = isinstance(self.hub, SAMPWebHubProxy)

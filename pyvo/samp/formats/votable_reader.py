@@ -257,7 +257,7 @@ class _Document:
         prefix, colon, _ = self._head.open[-1].rpartition(":")
         self._prefix = (prefix + colon).encode()
         if self._head.rows is not None and self._head.rows > max(source.limit, MAX_CLAIM):
-            raise SAMPClientError(f"The document says that it has {self._head.rows} rows, for which it is too small")
+            raise SAMPClientError(f"The document is too small for the {self._head.rows} rows that it declares")
 
     def read(self) -> Table:
         """Read the table."""
