@@ -21,25 +21,30 @@ sys.path.insert(0, str(ROOT))
 from tests.interop.browser import Browser, Page  # noqa: E402
 from tests.interop.programs import environment  # noqa: E402
 
+#: Made by Sphinx, or a page that talks to a hub.
+NOT_PAGES = {"genindex.html", "notebook.html", "py-modindex.html", "search.html"}
 #: What is wrong with a page, as a list of texts.
 FAULTS = """(() => {
     const width = window.innerWidth, found = [];
     const name = (e) => `${e.tagName.toLowerCase()}.${e.className} "${(e.innerText || e.alt || "").slice(0, 40)}"`;
-    const scrolls = (e) => e && (["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+    const hides = (e) => ["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX);
+    const scrolls = (e) => e && (hides(e) || scrolls(e.parentElement));
     if (document.scrollingElement.scrollWidth > width) {
         const wide = [...document.querySelectorAll("main *")].filter(
             (e) => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
         found.push(`wider than the window: ${wide.slice(0, 2).map(name)}`);
     }
     const visible = (e) => e && e.getBoundingClientRect().width > 0;
-    const brand = document.querySelector("header .navbar-brand"), first = document.querySelector("header .navbar-nav a");
+    const brand = document.querySelector("header .navbar-brand");
+    const first = document.querySelector("header .navbar-nav a");
     if (visible(brand) && visible(first)) {
-        const title = brand.querySelector(".title") ?? brand;
-        if (title.getBoundingClientRect().right > first.getBoundingClientRect().left) found.push("the title covers the navigation");
+        const end = (brand.querySelector(".title") ?? brand).getBoundingClientRect().right;
+        if (end > first.getBoundingClientRect().left) found.push("the title covers the navigation");
     }
     for (const image of document.querySelectorAll("main img")) {
+        const isSmall = image.naturalWidth > 64 && image.width < 0.5 * image.naturalWidth;
         if (!image.naturalWidth) found.push(`missing: ${image.src}`);
-        else if (width > 1000 && image.naturalWidth > 64 && image.width < 0.5 * image.naturalWidth) found.push(`small: ${image.src}`);
+        else if (width > 1000 && isSmall) found.push(`small: ${image.src}`);
     }
     return found;
 })()"""
@@ -63,7 +68,7 @@ def main(names: list[str]) -> int:
     if executable is None:
         raise SystemExit("Chromium is not installed (tests/interop/install does it)")
     paths = [HTML / f"{name}.html" for name in names] or sorted(HTML.rglob("*.html"))
-    paths = [path for path in paths if path.name not in {"genindex.html", "search.html", "py-modindex.html", "notebook.html"}]
+    paths = [path for path in paths if path.name not in NOT_PAGES]
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         browser = Browser(executable, Path(folder), environment(Path(folder)))

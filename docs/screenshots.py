@@ -248,7 +248,7 @@ def aladin() -> None:
         desk.client.send(sources["ra", "dec", "flux"][:25], to="Aladin", name="Sources").check()
         desk.client.aladin("zoom 2x; cm sky sqrt 9..150; set Sources Color=red")
         let_it_draw(3)
-        save(desk.screen, "aladin", "960x700+0+0")
+        save(desk.screen, "aladin", "704x634+256+30")
 
 
 def consent() -> None:
@@ -280,7 +280,7 @@ def hub_window() -> None:
         assert executable is not None
         browser = Browser(executable, desk.home, environment(desk.home))
         page = browser.open(hub.open_window(browser=False))
-        page.act("page", "setViewportSize", {"width": 1280, "height": 420})
+        page.act("page", "setViewportSize", {"width": 1040, "height": 460})
         desk.client.wait_for("topcat", 60, "table.load.votable")
         desk.client.wait_for("SAOImageDS9", 60, "image.load.fits")
         desk.client.send(stars(), to="topcat", name="stars").check()

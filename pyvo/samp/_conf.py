@@ -19,7 +19,7 @@ class Conf(ConfigNamespace):
 
     n_retries = ConfigItem(
         10,
-        "Accepted for programs that set it. Requests are never repeated.",
+        "Accepted for compatibility, and ignored: requests are never retried.",
         module="pyvo.samp",
     )
 

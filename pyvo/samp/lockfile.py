@@ -213,7 +213,7 @@ def get_main_running_hub() -> dict[str, str]:
     params = read_lockfile(source)
     if not ping_hub(params):
         raise SAMPHubError(
-            f"No SAMP hub is running (the one that {display_path(source)} names does not answer at "
+            f"No SAMP hub is running (the one that {display_path(source)} names does not respond at "
             f"{params['samp.hub.xmlrpc.url']}). {HINT_START_HUB}"
         )
     return params

@@ -1,12 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Forks and signals, and an event that a signal handler can set.
+Signals, and processes that fork.
+
+While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are closed
+properly. `SignalSafeEvent` lets a program wait for a signal handler.
 
 The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at that
-moment. It must neither use these connections nor close them in the name of the parent: it forgets them, and its program
-has to connect again.
-
-Signals that would end the program while it waits in this package become an exit, so that hubs and clients shut down.
+moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations raise
+an error that says to connect again.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") i
 @contextmanager
 def signals_as_exit() -> Iterator[None]:
     """
-    Turn signals that would kill the process into `SystemExit`, for the length of a ``with`` block.
+    Turn signals that would kill the process into `SystemExit` within a ``with`` block.
 
-    So hubs and clients end as they do on ^C. Signals that the program handles or ignores are not changed, and none is
-    outside the main thread, where no handler can be set.
+    Hubs and clients then stop as they do on ^C. Signals that the program handles or ignores are left alone, and outside
+    the main thread all of them, because only the main thread can handle signals.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -49,10 +50,10 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 class SignalSafeEvent:
     """
-    An event that is set once, perhaps in a signal handler.
+    An event that is set once, possibly in a signal handler.
 
-    A `threading.Event` must not be set there: the thread that runs the handler may hold its lock, if it is about to
-    wait. This one is only a lock, which is released when the event is set.
+    A signal handler must not set a `threading.Event`: the thread that the signal interrupts may hold its lock. This
+    event is a lock that is released when it is set.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class SignalSafeEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Set the event; may be called again."""
+        """Set the event. Setting it again does nothing."""
         with suppress(RuntimeError):
             self._lock.release()
 
@@ -72,7 +73,7 @@ class SignalSafeEvent:
         return is_set
 
 
-#: The text of the error when a child uses the connection of its parent.
+#: The error of a child that uses its parent's connection.
 FORKED_MESSAGE = (
     "This process was forked from the one that connected to the hub, and has no connection of its own. "
     "Call connect() in this process."

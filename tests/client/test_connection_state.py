@@ -64,7 +64,7 @@ def test_connection(hub: SAMPHubServer) -> None:
     assert proxy.status.state is ConnectionState.DISCONNECTED
     proxy.connect_unverified()
     assert proxy.status.state is ConnectionState.CONNECTING
-    assert "does not answer" in proxy.status.reason
+    assert "does not respond" in proxy.status.reason
     proxy.ping()
     assert (proxy.status.state, proxy.status.reason) == (ConnectionState.CONNECTED, "")
     hub.stop()
@@ -79,7 +79,7 @@ def test_no_hub_at_the_first_call(hub: SAMPHubServer) -> None:
     """A connection that was never verified ends with the text that no hub is running."""
     proxy = SAMPHubProxy()
     proxy.connect_unverified(hub_params={**hub.params, "samp.hub.xmlrpc.url": "http://127.0.0.1:9/"})
-    with pytest.raises(SAMPHubError, match="No SAMP hub answers at"):
+    with pytest.raises(SAMPHubError, match="No SAMP hub responds at"):
         proxy.ping()
     assert proxy.status.state is ConnectionState.DISCONNECTED
 

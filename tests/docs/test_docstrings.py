@@ -1,4 +1,4 @@
-"""The docstrings of what is public say what numpydoc expects of them."""
+"""numpydoc accepts the docstring of every public object: modules, classes, methods, properties and functions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN = re.compile(r"^\.\. automodapi:: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
 
 
 def public() -> list[str]:
-    """Names of classes, functions and methods that the reference shows."""
-    found = _in_module("pyvo.samp", set())
+    """Names of modules, classes, functions and methods that the reference shows."""
+    found = ["pyvo.samp", *_in_module("pyvo.samp", set())]
     for name, options in _SHOWN.findall(MODULES.read_text(encoding="utf-8")):
         skipped = re.search(r":skip: (.*)", options)
-        found += _in_module(name, set(skipped[1].split(", ")) if skipped else set())
+        found += [name, *_in_module(name, set(skipped[1].split(", ")) if skipped else set())]
     return found
 
 
@@ -44,14 +44,27 @@ def _in_module(module: str, skipped: set[str]) -> list[str]:
 
 
 def _is_ours(member: object) -> bool:
-    function = member.fget if isinstance(member, property) else member
+    function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     return inspect.isfunction(function) and str(getattr(function, "__module__", "")).startswith("pyvo.samp")
 
 
+@pytest.mark.filterwarnings("ignore:Unknown section Theory Of Operation")  # modules have such a section
 @pytest.mark.parametrize("name", public())
 def test_docstring(name: str) -> None:
     result = validate.validate(name)
     errors = [error for error in result["errors"] if error[0] not in LEFT_OUT]
     if "\n    As " in result["docstring"]:  # "As of `send`": the types are there
         errors = [error for error in errors if error[0] != "PR04"]
+    if "Theory of operation" in result["docstring"]:  # a section that numpydoc does not know; modules have it
+        errors = [error for error in errors if error[0] not in {"GL06", "GL07"}]
     assert not errors, errors
+
+
+def test_the_reference_has_all_names() -> None:
+    """What can be imported from the package is in the reference, and so is covered here; constants have a section."""
+    import pyvo.samp
+
+    text = MODULES.read_text(encoding="utf-8")
+    covered = set(public())
+    missing = [name for name in pyvo.samp.__all__ if f"pyvo.samp.{name}" not in covered and f"``{name}``" not in text]
+    assert missing == ["conf"]  # an instance of Conf, which is covered

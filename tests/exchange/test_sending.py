@@ -182,7 +182,7 @@ def test_a_late_answer(pair: Pair, table: Table) -> None:
         arrived.set()
 
     bob.bind_receive_call("table.load.votable", later)
-    with pytest.warns(SAMPWarning, match=r"Bob has not answered within 0\.2 s"):
+    with pytest.warns(SAMPWarning, match=r"Bob has not responded within 0\.2 s"):
         report = alice.send(table, timeout=0.2)
     assert list(report.waiting.values()) == ["Bob"]
     assert "no answer yet" in repr(report)

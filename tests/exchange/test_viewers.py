@@ -273,6 +273,6 @@ def test_a_question_that_is_never_answered(alice: SAMPIntegratedClient, connect:
     client = connect("SAOImageDS9")
     asked = threading.Event()
     client.bind_receive_call("ds9.get", lambda *args: asked.set())
-    with pytest.raises(SAMPTimeoutError, match=r"SAOImageDS9 has not answered ds9\.get 'plot name' within 1 s"):
+    with pytest.raises(SAMPTimeoutError, match=r"SAOImageDS9 has not responded to ds9\.get 'plot name' within 1 s"):
         alice.ds9.get("plot name", timeout=1)
     assert asked.is_set()

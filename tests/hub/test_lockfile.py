@@ -91,7 +91,7 @@ def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
     """R35: there is a lockfile but no response; the error comes at once."""
     put(home / ".samp")
     begin = time.monotonic()
-    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not answer at http://127.0.0.1:9/"):
+    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not respond at http://127.0.0.1:9/"):
         lockfile.get_main_running_hub()
     assert time.monotonic() - begin < 1
 
@@ -267,7 +267,7 @@ def test_slow_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockfile, "FETCH_TIMEOUT", 0.5)
     begin = time.monotonic()
     pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
-    with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not answer within 0.5 s"):
+    with web_server(*pieces, gap=0.1) as url, pytest.raises(SAMPHubError, match="did not respond within 0.5 s"):
         read_lockfile(url)
     assert time.monotonic() - begin < 2
 

@@ -105,7 +105,7 @@ def test_long_answers(asked: SAMPIntegratedClient, tmp_path: Path) -> None:
     assert ask("nrrd").startswith(b"NRRD")
     assert ask("fits size").split() == [str(WIDTH), str(HEIGHT)]
     assert asked.get_position("ds9").ra.deg == pytest.approx(RA, abs=0.01)
-    with pytest.raises(SAMPTimeoutError, match=r"has not answered ds9\.get 'plot list' within 2 s"):
+    with pytest.raises(SAMPTimeoutError, match=r"has not responded to ds9\.get 'plot list' within 2 s"):
         ask("plot list", timeout=2)
     with pytest.raises(SAMPClientError, match="cannot be read"):
         ask("rgbarray")

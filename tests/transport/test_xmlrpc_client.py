@@ -392,7 +392,7 @@ def test_a_server_that_never_responds():
     start = time.monotonic()
     error = error_of(silent, timeout=0.1)
     assert time.monotonic() - start < 5
-    assert "did not answer in time" in str(error)
+    assert "did not respond in time" in str(error)
     assert error.sent
 
 
@@ -406,7 +406,7 @@ def test_a_server_that_dribbles():
             sock.sendall(b" ")
 
     error = error_of(dribble, timeout=0.1)
-    assert "did not answer in time" in str(error)
+    assert "did not respond in time" in str(error)
 
 
 def test_a_server_that_does_not_read(monkeypatch):

@@ -157,7 +157,7 @@ class HubOperations(XMLRPCHandler):
 
         def on_timeout() -> None:
             if self._broker.cancel_call(call):
-                text = f"{call.recipient.display_name} has not answered within {seconds:g} s"
+                text = f"{call.recipient.display_name} has not responded within {seconds:g} s"
                 deferred.set_exception(SAMPProxyError(1, text))
 
         def on_caller_gone() -> None:

@@ -129,7 +129,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(_LEVELS),
         default="INFO",
         metavar="LEVEL",
-        help=f"the least level that is logged: {', '.join(_LEVELS)} (default: %(default)s)",
+        help=f"log messages from this level up: {', '.join(_LEVELS)} (default: %(default)s)",
     )
     log_group.add_argument("-O", "--log-output", metavar="FILE", help="file for the log (default: standard error)")
 

@@ -314,11 +314,11 @@ class HubConnection(Prepared):
         else:
             source = lockfile_source()
             params = read_lockfile(source)
-            named = f"the one that {display_path(source)} names does not answer"
+            named = f"the one that {display_path(source)} names does not respond"
             no_hub = f"No SAMP hub is running ({named}). {HINT_START_HUB}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
-            raise SAMPHubError("The hub's parameters do not tell its address (samp.hub.xmlrpc.url).")
+            raise SAMPHubError("The hub's parameters have no address (samp.hub.xmlrpc.url).")
         self._open(url, pool_size, no_hub)
         self.lockfile = params
 
@@ -331,7 +331,7 @@ class HubConnection(Prepared):
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
         self.proxy = _RemoteMethod(client)
-        self.status.enter(_CONNECTING, no_hub or f"No SAMP hub answers at {url}.")
+        self.status.enter(_CONNECTING, no_hub or f"No SAMP hub responds at {url}.")
 
     def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:
         return XMLRPCClient(url, timeout=timeout, keep=pool_size)
@@ -382,7 +382,7 @@ class HubConnection(Prepared):
                 with closing(self._make_client(unregister.client.url, timeout)) as client:
                     client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
-            log.debug("The hub did not answer an unregister: %s", error)
+            log.debug("The hub did not respond to unregister: %s", error)
 
     def mark_lost(self, reason: str, state: ConnectionState = ConnectionState.LOST) -> None:
         """
@@ -585,7 +585,7 @@ class HubConnection(Prepared):
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
             except Exception as second:  # whatever it is, the hub has not responded a second time
-                log.debug("The hub does not answer a ping: %s", second)
+                log.debug("The hub does not respond to a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")
         reason = f"{error}. {CONNECT_AGAIN}" if self.is_connected else f"{error}."

@@ -198,7 +198,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
             try:
                 self.unregister()
             except SAMPError as error:
-                log.debug("The hub did not answer an unregister: %s", error)
+                log.debug("The hub did not respond to unregister: %s", error)
         self._cleanup.unregister()
         self._forget_registration()
         if isinstance(self._cleanup.receiver, OwnLoop):

@@ -132,7 +132,7 @@ def send(
     identifier = table_id if table_id is not None else secrets.token_hex(8)
     report = SendReport(sendable.kind, title, _results(client, to, list(formats.values())), identifier)
     if not report.deliveries:
-        warn(f"No client is subscribed to {' or '.join(formats)}: nobody was sent it")
+        warn(f"No client is subscribed to {' or '.join(formats)}, so nothing was sent")
         return report
     locations = _write_formats(state, sendable, report, formats, progress)
     is_remote = _is_remote(client)
@@ -363,4 +363,4 @@ def _warn(report: SendReport, timeout: float) -> None:
         if each.failure:
             warn(f"{each.name} did not {verb} the {report.kind}: {each.failure}")
         elif each.is_open:
-            warn(f"{each.name} has not answered within {timeout:g} s; what it was sent can still be read")
+            warn(f"{each.name} has not responded within {timeout:g} s; it can still read the file")

@@ -95,7 +95,7 @@ class _Signature:
             ):
                 continue  # (*args, **kwargs): all parameters are passed by name
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise SAMPClientError(f"A handler takes parameters by name; {name!r} cannot be given so")
+                raise SAMPClientError(f"The parameters of a handler are passed by name; {name!r} cannot be")
             else:
                 names = _class_names(hint)
                 required = parameter.default is parameter.empty
@@ -145,7 +145,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
             parameters = inspect.signature(layer, follow_wrapped=False).parameters
         except (TypeError, ValueError) as error:  # some functions written in C have no signature
             if inner is None:
-                raise SAMPClientError(f"A handler takes parameters by name; {layer!r} does not tell its own") from error
+                raise SAMPClientError(f"The parameters of a handler are passed by name; {layer!r} has no signature") from error
             layer = inner
             continue
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -47,7 +47,7 @@ def call_for_result(
             raise
         command = f" {params['cmd']!r}" if "cmd" in params else ""
         raise SAMPTimeoutError(
-            f"{client_name(client, client_id)} has not answered {mtype}{command} within {deadline.seconds:g} s"
+            f"{client_name(client, client_id)} has not responded to {mtype}{command} within {deadline.seconds:g} s"
         ) from fault
     error_text = response_error_text(response)
     if response.get("samp.status") == "samp.error":

@@ -176,7 +176,7 @@ class _Document:
         self._ends = b"".join(b"</" + element.name.encode() + b">" for element in reversed(scanner.rows))
         claim = self._table.attributes.get("nrows", "")
         if claim.isdecimal() and int(claim[:30]) > max(source.limit, MAX_CLAIM):
-            raise SAMPClientError(f"The document says that it has {claim[:30]} rows, for which it is too small")
+            raise SAMPClientError(f"The document is too small for the {claim[:30]} rows that it declares")
 
     def _scan_head(self) -> Scanner:
         scanner = Scanner()

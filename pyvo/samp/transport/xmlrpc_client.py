@@ -129,7 +129,7 @@ class ResponseDeadline:
         remaining = self._end - time.monotonic()
         if remaining <= 0:
             kind = SAMPTransportError if self._health_check is None else ResponseTimeoutError
-            raise kind(f"{self._server_name} did not answer in time", sent=True)
+            raise kind(f"{self._server_name} did not respond in time", sent=True)
         return remaining if self._health_check is None else min(remaining, self._interval)
 
     def check(self) -> None:
@@ -449,7 +449,7 @@ def http_get(url: str, max_size: int, timeout: float) -> bytes:
                 reader.receive_data(data)
                 response = reader.next_message(closed=not data)
     except TimeoutError as error:
-        raise SAMPTransportError(f"{host}:{port} did not answer within {timeout:g} s") from error
+        raise SAMPTransportError(f"{host}:{port} did not respond within {timeout:g} s") from error
     except OSError as error:
         raise SAMPTransportError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
     except HTTPError as error:
