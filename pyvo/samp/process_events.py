@@ -2,12 +2,12 @@
 """
 Signals, and processes that fork.
 
-While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are closed
-properly. `SignalSafeEvent` lets a program wait for a signal handler.
+While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are
+closed properly. `SignalSafeEvent` lets a program wait for a signal handler.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at that
-moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations raise
-an error that says to connect again.
+The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at
+that moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations
+raise an error that says to connect again.
 """
 
 from __future__ import annotations
