@@ -182,7 +182,7 @@ def _fetch(url: str) -> bytes:
         ) from error
 
 
-def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, operation: str = "samp.hub.ping") -> bool:
+def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, *, operation: str = "samp.hub.ping") -> bool:
     """Ping the hub that a lockfile names. False also if another program, which is not a hub, uses the port now."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:

@@ -439,7 +439,7 @@ def check_web(web_port: int, *, hub_is_running: bool) -> Iterator[Finding]:
 
 
 def _is_hub(host: str, port: int) -> bool:
-    return ping_hub({"samp.hub.xmlrpc.url": make_http_url(host, port)}, LOCAL_TIMEOUT, "samp.webhub.ping")
+    return ping_hub({"samp.hub.xmlrpc.url": make_http_url(host, port)}, LOCAL_TIMEOUT, operation="samp.webhub.ping")
 
 
 def _check_preflight(port: int) -> Iterator[Finding]:
