@@ -47,7 +47,7 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import LONG_QUEUE, Pull, PullLimiter, PullQueue
+from .pull_queue import Pull, PullLimiter, PullQueue
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
 
@@ -92,8 +92,6 @@ class WebClient(PullQueue):
         return self.calls.pop(msg_id, self) is None
 
     def on_delivery(self, delivery: Delivery) -> None:
-        if len(self._queue) >= LONG_QUEUE:
-            self._profile.broker.slow_down(delivery.sender_id)
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
