@@ -51,6 +51,7 @@ def quiet_flat(table: Any) -> Table:
         return flatten_columns(table)
 
 
+@pytest.mark.timeout(300)  # a minute on a machine that is very busy
 @pytest.mark.parametrize("format_", WRITERS)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=tables())

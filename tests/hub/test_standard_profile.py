@@ -609,6 +609,7 @@ def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: Registered
     helper = harness.join()
     helper.reply_to_calls()
     hub = harness.proxy()
+    replied = threading.Event()
 
     def behave(method: str, params: tuple[Any, ...]) -> bytes:
         if method == "samp.client.receiveCall":
@@ -616,10 +617,12 @@ def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: Registered
             hub.call(other.key, helper.id, "nested", MESSAGE)
             other.recipient.wait_for(2)
             hub.reply(other.key, params[2], OK)
+            replied.set()
         return http_response()
 
     other.recipient.behave = behave
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "8") == OK
+    assert replied.wait(10)  # the hub responds to the caller before it responds to the reply
 
 
 @pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])

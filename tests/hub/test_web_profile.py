@@ -14,7 +14,6 @@ import xmlrpc.client
 import pytest
 
 from pyvo.samp import SAMPHubServer, WebProfileDialog
-from pyvo.samp.broker import operations
 from pyvo.samp.web_profile import profile as web_profile
 from pyvo.samp.web_profile.consent import MAX_SHARING
 
@@ -375,22 +374,6 @@ def test_two_hundred_notifications_come_in_order(hub, page):
             program.call("notifyAll", message("x.y", n=str(number)))
         got = page.pull_some(200)
     assert [params[1]["samp.params"]["n"] for _, params in got] == [str(number) for number in range(200)]
-
-
-def test_a_sender_waits_for_a_page_that_does_not_pull(hub, page, monkeypatch):
-    """The response is late for each message when many wait for the page; none is lost."""
-    monkeypatch.setattr(web_profile, "LONG_QUEUE", 3)
-    monkeypatch.setattr(operations, "SLOW_DOWN_TIME", 0.2)
-    page.listen("x.y")
-    with Program(hub) as program:
-        for number in range(4):
-            program.call("notifyAll", message("x.y", n=str(number)))
-        for number in range(4, 6):
-            start = time.monotonic()
-            program.call("notifyAll", message("x.y", n=str(number)))
-            assert time.monotonic() - start >= 0.2
-        got = page.pull_some(6)
-    assert [params[1]["samp.params"]["n"] for _, params in got] == [str(number) for number in range(6)]
 
 
 def test_metadata_subscriptions_and_listings(hub, page):

@@ -328,9 +328,9 @@ def test_no_input_makes_the_short_cut_slow() -> None:
         + b"</value></param></params></methodResponse>",
     ]
     for body in hostile:
-        started = time.process_time()
+        started = time.thread_time()
         parse_fast(body)
-        assert time.process_time() - started < 0.5
+        assert time.thread_time() - started < 0.5
 
 
 def test_random_bytes_in_a_good_document() -> None:

@@ -549,9 +549,9 @@ def test_many_members() -> None:
     """A hundred thousand are no reason to refuse a map, or to take long about it."""
     value: Any = {f"key{number}": f"value {number}" for number in range(100_000)}
     for body in (write_call("m", [value]), xmlrpc.client.dumps((value, 1), "m").encode()):
-        started = time.process_time()
+        started = time.thread_time()
         assert read_call(body).params[0] == value
-        assert time.process_time() - started < 5
+        assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -581,10 +581,10 @@ def test_many_members() -> None:
 def test_nothing_is_slow(value: str) -> None:
     """A megabyte of anything is read or refused in a time that a megabyte explains."""
     body = call_of(value)
-    started = time.process_time()
+    started = time.thread_time()
     with contextlib.suppress(XMLError):
         read_call(body)
-    assert time.process_time() - started < 3
+    assert time.thread_time() - started < 3
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ gets an error response (R23). A delivery is never repeated.
   a thousand calls to a program that hangs do not take ten seconds each.
 
 The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to those who send to the
-client, so that a client that is only slower than they are can keep up. A client whose queue is full is disconnected.
+client, so that a client that acknowledges its messages but is slower than they are can keep up: its messages would be
+lost, and the senders of notifications not notified. A client whose queue is full is disconnected.
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ class CallbackSender:
             self._stop()
             self._broker.disconnect(self._client, reason)
             return
-        if self._queued >= LONG_QUEUE:
+        if self._queued >= LONG_QUEUE and not self._unresponsive:
             self._broker.slow_down(delivery.sender_id)
         self._queued += 1
         self._queued_bytes += size

@@ -50,7 +50,7 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import LONG_QUEUE, MAX_WAIT, Pull, PullLimiter, PullQueue
+from .pull_queue import MAX_WAIT, Pull, PullLimiter, PullQueue
 from .uploads import UPLOAD_HEADERS, UPLOAD_METHODS, ClientUploads, UploadServer, upload_error
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
@@ -102,8 +102,6 @@ class WebClient(PullQueue):
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Note a call that may be replied to, and the URLs that the page may read (R46)."""
-        if len(self._queue) >= LONG_QUEUE:
-            self._profile.broker.slow_down(delivery.sender_id)
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:

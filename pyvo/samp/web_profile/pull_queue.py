@@ -51,8 +51,6 @@ BURST_RELEASES = 16
 
 #: Callbacks and bytes that may wait for one client. A client that exceeds them is disconnected (R50).
 MAX_QUEUED = 10_000
-#: Length of a queue from which those who send to the client are slowed down.
-LONG_QUEUE = 1000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: Bytes after which a response takes no further callback: a browser parses it in one go.
 MAX_RESPONSE = 4 * 1024 * 1024
