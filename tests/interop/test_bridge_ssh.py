@@ -293,6 +293,7 @@ def test_hub_there_is_restarted(hub: SAMPHubServer, machine: OtherMachine, bridg
 
 
 @pytest.mark.matrix
+@pytest.mark.timeout(1200)
 def test_fifty_rounds(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
     """Threads and descriptors of the command, and the clients of both hubs, stay as many as they are."""
     machine.start_hub()
