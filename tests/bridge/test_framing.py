@@ -171,7 +171,7 @@ class Handler:
 @given(frames=st.lists(ANY_FRAMES, max_size=20), cuts=st.lists(st.integers(0, 10**6), max_size=5))
 def test_link_gets_any_frames(frames: list[Frame], cuts: list[int]) -> None:
     """It ends, once, with a reason; no exception but those that are meant for it."""
-    peer_hello = Hello((1, 1), "1", "hub of the peer", "peer").encode()
+    peer_hello = Hello((1, 1), "1", "hub-of-the-peer", "peer").encode()
     data = PREAMBLE + encode_frame(Kind.HELLO, peer_hello)
     data += b"".join(encode_frame(frame.kind, frame.payload, frame.stream) for frame in frames)
     chunks = iter(pieces(data, cuts))

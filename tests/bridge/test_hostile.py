@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pyvo.samp import Bridge, SAMPHubServer
-from pyvo.samp.bridge import BridgeState, Policy, offers, peer, stream_link
+from pyvo.samp.bridge import BridgeState, Policy, offers, peer, policy, stream_link
 from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
 from pyvo.samp.bridge.link import Kind
 
@@ -87,10 +87,10 @@ def client_frame(client_id: str, **more: Any) -> dict[str, Any]:
 def make_scene(hub: SAMPHubServer, connect: Callable[..., RecordingClient]) -> Iterator[Callable[..., Scene]]:
     bridges = []
 
-    def make(policy: Policy | None = None) -> Scene:
+    def make(rules: Policy | None = None) -> Scene:
         client = connect(hub, "client")
         transport = RawTransport()
-        bridge = Bridge(hub, transport, policy)
+        bridge = Bridge(hub, transport, rules)
         bridges.append(bridge)
         bridge.start()
         return Scene(bridge, transport, client)
@@ -172,6 +172,59 @@ def test_other_texts_pass(scene: Scene, url: str) -> None:
 def test_own_host_name_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "desk.example.org")
     assert "URL" in scene.error_of(url="http://desk.example.org:631/")
+
+
+def test_own_address_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one in the internet: the way to it from here may be open when that from outside is not."""
+    monkeypatch.setattr(policy, "is_own_host", lambda host: host in {"8.8.4.4", "127.0.0.1"})
+    assert "URL" in scene.error_of(url="http://8.8.4.4:631/")
+    scene.assert_alive()
+
+
+def test_echo_after_the_hub_has_restarted(
+    make_hub: Callable[..., SAMPHubServer], tmp_path: Path, connect: Callable[..., RecordingClient]
+) -> None:
+    """What a peer has mentioned first is remembered as long as the bridge runs."""
+    lockfile = str(tmp_path / "hub")
+    first = make_hub(lockfile=lockfile)
+    transport = RawTransport()
+    bridge = Bridge(lockfile, transport)
+    bridge.start()
+    try:
+        scene = Scene(bridge, transport, connect(first, "client"))
+        scene.start()
+        scene.error_of(url=SECRET)
+        waiting = threading.Event()
+        bridge.on_state = lambda state, text: state is BridgeState.CONNECTING and waiting.set()
+        bridge.state = BridgeState.CONNECTED
+        first.stop()
+        second = make_hub(lockfile=lockfile)
+        assert waiting.wait(TIMEOUT)
+        scene = Scene(bridge, transport, connect(second, "client"))
+        scene.start()
+        message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
+        response = scene.client.call_and_wait(scene.remote, message, "30")
+        assert "came from the other machine first" in response["samp.error"]["samp.errortxt"]
+    finally:
+        bridge.stop()
+
+
+def test_url_in_annotations_is_dropped(scene: Scene) -> None:
+    scene.peer.send(Kind.SUBS, {"id": "r1", "subscriptions": {"table.x": {"url": SECRET}, "coord.y": {}}})
+    subscriptions = scene.client.wait_for(
+        lambda: found if "coord.y" in (found := scene.client.get_subscriptions(scene.remote)) else None
+    )
+    assert "passwd" not in str(subscriptions)
+    assert subscriptions["table.x"] == {}
+
+
+@pytest.mark.parametrize("hello", [{"hub": "a b"}, {"hub": "a:b"}, {"hub": ""}, {"session": "a b"}, {"label": 1}])
+def test_invalid_hello(make_scene: Callable[..., Scene], hello: dict[str, Any]) -> None:
+    """Its ids become a part of the metadata of the bridge, by which other bridges know each other."""
+    scene = make_scene()
+    scene.peer.start(**hello)
+    assert "HELLO" in scene.peer.wait_for_end()
+    assert scene.bridge.wait(TIMEOUT)
 
 
 def test_echoed_url_is_no_offer(scene: Scene) -> None:

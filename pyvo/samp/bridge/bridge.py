@@ -29,6 +29,7 @@ from typing import Any
 from ..errors import SAMPClientError, SAMPError
 from ..process_events import register_after_fork
 from ..protocol.values import sanitize_for_display
+from ..web_profile.url_permissions import UrlPermissions
 from .file_gateway import FileGateway
 from .hub_side import HubSide
 from .link import PROTOCOLS, BridgeRefusedError, Hello, Link, LinkHandler, LinkState, Transport
@@ -102,6 +103,7 @@ class Bridge:
         self.transport = transport
         self._policy = policy or Policy()
         self._hub = HubSide(local, self._on_hub_lost)
+        self._permissions = UrlPermissions()
         self._outbound: Worker
         #: The state, the text that came with it, and the exit status of a command that ends in it.
         self.state = BridgeState.STOPPED
@@ -215,7 +217,7 @@ class Bridge:
         self._hub.connect()
         try:
             hub_id = self._hub.bridge_id
-            offers = Offers(hub_id, lambda token, name: f"{self._hub.url}/{token}/{name}", allowed=self._policy.files)
+            offers = Offers(hub_id, self._make_url, self._permissions, allowed=self._policy.files)
             clients = LocalClients(
                 self._hub, self._outbound, self._current_peers, self._check_other_bridge, self._on_disconnected
             )
@@ -283,6 +285,9 @@ class Bridge:
             ORIGIN: f"{self._hub.bridge_id}/bridge",
             PEERS: peers,
         }
+
+    def _make_url(self, token: str, name: str) -> str:
+        return f"{self._hub.url}/{token}/{name}"
 
     def _link_to(self, hub: str) -> Link | None:
         with self._lock:

@@ -28,7 +28,7 @@ from ..transport.urls import AllowedHosts
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 
-__all__ = ["Delivery", "HubSide", "Registration"]
+__all__ = ["Delivery", "HubSide", "Registration", "encoded", "quietly"]
 
 log = logging.getLogger(__name__)
 

@@ -70,16 +70,20 @@ class Offers:
         Id of the hub of this end.
     make_url : callable
         Makes the URL of the bridge for a token and a file name.
+    permissions : UrlPermissions
+        The URLs that peers have mentioned first; it outlives the offers.
     allowed : bool
         Whether offers may be made at all.
     """
 
-    def __init__(self, hub: str, make_url: Callable[[str, str], str], *, allowed: bool = True) -> None:
+    def __init__(
+        self, hub: str, make_url: Callable[[str, str], str], permissions: UrlPermissions, *, allowed: bool = True
+    ) -> None:
         self.hub = hub
         self._make_url = make_url
         self._allowed = allowed
         self._lock = threading.RLock()
-        self._permissions = UrlPermissions()
+        self._permissions = permissions
         self._by_url: OrderedDict[str, _Offer] = OrderedDict()
         self._by_token: dict[str, _Offer] = {}
         # The files of peers: by the token of our URL, that token by the file, and by the path of a copy

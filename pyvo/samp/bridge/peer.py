@@ -393,35 +393,40 @@ class Peer:
             proxy = Proxy(self, client_id)
         self._read_metadata(proxy, value)
         self._read_subscriptions(proxy, value)
-        if client_id in self.proxies:
-            assert proxy.registration is not None
-            self._hub.declare(proxy.registration, proxy.metadata, proxy.subscriptions)
-            return
-        try:
-            proxy.registration = self._hub.register(proxy.metadata, proxy.subscriptions, proxy)
-        except SAMPError as error:  # JSAMP's hub rejects what is not ASCII
-            log.debug("The metadata of a client were not accepted: %s", error)
-            proxy.metadata = {key: _to_ascii(proxy.metadata[key]) for key in ("samp.name", *MARKS)}
-            proxy.subscriptions = {pattern: {} for pattern in proxy.subscriptions if pattern.isascii()}
-            proxy.registration = self._hub.register(proxy.metadata, proxy.subscriptions, proxy)
+        self._declare(proxy)
         with self._lock:
-            self.proxies[client_id] = proxy
-        self._context.report_client(proxy.remote_client(), True)
+            is_new = self.proxies.setdefault(client_id, proxy) is proxy
+        if is_new:
+            self._context.report_client(proxy.remote_client(), True)
 
     def _receive_metadata(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
         name = proxy.name
         self._read_metadata(proxy, value)
-        assert proxy.registration is not None
-        self._hub.declare(proxy.registration, proxy.metadata)
+        self._declare(proxy)
         if proxy.name != name:
             self._context.report_client(proxy.remote_client(), True)
 
     def _receive_subscriptions(self, value: dict[str, Any]) -> None:
         proxy = self._proxy(value, "id")
         self._read_subscriptions(proxy, value)
-        assert proxy.registration is not None
-        self._hub.declare(proxy.registration, None, proxy.subscriptions)
+        self._declare(proxy)
+
+    def _declare(self, proxy: Proxy) -> None:
+        """Register a proxy, or declare what has changed."""
+        try:
+            self._declare_as_it_is(proxy)
+        except SAMPError as error:  # JSAMP's hub rejects what is not ASCII
+            log.debug("The metadata of a client were not accepted: %s", error)
+            proxy.metadata = {key: _to_ascii(proxy.metadata[key]) for key in ("samp.name", *MARKS)}
+            proxy.subscriptions = {pattern: {} for pattern in proxy.subscriptions if pattern.isascii()}
+            self._declare_as_it_is(proxy)
+
+    def _declare_as_it_is(self, proxy: Proxy) -> None:
+        if proxy.registration is None:
+            proxy.registration = self._hub.register(proxy.metadata, proxy.subscriptions, proxy)
+        else:
+            self._hub.declare(proxy.registration, proxy.metadata, proxy.subscriptions)
 
     def _receive_gone(self, value: dict[str, Any]) -> None:
         self._remove_proxy(self._proxy(value, "id"))
@@ -452,7 +457,12 @@ class Peer:
             check_pattern(pattern)
             if not isinstance(notes, dict):
                 raise SAMPValueError("annotations of a subscription are not a map")
-        proxy.subscriptions = restrict(given, self._context.policy.outgoing)
+        try:
+            notes_of: Any = self._context.offers.import_(given, value.get("offers", {}), self.hub_id)
+        except RejectedError as error:
+            log.debug("The annotations of subscriptions are dropped: %s", error)
+            notes_of = {pattern: {} for pattern in given}
+        proxy.subscriptions = restrict(notes_of, self._context.policy.outgoing)
 
     def _receive_body(self, payload: bytes) -> None:
         value = parse_json(payload)

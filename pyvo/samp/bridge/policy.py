@@ -193,19 +193,20 @@ def _is_remote(url: re.Match[str]) -> bool:
     host = authority.rpartition("@")[2]
     if host.startswith("["):
         address = host[1:].partition("]")[0]
-        return is_ip_address(address) and _is_global(ipaddress.ip_address(address))
+        return is_ip_address(address) and _is_foreign(ipaddress.ip_address(address))
     host = host.partition(":")[0].lower()
     try:
         # Also 127.1, 0x7f.1 and 2130706433, which programs take for addresses
-        return _is_global(ipaddress.ip_address(socket.inet_aton(host)))
+        return _is_foreign(ipaddress.ip_address(socket.inet_aton(host)))
     except (OSError, ValueError):
         name = host.rstrip(".")
         return bool(_PLAIN_HOST.fullmatch(host)) and not name.endswith(_LOCAL_DOMAINS) and not is_own_host(name)
 
 
-def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_foreign(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is in the internet, and not one of this machine."""
     embedded = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     if embedded is None and address.version == 6 and address in ipaddress.ip_network("64:ff9b::/96"):
         embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     address = embedded or address
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not is_own_host(str(address))
