@@ -222,7 +222,9 @@ class SSHTransport(Transport):
                 return
             if end.connected > MIN_DELAY:
                 delay = MIN_DELAY
-            report(LinkState.LOST, f"{end.reason}. Trying again in {delay:.0f} s", 0)
+            again = f"Trying again in {delay:.0f} s"
+            # the engine has reported why a link was lost
+            report(LinkState.LOST, again if end.connected else f"{end.reason.rstrip('.')}. {again}", 0)
             self._stopped.wait(delay)
             delay = min(2 * delay, MAX_DELAY)
 
@@ -237,7 +239,7 @@ class SSHTransport(Transport):
             self._was_connected = True
             return handler
 
-        process = _SSHProcess(self._command, self._on_line)
+        process = _SSHProcess(self._command, self._pass_on)
         reason, status = "", 0
         try:
             with self._lock:
@@ -266,6 +268,10 @@ class SSHTransport(Transport):
             hint = f"From here, `{self._ssh} {self._program} hub` starts one, and --start-hub one for the bridge alone"
             return _End(f"On {self.label}: {reason} {hint}", status)
         return _End(reason, status) if status else _End(self._explain(process, exit_status, reason), 1)
+
+    def _pass_on(self, line: str) -> None:
+        if not self._stopped.is_set():  # ^C ends ssh, too, which then complains
+            self._on_line(line)
 
     def _explain(self, process: _SSHProcess, status: int, reason: str) -> str:
         """Return why there is no link, by the exit status of ssh, and what to do."""
