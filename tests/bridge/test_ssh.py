@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program in place of ssh is a shell script")
 
-OURS = Hello((1, 1), "1.0", "the hub here", "here")
+OURS = Hello((1, 1), "1.0", "0" * 32, "here")
 
 
 class Handler:
@@ -78,7 +78,7 @@ class Ends:
     def quick_program(self) -> str:
         """Return a command that only says HELLO, without Python, which takes a second to start."""
         greeting = self.arguments.with_name("greeting")
-        hello = Hello((1, 1), "1.0", "the hub there", "there").encode()
+        hello = Hello((1, 1), "1.0", "1" * 32, "there").encode()
         greeting.write_bytes(PREAMBLE + encode_frame(Kind.HELLO, hello))
         return f"exec sh -c 'cat {greeting}; exec cat 3>&1 >/dev/null'"
 
