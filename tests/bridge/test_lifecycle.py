@@ -6,6 +6,7 @@ import gc
 import http.client
 import os
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path) -> None:
     asked = threading.Event()
     recipient.bind_receive_call("table.x", lambda key, sender, msg_id, mtype, params, extra: asked.set())
     sender.bind_receive_response("tag", sender.on_response)
+    times: list[float] = []
     threads: list[int] = []
     descriptors: list[int] = []
     for number in range(ROUNDS):
@@ -68,12 +70,11 @@ def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path) -> None:
         sender.wait_received(1, "response")
         with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
             read_to_end(response)
-        seconds = time.monotonic() - start
+        times.append(time.monotonic() - start)
         response.close()
         connection.close()
         sender.wait_for(lambda: set(sender.names()) == {"SAMP bridge to B"})
         recipient.wait_for(lambda: set(recipient.names()) == {"SAMP bridge to A"})
-        assert seconds < 2 or number < 3, "errors within 2 s"
 
         for side in sides:
             side.bridge.stop()
@@ -84,6 +85,7 @@ def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path) -> None:
             side.bridge.start()
         for side in sides:
             assert side.bridge.wait_connected(TIMEOUT)
+    assert statistics.median(times) < 2
     # worker threads of clients come and go; a leak would be one or more in each round
     assert max(threads[-10:]) <= max(threads[5:15]) + 3, threads
     assert max(descriptors[-10:]) <= max(descriptors[5:15]) + 3, descriptors

@@ -107,6 +107,26 @@ def test_metadata_and_marks(sides: Sides) -> None:
     assert [each.name for each in sides[1].bridge.clients] == ["another name"]
 
 
+def test_urls_in_metadata_and_annotations(sides: Sides, tmp_path: Any) -> None:
+    """Those of this machine become offers in both."""
+    client = sides[0].connect("client", **{"samp.icon.url": "http://127.0.0.1:1/icon.png"})
+    client.declare_subscriptions({"table.x": {"help": (tmp_path / "help.html").as_uri()}})
+    other = sides[1].connect("other")
+    there = other.find("client (via A)", "table.x")
+    icon = other.get_metadata(there)["samp.icon.url"]
+    help_url = other.get_subscriptions(there)["table.x"]["help"]
+    assert icon.endswith("/icon.png")
+    assert help_url.endswith("/help.html")
+    assert all(url.startswith(sides[1].bridge._hub.url) for url in (icon, help_url))
+
+
+def test_long_metadata_stay_here(sides: Sides) -> None:
+    """The client is there all the same, with its name."""
+    sides[0].connect("client", **{"author.name": "x" * 70_000})
+    other = sides[1].connect("other")
+    assert "author.name" not in other.get_metadata(other.find("client (via A)"))
+
+
 def test_subscriptions_are_restricted(sides: Sides) -> None:
     """A proxy subscribes to harmless MTypes only, and never to the events of the hub."""
     sides[0].connect("everything", "*")

@@ -49,6 +49,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._start = 0  # of what has not been returned
         self._searched = 0
         self.has_preamble = False
         #: What came before the preamble.
@@ -56,26 +57,27 @@ class FrameReader:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes; raise `FrameError` if there is too much before the preamble."""
+        del self._buffer[: self._start]
+        self._start = 0
         self._buffer += data
         if not self.has_preamble:
             self._find_preamble()
 
     def next_frame(self) -> Frame | None:
         """Return the next complete frame, or None; raise `FrameError` for a frame that is not allowed."""
-        while self.has_preamble and len(self._buffer) >= _HEAD.size:
-            number, stream, length = _HEAD.unpack_from(self._buffer)
+        while self.has_preamble and len(self._buffer) >= self._start + _HEAD.size:
+            number, stream, length = _HEAD.unpack_from(self._buffer, self._start)
             if length > MAX_PAYLOAD:
                 raise FrameError(f"A frame of {length} bytes is longer than {MAX_PAYLOAD}")
             kind = _KINDS.get(number)
             if kind is None and number < FIRST_OPTIONAL:
                 raise FrameError(f"There are no frames of kind {number}")
-            end = _HEAD.size + length
+            start, end = self._start + _HEAD.size, self._start + _HEAD.size + length
             if len(self._buffer) < end:
                 return None
-            payload = bytes(memoryview(self._buffer)[_HEAD.size : end])
-            del self._buffer[:end]
+            self._start = end
             if kind is not None:
-                return Frame(kind, stream, payload)
+                return Frame(kind, stream, bytes(memoryview(self._buffer)[start:end]))
         return None
 
     def _find_preamble(self) -> None:

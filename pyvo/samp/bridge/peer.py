@@ -58,6 +58,7 @@ MAX_CALLS = 10_000
 #: Bytes of the bodies that both ends keep.
 CACHE_SIZE = 16 * 1024 * 1024
 MAX_ID = 200
+_BASIC_METADATA = ("samp.name", "samp.description.text")
 #: Seconds by which an event of the hub may be later than a message.
 EVENT_DELAY = 0.2
 
@@ -191,7 +192,8 @@ class Peer:
         self._inbound = Worker("samp-bridge-inbound")
         self._stopped = threading.Event()
         self._rate = _Rate(MAX_RATE, self._stopped)
-        self._announced: dict[str, tuple[bytes, bytes]] = {}  # local clients: metadata and subscriptions as sent
+        # Metadata and subscriptions of the clients of this hub, as they were sent
+        self._announced: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._sent, self._received = Cache(), Cache()
         self._call_ids = count(1)
         self._calls_out: dict[str, tuple[Proxy, str]] = {}  # by number: who was called, and the msg-id
@@ -206,33 +208,29 @@ class Peer:
     def announce(self, client: LocalClient) -> None:
         """Tell the peer of a client, or of what has changed."""
         known = self._announced.get(client.client_id)
-        metadata = self._encode_part(client, "metadata", client.metadata)
+        metadata = self._describe(client, "metadata", client.metadata)
         wanted = restrict(client.subscriptions, self._context.policy.incoming)
-        subscriptions = self._encode_part(client, "subscriptions", wanted)
+        subscriptions = self._describe(client, "subscriptions", wanted)
         self._announced[client.client_id] = metadata, subscriptions
         if known is None:
-            self.link.send(Kind.CLIENT, metadata[:-1] + b"," + subscriptions[1:])
+            offers = {**metadata["offers"], **subscriptions["offers"]}
+            self.link.send(Kind.CLIENT, encode_json({**metadata, **subscriptions, "offers": offers}))
             return
         if metadata != known[0]:
-            self.link.send(Kind.META, metadata)
+            self.link.send(Kind.META, encode_json(metadata))
         if subscriptions != known[1]:
-            self.link.send(Kind.SUBS, subscriptions)
+            self.link.send(Kind.SUBS, encode_json(subscriptions))
 
-    def _encode_part(self, client: LocalClient, name: str, value: dict[str, Any]) -> bytes:
-        part: dict[str, Any] = {"id": client.client_id}
+    def _describe(self, client: LocalClient, name: str, value: dict[str, Any]) -> dict[str, Any]:
+        """Return a part of what a client has declared, without what must not or cannot cross the bridge."""
         try:
-            part[name], offers = self._context.offers.export(value, self.hub_id)
+            exported, offers = self._context.offers.export(value, self.hub_id)
         except RejectedError:  # no files: the icon remains here
-            kept = {key: item for key, item in value.items() if key in {"samp.name", "samp.description.text"}}
-            part[name], offers = kept, {}
-        if offers:
-            part["offers"] = offers
-        encoded_part = encode_json(part)
-        if len(encoded_part) <= MAX_METADATA:
-            return encoded_part
-        log.info("The %s of %s are too long for the bridge", name, sanitize_for_display(client.client_id))
-        short = {key: item for key, item in value.items() if name == "metadata" and key == "samp.name"}
-        return encode_json({"id": client.client_id, name: short if len(encode_json(short)) < MAX_METADATA // 2 else {}})
+            exported, offers = {key: value[key] for key in _BASIC_METADATA if key in value}, {}
+        if len(encode_json(exported)) > MAX_METADATA or len(encode_json(offers)) > MAX_METADATA:
+            log.info("The %s of %s are too long for the bridge", name, sanitize_for_display(client.client_id))
+            exported, offers = {"samp.name": str(value["samp.name"])[:100]} if "samp.name" in value else {}, {}
+        return {"id": client.client_id, name: exported, "offers": offers}
 
     def withdraw(self, client_id: str) -> None:
         """Tell the peer that a client has gone, and that it will not reply."""
