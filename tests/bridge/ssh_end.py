@@ -69,7 +69,7 @@ def main(behaviour: str, path: str, arguments: list[str]) -> int:
             ended.set()
 
     protocol = (7, 7) if behaviour == "version" else (1, 1)
-    transport.start(Hello(protocol, "1.0", "the hub there", "there"), EchoHandler, report)
+    transport.start(Hello(protocol, "1.0", "1" * 32, "there"), EchoHandler, report)
     print("this must not reach the link", flush=True)
     ended.wait()
     transport.stop()

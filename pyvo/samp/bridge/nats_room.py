@@ -538,6 +538,9 @@ class NATSRoom(Transport):
                 stop.set()
         try:
             await self._run_sessions(stop, hello, accept, report)
+        except Exception as error:
+            log.exception("The transport to the room failed")
+            report(LinkState.FAILED, f"An internal error: {error}", 1)
         finally:
             with self._lock:
                 self._loop = self._stop_event = None
@@ -567,8 +570,7 @@ class NATSRoom(Transport):
         session = _Session(self, hello, accept)
         try:
             await session.open(self._server)
-            if not self._was_connected:
-                self._was_connected = True
+            self._was_connected = True
             report(LinkState.CONNECTING, f"in the room {self.room}", 0)
             waits = [asyncio.ensure_future(event.wait()) for event in (stop, session.ended)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

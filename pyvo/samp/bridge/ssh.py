@@ -13,7 +13,6 @@ import os
 import shlex
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -123,8 +122,7 @@ class _End(NamedTuple):
     reason: str
     #: Of the command, if it ends for this reason.
     status: int = 0
-    #: Seconds for which there was a link; 0 if there was none.
-    connected: float = 0.0
+    was_connected: bool = False
 
 
 class SSHTransport(Transport):
@@ -220,24 +218,26 @@ class SSHTransport(Transport):
             if end.status == _STATUS_VERSION or not (self._was_connected and self._reconnect):
                 report(LinkState.FAILED, end.reason, _STATUS_NO_HUB if end.status == NO_HUB else end.status or 1)
                 return
-            if end.connected > MIN_DELAY:
+            if end.was_connected:
                 delay = MIN_DELAY
-            report(LinkState.LOST, f"{end.reason}. Trying again in {delay:.0f} s", 0)
+            again = f"Trying again in {delay:.0f} s"
+            # the engine has reported why a link was lost
+            report(LinkState.LOST, again if end.was_connected else f"{end.reason.rstrip('.')}. {again}", 0)
             self._stopped.wait(delay)
             delay = min(2 * delay, MAX_DELAY)
 
     def _connect(self, hello: Hello, accept: Accept) -> _End:
         """Start ssh, and return when the link has ended and nothing of it is left."""
         ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
-        accepted: list[float] = []
+        was_accepted = threading.Event()
 
         def accept_link(link: Link) -> LinkHandler:
             handler = accept(link)
-            accepted.append(time.monotonic())
+            was_accepted.set()
             self._was_connected = True
             return handler
 
-        process = _SSHProcess(self._command, self._on_line)
+        process = _SSHProcess(self._command, self._pass_on)
         reason, status = "", 0
         try:
             with self._lock:
@@ -260,12 +260,16 @@ class SSHTransport(Transport):
             with self._lock:
                 self._process = self._link = None
             exit_status = process.close()
-        if accepted:
-            return _End(reason, status, time.monotonic() - accepted[0])
+        if was_accepted.is_set():
+            return _End(reason, status, was_connected=True)
         if status == NO_HUB:
             hint = f"From here, `{self._ssh} {self._program} hub` starts one, and --start-hub one for the bridge alone"
             return _End(f"On {self.label}: {reason} {hint}", status)
         return _End(reason, status) if status else _End(self._explain(process, exit_status, reason), 1)
+
+    def _pass_on(self, line: str) -> None:
+        if not self._stopped.is_set():  # ^C ends ssh, too, which then complains
+            self._on_line(line)
 
     def _explain(self, process: _SSHProcess, status: int, reason: str) -> str:
         """Return why there is no link, by the exit status of ssh, and what to do."""
