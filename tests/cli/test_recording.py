@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import Table
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.cli.recording import Redactor, read_recording
@@ -235,6 +238,20 @@ def test_no_secrets(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tm
 )
 def test_redactor(url: str, cleaned: str) -> None:
     assert Redactor(None, "mine", "secret-key").clean({"k": [url]}) == {"k": [cleaned]}
+
+
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.sampled_from(["127.0.0.1:4100", "[::1]:4100", "me@myhost", "10.0.0.7", "files.example.org", "HOST.example"]),
+    st.sampled_from(["http", "https", "HTTP"]),
+    st.text("abc .,;()[]<>\"'\n=&?/", max_size=5),
+    st.sampled_from(["/{}/a.vot", "/{}", "/a/{}/b/c.fits?x=1", "/a?k={}", "/a?token={}#x", "/a?u=http%3A%2F%2Fx%2F{}"]),
+)
+def test_no_token_survives(random: bytes, host: str, scheme: str, around: str, path: str) -> None:
+    """Tokens of this package, wherever they are in a URL, and whatever is around it."""
+    token = base64.urlsafe_b64encode(random).rstrip(b"=").decode()
+    cleaned = Redactor().clean(f"{around} {scheme}://{host}{path.format(token)} {around}")
+    assert token not in cleaned
 
 
 # Broken recordings

@@ -28,7 +28,7 @@ from ..client.lookup import match_name
 from ..errors import SAMPError, SAMPHubError
 from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import warning_response
+from ..protocol import ok_response, warning_response
 from ..transport.urls import file_url_to_path
 from .arguments import Command
 from .client_session import NameCache, connected_client, find_clients, get_interruptible
@@ -132,7 +132,10 @@ class _StandIn:
         self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any
     ) -> None:
         if msg_id is not None and not self._player.on_call(self.recorded_id, sender_id, mtype, msg_id):
-            self.client.reply(msg_id, warning_response({}, {"samp.errortxt": _WARNING}))
+            is_ping = mtype == "samp.app.ping"
+            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
+            with suppress(SAMPError):  # the sender or the hub is gone
+                self.client.reply(msg_id, response)
 
 
 class _Player:
