@@ -2,6 +2,7 @@
 """JupyterLab or Notebook, with a kernel of this package, and a page of it in a browser."""
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from .browser import Browser, Page
 from .programs import Program, environment
@@ -28,6 +31,21 @@ _READY = """
     await widget().sessionContext.ready;
     while (widget().sessionContext.session?.kernel?.status !== "idle") await tick();
     return window.jupyterapp.version;
+})()
+"""
+#: Returns the outputs when they have a text or an error.
+_OUTPUT = """
+(async () => {
+    const end = Date.now() + 35000;
+    for (;;) {
+        const outputs = [...document.querySelectorAll(".jp-OutputArea-output")];
+        const isError = (text) => text.includes("Traceback (most recent call last)");
+        const texts = outputs.map((each) => each.innerText);
+        const plain = texts.filter((text) => !isError(text)).join("\\n");
+        if (plain.includes(%s) || Date.now() > end) return plain;
+        if (texts.some(isError)) return `ERROR ${texts.join("\\n")}`;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    }
 })()
 """
 _RUN = """
@@ -61,6 +79,7 @@ class JupyterServer(Program):
     ) -> None:
         self.directory = directory
         self.app = app
+        self._workspaces = itertools.count()
         spec = directory / "data" / "kernels" / "test"
         spec.mkdir(parents=True)
         argv = [kernel, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -94,7 +113,9 @@ class JupyterServer(Program):
 
     def url(self, name: str, port: int | None = None) -> str:
         """The address of the page of a notebook."""
-        path = f"lab/tree/{name}.ipynb" if self.app == "lab" else f"notebooks/{name}.ipynb"
+        # a workspace of its own: JupyterLab opens again what was open in it
+        workspace = f"lab/workspaces/{name}{next(self._workspaces)}/tree"
+        path = f"{workspace if self.app == 'lab' else 'notebooks'}/{name}.ipynb"
         return f"http://127.0.0.1:{port or self.port}/{path}?token=secret"
 
 
@@ -119,10 +140,12 @@ class NotebookPage:
         self.page.evaluate(_RUN % number)
 
     def wait_for(self, text: str) -> str:
-        """Wait until an output has a text; return the whole output."""
-        selector = f".jp-OutputArea-output >> text={text} >> nth=0"
-        self.page.wait_for(selector)
-        return self.page.text(selector)
+        """Wait until the outputs have a text; return the line that has it. Fail if there is an error first."""
+        output = str(self.page.evaluate(_OUTPUT % json.dumps(text)))
+        found = [line for line in output.split("\n") if text in line and not output.startswith("ERROR")]
+        if not found:
+            pytest.fail(f"no {text!r} in the output, but:\n{output}")
+        return found[-1]
 
     def connect(self) -> None:
         """Click the button of the relay."""
@@ -139,7 +162,7 @@ class NotebookPage:
         self.page.evaluate(f"window.jupyterapp.commands.execute({command!r}).then(() => true)")
 
     def reload(self) -> None:
-        """Reload the page, and wait until the notebook is there again."""
+        """Reload the page, and wait until the notebook is there again; its kernel may be busy."""
         self.page.reload()
         self.page.evaluate(_READY.replace('!== "idle"', "=== undefined"))
 
@@ -160,7 +183,7 @@ class Proxy:
         self._target = port
         self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._sockets: set[socket.socket] = set()
+        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._is_down = False
         self._start(self._accept)
@@ -178,7 +201,7 @@ class Proxy:
                     near.close()
                     continue
                 far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets |= {near, far}
+                self._sockets += [near, far]
                 self._start(self._copy, near, far)
                 self._start(self._copy, far, near)
 
@@ -193,7 +216,7 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections, and accept no new one."""
         self._is_down = True
-        for each in list(self._sockets):
+        for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 

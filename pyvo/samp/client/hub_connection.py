@@ -585,14 +585,18 @@ class HubConnection(Prepared):
         status, is_remote = self.status, isinstance(proxy, _RemoteMethod)
         if not self.is_connected and is_remote:  # another thread has found out, or has disconnected
             return SAMPHubError(status.reason)
-        # A new connection has been made, with which nothing is wrong; or the hub is known to be alive
-        if self.proxy is not proxy or isinstance(error, ResponseTimeoutError):
-            return SAMPHubError(f"{error}.")
         refused = getattr(error, "refused", False)
+        # A new connection has been made, with which nothing is wrong; or the hub is known to be alive; or the relay
+        # knows that only the request was lost
+        is_alive = isinstance(error, ResponseTimeoutError) or (
+            self.is_relayed and status.state is not _CONNECTING and not refused
+        )
+        if self.proxy is not proxy or is_alive:
+            return SAMPHubError(f"{error}.")
         if status.state is _CONNECTING and is_remote:
             reason = status.reason if refused else f"{status.reason} ({error})"
             if self.is_relayed:  # the relay knows what is missing: page, permission or hub
-                reason = str(error)
+                reason = f"{error}."
             self.disconnect()
             return SAMPHubError(reason)
         if self.is_connected and not (refused or isinstance(error, _HubUnresponsiveError)):

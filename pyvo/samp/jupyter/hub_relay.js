@@ -9,7 +9,8 @@ const CHUNK = 1024 * 1024;
 const CREDITS = 4; // parts of a file that may be on their way to the kernel
 const STALE = 5000; // ms after which a request is not carried out
 const HEALTH_CHECK = 20000; // ms between two checks that the hub is there while a request waits
-const HEALTH_TIMEOUT = 5000;
+const HEALTH_TIMEOUT = 10000;
+const MAX_FAILURES = 3;
 const KERNEL_TIMEOUT = 10000;
 const PING = "<?xml version='1.0'?><methodCall><methodName>samp.webhub.ping</methodName><params></params></methodCall>";
 
@@ -54,17 +55,21 @@ class Relay {
         this.credits = new Map(); // functions that wait for the kernel to have read, by number
         this.offset = Infinity; // the least difference between the clocks of page and kernel
         this.state = { page: "", state: "", path: "", resume: false };
+        this.isKnown = false; // whether the kernel has told the state
         this.view = "idle"; // idle, asking, claimed, ready, no hub, blocked, insecure, no kernel, stopped
         this.hasHub = null; // as far as it is known
+        this.failures = 0;
         this.transferred = "";
         this.listeners = new Set();
         this.onMessage = (content, buffers) => this.receive(content, buffers);
-        this.onHide = (event) => event.persisted || this.send({ op: "bye" });
+        this.onHide = () => this.send({ op: "bye" });
+        this.onShow = (event) => event.persisted && this.resume(); // from the cache for "back"
     }
 
     async start() {
         this.model.on("msg:custom", this.onMessage);
         addEventListener("pagehide", this.onHide);
+        addEventListener("pageshow", this.onShow);
         this.timer = setInterval(() => this.state.page === this.id && this.checkHub(), HEALTH_CHECK);
         this.onStatus = (_kernel, status) => GONE.has(status) && this.stop();
         this.kernel?.statusChanged.connect(this.onStatus);
@@ -77,6 +82,7 @@ class Relay {
     stop() {
         this.model.off("msg:custom", this.onMessage);
         removeEventListener("pagehide", this.onHide);
+        removeEventListener("pageshow", this.onShow);
         this.kernel?.statusChanged.disconnect(this.onStatus);
         clearInterval(this.timer);
         for (const controller of this.running.values()) controller.abort();
@@ -162,13 +168,13 @@ class Relay {
     onState() {
         if (this.state.page === this.id) this.view = "ready";
         else if (this.state.page || this.view === "ready" || this.view === "no kernel") this.view = "idle";
-        if (this.state.resume && this.view === "idle" && !this.resumed) this.resume();
+        if (!this.isKnown && this.state.resume && this.view === "idle") this.resume();
+        this.isKnown = true;
         this.changed();
     }
 
     // After a reload: connects without a click, unless the browser would ask.
     async resume() {
-        this.resumed = true;
         const state = await permission();
         if (state === "granted" || state === "unknown" || isLoopback) this.connect("resume");
     }
@@ -238,16 +244,19 @@ class Relay {
         }
     }
 
-    // Breaks all requests off if the hub does not answer another one, and tells the kernel whether it does.
+    // Breaks all requests off if the hub is gone, or hangs for MAX_FAILURES checks; tells the kernel if that changes.
     async checkHub() {
         const hadHub = this.hasHub;
         try {
-            await this.request("/", { mode: "no-cors", signal: AbortSignal.timeout(HEALTH_TIMEOUT) });
-            this.hasHub = true;
-        } catch {
-            this.hasHub = false;
-            for (const controller of this.running.values()) controller.abort("no hub");
+            const signal = AbortSignal.timeout(HEALTH_TIMEOUT);
+            // any response will do, also one that pages may not read; "no-cors" requires "follow"
+            await this.request("/", { mode: "no-cors", redirect: "follow", signal });
+            this.failures = 0;
+        } catch (error) {
+            this.failures = error.name === "TimeoutError" ? this.failures + 1 : MAX_FAILURES;
         }
+        this.hasHub = this.failures < MAX_FAILURES;
+        if (!this.hasHub) for (const controller of this.running.values()) controller.abort("no hub");
         if (this.hasHub !== hadHub) this.hello();
     }
 

@@ -63,14 +63,14 @@ RETURN_TIMEOUT = 120.0
 _NO_PAGE = (
     "No page of the notebook shows the relay. Make it the last line of a cell of its own, run that cell, and click "
     "Connect. If this cell shows the relay itself, the notebook passes messages of its page on only between cells: "
-    "then connect in a later cell."
+    "then connect in a later cell"
 )
-_NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Connect in the output of the relay."
-_PAGE_GONE = "The page of the notebook is gone, or offline. Open or reload it, and click Connect."
-_LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost."
+_NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Connect in the output of the relay"
+_PAGE_GONE = "The page of the notebook is gone, or offline. Open or reload it, and click Connect"
+_LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost"
 _LATE = "The hub did not answer in time"
-_BLOCKED = "The browser does not let the page of the notebook use the hub. The output of the relay says what to do."
-_NO_HUB = "No SAMP hub answers on the computer of the browser. Start `samp hub` there, or TOPCAT, and connect again."
+_BLOCKED = "The browser does not let the page of the notebook use the hub. The output of the relay says what to do"
+_NO_HUB = "No SAMP hub answers on the computer of the browser. Start `samp hub` there, or TOPCAT"
 
 
 class RequestState(Enum):
@@ -346,7 +346,7 @@ class PageRequests:
         if self._candidate and self.pages[self._candidate].get("claim") == "click":
             self._activate(self._candidate, lost)
             return
-        self._candidate = ""
+        self._candidate, self._reported = "", ()  # a page that wanted to take over learns that it does not
         for request in lost:
             self._lose(request)
         for request in list(self._requests.values()):

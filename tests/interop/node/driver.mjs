@@ -24,7 +24,10 @@ const commands = {
         const opened = await context.newPage();
         opened.on("console", (message) => process.stderr.write(`[page ${page}] ${message.text()}\n`));
         opened.on("pageerror", (error) => process.stderr.write(`[page ${page}] ${error}\n`));
-        opened.on("dialog", (dialog) => dialogs.set(page, dialog));
+        opened.on("dialog", (dialog) => {
+            if (dialog.type() === "beforeunload") dialog.accept();
+            else dialogs.set(page, dialog);
+        });
         pages.set(page, opened);
         await opened.goto(url);
     },
@@ -50,11 +53,10 @@ const commands = {
     evaluate({ page, expression }) {
         return pages.get(page).evaluate(expression);
     },
-    // Sets a permission as its user would: "granted", "denied" or "prompt".
+    // Sets a permission as its user would: "granted" or "denied". It holds as long as the session does.
     async setPermission({ page, origin, name, setting }) {
         const session = await context.newCDPSession(pages.get(page));
         await session.send("Browser.setPermission", { permission: { name }, setting, origin });
-        await session.detach();
     },
     // Grants a permission to an origin for as long as the browser runs.
     async grantPermission({ origin, name }) {
