@@ -60,8 +60,20 @@ def show_relay(hub: SAMPHubServer) -> str:
 TABLE = "table = Table({'ra': [1.0, 2.0, 3.0], 'name': ['one', 'two', 'three']})\n"
 
 
+@pytest.fixture(scope="session")
+def pythons(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The Pythons of the environments that the chosen tests need; made here, where there still is a network."""
+    made = {"": sys.executable}
+    for item in request.session.items:
+        callspec = getattr(item, "callspec", None)
+        for name in callspec.params.get("any_jupyter", ())[1:] if callspec is not None else ():
+            if name not in made:
+                made[name] = venv_python(VENVS, name, *(["matplotlib"] if "ipykernel" in name else []))
+    return made
+
+
 @pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
+def network(pythons: dict[str, str]) -> Iterator[None]:
     """One network for the hub, Jupyter, the browser and the clients of all tests here."""
     need("node", "chromium")
     if not (NODE / "node_modules" / "playwright-core").is_dir():
@@ -72,29 +84,27 @@ def network() -> Iterator[None]:
 
 
 def start_jupyter(directory: Path, app: str, server: str, kernel: str) -> JupyterServer:
-    """Start a server of one combination; empty names mean what is installed here."""
-    for name in () if server else ("jupyterlab", "ipykernel"):
+    """Start a server, with the Pythons of server and kernels."""
+    for name in ("jupyterlab", "ipykernel") if server == sys.executable else ():
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed (the extra 'libraries' has it)")
-    pythons = (
-        venv_python(VENVS, server) if server else sys.executable,
-        venv_python(VENVS, kernel, "matplotlib") if kernel else sys.executable,
-    )
-    return JupyterServer(directory, app, *pythons)
+    return JupyterServer(directory, app, server, kernel)
 
 
 @pytest.fixture(scope="module")
 def jupyter(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
     """What is installed here."""
-    with start_jupyter(tmp_path_factory.mktemp("jupyter"), "lab", "", "") as server:
+    with start_jupyter(tmp_path_factory.mktemp("jupyter"), "lab", sys.executable, sys.executable) as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=[HERE, *MATRIX])
 def any_jupyter(
-    network: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    network: None, pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[JupyterServer]:
-    with start_jupyter(tmp_path_factory.mktemp("jupyter"), *request.param) as server:
+    app, server_name, kernel_name = request.param
+    directory = tmp_path_factory.mktemp("jupyter")
+    with start_jupyter(directory, app, pythons[server_name], pythons[kernel_name]) as server:
         yield server
 
 
