@@ -21,7 +21,7 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from .browser import NODE, Browser
 from .conftest import Run
 from .network import WEB_PORT, own_network
-from .notebooks import JupyterServer, NotebookPage, Proxy, venv_python
+from .notebooks import ROOT, JupyterServer, NotebookPage, Proxy, venv_python
 from .programs import Screen, environment, need, until, wait_for_hub
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
@@ -292,6 +292,85 @@ print("sent", relay.path)
     notebook.run(3)
     assert "between cells" in notebook.wait_for("sent")
     until(lambda: list(near.positions), lambda seen: 77.0 in seen)
+
+
+MARIMO = """
+import marimo
+app = marimo.App()
+
+@app.cell
+def show():
+    import threading
+    import marimo as mo
+    from pyvo.samp import SAMPIntegratedClient
+    from pyvo.samp.jupyter import HubRelay
+    relay = HubRelay(port=PORT)
+    relay
+    return SAMPIntegratedClient, mo, relay, threading
+
+@app.cell
+def buttons(mo):
+    first, second = mo.ui.run_button(label="first"), mo.ui.run_button(label="second")
+    mo.hstack([first, second])
+    return first, second
+
+@app.cell
+def start(SAMPIntegratedClient, first, mo, relay, threading):
+    mo.stop(not first.value)
+    client = SAMPIntegratedClient(name="notebook")
+    try:
+        client.connect(web=relay)
+    except Exception as error:
+        mo.output.replace(mo.plain_text(f"error: {error}"))
+    responses = []
+    def call():
+        client.connect(web=relay)
+        responses.append(client.ecall_and_wait("near", "coord.pointAt.sky", "20", ra=4, dec=5)["samp.result"])
+    threading.Thread(target=call).start()
+    return client, responses
+
+@app.cell
+def end(client, mo, relay, responses, second):
+    mo.stop(not second.value)
+    mo.output.replace(mo.plain_text(f"later: {responses} {relay.path} {relay.state}"))
+    return
+
+if __name__ == "__main__":
+    app.run()
+"""
+
+
+def test_marimo(
+    browser: Browser, hub: SAMPHubServer, near: Near, run: Run, tmp_path: Path, artefacts: Path
+) -> None:
+    """Messages come between cells, so that a cell is told at once that it cannot wait; a thread can."""
+    if find_spec("marimo") is None:
+        pytest.skip("marimo is not installed (the extra 'libraries' has it)")
+    (tmp_path / "app.py").write_text(MARIMO.replace("PORT", str(hub._web_port)))
+    program = run(
+        sys.executable, "-m", "marimo", "run", str(tmp_path / "app.py"), "--headless", "--no-token",
+        "--host", "127.0.0.1", "--port", "27181", PYTHONPATH=str(ROOT),
+    )
+    program.wait_for("URL:", 60)
+    page = browser.open("http://127.0.0.1:27181")
+    try:
+        page.wait_for(".pyvo-samp button")
+        page.act(".pyvo-samp button", "click")
+        page.wait_for(".pyvo-samp header >> text=Connected")
+        page.act("text=first >> nth=0", "click")
+        page.wait_for("text=error: This notebook passes >> nth=0")
+        until(lambda: list(near.positions), bool)
+
+        def look() -> str:
+            page.act("text=second >> nth=0", "click")
+            page.wait_for("text=later: >> nth=0")
+            return page.text("text=later: >> nth=0")
+
+        shown = until(look, lambda text: "'seen': '4.0'" in text)  # the response arrives when no cell runs
+        assert "between cells open" in shown
+        page.screenshot(artefacts / "relay-marimo.png")
+    finally:
+        page.close()
 
 
 # Proof 2: the permission of the browser
