@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 #: One combination runs always, if it is installed; the others make environments of their own.
 HERE = pytest.param(("lab", "", ""), id="installed")
 MATRIX = [
-    pytest.param((app, server, kernel), id=f"{server}, {kernel}", marks=pytest.mark.matrix)
+    pytest.param((app, server, kernel), id=f"{server}, {kernel}", marks=[pytest.mark.matrix, pytest.mark.timeout(1800)])
     for app, server in [("lab", "jupyterlab==4.3.*"), ("lab", "jupyterlab"), ("notebook", "notebook")]
     for kernel in ["ipykernel==6.31.*", "ipykernel==7.3.*", "ipykernel==7.4.*", "ipykernel"]
 ]
