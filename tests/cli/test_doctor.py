@@ -32,10 +32,19 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+#: Variables of the processes of JupyterHub and Jupyter, with what is said about them.
+NOTEBOOKS = {
+    "JUPYTERHUB_SERVICE_PREFIX": "the server of a JupyterHub",
+    "JUPYTERHUB_USER": "the server of a JupyterHub",
+    "JPY_PARENT_PID": "a Jupyter server or kernel",
+    "JPY_SESSION_NAME": "a Jupyter server or kernel",
+}
+
+
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
     """No proxy, no remote login, and the home of the account."""
-    for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION"):
+    for name in ("http_proxy", "HTTP_PROXY", "SSH_CONNECTION", *NOTEBOOKS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(doctor_checks, "_account_home", lambda: isolated)
 
@@ -216,6 +225,16 @@ def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert text in " ".join(out.split())
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
     assert "proxy" not in samp("doctor", WEB, free_port).out
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_port: int, name: str) -> None:
+    """On a JupyterHub, the way is through the page of the notebook."""
+    assert "HubRelay" not in samp("doctor", WEB, free_port).out
+    monkeypatch.setenv(name, "x")
+    out = " ".join(samp("doctor", WEB, free_port).out.split())
+    assert NOTEBOOKS[name] in out
+    assert "pyvo.samp.jupyter.HubRelay()" in out
 
 
 @pytest.mark.parametrize("name", ["HOME", "USERPROFILE"])

@@ -21,7 +21,7 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from .browser import NODE, Browser
 from .conftest import Run
 from .network import WEB_PORT, own_network
-from .notebooks import JupyterServer, NotebookPage, Proxy, venv_python
+from .notebooks import ROOT, JupyterServer, NotebookPage, Proxy, venv_python
 from .programs import Screen, environment, need, until, wait_for_hub
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 #: One combination runs always, if it is installed; the others make environments of their own.
 HERE = pytest.param(("lab", "", ""), id="installed")
 MATRIX = [
-    pytest.param((app, server, kernel), id=f"{server}, {kernel}", marks=pytest.mark.matrix)
+    pytest.param((app, server, kernel), id=f"{server}, {kernel}", marks=[pytest.mark.matrix, pytest.mark.timeout(1800)])
     for app, server in [("lab", "jupyterlab==4.3.*"), ("lab", "jupyterlab"), ("notebook", "notebook")]
     for kernel in ["ipykernel==6.31.*", "ipykernel==7.3.*", "ipykernel==7.4.*", "ipykernel"]
 ]
@@ -60,8 +60,20 @@ def show_relay(hub: SAMPHubServer) -> str:
 TABLE = "table = Table({'ra': [1.0, 2.0, 3.0], 'name': ['one', 'two', 'three']})\n"
 
 
+@pytest.fixture(scope="session")
+def pythons(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The Pythons of the environments that the chosen tests need; made here, where there still is a network."""
+    made = {"": sys.executable}
+    for item in request.session.items:
+        callspec = getattr(item, "callspec", None)
+        for name in callspec.params.get("any_jupyter", ())[1:] if callspec is not None else ():
+            if name not in made:
+                made[name] = venv_python(VENVS, name, *(["matplotlib"] if "ipykernel" in name else []))
+    return made
+
+
 @pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
+def network(pythons: dict[str, str]) -> Iterator[None]:
     """One network for the hub, Jupyter, the browser and the clients of all tests here."""
     need("node", "chromium")
     if not (NODE / "node_modules" / "playwright-core").is_dir():
@@ -72,29 +84,27 @@ def network() -> Iterator[None]:
 
 
 def start_jupyter(directory: Path, app: str, server: str, kernel: str) -> JupyterServer:
-    """Start a server of one combination; empty names mean what is installed here."""
-    for name in () if server else ("jupyterlab", "ipykernel"):
+    """Start a server, with the Pythons of server and kernels."""
+    for name in ("jupyterlab", "ipykernel") if server == sys.executable else ():
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed (the extra 'libraries' has it)")
-    pythons = (
-        venv_python(VENVS, server) if server else sys.executable,
-        venv_python(VENVS, kernel, "matplotlib") if kernel else sys.executable,
-    )
-    return JupyterServer(directory, app, *pythons)
+    return JupyterServer(directory, app, server, kernel)
 
 
 @pytest.fixture(scope="module")
 def jupyter(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
     """What is installed here."""
-    with start_jupyter(tmp_path_factory.mktemp("jupyter"), "lab", "", "") as server:
+    with start_jupyter(tmp_path_factory.mktemp("jupyter"), "lab", sys.executable, sys.executable) as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=[HERE, *MATRIX])
 def any_jupyter(
-    network: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    network: None, pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[JupyterServer]:
-    with start_jupyter(tmp_path_factory.mktemp("jupyter"), *request.param) as server:
+    app, server_name, kernel_name = request.param
+    directory = tmp_path_factory.mktemp("jupyter")
+    with start_jupyter(directory, app, pythons[server_name], pythons[kernel_name]) as server:
         yield server
 
 
@@ -282,6 +292,85 @@ print("sent", relay.path)
     notebook.run(3)
     assert "between cells" in notebook.wait_for("sent")
     until(lambda: list(near.positions), lambda seen: 77.0 in seen)
+
+
+MARIMO = """
+import marimo
+app = marimo.App()
+
+@app.cell
+def show():
+    import threading
+    import marimo as mo
+    from pyvo.samp import SAMPIntegratedClient
+    from pyvo.samp.jupyter import HubRelay
+    relay = HubRelay(port=PORT)
+    relay
+    return SAMPIntegratedClient, mo, relay, threading
+
+@app.cell
+def buttons(mo):
+    first, second = mo.ui.run_button(label="first"), mo.ui.run_button(label="second")
+    mo.hstack([first, second])
+    return first, second
+
+@app.cell
+def start(SAMPIntegratedClient, first, mo, relay, threading):
+    mo.stop(not first.value)
+    client = SAMPIntegratedClient(name="notebook")
+    try:
+        client.connect(web=relay)
+    except Exception as error:
+        mo.output.replace(mo.plain_text(f"error: {error}"))
+    responses = []
+    def call():
+        client.connect(web=relay)
+        responses.append(client.ecall_and_wait("near", "coord.pointAt.sky", "20", ra=4, dec=5)["samp.result"])
+    threading.Thread(target=call).start()
+    return client, responses
+
+@app.cell
+def end(client, mo, relay, responses, second):
+    mo.stop(not second.value)
+    mo.output.replace(mo.plain_text(f"later: {responses} {relay.path} {relay.state}"))
+    return
+
+if __name__ == "__main__":
+    app.run()
+"""
+
+
+def test_marimo(
+    browser: Browser, hub: SAMPHubServer, near: Near, run: Run, tmp_path: Path, artefacts: Path
+) -> None:
+    """Messages come between cells, so that a cell is told at once that it cannot wait; a thread can."""
+    if find_spec("marimo") is None:
+        pytest.skip("marimo is not installed (the extra 'libraries' has it)")
+    (tmp_path / "app.py").write_text(MARIMO.replace("PORT", str(hub._web_port)))
+    program = run(
+        sys.executable, "-m", "marimo", "run", str(tmp_path / "app.py"), "--headless", "--no-token",
+        "--host", "127.0.0.1", "--port", "27181", PYTHONPATH=str(ROOT),
+    )
+    program.wait_for("URL:", 60)
+    page = browser.open("http://127.0.0.1:27181")
+    try:
+        page.wait_for(".pyvo-samp button")
+        page.act(".pyvo-samp button", "click")
+        page.wait_for(".pyvo-samp header >> text=Connected")
+        page.act("text=first >> nth=0", "click")
+        page.wait_for("text=error: This notebook passes >> nth=0")
+        until(lambda: list(near.positions), bool)
+
+        def look() -> str:
+            page.act("text=second >> nth=0", "click")
+            page.wait_for("text=later: >> nth=0")
+            return page.text("text=later: >> nth=0")
+
+        shown = until(look, lambda text: "'seen': '4.0'" in text)  # the response arrives when no cell runs
+        assert "between cells open" in shown
+        page.screenshot(artefacts / "relay-marimo.png")
+    finally:
+        page.close()
 
 
 # Proof 2: the permission of the browser

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("anywidget", reason="the relay needs anywidget")
@@ -548,6 +548,7 @@ class World:
                     self.requests.receive(tab.outbox.pop(0))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 60)), max_size=60))
 def test_nothing_is_carried_out_twice_and_every_request_ends(actions: list[tuple[int, int]]) -> None:
     world = World()

@@ -110,7 +110,7 @@ def check_loopback() -> Iterator[Finding]:
 
 
 def check_environment() -> Iterator[Finding]:
-    """Check SAMP_HUB, the home directory, proxies, and whether the login is a remote one."""
+    """Check SAMP_HUB, the home directory, proxies, and whether the user sits at another computer."""
     setting = os.environ.get("SAMP_HUB", "")
     if setting:
         yield note(
@@ -132,6 +132,21 @@ def check_environment() -> Iterator[Finding]:
             "The hub and programs here do not see those on the computer you sit at. Run `samp bridge USER@HOST` there, "
             "with the name of this computer.",
         )
+    yield from _check_notebook()
+
+
+def _check_notebook() -> Iterator[Finding]:
+    if os.environ.get("JUPYTERHUB_SERVICE_PREFIX") or os.environ.get("JUPYTERHUB_USER"):
+        where = "This computer is the server of a JupyterHub. SAMP programs run on the computer of your browser"
+    elif os.environ.get("JPY_PARENT_PID") or os.environ.get("JPY_SESSION_NAME"):
+        where = "This is a Jupyter server or kernel. If your browser is on another computer, SAMP programs run there"
+    else:
+        return
+    yield note(
+        f"{where}, and a hub here does not see them.",
+        "In a notebook, connect through its page: relay = pyvo.samp.jupyter.HubRelay(), and then "
+        "client.connect(web=relay). It needs pyvo-samp[jupyter]. Start `samp hub` on the computer of your browser.",
+    )
 
 
 def _check_home() -> Iterator[Finding]:

@@ -376,7 +376,7 @@ const STYLE = `
 .pyvo-samp .detail { color: var(--jp-ui-font-color2, GrayText); }
 `;
 
-const START = "Start TOPCAT on this computer, or run `samp hub` in a terminal.";
+const START = "Run `samp hub --web-consent tk` in a terminal of this computer. TOPCAT's own hub does for messages, but accepts no files.";
 
 // The kind of a state, its title, paragraphs, and the text of the button if there is one.
 function describe(relay) {

@@ -61,7 +61,7 @@ _JUPYTERHUB = ("JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_USER")
 
 _BETWEEN_CELLS_TEXT = (
     "This notebook passes messages of its page on to the kernel only when no cell runs, so a cell cannot wait for the "
-    "hub. Use AsyncSAMPClient and `await`, or a task; what arrived is there in the next cell."
+    "hub. Use AsyncSAMPClient and `await`, or call from a thread; what arrived is there in the next cell."
 )
 _NO_UPLOAD_TEXT = (
     "The hub on the computer of the browser accepts no files, and this Jupyter server does not offer them either. Stop "
