@@ -166,6 +166,11 @@ class Browser:
         """Grant a permission to an origin for as long as the browser runs (Chromium only)."""
         self.submit("grantPermission", origin=origin, name=name).result(TIMEOUT)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process that drives the browser."""
+        return self._process.pid
+
     def tab_processes(self) -> list[psutil.Process]:
         """Find the processes that run the pages: not those of the browser's windows, network and graphics."""
         found = []

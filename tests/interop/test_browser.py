@@ -571,6 +571,18 @@ def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> N
     until(path.exists, lambda exists: not exists)
 
 
+@pytest.mark.parametrize("size", [0, 3_000_000])
+def test_the_example_of_the_documentation(page: Callable[..., Page], size: int) -> None:
+    """The code for authors of pages works as it is."""
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "web-upload.rst").read_text(encoding="utf-8")
+    code = text.partition(".. code-block:: javascript")[2]
+    one = page()
+    one.run("register", "page", ANY)
+    call = f"upload(client.connection.regInfo, 'M 31.vot', new Blob([new Uint8Array({size}).fill(7)]))"
+    url = one.evaluate(f"(() => {{ {code}; return {call}; }})()")
+    assert Path(url.removeprefix("file://")).read_bytes() == bytes([7]) * size
+
+
 def test_another_origin_cannot_upload(page: Callable[..., Page], connect: Connect) -> None:
     """Even if it has the URL: neither the browser nor the hub let it."""
     owner, other = page(0), page(1)

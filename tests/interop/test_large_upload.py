@@ -45,8 +45,8 @@ def network() -> Iterator[None]:
 class MemoryPeak:
     """The memory of this process, in which the hub runs, and of each process of the browser."""
 
-    def __init__(self, program: Program) -> None:
-        self._root = psutil.Process(program.pid)
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
         self._first: dict[psutil.Process, int] = {}
         self._peak: dict[psutil.Process, int] = {}
 
@@ -89,7 +89,7 @@ def test_500_mb_up_and_down(
         url = f"client.html#upload={TOTAL}"
         with Site(www) as site, Program(name, *options, site.url(url), env=environment(profile)) as browser:
             started.wait(1, timeout=60)  # until the browser has started, its memory grows
-            memory = MemoryPeak(browser)
+            memory = MemoryPeak(browser.pid)
             (up,) = wait_and_sample(stored, memory)
             path = Path(up.content["url"].removeprefix("file://"))
             assert path.stat().st_size == TOTAL

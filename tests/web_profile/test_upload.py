@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import itertools
 import json
 import os
@@ -570,6 +571,49 @@ def test_a_client_that_is_removed_during_its_first_chunk(tmp_path):
     with pytest.raises(UploadError, match="no longer registered"):
         uploads_of_client.put("a", "a", 0, 1, b"x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def slow_write(monkeypatch):
+    """Hold a write up, after it has opened the file, until the test lets it go on."""
+    writing, go_on = threading.Event(), threading.Event()
+    merge = uploads._merge
+
+    def slow(*args):
+        writing.set()
+        assert go_on.wait(20)
+        return merge(*args)
+
+    monkeypatch.setattr(uploads, "_merge", slow)
+    yield writing, go_on
+    go_on.set()
+
+
+def test_a_hub_that_stops_during_a_write(hub, page, slow_write):
+    """It stops in time, and nothing is left, whatever the write does."""
+    writing, go_on = slow_write
+    with ThreadPoolExecutor(1) as pool:
+        response = pool.submit(page.put, CONTENT[:10], 0, 100)
+        assert writing.wait(20)
+        hub.stop()
+        go_on.set()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            response.result(20)
+    wait_until(lambda: not list(Path(tempfile.gettempdir()).iterdir()))
+
+
+def test_a_delete_during_a_write(page, slow_write):
+    """The file is gone in the end, and both requests get a response."""
+    writing, go_on = slow_write
+    with ThreadPoolExecutor(2) as pool:
+        put = pool.submit(page.put, CONTENT[:10], 0, 100)
+        assert writing.wait(20)
+        delete = pool.submit(page.request, "DELETE")
+        go_on.set()
+        assert put.result(20).status == 200
+        assert delete.result(20).status == 200
+    error_of(page.request("GET"), 404)
+    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*"))
 
 
 _HUB = """
