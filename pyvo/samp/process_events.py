@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Signals, and processes that fork.
+What becomes of connections in a process that was forked.
 
-While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are closed
-properly. `SignalSafeEvent` lets a program wait for a signal handler.
+The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were
+at that moment. It must neither use these connections nor end them in the parent's name: it forgets them, and is
+told to connect anew.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at that
-moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations raise
-an error that says to connect again.
+Signals that end a program, for as long as it waits in this package: its way out must still take leave.
+
+And a way to wait for what a signal handler does.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") i
 @contextmanager
 def signals_as_exit() -> Iterator[None]:
     """
-    Turn signals that would kill the process into `SystemExit` within a ``with`` block.
+    Turn signals that would kill the process into `SystemExit`, for the length of a ``with`` block.
 
-    Hubs and clients then stop as they do on ^C. Signals that the program handles or ignores are left alone, and outside
-    the main thread all of them, because only the main thread can handle signals.
+    So hubs and clients are ended as they are on ^C. Signals for which the program has a handler of its own, or which
+    it ignores, are left alone; so are all of them outside the main thread, where none can be caught.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -52,10 +53,10 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 class SignalSafeEvent:
     """
-    An event that is set once, possibly in a signal handler.
+    An event that happens once, and may do so in a signal handler.
 
-    A signal handler must not set a `threading.Event`: the thread that the signal interrupts may hold its lock. This
-    event is a lock that is released when it is set.
+    A `threading.Event` must not be set there: its lock may be held by the very thread that runs the handler, which
+    was just beginning to wait. This one is nothing but a lock, which is given back when the event happens.
     """
 
     def __init__(self) -> None:
@@ -63,19 +64,19 @@ class SignalSafeEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Set the event. Setting it again does nothing."""
+        """Let it happen. Nothing happens the second time."""
         with suppress(RuntimeError):
             self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the event is set, or for ``timeout`` seconds; return whether it is set."""
+        """Wait until it has happened, or for ``timeout`` seconds; tell whether it has."""
         happened = self._lock.acquire(timeout=-1 if timeout is None else timeout)
         if happened:
             self.set()  # for others who wait
         return happened
 
 
-#: The error of a child that uses its parent's connection.
+#: What a child is told that uses its parent's connection.
 FORKED_MESSAGE = (
     "This process was forked from the one that connected to the hub, and has no connection of its own. "
     "Call connect() in this process."
@@ -83,7 +84,7 @@ FORKED_MESSAGE = (
 
 
 class ForkAware(Protocol):
-    """An object with threads, locks or sockets that a child cannot use."""
+    """What holds threads, locks or sockets that a child cannot use."""
 
     def after_fork_in_child(self) -> None:
         """Forget them; called in the child, where no other thread runs."""
@@ -93,7 +94,7 @@ _known: WeakSet[ForkAware] = WeakSet()
 
 
 def register_after_fork(thing: ForkAware) -> None:
-    """Call ``thing.after_fork_in_child()`` in each process that is forked from this one."""
+    """Have ``thing.abandon()`` called in each process that is forked from this one."""
     _known.add(thing)
 
 

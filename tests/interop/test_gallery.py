@@ -159,7 +159,7 @@ def test_remote_notebook(home: Path, show: Run, tmp_path: Path) -> None:
     from .notebooks import JupyterServer, NotebookPage
 
     cells = (GALLERY / "remote_notebook.py").read_text().split("# %%\n")[1:]
-    server_home, profile = tmp_path / "server", tmp_path / "browser"
+    server_home, profile = tmp_path / "server", home / "b"  # Chromium makes a socket there, whose path must be short
     server_home.mkdir()
     profile.mkdir()
     executable = shutil.which("chromium")

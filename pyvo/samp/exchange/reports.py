@@ -180,7 +180,8 @@ class SendReport:
         """
         if not self.ok:
             bad = [f"{each.name}: {each.outcome}" for each in self.deliveries if each.failure or each.is_open]
-            raise SAMPResponseError(f"{self._title()} {'; '.join(bad) or 'no client is subscribed'}", dict(self.answered))
+            reason = "; ".join(bad) or "no client is subscribed"
+            raise SAMPResponseError(f"{self._title()} {reason}", dict(self.answered))
         return self
 
     def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, error: str = "") -> None:
