@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from .hubs import OURS, Hub, start_hub
+from .load_generator import Client, LoadGenerator
 from .rows_messages import MESSAGE, MTYPE, prepare_broadcast
-from .swarm import Client, Swarm
-from .wire import Address, call_body, post
+from .wire_format import Address, call_body, post
 
 
 def serve() -> None:
@@ -51,15 +51,16 @@ def start_floor(clients: list[Client]) -> Hub:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for client in clients:
         client.declarations([MTYPE], "")  # opens its port
-    print(json.dumps([c._port.sock.getsockname()[1] for c in clients if c._port]), file=process.stdin, flush=True)
+    ports = [client._listener.sock.getsockname()[1] for client in clients if client._listener]
+    print(json.dumps(ports), file=process.stdin, flush=True)
     return Hub("floor", process, Path(), json.loads(process.stdout.readline()) if process.stdout else {})
 
 
 def measure(operation: str, exchanges: int, count: int, rounds: int) -> None:
     """Measure the hub and the floor in turn, and print CPU microseconds for each recipient, and their ratio."""
-    with Swarm() as swarm, Swarm() as plain:
+    with LoadGenerator() as generator, LoadGenerator() as plain:
         hub = start_hub(OURS, Path())
-        batch = prepare_broadcast(operation, count)(hub, swarm)
+        batch = prepare_broadcast(operation, count)(hub, generator)
         clients = [plain.client(Address("127.0.0.1", 1, "/"), keep=True) for _ in range(count)]
         floor = start_floor(clients)
 

@@ -29,6 +29,7 @@ __all__ = [
     "BASELINE",
     "JSAMP",
     "OURS",
+    "STREAM",
     "UPSTREAM",
     "WINDOW",
     "Hub",
@@ -39,8 +40,8 @@ __all__ = [
 ]
 
 OURS, JSAMP, UPSTREAM, BASELINE = "ours", "jsamp", "upstream", "baseline"
-#: Ours, with the hub window open in a browser.
-WINDOW = "window"
+#: Ours, with the hub window open in a browser, and with a program that reads what such a browser reads.
+WINDOW, STREAM = "window", "stream"
 
 HERE = Path(__file__).resolve().parent
 #: The release that is compared with.
@@ -101,7 +102,7 @@ def environment(home: Path, name: str = OURS) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SAMP", "XDG_"))}
     env["HOME"] = env["USERPROFILE"] = str(home)
     env["JAVA_TOOL_OPTIONS"] = f"-Duser.home={home}"
-    if name in {OURS, WINDOW}:
+    if name in {OURS, WINDOW, STREAM}:
         env["PYTHONPATH"] = str(HERE.parent)
     return env
 
@@ -119,7 +120,7 @@ def start_hub(name: str, cache: Path, *, web: bool = False) -> Hub:
         command = [sys.executable, str(HERE / "baseline_server.py")]
     else:
         command = [python_of(name, cache), str(HERE / "launch_hub.py"), *(["web"] if web else [])]
-        command += ["window"] if name == WINDOW else []
+        command += ["window"] if name in {WINDOW, STREAM} else []
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment(home, name), cwd=home, stdin=subprocess.PIPE, text=True,
@@ -174,7 +175,7 @@ def jsamp_command() -> list[str]:
 
 def python_of(name: str, cache: Path) -> str:
     """Return the interpreter with a library."""
-    return sys.executable if name in {OURS, WINDOW} else str(upstream_python(cache))
+    return sys.executable if name in {OURS, WINDOW, STREAM} else str(upstream_python(cache))
 
 
 def upstream_python(cache: Path) -> Path:

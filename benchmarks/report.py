@@ -1,16 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 What was measured, for people: a table of goals and a table of figures, in reStructuredText.
+
+``python -m benchmarks.report run1.json run2.json run3.json`` compares the ratios of several runs, each of which was
+written by ``python -m benchmarks --json FILE``.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from .hubs import BASELINE, JSAMP, OURS, UPSTREAM
 from .measure import Row, spread
 
-__all__ = ["figures", "goals", "table"]
+__all__ = ["compare_runs", "figures", "goals", "table"]
 
 LIMIT = "limit"
 SUBJECTS = (OURS, JSAMP, UPSTREAM, BASELINE)
@@ -74,3 +80,23 @@ def point(row: dict[str, Any], subject: str, quantity: str) -> float | None:
     """Take the median of a figure of a row that was written as JSON."""
     values = row["subjects"].get(subject, {}).get(quantity)
     return spread(values)["median"] if values else None
+
+
+def compare_runs(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Write each ratio of several runs that were written as JSON, in the order of the first one."""
+    lines = [["measurement", "quantity", "ratio to", "goal", *(f"run {n}" for n in range(1, len(runs) + 1)), "reached"]]
+    found: dict[tuple[str, str, str, float], dict[int, float]] = {}
+    for number, run in enumerate(runs):
+        for row in run["rows"].values():
+            for ratio in row["ratios"]:
+                key = row["title"], ratio["quantity"], ratio["against"], ratio["goal"]
+                found.setdefault(key, {})[number] = ratio["median"]
+    for (title, quantity, against, goal), medians in found.items():
+        values = [f"{medians[number]:.3g}" if number in medians else "" for number in range(len(runs))]
+        reached = "yes" if all(median <= goal for median in medians.values()) else "**no**"
+        lines.append([title, quantity, against, f"{goal:.3g}", *values, reached])
+    return lines
+
+
+if __name__ == "__main__":
+    print(table(compare_runs([json.loads(Path(name).read_text()) for name in sys.argv[1:]])))

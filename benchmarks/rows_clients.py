@@ -65,7 +65,7 @@ class Probe:
 def client_library(settings: Settings, through: str | None = None) -> Row:
     """Both libraries' clients, with partners of the generator's; each at its own hub or both through one."""
     goals = [
-        Goal("connect", UPSTREAM, 0.15), Goal("disconnect", UPSTREAM, 0.1),
+        Goal("connect", UPSTREAM, 0.12), Goal("disconnect", UPSTREAM, 0.1),
         Goal("send cpu", UPSTREAM, 0.5), Goal("receive cpu", UPSTREAM, 0.5),
     ]
     where = {None: "each at its own hub", OURS: "both at our hub", JSAMP: "both at JSAMP's hub"}[through]

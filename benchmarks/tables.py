@@ -3,9 +3,10 @@
 Measure tables: ``python -m benchmarks.tables``.
 
 Each figure is a ratio of two times of one run, measured in turn several times; the median is printed. What is compared
-with astropy is measured as CPU time in one process. What is sent goes through a hub to a client in a process of its
-own, and is compared with astropy's writing and reading of the same table as FITS. TOPCAT runs on a screen of its own
-(Xvfb).
+with astropy is measured as CPU time in one process. Peak memory is measured in a new process for each format, from a
+file and by HTTP. What is sent goes through a hub to a client in a process of its own, and is compared with astropy's
+writing and reading of the same table as FITS. TOPCAT runs on a screen of its own (Xvfb). ``--runs 3`` repeats all, and
+prints the table of `docs/samp/performance.rst`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -30,9 +33,14 @@ from astropy.io.votable import from_table
 from astropy.table import MaskedColumn, Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPTimeoutError
-from pyvo.samp.formats.readers import read_table
+from pyvo.samp.formats.model import Sender
+from pyvo.samp.formats.readers import read_message, read_table
+
+from .report import table as write_table
 
 RECEIVER = "table receiver"
+#: What was measured, the figure (None if it could not be measured), and the goal.
+Line = tuple[str, float | None, float]
 
 
 def make_table(rows: int) -> Table:
@@ -98,6 +106,16 @@ def receiver(rows: int) -> None:
             before = reset_peak()
 
 
+def reader(url: str) -> None:
+    """Read a table that a message names, after a small one, and print how much memory it took beyond the table."""
+    params = {"url": url}
+    mtype = "table.load.fits" if url.endswith("fits") else "table.load.votable"
+    read_message(mtype, {"url": url.replace("table.", "small.")}, Sender("c1", ""))
+    before = reset_peak()
+    table = read_message(mtype, params, Sender("c1", ""))
+    print((memory("VmHWM") - before - size_of(table)) / size_of(table))
+
+
 def sender(rows: int, rounds: int, program: str, fits: Path) -> None:
     """Send a table to a program, and compare with writing and reading FITS."""
     table = make_table(rows)
@@ -131,22 +149,53 @@ def role(name: str, options: argparse.Namespace, *arguments: str) -> list[str]:
 # What is measured
 
 
-def received(directory: Path, options: argparse.Namespace) -> dict[str, float]:
+FORMS = {"tabledata": 0.2, "binary": 0.03, "binary2": 0.03, "fits": 1.2}
+
+
+def write(table: Table, path: Path, form: str) -> Path:
+    if form == "fits":
+        table.write(path)
+    else:
+        from_table(table).to_xml(str(path), tabledata_format=form)
+    return path
+
+
+def received(directory: Path, options: argparse.Namespace) -> list[Line]:
     """Compare our reading with astropy's."""
     table = make_table(options.rows)
-    ratios = {}
-    for form in ("tabledata", "binary", "binary2", "fits"):
-        path = directory / f"{form}.{'fits' if form == 'fits' else 'vot'}"
-        if form == "fits":
-            table.write(path)
-        else:
-            from_table(table).to_xml(str(path), tabledata_format=form)
+    lines: list[Line] = []
+    for form, goal in FORMS.items():
+        suffix = "fits" if form == "fits" else "vot"
+        path = write(table, directory / f"{form}-table.{suffix}", form)
+        write(make_table(10), directory / f"{form}-small.{suffix}", form)
         ours = partial(read_table, path)
         astropys = partial(Table.read, path, format="fits" if form == "fits" else "votable")
         ours()
         found = [cpu(ours) / cpu(astropys) for _ in range(options.rounds)]
-        ratios[form] = statistics.median(found)
-    return ratios
+        lines.append((f"received from {form.upper()} / ``Table.read``", statistics.median(found), goal))
+    return lines
+
+
+def memory_of_reading(directory: Path, options: argparse.Namespace) -> list[Line]:
+    """Measure the peak memory of reading each form, from a file and by HTTP."""
+    handler = partial(QuietHandler, directory=str(directory))
+    lines: list[Line] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for form in FORMS:
+            path = directory / f"{form}-table.{'fits' if form == 'fits' else 'vot'}"
+            for url in (path.as_uri(), f"http://127.0.0.1:{server.server_port}/{path.name}"):
+                command = role("reader", options, "--url", url)
+                beyond = float(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+                source = "a file" if url.startswith("file:") else "HTTP"
+                lines.append((f"peak memory, {form.upper()} from {source}, beyond the table / table", beyond, 1.0))
+        server.shutdown()
+    return lines
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def sent_to_python(directory: Path, options: argparse.Namespace) -> tuple[float, float, float]:
@@ -228,37 +277,19 @@ def selected() -> float | None:
         return taken if got == [rows // 2] else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.tables", description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--role", choices=["receiver", "sender"], help=argparse.SUPPRESS)
-    parser.add_argument("--program", default=RECEIVER, help=argparse.SUPPRESS)
-    parser.add_argument("--fits", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")  # of astropy, about units and versions
-    if options.role == "receiver":
-        receiver(options.rows)
-        return
-    if options.role == "sender":
-        sender(options.rows, options.rounds, options.program, options.fits)
-        return
-    print(f"{options.rows} rows, median of {options.rounds}", flush=True)
-    lines: list[tuple[str, float | None, float]] = []
+def measure(options: argparse.Namespace) -> list[Line]:
+    """Measure everything once."""
     with tempfile.TemporaryDirectory(prefix="samp-tables-") as name:
         directory = Path(name)
         (directory / "home").mkdir()
         os.environ["HOME"] = str(directory / "home")
-        os.environ.pop("SAMP_HUB", None)
-        goals = {"tabledata": 0.2, "binary": 0.03, "binary2": 0.03, "fits": 1.2}
-        for form, ratio in received(directory, options).items():
-            lines.append((f"received from {form.upper()} / Table.read", ratio, goals[form]))
+        lines = received(directory, options) + memory_of_reading(directory, options)
         hub = SAMPHubServer(web_profile=False)
         hub.start()
         try:
             ratio, of_sender, of_receiver = sent_to_python(directory, options)
             lines += [
-                ("send to a Python client / FITS write + read", ratio, 2.0),
+                ("``send`` to a Python client / FITS write + read", ratio, 2.0),
                 ("peak memory of the sender beyond the table / table", of_sender, 1.0),
                 ("peak memory of the receiver beyond the table / table", of_receiver, 1.0),
             ]
@@ -267,14 +298,44 @@ def main() -> None:
             except (subprocess.CalledProcessError, SAMPTimeoutError) as error:
                 print(f"TOPCAT: {error}")
                 to_topcat = None
-            lines.append(("send to TOPCAT / STILTS reading FITS, start-up deducted", to_topcat, 1.5))
+            lines.append(("``send`` to TOPCAT / STILTS reading FITS, start-up deducted", to_topcat, 1.5))
             lines.append(("500,000 rows selected in a linked table, seconds", selected(), 1.0))
         finally:
             hub.stop()
-    for title, measured, goal in lines:
-        shown = "not measured" if measured is None else f"{measured:12.3f}"
-        reached = "" if measured is None else "yes" if measured <= goal else "NO"
-        print(f"{title:60}{shown:>12}   goal {goal:<5g} {reached}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.tables", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--role", choices=["receiver", "reader", "sender"], help=argparse.SUPPRESS)
+    parser.add_argument("--program", default=RECEIVER, help=argparse.SUPPRESS)
+    parser.add_argument("--fits", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of astropy, about units and versions
+    os.environ.pop("SAMP_HUB", None)
+    if options.role == "receiver":
+        receiver(options.rows)
+    elif options.role == "reader":
+        reader(options.url)
+    elif options.role == "sender":
+        sender(options.rows, options.rounds, options.program, options.fits)
+    else:
+        print(f"{options.rows} rows, median of {options.rounds}", flush=True)
+        runs = [measure(options) for _ in range(options.runs)]
+        titles = ["measured", "goal", *(f"run {number}" for number in range(1, options.runs + 1)), "reached"]
+        print(write_table([titles, *(shown(list(lines)) for lines in zip(*runs, strict=True))]))
+
+
+def shown(lines: list[Line]) -> list[str]:
+    """Write what one figure was in each run."""
+    title, _, goal = lines[0]
+    figures = [figure for _, figure, _ in lines]
+    reached = "yes" if all(figure is not None and figure <= goal for figure in figures) else "**no**"
+    return [title, f"{goal:g}", *("" if figure is None else f"{figure:.3f}" for figure in figures), reached]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,10 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Tests of `pyvo.samp`."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# How long an example takes says more about the load of the machine than about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

@@ -19,12 +19,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from pyvo.samp import SAMPHubServer
 
+pytest_plugins = ["pytest_pyvo_samp"]
+
 ROOT = Path(__file__).parents[1]
+
+# A machine that is busy must not fail a test: its time is limited by pytest-timeout only.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 #: Seconds for threads to end after a test.
 THREAD_TIMEOUT = 3.0
@@ -65,19 +74,16 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def isolated(samp_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty home directory, which is returned, and a directory for temporary files."""
-    home = tmp_path_factory.mktemp("home")
     temporary = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:  # not the fixture of the test, which the test may undo
-        for name in ("HOME", "USERPROFILE"):
-            patch.setenv(name, str(home))
         for name in ("TMPDIR", "TEMP", "TMP"):
             patch.setenv(name, str(temporary))
         patch.setattr(tempfile, "tempdir", str(temporary))
-        for name in ("SAMP_HUB", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
             patch.delenv(name, raising=False)
-        yield home
+        yield samp_home
 
 
 def open_descriptors() -> dict[int, str]:
@@ -102,9 +108,14 @@ def _name(descriptor: str) -> str:
 def leaked_threads(before: set[threading.Thread]) -> list[str]:
     """Return the threads that are not in ``before`` and do not end in time."""
     deadline = time.monotonic() + THREAD_TIMEOUT
-    new = set(threading.enumerate()) - before - {threading.current_thread()}
-    for thread in new:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    while new := set(threading.enumerate()) - before - {threading.current_thread()}:
+        for thread in new:
+            # a thread that is about to start is listed, too, and cannot be joined yet
+            thread._started.wait(max(0.0, deadline - time.monotonic()))  # type: ignore[attr-defined]
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if time.monotonic() >= deadline:
+            break
     return sorted(thread.name for thread in new if thread.is_alive())
 
 
@@ -135,31 +146,19 @@ def python_environment(isolated: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def make_hub() -> Iterator[Callable[..., SAMPHubServer]]:
+def make_hub(samp_hub_factory: Callable[..., SAMPHubServer]) -> Callable[..., SAMPHubServer]:
     """
     Start hubs, which are stopped after the test.
 
     Without ``web_profile=True`` they have no Web Profile; with it they listen on a free port instead of 21012.
     """
-    from pyvo.samp import SAMPHubServer
-
-    hubs = []
-
-    def start(**options: Any) -> SAMPHubServer:
-        hub = SAMPHubServer(**{"web_profile": False, "web_port": 0, **options})
-        hubs.append(hub)
-        hub.start()
-        return hub
-
-    yield start
-    for hub in reversed(hubs):
-        hub.stop()
+    return samp_hub_factory
 
 
 @pytest.fixture
-def hub(make_hub: Callable[..., SAMPHubServer]) -> SAMPHubServer:
+def hub(samp_hub: SAMPHubServer) -> SAMPHubServer:
     """A running hub with the Standard Profile, in the lockfile of this test's home."""
-    return make_hub()
+    return samp_hub
 
 
 @pytest.fixture

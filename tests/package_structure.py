@@ -20,7 +20,7 @@ LAYERS = [
     ["lockfile", "ordered_dispatcher", "process_events"],
     ["lockfile_writer"],
     ["broker", "client", "formats"],
-    ["standard_profile", "web_profile", "exchange"],
+    ["standard_profile", "web_profile", "exchange", "jupyter_server"],
     ["window"],
     ["hub"],
     ["integrated_client"],

@@ -105,3 +105,14 @@ def test_a_row_is_measured_and_written(tmp_path: Path) -> None:
     assert set(row["subjects"]) == {"ours", "baseline"}
     assert not row["failures"]
     assert [ratio["against"] for ratio in row["ratios"]] == ["baseline"]
+    compared = run_module("benchmarks.report", str(target), str(target))
+    assert compared.returncode == 0, compared.stderr
+    median = f"{row['ratios'][0]['median']:.3g}"
+    assert compared.stdout.splitlines()[3].split()[-4:-1] == ["1.3", median, median]
+
+
+@pytest.mark.parametrize("arguments", [["broadcast_floor", "5", "1"], ["connect_floor", "1"]])
+def test_floors_are_measured(arguments: list[str]) -> None:
+    done = run_module(f"benchmarks.{arguments[0]}", *arguments[1:])
+    assert done.returncode == 0, done.stderr
+    assert "floor" in done.stdout

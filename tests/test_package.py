@@ -89,10 +89,11 @@ assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
 
 
 def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
-    """A program that only sends messages does not import `astropy.table`."""
+    """A program that sends messages, waits for objects or controls DS9 does not import `astropy.table` at once."""
     script = """
 import sys
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection
+from pyvo.samp.exchange import client_list, incoming, sending, typed_handlers, viewers
 assert not {"astropy.table", "astropy.io.votable", "astropy.io.fits"} & set(sys.modules)
 """
     run(script)
@@ -135,6 +136,9 @@ def test_metadata_and_files() -> None:
     """Two dependencies, both commands, and every module of the package by a rule, not by a list."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert [text.split(">")[0] for text in project["project"]["dependencies"]] == ["astropy", "numpy"]
+    (plugin,) = project["project"]["entry-points"]["pytest11"].items()
+    assert plugin == ("pytest_pyvo_samp", import_module("pytest_pyvo_samp").__name__)
+    assert project["tool"]["setuptools"]["py-modules"] == ["pytest_pyvo_samp"]
     for target in project["project"]["scripts"].values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))

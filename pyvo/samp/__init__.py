@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._conf import Conf, conf
     from .aio import AsyncSAMPClient
+    from .bridge import Bridge
     from .client.hub_proxy import SAMPHubProxy
     from .client.samp_client import SAMPClient
     from .client.web_hub_proxy import SAMPWebHubProxy
@@ -52,6 +53,7 @@ __all__ = [
     "SAMP_STATUS_OK",
     "SAMP_STATUS_WARNING",
     "AsyncSAMPClient",
+    "Bridge",
     "Conf",
     "SAMPClient",
     "SAMPClientError",
@@ -84,6 +86,7 @@ __all__ = [
 #: The modules, and the names that are imported from them.
 _NAMES = {
     "aio": ["AsyncSAMPClient"],
+    "bridge": ["Bridge"],
     "client": ["SAMPClient"],
     "_conf": ["Conf", "conf"],
     "constants": ["SAFE_MTYPES", "SAMP_ICON", "SAMP_STATUS_ERROR", "SAMP_STATUS_OK", "SAMP_STATUS_WARNING"],

@@ -14,16 +14,14 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .client.handlers import is_coroutine_function
-from .client.received_calls import in_same_call
+from .client.handlers import in_same_call, is_coroutine_function
 from .errors import SAMPClientError, SAMPTimeoutError
 from .exchange.typed_handlers import make_typed_handler
 from .integrated_client import SAMPIntegratedClient
 from .protocol.timeouts import parse_timeout
-from .transport.worker_pool import WorkerPool
+from .transport.event_loop import WorkerPool
 
 if TYPE_CHECKING:
     from .exchange.client_list import ClientInfo, Clients
@@ -102,9 +100,7 @@ class AsyncIncoming(AsyncIterator[Any]):
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -229,9 +225,7 @@ class AsyncSAMPClient:
         await self.connect(**self._connect_args)
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         await self.disconnect()
 
     # The client's methods

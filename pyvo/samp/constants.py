@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The words of the standard that appear in more than one place.
+Constants of the standard.
 
 `SAMP_ICON` is read from its file when it is asked for, not when this module is imported.
 """
@@ -35,7 +35,7 @@ SAFE_MTYPES = [
     "coverage.*",
 ]
 
-#: Icon of clients and hubs that bring none of their own, a PNG file's bytes.
+#: Icon of clients and hubs without one of their own: the bytes of a PNG file.
 SAMP_ICON: bytes
 
 

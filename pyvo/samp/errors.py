@@ -1,17 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What this package raises.
+The exceptions of this package.
 
-Everything raised on purpose derives from `SAMPError`::
+All that it raises on purpose derives from `SAMPError`::
 
     SAMPError
     +-- SAMPHubError          no hub is running, a hub cannot start, the hub is gone
     +-- SAMPClientError       misuse on the client side: not registered, no such name
-    +-- SAMPProxyError        the other side answered with an XML-RPC fault
+    +-- SAMPProxyError        the other side responded with an XML-RPC fault
     |                         (also an ``xmlrpc.client.Fault``)
     +-- SAMPTransportError    a socket or HTTP failed below XML-RPC
-    +-- SAMPResponseError     another client answered that it could not do what it was asked
-    +-- SAMPTimeoutError      what was waited for did not come (also a ``TimeoutError``)
+    +-- SAMPResponseError     another client responded that it could not do what it was asked
+    +-- SAMPTimeoutError      something did not happen in time (also a ``TimeoutError``)
     +-- SAMPTypeError         not a SAMP value (also a ``TypeError``)
     +-- SAMPValueError        not a valid SAMP value (also a ``ValueError``)
 
@@ -64,14 +64,14 @@ class SAMPClientError(SAMPError):
 
 class SAMPProxyError(SAMPError, Fault):
     """
-    The other side answered with an XML-RPC fault.
+    The other side responded with an XML-RPC fault.
 
     Parameters
     ----------
     faultCode : int
         Number of the fault.
     faultString : str
-        What went wrong, in words meant for a person.
+        What went wrong, for the user.
     """
 
     def __init__(self, faultCode: int, faultString: str) -> None:  # noqa: N803 - names of xmlrpc.client.Fault
@@ -91,12 +91,12 @@ class SAMPTransportError(SAMPError):
     Parameters
     ----------
     text : str
-        What happened, and to whom.
+        What happened, and in which connection.
     sent : bool
-        Whether the request may have reached its addressee. When it may, it must not be sent again: the
-        message could be delivered twice.
+        Whether the other side may have received the request. Then it must not be sent again: the message could be
+        delivered twice.
     refused : bool
-        Whether nobody listens at the address: the program that did is gone.
+        Whether no program listens at the address: the one that did is gone.
     """
 
     def __init__(self, text: str, *, sent: bool = False, refused: bool = False) -> None:
@@ -107,12 +107,12 @@ class SAMPTransportError(SAMPError):
 
 class SAMPResponseError(SAMPError):
     """
-    Another client answered that it could not do what it was asked (``samp.error``).
+    Another client responded that it could not do what it was asked (``samp.error``).
 
     Parameters
     ----------
     text : str
-        Who it was, and what it said.
+        The name of the client, and its error text.
     response : dict
         The response (R17).
     """
@@ -126,7 +126,7 @@ class SAMPResponseError(SAMPError):
 
 
 class SAMPTimeoutError(SAMPError, TimeoutError):
-    """What was waited for did not come in the time that was given."""
+    """Something did not happen within a timeout."""
 
 
 class SAMPTypeError(SAMPError, TypeError):
@@ -139,12 +139,12 @@ class SAMPValueError(SAMPError, ValueError):
 
 def warn(text: str) -> None:
     """
-    Warn with `SAMPWarning`, and name the line of the program that led here, not one of this package.
+    Warn with `SAMPWarning`, as of the line of the program that has called this package.
 
     Parameters
     ----------
     text : str
-        What is amiss.
+        The text of the warning.
     """
     own = __name__.rpartition(".")[0]
     level, frame = 2, sys._getframe(1)
@@ -154,7 +154,7 @@ def warn(text: str) -> None:
 
 
 class _Silence:
-    """Ignored warnings, and how many threads want that at the moment."""
+    """Whether warnings are ignored, and by how many threads."""
 
     lock = threading.Lock()
     users = 0
@@ -164,15 +164,15 @@ class _Silence:
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """
-    Ignore the warnings of other packages for the length of a ``with`` block; `SAMPWarning` is shown as ever.
+    Ignore the warnings of other packages for the length of a ``with`` block; `SAMPWarning` is still shown.
 
-    The filters of `warnings` belong to all threads. So they are changed when the first thread enters such a block,
-    and restored when the last one leaves: if each thread saved and restored them, what one of them restored could be
-    what another one had changed.
+    The filters of `warnings` belong to all threads. So they are changed when the first thread enters such a block, and
+    restored when the last one leaves: if each thread saved and restored them, one could restore what another has
+    changed.
     """
     with _Silence.lock:
         if not _Silence.users:
-            action = next((entry[0] for entry in warnings.filters if _is_about_us(entry)), "default")
+            action = next((entry[0] for entry in warnings.filters if _is_for_samp(entry)), "default")
             _Silence.saved = warnings.catch_warnings()
             _Silence.saved.__enter__()
             warnings.simplefilter("ignore")
@@ -187,6 +187,6 @@ def without_warnings() -> Iterator[None]:
                 _Silence.saved.__exit__(None, None, None)
 
 
-def _is_about_us(entry: tuple[Any, ...]) -> bool:
-    """Tell whether an entry of `warnings.filters` is about each `SAMPWarning`, whatever its text."""
+def _is_for_samp(entry: tuple[Any, ...]) -> bool:
+    """Whether an entry of `warnings.filters` is for every `SAMPWarning`."""
     return entry[1] is None and entry[3] is None and not entry[4] and issubclass(SAMPWarning, entry[2])

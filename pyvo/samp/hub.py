@@ -74,6 +74,7 @@ class HubOptions:
     web_profile_dialog: Any
     web_port: int
     web_profile_mtypes: list[str] | None
+    web_profile_upload: bool
 
     def lockfile_path(self) -> Path:
         """Return the path of the lockfile for a hub that starts now."""
@@ -140,7 +141,7 @@ class RunningHub:
 
     def _describe(self) -> dict[str, Any]:
         """Return what the hub window shows of the hub."""
-        web = "not served: it is switched off, or its port is taken" if self.web is None else f"port {self.web.port}"
+        web = "not served (switched off, or its port is taken)" if self.web is None else f"port {self.web.port}"
         return {
             "label": self._options.label,
             "profiles": [
@@ -205,6 +206,7 @@ class RunningHub:
                 port=options.web_port,
                 dialog=options.web_profile_dialog,
                 mtypes=options.web_profile_mtypes,
+                upload=options.web_profile_upload,
             )
         except OSError as error:
             log.warning(
@@ -287,12 +289,6 @@ class RunningHub:
             if self._announced:
                 log.info("The hub has stopped")
 
-    def wait_closed(self) -> None:
-        """Wait until the hub is closed."""
-        # On Windows ^C does not end a wait without a time-out
-        while not self.closed.wait(1.0 if os.name == "nt" else None):
-            continue
-
     def _remove_lockfile(self) -> None:
         """Remove the lockfile, once: `open` and `close` may come here at the same time."""
         if self._remove_lock.acquire(blocking=False):
@@ -318,6 +314,8 @@ class RunningHub:
             if profile is not None:
                 self.loop.call_soon(profile.stop)
         self.loop.stop(JOIN_TIMEOUT)
+        if self.web is not None:
+            self.web.remove_files()
 
     def after_fork_in_child(self) -> None:
         """Release everything without notifying clients: the parent process continues as the hub."""
@@ -372,6 +370,9 @@ class SAMPHubServer:
         Accepted for compatibility; ignored. The hub keeps as many connections as are in use.
     web_profile_mtypes : iterable of str, optional
         MTypes that web pages may send; by default `~pyvo.samp.constants.SAFE_MTYPES`. ``["*"]`` allows all.
+    web_profile_upload : bool
+        Whether a web page that the user allowed can store files for other clients: up to 4 GiB in a private directory
+        for temporary files, removed with the client.
 
     Raises
     ------
@@ -395,6 +396,7 @@ class SAMPHubServer:
         pool_size: int = 20,
         *,
         web_profile_mtypes: Iterable[str] | None = None,
+        web_profile_upload: bool = True,
     ) -> None:
         if mode not in {"single", "multiple"}:
             raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
@@ -415,6 +417,7 @@ class SAMPHubServer:
             web_profile_dialog=web_profile_dialog,
             web_port=validate_port(web_port),
             web_profile_mtypes=None if web_profile_mtypes is None else list(web_profile_mtypes),
+            web_profile_upload=web_profile_upload,
         )
         self._start_lock = threading.Lock()
         self._running: RunningHub | None = None
@@ -553,7 +556,8 @@ class SAMPHubServer:
         with signals_as_exit():
             running = self._launch()
             try:
-                running.wait_closed()
+                while not running.closed.wait(1.0 if os.name == "nt" else None):
+                    continue  # on Windows ^C does not end a wait without a timeout
             finally:
                 self.stop()
 

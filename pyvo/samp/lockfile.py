@@ -18,21 +18,6 @@ from .errors import SAMPError, SAMPHubError, SAMPValueError
 from .transport.urls import file_url_to_local_path, split_http_url
 from .transport.xmlrpc_client import XMLRPCClient, http_get
 
-__all__ = [
-    "HINT_DOCTOR",
-    "HINT_REMOVE_LOCKFILE",
-    "HINT_START_HUB",
-    "LOCKURL",
-    "display_path",
-    "format_lockfile",
-    "get_main_running_hub",
-    "is_url",
-    "lockfile_source",
-    "parse_lockfile",
-    "ping_hub",
-    "read_lockfile",
-]
-
 log = logging.getLogger(__name__)
 
 #: Limit of a lockfile in bytes; real ones have a few hundred.
@@ -197,11 +182,11 @@ def _fetch(url: str) -> bytes:
         ) from error
 
 
-def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT) -> bool:
+def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, operation: str = "samp.hub.ping") -> bool:
     """Ping the hub that a lockfile names. False also if another program, which is not a hub, uses the port now."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:
-        hub.call("samp.hub.ping")
+        hub.call(operation)
     except SAMPError as error:
         log.debug("The hub of the lockfile does not respond: %s", error)
         return False

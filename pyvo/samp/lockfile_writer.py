@@ -33,8 +33,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["default_lockfile", "multi_hub_lockfile", "owns_lockfile", "remove_lockfile", "write_lockfile"]
-
 log = logging.getLogger(__name__)
 
 #: Errors of file systems without locks; some network file systems have none.

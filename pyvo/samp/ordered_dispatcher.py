@@ -1,28 +1,28 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-In order, but never behind one that is stuck (rule R24).
+Start items in order, but never wait long for one that does not finish (rule R24).
 
-The hub uses this towards a client, where starting an item means to send it; a client uses it towards the
-user's handlers, where it means to run one.
+The hub uses this for the deliveries to a client, where to start an item means to send it; a client uses it for its
+messages, where it means to run a handler.
 
 Theory of operation
 -------------------
-Items are started in the order in which they were put. The one that was started last is the *head*; while it is
-at work nothing else is started, so that in the usual case items are worked on one after the other. A head that is
-not done after a grace time steps *aside*: it goes on, and the next item is started beside it and becomes the
-head. So a handler that waits for a nested call meets the message it waits for, and one that never
-ends delays the rest by no more than the grace time, once.
+Items are started in the order in which they were put. The item that was started last is the *current* one. Nothing
+else is started until it is done, so that usually one item is processed after the other. If the current item is not done
+after a grace time, it goes on as part of the *overflow*, and the next item is started and becomes the current one. So a
+handler that waits for a nested call gets the message that it waits for, and a handler that never ends delays the others
+once, by the grace time.
 
-When too many have stepped aside, the head stays where it is until one of them is done: each may hold a thread or
-a connection.
+The overflow is limited, because each item in it may hold a thread or a connection: when it is full, the current item
+stays current until an item of the overflow is done.
 
-Nearly always the head is done at once and nothing waits. A timer is therefore set only when something waits
-behind a head, and it is not moved when the head changes: when it goes off it looks how long the present
-head has been at work and is set again for the rest. Ten thousand quick items cost one timer, not ten thousand.
+Nearly always the current item is done at once and nothing waits. So a timer is set only when an item waits, and it is
+not changed with the current item: when it fires, it checks how long the present one has been running, and is set again
+for the rest. Ten thousand quick items cost one timer.
 
-Starting happens outside of the lock, in whichever thread found that something can be started, and in one
-thread at a time: `_pump` is a loop with a flag, not a recursion, so that a ``start`` which is done
-before it returns, or which puts another item, costs no stack.
+Items are started without the lock, in whichever thread finds that one can be started, and in one thread at a time:
+`_pump` is a loop with a flag and not a recursion, so that a ``start`` that is done before it returns, or that puts
+another item, needs no stack.
 """
 
 from __future__ import annotations
@@ -32,21 +32,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
-
-__all__ = ["OrderedDispatcher"]
+from typing import Any, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class _Timer(Protocol):
-    def cancel(self) -> object: ...
-
-
 class _RunningItem:
-    """One item at work. Calling it says that the item is done."""
+    """An item that was started. It is called when the item is done."""
 
     __slots__ = ("_dispatcher", "done")
 
@@ -60,58 +54,48 @@ class _RunningItem:
 
 class OrderedDispatcher(Generic[T]):
     """
-    Starts items in order, each when the one before is done or has had its grace time.
+    Starts items in order, each when the one before is done or has used up its grace time.
 
-    Parameters
-    ----------
-    start : callable
-        Called with an item and with a function that is to be called, from any thread and at any time, even
-        before ``start`` returns, when the item is done. It must not block. If it raises, the item
-        counts as done.
-    call_later : callable
-        Called with seconds and a function; returns an object with a ``cancel()``. `EventLoop.call_later` is one.
-    grace : float
-        Seconds after which the next item is started beside one that is not done.
-    beside : int
-        How many items may be at work beside the head.
-    clock : callable
-        Tells the time in seconds.
+    ``start`` is called with an item, and with a function to call when the item is done: in any thread, even before
+    ``start`` returns. It must not block. If it raises an exception, the item counts as done. ``call_later`` is called
+    with seconds and a function, and returns an object with ``cancel()``, as `EventLoop.call_later` does. ``grace`` is
+    in seconds. ``max_overflow`` is how many items may be running besides the current one.
     """
 
     def __init__(
         self,
         start: Callable[[T, Callable[[], None]], object],
-        call_later: Callable[[float, Callable[[], None]], _Timer],
+        call_later: Callable[[float, Callable[[], None]], Any],
         *,
         grace: float = 2.0,
-        beside: int = 16,
+        max_overflow: int = 16,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
         self._call_later = call_later
         self._grace = grace
-        self._beside = beside
+        self._max_overflow = max_overflow
         self._clock = clock
         self._lock = threading.Lock()
         self._items: deque[T] = deque()
-        self._head: _RunningItem | None = None
-        self._head_since = 0.0
+        self._current: _RunningItem | None = None
+        self._current_since = 0.0
         self._overflow = 0
-        self._timer: _Timer | None = None
+        self._timer: Any = None
         self._pumping = False
         self._closed = False
 
     def __len__(self) -> int:
-        """How many items wait to be started."""
+        """The number of items that wait to be started."""
         return len(self._items)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is at work."""
-        return self._head is None and not self._overflow and not self._items
+        """Whether no item waits or is running."""
+        return self._current is None and not self._overflow and not self._items
 
     def put(self, item: T) -> None:
-        """Have an item started in its turn; forgotten if the dispatcher is closed."""
+        """Add an item; it is dropped if the dispatcher is closed."""
         with self._lock:
             if self._closed:
                 return
@@ -120,22 +104,13 @@ class OrderedDispatcher(Generic[T]):
         self._pump(ready)
 
     def close(self) -> list[T]:
-        """
-        Start nothing any more. What is at work goes on.
-
-        Returns
-        -------
-        list
-            The items that were waiting.
-        """
+        """Start no more items, and return those that were waiting. Items that are running go on."""
         with self._lock:
             self._closed = True
             waiting = list(self._items)
             self._items.clear()
             self._cancel_timer()
         return waiting
-
-    # Within
 
     def _pump(self, ready: tuple[T, _RunningItem] | None) -> None:
         """Start an item that `_next` has returned, and then what else can be started."""
@@ -151,31 +126,31 @@ class OrderedDispatcher(Generic[T]):
                 ready = self._next()
 
     def _next(self) -> tuple[T, _RunningItem] | None:
-        """Take the next item if it may be started, for `_pump`. To be called with the lock held."""
+        """Remove and return the next item if it may be started, for `_pump`. The lock is held."""
         if self._pumping:
-            return None  # the thread that starts an item looks again
-        if self._items and self._head is None:
+            return None  # the thread that is starting an item calls this again
+        if self._items and self._current is None:
             self._pumping = True
-            self._head = run = _RunningItem(self)
-            self._head_since = self._clock()
+            self._current = run = _RunningItem(self)
+            self._current_since = self._clock()
             return self._items.popleft(), run
-        self._watch_head()
+        self._set_timer()
         return None
 
-    def _watch_head(self) -> None:
-        if self._items and self._head is not None and self._overflow < self._beside and self._timer is None:
-            left = self._head_since + self._grace - self._clock()
-            self._timer = self._call_later(max(0.0, left), self._on_timer)
+    def _set_timer(self) -> None:
+        if self._items and self._current is not None and self._overflow < self._max_overflow and self._timer is None:
+            remaining = self._current_since + self._grace - self._clock()
+            self._timer = self._call_later(max(0.0, remaining), self._on_timer)
 
     def _on_timer(self) -> None:
         with self._lock:
             self._timer = None
             if self._closed:
                 return
-            # In the same terms as in `_watch_head`, or rounding could have it look again and again
-            overdue = self._head is not None and self._clock() >= self._head_since + self._grace
-            if overdue and self._overflow < self._beside:
-                self._head = None
+            # The same sum as in `_set_timer`, or rounding could set the timer again and again
+            overdue = self._current is not None and self._clock() >= self._current_since + self._grace
+            if overdue and self._overflow < self._max_overflow:
+                self._current = None
                 self._overflow += 1
             ready = self._next()
         self._pump(ready)
@@ -185,8 +160,8 @@ class OrderedDispatcher(Generic[T]):
             if run.done:
                 return
             run.done = True
-            if run is self._head:
-                self._head = None
+            if run is self._current:
+                self._current = None
             else:
                 self._overflow -= 1
             if not self._items:

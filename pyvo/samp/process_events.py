@@ -1,14 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What becomes of connections in a process that was forked.
+Signals, and processes that fork.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were
-at that moment. It must neither use these connections nor end them in the parent's name: it forgets them, and is
-told to connect anew.
+While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are
+closed properly. `SignalSafeEvent` lets a program wait for a signal handler.
 
-Signals that end a program, for as long as it waits in this package: its way out must still take leave.
-
-And a way to wait for what a signal handler does.
+The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at
+that moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations
+raise an error that says to connect again.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-__all__ = ["FORKED_MESSAGE", "SignalSafeEvent", "register_after_fork", "signals_as_exit"]
-
 #: Windows has no SIGHUP; it has SIGBREAK for Ctrl+Break and for a console window that is closed.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
@@ -30,10 +27,10 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") i
 @contextmanager
 def signals_as_exit() -> Iterator[None]:
     """
-    Turn signals that would kill the process into `SystemExit`, for the length of a ``with`` block.
+    Turn signals that would kill the process into `SystemExit` within a ``with`` block.
 
-    So hubs and clients are ended as they are on ^C. Signals for which the program has a handler of its own, or which
-    it ignores, are left alone; so are all of them outside the main thread, where none can be caught.
+    Hubs and clients then stop as they do on ^C. Signals that the program handles or ignores are left alone, and outside
+    the main thread all of them, because only the main thread can handle signals.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
@@ -53,10 +50,10 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 class SignalSafeEvent:
     """
-    An event that happens once, and may do so in a signal handler.
+    An event that is set once, possibly in a signal handler.
 
-    A `threading.Event` must not be set there: its lock may be held by the very thread that runs the handler, which
-    was just beginning to wait. This one is nothing but a lock, which is given back when the event happens.
+    A signal handler must not set a `threading.Event`: the thread that the signal interrupts may hold its lock. This
+    event is a lock that is released when it is set.
     """
 
     def __init__(self) -> None:
@@ -64,19 +61,19 @@ class SignalSafeEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Let it happen. Nothing happens the second time."""
+        """Set the event. Setting it again does nothing."""
         with suppress(RuntimeError):
             self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has happened, or for ``timeout`` seconds; tell whether it has."""
-        happened = self._lock.acquire(timeout=-1 if timeout is None else timeout)
-        if happened:
-            self.set()  # for others who wait
-        return happened
+        """Wait until the event is set, or for ``timeout`` seconds; return whether it is set."""
+        is_set = self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        if is_set:
+            self.set()  # for other threads that wait
+        return is_set
 
 
-#: What a child is told that uses its parent's connection.
+#: The error of a child that uses its parent's connection.
 FORKED_MESSAGE = (
     "This process was forked from the one that connected to the hub, and has no connection of its own. "
     "Call connect() in this process."
@@ -84,7 +81,7 @@ FORKED_MESSAGE = (
 
 
 class ForkAware(Protocol):
-    """What holds threads, locks or sockets that a child cannot use."""
+    """An object with threads, locks or sockets that a child cannot use."""
 
     def after_fork_in_child(self) -> None:
         """Forget them; called in the child, where no other thread runs."""
@@ -94,7 +91,7 @@ _known: WeakSet[ForkAware] = WeakSet()
 
 
 def register_after_fork(thing: ForkAware) -> None:
-    """Have ``thing.abandon()`` called in each process that is forked from this one."""
+    """Call ``thing.after_fork_in_child()`` in each process that is forked from this one."""
     _known.add(thing)
 
 

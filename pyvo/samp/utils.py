@@ -7,16 +7,14 @@ import functools
 import xml.parsers.expat
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xmlrpc import client as xmlrpc
 
 from .client.handlers import Binding, error_text, to_result
+from .client.samp_client import SAMPClient
 from .constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from .errors import SAMPValueError
-
-if TYPE_CHECKING:
-    from .client.samp_client import SAMPClient
-    from .integrated_client import SAMPIntegratedClient
+from .integrated_client import SAMPIntegratedClient
 
 __all__ = ["SAMPMsgReplierWrapper", "SAMPXXEServerProxy", "ServerProxyPool", "safe_xmlrpc_loads"]
 

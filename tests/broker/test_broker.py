@@ -189,9 +189,9 @@ def test_the_hub_replies_to_a_ping_sent_in_any_way(hub: Hub) -> None:
     hub.broker.notify(client, "hub", message("samp.app.ping"))
     assert not queue.received
     hub.broker.call(client, "hub", "tag", message("samp.app.ping"))
-    [answer] = queue.pop_received()
-    assert (answer.kind, answer.sender_id, answer.tag) == ("receiveResponse", "hub", "tag")
-    assert answer.body.value == {"samp.status": "samp.ok", "samp.result": {}}
+    [response] = queue.pop_received()
+    assert (response.kind, response.sender_id, response.tag) == ("receiveResponse", "hub", "tag")
+    assert response.body.value == {"samp.status": "samp.ok", "samp.result": {}}
     assert list(hub.broker.call_all(client, "all", message("samp.app.ping"))) == ["hub"]
     assert queue.pop_received()[0].tag == "all"
     responses: list[EncodedMessage] = []
@@ -464,10 +464,10 @@ def test_call_and_reply(hub: Hub) -> None:
     [delivery] = queue.pop_received()
     assert (delivery.kind, delivery.sender_id, delivery.tag) == ("receiveCall", client.client_id, msg_id)
     assert msg_id != "my tag"
-    answer = response()
-    hub.broker.reply(other, msg_id, answer)
+    payload = response()
+    hub.broker.reply(other, msg_id, payload)
     assert own.pop_received() == [
-        Delivery("receiveResponse", client.client_id, client.private_key, other.client_id, "my tag", answer)
+        Delivery("receiveResponse", client.client_id, client.private_key, other.client_id, "my tag", payload)
     ]
 
 
@@ -501,9 +501,9 @@ def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
     other, _ = hub.join("*")
     third, _ = hub.join("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
-    for who, which in ((third, msg_id), (client, msg_id), (other, "guess"), (other, ""), (other, "tag")):
+    for replier, which in ((third, msg_id), (client, msg_id), (other, "guess"), (other, ""), (other, "tag")):
         with pytest.raises(SAMPProxyError, match="msg-id"):
-            hub.broker.reply(who, which, response())
+            hub.broker.reply(replier, which, response())
     assert not own.received
     hub.broker.reply(other, msg_id, response())
     with pytest.raises(SAMPProxyError, match="msg-id"):

@@ -43,14 +43,14 @@ class Calls(RuleBasedStateMachine):
         self.alive[client.client_id] = client, queue
         return client, queue
 
-    @rule(who=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
-    def subscribe(self, who: tuple[Client, ListQueue], patterns: set[str]) -> None:
-        if who[0].is_active:
-            self.broker.declare_subscriptions(who[0], {key: {} for key in patterns})
+    @rule(client=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
+    def subscribe(self, client: tuple[Client, ListQueue], patterns: set[str]) -> None:
+        if client[0].is_active:
+            self.broker.declare_subscriptions(client[0], {key: {} for key in patterns})
 
-    @rule(who=consumes(clients), by_hub=st.booleans())
-    def leave(self, who: tuple[Client, ListQueue], by_hub: bool) -> None:
-        client, queue = who
+    @rule(entry=consumes(clients), by_hub=st.booleans())
+    def unregister(self, entry: tuple[Client, ListQueue], by_hub: bool) -> None:
+        client, queue = entry
         self.gather()
         for msg_id in list(client.pending_received):
             self.open.discard(msg_id)
@@ -96,7 +96,7 @@ class Calls(RuleBasedStateMachine):
         return call, responses
 
     @rule(what=deliveries, fails=st.booleans())
-    def answer(self, what: tuple[Client, Delivery], fails: bool) -> None:
+    def send_reply(self, what: tuple[Client, Delivery], fails: bool) -> None:
         client, delivery = what
         assert delivery.tag is not None
         was_open = delivery.tag in self.open
@@ -110,23 +110,23 @@ class Calls(RuleBasedStateMachine):
         except SAMPProxyError:
             assert not was_open
 
-    @rule(what=deliveries, who=clients)
-    def forge(self, what: tuple[Client, Delivery], who: tuple[Client, ListQueue]) -> None:
-        if who[0] is not what[0]:
+    @rule(what=deliveries, client=clients)
+    def forge(self, what: tuple[Client, Delivery], client: tuple[Client, ListQueue]) -> None:
+        if client[0] is not what[0]:
             try:
-                self.broker.reply(who[0], str(what[1].tag), EncodedMessage.response(ok_response()))
+                self.broker.reply(client[0], str(what[1].tag), EncodedMessage.response(ok_response()))
             except SAMPProxyError:
                 return
             raise AssertionError("only the recipient may reply")
 
     @rule(what=waiting)
     def cancel(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
-        call, _answers = what
+        call, _responses = what
         assert self.broker.cancel_call(call) == (call.msg_id in self.open)
         self.open.discard(call.msg_id)
 
     @rule(what=waiting)
-    def answer_waiting(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
+    def response_waiting(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
         call, responses = what
         before = len(responses)
         try:

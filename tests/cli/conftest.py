@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pytest
 
-from pyvo.samp import SAMPIntegratedClient
 from pyvo.samp.cli import main
+from pyvo.samp.testing import RecordingClient
 from tests.process.programs import Program
 
 
@@ -53,45 +52,14 @@ def start(python_environment: dict[str, str]) -> Iterator[Callable[..., Program]
         yield run
 
 
-class Viewer:
-    """A client that records messages."""
-
-    def __init__(self, name: str, responses: dict[str, dict[str, Any] | None]) -> None:
-        self.client = SAMPIntegratedClient(name, "A viewer")
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        self.changed = threading.Condition()
-        for mtype, response in responses.items():
-            self.client.bind_receive_message(mtype, self._handler(response))
-        self.client.connect()
-
-    def _handler(self, response: dict[str, Any] | None) -> Callable[..., None]:
-        def on_message(key: str, sender: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
-            with self.changed:
-                self.received.append((mtype, dict(params)))
-                self.changed.notify_all()
-            if msg_id is not None and response is not None:
-                self.client.reply(msg_id, response)
-
-        return on_message
-
-    def wait(self, count: int = 1) -> list[tuple[str, dict[str, Any]]]:
-        """Wait for a number of messages."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.received) >= count, 10), self.received
-        return self.received
-
-
 OK = {"samp.status": "samp.ok", "samp.result": {"value": "42"}}
 
 
 @pytest.fixture
-def viewer(hub: object) -> Iterator[Callable[..., Viewer]]:
+def viewer(samp_client: Callable[..., RecordingClient]) -> Callable[..., RecordingClient]:
     """Connect viewers to the hub; by default each replies with ``samp.ok``."""
-    with ExitStack() as stack:
 
-        def make(name: str, *mtypes: str, response: dict[str, Any] | None = OK) -> Viewer:
-            made = Viewer(name, dict.fromkeys(mtypes, response))
-            stack.callback(made.client.disconnect)
-            return made
+    def make(name: str, *mtypes: str, response: dict[str, Any] | None = OK) -> RecordingClient:
+        return samp_client(name, mtypes, {"*": response}, metadata={"samp.description.text": "A viewer"})
 
-        yield make
+    return make

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, lockfile
-from pyvo.samp.cli import doctor_checks
+from pyvo.samp.cli import doctor as doctor_checks
 from pyvo.samp.lockfile import format_lockfile
+from pyvo.samp.testing import RecordingClient
 
-from .conftest import Done, Viewer
+from .conftest import Done
 
 Samp = Callable[..., Done]
 MakeHub = Callable[..., SAMPHubServer]
@@ -74,7 +75,7 @@ def test_no_hub(samp: Samp, free_port: int) -> None:
     assert f"no program listens on port {free_port}" in done.out
 
 
-def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> None:
+def test_programs(viewer: Callable[..., RecordingClient], samp: Samp, free_port: int) -> None:
     """Clients that respond, and clients that cannot."""
     viewer("Alive", "a.b")
     sick = {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "I am sick"}}
@@ -87,7 +88,7 @@ def test_programs(viewer: Callable[..., Viewer], samp: Samp, free_port: int) -> 
 
 
 def test_silent_program(
-    viewer: Callable[..., Viewer], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
+    viewer: Callable[..., RecordingClient], samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "CLIENT_TIMEOUT", 0.3)
     viewer("Hung", "samp.app.ping", response=None)

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.cli.receive import copy_into, file_stem, file_suffix, new_file
+from pyvo.samp.testing import RecordingClient
 from tests.process.programs import Program
 
-from .conftest import Done, Viewer
+from .conftest import Done
 
 Samp = Callable[..., Done]
-Make = Callable[..., Viewer]
+Make = Callable[..., RecordingClient]
 
 
 @pytest.fixture
@@ -130,8 +131,7 @@ def test_send(samp: Samp, viewer: Make, csv: Path) -> None:
     done = samp("send", csv)
     assert done.status == 0, done.err
     assert done.out == "Table my stars.csv\n    Tables (c1): ok, as table.load.votable\n"
-    ((mtype, params),) = tables.wait()
-    assert (mtype, params["name"]) == ("table.load.votable", "my stars.csv")
+    assert tables.assert_received("table.load.votable").params["name"] == "my stars.csv"
     done = samp("send", csv, "--to", "tables", "--name", "Other", "--json")
     report = json.loads(done.out)
     assert (report["kind"], report["name"]) == ("table", "Other")

@@ -377,6 +377,15 @@ def test_mtypes_of_pages(start: Start, options: list[str], allowed: set[str]) ->
             assert bool(reached) == (mtype in allowed), mtype
 
 
+@pytest.mark.parametrize("options", [[], ["--no-web-upload"]])
+def test_uploads_of_pages(start: Start, options: list[str]) -> None:
+    """Pages can store files unless ``--no-web-upload`` is given."""
+    consent = ["--web-port", "0", "--web-consent", "allow-origin", "https://example.org"]
+    program = start("hub", *consent, *options, ready=HUB_IS_RUNNING)
+    with Page(port_of(program), "https://example.org") as page:
+        assert ("x-samp.upload" in page.call("register", {"samp.name": "page"})) == (not options)
+
+
 def test_limit_of_open_files(many_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program raises the limit, because a hub has a socket for each client."""
     import resource

@@ -14,12 +14,13 @@ import pytest
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.cli import snoop
 from pyvo.samp.cli.client_session import NameCache
+from pyvo.samp.testing import RecordingClient
 from tests.process.programs import Program
 
-from .conftest import Done, Viewer
+from .conftest import Done
 
 Samp = Callable[..., Done]
-Make = Callable[..., Viewer]
+Make = Callable[..., RecordingClient]
 
 
 def test_list(samp: Samp, viewer: Make) -> None:
@@ -37,7 +38,7 @@ def test_list(samp: Samp, viewer: Make) -> None:
     assert "subscribed to samp.app.ping" in details
     entries = {entry["id"]: entry for entry in json.loads(samp("list", "--json").out)}
     assert set(entries) == {"hub", "c1", "c2"}
-    assert entries[str(one.client.get_public_id())]["name"] == "One"
+    assert entries[str(one.get_public_id())]["name"] == "One"
     assert "a.*" in entries["c1"]["subscriptions"]
 
 
@@ -68,11 +69,11 @@ def test_notify(samp: Samp, viewer: Make) -> None:
     assert done.status == 0
     assert sorted(done.out.strip().removeprefix("Notified ").split(", ")) == ["One (c1)", "Two (c2)"]
     params = {"text": "x=y", "empty": "", "rows": ["1", "2.5", "1"], "map": {"k": "v"}}
-    assert one.wait() == two.wait() == [("a.b", params)]
+    assert one.assert_received("a.b").params == two.assert_received("a.b").params == params
     done = samp("notify", "a.b", "--to", "two", "key=value", "--json")
     assert json.loads(done.out) == {"mtype": "a.b", "recipients": [{"id": "c2", "name": "Two"}]}
-    assert two.wait(2)[1] == ("a.b", {"key": "value"})
-    assert len(one.received) == 1
+    assert two.assert_received("a.b").params == {"key": "value"}
+    one.assert_not_received("a.b")
 
 
 def test_no_recipient(samp: Samp, viewer: Make) -> None:
@@ -164,7 +165,7 @@ def test_hub_goes_during_a_call(hub: SAMPHubServer, viewer: Make, python_environ
     """The wait ends."""
     silent = viewer("Silent", "a.b", response=None)
     with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
-        silent.wait()
+        silent.assert_received("a.b", within=20)
         hub.stop()
         assert program.wait() in {1, 3}  # the hub sends the response in place of Silent (R23), or is gone before
         assert "Traceback" not in program.output
@@ -182,7 +183,7 @@ def test_some_are_not_subscribed(samp: Samp, viewer: Make, names: list[str]) -> 
     assert done.status == 1
     assert "Good (c1): samp.ok" in done.out
     assert "Deaf (c2): samp.error" in done.out
-    assert len(good.wait(2)) == 2
+    assert [good.assert_received("a.b").msg_id is None for _ in range(2)] == [True, False]
     done = samp("call", "c.d", *to)
     assert done.status == 4
     assert done.err.startswith("samp: None of these clients is subscribed to c.d: ")
@@ -196,7 +197,7 @@ def test_point(samp: Samp, viewer: Make) -> None:
     sky = viewer("Sky", "coord.pointAt.sky")
     assert samp("point", "05:34:31.94", "-05:23:28.1").status == 0
     assert samp("point", "0.00001", "-.5", "--to", "sky").status == 0
-    (_, first), (_, second) = sky.wait(2)
+    first, second = (sky.assert_received("coord.pointAt.sky").params for _ in range(2))
     assert (float(first["ra"]), float(first["dec"])) == pytest.approx((83.6330833, -5.3911389))
     assert second == {"ra": "0.00001", "dec": "-0.5"}
     assert samp("point", "1", "2", "--to", "missing").status == 4
@@ -273,7 +274,7 @@ def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
     for event in (item, "lost", item):
         events.put(event)
     options = argparse.Namespace(count=2, pattern="*", reconnect=True, json=False, color="never")
-    snoop._print_messages(cast("SAMPIntegratedClient", Client()), events, options)
+    snoop._print_messages(cast("SAMPIntegratedClient", Client()), events, options, None)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" from ")[2] for line in lines] == ["Before (c2)", "After (c2)"]
 

@@ -6,47 +6,21 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from pyvo.samp import SAMPError, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.client import hub_monitor
 from pyvo.samp.client.hub_monitor import HubMonitor
+from pyvo.samp.testing import MessageRecorder
 
 Connect = Callable[..., SAMPIntegratedClient]
 
 
-class Received(NamedTuple):
-    """What a handler was called with."""
-
-    private_key: str
-    sender_id: str
-    msg_id: str | None
-    mtype: str
-    params: dict[str, Any]
-    extra: dict[str, Any]
-
-
-class Record:
-    """A handler that keeps what it is called with, and replies to calls."""
-
-    def __init__(self, client: SAMPIntegratedClient, result: dict[str, Any] | None = None) -> None:
-        self._client = client
-        self._result = result
-        self._received: queue.Queue[Received] = queue.Queue()
-
-    def __call__(self, *args: Any) -> None:
-        received = Received(*args)
-        self._received.put(received)
-        if received.msg_id is not None:
-            self._client.ereply(received.msg_id, "samp.ok", result=self._result or {})
-
-    def next(self, timeout: float = 10.0) -> Received:
-        return self._received.get(timeout=timeout)
-
-    def empty(self) -> bool:
-        return self._received.empty()
+def record(client: SAMPIntegratedClient, result: dict[str, Any] | None = None) -> MessageRecorder:
+    """Make a handler that keeps what it is called with, and replies to calls."""
+    return MessageRecorder(client, {"*": result or {}})
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
-from .conftest import Connect, Record
+from .conftest import Connect, record
 
 
 @pytest.fixture
@@ -48,20 +48,20 @@ MESSAGE = {"samp.mtype": "test.x", "samp.params": {}}
 
 def test_the_right_key(bob: SAMPIntegratedClient) -> None:
     """R32: with the client's key its operations answer something valid, and the handler runs."""
-    record = Record(bob)
-    bob.bind_receive_notification("test.x", record)
+    note = record(bob)
+    bob.bind_receive_notification("test.x", note)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
         assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", MESSAGE) == ""
-        assert record.next().sender_id == "c9"
+        assert note.assert_received("*").sender_id == "c9"
         assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", {"samp.mtype": "test.x"}) == ""
-        assert record.next().params == {}
+        assert note.assert_received("*").params == {}
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "\N{GREEK SMALL LETTER ALPHA}", "x" * 100_000])
 def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
     """R32, R38: any other key is a fault, whose text does not contain the right one."""
-    record = Record(bob)
-    bob.bind_receive_message("test.x", record)
+    note = record(bob)
+    bob.bind_receive_message("test.x", note)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
         for call in (
             lambda: proxy.samp.client.receiveNotification(key, "c9", MESSAGE),
@@ -71,7 +71,7 @@ def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
             with pytest.raises(xmlrpc.client.Fault) as caught:
                 call()
             assert str(bob.get_private_key()) not in caught.value.faultString
-    assert record.empty()
+    note.assert_not_received("*")
 
 
 def test_dead_key(bob: SAMPIntegratedClient) -> None:
@@ -113,21 +113,14 @@ def test_browsers(bob: SAMPIntegratedClient) -> None:
 )
 def test_wrong_parameters(bob: SAMPIntegratedClient, params: tuple[Any, ...]) -> None:
     """R16: too few, too many or wrong parameters are faults, and nothing reaches a handler."""
-    record = Record(bob)
-    bob.bind_receive_notification("*", record)
+    note = record(bob)
+    bob.bind_receive_notification("*", note)
     bob.bind_receive_notification("samp.hub.*", lambda *args: None)
     given = tuple(bob.get_private_key() if value == "key" else value for value in params)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy, pytest.raises(xmlrpc.client.Fault):
         proxy.samp.client.receiveNotification(*given)
     alive(bob)
-    assert all(received.mtype.startswith("samp.") for received in iter_record(record))
-
-
-def iter_record(record: Record) -> list[Any]:
-    found = []
-    while not record.empty():
-        found.append(record.next())
-    return found
+    assert all(received.mtype.startswith("samp.") for received in note.received)
 
 
 def alive(bob: SAMPIntegratedClient) -> None:

@@ -24,7 +24,7 @@ from pyvo.samp import (
 )
 from pyvo.samp.client.callback_server import CallbackServer
 
-from .conftest import Connect, HubProcess, Record, other_ids
+from .conftest import Connect, HubProcess, other_ids, record
 
 MakeHub = Callable[..., SAMPHubServer]
 
@@ -130,8 +130,8 @@ def test_bound_before_connecting(hub: SAMPHubServer, connect: Connect) -> None:
     metadata = {"author.name": "A. Uthor", "deep": {"list": [1, 2]}}
     copy = {"author.name": "A. Uthor", "deep": {"list": [1, 2]}}
     bob = SAMPIntegratedClient(name="Bob", description="waits", metadata=metadata)
-    record = Record(bob)
-    bob.bind_receive_notification("test.early", record, metadata={"x-note": 1})
+    note = record(bob)
+    bob.bind_receive_notification("test.early", note, metadata={"x-note": 1})
     bob.connect()
     try:
         alice = connect("Alice")
@@ -145,11 +145,11 @@ def test_bound_before_connecting(hub: SAMPHubServer, connect: Connect) -> None:
         }
         assert metadata == copy
         alice.enotify("bob", "test.early")
-        assert record.next().mtype == "test.early"
+        assert note.assert_received("*").mtype == "test.early"
         bob.disconnect()
         bob.connect()
         alice.enotify("bob", "test.early")
-        assert record.next().mtype == "test.early"
+        assert note.assert_received("*").mtype == "test.early"
     finally:
         bob.disconnect()
 
@@ -175,9 +175,9 @@ def test_declarations(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -
     alice, bob = pair
     bob.declare_metadata({"author.name": "B"})
     assert alice.get_metadata("bob") == {"samp.name": "Bob", "author.name": "B"}
-    bob.bind_receive_message("test.x", Record(bob))
+    bob.bind_receive_message("test.x", record(bob))
     bob.declare_subscriptions({"test.free": {"a": "b"}})
-    bob.bind_receive_message("test.y", Record(bob), declare=False)
+    bob.bind_receive_message("test.y", record(bob), declare=False)
     assert set(alice.get_subscriptions("bob")) >= {"test.x", "test.free"}
     assert "test.y" not in alice.get_subscriptions("bob")
     bob.unbind_receive_call("test.x")
@@ -190,7 +190,7 @@ def test_declarations(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -
     with pytest.raises(SAMPClientError, match=r"test\.x"):
         bob.unbind_receive_call("test.x")
     with pytest.raises(ValueError, match="wildcard"):
-        bob.bind_receive_call("test.*.x", Record(bob))
+        bob.bind_receive_call("test.*.x", record(bob))
 
 
 def test_not_callable(hub: SAMPHubServer, connect: Connect) -> None:
@@ -199,9 +199,15 @@ def test_not_callable(hub: SAMPHubServer, connect: Connect) -> None:
     alice = connect("Alice", callable=False)
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
     with pytest.raises(SAMPClientError, match="not callable"):
-        alice.bind_receive_call("test.x", Record(alice))
+        alice.bind_receive_call("test.x", record(alice))
     with pytest.raises(SAMPProxyError):
         bob.enotify("alice", "samp.app.ping")
+
+
+def test_nothing_to_declare(hub: SAMPHubServer) -> None:
+    """A client may have neither metadata nor subscriptions."""
+    with SAMPIntegratedClient(callable=False) as client:
+        assert client.get_metadata(str(client.get_public_id())) == {}
 
 
 def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
@@ -231,7 +237,7 @@ def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bo
     alice = connect("Alice")
     client = SAMPIntegratedClient(name="Bob")
     register_as, announcement = client.hub.register_with_metadata, CallbackServer.declaration
-    binding = threading.Thread(target=client.bind_receive_call, args=("test.x", Record(client)))
+    binding = threading.Thread(target=client.bind_receive_call, args=("test.x", record(client)))
 
     def register_and_bind(*args: Any) -> Any:
         answer = register_as(*args)

@@ -13,7 +13,7 @@ from astropy.table import Table
 
 from pyvo.samp import SAMPClient, SAMPClientError, SAMPHubError, SAMPHubProxy, SAMPHubServer, SAMPIntegratedClient
 
-from .conftest import Connect, Record
+from .conftest import Connect, record
 from .derived_families import (
     FAMILIES,
     OwnInit,
@@ -249,7 +249,7 @@ def test_with_the_connect_of_the_base(hub: SAMPHubServer, connect: Connect) -> N
         derived.connect()
         try:
             assert kind is CallsTheBase or type(derived.hub) is Proxy
-            derived.bind_receive_call("x-test.call", Record(derived, {"n": 1}))
+            derived.bind_receive_call("x-test.call", record(derived, {"n": 1}))
             assert plain.ecall_and_wait("derived", "x-test.call", 10)["samp.result"] == {"n": "1"}
         finally:
             derived.disconnect()

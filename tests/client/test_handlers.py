@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPClientError, SAMPValueError
-from pyvo.samp.client.handlers import Binding, HandlerTable, error_text, to_result
-from pyvo.samp.client.hub_proxy import to_whole_seconds
-from pyvo.samp.client.received_calls import handler_slot, release_slot
+from pyvo.samp.client.handlers import Binding, HandlerTable, error_text, handler_slot, release_slot, to_result
+from pyvo.samp.protocol.timeouts import to_whole_seconds
 
 
 def six(key: Any, sender: Any, msg_id: Any, mtype: Any, params: Any, extra: Any) -> Any:

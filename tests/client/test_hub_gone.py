@@ -16,7 +16,7 @@ from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegrat
 from pyvo.samp.client import SAMPClient, session
 from pyvo.samp.client.hub_connection import ConnectionState
 
-from .conftest import HUB, Connect, HubProcess, Record, Script, first_line, states
+from .conftest import HUB, Connect, HubProcess, Script, first_line, record, states
 
 
 def _collect(errors: queue.Queue[BaseException], function: Callable[..., Any], *args: Any) -> None:
@@ -30,11 +30,11 @@ def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
     """R26: a hub that stops notifies its clients; later calls fail immediately."""
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
-    record = Record(alice)
-    alice.bind_receive_notification("samp.hub.event.shutdown", record)
+    note = record(alice)
+    alice.bind_receive_notification("samp.hub.event.shutdown", note)
     hub.stop()
     assert seen.get(timeout=5) == "lost"
-    assert record.next().mtype == "samp.hub.event.shutdown"
+    assert note.assert_received("*").mtype == "samp.hub.event.shutdown"
     assert not alice.is_connected
     assert alice.get_private_key() is None
     begin = time.monotonic()
@@ -129,12 +129,12 @@ def test_disconnected_by_the_hub(join: Connect, way: dict[str, Any]) -> None:
     """R26: a client that its hub disconnects knows why, and does not come back by itself."""
     seen, on_state = states()
     alice = join("Alice", how={"on_state": on_state, "reconnect": True})
-    record = Record(alice)
-    alice.bind_receive_notification("samp.hub.disconnect", record)
+    note = record(alice)
+    alice.bind_receive_notification("samp.hub.disconnect", note)
     broker = way["hub"]._running.broker
     broker.disconnect(broker.client(str(alice.get_public_id())), "too loud")
     assert seen.get(timeout=5) == "lost"
-    assert record.next().params == {"reason": "too loud"}
+    assert note.assert_received("*").params == {"reason": "too loud"}
     with pytest.raises(SAMPHubError, match="too loud"):
         alice.ping()
     with pytest.raises(queue.Empty):
@@ -158,8 +158,8 @@ def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
     """`reconnect` registers with the next hub with the same metadata, subscriptions and bindings."""
     seen, on_state = states()
     bob = connect("Bob", description="comes back", how={"reconnect": True, "on_state": on_state})
-    record = Record(bob)
-    bob.bind_receive_message("test.x", record, metadata={"a": "b"})
+    note = record(bob)
+    bob.bind_receive_message("test.x", note, metadata={"a": "b"})
     bob.declare_subscriptions({"test.free": {}})
     bob.declare_metadata({"author.name": "B"})
     for _ in range(2):

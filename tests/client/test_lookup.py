@@ -6,14 +6,14 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPProxyError, find_client_id
 
-from .conftest import Connect, Record
+from .conftest import Connect, record
 
 
 def test_names(hub: SAMPHubServer, connect: Connect) -> None:
     """Wherever an id is taken a name is, in upper or lower case."""
     alice, bob = connect("Alice"), connect("Bob the Builder")
-    record = Record(bob, {"n": 1})
-    bob.bind_receive_message("test.x", record)
+    note = record(bob, {"n": 1})
+    bob.bind_receive_message("test.x", note)
     for name in (bob.get_public_id(), "Bob the Builder", "bob THE builder"):
         assert alice.get_metadata(name)["samp.name"] == "Bob the Builder"
         assert "test.x" in alice.get_subscriptions(name)
@@ -21,7 +21,7 @@ def test_names(hub: SAMPHubServer, connect: Connect) -> None:
         assert alice.ecall(name, "tag", "test.x")
         assert alice.ecall_and_wait(name, "test.x", 10)["samp.result"] == {"n": "1"}
         for _ in range(3):
-            record.next()
+            note.assert_received("*")
     assert alice.get_metadata("hub")["samp.name"]
     assert find_client_id(alice, "BOB THE BUILDER") == bob.get_public_id()
 
@@ -49,12 +49,12 @@ def test_an_id_goes_before_a_name(hub: SAMPHubServer, connect: Connect) -> None:
     """A client that calls itself like another's id does not get its messages."""
     alice, bob = connect("Alice"), connect("Bob")
     thief = connect(str(bob.get_public_id()))
-    record, stolen = Record(bob), Record(thief)
-    bob.bind_receive_notification("test.x", record)
+    note, stolen = record(bob), record(thief)
+    bob.bind_receive_notification("test.x", note)
     thief.bind_receive_notification("test.x", stolen)
     alice.enotify(str(bob.get_public_id()), "test.x")
-    record.next()
-    assert stolen.empty()
+    note.assert_received("*")
+    stolen.assert_not_received("*")
 
 
 def test_own_id(hub: SAMPHubServer, connect: Connect) -> None:
@@ -77,11 +77,11 @@ def test_nameless(hub: SAMPHubServer, connect: Connect) -> None:
 def test_parts_of_names(hub: SAMPHubServer, connect: Connect) -> None:
     """A part of a name, in upper or lower case, means the one client that has it; several are listed, not guessed."""
     alice, topcat = connect("Alice"), connect("My TOPCAT")
-    record = Record(topcat)
-    topcat.bind_receive_notification("test.x", record)
+    note = record(topcat)
+    topcat.bind_receive_notification("test.x", note)
     for part in ("topcat", "TopCat", " y T "):
         alice.enotify(part, "test.x")
-        record.next()
+        note.assert_received("*")
         assert alice.get_metadata(part)["samp.name"] == "My TOPCAT"
     with pytest.raises(KeyError):
         find_client_id(alice, "topcat")

@@ -13,16 +13,16 @@ import pytest
 from pyvo.samp import SAMPClientError, SAMPProxyError, SAMPWarning
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 
-from .conftest import Connect, Record
+from .conftest import Connect, record
 
 
 def test_notify(join: Connect) -> None:
     """R18: a notification reaches its recipient as it was sent, numbers as strings (R4)."""
     alice, bob = join("Alice"), join("Bob")
-    record = Record(bob)
-    bob.bind_receive_notification("test.note", record)
+    note = record(bob)
+    bob.bind_receive_notification("test.note", note)
     alice.enotify(bob.get_public_id(), "test.note", n=1.5, ok=True, rows=np.arange(3), extra_kws={"my.key": "v"})
-    received = record.next()
+    received = note.assert_received("*")
     assert received == (
         bob.get_private_key(),
         alice.get_public_id(),
@@ -36,25 +36,26 @@ def test_notify(join: Connect) -> None:
 def test_notify_all(join: Connect) -> None:
     """R18: a broadcast reaches all subscribers but its sender, and returns their ids."""
     alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
-    records = [Record(client) for client in (alice, bob, carol)]
-    for client, record in zip((alice, bob, carol), records, strict=True):
-        client.bind_receive_notification("test.*", record)
+    records = [record(client) for client in (alice, bob, carol)]
+    for client, note in zip((alice, bob, carol), records, strict=True):
+        client.bind_receive_notification("test.*", note)
     recipients = alice.enotify_all("test.note")
     assert sorted(recipients) == sorted([bob.get_public_id(), carol.get_public_id()])
-    assert records[1].next().sender_id == records[2].next().sender_id == alice.get_public_id()
-    assert records[0].empty()
+    for note in records[1:]:
+        assert note.assert_received("*").sender_id == alice.get_public_id()
+    records[0].assert_not_received("*")
 
 
 def test_call(join: Connect) -> None:
     """R20: the response to a call comes to what is bound to its tag."""
     alice, bob = join("Alice"), join("Bob")
-    record = Record(bob, {"answer": 42})
-    bob.bind_receive_call("test.call", record)
+    note = record(bob, {"answer": 42})
+    bob.bind_receive_call("test.call", note)
     responses: queue.Queue[Any] = queue.Queue()
     alice.bind_receive_response("tag", lambda *args: responses.put(args))
     msg_id = alice.ecall(bob.get_public_id(), "tag", "test.call", x="1")
     assert isinstance(msg_id, str)
-    assert record.next().msg_id == msg_id
+    assert note.assert_received("*").msg_id == msg_id
     assert responses.get(timeout=10) == (
         alice.get_private_key(),
         bob.get_public_id(),
@@ -67,7 +68,7 @@ def test_call_all(join: Connect) -> None:
     """R20, R21: each recipient of a broadcast call has a message id of its own and answers by itself."""
     alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
     for client in (bob, carol):
-        client.bind_receive_call("test.call", Record(client, {"id": client.get_public_id()}))
+        client.bind_receive_call("test.call", record(client, {"id": client.get_public_id()}))
     responses: queue.Queue[Any] = queue.Queue()
     alice.bind_receive_response("tag", lambda *args: responses.put(args))
     msg_ids = alice.ecall_all("tag", "test.call")
@@ -81,7 +82,7 @@ def test_call_all(join: Connect) -> None:
 def test_call_and_wait(join: Connect, timeout: Any) -> None:
     """R22: time-outs are taken as text or number; the answer is a plain dictionary."""
     alice, bob = join("Alice"), join("Bob")
-    bob.bind_receive_call("test.call", Record(bob, {"answer": 1e-5}))
+    bob.bind_receive_call("test.call", record(bob, {"answer": 1e-5}))
     response = alice.ecall_and_wait(bob.get_public_id(), "test.call", timeout, x=1)
     assert type(response) is dict
     assert response == {"samp.status": "samp.ok", "samp.result": {"answer": "0.00001"}}
@@ -167,8 +168,8 @@ def test_no_samp_value(
 ) -> None:
     """R4: what SAMP cannot carry is refused with its place, and nothing is sent."""
     alice, bob = pair
-    record = Record(bob)
-    bob.bind_receive_message("test.x", record)
+    note = record(bob)
+    bob.bind_receive_message("test.x", note)
     message = {"samp.mtype": "test.x", "samp.params": params}
     for send in (
         lambda: alice.notify("bob", message),
@@ -180,18 +181,18 @@ def test_no_samp_value(
         with pytest.raises(error, match=path):
             send()
     alice.enotify("bob", "test.x", last="1")
-    assert record.next().params == {"last": "1"}
-    assert record.empty()
+    assert note.assert_received("*").params == {"last": "1"}
+    note.assert_not_received("*")
 
 
 def test_order(join: Connect) -> None:
     """R24: messages of one sender are handled in the order in which they were sent."""
     alice, bob = join("Alice"), join("Bob")
-    record = Record(bob)
-    bob.bind_receive_notification("test.n", record)
+    note = record(bob)
+    bob.bind_receive_notification("test.n", note)
     for number in range(300):
         alice.enotify("bob" if number == 0 else bob.get_public_id(), "test.n", n=number)
-    assert [record.next().params["n"] for _ in range(300)] == [str(number) for number in range(300)]
+    assert [note.assert_received("*").params["n"] for _ in range(300)] == [str(number) for number in range(300)]
 
 
 class Handlers:
@@ -252,17 +253,15 @@ def test_wrong_number_of_arguments(pair: tuple[Any, Any]) -> None:
 def test_most_specific_binding(pair: tuple[Any, Any]) -> None:
     """R12: of several bindings that match, the most specific one is called, and only that."""
     alice, bob = pair
-    records = {pattern: Record(bob) for pattern in ("*", "test.*", "test.a.*", "test.a.b")}
-    for pattern, record in records.items():
-        bob.bind_receive_notification(pattern, record)
-    bob.bind_receive_notification("samp.hub.*", lambda *args: None)  # the bindings themselves are events, too (R15)
+    records = {pattern: record(bob) for pattern in ("*", "test.*", "test.a.*", "test.a.b")}
+    for pattern, note in records.items():
+        bob.bind_receive_notification(pattern, note)
     for mtype, pattern in (("other", "*"), ("test.x", "test.*"), ("test.a.x", "test.a.*"), ("test.a.b", "test.a.b")):
         alice.enotify("bob", mtype)
-        received = records[pattern].next()
-        while received.mtype.startswith("samp.hub.event."):
-            received = records[pattern].next()
-        assert received.mtype == mtype
-    assert all(record.empty() for record in records.values())
+        records[pattern].assert_received(mtype)
+    for note in records.values():
+        note.assert_not_received("test.*")
+        note.assert_not_received("other")
 
 
 def test_exception_in_a_handler(join: Connect, caplog: pytest.LogCaptureFixture) -> None:
@@ -322,7 +321,7 @@ def test_reply_that_is_no_response(pair: tuple[Any, Any]) -> None:
 def test_call_without_a_handler(pair: tuple[Any, Any]) -> None:
     """R23: a call of something that only notifications are bound to is answered with an error."""
     alice, bob = pair
-    bob.bind_receive_notification("test.x", Record(bob))
+    bob.bind_receive_notification("test.x", record(bob))
     response = alice.ecall_and_wait("bob", "test.x", 10)
     assert response["samp.status"] == "samp.error"
     assert "no handler" in response["samp.error"]["samp.errortxt"]
@@ -379,12 +378,12 @@ def test_blocking_handler(pair: tuple[Any, Any]) -> None:
     """R24: a handler that blocks does not stall the messages behind it for ever."""
     alice, bob = pair
     release = threading.Event()
-    record = Record(bob)
+    note = record(bob)
     bob.bind_receive_notification("test.block", lambda *args: release.wait(30))
-    bob.bind_receive_notification("test.after", record)
+    bob.bind_receive_notification("test.after", note)
     alice.enotify("bob", "test.block")
     alice.enotify("bob", "test.after")
-    assert record.next(timeout=5).mtype == "test.after"
+    assert note.assert_received("*").mtype == "test.after"
     release.set()
 
 
@@ -393,14 +392,14 @@ def test_too_many_messages(join: Connect, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("pyvo.samp.client.callback_server.MAX_WAITING", 100_000)
     alice, bob = join("Alice"), join("Bob")
     started, release = threading.Event(), threading.Event()
-    record = Record(bob)
+    note = record(bob)
 
     def block(*args: Any) -> None:
         started.set()
         release.wait(30)
 
     bob.bind_receive_notification("test.block", block)
-    bob.bind_receive_call("test.large", record)
+    bob.bind_receive_call("test.large", note)
     alice.enotify("bob", "test.block")
     assert started.wait(5)
     responses: queue.Queue[Any] = queue.Queue()

@@ -16,7 +16,7 @@ import pytest
 
 from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import callback_server
-from pyvo.samp.client.received_calls import MAX_OPEN, ReceivedCalls
+from pyvo.samp.client.handlers import MAX_OPEN, ReceivedCalls
 from pyvo.samp.client.receiving import HandlerExecutor
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 

@@ -16,20 +16,11 @@ import pytest
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client import SAMPClient, session
 from pyvo.samp.client.hub_connection import ConnectionState
+from pyvo.samp.testing import RecordingClient
 from pyvo.samp.transport.event_loop import EventLoop
 from tests.hub.recipients import wait_until
 
-from .conftest import MONITORED, Connect, HubProcess, Record, Script, first_line, other_ids
-
-
-def wait_until_gone(witness: SAMPIntegratedClient, client_id: str | None, timeout: float = 10.0) -> None:
-    """Wait for the hub's message that a client has unregistered."""
-    gone = Record(witness)
-    witness.bind_receive_notification("samp.hub.event.unregister", gone)
-    if client_id in witness.get_registered_clients():
-        deadline = time.monotonic() + timeout
-        while gone.next(deadline - time.monotonic()).params["id"] != client_id:
-            continue
+from .conftest import MONITORED, Connect, HubProcess, Script, first_line, other_ids, record
 
 
 def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
@@ -96,8 +87,8 @@ def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAM
     arrived: queue.Queue[str] = queue.Queue()
     bob.bind_receive_call("test.later", lambda key, sender, mid, *rest: arrived.put(mid))
     alice.bind_receive_call("test.back", lambda key, sender, mid, *rest: alice.ereply(mid, "samp.ok", {}))
-    record = Record(bob)
-    bob.bind_receive_notification("test.note", record)
+    note = record(bob)
+    bob.bind_receive_notification("test.note", note)
     answers: queue.Queue[str] = queue.Queue()
 
     def wait() -> None:
@@ -109,7 +100,7 @@ def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAM
     msg_ids = [arrived.get(timeout=20) for _ in threads]
     begin = time.monotonic()
     alice.enotify("bob", "test.note")
-    record.next()
+    note.assert_received("*")
     assert bob.ecall_and_wait("alice", "test.back", 10)["samp.status"] == "samp.ok"
     assert time.monotonic() - begin < 2
     for msg_id in msg_ids:
@@ -119,19 +110,20 @@ def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAM
         thread.join(5)
 
 
-def test_garbage_collection(hub: SAMPHubServer, connect: Connect, monitored: queue.Queue[Any]) -> None:
+def test_garbage_collection(
+    samp_client: Callable[..., RecordingClient], connect: Connect, monitored: queue.Queue[Any]
+) -> None:
     """A client that its program forgets unregisters and ends its threads."""
-    witness = connect("Witness")
+    witness = samp_client("Witness", [])
     monitored.get(timeout=10)
     forgotten = SAMPIntegratedClient(name="Forgotten")
     forgotten.connect()
     forgotten.bind_receive_call("test.x", lambda *args: None)
     assert witness.ecall_and_wait("forgotten", "samp.app.ping", 10)["samp.status"] == "samp.ok"
-    own_id = forgotten.get_public_id()
     monitored.get(timeout=10)
     del forgotten
     gc.collect()
-    wait_until_gone(witness, own_id)
+    witness.assert_unregistered("Forgotten", within=10)
 
 
 EXITING = f"""{MONITORED}

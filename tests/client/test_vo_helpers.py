@@ -24,7 +24,7 @@ from pyvo.samp import (
     send_table_to,
 )
 
-from .conftest import Connect, Record
+from .conftest import Connect, record
 
 
 class Reader:
@@ -102,8 +102,8 @@ def test_send_table_to_all(hub: SAMPHubServer, connect: Connect, table: Table) -
 def test_products(hub: SAMPHubServer, connect: Connect) -> None:
     """URLs of spectra, images and others, to one or to all."""
     alice, bob = connect("Alice"), connect("Bob")
-    record = Record(bob)
-    bob.bind_receive_notification("*", record)
+    note = record(bob)
+    bob.bind_receive_notification("*", note)
     bob.bind_receive_notification("samp.hub.*", lambda *args: None)
     url = "http://example.org/product"
     send_spectrum_to(alice, url, "bob", name="spectrum")
@@ -111,7 +111,7 @@ def test_products(hub: SAMPHubServer, connect: Connect) -> None:
     send_product_to(alice, url, "bibcode.load")
     received = []
     while len(received) < 3:
-        item = record.next()
+        item = note.assert_received("*")
         if not item.mtype.startswith("samp.hub"):
             received.append((item.mtype, item.params))
     assert received == [

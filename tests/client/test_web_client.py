@@ -12,7 +12,7 @@ import pytest
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.client.web_hub_proxy import SAMPWebHubProxy
 
-from .conftest import Connect, Record, states
+from .conftest import Connect, record, states
 
 MakeHub = Callable[..., SAMPHubServer]
 
@@ -37,7 +37,7 @@ def test_both_profiles_meet(web_hub: SAMPHubServer, connect: Connect) -> None:
     """A client of one profile calls one of the other, and the other way round."""
     web, alice = connect("Web", how={"hub": web_hub, "web": True}), connect("Alice")
     for client, result in ((web, {"from": "web"}), (alice, {"from": "alice"})):
-        client.bind_receive_call("table.x", Record(client, result))
+        client.bind_receive_call("table.x", record(client, result))
     assert alice.ecall_and_wait("web", "table.x", 10)["samp.result"] == {"from": "web"}
     assert web.ecall_and_wait("alice", "table.x", 10)["samp.result"] == {"from": "alice"}
     with pytest.raises(SAMPProxyError):
@@ -123,7 +123,7 @@ def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> N
     seen, on_state = states()
     url = f"http://127.0.0.1:{web_hub._web_port}/"
     web = connect("Web", how={"web": url, "reconnect": True, "on_state": on_state})
-    web.bind_receive_call("table.x", Record(web, {"n": 1}))
+    web.bind_receive_call("table.x", record(web, {"n": 1}))
     web_hub.stop()
     assert seen.get(timeout=5) == "lost"
     with pytest.raises(SAMPHubError):

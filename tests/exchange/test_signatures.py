@@ -218,3 +218,22 @@ def test_coroutine_functions_with_asyncio(hub: SAMPHubServer, connect: Connect, 
             return await asyncio.to_thread(alice.ecall_and_wait, "bob", "x-test.a", 10, row=1)
 
     assert asyncio.run(main())["samp.result"] == {"value": "2"}
+
+
+def test_context_goes_before_parameters(pair: Pair) -> None:
+    """A message cannot name another sender: its parameters with the names of the context are in ``params``."""
+    alice, bob = pair
+
+    @bob.on("x-test.context")
+    def handler(sender, mtype, params, row: int) -> dict[str, Any]:
+        return {"sender": sender.name, "mtype": mtype, "params": params, "row": row}
+
+    @bob.on("x-test.rest")
+    def rest(**kwargs: Any) -> dict[str, Any]:
+        return kwargs
+
+    given = {"sender": "Eve", "mtype": "other", "params": "none", "row": "7"}
+    wanted = {"sender": "Alice", "mtype": "x-test.context", "params": given, "row": "7"}
+    for mtype, result in (("x-test.context", wanted), ("x-test.rest", given)):
+        response = alice.call_and_wait("bob", {"samp.mtype": mtype, "samp.params": given}, 10)
+        assert response["samp.result"] == result

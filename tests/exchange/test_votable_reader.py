@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import gzip
 import struct
 import tracemalloc
@@ -23,6 +24,7 @@ from pyvo.samp import SAMPClientError
 from pyvo.samp.formats import votable_reader
 from pyvo.samp.formats.tolerant_votable import element_as_table
 from pyvo.samp.formats.votable_reader import read_votable
+from pyvo.samp.formats.votable_reader_rows import decode_base64
 
 ASTROPY_DATA = Path(astropy.io.votable.__file__).parent / "tests" / "data"
 WHITE_SPACE = ["", " ", "\n", "\t ", "\r\n  "]
@@ -315,6 +317,22 @@ def test_binary_is_read_as_astropy_reads_it(case: tuple[str, dict[str, list[bool
     path = tmp_path / "t.vot"
     path.write_bytes(text.encode())
     check(path, flags)
+
+
+@given(data=st.binary(max_size=80), changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2))
+@settings(max_examples=500)
+def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list[tuple[int, int]]) -> None:
+    """Letters that are lost or changed are errors where they are errors for ``binascii``."""
+    letters = bytearray(base64.b64encode(data))
+    for place, code in changes:
+        letters[place : place + code % 3] = bytes([code])
+    try:
+        expected = binascii.a2b_base64(bytes(letters), strict_mode=True)
+    except binascii.Error:
+        with pytest.raises(binascii.Error):
+            decode_base64(bytes(letters))
+    else:
+        assert decode_base64(bytes(letters)) == expected
 
 
 # What must be quick

@@ -24,7 +24,7 @@ MAX_BODY = 100_000
 
 
 def xml(data: bytes) -> None:
-    """Calls and answers (R1, R2, R5, R30)."""
+    """Calls and responses (R1, R2, R5, R30)."""
     quick = parse_fast(data)
     if quick is not None:
         assert quick == parse_strict(data.decode("ascii"))
@@ -39,19 +39,19 @@ def xml(data: bytes) -> None:
             if raw is not None:
                 assert read_call(write_call("m", [PreEncoded(raw)])).params == [value]
     try:
-        answer = read_response(data)
+        response = read_response(data)
     except (XMLError, SAMPProxyError):
         return
-    assert read_response(write_response(answer)) == answer
+    assert read_response(write_response(response)) == response
 
 
 def http(data: bytes) -> None:
-    """Requests and answers; the first byte says how the rest is cut into pieces."""
+    """Requests and responses; the first byte says how the rest is cut into pieces."""
     if not data:
         return
     size, stream = data[0] or 1, data[1:]
     assert _requests([stream]) == _requests([stream[i : i + size] for i in range(0, len(stream), size)])
-    assert _answer([stream]) == _answer([stream[i : i + size] for i in range(0, len(stream), size)])
+    assert _response([stream]) == _response([stream[i : i + size] for i in range(0, len(stream), size)])
 
 
 def lockfile(data: bytes) -> None:
@@ -93,16 +93,16 @@ def _requests(pieces: list[bytes]) -> list[object]:
     return found
 
 
-def _answer(pieces: list[bytes]) -> object:
-    """The first answer that is in the pieces; whether its connection can be kept depends on what is behind it."""
+def _response(pieces: list[bytes]) -> object:
+    """The first response that is in the pieces; whether its connection can be kept depends on what is behind it."""
     reader = ResponseParser(MAX_BODY)
     try:
         for piece in pieces:
             reader.receive_data(piece)
-            if (answer := reader.next_message()) is not None:
-                return answer[:4]
-        answer = reader.next_message(closed=True)
-        return answer and answer[:4]
+            if (response := reader.next_message()) is not None:
+                return response[:4]
+        response = reader.next_message(closed=True)
+        return response and response[:4]
     except HTTPError as error:
         return error.status
 

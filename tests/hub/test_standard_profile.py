@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyvo.samp.broker import Broker
+from pyvo.samp.broker import Broker, operations
 from pyvo.samp.standard_profile import StandardProfile, callback_sender, liveness
 from pyvo.samp.transport.event_loop import EventLoop
 
@@ -653,6 +653,43 @@ def test_a_client_that_accepts_nothing_is_disconnected(
     assert params[2]["samp.params"] == {"id": other.id}
     [(_, params)] = sender.recipient.wait_for(1)
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
+
+
+def test_a_client_that_is_slow_keeps_up(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its queue is long, the hub responds more slowly to the sender; it is not disconnected."""
+    monkeypatch.setattr(callback_sender, "LONG_QUEUE", 5)
+    monkeypatch.setattr(callback_sender, "MAX_QUEUED", 25)
+    other = harness.join(well_behaved, "table.*")
+    other.recipient.behave = lambda *_: (other.recipient.closing.wait(0.005), http_response())[1]
+    message = {"samp.mtype": "table.x", "samp.params": {}}
+    for _ in range(150):
+        sender.hub.notify(sender.key, other.id, message)
+    assert len(other.recipient.wait_for(150)) == 150
+
+
+def test_a_sender_waits_for_a_slow_client(
+    harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One response is late for each message beyond the length of the queue, and those to others are not."""
+    monkeypatch.setattr(callback_sender, "LONG_QUEUE", 3)
+    monkeypatch.setattr(operations, "SLOW_DOWN_TIME", 0.2)
+    other, third = harness.join(well_behaved, "table.*"), harness.join()
+    other.recipient.behave = lambda *_: (other.recipient.closing.wait(20), http_response())[1]
+    message = {"samp.mtype": "table.x", "samp.params": {}}
+    for _ in range(4):
+        sender.hub.notify(sender.key, other.id, message)
+    harness.settle(third)
+    for _ in range(3):
+        start = time.monotonic()
+        sender.hub.notify(sender.key, other.id, message)
+        assert time.monotonic() - start >= 0.2
+    start = time.monotonic()
+    for _ in range(20):
+        third.hub.ping()
+        third.hub.getRegisteredClients(third.key)
+    assert time.monotonic() - start < 4
 
 
 def test_one_large_message_always_fits(

@@ -14,6 +14,7 @@ import xmlrpc.client
 import pytest
 
 from pyvo.samp import SAMPHubServer, WebProfileDialog
+from pyvo.samp.broker import operations
 from pyvo.samp.web_profile import profile as web_profile
 from pyvo.samp.web_profile.consent import MAX_SHARING
 
@@ -42,11 +43,13 @@ def test_registration(hub):
     """R6, R40."""
     with Page(hub) as page:
         registration = page.call("register", {"samp.name": "Sky page"})
-        assert set(registration) == {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        standard = {"samp.hub-id", "samp.self-id", "samp.private-key", "samp.url-translator"}
+        assert set(registration) == {*standard, "x-samp.upload"}
         assert registration["samp.hub-id"] == "hub"
         assert len(registration["samp.private-key"]) >= 32
-        assert registration["samp.private-key"] not in registration["samp.url-translator"]
-        assert registration["samp.url-translator"].startswith(f"http://localhost:{hub._web_port}/")
+        for key in ("samp.url-translator", "x-samp.upload"):
+            assert registration["samp.private-key"] not in registration[key]
+            assert registration[key].startswith(f"http://localhost:{hub._web_port}/")
         page.accept(registration)
         assert page.call("getMetadata", page.id) == {}
 
@@ -372,6 +375,22 @@ def test_two_hundred_notifications_come_in_order(hub, page):
             program.call("notifyAll", message("x.y", n=str(number)))
         got = page.pull_some(200)
     assert [params[1]["samp.params"]["n"] for _, params in got] == [str(number) for number in range(200)]
+
+
+def test_a_sender_waits_for_a_page_that_does_not_pull(hub, page, monkeypatch):
+    """The response is late for each message when many wait for the page; none is lost."""
+    monkeypatch.setattr(web_profile, "LONG_QUEUE", 3)
+    monkeypatch.setattr(operations, "SLOW_DOWN_TIME", 0.2)
+    page.listen("x.y")
+    with Program(hub) as program:
+        for number in range(4):
+            program.call("notifyAll", message("x.y", n=str(number)))
+        for number in range(4, 6):
+            start = time.monotonic()
+            program.call("notifyAll", message("x.y", n=str(number)))
+            assert time.monotonic() - start >= 0.2
+        got = page.pull_some(6)
+    assert [params[1]["samp.params"]["n"] for _, params in got] == [str(number) for number in range(6)]
 
 
 def test_metadata_subscriptions_and_listings(hub, page):

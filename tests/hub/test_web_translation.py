@@ -501,7 +501,7 @@ def test_a_server_that_is_silent_does_not_hold_up_the_stop(hub, page, mention, s
         wait_until(lambda: site.requests)
         began = time.monotonic()
         hub.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         site.requests.clear()
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +48,11 @@ class Page:
         """Evaluate JavaScript in the page and wait for the result of its promise, if it is one."""
         return self._browser.submit("evaluate", page=self._number, expression=expression).result(TIMEOUT)
 
+    def metrics(self) -> dict[str, float]:
+        """Return Chromium's counters for the tab, such as JSHeapUsedSize and Nodes, after a garbage collection."""
+        result: dict[str, float] = self._browser.submit("metrics", page=self._number).result(TIMEOUT)
+        return result
+
     def wait_for(self, selector: str, state: str = "visible") -> None:
         """Wait until a selector finds something that is visible, hidden, attached or detached."""
         self.act(selector, "waitFor", {"state": state, "timeout": 1000 * TIMEOUT / 2})
@@ -55,6 +60,12 @@ class Page:
     def text(self, selector: str) -> str:
         """The text that a selector finds."""
         return str(self.act(selector, "innerText"))
+
+    def set_permission(self, origin: str, name: str, setting: str) -> None:
+        """Set a permission of an origin to ``granted``, ``denied`` or ``prompt`` (Chromium only)."""
+        self._browser.submit(
+            "setPermission", page=self._number, origin=origin, name=name, setting=setting
+        ).result(TIMEOUT)
 
     def reload(self) -> None:
         """Reload the page; it loses its state."""
@@ -96,9 +107,13 @@ class Browser:
         An empty directory for the profile and the log of the browser.
     env : mapping
         The environment of the browser.
+    flags : sequence of str
+        More arguments for Chromium.
     """
 
-    def __init__(self, executable: str, directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, executable: str, directory: Path, env: Mapping[str, str], flags: Sequence[str] = ()
+    ) -> None:
         self._numbers = itertools.count(1)
         self._pages = itertools.count(1)
         self._open: dict[int, Future[Any]] = {0: Future()}
@@ -110,7 +125,7 @@ class Browser:
         profile.mkdir()
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                ["node", str(driver), executable, str(profile)],
+                ["node", str(driver), executable, str(profile), *flags],
                 env=dict(env), text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )
@@ -151,6 +166,10 @@ class Browser:
         number = next(self._pages)
         self.submit("open", page=number, url=url).result(TIMEOUT)
         return Page(self, number)
+
+    def grant_permission(self, origin: str, name: str) -> None:
+        """Grant a permission to an origin for as long as the browser runs (Chromium only)."""
+        self.submit("grantPermission", origin=origin, name=name).result(TIMEOUT)
 
     def tab_processes(self) -> list[psutil.Process]:
         """Find the processes that run the pages: not those of the browser's windows, network and graphics."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.testing import RecordingClient
 
 from .programs import Program, Screen, environment, need, wait_for_hub
 
@@ -76,15 +76,6 @@ def artefacts() -> Path:
 
 
 @pytest.fixture
-def hub(home: Path) -> Iterator[SAMPHubServer]:
-    """Our hub, with the Standard Profile alone."""
-    server = SAMPHubServer(web_profile=False)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def jsamp_hub(home: Path, run: Run) -> Program:
     """JSAMP's hub, with the Standard Profile alone."""
     program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std")
@@ -93,13 +84,11 @@ def jsamp_hub(home: Path, run: Run) -> Program:
 
 
 @pytest.fixture
-def connect(home: Path) -> Iterator[Callable[..., SAMPIntegratedClient]]:
+def connect(home: Path) -> Iterator[Callable[..., RecordingClient]]:
     """Connect clients of ours to the hub that runs in this home; they are disconnected after the test."""
     with ExitStack() as stack:
-        def start(name: str, **metadata: str) -> SAMPIntegratedClient:
-            client = SAMPIntegratedClient(name=name, description="a test", metadata=metadata)
-            client.connect()
-            stack.callback(client.disconnect)
-            return client
+        def start(name: str, **metadata: str) -> RecordingClient:
+            described = {"samp.description.text": "a test", **metadata}
+            return stack.enter_context(RecordingClient(name, (), metadata=described))
 
         yield start

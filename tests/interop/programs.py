@@ -82,6 +82,11 @@ class Program:
             self._news.notify_all()
 
     @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """All that the program has printed so far."""
         with self._news:

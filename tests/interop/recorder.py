@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a client of ours was sent, kept in order, and a way to wait for it."""
+"""Record what a client of ours receives, in order, and wait for it."""
 from __future__ import annotations
 
 import threading
@@ -24,7 +24,7 @@ Accept = Callable[[Received], bool]
 
 
 class Recorder:
-    """Notes what arrives at a client and answers each call with what it was called with.
+    """Records what a client receives, and replies to each call with its parameters.
 
     Parameters
     ----------
@@ -33,35 +33,35 @@ class Recorder:
     mtype : str
         What to subscribe to, possibly a wildcard.
     tag : str
-        The msg-tag whose responses are noted.
+        The msg-tag whose responses are recorded.
     """
 
     def __init__(self, client: SAMPIntegratedClient, mtype: str, tag: str = "tag") -> None:
         self._client = client
         self._all: list[Received] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         client.bind_receive_notification(mtype, self._notification)
         client.bind_receive_call(mtype, self._call)
         client.bind_receive_response(tag, self._response)
 
-    def _note(self, *what: Any) -> None:
-        with self._news:
+    def _record(self, *what: Any) -> None:
+        with self._changed:
             self._all.append(Received(*what))
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _notification(
         self, key: str, sender: str, msg_id: None, mtype: str, params: Mapping[str, Any], extra: Mapping[str, Any]
     ) -> None:
-        self._note("notification", sender, mtype, params)
+        self._record("notification", sender, mtype, params)
 
     def _call(
         self, key: str, sender: str, msg_id: str, mtype: str, params: Mapping[str, Any], extra: Mapping[str, Any]
     ) -> None:
-        self._note("call", sender, mtype, params)
+        self._record("call", sender, mtype, params)
         self._client.ereply(msg_id, "samp.ok", result={"echo": params})
 
     def _response(self, key: str, sender: str, tag: str, response: Mapping[str, Any]) -> None:
-        self._note("response", sender, tag, response)
+        self._record("response", sender, tag, response)
 
     def wait(self, count: int, accept: Accept = lambda _: True, timeout: float = 30.0) -> list[Received]:
         """Wait until `count` of the deliveries are acceptable; return those."""
@@ -69,7 +69,7 @@ class Recorder:
         def found() -> list[Received]:
             return [one for one in self._all if accept(one)]
 
-        with self._news:
-            if not self._news.wait_for(lambda: len(found()) >= count, timeout):
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(found()) >= count, timeout):
                 pytest.fail(f"{len(found())} deliveries instead of {count} within {timeout} s: {self._all}")
             return found()

@@ -14,7 +14,6 @@ from .conftest import Run
 from .programs import Program, Screen, until, wait_for_hub
 from .recorder import Recorder
 from .samples import DEC, HEIGHT, RA, ROWS, WIDTH, write_image, write_table
-from .witness import Witness
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -62,7 +61,7 @@ def test_aladin_shows_what_our_client_sends(
     """Aladin on our hub loads an image and a table and answers where it looks."""
     client = connect("sender")
     start(show)
-    aladin = Witness(client).arrival("Aladin", "image.load.fits")
+    aladin = client.wait_for("Aladin", 60, "image.load.fits").id
     exercise(client, aladin, tmp_path)
     screen.screenshot(artefacts / "aladin.png")
 
@@ -71,7 +70,7 @@ def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Conne
     """Aladin registers before it is ready. What it refuses then comes back as its error; nothing waits (R23)."""
     client = connect("sender")
     show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
-    aladin = Witness(client).arrival("Aladin", "image.load.fits")
+    aladin = client.wait_for("Aladin", 60, "image.load.fits").id
     response = client.ecall_and_wait(aladin, "image.load.fits", 60, url=write_image(tmp_path), name="crab")
     assert response["samp.status"] in ("samp.ok", "samp.error"), response
 
@@ -80,12 +79,12 @@ def test_aladin_after_a_new_start_of_the_hub(hub: SAMPHubServer, connect: Connec
     """Aladin registers again, but at an address that it has closed: the caller is told so, and does not wait (R23)."""
     client = connect("one")
     start(show)
-    Witness(client).arrival("Aladin", "coord.get.sky")
+    client.wait_for("Aladin", 60, "coord.get.sky")
     client.disconnect()
     hub.stop()
     hub.start()
     client = connect("two")
-    aladin = Witness(client).arrival("Aladin", "coord.get.sky")
+    aladin = client.wait_for("Aladin", 60, "coord.get.sky").id
     response = client.ecall_and_wait(aladin, "coord.get.sky", 20)
     assert response["samp.status"] == "samp.error"
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
@@ -98,7 +97,7 @@ def test_our_client_works_with_aladins_own_hub(
     start(show)
     wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")
-    aladin = Witness(sender).arrival("Aladin", "image.load.fits")
+    aladin = sender.wait_for("Aladin", 60, "image.load.fits").id
     exercise(sender, aladin, tmp_path)
     screen.screenshot(artefacts / "aladin-hub.png")
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
+from pyvo.samp.testing import RecordingClient
 from pyvo.samp.transport import server_connection
 
 from .browser import NODE, Browser, Page, Site
 from .network import WEB_PORT, own_network
 from .programs import environment, need, until
 from .recorder import Recorder
-from .witness import Witness
 
-Connect = Callable[..., SAMPIntegratedClient]
+Connect = Callable[..., RecordingClient]
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -148,23 +148,22 @@ def test_pages_of_two_origins_and_a_program_meet(
 ) -> None:
     """Registration with consent, for the origin of the request (R40). All clients see each other."""
     client = connect("program")
-    witness = Witness(client)
     first, second = page(0), page(1)
     first_id, second_id = first.run("register", "first page", ANY), second.run("register", "second page", ANY)
     assert user.requests == [("first page", sites[0].origin), ("second page", sites[1].origin)]
-    assert witness.arrival("first page", "table.load.votable") == first_id
-    assert witness.arrival("second page", "table.load.votable") == second_id
+    assert client.wait_for("first page", 60, "table.load.votable").id == first_id
+    assert client.wait_for("second page", 60, "table.load.votable").id == second_id
     others = set(client.get_registered_clients()) - {first_id} | {client.get_public_id()}
-    assert set(first.run("ask", "getRegisteredClients")) == others
+    assert set(first.run("callHub", "getRegisteredClients")) == others
     assert second_id in others
-    assert first.run("ask", "getMetadata", client.get_public_id())["samp.name"] == "program"
+    assert first.run("callHub", "getMetadata", client.get_public_id())["samp.name"] == "program"
     assert client.get_metadata(second_id)["samp.description.text"] == "a page"
     for name in ("program", "second page"):
         first.run("waitListed", name)
     first.screenshot(artefacts / "page.png")
 
     second.run("unregister")
-    witness.departure(second_id)
+    client.assert_unregistered(second_id, within=30)
 
 
 def test_a_denied_page_is_not_registered(page: Callable[..., Page], connect: Connect) -> None:
@@ -220,12 +219,12 @@ def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> No
     params = {"ra": "83.6", "text": AWKWARD, "list": ["", ["a", {}]], "empty": {}}
 
     for recipient in (program, you):
-        first.run("ask", "notify", recipient, message("coord.notify", **params))
-        first.run("ask", "call", recipient, "one", message("coord.call", **params))
-        response = first.run("ask", "callAndWait", recipient, message("coord.call-and-wait", **params), "20")
+        first.run("callHub", "notify", recipient, message("coord.notify", **params))
+        first.run("callHub", "call", recipient, "one", message("coord.call", **params))
+        response = first.run("callHub", "callAndWait", recipient, message("coord.call-and-wait", **params), "20")
         assert response == {"samp.status": "samp.ok", "samp.result": {"echo": params}}
-    assert set(first.run("ask", "notifyAll", message("coord.notify-all", **params))) == {program, you}
-    assert set(first.run("ask", "callAll", "all", message("coord.call-all", **params))) == {program, you}
+    assert set(first.run("callHub", "notifyAll", message("coord.notify-all", **params))) == {program, you}
+    assert set(first.run("callHub", "callAll", "all", message("coord.call-all", **params))) == {program, you}
 
     # The second page and the program answer all these calls with `reply`, the sixth way.
     for tag in ("one", "all"):
@@ -285,7 +284,7 @@ def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: 
     assert numbers == list(range(200))
 
     for number in range(200):
-        one.run("ask", "notify", client.get_public_id(), message("coord.pointAt.sky", ra=str(number), dec="0"))
+        one.run("callHub", "notify", client.get_public_id(), message("coord.pointAt.sky", ra=str(number), dec="0"))
     assert [int(each.content["ra"]) for each in received.wait(200)] == list(range(200))
 
 
@@ -300,9 +299,9 @@ def test_a_page_may_send_safe_messages_only(page: Callable[..., Page], connect: 
     page_id = one.run("register", "page", ANY)
     for mtype in ("client.env.get", "script.aladin.send", "ds9.set", "table.shut"):
         with pytest.raises(RuntimeError, match="Fault"):
-            one.run("ask", "notify", program, message(mtype))
-    one.run("ask", "call", program, "tag", message("x-mine.open"))
-    one.run("ask", "notify", program, message("table.load.votable", url="http://127.0.0.1/t"))
+            one.run("callHub", "notify", program, message(mtype))
+    one.run("callHub", "call", program, "tag", message("x-mine.open"))
+    one.run("callHub", "notify", program, message("table.load.votable", url="http://127.0.0.1/t"))
     (delivery,) = received.wait(1, lambda each: each.sender == page_id)
     assert delivery.name == "table.load.votable"
 
@@ -334,7 +333,6 @@ def test_the_hub_reads_for_a_page_what_its_browser_refuses(
 def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) -> None:
     """A page that did not unregister is gone (R43), the call to it is answered (R23); others stay."""
     client = connect("program")
-    witness = Witness(client)
     closed, reloaded, stays = page(0), page(0), page(1)
     closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
     stays_id = stays.run("register", "stays", ANY)
@@ -344,8 +342,8 @@ def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) ->
         closed.run("wait", "table.slow", 1)
         closed.close()
         reloaded.reload()
-        witness.departure(closed_id, 15)
-        witness.departure(reloaded_id, 15)
+        client.assert_unregistered(closed_id, within=15)
+        client.assert_unregistered(reloaded_id, within=15)
         response = waiting.result(10)
     assert response["samp.status"] == "samp.error"
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
@@ -476,7 +474,7 @@ def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect:
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
-    one.run("holdUp")
+    one.run("openDialog")
     threading.Event().wait(1)
     send(client, page_id, 1, 2)
     threading.Event().wait(seconds)
@@ -523,12 +521,11 @@ def test_back_to_a_page_that_was_left(
 ) -> None:
     """R43: Chromium 156 keeps a page with its pull, for the way back. Firefox 153 keeps no page that has one."""
     client = connect("program")
-    witness = Witness(client)
     one = page()
     page_id = one.run("register", "page", ANY)
     one.go(sites[0].url("other.html"))
     if browser.is_firefox:
-        witness.departure(page_id, 15)
+        client.assert_unregistered(page_id, within=15)
         one.back()
         assert not one.run("isConnected")
         page_id = one.run("register", "page", ANY)
@@ -542,7 +539,51 @@ def test_back_to_a_page_that_was_left(
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
     one.go(sites[0].url("other.html"))
     one.close()
-    witness.departure(page_id, 15)
+    client.assert_unregistered(page_id, within=15)
+
+
+def uploaded(url: str, total: int) -> Path:
+    """Check a file that `client.upload` has made."""
+    path = Path(url.removeprefix("file://"))
+    with path.open("rb") as file:
+        for number in range(-(-total // 2**20)):
+            assert file.read(2**20) == bytes([number % 256]) * min(2**20, total - number * 2**20)
+        assert file.read(1) == b""
+    return path
+
+
+def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> None:
+    """A preflight, chunks at the same time; a program reads the file, and it is gone with the page."""
+    client = connect("program")
+    recorder = Recorder(client, "table.load.votable")
+    one = page()
+    one.run("register", "page", ANY)
+    url = one.run("upload", one.run("uploadUrl") + "x1/M%2031.vot", 10_000_000)
+    one.run("ask", "notifyAll", message("table.load.votable", url=url))
+    assert recorder.wait(1)[0].content["url"] == url
+    path = uploaded(url, 10_000_000)
+    assert path.name == "M_31.vot"
+    assert one.run("readThroughHub", url) == 10_000_000
+    one.run("unregister")
+    until(path.exists, lambda exists: not exists)
+
+
+def test_another_origin_cannot_upload(page: Callable[..., Page], connect: Connect) -> None:
+    """Even if it has the URL: neither the browser nor the hub let it."""
+    owner, other = page(0), page(1)
+    owner.run("register", "page", ANY)
+    url = owner.run("uploadUrl") + "x/table.vot"
+    with pytest.raises(RuntimeError, match="TypeError"):
+        other.run("upload", url, 1000)
+    other.run("register", "other page", ANY)
+    with pytest.raises(RuntimeError, match="TypeError"):
+        other.run("upload", url, 1000)
+    for method in ("PUT", "DELETE"):
+        with pytest.raises(RuntimeError, match="TypeError"):
+            other.evaluate(f"fetch({url!r}, {{method: {method!r}, mode: 'no-cors', body: 'x'}}).then(() => 0)")
+    assert other.evaluate(f"fetch({url!r}).then((response) => response.status)") == 403
+    assert owner.evaluate(f"fetch({url!r}).then((response) => response.status)") == 404  # nothing was received
+    uploaded(owner.run("upload", url, 1000), 1000)
 
 
 def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Page], connect: Connect) -> None:
@@ -550,11 +591,10 @@ def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Pag
     if browser.is_firefox:
         pytest.skip("Firefox 153 leaves the pull of a tab that has crashed open, so that nothing tells of it")
     client = connect("program")
-    witness = Witness(client)
     page_id = page().run("register", "page", ANY)
     for process in browser.tab_processes():
         process.kill()
-    witness.departure(page_id, 15)
+    client.assert_unregistered(page_id, within=15)
 
 
 def test_a_browser_that_crashes_is_noticed(
@@ -562,9 +602,8 @@ def test_a_browser_that_crashes_is_noticed(
 ) -> None:
     """R43: also by pages between two pulls, because they were just notified of each other."""
     client = connect("program")
-    witness = Witness(client)
     browser = start_browser()
     ids = [browser.open(sites[0].url("client.html")).run("register", "page", ANY) for _ in range(3)]
     browser.kill()
     for page_id in ids:
-        witness.departure(page_id, 15)
+        client.assert_unregistered(page_id, within=15)

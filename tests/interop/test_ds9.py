@@ -15,7 +15,6 @@ from pyvo.samp import SAMPClientError, SAMPHubServer, SAMPIntegratedClient, SAMP
 from .conftest import Run
 from .programs import Screen
 from .samples import DEC, HEIGHT, RA, WIDTH, write_image
-from .witness import Witness
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -36,7 +35,7 @@ def test_ds9_shows_the_image_that_our_client_sends(
     """DS9 registers, loads the image, says so when asked, and does what it is told, under both kinds of locale."""
     client = connect("sender")
     ds9_program = show("ds9", "-xpa", "no", LANG=locale, LC_ALL=locale)
-    ds9 = Witness(client).arrival("SAOImageDS9", "image.load.fits")
+    ds9 = client.wait_for("SAOImageDS9", 60, "image.load.fits").id
 
     response = client.ecall_and_wait(ds9, "image.load.fits", 60, url=write_image(tmp_path), name="crab")
     assert response["samp.status"] == "samp.ok", response
@@ -46,7 +45,8 @@ def test_ds9_shows_the_image_that_our_client_sends(
     # Numbers of Python's, an empty string and text beyond ASCII must not make DS9 fall silent.
     response = client.ecall_and_wait(ds9, "coord.pointAt.sky", 20, ra=RA, dec=DEC + 1e-6, comment="")
     assert response["samp.status"] == "samp.ok", response
-    assert client.ecall_and_wait(ds9, "ds9.set", 20, cmd="zoom to fit")["samp.status"] == "samp.ok"
+    response = client.ecall_and_wait(ds9, "ds9.set", 20, cmd="zoom to fit")
+    assert response["samp.status"] == "samp.ok", response
     with pytest.warns(UserWarning, match="ASCII"):
         client.ecall_and_wait(ds9, "ds9.set", 20, cmd="frame first", note="\N{GREEK SMALL LETTER ALPHA} Centauri")
     position = [float(word) for word in ask(client, ds9, "pan wcs fk5 degrees").split()]
@@ -64,7 +64,7 @@ def test_ds9_answers_many_calls_at_once(hub: SAMPHubServer, connect: Connect, sh
     """Many calls in flight come back each with its own answer (R20)."""
     client = connect("sender")
     show("ds9", "-xpa", "no")
-    ds9 = Witness(client).arrival("SAOImageDS9", "ds9.get")
+    ds9 = client.wait_for("SAOImageDS9", 60, "ds9.get").id
     commands = ["version", "frame", "scale", "cmap", "orient"]
     expected = [ask(client, ds9, command) for command in commands]
     assert len(set(expected)) == len(commands), expected

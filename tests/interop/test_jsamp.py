@@ -20,7 +20,6 @@ from .conftest import Run
 from .network import own_network
 from .programs import Program, wait_for_hub
 from .recorder import Recorder
-from .witness import Witness
 
 Connect = Callable[..., SAMPIntegratedClient]
 
@@ -75,7 +74,7 @@ def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Con
     snooper = run("jsamp", "snooper")
     sender, receiver = connect("sender"), connect("receiver")
     me, you = sender.get_public_id(), receiver.get_public_id()
-    third = Witness(sender).arrival("Snooper", "x-test.any")
+    third = sender.wait_for("Snooper", 60, "x-test.any").id
     received = Recorder(receiver, "x-test.*")
     answers = Recorder(sender, "x-answer")
 

@@ -2,6 +2,8 @@
 """TOPCAT, both ways round: a member of our hub, and the hub of our client."""
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ import pytest
 from astropy.table import Table
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.testing import RecordingClient
+from tests.conftest import ROOT
 
 from .conftest import Run
 from .programs import Screen, until, wait_for_hub
 from .recorder import Recorder
 from .samples import ROWS, write_table
-from .witness import Witness
 
-Connect = Callable[..., SAMPIntegratedClient]
+Connect = Callable[..., RecordingClient]
+SAMP = (sys.executable, "-m", "pyvo.samp")
 
 #: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
 BROADCAST = (115, 39)
@@ -71,7 +75,7 @@ def test_topcat_loads_what_our_client_sends(
     client = connect("sender")
     received = Recorder(client, "table.load.*")  # now, so that TOPCAT knows of somebody to broadcast to when asked
     show("topcat", "-samp")
-    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    topcat = client.wait_for("topcat", 60, "table.load.votable").id
     table, url = write_table(tmp_path)
 
     load(client, topcat, url)
@@ -96,7 +100,7 @@ def test_topcat_understands_a_client_that_sends_numbers(
     """What another library sends as XML-RPC numbers reaches TOPCAT as strings (R5); it would refuse the numbers."""
     client = connect("sender")
     show("topcat", "-samp")
-    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    topcat = client.wait_for("topcat", 60, "table.load.votable").id
     load(client, topcat, write_table(tmp_path)[1])
     with ServerProxy(hub.params["samp.hub.xmlrpc.url"]) as proxy:
         key = proxy.samp.hub.register(hub.params["samp.secret"])["samp.private-key"]
@@ -111,7 +115,7 @@ def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, 
     """The error of a foreign client reaches the caller in its own words (R17)."""
     client = connect("sender")
     show("topcat", "-samp")
-    topcat = Witness(client).arrival("topcat", "table.load.votable")
+    topcat = client.wait_for("topcat", 60, "table.load.votable").id
     response = client.ecall_and_wait(topcat, "table.load.votable", 20, url=(tmp_path / "none.vot").as_uri())
     assert response["samp.status"] == "samp.error"
     assert "No such file" in response["samp.error"]["samp.errortxt"]
@@ -122,9 +126,8 @@ def test_topcat_knows_who_comes_while_it_looks_around(
 ) -> None:
     """TOPCAT forgets what it is told while it asks who is there; it knows those who come just then all the same."""
     first = connect("first")
-    witness = Witness(first)
     show("topcat", "-samp")
-    topcat = witness.arrival("topcat", "table.load.votable")
+    topcat = first.wait_for("topcat", 60, "table.load.votable").id
     crowd = [Recorder(connect(f"late {number}"), "table.load.*") for number in range(10)]
     load(first, topcat, write_table(tmp_path)[1])
     screen.click(*BROADCAST)
@@ -136,7 +139,7 @@ def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, con
     """TOPCAT registers again by itself when our hub was restarted, and unregisters when it is ended."""
     client = connect("one")
     topcat = show("topcat", "-samp")
-    first = Witness(client).arrival("topcat")
+    first = client.wait_for("topcat", 60, "samp.app.ping").id
     # It must be awake when the hub goes: having missed the news of that, it would wait for the old hub for ever.
     assert is_ok(client.ecall_and_wait(first, "samp.app.ping", 30))
     client.disconnect()
@@ -144,10 +147,9 @@ def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, con
     hub.start()
 
     client = connect("two")
-    witness = Witness(client)
-    again = witness.arrival("topcat")
+    again = client.wait_for("topcat", 60, "samp.app.ping").id
     topcat.stop()
-    witness.departure(again)
+    client.assert_unregistered(again, within=30)
 
 
 def test_our_client_works_with_topcats_own_hub(
@@ -157,7 +159,7 @@ def test_our_client_works_with_topcats_own_hub(
     show("topcat", "-hub")
     wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")
-    topcat_id = Witness(sender).arrival("topcat", "table.load.votable")
+    topcat_id = sender.wait_for("topcat", 60, "table.load.votable").id
     table, url = write_table(tmp_path)
 
     load(sender, topcat_id, url)
@@ -170,3 +172,39 @@ def test_our_client_works_with_topcats_own_hub(
     response = sender.ecall_and_wait(receiver.get_public_id(), "x-test.number", 20, value=1.5)
     assert response["samp.result"] == {"echo": {"value": "1.5"}}
     assert received.wait(1)[0].content == {"value": "1.5"}
+
+
+@pytest.mark.timeout(240)
+def test_recorded_session(
+    hub: SAMPHubServer, connect: Connect, show: Run, run: Run, screen: Screen, tmp_path: Path, artefacts: Path
+) -> None:
+    """What TOPCAT was sent is recorded, and played to another TOPCAT at another hub: a table, and selected rows."""
+    client = connect("sender")
+    first = show("topcat", "-samp")
+    topcat = client.wait_for("topcat", 60, "table.load.votable").id
+    path = tmp_path / "session.jsonl"
+    snoop = run(*SAMP, "snoop", "--record", str(path), "--files", PYTHONPATH=str(ROOT))
+    snoop.wait_for("until ^C")
+    table, url = write_table(tmp_path)
+    load(client, topcat, url)
+    assert is_ok(select(client, topcat, [0, 7]))
+    snoop.wait_for("row-list")
+    snoop.signal(signal.SIGINT)
+    assert snoop.finish() == 0
+    client.disconnect()
+    first.stop()
+    hub.stop()
+    Path(url.removeprefix("file://")).unlink()  # only the copy is left
+
+    hub.start()
+    show("topcat", "-samp")
+    client = connect("other")
+    topcat = client.wait_for("topcat", 60, "table.load.votable").id
+    replay = run(*SAMP, "replay", str(path), "--to", "topcat", "--color", "never", PYTHONPATH=str(ROOT))
+    assert replay.finish() == 0, replay.output
+    assert f"table.load.votable  call from sender (c1) to topcat ({topcat})" in replay.output
+    assert f"table.select.rowList  call from sender (c1) to topcat ({topcat})" in replay.output
+    assert "0 problems" in replay.output, replay.output
+    given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    screen.screenshot(artefacts / "topcat-replay.png")

@@ -2,11 +2,13 @@
 """The hub window in a real browser: what it shows, what it does, and what others cannot do with it."""
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -546,8 +548,40 @@ def test_browser_that_is_stopped(
         one.enotify(two.get_public_id(), "x.last")
         page.wait_for("td button >> text=x.last")
         page.wait_for("#clients >> text=10001 sent")
-        page.wait_for("#rows tr:nth-child(500)", "attached")  # the snapshot brings the rows that were skipped
+        page.wait_for("#rows tr:nth-child(500)", "attached")  # the rows that were skipped come later
         assert page.act("#rows tr", "count") == 500
+
+
+def test_memory_of_the_tab(window: Page, connect: Connect) -> None:
+    """At the hub's full rate the tab keeps 500 rows: heap and document do not grow with the number of messages."""
+    one, two = connect("first"), connect("second")
+    two.bind_receive_notification("x.*", lambda *_: None)
+    two.bind_receive_call("y.*", lambda key, sender, msg_id, *_: two.ereply(msg_id, "samp.ok", result={}))
+    recipient = two.get_public_id()
+
+    def send(seconds: float, last: str) -> dict[str, float]:
+        """Send notifications, calls and clients that come and go; return the counters when the last one is shown."""
+        end = time.monotonic() + seconds
+        for number in itertools.count():
+            if time.monotonic() > end:
+                break
+            one.enotify(recipient, "x.a", text="x" * 2000, number=number)
+            if number % 10 == 0:
+                one.ecall_and_wait(recipient, "y.call", 20, text="x" * 2000)
+            if number % 100 == 0:
+                with SAMPIntegratedClient(name=f"passing {number}"):
+                    pass
+        one.enotify(recipient, last)
+        window.wait_for(f"td button >> text={last}")
+        window.wait_for("#rows tr:nth-child(500)", "attached")
+        assert window.act("#rows tr", "count") == 500
+        return window.metrics()
+
+    before = send(3.0, "x.first")
+    after = send(6.0, "x.second")
+    assert after["JSHeapUsedSize"] < before["JSHeapUsedSize"] + 1_000_000 < 10_000_000
+    assert after["Nodes"] < before["Nodes"] * 1.1 < 15_000
+    assert after["JSEventListeners"] < before["JSEventListeners"] * 1.1 < 1_000
 
 
 # Firefox

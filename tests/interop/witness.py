@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A client of ours that watches who comes and goes, so that a test can wait for a program by events."""
+"""Wait for other clients to register and unregister, by the events of the hub."""
 from __future__ import annotations
 
 import threading
@@ -24,15 +24,15 @@ class Witness:
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self._client = client
         self._events = 0
-        self._news = threading.Condition()
-        client.bind_receive_notification("samp.hub.event.*", self._note)
+        self._changed = threading.Condition()
+        client.bind_receive_notification("samp.hub.event.*", self._on_event)
 
-    def _note(
+    def _on_event(
         self, key: str, sender: str, msg_id: str | None, mtype: str, params: Mapping[str, Any], extra: Mapping[str, Any]
     ) -> None:
-        with self._news:
+        with self._changed:
             self._events += 1
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def arrival(self, name: str, mtype: str = "samp.app.ping", timeout: float = 60.0) -> str:
         """Wait until a client of that name has subscribed to `mtype`; return its id."""
@@ -50,22 +50,22 @@ class Witness:
             try:
                 metadata = self._client.get_metadata(client_id)
             except SAMPProxyError:
-                continue  # it left between the two questions
+                continue  # it has unregistered in between
             if metadata.get("samp.name") == name:
                 return str(client_id)
         return None
 
-    def _wait(self, look: Callable[[], Any], complaint: str, timeout: float) -> Any:
+    def _wait(self, find: Callable[[], Any], message: str, timeout: float) -> Any:
         deadline = time.monotonic() + timeout
         while True:
-            with self._news:
+            with self._changed:
                 seen = self._events
-            if (found := look()) is not None:
+            if (found := find()) is not None:
                 return found
-            # The hub is asked without the lock held; an event that came meanwhile ends this wait at once.
+            # The hub is asked without the lock held; an event that came in between ends this wait at once.
             if not self._event_after(seen, deadline - time.monotonic()):
-                pytest.fail(f"{complaint} within {timeout} s")
+                pytest.fail(f"{message} within {timeout} s")
 
     def _event_after(self, seen: int, timeout: float) -> bool:
-        with self._news:
-            return self._news.wait_for(lambda: self._events != seen, timeout)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._events != seen, timeout)

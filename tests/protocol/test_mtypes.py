@@ -104,7 +104,7 @@ def test_an_empty_annotation_is_a_match() -> None:
 
 def test_a_million_dots_cost_nothing() -> None:
     """R12: the subtypes of a hostile MType are never listed."""
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(SAMPValueError):
         best_match({"*": {}}, "a." * 1_000_000 + "a")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1

@@ -13,7 +13,7 @@ from pyvo.samp.transport.server import XMLRPCServer
 from pyvo.samp.transport.server_connection import DeferredResponse
 from pyvo.samp.transport.xmlrpc_handler import XMLRPCHandler
 
-from .peers import PATIENCE, in_loop
+from .peers import TIMEOUT, in_loop
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def loop() -> Iterator[EventLoop]:
     loop = EventLoop("test-loop")
     loop.start()
     yield loop
-    loop.stop(PATIENCE)
+    loop.stop(TIMEOUT)
 
 
 class Operations:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The other ends: clients that send whatever bytes a test gives them, and servers that answer so."""
+"""Clients that send any bytes, and servers that do what a test wants."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Self
 from pyvo.samp.transport.event_loop import EventLoop
 from pyvo.samp.transport.xmlrpc_writer import write_call, write_response
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def in_loop(loop: EventLoop, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in the loop's thread and give back its result."""
+    """Call a function in the loop's thread and return its result."""
     done = threading.Event()
     result: list[Any] = []
 
@@ -29,13 +29,13 @@ def in_loop(loop: EventLoop, function: Callable[..., Any], *args: Any) -> Any:
             done.set()
 
     loop.call_soon(run)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     return result[0]
 
 
 def eventually(loop: EventLoop, condition: Callable[[], Any]) -> None:
-    """Let the loop go round until something holds."""
-    deadline = time.monotonic() + PATIENCE
+    """Let the loop run until a condition is true."""
+    deadline = time.monotonic() + TIMEOUT
     while not in_loop(loop, condition):
         assert time.monotonic() < deadline
 
@@ -52,7 +52,7 @@ def call(method: str, *params: Any) -> bytes:
 
 
 class Received(NamedTuple):
-    """An answer as it was received."""
+    """A response as it was received."""
 
     status: int
     headers: dict[str, str]
@@ -63,7 +63,7 @@ class RawClient:
     """A connection to a server under test."""
 
     def __init__(self, port: int, data: bytes = b"") -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
         self.file = self.sock.makefile("rb")
         self.send(data)
 
@@ -81,7 +81,7 @@ class RawClient:
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -89,10 +89,10 @@ class RawClient:
         self.file.close()
         self.sock.close()
 
-    def answer(self, *, with_body: bool = True) -> Received:
-        """The next answer."""
+    def receive(self, *, with_body: bool = True) -> Received:
+        """The next response."""
         line = self.file.readline().split(None, 2)
-        assert line, "the connection was closed without an answer"
+        assert line, "the connection was closed without a response"
         headers = {}
         while (header := self.file.readline().rstrip(b"\r\n")) != b"":
             name, _, value = header.decode("latin-1").partition(": ")
@@ -107,14 +107,14 @@ class RawClient:
         return b""
 
 
-def http_answer(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """An answer of a server that keeps the connection."""
+def http_response(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """A response of a server that keeps the connection."""
     size = len(body) if length is None else length
     head = [f"HTTP/1.1 {status}", "Connection: keep-alive", f"Content-Length: {size}", *lines, "", ""]
     return "\r\n".join(head).encode("latin-1") + body
 
 
-OK = http_answer(write_response("yes"))
+OK = http_response(write_response("yes"))
 
 Behaviour = Callable[["FakeServer", socket.socket], None]
 
@@ -130,7 +130,7 @@ class FakeServer:
         self.behaviours = behaviours
         self.requests: list[bytes] = []
         self.connections = 0
-        #: Set at the end; a behaviour that never answers waits for it.
+        #: Set at the end; a behaviour that never responds waits for it.
         self.over = threading.Event()
         self.received = threading.Semaphore(0)
         self._open: set[socket.socket] = set()
@@ -152,7 +152,7 @@ class FakeServer:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
 
     def _accept(self) -> None:
         while True:
@@ -160,7 +160,7 @@ class FakeServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(PATIENCE)
+            sock.settimeout(TIMEOUT)
             behaviour = self.behaviours[min(self.connections, len(self.behaviours) - 1)]
             self.connections += 1
             thread = threading.Thread(target=self._serve, args=(behaviour, sock))
@@ -193,31 +193,67 @@ class FakeServer:
         return self.requests[-1]
 
 
-def answering(*answers: bytes, times: int = 1) -> Behaviour:
-    """Read a request and answer it with those bytes, so many times, then close."""
+def steps(*parts: bytes | threading.Event | Behaviour) -> Behaviour:
+    """Send bytes, wait for events, and call functions such as those below, one after the other; then close."""
+
+    def behave(server: FakeServer, sock: socket.socket) -> None:
+        for part in parts:
+            if isinstance(part, bytes):
+                sock.sendall(part)
+            elif isinstance(part, threading.Event):
+                part.wait(TIMEOUT)
+            else:
+                part(server, sock)
+
+    return behave
+
+
+def read(server: FakeServer, sock: socket.socket) -> None:
+    server.read(sock)
+
+
+def read_part(server: FakeServer, sock: socket.socket) -> None:
+    sock.recv(1000)
+
+
+def end_output(server: FakeServer, sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+
+
+def reset_connection(server: FakeServer, sock: socket.socket) -> None:
+    reset(sock)
+
+
+def wait_for_end(server: FakeServer, sock: socket.socket) -> None:
+    """Neither read nor respond."""
+    server.over.wait(TIMEOUT)
+
+
+#: Read one request and never respond.
+silent = steps(read, wait_for_end)
+#: The response to a request that is too long.
+TOO_LONG = http_response(b"too long", status="413 Request Entity Too Large")
+
+
+def responding(*responses: bytes, times: int = 1) -> Behaviour:
+    """Read a request and send those bytes, so many times, then close."""
 
     def behave(server: FakeServer, sock: socket.socket) -> None:
         for _ in range(times):
             if server.read(sock) is None:
                 return
-            for answer in answers:
-                sock.sendall(answer)
+            for response in responses:
+                sock.sendall(response)
 
     return behave
 
 
-def kept(answer: bytes = OK) -> Behaviour:
-    """Answer each request so, until the other side closes."""
-    return answering(answer, times=10**9)
-
-
-def silent(server: FakeServer, sock: socket.socket) -> None:
-    """Read one request and never answer."""
-    server.read(sock)
-    server.over.wait(PATIENCE)
+def kept(response: bytes = OK) -> Behaviour:
+    """Respond to each request so, until the other side closes."""
+    return responding(response, times=10**9)
 
 
 def reset(sock: socket.socket) -> None:
-    """Break a connection off."""
+    """Reset a connection."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()

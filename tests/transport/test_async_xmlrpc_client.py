@@ -20,45 +20,63 @@ from pyvo.samp.transport.async_xmlrpc_client import AsyncXMLRPCClient
 from pyvo.samp.transport.event_loop import EventLoop
 from pyvo.samp.transport.xmlrpc_writer import write_call, write_fault, write_response
 
-from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, in_loop, kept, reset, silent
+from .peers import (
+    OK,
+    TIMEOUT,
+    TOO_LONG,
+    FakeServer,
+    end_output,
+    eventually,
+    http_response,
+    in_loop,
+    kept,
+    read,
+    read_part,
+    reset,
+    reset_connection,
+    responding,
+    silent,
+    steps,
+    wait_for_end,
+)
 
 MiB = 1024 * 1024
 BODY = write_call("echo", ["a"])
 
 
 class Sender:
-    """An `Outgoing` that is used from a test's thread."""
+    """An `AsyncXMLRPCClient` that is used from a test's thread."""
 
     def __init__(self, loop: EventLoop, url: str) -> None:
         self.loop = loop
         self.closed = threading.Event()
         self.threads: set[str] = set()
         self.results: list[SAMPError | None] = []
-        self.outgoing = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
+        self.client = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
 
-    def begin(self, *parts: bytes, timeout: float = PATIENCE) -> threading.Event:
+    def begin(self, *parts: bytes, timeout: float = TIMEOUT) -> threading.Event:
         done = threading.Event()
 
         def on_done(error: SAMPError | None) -> None:
             self.threads.add(threading.current_thread().name)
             self.results.append(error)
-            assert not self.outgoing.busy
+            assert not self.client.busy
             done.set()
 
         def start() -> None:
-            self.outgoing.send(parts or (BODY,), on_done, timeout)
+            self.client.send(parts or (BODY,), on_done, timeout)
             assert not done.is_set()  # never before send() has returned
 
         in_loop(self.loop, start)
         return done
 
-    def send(self, *parts: bytes, timeout: float = PATIENCE) -> SAMPError | None:
-        assert self.begin(*parts, timeout=timeout).wait(PATIENCE)
+    def send(self, *parts: bytes, timeout: float = TIMEOUT) -> SAMPError | None:
+        assert self.begin(*parts, timeout=timeout).wait(TIMEOUT)
         in_loop(self.loop, int)
         return self.results[-1]
 
     def close(self) -> None:
-        in_loop(self.loop, self.outgoing.close)
+        in_loop(self.loop, self.client.close)
 
 
 @pytest.fixture
@@ -73,7 +91,7 @@ def sender(loop: EventLoop) -> Iterator[Callable[..., Sender]]:
     for one in senders:
         one.close()
         assert one.threads <= {"test-loop"}
-        assert not one.outgoing.connected
+        assert not one.client.connected
 
 
 def error_of(sender: Callable[..., Sender], *behaviours: Any, requests: int = 1, **options: Any) -> SAMPTransportError:
@@ -93,7 +111,7 @@ def test_calls_share_one_connection(sender):
         one = sender(server.url)
         for _ in range(10):
             assert one.send() is None
-            assert one.outgoing.connected
+            assert one.client.connected
         assert (server.connections, len(server.requests)) == (1, 10)
 
 
@@ -126,10 +144,10 @@ def test_done_may_send_the_next_one(sender, loop):
             if error is not None or not left[0]:
                 finished.set()
             else:
-                one.outgoing.send([BODY], go_on, PATIENCE)
+                one.client.send([BODY], go_on, TIMEOUT)
 
-        loop.call_soon(one.outgoing.send, [BODY], go_on, PATIENCE)
-        assert finished.wait(PATIENCE)
+        loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
+        assert finished.wait(TIMEOUT)
         assert left == [0]
         assert len(server.requests) == 1000
 
@@ -146,30 +164,30 @@ def test_failures_that_begin_the_next_one_need_no_stack(sender, loop):
         assert isinstance(error, SAMPTransportError)
         left[0] -= 1
         if left[0]:
-            one.outgoing.send([BODY], go_on, PATIENCE)
+            one.client.send([BODY], go_on, TIMEOUT)
         else:
             finished.set()
 
-    loop.call_soon(one.outgoing.send, [BODY], go_on, PATIENCE)
-    assert finished.wait(PATIENCE)
+    loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
+    assert finished.wait(TIMEOUT)
 
 
-def test_a_server_that_closes_behind_each_answer(sender):
+def test_a_server_that_closes_behind_each_response(sender):
     """JSAMP's and DS9's do."""
-    with FakeServer(answering(OK.replace(b"Connection: keep-alive\r\n", b""))) as server:
+    with FakeServer(responding(OK.replace(b"Connection: keep-alive\r\n", b""))) as server:
         one = sender(server.url)
         for _ in range(5):
             assert one.send() is None
-            assert not one.outgoing.connected
+            assert not one.client.connected
         assert not one.closed.is_set()
         assert server.connections == len(server.requests) == 5
 
 
-def test_ds9s_answers(sender):
+def test_ds9s_responses(sender):
     """Lines end in a line feed; a fault is a byte short."""
-    good = http_answer(write_response("")).replace(b"Connection: keep-alive\r\n", b"").replace(b"\r\n", b"\n")
+    good = http_response(write_response("")).replace(b"Connection: keep-alive\r\n", b"").replace(b"\r\n", b"\n")
     body = write_fault(3, "no")
-    with FakeServer(answering(good), answering(http_answer(body, length=len(body) + 1))) as server:
+    with FakeServer(responding(good), responding(http_response(body, length=len(body) + 1))) as server:
         one = sender(server.url)
         assert one.send() is None
         error = one.send()
@@ -178,43 +196,36 @@ def test_ds9s_answers(sender):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
         b"HTTP/1.0 200 OK\r\n\r\n" + write_response("a"),
-        http_answer(b"<?xml version='1.0'?><methodResponse><params/></methodResponse>"),
-        http_answer(b"<methodResponse><params><param><value><nil/></value></param></params></methodResponse>"),
+        http_response(b"<?xml version='1.0'?><methodResponse><params/></methodResponse>"),
+        http_response(b"<methodResponse><params><param><value><nil/></value></param></params></methodResponse>"),
     ],
 )
-def test_acknowledgements_of_all_kinds(sender, answer):
+def test_acknowledgements_of_all_kinds(sender, response):
     """What they hold is nobody's business (R30)."""
-    with FakeServer(answering(answer)) as server:
+    with FakeServer(responding(response)) as server:
         assert sender(server.url).send() is None
         assert len(server.requests) == 1
 
 
 def test_an_acknowledgement_that_was_seen_before(sender):
-    """It is recognised; the next answer on the same connection is read for what it is."""
-    fault = http_answer(write_fault(3, "no"))
-    answers = [OK, OK, fault, OK, fault, b"HTTP/1.1 100 Continue\r\n\r\n" + OK, OK]
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        for answer in answers:
-            server.read(sock)
-            sock.sendall(answer)
-        server.over.wait(PATIENCE)
-
-    with FakeServer(behave) as server:
+    """It is recognised; the next response on the same connection is read for what it is."""
+    fault = http_response(write_fault(3, "no"))
+    responses = [OK, OK, fault, OK, fault, b"HTTP/1.1 100 Continue\r\n\r\n" + OK, OK]
+    with FakeServer(steps(*[part for response in responses for part in (read, response)], wait_for_end)) as server:
         one = sender(server.url)
-        results = [one.send() for _ in answers]
+        results = [one.send() for _ in responses]
         assert OK in async_xmlrpc_client._known_responses
-        assert [isinstance(error, SAMPProxyError) for error in results] == [answer is fault for answer in answers]
+        assert [isinstance(error, SAMPProxyError) for error in results] == [response is fault for response in responses]
         assert [error for error in results if not isinstance(error, SAMPProxyError)] == [None] * 5
         assert server.connections == 1
 
 
-def test_what_looks_like_an_acknowledgement_within_another_answer(sender, loop):
-    """An answer that arrives in pieces is not over when one of the pieces looks like a whole one."""
+def test_what_looks_like_an_acknowledgement_within_another_response(sender, loop):
+    """A response that arrives in pieces is not over when one of the pieces looks like a whole one."""
     next_piece = threading.Event()
     body = OK + write_fault(3, "no")
 
@@ -222,91 +233,80 @@ def test_what_looks_like_an_acknowledgement_within_another_answer(sender, loop):
         server.read(sock)
         sock.sendall(OK)
         server.read(sock)
-        for piece in (http_answer(b"", length=len(body)), OK, body[len(OK) :]):
+        for piece in (http_response(b"", length=len(body)), OK, body[len(OK) :]):
             sock.sendall(piece)
-            next_piece.wait(PATIENCE)
+            next_piece.wait(TIMEOUT)
             next_piece.clear()
-        server.over.wait(PATIENCE)
+        server.over.wait(TIMEOUT)
 
     with FakeServer(behave) as server:
         one = sender(server.url)
         assert one.send() is None
         done = one.begin()
-        for expected in (False, True):  # the head, then what looks like an answer
-            eventually(loop, lambda expected=expected: bool(one.outgoing._reader.buffered) is expected
-                       and one.outgoing._reader.pending)
+        for expected in (False, True):  # the head, then what looks like a response
+            eventually(loop, lambda expected=expected: bool(one.client._reader.buffered) is expected
+                       and one.client._reader.pending)
             assert not done.is_set()
             next_piece.set()
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         assert isinstance(one.results[-1], SAMPTransportError)  # "...</methodResponse><methodResponse>..." is no XML
         next_piece.set()
 
 
 def test_few_and_short_acknowledgements_are_remembered(sender, monkeypatch):
-    """A program whose answers all differ does not fill the memory."""
+    """A program whose responses all differ does not fill the memory."""
     monkeypatch.setattr(async_xmlrpc_client, "MAX_KNOWN_RESPONSES", 4)
     known: set[bytes] = set()
     monkeypatch.setattr(async_xmlrpc_client, "_known_responses", known)
-    answers = [http_answer(write_response("yes"), f"X-Serial: {number}") for number in range(10)]
-    answers.append(http_answer(write_response("a" * async_xmlrpc_client.MAX_KNOWN_SIZE)))
-    answers.append(OK.replace(b"keep-alive", b"close"))
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        for answer in answers:
-            server.read(sock)
-            sock.sendall(answer)
-        server.over.wait(PATIENCE)
-
-    with FakeServer(behave) as server:
+    responses = [http_response(write_response("yes"), f"X-Serial: {number}") for number in range(10)]
+    responses.append(http_response(write_response("a" * async_xmlrpc_client.MAX_KNOWN_SIZE)))
+    responses.append(OK.replace(b"keep-alive", b"close"))
+    with FakeServer(steps(*[part for response in responses for part in (read, response)], wait_for_end)) as server:
         one = sender(server.url)
-        for answer in answers:
+        for response in responses:
             assert one.send() is None
             assert len(known) <= 4
-            assert (answer in known) is (answer in answers[:10])
-        assert not one.outgoing.connected
+            assert (response in known) is (response in responses[:10])
+        assert not one.client.connected
 
 
 # What goes wrong
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("response", "text"),
     [
         (b"", "closed without a response"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without a response"),
-        (http_answer(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
-        (http_answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
-        (http_answer(b"<html><body>Hello</body></html>"), "is not XML-RPC"),
-        (http_answer(b""), "is not XML-RPC"),
-        (http_answer(b"<methodResponse><fault>"), "is not XML-RPC"),
-        (http_answer(write_response("a"), length=-5), "not a number"),
-        (http_answer(write_response("a"), length=200_000_000), "longer than"),
-        (http_answer(write_response("a"), "Content-Length: 7"), "two content-length"),
+        (http_response(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
+        (http_response(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
+        (http_response(b"<html><body>Hello</body></html>"), "is not XML-RPC"),
+        (http_response(b""), "is not XML-RPC"),
+        (http_response(b"<methodResponse><fault>"), "is not XML-RPC"),
+        (http_response(write_response("a"), length=-5), "not a number"),
+        (http_response(write_response("a"), length=200_000_000), "longer than"),
+        (http_response(write_response("a"), "Content-Length: 7"), "two content-length"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MiB), "longer than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "too many informational"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),
         (b"\x15\x03\x03\x00\x02\x02P", "not an HTTP/1 response"),
     ],
 )
-def test_bad_answers(sender, answer, text):
+def test_bad_responses(sender, response, text):
     """The request was sent once, and the error says so."""
-    error = error_of(sender, answering(answer))
+    error = error_of(sender, responding(response))
     assert text in str(error)
     assert error.sent
     assert str(error).startswith("The client ")
 
 
 def test_a_server_that_resets_the_connection(sender):
-    def rude(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        reset(sock)
-
-    error = error_of(sender, rude)
+    error = error_of(sender, steps(read, reset_connection))
     assert "has closed the connection" in str(error)
     assert error.sent
 
 
-def test_a_server_that_never_answers(sender, loop):
+def test_a_server_that_never_responds(sender, loop):
     threads = threading.active_count()
     with FakeServer(silent) as server:
         one = sender(server.url)
@@ -315,7 +315,7 @@ def test_a_server_that_never_answers(sender, loop):
         assert "did not acknowledge the message in time" in str(error)
         assert isinstance(error, SAMPTransportError)
         assert error.sent
-        assert not one.outgoing.connected
+        assert not one.client.connected
         assert held == threads + 1  # the fake server's own
         assert len(server.requests) == 1
 
@@ -323,32 +323,22 @@ def test_a_server_that_never_answers(sender, loop):
 def test_each_call_has_its_own_time(sender, loop):
     """The timer is that of the connection: it cuts no later call short, and a shorter time-out is kept."""
     go = threading.Event()
-
-    def behave(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-        go.wait(PATIENCE)
-        sock.sendall(OK)
-        server.read(sock)
-        server.over.wait(PATIENCE)
-
-    with FakeServer(behave) as server:
+    with FakeServer(steps(read, OK, read, go, OK, read, wait_for_end)) as server:
         one = sender(server.url)
         assert one.send(timeout=0.5) is None
-        first = one.outgoing._timer
+        first = one.client._timer
         assert first is not None
-        done = one.begin(timeout=PATIENCE)
-        assert one.outgoing._timer is first
-        eventually(loop, lambda: one.outgoing._timer not in (None, first))  # it was due, and was set again for the rest
+        done = one.begin(timeout=TIMEOUT)
+        assert one.client._timer is first
+        eventually(loop, lambda: one.client._timer not in (None, first))  # it was due, and was set again for the rest
         assert not done.is_set()
         go.set()
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         assert one.results == [None, None]
         started = time.monotonic()
         error = one.send(timeout=0.05)
         assert "in time" in str(error)
-        assert time.monotonic() - started < PATIENCE / 2
+        assert time.monotonic() - started < TIMEOUT / 2
         assert server.connections == 1
 
 
@@ -359,10 +349,10 @@ def test_no_timer_is_left_when_a_connection_is_closed(sender, loop):
         timers = set()
         for _ in range(10):
             assert one.send() is None
-            timers.add(one.outgoing._timer)
+            timers.add(one.client._timer)
         (timer,) = timers
         assert timer.active
-        in_loop(loop, one.outgoing.close)
+        in_loop(loop, one.client.close)
         assert not timer.active
 
 
@@ -382,10 +372,7 @@ def test_a_port_that_accepts_nothing(sender):
 
 
 def test_a_server_that_does_not_read(sender):
-    def deaf(server: FakeServer, sock: socket.socket) -> None:
-        server.over.wait(PATIENCE)
-
-    error = error_of(lambda url: Large(sender(url)), deaf, requests=0, timeout=0.1)
+    error = error_of(lambda url: Large(sender(url)), wait_for_end, requests=0, timeout=0.1)
     assert "in time" in str(error)
     assert error.sent
 
@@ -401,18 +388,7 @@ class Large:
 
 
 def test_a_server_that_refuses_a_long_request_before_it_has_read_it(sender):
-    def refuse(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
-        server.over.wait(PATIENCE)
-
-    def refuse_and_close(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1000)
-
-    for behaviour in (refuse, refuse_and_close):
+    for behaviour in (steps(read_part, TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)):
         error = error_of(lambda url: Large(sender(url)), behaviour, requests=0)
         assert "HTTP status 413" in str(error)
         assert error.sent
@@ -464,7 +440,7 @@ def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
         def look_up(host: str, port: int, **_: object) -> list[Any]:
             asked.set()
             assert not loop.in_loop()
-            assert gate.wait(PATIENCE)
+            assert gate.wait(TIMEOUT)
             if host == "none.invalid":
                 raise socket.gaierror(-2, "Name or service not known")
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
@@ -472,10 +448,10 @@ def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         one = sender(f"http://some.invalid:{server.port}/")
         done = one.begin()
-        assert asked.wait(PATIENCE)
+        assert asked.wait(TIMEOUT)
         in_loop(loop, int)
         gate.set()
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         assert one.results == [None]
         assert one.send() is None
         assert server.connections == 1
@@ -489,7 +465,7 @@ def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
     with FakeServer(kept()) as server:
 
         def look_up(_host: str, port: int, **_: object) -> list[Any]:
-            gate.wait(PATIENCE)
+            gate.wait(TIMEOUT)
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
@@ -498,7 +474,7 @@ def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
         gate.set()
         eventually(loop, lambda: loop.workers._idle == 1)
         assert not server.requests
-        assert not one.outgoing.connected
+        assert not one.client.connected
 
 
 # The idle connection
@@ -512,9 +488,9 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
     def once(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
         sock.sendall(OK)
-        go.wait(PATIENCE)
+        go.wait(TIMEOUT)
         how(sock)
-        server.over.wait(PATIENCE) if sock.fileno() >= 0 else None
+        server.over.wait(TIMEOUT) if sock.fileno() >= 0 else None
 
     caplog.set_level(logging.ERROR)
     with FakeServer(once, kept()) as server:
@@ -522,9 +498,9 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
         assert one.send() is None
         assert not one.closed.is_set()
         go.set()
-        assert one.closed.wait(PATIENCE)
+        assert one.closed.wait(TIMEOUT)
         in_loop(loop, int)
-        assert not one.outgoing.connected
+        assert not one.client.connected
         assert one.send() is None
         assert (server.connections, len(server.requests)) == (2, 2)
     assert not caplog.records
@@ -533,26 +509,20 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
 def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
     """The connection was closed a moment before it is used again."""
     go = threading.Event()
-
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        go.wait(PATIENCE)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, go), kept()) as server:
         one = sender(server.url)
         assert one.send() is None
         done = threading.Event()
 
         def send() -> None:
             go.set()
-            deadline = time.monotonic() + PATIENCE
-            while one.outgoing._is_reusable(one.outgoing._sock) and time.monotonic() < deadline:
+            deadline = time.monotonic() + TIMEOUT
+            while one.client._is_reusable(one.client._sock) and time.monotonic() < deadline:
                 pass
-            one.outgoing.send([BODY], lambda error: (one.results.append(error), done.set()), PATIENCE)
+            one.client.send([BODY], lambda error: (one.results.append(error), done.set()), TIMEOUT)
 
         loop.call_soon(send)
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         assert one.results == [None, None]
         assert len(server.requests) == 2
 
@@ -568,12 +538,7 @@ def test_an_old_connection_is_not_used_again(sender, monkeypatch):
 
 
 def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, read), kept()) as server:
         one = sender(server.url)
         assert one.send() is None
         error = one.send()
@@ -584,17 +549,10 @@ def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
 
 
 def test_nothing_is_ever_sent_twice(sender):
-    """The server breaks each connection at another place of its answer."""
-
-    def broken(size: int) -> Any:
-        def behave(server: FakeServer, sock: socket.socket) -> None:
-            server.read(sock)
-            sock.sendall(OK[:size])
-
-        return behave
+    """The server breaks each connection at another place of its response."""
 
     places = range(0, len(OK), 7)
-    with FakeServer(*map(broken, places)) as server:
+    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
         one = sender(server.url)
         for number, _ in enumerate(places):
             one.send(BODY, b"%d" % number)
@@ -609,10 +567,10 @@ def test_close_ends_a_call_once(sender, loop):
     with FakeServer(silent) as server:
         one = sender(server.url)
         done = one.begin()
-        assert server.received.acquire(timeout=PATIENCE)
+        assert server.received.acquire(timeout=TIMEOUT)
         one.close()
         one.close()
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         (error,) = one.results
         assert isinstance(error, SAMPTransportError)
         assert error.sent
@@ -630,12 +588,12 @@ def test_a_call_that_is_begun_by_the_end_of_the_last_one(sender, loop):
         ended = threading.Event()
 
         def again(_error: SAMPError | None) -> None:
-            one.outgoing.send([BODY], lambda error: (one.results.append(error), ended.set()), PATIENCE)
+            one.client.send([BODY], lambda error: (one.results.append(error), ended.set()), TIMEOUT)
 
-        in_loop(loop, one.outgoing.send, [BODY], again, PATIENCE)
-        assert server.received.acquire(timeout=PATIENCE)
+        in_loop(loop, one.client.send, [BODY], again, TIMEOUT)
+        assert server.received.acquire(timeout=TIMEOUT)
         one.close()
-        assert ended.wait(PATIENCE)
+        assert ended.wait(TIMEOUT)
         assert len(server.requests) == 1
 
 
@@ -644,8 +602,8 @@ def test_close_before_the_connection_has_come_about(sender, loop):
         one = Sender(loop, server.url)
 
         def begin() -> None:
-            one.outgoing.send([BODY], one.results.append, PATIENCE)
-            one.outgoing.close()
+            one.client.send([BODY], one.results.append, TIMEOUT)
+            one.client.close()
 
         in_loop(loop, begin)
         eventually(loop, lambda: one.results)
@@ -655,13 +613,7 @@ def test_close_before_the_connection_has_come_about(sender, loop):
 def test_many_at_once(sender, loop):
     """A slow one delays nobody, and no thread is held."""
     gate = threading.Event()
-
-    def slow(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        gate.wait(PATIENCE)
-        sock.sendall(OK)
-
-    with FakeServer(slow) as server, FakeServer(kept()) as quick:
+    with FakeServer(steps(read, gate, OK)) as server, FakeServer(kept()) as quick:
         threads = {thread.name for thread in threading.enumerate()}
         waiting = [sender(server.url) for _ in range(50)]
         events = [one.begin() for one in waiting]
@@ -672,5 +624,5 @@ def test_many_at_once(sender, loop):
         new = {thread.name for thread in threading.enumerate()} - threads
         assert not any(name.startswith("test-loop") for name in new)
         gate.set()
-        assert all(event.wait(PATIENCE) for event in events)
+        assert all(event.wait(TIMEOUT) for event in events)
         assert [one.results for one in waiting] == [[None]] * 50

@@ -19,7 +19,7 @@ import pytest
 from pyvo.samp.transport import event_loop
 from pyvo.samp.transport.event_loop import READ, WRITE, EventLoop
 
-from .peers import PATIENCE, eventually, in_loop
+from .peers import TIMEOUT, eventually, in_loop
 
 MANY = 2000
 
@@ -40,7 +40,7 @@ def test_no_wake_up_is_lost(loop):
         for _ in range(MANY):
             event = threading.Event()
             loop.call_soon(event.set)
-            if not event.wait(PATIENCE):
+            if not event.wait(TIMEOUT):
                 return
         finished.append(True)
 
@@ -81,7 +81,7 @@ def test_what_a_call_adds_waits_for_the_next_round(loop):
     loop.call_soon(again)
     loop.call_soon(loop.register, left, READ, lambda _events: heard.set())
     right.send(b"x")
-    assert heard.wait(PATIENCE)
+    assert heard.wait(TIMEOUT)
     in_loop(loop, loop.unregister, left)
     left.close()
     right.close()
@@ -97,7 +97,7 @@ def test_timers_run_when_they_are_due(loop):
     for number in (3, 1, 2):
         loop.call_later(0.03 * number, seen.append, number)
     loop.call_later(0.1, done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert seen == [1, 2, 3]
     assert time.monotonic() - start >= 0.1
 
@@ -107,7 +107,7 @@ def test_a_timer_that_is_due_sooner_wakes_the_loop(loop):
     in_loop(loop, int)
     done = threading.Event()
     loop.call_later(0.001, done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert late.active
     late.cancel()
 
@@ -120,7 +120,7 @@ def test_a_cancelled_timer_does_nothing(loop):
         assert not timer.active
     done = threading.Event()
     loop.call_later(0.05, done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert seen == [1, 3, 5, 7, 9]
     assert not timers[1].active
 
@@ -155,7 +155,7 @@ def test_timers_set_by_many_threads_all_run(loop):
     for thread in threads:
         thread.join()
     for _ in range(4 * 500):
-        assert counted.acquire(timeout=PATIENCE)
+        assert counted.acquire(timeout=TIMEOUT)
 
 
 # Sockets
@@ -181,13 +181,13 @@ def test_a_watched_socket_is_reported(loop, pair):
     in_loop(loop, loop.register, pair[0], READ, on_event)
     assert not seen
     in_loop(loop, loop.modify, pair[0], WRITE, on_event)
-    assert heard.wait(PATIENCE)
+    assert heard.wait(TIMEOUT)
     assert seen == [WRITE]
     in_loop(loop, loop.unregister, pair[0])  # a second time: nothing happens
 
 
 def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
-    """Two sockets are ready at once, and whoever is called first closes the other."""
+    """Two sockets are ready at once, and the callback that is called first closes the other."""
     pairs = [socket.socketpair() for _ in range(2)]
     seen: list[int] = []
     heard = threading.Event()
@@ -205,7 +205,7 @@ def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
             loop.register(left, READ, lambda _events, own=own: on_event(own))
 
     loop.call_soon(begin)
-    assert heard.wait(PATIENCE)
+    assert heard.wait(TIMEOUT)
     in_loop(loop, int)
     assert len(seen) == 1
     for _, right in pairs:
@@ -219,7 +219,7 @@ def test_an_idle_loop_sleeps(loop):
     loop._selector.select = lambda timeout=None: rounds.append(timeout) or select(timeout)  # type: ignore[method-assign]
     done = threading.Event()
     loop.call_later(0.05, done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     in_loop(loop, int)
     assert len(rounds) < 8
 
@@ -251,7 +251,7 @@ def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
     loop.run_in_worker(fail)
     eventually(loop, lambda: loop.workers._idle == 1)
     loop.run_in_worker(lambda: (names.append(threading.current_thread().name), done.set()))
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert len(set(names)) == 1
     assert len(caplog.records) == 1
 
@@ -285,7 +285,7 @@ def test_a_callback_that_calls_itself_does_not_prevent_the_end():
         loop.call_soon(again)
 
     loop.call_soon(again)
-    loop.stop(PATIENCE)
+    loop.stop(TIMEOUT)
     assert not loop._thread.is_alive()
 
 
@@ -308,8 +308,8 @@ def test_stop_from_inside():
         loop.start()
         stopped = threading.Event()
         getattr(loop, how)(lambda loop=loop, stopped=stopped: (loop.stop(), stopped.set()))
-        assert stopped.wait(PATIENCE)
-        loop._thread.join(PATIENCE)
+        assert stopped.wait(TIMEOUT)
+        loop._thread.join(TIMEOUT)
         assert not loop._thread.is_alive()
 
 
@@ -317,15 +317,15 @@ def test_stop_before_the_start():
     loop = EventLoop()
     loop.stop()
     loop.stop()
-    assert loop._waker.fileno() < 0
+    assert loop._waker.closed
 
 
 def test_stop_waits_for_a_busy_worker_but_not_for_ever():
     loop = EventLoop()
     loop.start()
     begun, end = threading.Event(), threading.Event()
-    loop.run_in_worker(lambda: (begun.set(), end.wait(PATIENCE)))
-    assert begun.wait(PATIENCE)
+    loop.run_in_worker(lambda: (begun.set(), end.wait(TIMEOUT)))
+    assert begun.wait(TIMEOUT)
     start = time.monotonic()
     loop.stop(0.1)
     assert time.monotonic() - start < 2
@@ -337,7 +337,7 @@ def test_stop_from_many_threads(loop):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert not loop._thread.is_alive()
 
 
@@ -345,56 +345,56 @@ def test_stop_from_many_threads(loop):
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoop]:
+def busy_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoop]:
     """A loop that looks for more all the time once something has happened, until it is stopped."""
-    monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 10 * PATIENCE)
-    loop = EventLoop("patient", busy_poll=True)
+    monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 10 * TIMEOUT)
+    loop = EventLoop("busy-loop", busy_poll=True)
     loop.start()
     yield loop
-    loop.stop(PATIENCE)
+    loop.stop(TIMEOUT)
 
 
-def test_behind_an_event_the_loop_looks_for_more_and_needs_no_waking(patient, monkeypatch):
+def test_after_an_event_the_loop_busy_polls_and_needs_no_wake_up(busy_loop, monkeypatch):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         arrived = threading.Semaphore(0)
-        in_loop(patient, patient.register, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
+        in_loop(busy_loop, busy_loop.register, theirs, READ, lambda _: (theirs.recv(1), arrived.release()))
         woken: list[bool] = []
         with monkeypatch.context() as patch:
-            patch.setattr(patient, "_wake", lambda: woken.append(True))
+            patch.setattr(busy_loop, "_wake", lambda: woken.append(True))
             for _ in range(20):
                 ours.send(b"a")
-                assert arrived.acquire(timeout=PATIENCE)
+                assert arrived.acquire(timeout=TIMEOUT)
                 done = threading.Event()
-                patient.call_soon(done.set)
-                assert done.wait(PATIENCE)
+                busy_loop.call_soon(done.set)
+                assert done.wait(TIMEOUT)
         assert not woken
 
 
-def test_where_processors_are_scarce_the_loop_does_not_linger(patient, monkeypatch):
-    """It has given way, and got its next turn late: others have more to do than to answer it."""
-    turns: list[bool] = []
+def test_the_loop_does_not_busy_poll_under_overload(busy_loop, monkeypatch):
+    """A yield that takes long shows that more threads want to run than there are processors."""
+    yields: list[bool] = []
     monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 1e-3)
-    monkeypatch.setattr(event_loop, "BUSY_POLL_RETRY", 10 * PATIENCE)
-    monkeypatch.setattr(event_loop, "_sched_yield", lambda: (turns.append(True), time.sleep(0.01)))
-    deadline = time.monotonic() + PATIENCE
-    while not turns:
-        in_loop(patient, int)
+    monkeypatch.setattr(event_loop, "BUSY_POLL_RETRY", 10 * TIMEOUT)
+    monkeypatch.setattr(event_loop, "_sched_yield", lambda: (yields.append(True), time.sleep(0.01)))
+    deadline = time.monotonic() + TIMEOUT
+    while not yields:
+        in_loop(busy_loop, int)
         assert time.monotonic() < deadline
     for _ in range(20):
-        in_loop(patient, int)
-    assert len(turns) == 1
+        in_loop(busy_loop, int)
+    assert len(yields) == 1
 
 
-def test_a_loop_that_lingers_is_stopped_at_once(patient):
+def test_a_loop_that_busy_polls_is_stopped_at_once(busy_loop):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         happened = threading.Event()
-        in_loop(patient, patient.register, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
+        in_loop(busy_loop, busy_loop.register, theirs, READ, lambda _: (theirs.recv(1), happened.set()))
         ours.send(b"a")
-        assert happened.wait(PATIENCE)
-        patient.stop(PATIENCE)
-        assert not patient._thread.is_alive()
+        assert happened.wait(TIMEOUT)
+        busy_loop.stop(TIMEOUT)
+        assert not busy_loop._thread.is_alive()
 
 
 # Fork

@@ -2,7 +2,7 @@
 """
 Whatever may arrive at a server's port, over real connections.
 
-Each ends with an answer or with the end of the connection, is held to a deadline and to a bound on memory, and leaves
+Each ends with a response or with the end of the connection, is held to a deadline and to a bound on memory, and leaves
 service as it was: `server` is asked for something ordinary behind it, and `nothing_left_behind` counts threads and
 descriptors.
 """
@@ -32,7 +32,7 @@ from pyvo.samp.transport.server import XMLRPCServer
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import write_call
 
-from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
+from .peers import TIMEOUT, RawClient, call, eventually, in_loop, post
 
 MiB = 1024 * 1024
 
@@ -51,18 +51,18 @@ def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCSer
     server = make_server(max_body=2 * MiB)
     yield server
     with RawClient(server.port, call("echo", "fine")) as client:
-        assert read_response(client.answer().body) == "fine"
+        assert read_response(client.receive().body) == "fine"
     eventually(loop, lambda: server.connections == 0)
     assert server.table._reserved == 0
     assert not server.table._idle
 
 
 def status(server: XMLRPCServer, data: bytes) -> int:
-    """The status with which some bytes are answered; the connection must end behind that."""
+    """The status of the response to some bytes; the connection must end behind that."""
     with RawClient(server.port, data) as client:
-        answer = client.answer()
+        response = client.receive()
         assert client.rest() == b""
-        return answer.status
+        return response.status
 
 
 # Lengths
@@ -94,7 +94,7 @@ def test_no_length(server):
 
 
 def test_a_body_shorter_than_announced(server):
-    """Its sender waits for an answer, and gets one in the end."""
+    """Its sender waits for a response, and gets one in the end."""
     body = write_call("echo", ["a"])
     assert status(server, post(body, length=len(body) + 1)) == 408
 
@@ -103,8 +103,8 @@ def test_a_body_longer_than_announced(server):
     """What is too much is no request."""
     body = write_call("echo", ["a"])
     with RawClient(server.port, post(body + b"\0\0\0", length=len(body))) as client:
-        assert read_response(client.answer().body) == "a"
-        assert client.answer().status == 400
+        assert read_response(client.receive().body) == "a"
+        assert client.receive().status == 400
         assert client.rest() == b""
 
 
@@ -139,7 +139,7 @@ def test_chunks(server):
         server.port, head + data + b"0\r\n\r\n" + head + b"%x;a=b\n%b\n0\nX: y\n\n" % (len(body), body)
     ) as client:
         for _ in range(2):
-            assert read_response(client.answer().body) == "chunks"
+            assert read_response(client.receive().body) == "chunks"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_chunks_that_are_malformed_or_endless(server, data, expected):
 def test_gzip(server):
     packed = gzip.compress(write_call("echo", ["gzip"]))
     with RawClient(server.port, post(packed, "Content-Encoding: gzip")) as client:
-        assert read_response(client.answer().body) == "gzip"
+        assert read_response(client.receive().body) == "gzip"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_endless_headers(server, line):
         with suppress(ConnectionError):
             for _ in range(3 * MAX_HEAD // len(line)):
                 client.send(line)
-        assert client.answer().status in (400, 431)
+        assert client.receive().status in (400, 431)
         assert client.rest() == b""
 
 
@@ -222,7 +222,7 @@ def test_tls(server):
     """A client that takes the server for one of HTTPS learns at once that it is none."""
     context = ssl.create_default_context()
     with (
-        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock,
+        socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as sock,
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         context.wrap_socket(sock, server_hostname="localhost")
@@ -231,11 +231,11 @@ def test_tls(server):
 def test_blank_lines_are_no_request(server, loop):
     with RawClient(server.port, b"\r\n" * 10_000) as client:
         client.send(call("echo", "a"))
-        assert read_response(client.answer().body) == "a"
+        assert read_response(client.receive().body) == "a"
 
 
 def test_random_bytes(server, loop):
-    """Each ends with an answer, or with the end."""
+    """Each ends with a response, or with the end."""
     chance = random.Random(1)
     good = call("echo", "text")
     for _ in range(200):
@@ -269,7 +269,7 @@ def test_a_sender_of_single_bytes_gains_no_time(server, loop):
                     client.sock.send(data[place : place + 1])
                     place += 1
                 assert place < len(data)
-        client.sock.settimeout(PATIENCE)
+        client.sock.settimeout(TIMEOUT)
         assert b" 408 " in client.sock.recv(20)
 
 
@@ -280,7 +280,7 @@ def test_slow_readers(make_server, loop):
         data = call("repeat", "x", str(16 * MiB))
         slow = [stack.enter_context(RawClient(server.port, data)) for _ in range(6)]
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_response(client.answer().body) == "fine"
+            assert read_response(client.receive().body) == "fine"
         assert server.table._reserved <= 40 * MiB
         eventually(loop, lambda: server.connections == 0)
         assert server.table._reserved == 0
@@ -291,11 +291,11 @@ def test_a_request_that_is_refused_early_is_read_on_for_a_while(server):
     """Or its sender would see a reset instead of the refusal."""
     with RawClient(server.port, post(b"", length=3 * MiB)) as client:
         client.send(bytes(MiB))
-        assert client.answer().status == 413
+        assert client.receive().status == 413
         assert client.rest() == b""
 
 
-def test_whoever_goes_on_sending_for_ever_is_cut_off(server):
+def test_a_client_that_sends_without_end_is_disconnected(server):
     with RawClient(server.port, b"nonsense\r\n") as client:
 
         def flood() -> None:
@@ -318,11 +318,11 @@ def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkey
             stack.enter_context(RawClient(server.port, part[: number % 150]))
         eventually(loop, lambda: server.connections == 500)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_response(client.answer().body) == "fine"
+            assert read_response(client.receive().body) == "fine"
 
 
 def test_half_requests_shut_nobody_out(make_server, loop):
-    """Twice as many as there is room for: whoever comes then is served, at once and again, and so is who was there."""
+    """Twice as many as there is room for: a new client is served, at once and again, and so is one that was there."""
     server = make_server(max_connections=40)
     with RawClient(server.port, call("wait")) as waiting, ExitStack() as stack:
         eventually(loop, lambda: not server.table._idle and server.connections == 1)
@@ -330,7 +330,7 @@ def test_half_requests_shut_nobody_out(make_server, loop):
         eventually(loop, lambda: len(server.table._slow) == 39)
         for number in range(10):
             with RawClient(server.port, call("echo", str(number))) as client:
-                assert read_response(client.answer().body) == str(number)
+                assert read_response(client.receive().body) == str(number)
         assert half[0].rest() == b""
         half[-1].sock.setblocking(False)
         with pytest.raises(BlockingIOError):  # the last of them is still there
@@ -342,18 +342,18 @@ def test_half_requests_shut_nobody_out(make_server, loop):
 
 @pytest.mark.parametrize("data", [post(b"<", length=1000), b"nonsense\r\n", call("repeat", "x", str(MiB)) * 8])
 def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, data, monkeypatch):
-    """Half a request, a refused one whose sender stays, answers that are not read."""
+    """Half a request, a refused one whose sender stays, responses that are not read."""
     for name in ("REQUEST_TIMEOUT", "DRAIN_TIMEOUT", "WRITE_TIMEOUT"):
         monkeypatch.setattr(server_connection, name, 3600)
     monkeypatch.setattr(server_connection, "SLOW_AFTER", 0.0)
     server = make_server(max_connections=20, max_buffered=100 * MiB)
     with RawClient(server.port, call("echo", "friend")) as friend, ExitStack() as stack:
-        assert read_response(friend.answer().body) == "friend"
+        assert read_response(friend.receive().body) == "friend"
         for _ in range(40):
             stack.enter_context(RawClient(server.port, data))
         eventually(loop, lambda: len(server.table._slow) == 19 and not server.connections > 20)
         friend.send(call("echo", "still"))
-        assert read_response(friend.answer().body) == "still"
+        assert read_response(friend.receive().body) == "still"
 
 
 def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
@@ -365,24 +365,24 @@ def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeyp
     with RawClient(server.port) as idle, RawClient(server.port, data[:-1]) as sender:
         eventually(loop, lambda: len(server.table._slow) == len(server.table._idle) == 1)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_response(client.answer().body) == "fine"
+            assert read_response(client.receive().body) == "fine"
         assert idle.rest() == b""
         sender.send(data[-1:])
-        assert read_response(sender.answer().body) == "large"
+        assert read_response(sender.receive().body) == "large"
 
 
 def test_two_hundred_at_once(server):
-    """All of them connect before the first is answered, from many threads."""
+    """All of them connect before the first gets a response, from many threads."""
     failures: list[object] = []
     gate = threading.Barrier(20)
 
     def ask(own: int) -> None:
         try:
-            gate.wait(PATIENCE)
+            gate.wait(TIMEOUT)
             with ExitStack() as stack:
                 clients = [stack.enter_context(RawClient(server.port, call("echo", f"{own}/{n}"))) for n in range(10)]
                 for number, client in enumerate(clients):
-                    assert read_response(client.answer().body) == f"{own}/{number}"
+                    assert read_response(client.receive().body) == f"{own}/{number}"
         except BaseException as error:
             failures.append(error)
 
@@ -395,7 +395,7 @@ def test_two_hundred_at_once(server):
 
 
 def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypatch):
-    """Each sends as much as it may and stops before the end; those for whom there is no room are told so."""
+    """Each sends as much as it may and stops before the end; those that exceed the limit get an error response."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=8 * MiB)
     body = b"x" * (2 * MiB - 1)
@@ -409,7 +409,7 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
         assert server.table._reserved <= 8 * MiB
         assert sum(c._parser.buffered for c in server.table._connections if not c._drain_left) <= 8 * MiB
         with RawClient(server.port, call("echo", "small")) as client:
-            assert read_response(client.answer().body) == "small"
+            assert read_response(client.receive().body) == "small"
         clients[-1].close()
     eventually(loop, lambda: server.connections == 0)
     assert server.table._reserved == 0
@@ -422,7 +422,7 @@ def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
         for _ in range(50):
             stack.enter_context(RawClient(server.port, post(length=2 * MiB)))
         with RawClient(server.port, call("size", "x" * MiB)) as client:
-            assert read_response(client.answer().body) == str(MiB)
+            assert read_response(client.receive().body) == str(MiB)
 
 
 def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, monkeypatch):
@@ -437,7 +437,7 @@ def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, mon
         assert server.table._reserved <= MiB
 
 
-def test_whoever_sends_ahead_of_a_waiting_answer_is_cut_off(server, loop, operations):
+def test_a_client_that_sends_too_much_ahead_of_a_waiting_response_is_disconnected(server, loop, operations):
     with RawClient(server.port, call("wait")) as client:
         eventually(loop, lambda: operations.waiting)
         with suppress(ConnectionError):
@@ -457,7 +457,7 @@ def test_memory_is_back(make_server, loop):
             for number in range(200):
                 stack.enter_context(RawClient(server.port, kinds[number % len(kinds)]))
         with RawClient(server.port, call("echo", "all before this one have been accepted")) as client:
-            client.answer()
+            client.receive()
         eventually(loop, lambda: server.connections == 0)
 
     burst()
@@ -495,10 +495,10 @@ def test_memory_is_back(make_server, loop):
 def test_bodies_that_are_no_good_call(server, body):
     """R48 of one profile; no trace of a file or of this program's inside in any (R38)."""
     with RawClient(server.port, post(body)) as client:
-        answer = client.answer()
-    assert answer.status == 200
+        response = client.receive()
+    assert response.status == 200
     with pytest.raises(SAMPProxyError) as caught:
-        read_response(answer.body)
+        read_response(response.body)
     assert "/" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -572,14 +572,14 @@ def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
         clients[0].sock.settimeout(1.0)
         with pytest.raises(TimeoutError):
             clients[0].sock.recv(1)
-        clients[0].sock.settimeout(PATIENCE)
+        clients[0].sock.settimeout(TIMEOUT)
         assert float(tell("")) < 0.3  # seconds of CPU in one second
         for number, client in enumerate(clients):
-            assert read_response(client.answer().body) == str(number)
+            assert read_response(client.receive().body) == str(number)
         left, threads = tell("").split()
         assert int(left) <= 4
         assert int(threads) == 1
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=TIMEOUT)
         assert errors.count("cannot be accepted") == 1
         assert "Traceback" not in errors
 
@@ -594,7 +594,7 @@ def test_more_connections_than_descriptors(tmp_path):
         for _ in range(300):
             stack.enter_context(RawClient(port))
         with RawClient(port, call("echo", "newest")) as client:
-            assert read_response(client.answer().body) == "newest"
-        output, errors = process.communicate("no\n" * 5, timeout=PATIENCE)
+            assert read_response(client.receive().body) == "newest"
+        output, errors = process.communicate("no\n" * 5, timeout=TIMEOUT)
         assert output.split()[-1] == "1"
         assert "Traceback" not in errors

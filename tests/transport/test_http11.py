@@ -422,23 +422,23 @@ def test_headers_are_those_that_the_standard_library_reads(headers, end):
         assert value == ", ".join(value.strip(" ") for value in expected.get_all(name, []))
 
 
-# Answers
+# Responses
 
 
-def answers(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[list[HTTPResponse], int | None]:
+def responses(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[list[HTTPResponse], int | None]:
     reader = ResponseParser(limit)
     found, status = read_all(reader, pieces)
     if closed and status is None:
         try:
-            while (answer := reader.next_message(closed=True)) is not None:
-                found.append(answer)
+            while (response := reader.next_message(closed=True)) is not None:
+                found.append(response)
         except HTTPError as error:
             status = error.status
     return found, status
 
 
-def test_an_answer():
-    found, status = answers(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc")
+def test_a_response():
+    found, status = responses(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc")
     assert status is None
     assert found == [HTTPResponse(200, "OK", {"connection": "keep-alive", "content-length": "3"}, b"abc", True)]
 
@@ -457,27 +457,27 @@ def test_an_answer():
 def test_what_keeps_the_connection_to_a_server(data, kept):
     reader = ResponseParser()
     reader.receive_data(data)
-    answer = reader.next_message()
-    assert answer is not None
-    assert answer.keep_alive is kept
+    response = reader.next_message()
+    assert response is not None
+    assert response.keep_alive is kept
 
 
-def test_an_answer_that_ends_with_the_connection():
-    found, _status = answers(b"HTTP/1.0 200 OK\n\nab", b"c", closed=True)
+def test_a_response_that_ends_with_the_connection():
+    found, _status = responses(b"HTTP/1.0 200 OK\n\nab", b"c", closed=True)
     assert (found[0].body, found[0].keep_alive) == (b"abc", False)
 
 
 def test_ds9_closes_a_byte_early():
-    found, _ = answers(b"HTTP/1.1 200 OK\nContent-Length: 4\n\nabc", closed=True)
+    found, _ = responses(b"HTTP/1.1 200 OK\nContent-Length: 4\n\nabc", closed=True)
     assert (found[0].body, found[0].keep_alive) == (b"abc", False)
 
 
-def test_an_answer_that_is_announced():
-    found, _ = answers(
+def test_a_response_that_is_announced():
+    found, _ = responses(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     )
     assert [a.status for a in found] == [200]
-    assert answers(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)[1] == 400
+    assert responses(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)[1] == 400
 
 
 @pytest.mark.parametrize(
@@ -501,12 +501,12 @@ def test_an_answer_that_is_announced():
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(2 * MiB), mtime=0), 413),
     ],
 )
-def test_what_is_no_answer(data, status):
-    assert answers(data, closed=True) == ([], status)
+def test_what_is_no_response(data, status):
+    assert responses(data, closed=True) == ([], status)
 
 
 @st.composite
-def good_answers(draw: st.DrawFn) -> tuple[bytes, tuple[int, bytes]]:
+def good_responses(draw: st.DrawFn) -> tuple[bytes, tuple[int, bytes]]:
     status = draw(st.sampled_from([200, 302, 404, 500]))
     end = draw(ENDS)
     lines = [f"HTTP/1.{draw(st.integers(0, 1))} {status} {draw(st.sampled_from(['OK', 'Not Found', '']))}"]
@@ -522,17 +522,17 @@ def good_answers(draw: st.DrawFn) -> tuple[bytes, tuple[int, bytes]]:
 
 
 @settings(deadline=None)
-@given(st.lists(good_answers(), max_size=3), PLACES)
-def test_any_split_of_good_bytes_gives_the_same_answers(parts, places):
-    found, status = answers(*split(b"".join(data for data, _ in parts), places))
+@given(st.lists(good_responses(), max_size=3), PLACES)
+def test_any_split_of_good_bytes_gives_the_same_responses(parts, places):
+    found, status = responses(*split(b"".join(data for data, _ in parts), places))
     assert status is None
     assert [(a.status, a.body) for a in found] == [expected for _, expected in parts]
 
 
 @settings(deadline=None)
-@given(good_answers())
-def test_an_answer_is_what_the_standard_library_reads(answer):
-    data, expected = answer
+@given(good_responses())
+def test_a_response_is_what_the_standard_library_reads(response):
+    data, expected = response
 
     class Socket:
         def makefile(self, _mode: str) -> io.BytesIO:
@@ -544,17 +544,19 @@ def test_an_answer_is_what_the_standard_library_reads(answer):
     response.close()
 
 
-GOOD_ANSWERS = st.lists(good_answers(), min_size=1, max_size=3).map(lambda parts: b"".join(data for data, _ in parts))
+GOOD_RESPONSES = st.lists(good_responses(), min_size=1, max_size=3).map(
+    lambda parts: b"".join(data for data, _ in parts)
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(bad_bytes(GOOD_ANSWERS) | st.binary(max_size=300), PLACES)
-def test_bad_bytes_give_the_same_answers_and_the_same_error_however_they_come(data, places):
+@given(bad_bytes(GOOD_RESPONSES) | st.binary(max_size=300), PLACES)
+def test_bad_bytes_give_the_same_responses_and_the_same_error_however_they_come(data, places):
     """Whether the connection can be kept depends on what else has arrived by then, and may differ."""
 
     def outcome(*pieces: bytes) -> tuple[list[HTTPResponse], int | None]:
-        found, status = answers(*pieces, closed=True)
-        return [answer._replace(keep_alive=False) for answer in found], status
+        found, status = responses(*pieces, closed=True)
+        return [response._replace(keep_alive=False) for response in found], status
 
     whole = outcome(data)
     assert outcome(*split(data, places)) == whole
@@ -565,8 +567,8 @@ def test_bad_bytes_give_the_same_answers_and_the_same_error_however_they_come(da
 
 
 
-def test_an_announced_answer_is_pending():
-    """Between the announcement of an answer and the answer, part of a message has arrived."""
+def test_an_announced_response_is_pending():
+    """Between the announcement of a response and the response, part of a message has arrived."""
     reader = ResponseParser()
     for _ in range(2 * MAX_INFORMATIONAL):
         assert not reader.pending
@@ -580,8 +582,8 @@ def test_an_announced_answer_is_pending():
 def test_a_response_is_read_as_it_was_meant():
     response = Response(200, b"body", "text/xml", [("X-A", "b"), ("X-C", "d\xe9")])
     data = response.encode(keep_alive=True)
-    (answer,) = answers(data)[0]
-    assert answer == HTTPResponse(
+    (received,) = responses(data)[0]
+    assert received == HTTPResponse(
         200,
         "OK",
         {"content-type": "text/xml", "content-length": "4", "x-a": "b", "x-c": "d\xe9", "connection": "keep-alive"},

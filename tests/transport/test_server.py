@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The server: requests over real connections, answers now and later, and what becomes of both at the end."""
+"""The server: requests over real connections, responses now and later, and what becomes of both at the end."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from pyvo.samp.transport.server import XMLRPCServer, max_sockets
 from pyvo.samp.transport.server_connection import DeferredResponse, ServerConnection
 from pyvo.samp.transport.xmlrpc_reader import read_response
 
-from .peers import PATIENCE, RawClient, call, eventually, in_loop, post
+from .peers import TIMEOUT, RawClient, call, eventually, in_loop, post
 
 MiB = 1024 * 1024
 
 
 class Scripted:
-    """A handler that answers as a test says, by path."""
+    """A handler that responds as a test says, by path."""
 
-    def __init__(self, **answers: Callable[[HTTPRequest, ServerConnection], Any]) -> None:
-        self.answers = answers
+    def __init__(self, **responses: Callable[[HTTPRequest, ServerConnection], Any]) -> None:
+        self.responses = responses
         self.connections: list[ServerConnection] = []
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
         self.connections.append(connection)
-        return self.answers[request.target.strip("/")](request, connection)
+        return self.responses[request.target.strip("/")](request, connection)
 
     def error_response(self, error: HTTPError) -> Response:
         return Response(error.status, str(error).encode())
@@ -48,7 +48,7 @@ def get(path: str, *lines: str) -> bytes:
     return "\r\n".join([f"GET /{path} HTTP/1.1", *lines, "", ""]).encode()
 
 
-# Answers
+# Responses
 
 
 def test_the_standard_library_is_served(server):
@@ -71,52 +71,52 @@ def test_a_connection_is_kept_or_closed_as_the_client_wants(server):
     with RawClient(server.port) as client:
         for _ in range(3):
             client.send(call("echo", "a"))
-            answer = client.answer()
-            assert answer.headers["connection"] == "keep-alive"
-            assert read_response(answer.body) == "a"
+            response = client.receive()
+            assert response.headers["connection"] == "keep-alive"
+            assert read_response(response.body) == "a"
         client.send(post(call("echo", "b").partition(b"\r\n\r\n")[2], "Connection: close"))
-        answer = client.answer()
-        assert answer.headers["connection"] == "close"
+        response = client.receive()
+        assert response.headers["connection"] == "close"
         assert client.rest() == b""
 
 
 def test_ds9(server):
-    """HTTP/1.0, lines that end in a line feed, no Host; it wants a Content-Length in the answer, and the end."""
+    """HTTP/1.0, lines that end in a line feed, no Host; it wants a Content-Length in the response, and the end."""
     body = call("echo", "ds9").partition(b"\r\n\r\n")[2]
     with RawClient(server.port, post(body, "User-Agent: XML-RPC", version="1.0", end="\n")) as client:
-        answer = client.answer()
-        assert read_response(answer.body) == "ds9"
-        assert int(answer.headers["content-length"]) == len(answer.body)
+        response = client.receive()
+        assert read_response(response.body) == "ds9"
+        assert int(response.headers["content-length"]) == len(response.body)
         assert client.rest() == b""
 
 
-def test_head_is_answered_without_a_body(make_server):
+def test_the_response_to_head_has_no_body(make_server):
     server = make_server(Scripted(x=lambda *_: Response(200, b"body")))
     with RawClient(server.port, b"HEAD /x HTTP/1.1\r\n\r\n" + get("x")) as client:
-        assert client.answer(with_body=False).headers["content-length"] == "4"
-        assert client.answer().body == b"body"
+        assert client.receive(with_body=False).headers["content-length"] == "4"
+        assert client.receive().body == b"body"
 
 
-def test_pipelined_requests_are_answered_in_order(server, loop, operations):
-    """Even where an earlier answer comes later than the next ones could be given."""
+def test_responses_to_pipelined_requests_are_in_order(server, loop, operations):
+    """Even where an earlier response comes later than the next ones could be given."""
     data = b"".join(call("echo", f"a{n}") for n in range(50))
     with RawClient(server.port, data + call("wait", "b") + data + call("wait", "c") + call("echo", "d")) as client:
         for number in range(50):
-            assert read_response(client.answer().body) == f"a{number}"
+            assert read_response(client.receive().body) == f"a{number}"
         eventually(loop, lambda: operations.calls[-1] == "b")
         operations.waiting[0].set_result("later")
-        assert read_response(client.answer().body) == "later"
+        assert read_response(client.receive().body) == "later"
         for number in range(50):
-            assert read_response(client.answer().body) == f"a{number}"
+            assert read_response(client.receive().body) == f"a{number}"
         eventually(loop, lambda: operations.calls[-1] == "c")
         in_loop(loop, operations.waiting[1].set_result, "in the loop")
-        assert read_response(client.answer().body) == "in the loop"
-        assert read_response(client.answer().body) == "d"
+        assert read_response(client.receive().body) == "in the loop"
+        assert read_response(client.receive().body) == "d"
 
 
-@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="answers go out one by one here")
-def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop, operations):
-    """An answer may wait for the next one only while that is being made."""
+@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="responses go out one by one here")
+def test_pipelined_responses_leave_together_but_wait_for_no_later_one(server, loop, operations):
+    """A response may wait for the next one only while that is being made."""
     fcntl = pytest.importorskip("fcntl")
     unsent = 0x894B  # SIOCOUTQNSD of Linux: bytes that the kernel has not sent yet
 
@@ -129,11 +129,11 @@ def test_pipelined_answers_leave_together_but_wait_for_no_later_one(server, loop
         with RawClient(server.port, call("echo", "a") + call("echo", "a2") + later) as client:
             eventually(loop, lambda: operations.calls[-1:] in (["b"], ["a2"]))
             assert in_loop(loop, held_back) == 0
-            assert [read_response(client.answer().body) for _ in range(2)] == ["a", "a2"]
+            assert [read_response(client.receive().body) for _ in range(2)] == ["a", "a2"]
         eventually(loop, lambda: not server.table._connections)
 
 
-def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server):
+def test_many_pipelined_responses_that_are_there_at_once_need_no_stack(make_server):
     """Each is a Deferred that has been resolved already."""
 
     def at_once(*_: object) -> DeferredResponse:
@@ -143,28 +143,28 @@ def test_many_pipelined_answers_that_are_there_at_once_need_no_stack(make_server
 
     server = make_server(Scripted(x=at_once))
     with RawClient(server.port, get("x") * 2500) as client:
-        assert [client.answer().body for _ in range(2500)] == [b"x"] * 2500
+        assert [client.receive().body for _ in range(2500)] == [b"x"] * 2500
 
 
 def test_expect_100_continue(server):
     head, _, body = call("echo", "asked").partition(b"\r\n\r\n")
     with RawClient(server.port, head + b"\r\nExpect: 100-continue\r\n\r\n") as client:
-        assert client.answer().status == 100
+        assert client.receive().status == 100
         client.send(body)
-        assert read_response(client.answer().body) == "asked"
+        assert read_response(client.receive().body) == "asked"
 
 
-def test_a_client_that_writes_no_more_still_gets_its_answers(server):
+def test_a_client_that_writes_no_more_still_gets_its_responses(server):
     """It shuts down its writing side behind its requests: ``nc`` does that, and small scripts."""
     with RawClient(server.port, call("echo", "a") + call("repeat", "x", str(8 * MiB)) + call("echo", "b")) as client:
         client.end()
-        assert read_response(client.answer().body) == "a"
-        assert len(client.answer().body) > 8 * MiB
-        assert read_response(client.answer().body) == "b"
+        assert read_response(client.receive().body) == "a"
+        assert len(client.receive().body) > 8 * MiB
+        assert read_response(client.receive().body) == "b"
         assert client.rest() == b""
 
 
-def test_a_client_that_writes_no_more_does_not_wait_for_a_later_answer(server, loop, operations):
+def test_a_client_that_writes_no_more_does_not_wait_for_a_later_response(server, loop, operations):
     """It cannot be told from one that is gone."""
     with RawClient(server.port, call("wait")) as client:
         client.end()
@@ -173,7 +173,7 @@ def test_a_client_that_writes_no_more_does_not_wait_for_a_later_answer(server, l
     assert operations.waiting[0].state == "cancelled"
     with RawClient(server.port, call("repeat", "x", str(8 * MiB)) + call("wait")) as client:
         client.end()
-        assert len(client.answer().body) > 8 * MiB
+        assert len(client.receive().body) > 8 * MiB
         assert client.rest() == b""
     eventually(loop, lambda: server.connections == 0)
     assert operations.waiting[1].state == "cancelled"
@@ -182,7 +182,7 @@ def test_a_client_that_writes_no_more_does_not_wait_for_a_later_answer(server, l
 def test_large_messages(server, loop):
     text = "0123456789abcdef" * (MiB // 2)
     with RawClient(server.port, call("echo", text)) as client:
-        assert read_response(client.answer().body) == text
+        assert read_response(client.receive().body) == text
         eventually(loop, lambda: server.table._reserved == 0)
 
 
@@ -190,7 +190,7 @@ def test_two_hundred_connections_at_once(server):
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, call("echo", str(n)))) for n in range(200)]
         for number, client in enumerate(clients):
-            assert read_response(client.answer().body) == str(number)
+            assert read_response(client.receive().body) == str(number)
         assert server.connections == 200
 
 
@@ -200,7 +200,7 @@ def test_five_hundred_idle_connections_stop_nobody(many_files, server, loop):
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]
         eventually(loop, lambda: server.connections == 500)
         with RawClient(server.port, call("echo", "fine")) as client:
-            assert read_response(client.answer().body) == "fine"
+            assert read_response(client.receive().body) == "fine"
         assert threading.active_count() == threads
         assert len(idle) == 500
     eventually(loop, lambda: server.connections == 0)
@@ -213,7 +213,7 @@ def test_ipv6(loop):
     except OSError:
         pytest.skip("this machine has no IPv6")
     server.start()
-    with socket.create_connection(("::1", server.port), PATIENCE) as sock:
+    with socket.create_connection(("::1", server.port), TIMEOUT) as sock:
         sock.sendall(get("x", "Connection: close"))
         assert sock.makefile("rb").read().endswith(b"six")
     in_loop(loop, server.stop)
@@ -224,10 +224,10 @@ def test_a_port_in_use_is_said_at_once(server, loop):
         XMLRPCServer(("127.0.0.1", server.port), loop, Scripted())
 
 
-# Answers that come later
+# Responses that come later
 
 
-def test_a_deferred_answer_from_another_thread(server, loop, operations):
+def test_a_deferred_response_from_another_thread(server, loop, operations):
     with RawClient(server.port, call("wait") + call("echo", "next")) as client:
         eventually(loop, lambda: operations.waiting)
         sent: list[bool] = []
@@ -236,12 +236,12 @@ def test_a_deferred_answer_from_another_thread(server, loop, operations):
         assert not operations.waiting[0].set_result("again")
         assert not operations.waiting[0].set_exception(ValueError())
         assert not operations.waiting[0].cancel()
-        assert read_response(client.answer().body) == "now"
-        assert read_response(client.answer().body) == "next"
+        assert read_response(client.receive().body) == "now"
+        assert read_response(client.receive().body) == "next"
         assert sent == [True]
 
 
-def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
+def test_many_threads_that_resolve_the_same_response(server, loop, operations):
     """The first one counts, and the others know."""
     with RawClient(server.port) as client:
         for _ in range(30):
@@ -252,7 +252,7 @@ def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
             gate = threading.Barrier(5)
 
             def settle(own: int, deferred: DeferredResponse = deferred, won: list[int] = won, gate: Any = gate) -> None:
-                gate.wait(PATIENCE)
+                gate.wait(TIMEOUT)
                 if deferred.set_result(str(own)):
                     won.append(own)
 
@@ -260,20 +260,20 @@ def test_many_threads_that_resolve_the_same_answer(server, loop, operations):
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(PATIENCE)
+                thread.join(TIMEOUT)
             assert len(won) == 1
-            assert read_response(client.answer().body) == str(won[0])
+            assert read_response(client.receive().body) == str(won[0])
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_whoever_prepares_an_answer_is_told_that_the_caller_is_gone(server, loop, operations, how):
+def test_a_deferred_response_is_cancelled_when_the_caller_is_gone(server, loop, operations, how):
     client = RawClient(server.port, call("wait"))
     eventually(loop, lambda: operations.waiting)
     deferred = operations.waiting[0]
     gone = threading.Event()
     deferred.add_cancel_callback(gone.set)
     getattr(client, how)()
-    assert gone.wait(PATIENCE)
+    assert gone.wait(TIMEOUT)
     assert not deferred.set_result("too late")
     late = threading.Event()
     deferred.add_cancel_callback(late.set)
@@ -281,8 +281,8 @@ def test_whoever_prepares_an_answer_is_told_that_the_caller_is_gone(server, loop
     eventually(loop, lambda: server.connections == 0)
 
 
-def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop):
-    """Each answer is reported as sent, or as not sent, or is refused; never two of them, never none."""
+def test_responses_given_while_the_caller_goes_are_reported_once(make_server, loop):
+    """Each response is reported as sent, or as not sent, or is refused; never two of them, never none."""
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -307,20 +307,20 @@ def test_answers_given_while_the_caller_goes_are_reported_once(make_server, loop
     assert len(reports) == 100
 
 
-def test_an_answer_that_is_overtaken_by_the_end_of_the_connection_is_reported(server, loop, operations):
+def test_a_response_that_is_overtaken_by_the_end_of_the_connection_is_reported(server, loop, operations):
     """It was accepted, and waits for the loop, which is busy, and then sees the end first."""
     entered, gate = threading.Event(), threading.Event()
 
     def be_busy() -> None:
         entered.set()
-        gate.wait(PATIENCE)
+        gate.wait(TIMEOUT)
 
     client = RawClient(server.port, call("wait"))
     eventually(loop, lambda: operations.waiting)
     sent: list[bool] = []
     operations.waiting[0].on_sent = sent.append
     loop.call_soon(be_busy)
-    assert entered.wait(PATIENCE)
+    assert entered.wait(TIMEOUT)
     assert operations.waiting[0].set_result("x")
     client.close()
     gate.set()
@@ -329,7 +329,7 @@ def test_an_answer_that_is_overtaken_by_the_end_of_the_connection_is_reported(se
     assert sent == [False]
 
 
-def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
+def test_a_response_that_cannot_be_delivered_is_reported(make_server, loop):
     """The reader goes away amid it."""
     sent: list[bool] = []
 
@@ -349,7 +349,7 @@ def test_an_answer_that_cannot_be_delivered_is_reported(make_server, loop):
     assert server.table._reserved == 0
 
 
-def test_a_deferred_that_fails_is_logged_and_answered(make_server, loop, caplog):
+def test_a_deferred_that_fails_is_logged_and_gets_a_response(make_server, loop, caplog):
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -360,9 +360,9 @@ def test_a_deferred_that_fails_is_logged_and_answered(make_server, loop, caplog)
     with RawClient(server.port, get("x") + get("y")) as client:
         eventually(loop, lambda: waiting)
         waiting[0].set_exception(ValueError("a secret"))
-        answer = client.answer()
-        assert (answer.status, answer.body) == (500, b"Internal error")
-        assert client.answer().body == b"fine"
+        response = client.receive()
+        assert (response.status, response.body) == (500, b"Internal error")
+        assert client.receive().body == b"fine"
     assert "a secret" in caplog.text
 
 
@@ -383,14 +383,14 @@ def test_listeners_that_fail_harm_nobody(make_server, loop, caplog):
     with RawClient(server.port, get("x")) as client:
         eventually(loop, lambda: waiting)
         waiting[0].set_result(Response(200, b"a"))
-        assert client.answer().body == b"a"
+        assert client.receive().body == b"a"
         client.send(get("x"))
         eventually(loop, lambda: len(waiting) == 2)
     eventually(loop, lambda: server.connections == 0)
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * 3
 
 
-def test_a_settled_answer_keeps_nothing_alive():
+def test_a_settled_response_keeps_nothing_alive():
     class Thing:
         def note(self, *_: object) -> None:
             """Do nothing."""
@@ -406,8 +406,8 @@ def test_a_settled_answer_keeps_nothing_alive():
         assert reference() is None
 
 
-def test_a_chain_of_connections_that_answer_each_other_needs_no_stack(make_server, loop):
-    """Each connection's second request resolves the answer that the next connection waits for."""
+def test_a_chain_of_connections_that_respond_to_each_other_needs_no_stack(make_server, loop):
+    """Each connection's second request resolves the response that the next connection waits for."""
     number = 300
     waiting: list[DeferredResponse] = []
 
@@ -431,8 +431,8 @@ def test_a_chain_of_connections_that_answer_each_other_needs_no_stack(make_serve
             eventually(loop, lambda own=own: len(waiting) == own + 1)
         waiting[0].set_result(Response(200, b"resolved"))
         for client in clients:
-            assert client.answer().body == b"resolved"
-            assert client.answer().body == b"done"
+            assert client.receive().body == b"resolved"
+            assert client.receive().body == b"done"
 
 
 # Handlers that go wrong, or do it themselves
@@ -449,8 +449,8 @@ def test_a_handler_that_fails(make_server, loop, caplog):
     server = make_server(Scripted(x=fail, n=lambda *_: None, c=fail_closed))
     with RawClient(server.port, get("x") + get("n") + get("x")) as client:
         for _ in range(3):
-            answer = client.answer()
-            assert (answer.status, answer.body) == (500, b"Internal error")
+            response = client.receive()
+            assert (response.status, response.body) == (500, b"Internal error")
         client.send(get("c"))
         assert client.rest() == b""
     in_loop(loop, int)
@@ -482,13 +482,13 @@ def test_a_handler_that_closes_the_connection(make_server, loop):
     assert deferred.state == "cancelled"
 
 
-def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
+def test_another_thread_responds_on_a_detached_connection(make_server, loop):
     threads: list[str] = []
 
     def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
-        loop.run_in_worker(answer, connection.detach())
+        loop.run_in_worker(response, connection.detach())
 
-    def answer(sock: socket.socket) -> None:
+    def response(sock: socket.socket) -> None:
         threads.append(threading.current_thread().name)
         try:
             sock.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
@@ -499,7 +499,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
-        assert client.answer().status == 200
+        assert client.receive().status == 200
         assert len(client.rest()) == 10 * MiB
     assert threads[0].startswith("test-loop-worker")
     assert server.connections == 0
@@ -509,7 +509,7 @@ def test_a_detached_connection_is_answered_by_another_thread(make_server, loop):
 def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_server, loop):
     ended = threading.Event()
 
-    def answer(sock: socket.socket) -> None:
+    def response(sock: socket.socket) -> None:
         try:
             while sock.recv(1000):  # nothing ever comes
                 pass
@@ -518,13 +518,13 @@ def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_serv
             ended.set()
 
     def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
-        loop.run_in_worker(answer, connection.detach())
+        loop.run_in_worker(response, connection.detach())
 
     server = make_server(Scripted(x=detach))
     with RawClient(server.port, get("x")) as client:
         eventually(loop, lambda: server.table._detached)
         in_loop(loop, server.stop)
-        assert ended.wait(PATIENCE)
+        assert ended.wait(TIMEOUT)
         assert client.rest() == b""
 
 
@@ -550,12 +550,12 @@ def test_what_a_connection_knows_of_its_client(make_server, loop):
     handler = Scripted(x=look)
     server = make_server(handler)
     client = RawClient(server.port, get("x"))
-    assert client.answer().status == 200
+    assert client.receive().status == 200
     assert seen == [(client.sock.getsockname(), True, True)]
     closed = threading.Event()
     handler.connections[0].on_closed = closed.set
     client.reset()
-    assert closed.wait(PATIENCE)
+    assert closed.wait(TIMEOUT)
     assert handler.connections[0].was_reset
     assert not handler.connections[0].peer_is_open()
     assert not handler.connections[0].has_no_input()
@@ -569,11 +569,11 @@ def test_above_the_limit_the_longest_idle_connection_is_closed(make_server, loop
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(3)]
         for client in clients:
-            client.answer()
+            client.receive()
         clients[0].send(get("x"))  # now the second one is idle longest
-        clients[0].answer()
+        clients[0].receive()
         newcomer = stack.enter_context(RawClient(server.port, get("x")))
-        assert newcomer.answer().status == 200
+        assert newcomer.receive().status == 200
         assert clients[1].rest() == b""
         eventually(loop, lambda: server.connections == 3)
 
@@ -596,7 +596,7 @@ def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "IDLE_TIMEOUT", 0.02)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port) as one, RawClient(server.port, get("x")) as other:
-        assert other.answer().status == 200
+        assert other.receive().status == 200
         assert one.rest() == other.rest() == b""
     eventually(loop, lambda: server.connections == 0 and server.table._sweep is None)
 
@@ -612,7 +612,7 @@ def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
 
     server = make_server(Scripted(x=wait))
     with RawClient(server.port, get("x")) as client:
-        assert client.answer().body == b"later"
+        assert client.receive().body == b"later"
 
 
 def test_how_many_connections_there_may_be():
@@ -639,7 +639,7 @@ def test_without_descriptors_there_is_a_pause_and_one_warning(make_server, loop,
     server.socket = Listener()  # type: ignore[assignment]
     caplog.set_level(logging.WARNING)
     with RawClient(server.port, get("x")) as client:
-        assert client.answer().status == 200
+        assert client.receive().status == 200
     server.socket = real
     assert len(caplog.records) == 1
 
@@ -648,11 +648,11 @@ def test_without_descriptors_an_idle_connection_makes_room(make_server, loop, mo
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 3600)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port, get("x")) as idle:
-        idle.answer()
+        idle.receive()
         in_loop(loop, server._on_accept_error, OSError(24, "Too many open files"))
         assert idle.rest() == b""
     with RawClient(server.port, get("x")) as client:
-        assert client.answer().status == 200
+        assert client.receive().status == 200
 
 
 # The end
@@ -673,10 +673,10 @@ def test_a_connection_that_is_gone_before_it_is_used(make_server, loop, monkeypa
     with RawClient(server.port) as client:
         assert client.rest() == b""
     with RawClient(server.port, get("x")) as client:
-        assert client.answer().status == 200
+        assert client.receive().status == 200
 
 
-def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server, loop):
+def test_stop_closes_everything_and_cancels_deferred_responses(make_server, loop):
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -687,7 +687,7 @@ def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server,
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(5)]
         idle = stack.enter_context(RawClient(server.port, get("y")))
-        idle.answer()
+        idle.receive()
         eventually(loop, lambda: len(waiting) == 5)
         in_loop(loop, server.stop)
         in_loop(loop, server.stop)
@@ -702,13 +702,13 @@ def test_stop_closes_everything_and_tells_those_who_prepare_answers(make_server,
 def test_after_stop_listening_those_who_are_there_are_served(make_server, loop):
     server = make_server(Scripted(y=lambda *_: Response(200, b"last")))
     with RawClient(server.port, get("y")) as client:
-        client.answer()
+        client.receive()
         in_loop(loop, server.stop_listening)
         with pytest.raises(ConnectionRefusedError):
             RawClient(server.port)
         client.send(get("y"))
-        answer = client.answer()
-        assert (answer.body, answer.headers["connection"]) == (b"last", "close")
+        response = client.receive()
+        assert (response.body, response.headers["connection"]) == (b"last", "close")
 
 
 def test_a_server_that_was_stopped_before_it_began(loop):
@@ -720,7 +720,7 @@ def test_a_server_that_was_stopped_before_it_began(loop):
         RawClient(server.port)
 
 
-def test_an_answer_resolved_after_the_end_is_refused(make_server, loop):
+def test_a_response_resolved_after_the_end_is_refused(make_server, loop):
     deferred = DeferredResponse()
     server = make_server(Scripted(x=lambda *_: deferred))
     with RawClient(server.port, get("x")) as client:
@@ -735,7 +735,7 @@ def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
     handler = Scripted(x=lambda *_: Response(200))
     server = make_server(handler)
     with RawClient(server.port, get("x")) as client:
-        client.answer()
+        client.receive()
     eventually(loop, lambda: server.connections == 0)
     reference = weakref.ref(handler.connections.pop())
     in_loop(loop, int)
@@ -750,7 +750,7 @@ def test_a_slow_request_is_refused(server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.03)
     for data in (b"P", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n", post(b"12345", length=10)):
         with RawClient(server.port, data) as client:
-            assert client.answer().status == 408
+            assert client.receive().status == 408
             assert client.rest() == b""
 
 
@@ -776,7 +776,7 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
         b"nonsense\r\n",
     ):
         with RawClient(server.port, data) as client:
-            client.answer()
+            client.receive()
     assert heads == [
         (408, ("POST", "a")),
         (503, ("POST", "b")),
@@ -799,7 +799,7 @@ def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
 
 
 def test_progress_earns_more_time(server, loop, monkeypatch):
-    """Of the request and of its answer."""
+    """Of the request and of its response."""
     monkeypatch.setattr(server_connection, "MIN_PROGRESS", 1)
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)
@@ -812,10 +812,10 @@ def test_progress_earns_more_time(server, loop, monkeypatch):
         timer = in_loop(loop, lambda: connection._deadline)
         eventually(loop, lambda: connection._deadline is not timer)
         client.send(data[-100:])
-        answer = client.file.read(MiB)
+        response = client.file.read(MiB)
         timer = in_loop(loop, lambda: connection._deadline)
         while in_loop(loop, lambda: connection._deadline) is timer:
-            answer += client.file.read(4096)
+            response += client.file.read(4096)
         client.end()
-        answer += client.rest()
-        assert answer.count(b"z") == size
+        response += client.rest()
+        assert response.count(b"z") == size

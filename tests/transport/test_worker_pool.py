@@ -8,17 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvo.samp.transport.event_loop import EventLoop
-from pyvo.samp.transport.worker_pool import WorkerPool
+from pyvo.samp.transport.event_loop import EventLoop, WorkerPool
 
-from .peers import PATIENCE, eventually
+from .peers import TIMEOUT, eventually
 
 
 @pytest.fixture
 def workers() -> Iterator[WorkerPool]:
-    workers = WorkerPool("test", idle=60.0)
+    workers = WorkerPool("test", idle_timeout=60.0)
     yield workers
-    workers.stop(PATIENCE)
+    workers.stop(TIMEOUT)
 
 
 def wait_idle(workers: WorkerPool, number: int, loop: EventLoop) -> None:
@@ -29,7 +28,7 @@ def test_workers_are_reused(workers, loop):
     for _ in range(50):
         done = threading.Event()
         workers.submit(done.set)
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         wait_idle(workers, 1, loop)
     assert workers.size == 1
 
@@ -38,26 +37,26 @@ def test_as_many_workers_as_tasks_block(workers):
     """A task that blocks holds up no other."""
     gate = threading.Barrier(21)
     for _ in range(20):
-        workers.submit(gate.wait, PATIENCE)
-    gate.wait(PATIENCE)
+        workers.submit(gate.wait, TIMEOUT)
+    gate.wait(TIMEOUT)
     assert workers.size == 20
 
 
 def test_idle_workers_end(loop):
-    workers = WorkerPool("test", idle=0.01)
+    workers = WorkerPool("test", idle_timeout=0.01)
     done = threading.Event()
     workers.submit(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     eventually(loop, lambda: workers.size == 0)
     done.clear()
     workers.submit(done.set)
-    assert done.wait(PATIENCE)
-    workers.stop(PATIENCE)
+    assert done.wait(TIMEOUT)
+    workers.stop(TIMEOUT)
 
 
 def test_no_task_is_lost_where_workers_come_and_go():
     """The idle time is so short that threads end while tasks are handed to them."""
-    workers = WorkerPool("test", idle=0.0)
+    workers = WorkerPool("test", idle_timeout=0.0)
     counted = threading.Semaphore(0)
     threads = [threading.Thread(target=lambda: [workers.submit(counted.release) for _ in range(300)]) for _ in range(4)]
     for thread in threads:
@@ -65,15 +64,15 @@ def test_no_task_is_lost_where_workers_come_and_go():
     for thread in threads:
         thread.join()
     for _ in range(4 * 300):
-        assert counted.acquire(timeout=PATIENCE)
-    workers.stop(PATIENCE)
+        assert counted.acquire(timeout=TIMEOUT)
+    workers.stop(TIMEOUT)
 
 
 def test_a_task_waits_where_no_thread_can_be_started(workers, loop, monkeypatch, caplog):
     """It is done by the next thread that is free, and does not upset the count of those."""
     seen: list[str] = []
     gate, second = threading.Event(), threading.Event()
-    workers.submit(gate.wait, PATIENCE)
+    workers.submit(gate.wait, TIMEOUT)
 
     def fail(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -87,7 +86,7 @@ def test_a_task_waits_where_no_thread_can_be_started(workers, loop, monkeypatch,
     wait_idle(workers, 1, loop)
     assert seen == ["waited"]
     workers.submit(second.set)
-    assert second.wait(PATIENCE)
+    assert second.wait(TIMEOUT)
 
 
 def test_a_waiting_worker_keeps_nothing_alive(workers, loop):
@@ -100,4 +99,4 @@ def test_a_waiting_worker_keeps_nothing_alive(workers, loop):
 
     gone = threading.Event()
     workers.submit(Thing().use)
-    assert gone.wait(PATIENCE)
+    assert gone.wait(TIMEOUT)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The caller that waits: kept connections, answers of all kinds, and requests that are sent once and never again."""
+"""The caller that waits: kept connections, responses of all kinds, and requests that are sent once and never again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,23 @@ from pyvo.samp.transport.xmlrpc_client import CallOptions, XMLRPCClient, is_self
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import PreEncoded, write_call, write_fault, write_response
 
-from .peers import OK, PATIENCE, FakeServer, answering, eventually, http_answer, kept, reset, silent
+from .peers import (
+    OK,
+    TIMEOUT,
+    TOO_LONG,
+    FakeServer,
+    end_output,
+    eventually,
+    http_response,
+    kept,
+    read,
+    read_part,
+    reset_connection,
+    responding,
+    silent,
+    steps,
+    wait_for_end,
+)
 
 MiB = 1024 * 1024
 
@@ -30,7 +46,7 @@ def client(server):
     client.close()
 
 
-def ask(server: FakeServer, *, timeout: float = PATIENCE, **options: Any) -> Any:
+def ask(server: FakeServer, *, timeout: float = TIMEOUT, **options: Any) -> Any:
     """Make one call with a client of its own."""
     client = XMLRPCClient(server.url, timeout=timeout, server_name="The server", **options)
     try:
@@ -117,12 +133,13 @@ def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
     with pytest.raises(SAMPProxyError):
         client.call_pipelined([("echo", ["a"]), ("nothing", []), ("echo", ["b"])])
     assert operations.calls[-2:] == ["a", "b"]
+    client.call_pipelined([])
     assert server.connections == 1
 
 
-def test_calls_in_a_row_that_are_not_all_answered_are_asked_again():
+def test_pipelined_calls_without_a_response_are_sent_again():
     """They are such that may be called twice."""
-    with FakeServer(answering(OK, times=2), kept()) as server:
+    with FakeServer(responding(OK, times=2), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("first") == "yes"
         client.call_pipelined([("a", []), ("b", [])])
@@ -131,7 +148,7 @@ def test_calls_in_a_row_that_are_not_all_answered_are_asked_again():
         assert server.requests[2] == write_call("b", [])
 
 
-def test_large_requests_and_answers(client):
+def test_large_requests_and_responses(client):
     text = "0123456789abcdef" * MiB
     assert client.call("size", text) == str(len(text))
     assert client.call("echo", text) == text
@@ -148,7 +165,7 @@ def test_calls_that_wait_hold_up_no_others(client, server, operations, loop):
     for number, deferred in enumerate(operations.waiting):
         deferred.set_result(str(number))
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert sorted(map(int, results)) == list(range(25))
     eventually(loop, lambda: server.connections == 20)
 
@@ -173,41 +190,35 @@ def test_fifty_threads_on_one_client(client):
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced():
     """Nothing is lost and nothing sent twice."""
-    with FakeServer(answering(OK)) as server:
+    with FakeServer(responding(OK)) as server:
         client = XMLRPCClient(server.url)
         for number in range(5):
             assert client.call("echo", str(number)) == "yes"
-            wire = client._idle[0]
-            assert wire.wait(PATIENCE)  # its end has arrived
+            connection = client._idle[0]
+            assert connection.wait(TIMEOUT)  # its end has arrived
         client.close()
         assert server.connections == len(server.requests) == 5
 
 
 def test_a_connection_that_was_reset_while_it_was_idle_is_replaced():
-    def answer_and_reset(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        go.wait(PATIENCE)
-        reset(sock)
-
     go = threading.Event()
-    with FakeServer(answer_and_reset, kept()) as server:
+    with FakeServer(steps(read, OK, go, reset_connection), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo") == "yes"
-        wire = client._idle[0]
+        connection = client._idle[0]
         go.set()
-        assert wire.wait(PATIENCE)
+        assert connection.wait(TIMEOUT)
         assert client.call("echo") == "yes"
         client.close()
         assert len(server.requests) == 2
 
 
 def test_a_connection_on_which_rubbish_has_come_is_not_used_again():
-    with FakeServer(answering(OK, b"HTTP/1.1 200 OK\r\n\r\nforged"), kept()) as server:
+    with FakeServer(responding(OK, b"HTTP/1.1 200 OK\r\n\r\nforged"), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo") == "yes"
         if client._idle:
-            assert client._idle[0].wait(PATIENCE)
+            assert client._idle[0].wait(TIMEOUT)
         assert client.call("echo") == "yes"
         client.close()
         assert server.connections == 2
@@ -222,13 +233,13 @@ def test_an_old_connection_is_not_used_again(client, server, loop, monkeypatch):
 
 
 def test_connections_that_are_never_used_again_are_closed(client, server, loop):
-    wires = [client._acquire() for _ in range(3)]
-    for wire in wires:
-        client._release(wire)
-    for wire in wires[:2]:
-        wire.idle_since -= 2 * xmlrpc_client.MAX_IDLE_TIME
+    connections = [client._acquire() for _ in range(3)]
+    for connection in connections:
+        client._release(connection)
+    for connection in connections[:2]:
+        connection.idle_since -= 2 * xmlrpc_client.MAX_IDLE_TIME
     assert client.call("echo", "a") == "a"
-    assert client._idle == wires[2:]
+    assert client._idle == connections[2:]
     eventually(loop, lambda: server.connections == 1)
 
 
@@ -262,7 +273,7 @@ def test_close_ends_calls_that_wait(client, server, operations, loop):
     client.close()
     client.close()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert [(str(error), error.sent) for error in errors] == [
         (f"The connection to The hub at 127.0.0.1:{server.port} was closed", True)
     ] * 3
@@ -272,7 +283,7 @@ def test_close_ends_calls_that_wait(client, server, operations, loop):
 
 
 def test_after_a_fork_the_child_closes_its_copies_only(client, server, operations, loop):
-    """It cannot count on any lock, since whoever held it is not there."""
+    """No lock can be relied on, since the thread that held it is not there."""
     assert client.call("echo", "a") == "a"
     copy = client._idle[0].sock.dup()
     holder = threading.Thread(target=client._lock.acquire)
@@ -291,9 +302,9 @@ def test_close_while_connecting(client, monkeypatch):
     connect = client._connect
 
     def slow() -> Any:
-        wire = connect()
+        connection = connect()
         client.close()
-        return wire
+        return connection
 
     monkeypatch.setattr(client, "_connect", slow)
     with pytest.raises(SAMPTransportError, match="is closed"):
@@ -301,7 +312,7 @@ def test_close_while_connecting(client, monkeypatch):
     assert not client._busy
 
 
-# Servers that cannot be reached, or do not answer
+# Servers that cannot be reached, or do not respond
 
 
 def free_port() -> int:
@@ -313,12 +324,12 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_answer_that_comes_behind_an_interruption_is_seen(client, server):
-    """By whoever must know of it; the connection is not used again."""
+def test_a_response_that_comes_behind_an_interruption_is_seen(client, server):
+    """The response is seen, and the connection is not used again."""
     seen: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
         client.call("echo", "late", options=CallOptions(while_waiting=_interrupt, raw_responses=seen))
-    assert [read_response(answer.body) for answer in seen] == ["late"]
+    assert [read_response(response.body) for response in seen] == ["late"]
     assert client._idle == []
     assert client._busy == set()
 
@@ -377,7 +388,7 @@ def test_a_port_that_accepts_nothing(monkeypatch):
             filler.close()
 
 
-def test_a_server_that_never_answers():
+def test_a_server_that_never_responds():
     start = time.monotonic()
     error = error_of(silent, timeout=0.1)
     assert time.monotonic() - start < 5
@@ -386,7 +397,7 @@ def test_a_server_that_never_answers():
 
 
 def test_a_server_that_dribbles():
-    """Each byte comes in time, the answer does not."""
+    """Each byte comes in time, the response does not."""
 
     def dribble(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
@@ -399,13 +410,10 @@ def test_a_server_that_dribbles():
 
 
 def test_a_server_that_does_not_read(monkeypatch):
-    def deaf(server: FakeServer, sock: socket.socket) -> None:
-        server.over.wait(PATIENCE)
-
     monkeypatch.setattr(xmlrpc_client, "SEND_TIMEOUT", 0.1)
-    with FakeServer(deaf) as server:
+    with FakeServer(wait_for_end) as server:
         client = XMLRPCClient(server.url)
-        for timeout in (0, PATIENCE):
+        for timeout in (0, TIMEOUT):
             with pytest.raises(SAMPTransportError, match="does not read what it is sent") as caught:
                 client.call("echo", "x" * 32 * MiB, options=CallOptions(timeout))
             assert caught.value.sent
@@ -442,11 +450,11 @@ def test_a_wait_without_limit_and_without_looks():
         timer.join()
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize(
-    ("answer", "result"),
+    ("response", "result"),
     [
         (OK, "yes"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK, "yes"),
@@ -457,12 +465,12 @@ def test_a_wait_without_limit_and_without_looks():
             % (len(write_response("")), write_response("")),
             "",
         ),
-        (http_answer(write_response("longer"), length=len(write_response("longer")) + 1), "longer"),
+        (http_response(write_response("longer"), length=len(write_response("longer")) + 1), "longer"),
     ],
 )
-def test_good_answers(answer, result):
+def test_good_responses(response, result):
     """The last one is as DS9's: a byte shorter than announced."""
-    with FakeServer(answering(answer)) as server:
+    with FakeServer(responding(response)) as server:
         assert ask(server) == result
         assert len(server.requests) == 1
 
@@ -470,30 +478,30 @@ def test_good_answers(answer, result):
 def test_ds9s_fault_is_a_byte_short():
     body = write_fault(3, "no")
     with (
-        FakeServer(answering(http_answer(body, length=len(body) + 1))) as server,
+        FakeServer(responding(http_response(body, length=len(body) + 1))) as server,
         pytest.raises(SAMPProxyError, match="no"),
     ):
         ask(server)
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("response", "text"),
     [
         (b"", "closed without a response"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "closed without a response"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "closed without a response"),
-        (http_answer(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
-        (http_answer(write_response("a"), status="404 Not Found"), "HTTP status 404"),
-        (http_answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
-        (http_answer(b"", "Location: file:///etc/passwd", status="307 Temporary Redirect"), "HTTP status 307"),
-        (http_answer(b"<html><body>Hello</body></html>"), "is not XML-RPC"),
-        (http_answer(b""), "is not XML-RPC"),
-        (http_answer(write_response("a" * 100)[:50]), "is not XML-RPC"),
-        (http_answer(write_response("a" * 100), length=60), "is not XML-RPC"),
-        (http_answer(write_call("echo", [])), "is not XML-RPC"),
-        (http_answer(write_response("a"), "Content-Length: 5"), "two content-length"),
-        (http_answer(write_response("a"), length=-5), "not a number"),
-        (http_answer(write_response("a"), "Content-Encoding: gzip"), "not valid gzip"),
+        (http_response(b"x", status="500 Internal Server Error"), "HTTP status 500 Internal Server Error"),
+        (http_response(write_response("a"), status="404 Not Found"), "HTTP status 404"),
+        (http_response(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
+        (http_response(b"", "Location: file:///etc/passwd", status="307 Temporary Redirect"), "HTTP status 307"),
+        (http_response(b"<html><body>Hello</body></html>"), "is not XML-RPC"),
+        (http_response(b""), "is not XML-RPC"),
+        (http_response(write_response("a" * 100)[:50]), "is not XML-RPC"),
+        (http_response(write_response("a" * 100), length=60), "is not XML-RPC"),
+        (http_response(write_call("echo", [])), "is not XML-RPC"),
+        (http_response(write_response("a"), "Content-Length: 5"), "two content-length"),
+        (http_response(write_response("a"), length=-5), "not a number"),
+        (http_response(write_response("a"), "Content-Encoding: gzip"), "not valid gzip"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk is malformed"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "too many informational"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, "too long"),
@@ -503,20 +511,16 @@ def test_ds9s_fault_is_a_byte_short():
         (b"POST / HTTP/1.1\r\n\r\n", "not an HTTP/1 response"),
     ],
 )
-def test_bad_answers(answer, text):
+def test_bad_responses(response, text):
     """An error says what was wrong; the request was sent once; no redirect is followed."""
-    error = error_of(answering(answer))
+    error = error_of(responding(response))
     assert text in str(error)
     assert error.sent
     assert str(error).startswith("The server at 127.0.0.1:")
 
 
 def test_a_server_that_resets_the_connection():
-    def rude(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        reset(sock)
-
-    error = error_of(rude)
+    error = error_of(steps(read, reset_connection))
     assert "has closed the connection" in str(error)
     assert error.sent
 
@@ -537,7 +541,7 @@ def test_two_hundred_megabytes_are_refused_early():
     assert "longer than" in str(error)
 
 
-def test_an_endless_answer_is_refused_at_the_limit():
+def test_an_endless_response_is_refused_at_the_limit():
     def endless(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -548,19 +552,8 @@ def test_an_endless_answer_is_refused_at_the_limit():
 
 
 def test_a_server_that_refuses_a_long_request_before_it_has_read_it():
-    """It answers, reads nothing, and closes: its answer is what the caller is told."""
-
-    def refuse(server: FakeServer, sock: socket.socket) -> None:
-        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
-        server.over.wait(PATIENCE)
-
-    def refuse_and_close(server: FakeServer, sock: socket.socket) -> None:
-        sock.recv(1000)
-        sock.sendall(http_answer(b"too long", status="413 Request Entity Too Large"))
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1000)
-
-    with FakeServer(refuse, refuse_and_close) as server:
+    """It responses, reads nothing, and closes: its response is what the caller is told."""
+    with FakeServer(steps(TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)) as server:
         client = XMLRPCClient(server.url)
         for _ in range(2):
             with pytest.raises(SAMPTransportError, match="HTTP status 413") as caught:
@@ -582,15 +575,8 @@ def test_our_server_refuses_a_long_request_intelligibly(make_server):
 def test_nothing_is_ever_sent_twice():
     """The server breaks each connection at another place behind the request."""
 
-    def broken(size: int) -> Any:
-        def behave(server: FakeServer, sock: socket.socket) -> None:
-            server.read(sock)
-            sock.sendall(OK[:size])
-
-        return behave
-
     places = range(0, len(OK), 7)
-    with FakeServer(*map(broken, places)) as server:
+    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
         client = XMLRPCClient(server.url)
         for number, _ in enumerate(places):
             with pytest.raises(SAMPTransportError) as caught:
@@ -603,13 +589,7 @@ def test_nothing_is_ever_sent_twice():
 
 def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks():
     """It was good for one request, and breaks at the second."""
-
-    def once(server: FakeServer, sock: socket.socket) -> None:
-        server.read(sock)
-        sock.sendall(OK)
-        server.read(sock)
-
-    with FakeServer(once, kept()) as server:
+    with FakeServer(steps(read, OK, read), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo", "1") == "yes"
         with pytest.raises(SAMPTransportError):

@@ -90,7 +90,7 @@ class NoConnection:
 
 
 def ask(handler: XMLRPCHandler, body: bytes) -> Any:
-    """What is answered to a body; a fault is raised."""
+    """The value of the response to a body; a fault is raised."""
     request = HTTPRequest("POST", "/", {}, body, True)
     response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
@@ -187,7 +187,7 @@ def test_an_error_that_nobody_foresaw_is_logged_and_not_described(handler, caplo
 
 
 def test_a_fault_whose_text_cannot_be_written(handler):
-    """It still is an answer that can be read."""
+    """It still is a response that can be read."""
     assert fault(handler, "test.fail", "control")
 
 
@@ -228,51 +228,51 @@ def test_an_operation_can_look_at_the_call(handler, operations):
     assert handler.current_call is None
 
 
-def deferred_answer(handler: XMLRPCHandler) -> DeferredResponse:
-    answer = handler.handle(HTTPRequest("POST", "/", {}, write_call("test.later", []), True), NoConnection())  # type: ignore[arg-type]
-    assert isinstance(answer, DeferredResponse)
-    return answer
+def deferred_response(handler: XMLRPCHandler) -> DeferredResponse:
+    response = handler.handle(HTTPRequest("POST", "/", {}, write_call("test.later", []), True), NoConnection())  # type: ignore[arg-type]
+    assert isinstance(response, DeferredResponse)
+    return response
 
 
 def test_a_deferred_result(handler, operations):
-    answer = deferred_answer(handler)
-    assert answer.state == "waiting"
+    response = deferred_response(handler)
+    assert response.state == "waiting"
     reports: list[bool] = []
     operations.deferred.on_sent = reports.append  # set after the operation has returned
     assert operations.deferred.set_result({"a": "b"})
-    assert read_response(answer.result().body) == {"a": "b"}
-    assert answer.on_sent is not None
-    answer.on_sent(True)
+    assert read_response(response.result().body) == {"a": "b"}
+    assert response.on_sent is not None
+    response.on_sent(True)
     assert reports == [True]
 
 
 @pytest.mark.parametrize("error", [FAULTY, KeyError("x")])
 def test_a_deferred_result_that_fails(handler, operations, error):
-    answer = deferred_answer(handler)
+    response = deferred_response(handler)
     operations.deferred.set_exception(error)
     with pytest.raises(SAMPProxyError) as caught:
-        read_response(answer.result().body)
+        read_response(response.result().body)
     assert str(caught.value) == ("not today" if error is FAULTY else "Internal error")
 
 
 def test_a_deferred_result_that_cannot_be_written(handler, operations):
-    answer = deferred_answer(handler)
+    response = deferred_response(handler)
     operations.deferred.set_result(None)
     with pytest.raises(SAMPProxyError):
-        read_response(answer.result().body)
+        read_response(response.result().body)
 
 
 def test_a_deferred_result_that_nobody_waits_for(handler, operations):
-    answer = deferred_answer(handler)
+    response = deferred_response(handler)
     gone: list[bool] = []
     operations.deferred.add_cancel_callback(lambda: gone.append(True))
-    assert answer.cancel()
+    assert response.cancel()
     assert gone == [True]
     assert operations.deferred.state == "cancelled"
     assert not operations.deferred.set_result("x")
 
 
-def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop):
+def test_a_response_given_in_the_moment_in_which_its_caller_goes(operations, loop):
     """Whoever gave it is told, in the loop's thread, that it was not sent."""
 
     class Gone:
@@ -282,9 +282,9 @@ def test_an_answer_given_in_the_moment_in_which_its_caller_goes(operations, loop
     names = {"test.later": operations.later}
     handler = XMLRPCHandler(names)
     request = HTTPRequest("POST", "/", {}, write_call("test.later", []), True)
-    answer = handler.handle(request, Gone())  # type: ignore[arg-type]
-    assert isinstance(answer, DeferredResponse)
-    answer.state = "cancelled"  # as it is between the two steps of its cancelling
+    response = handler.handle(request, Gone())  # type: ignore[arg-type]
+    assert isinstance(response, DeferredResponse)
+    response.state = "cancelled"  # as it is between the two steps of its cancelling
     told = threading.Event()
     reports: list[Any] = []
     operations.deferred.on_sent = lambda ok: (reports.append((ok, loop.in_loop())), told.set())
@@ -311,7 +311,7 @@ def test_what_is_no_call(handler, method, path, status):
     assert response.status == status
 
 
-def test_a_subclass_checks_adds_headers_and_answers_other_requests(make_server):
+def test_a_subclass_checks_adds_headers_and_responds_to_other_requests(make_server):
     class Strict(XMLRPCHandler):
         def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
             return self.fault_response("go away", request) if "origin" in request.headers else None
@@ -326,13 +326,13 @@ def test_a_subclass_checks_adds_headers_and_answers_other_requests(make_server):
     body = write_call("echo", ["a"])
     data = post(body, "Origin: http://x") + post(body) + b"PUT / HTTP/1.1\r\n\r\n" + b"POST /x HTTP/1.1\r\n\r\n"
     with RawClient(server.port, data) as client:
-        answers = [client.answer() for _ in range(4)]
-    assert [answer.headers["x-server"] for answer in answers] == ["strict"] * 4
+        responses = [client.receive() for _ in range(4)]
+    assert [response.headers["x-server"] for response in responses] == ["strict"] * 4
     with pytest.raises(SAMPProxyError, match="go away"):
-        read_response(answers[0].body)
-    assert read_response(answers[1].body) == "a"
-    assert answers[2].body == b"PUT"
-    assert answers[3].status == 411
+        read_response(responses[0].body)
+    assert read_response(responses[1].body) == "a"
+    assert responses[2].body == b"PUT"
+    assert responses[3].status == 411
 
 
 def test_refusing(handler):

@@ -34,7 +34,7 @@ def test_the_form_of_a_call() -> None:
     )
 
 
-def test_the_form_of_an_answer() -> None:
+def test_the_form_of_a_response() -> None:
     assert write_response("") == (
         PROLOG + b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
     )
@@ -52,7 +52,7 @@ def test_the_form_of_a_fault() -> None:
 
 @pytest.mark.parametrize("value", ["", [], {}, {"": ""}, [[], {}, ""]])
 def test_empty_values_have_two_tags(value: Any) -> None:
-    """DS9 never answers a document that has an empty-element tag."""
+    """DS9 never responds to a document that has an empty-element tag."""
     for document in (write_call("m", [value]), write_response(value)):
         assert b"/>" not in document
         assert document.startswith(b"<?xml version")
@@ -69,7 +69,7 @@ def test_documents_are_ascii_and_have_no_empty_element_tags(value: Any) -> None:
 
 @given(values)
 def test_the_standard_library_reads_what_was_written(value: Any) -> None:
-    """R1, R30: every SAMP value, as a parameter and as an answer."""
+    """R1, R30: every SAMP value, as a parameter and as a response."""
     assert xmlrpc.client.loads(write_call("a.b", ["k", value])) == (("k", value), "a.b")
     assert xmlrpc.client.loads(write_response(value)) == ((value,), None)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.protocol.values import sanitize_for_display
+from pyvo.samp.web_profile import uploads
 from pyvo.samp.web_profile.consent import (
     BROWSER_CONNECTIONS,
     CONSENT_TIMEOUT,
@@ -59,8 +60,8 @@ class FakePrompt(ConsentPrompt):
         self.timers.append(timer)
         return timer
 
-    def submit(self, name: str, origin: str = "https://a.example") -> ConsentTicket:
-        request = ConsentRequest(name, origin, {}, HERE)
+    def submit(self, name: str, origin: str = "https://a.example", *, shared: bool = False) -> ConsentTicket:
+        request = ConsentRequest(name, origin, {}, HERE, shared_origin=shared)
         self.pages[name] = lambda decision: self.got.append((name, decision))
         return self.queue.submit(request, self.pages[name])
 
@@ -322,6 +323,53 @@ def test_always_means_once_where_the_origin_says_nothing(origin):
     assert consent.asked == ["page", "page"]
 
 
+@pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS])
+def test_an_origin_that_users_share_is_never_allowed_always(consent, decision):
+    """As on a JupyterHub. One page that says so is enough, if the user has allowed it."""
+    consent.decisions = [decision, Decision.ALWAYS, Decision.DENY]
+    for name in ("relay", "page of another user", "third"):
+        consent.submit(name, shared=name == "relay")
+        consent.run_workers()
+    assert consent.got == [("relay", decision), ("page of another user", Decision.ALWAYS), ("third", Decision.DENY)]
+    consent.submit("other", "https://b.example")
+    consent.run_workers()
+    assert consent.asked == ["relay", "page of another user", "third", "other"]
+
+
+def test_a_page_that_says_its_origin_is_shared_ends_always(consent):
+    consent.decisions = [Decision.ALWAYS, Decision.DENY, Decision.ONCE]
+    consent.submit("page")
+    consent.run_workers()
+    consent.submit("relay", shared=True)
+    consent.submit("page again")
+    consent.run_workers()
+    assert consent.asked == ["page", "relay", "page again"]
+
+
+def test_pages_of_a_shared_origin_share_no_decision(consent):
+    """Whichever of them says so, and in whichever order they come."""
+    consent.decisions = [Decision.ONCE, Decision.DENY, Decision.ONCE, Decision.DENY]
+    for name in ("relay", "page", "relay 2", "page 2"):
+        consent.submit(name, shared=name.startswith("relay"))
+    consent.run_workers()
+    # the two pages came before the user had allowed a relay, so that they share
+    assert consent.asked == ["relay", "page", "relay 2"]
+    assert dict(consent.got) == {
+        "relay": Decision.ONCE, "page": Decision.DENY, "page 2": Decision.DENY, "relay 2": Decision.ONCE,
+    }  # fmt: skip
+
+
+def test_a_page_that_was_denied_says_nothing_about_its_origin(consent):
+    """Or any page could fill the memory of the hub."""
+    consent.decisions = [Decision.DENY, Decision.ALWAYS]
+    consent.submit("relay", shared=True)
+    consent.run_workers()
+    for name in ("page", "next"):
+        consent.submit(name)
+        consent.run_workers()
+    assert consent.asked == ["relay", "page"]
+
+
 def test_a_prompt_that_fails_denies(caplog):
     consent = FakePrompt(RuntimeError("no window"), Decision.ONCE)
     consent.submit("page", "https://1.example")
@@ -499,6 +547,25 @@ def test_a_request_from_a_map_and_from_a_bare_name():
     assert (request.name, request.origin) == ("Page", "https://a.example")
     assert request.details == {"samp.name": "Page", "y": "?"}
     assert parse_registration("Old page", "", HERE).details == {"samp.name": "Old page"}
+
+
+@pytest.mark.parametrize(("value", "shared"), [("1", True), ("0", False), ("", False), (["1"], False)])
+def test_a_page_says_that_users_share_its_origin(value, shared):
+    identity = {"samp.name": "Page", "x-samp.shared-origin": value}
+    request = parse_registration(identity, "https://hub.example", HERE)
+    assert (request.can_always_allow, request.shared_origin) == (not shared, shared)
+    assert ("other users" in request.origin_text) == shared
+    assert ("other pages of this origin" in request.meaning) == (not shared)
+
+
+def test_the_request_names_uploads():
+    """With their limit, if the hub accepts them."""
+    texts = {
+        can_upload: parse_registration("Page", "https://a.example", HERE, can_upload=can_upload).meaning
+        for can_upload in (False, True)
+    }
+    assert "store" not in texts[False]
+    assert f"store up to {uploads.MAX_BYTES // 1024**3} GiB" in texts[True]
 
 
 def test_an_origin_is_shown_and_compared_as_a_whole():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import select
 import shutil
@@ -20,14 +21,16 @@ import pytest
 from pyvo.samp.web_profile import consent_prompts
 from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket, Decision
 from pyvo.samp.web_profile.consent_prompts import WebProfileDialog, make_prompt
+from pyvo.samp.web_profile.consent_terminal import _question
 
 ORIGIN = "https://sky.example"
 DETAILS = {"samp.name": "Sky page", "author": "me"}
 PEER = ("127.0.0.1", 999)
 
 
-def make_ticket(origin: str = ORIGIN) -> ConsentTicket:
-    return ConsentTicket(ConsentRequest("Sky page", origin, DETAILS, PEER), lambda _answer: None)
+def make_ticket(origin: str = ORIGIN, *, can_upload: bool = False) -> ConsentTicket:
+    request = ConsentRequest("Sky page", origin, DETAILS, PEER, can_upload=can_upload)
+    return ConsentTicket(request, lambda _answer: None)
 
 
 def ask_in_thread(prompt, ticket):
@@ -255,6 +258,14 @@ SCRIPT = """
     thread.join()
     print("DECISION", decisions[0].value)
 """
+
+
+@pytest.mark.parametrize("can_upload", [False, True])
+def test_terminal_and_tk_name_uploads(can_upload):
+    request = make_ticket(can_upload=can_upload).request
+    for text in (_question(request), json.loads(consent_prompts._to_json(request))["meaning"]):
+        assert ("store up to 4 GiB" in " ".join(text.split())) == can_upload
+
 
 needs_pty = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
 

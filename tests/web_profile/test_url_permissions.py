@@ -27,9 +27,9 @@ def load(url):
 def test_only_what_a_program_mentioned_to_this_client_is_allowed(permissions):
     """R46."""
     permissions.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
-    assert permissions.lookup("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
-    assert permissions.lookup("other", "http://127.0.0.1:2525/dynamic/1") is None
-    assert permissions.lookup("nobody", "http://127.0.0.1:2525/dynamic/1") is None
+    assert permissions.allowed_url("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
+    assert permissions.allowed_url("other", "http://127.0.0.1:2525/dynamic/1") is None
+    assert permissions.allowed_url("nobody", "http://127.0.0.1:2525/dynamic/1") is None
     for target in (
         "file:///etc/passwd",
         "http://127.0.0.1:2525/dynamic/2",
@@ -43,14 +43,14 @@ def test_only_what_a_program_mentioned_to_this_client_is_allowed(permissions):
         "http://[::1",
         "http://h:port/",
     ):
-        assert permissions.lookup("page", target) is None
+        assert permissions.allowed_url("page", target) is None
 
 
 def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
     permissions.allow_from_client("page", load("http://h/x"))
     permissions.remove_client("page")
     permissions.allow_from_client("page", load("http://h/x"))
-    assert permissions.lookup("page", "http://h/x") is None
+    assert permissions.allowed_url("page", "http://h/x") is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
 def test_ways_to_write_one_url(permissions, mentioned, asked):
     """R46, R48: raw, or percent-encoded as a whole."""
     permissions.allow_from_client("page", load(mentioned))
-    assert permissions.lookup("page", asked) == mentioned
+    assert permissions.allowed_url("page", asked) == mentioned
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(permissions, 
     permissions.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
     permissions.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
     permissions.allow_from_client("other", load(echo))
-    assert permissions.lookup("page", echo) is None
-    assert permissions.lookup("other", echo) is None
+    assert permissions.allowed_url("page", echo) is None
+    assert permissions.allowed_url("other", echo) is None
 
 
 def test_a_page_that_repeats_what_a_program_said_changes_nothing(permissions):
     permissions.allow_from_client("page", load("http://h/x"))
     permissions.block_from_page("page", url_hashes(load("http://h/x")))
     permissions.allow_from_client("other", load("http://h/x"))
-    assert permissions.lookup("page", "http://h/x")
-    assert permissions.lookup("other", "http://h/x")
+    assert permissions.allowed_url("page", "http://h/x")
+    assert permissions.allowed_url("other", "http://h/x")
 
 
 def test_a_url_within_a_text_is_not_mentioned(permissions):
     permissions.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
     permissions.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
-    assert permissions.lookup("page", "file:///etc/passwd") is None
+    assert permissions.allowed_url("page", "file:///etc/passwd") is None
 
 
 def test_only_values_are_searched_and_at_any_depth():
@@ -113,9 +113,9 @@ def test_the_latest_urls_are_remembered(permissions, monkeypatch):
     for number in range(4):
         permissions.allow_from_client("page", load(f"http://h/{number}"))
         permissions.allow_from_client("page", load("http://h/0"))
-    assert permissions.lookup("page", "http://h/0")
-    assert permissions.lookup("page", "http://h/1") is None
-    assert permissions.lookup("page", "http://h/3")
+    assert permissions.allowed_url("page", "http://h/0")
+    assert permissions.allowed_url("page", "http://h/1") is None
+    assert permissions.allowed_url("page", "http://h/3")
 
 
 def test_a_page_that_mentions_too_many_urls_exceeds_its_quota(permissions, monkeypatch):
@@ -130,9 +130,9 @@ def test_a_page_that_mentions_too_many_urls_exceeds_its_quota(permissions, monke
     permissions.allow_from_client("page", load("file:///5"))
     permissions.allow_from_client("page", load("file:///50"))
     permissions.allow_from_client("page", load("http://h/old"))
-    assert permissions.lookup("page", "file:///5") is None
-    assert permissions.lookup("page", "file:///50") is None
-    assert permissions.lookup("page", "http://h/old")
+    assert permissions.allowed_url("page", "file:///5") is None
+    assert permissions.allowed_url("page", "file:///50") is None
+    assert permissions.allowed_url("page", "http://h/old")
 
 
 def test_the_quota_holds_for_the_pages_of_one_origin_only(permissions, monkeypatch):
@@ -147,20 +147,20 @@ def test_the_quota_holds_for_the_pages_of_one_origin_only(permissions, monkeypat
     assert permissions.has_quota("page", url_hashes(load("http://h/new")))
     for client in ("evil again", "page"):
         permissions.allow_from_client(client, load("http://h/data"))
-    assert permissions.lookup("evil again", "http://h/data") is None
-    assert permissions.lookup("page", "http://h/data")
+    assert permissions.allowed_url("evil again", "http://h/data") is None
+    assert permissions.allowed_url("page", "http://h/data")
 
 
 def test_programs_may_mention_any_number(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_TRUSTED", 10)
     for number in range(100):
         permissions.allow_from_client("page", load(f"http://h/{number}"))
-    assert permissions.lookup("page", "http://h/0")
-    assert permissions.lookup("page", "http://h/99")
+    assert permissions.allowed_url("page", "http://h/0")
+    assert permissions.allowed_url("page", "http://h/99")
     assert len(permissions._trusted) == 10
     permissions.block_from_page("other", url_hashes(load("http://h/99")))
     permissions.allow_from_client("other", load("http://h/99"))
-    assert permissions.lookup("other", "http://h/99")
+    assert permissions.allowed_url("other", "http://h/99")
 
 
 def test_urls_beyond_the_quota_are_not_counted(permissions, monkeypatch):
@@ -206,5 +206,5 @@ def test_encoding_a_url_as_a_whole_names_the_same(text):
     url = "http://host/" + quote(text)
     permissions.allow_from_client("page", [url])
     if list(find_urls([url])):
-        assert permissions.lookup("page", url) == url
-        assert permissions.lookup("page", quote(url, safe="")) == url
+        assert permissions.allowed_url("page", url) == url
+        assert permissions.allowed_url("page", quote(url, safe="")) == url

@@ -407,18 +407,36 @@ def test_streams_are_bounded(open_window: Open, hub: SAMPHubServer) -> None:
     assert window.request("GET", "/events?since=0").status == 503
 
 
-def test_skipped_rows_come_with_a_snapshot(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """More messages than a line of the stream has room for: the reader gets everything when that is over."""
+def test_skipped_rows_come_later(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """More messages than a line of the stream has room for: the newest come first, each of the others once."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     events = window.events(window.get("/state")["version"])
-    for _ in range(3 * server_module.MAX_ROWS):
-        broker.notify(one, two.client_id, message("a.b"))
-    seen = _until(events, lambda update: update if update["skipped"] else None)
-    assert len(seen["messages"]) == server_module.MAX_ROWS
-    snapshot = _until(events, lambda update: update if update["full"] else None)
-    assert len(snapshot["messages"]) == 3 * server_module.MAX_ROWS
-    assert snapshot["total"] == 3 * server_module.MAX_ROWS
+    server = hub._running._window  # type: ignore[union-attr]
+    assert server is not None
+    with server._changed:  # the recorder waits meanwhile
+        for _ in range(3 * server_module.MAX_ROWS):
+            broker.notify(one, two.client_id, message("a.b"))
+    updates: list[Any] = []
+
+    def numbers() -> list[int]:
+        return [row["n"] for update in updates for row in update["messages"]]
+
+    _until(events, lambda update: (updates.append(update), len(numbers()) >= 3 * server_module.MAX_ROWS)[1])
+    assert len(set(numbers())) == len(numbers()) == 3 * server_module.MAX_ROWS
+    assert max(len(update["messages"]) for update in updates) == server_module.MAX_ROWS
+    assert not any(update["full"] for update in updates)
+    assert (updates[-1]["total"], updates[-1]["skipped"]) == (3 * server_module.MAX_ROWS, 0)
+    call = broker.call_and_wait(one, two.client_id, message("a.b"), lambda response: None)
+    due = _until(events, lambda update: update["messages"])
+    broker.reply(two, call.msg_id, EncodedMessage.response({"samp.status": "samp.ok"}))
+    done = _until(events, lambda update: update["messages"])
+    assert [(row["n"], row["status"]) for row in due + done] == [(due[0]["n"], "due"), (due[0]["n"], "ok")]
+    events.close()
+    events = window.events(10**9)  # of a hub that ran before
+    assert next(events)["full"]
+    broker.notify(one, two.client_id, message("a.b", last=""))
+    assert len(_until(events, lambda update: update["messages"])) == 1
 
 
 def test_unknown_version_brings_a_snapshot(open_window: Open, hub: SAMPHubServer) -> None:
@@ -504,7 +522,8 @@ def test_memory_of_the_record_is_bounded(hub: SAMPHubServer, open_window: Open, 
 
 
 def question(name: str = "Page", origin: str = "https://example.org") -> ConsentRequest:
-    return ConsentRequest(name, origin, {"samp.name": name, "author": "<i>me</i>"}, ("127.0.0.1", 1))
+    details = {"samp.name": name, "author": "<i>me</i>"}
+    return ConsentRequest(name, origin, details, ("127.0.0.1", 1), can_upload=True)
 
 
 class Asked:
@@ -551,6 +570,8 @@ def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
     [request] = update["consent"]
     assert (request["name"], request["origin"], request["always"]) == ("Page", "https://example.org", True)
     assert request["details"] == [["author", "<i>me</i>"]]
+    for text in ("read the data that they offer", "store up to 4 GiB", "other pages of this origin"):
+        assert text in request["meaning"]
     body = {"id": request["id"], "decision": decision.value}
     assert window.post("/consent", body) == (200, {})
     assert asked.result() is decision

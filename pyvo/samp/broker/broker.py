@@ -36,7 +36,7 @@ from typing import Any
 
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue, best_match, check_pattern, error_response, ok_response
-from .deliveries import CALL, NOTIFICATION, RESPONSE, Delivery, DeliveryQueue, EncodedMessage, Traffic
+from .deliveries import CALL, NOTIFICATION, RESPONSE, TRAFFIC, Delivery, DeliveryQueue, EncodedMessage, Traffic
 from .registry import (
     Annotations,
     CallTable,
@@ -47,8 +47,6 @@ from .registry import (
     SendFilter,
     no_response_payload,
 )
-
-__all__ = ["HUB_METADATA", "HUB_SUBSCRIPTIONS", "Broker", "DeferredCalls", "HubClient"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +90,7 @@ HUB_METADATA: dict[str, SAMPValue] = {
     "samp.description.text": "The hub itself. It passes on the messages of all clients.",
     "samp.documentation.url": "https://www.ivoa.net/documents/SAMP/",
     "author.name": "The developers of pyvo.samp",
+    TRAFFIC: "1",
 }
 
 PING = "samp.app.ping"
@@ -163,6 +162,7 @@ class Broker:
         self.last_active = clock()
         #: Called with `Traffic` for each event, message and response, to show it. It must not block.
         self.observer: Callable[[Traffic], object] | None = None
+        self._traffic_subscribers: set[Client] = set()
         self._hub = Client(HUB, new_key(), HUB)
         self._hub.queue = HubClient(self._registry, lambda msg_id, response: self.reply(self._hub, msg_id, response))
         self._hub.callable = True
@@ -343,7 +343,7 @@ class Broker:
                 self._deliver(NOTIFICATION, recipient, sender_id, None, message)
             ids = [recipient.client_id for recipient in recipients]
             if ids:
-                self._notify_observer(NOTIFICATION, sender_id, tuple(ids), (), message)
+                self._notify_observer(NOTIFICATION, sender_id, tuple(ids), (), message, to_all=True)
             return [*ids]
 
     def call(self, sender: Client, recipient_id: str, tag: str, message: EncodedMessage) -> str:
@@ -369,7 +369,9 @@ class Broker:
                 for recipient in recipients
             }
             if msg_ids:
-                self._notify_observer(CALL, sender.client_id, tuple(msg_ids), tuple(msg_ids.values()), message)
+                self._notify_observer(
+                    CALL, sender.client_id, tuple(msg_ids), tuple(msg_ids.values()), message, to_all=True
+                )
             return {**msg_ids}
 
     def call_and_wait(
@@ -408,6 +410,13 @@ class Broker:
             if call is None:
                 raise SAMPProxyError(1, "No call with this msg-id waits for a reply of this client")
             self._complete_call(call, response)
+
+    def slow_down(self, client_id: str) -> None:
+        """Delay the next response to a client: it sends faster than a recipient accepts."""
+        with self._operation:
+            client = self._registry.get(client_id)
+            if client is not None:
+                client.is_too_fast = True
 
     def delivery_failed(self, delivery: Delivery, reason: str) -> None:
         """End the call that could not be delivered, if it was one; its sender gets the reason (R23)."""
@@ -452,6 +461,10 @@ class Broker:
 
     def _subscribe(self, client: Client, subscriptions: dict[str, Annotations]) -> None:
         self._registry.subscribe(client, subscriptions)
+        if TRAFFIC in subscriptions and client.profile == "standard":
+            self._traffic_subscribers.add(client)
+        else:
+            self._traffic_subscribers.discard(client)
         params: dict[str, SAMPValue] = {"id": client.client_id, "subscriptions": dict(subscriptions)}
         self._broadcast_event("samp.hub.event.subscriptions", params, client)
 
@@ -470,10 +483,24 @@ class Broker:
         return call
 
     def _notify_observer(
-        self, kind: str, sender_id: str, recipient_ids: Sequence[str], msg_ids: Sequence[str], body: EncodedMessage
+        self,
+        kind: str,
+        sender_id: str,
+        recipient_ids: Sequence[str],
+        msg_ids: Sequence[str],
+        body: EncodedMessage,
+        *,
+        to_all: bool = False,
     ) -> None:
+        if self.observer is None and not self._traffic_subscribers:
+            return
+        traffic = Traffic(kind, sender_id, recipient_ids, msg_ids, body, to_all)
         if self.observer is not None:
-            self._operation.defer(self.observer, Traffic(kind, sender_id, recipient_ids, msg_ids, body))
+            self._operation.defer(self.observer, traffic)
+        if self._traffic_subscribers and recipient_ids:
+            message = traffic.as_message()
+            for subscriber in self._traffic_subscribers:
+                self._deliver(NOTIFICATION, subscriber, HUB, None, message)
 
     def _observe_response(self, call: PendingCall, response: EncodedMessage) -> None:
         self._notify_observer(RESPONSE, call.recipient.client_id, (call.sender.client_id,), (call.msg_id,), response)
@@ -493,6 +520,7 @@ class Broker:
     def _remove_client(self, client: Client, reason: str, final_delivery: Delivery | None) -> None:
         client.is_active = False
         self._registry.remove(client)
+        self._traffic_subscribers.discard(client)
         client.callable = False
         if client.queue is not None:
             self._operation.defer(client.queue.close, final_delivery)

@@ -9,14 +9,16 @@ from typing import NamedTuple, Protocol
 from ..protocol import SAMPValue, check_message, check_response
 from ..transport.xmlrpc_writer import Encoded, PreEncoded, write_value
 
-__all__ = ["CALL", "NOTIFICATION", "RESPONSE", "Delivery", "DeliveryQueue", "EncodedMessage", "Traffic"]
-
 # The last part of samp.client.X (R32), and of samp.methodName in a pulled callback (R42)
 NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
-# Bytes that a delivery needs beside its message: the envelope, and the objects that hold it
+#: The hub sends it about each message and response to clients of the Standard Profile that are subscribed to exactly
+#: this MType, not by a wildcard.
+TRAFFIC = "x-samp.hub.event.traffic"
+
+# Bytes that a delivery needs in addition to its message: the envelope, and the objects that hold it
 ENVELOPE_OVERHEAD = 500
 
 
@@ -91,7 +93,7 @@ class Delivery(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What the broker tells its observer: an event of the hub, a message with all its recipients, or a response."""
+    """What the broker passes to its observer: an event of the hub, a message with all its recipients, or a response."""
 
     #: What happens: ``"receiveNotification"``, ``"receiveCall"`` or ``"receiveResponse"``.
     kind: str
@@ -103,6 +105,20 @@ class Traffic(NamedTuple):
     msg_ids: Sequence[str]
     #: What is sent.
     body: EncodedMessage
+    #: Whether it was sent to all clients that are subscribed.
+    to_all: bool = False
+
+    def as_message(self) -> EncodedMessage:
+        """Make the notification for clients that are subscribed to `TRAFFIC`."""
+        params: dict[str, SAMPValue] = {
+            "kind": {NOTIFICATION: "notification", CALL: "call", RESPONSE: "response"}[self.kind],
+            "sender-id": self.sender_id,
+            "recipient-ids": list(self.recipient_ids),
+            "msg-ids": list(self.msg_ids),
+            "to-all": "1" if self.to_all else "0",
+            "body": self.body.value,
+        }
+        return EncodedMessage({"samp.mtype": TRAFFIC, "samp.params": params})
 
 
 class DeliveryQueue(Protocol):

@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import SAMPProxyError
-from ..protocol import SAMPValue, parse_float
+from ..protocol import SAMPValue
+from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop, Timer
 from ..transport.server_connection import DeferredResponse
-from ..transport.xmlrpc_handler import XMLRPCHandler
+from ..transport.xmlrpc_handler import RPCCall, XMLRPCHandler
 from .broker import Broker
 from .deliveries import EncodedMessage
 from .registry import Client
 
-__all__ = ["HubOperations"]
-
-# A selector cannot wait longer than some weeks. A longer time-out of callAndWait is cut to this many seconds.
+#: Seconds by which a response to a client is delayed that sends faster than a recipient accepts.
+SLOW_DOWN_TIME = 0.02
+#: Seconds to which the timeout of a callAndWait is cut. A selector cannot wait longer than some weeks.
 MAX_TIMEOUT = 1e6
 
 
@@ -57,6 +58,18 @@ class HubOperations(XMLRPCHandler):
         self._profile_name = profile
         self._broker = broker
         self._loop = loop
+        self._caller: Client | None = None
+
+    def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
+        """Run an operation; delay the response to a client that sends faster than a recipient accepts."""
+        self._caller = None
+        result = super().invoke(function, call)
+        if self._caller is None or not self._caller.is_too_fast or isinstance(result, DeferredResponse):
+            return result
+        self._caller.is_too_fast = False
+        deferred = DeferredResponse()
+        self._loop.call_later(SLOW_DOWN_TIME, deferred.set_result, result)
+        return deferred
 
     # The methods. Those without a result return "" (R30).
 
@@ -132,7 +145,7 @@ class HubOperations(XMLRPCHandler):
         """
         client = self._client(key)
         encoded = self._message(message, 2)
-        seconds = parse_float(timeout.strip())  # a SAMP int; a SAMP float is accepted as well
+        seconds = parse_samp_timeout(timeout, MAX_TIMEOUT)
         deferred = DeferredResponse()
         timer: Timer | None = None
 
@@ -156,18 +169,21 @@ class HubOperations(XMLRPCHandler):
         if deferred.state == "waiting":  # the hub itself has replied already
             deferred.add_cancel_callback(on_caller_gone)
             if seconds > 0:
-                timer = self._loop.call_later(min(seconds, MAX_TIMEOUT), on_timeout)
+                timer = self._loop.call_later(seconds, on_timeout)
         return deferred
 
     def reply(self, key: str, msg_id: str, response: dict[str, SAMPValue]) -> str:
         """Reply to a call (R18, R21)."""
-        self._broker.reply(self._client(key), msg_id, self._response(response, 2))
+        client = self._client(key)
+        encoded = EncodedMessage.response(response, self._raw_param(2), self._profile_name)
+        self._broker.reply(client, msg_id, encoded)
         return ""
 
     # Parts of the methods
 
     def _client(self, key: str) -> Client:
-        return self._broker.authenticate(self._profile_name, key)
+        self._caller = self._broker.authenticate(self._profile_name, key)
+        return self._caller
 
     def _raw_param(self, index: int) -> memoryview | None:
         """Return the bytes of a parameter as received, if they may be sent on unchanged."""
@@ -176,9 +192,6 @@ class HubOperations(XMLRPCHandler):
 
     def _message(self, message: dict[str, SAMPValue], index: int) -> EncodedMessage:
         return EncodedMessage.message(message, self._raw_param(index), self._profile_name)
-
-    def _response(self, response: dict[str, SAMPValue], index: int) -> EncodedMessage:
-        return EncodedMessage.response(response, self._raw_param(index), self._profile_name)
 
     def on_discovery_call(self, client: Client) -> None:
         """Called when a client asks for the other clients; a profile may override it."""

@@ -14,17 +14,6 @@ from ..errors import SAMPProxyError
 from ..protocol import NO_RESPONSE, SAMPValue, best_match, error_response, subtypes
 from .deliveries import DeliveryQueue, EncodedMessage
 
-__all__ = [
-    "Annotations",
-    "CallTable",
-    "Client",
-    "ClientRegistry",
-    "OnResponse",
-    "PendingCall",
-    "SendFilter",
-    "no_response_payload",
-]
-
 Annotations: TypeAlias = "dict[str, SAMPValue]"
 
 OnResponse: TypeAlias = Callable[[EncodedMessage], object]
@@ -53,6 +42,7 @@ class Client:
         "callable",
         "client_id",
         "is_active",
+        "is_too_fast",
         "last_active",
         "metadata",
         "pending_received",
@@ -77,6 +67,8 @@ class Client:
         self.callable = False
         #: Whether the client is still registered.
         self.is_active = True
+        #: Whether the client's next response is delayed, because a recipient does not keep up with it.
+        self.is_too_fast = False
         #: Time of the client's last request, by the broker's clock.
         self.last_active = 0.0
         #: Messages that the client has sent and received, without the hub's events and without responses.
@@ -184,6 +176,10 @@ class ClientRegistry:
             return self._by_key[profile, private_key]
         except KeyError:
             raise SAMPProxyError(1, "This private key is not, or no longer, registered with the hub") from None
+
+    def get(self, client_id: str) -> Client | None:
+        """Return the client with a public id, if there is one."""
+        return self._by_id.get(client_id)
 
     def by_id(self, client_id: str) -> Client:
         """Find a client by its public id; raise a fault if there is none."""

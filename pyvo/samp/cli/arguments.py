@@ -9,30 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import SAMPValueError
 from ..protocol import check_mtype, check_pattern, encode
+from ..protocol.timeouts import parse_timeout
 from ..transport.urls import validate_port
 from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
-
-__all__ = [
-    "Command",
-    "OriginAllowList",
-    "add_consent_option",
-    "add_message_arguments",
-    "add_recipient_arguments",
-    "consent_prompt",
-    "mtype",
-    "parse_message",
-    "pattern",
-    "port",
-    "positive_number",
-    "seconds",
-]
 
 T = TypeVar("T")
 
@@ -69,6 +54,17 @@ def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", action="append", metavar="NAME", help="a recipient: id, name or part of the name; may be repeated"
     )
     group.add_argument("--all", action="store_true", help="all clients that are subscribed (the default)")
+
+
+def add_timeout_option(parser: argparse.ArgumentParser, default: float) -> None:
+    """Declare ``--timeout``."""
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=default,
+        metavar="SECONDS",
+        help="how long to wait (default: %(default)g; 0: no limit)",
+    )
 
 
 def parse_message(options: argparse.Namespace) -> dict[str, Any]:
@@ -116,9 +112,9 @@ def _checked(text: str, check: Callable[[str], T]) -> T:
 def seconds(text: str) -> float:
     """Read a timeout."""
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+        value = parse_timeout(text)
+    except SAMPValueError:
+        value = -1.0
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
     return value
@@ -131,7 +127,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
+CONSENT_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
@@ -162,9 +158,9 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
 def consent_prompt(options: argparse.Namespace) -> Any:
     """Turn ``--web-consent`` into the ``web_profile_dialog`` of a hub; end the program if its words do not fit."""
     choice, *origins = options.web_consent
-    if choice not in _CHOICES:
-        options.parser.error(f"--web-consent begins with one of {', '.join(_CHOICES)}, not with {choice!r}")
-    if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(_CHOICES):
+    if choice not in CONSENT_CHOICES:
+        options.parser.error(f"--web-consent begins with one of {', '.join(CONSENT_CHOICES)}, not with {choice!r}")
+    if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(CONSENT_CHOICES):
         needed = "needs at least one ORIGIN" if choice == "allow-origin" else "has no ORIGIN"
         options.parser.error(f"--web-consent {choice} {needed}")
     return OriginAllowList(origins) if origins else choice
@@ -172,12 +168,12 @@ def consent_prompt(options: argparse.Namespace) -> Any:
 
 def _choice_or_origin(text: str) -> str:
     """Read one word of ``--web-consent``: a choice, or an origin as browsers send it."""
-    if text in _CHOICES:
+    if text in CONSENT_CHOICES:
         return text
     if not _is_origin(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither one of {', '.join(_CHOICES)} nor an origin: scheme, host and perhaps port, such as "
-            "http://host:8888"
+            f"{text!r} is neither one of {', '.join(CONSENT_CHOICES)} nor an origin: scheme, host and perhaps port, "
+            "such as http://host:8888"
         )
     return text.lower().rstrip("/")
 

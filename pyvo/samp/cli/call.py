@@ -14,11 +14,9 @@ from ..constants import SAMP_STATUS_ERROR, SAMP_STATUS_OK
 from ..errors import SAMPHubError, SAMPProxyError, SAMPWarning
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response
-from .arguments import Command, add_message_arguments, add_recipient_arguments, parse_message, seconds
+from .arguments import Command, add_message_arguments, add_recipient_arguments, add_timeout_option, parse_message
 from .client_session import NameCache, connected_client, find_subscribers, get_interruptible
 from .output import CommandError, Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
-
-__all__ = ["COMMANDS", "RESPONSE_STATUSES", "call_and_collect", "run_call"]
 
 #: Exit statuses of the commands that send a call.
 RESPONSE_STATUSES: dict[int, str | None] = {
@@ -60,13 +58,7 @@ _Collected = tuple[str, dict[str, Any] | None]
 def _add_call_arguments(parser: argparse.ArgumentParser) -> None:
     add_message_arguments(parser)
     add_recipient_arguments(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long to wait (default: %(default)g; 0: no limit)",
-    )
+    add_timeout_option(parser, 60.0)
     add_json_option(parser, "all responses as JSON")
     add_colour_option(parser)
 

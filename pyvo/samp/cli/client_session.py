@@ -15,8 +15,6 @@ from ..errors import SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
 from .output import CommandError, Status, client_label, sanitize
 
-__all__ = ["METADATA", "NameCache", "connected_client", "find_clients", "find_subscribers", "get_interruptible"]
-
 T = TypeVar("T")
 
 METADATA = "samp.hub.event.metadata"

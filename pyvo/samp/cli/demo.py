@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import textwrap
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,8 +28,6 @@ from ..lockfile import read_lockfile
 from ..vo_helpers import accessible_table
 from .arguments import Command
 from .output import Status, help_epilog
-
-__all__ = ["COMMANDS", "compare_tables", "make_table"]
 
 MTYPE = "table.load.votable"
 ROWS = 4000
@@ -96,14 +93,13 @@ def compare_tables(sent: Table, received: Table) -> list[str]:
 class _Viewer:
     """A program that loads tables, as TOPCAT does."""
 
-    def __init__(self, narrator: _Narrator) -> None:
-        self._narrator = narrator
+    def __init__(self) -> None:
         self.client = SAMPIntegratedClient(name="Viewer", description="The demo's second program: it loads tables")
         self.tables: dict[str, Table] = {}
 
     def load(self, private_key: str, sender_id: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         """Handle table.load.votable."""
-        self._narrator.say(f"Viewer received {mtype} from {sender_id}, and reads the file at the url.")
+        _say(f"Viewer received {mtype} from {sender_id}, and reads the file at the url.")
         try:
             path = url2pathname(urlsplit(params["url"]).path)
             self.tables[params["table-id"]] = Table.read(path, format="votable")
@@ -115,87 +111,85 @@ class _Viewer:
 
 def _run_with_own_hub() -> Status:
     """Send a table between two clients of a hub that is started for the demo."""
-    narrator = _Narrator()
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvo-samp-demo-"))
         lockfile = Path(directory) / "lockfile"
-        narrator.step("A hub is started. All messages go through it.")
+        _print_step("1. A hub is started. All messages go through it.")
         hub = SAMPHubServer(lockfile=lockfile, web_profile=False, label="demo")
         stack.callback(hub.stop)
         hub.start()
         params = read_lockfile(lockfile)
-        narrator.say(f"Its address is {params['samp.hub.xmlrpc.url']}.")
-        narrator.say("Programs find a hub by its lockfile, usually ~/.samp. This one has one of its own.")
+        _say(f"Its address is {params['samp.hub.xmlrpc.url']}.")
+        _say("Programs find a hub by its lockfile, usually ~/.samp. This one has one of its own.")
 
-        narrator.step("Two programs register with the hub. They do not know each other.")
-        viewer = _Viewer(narrator)
+        _print_step("2. Two programs register with the hub. They do not know each other.")
+        viewer = _Viewer()
         sender = SAMPIntegratedClient(name="Sender", description="The demo's first program: it has a table")
         for client in (viewer.client, sender):
             client.connect(hub_params=params)
             stack.callback(client.disconnect)
             client_id = str(client.get_public_id())
-            narrator.say(f"{client.get_metadata(client_id)['samp.name']} is registered. The hub calls it {client_id}.")
+            _say(f"{client.get_metadata(client_id)['samp.name']} is registered. The hub calls it {client_id}.")
 
-        narrator.step(f"Viewer subscribes to {MTYPE}: it can load tables.")
+        _print_step(f"3. Viewer subscribes to {MTYPE}: it can load tables.")
         viewer.client.bind_receive_call(MTYPE, viewer.load)
-        narrator.step("Sender asks the hub for the clients that load tables, and sends each of them a message.")
+        _print_step("4. Sender asks the hub for the clients that load tables, and sends each of them a message.")
         table = make_table()
-        narrator.say(f"The table has {len(table)} rows and the columns {', '.join(table.colnames)}.")
-        accepted = _send(sender, table, narrator)
+        _say(f"The table has {len(table)} rows and the columns {', '.join(table.colnames)}.")
+        accepted = _send(sender, table)
 
-        narrator.step("The table that was sent is compared with the one that was loaded.")
+        _print_step("5. The table that was sent is compared with the one that was loaded.")
         loaded = viewer.tables.get("demo")
         differences = ["nothing arrived"] if loaded is None or not accepted else compare_tables(table, loaded)
         for difference in differences:
-            narrator.say(f"Different: {difference}")
+            _say(f"Different: {difference}")
         if not differences:
-            narrator.say(f"Equal: {len(table)} rows, {len(table.colnames)} columns, types, units and missing values.")
-        narrator.step("Both programs unregister, and the hub stops. All files are removed.")
-    narrator.end("The table did NOT arrive as it was sent." if differences else "The table arrived as it was sent.")
+            _say(f"Equal: {len(table)} rows, {len(table.colnames)} columns, types, units and missing values.")
+        _print_step("6. Both programs unregister, and the hub stops. All files are removed.")
+    print(f"\nThe table {'did NOT arrive' if differences else 'arrived'} as it was sent.", flush=True)
     return Status.FAILED if differences else Status.OK
 
 
 def _run_with_running_hub() -> Status:
     """Send a table to every program that loads tables, through the hub that is running."""
-    narrator = _Narrator()
-    narrator.step("Sender registers with the hub that is running.")
+    _print_step("1. Sender registers with the hub that is running.")
     with SAMPIntegratedClient(name="pyvo.samp demo", description="Sends a made-up catalogue") as sender:
-        narrator.say(f"The hub calls it {sender.get_public_id()}.")
-        narrator.step("Sender asks the hub for the other clients.")
+        _say(f"The hub calls it {sender.get_public_id()}.")
+        _print_step("2. Sender asks the hub for the other clients.")
         for other in sorted(sender.get_registered_clients()):
             mtypes = ", ".join(sorted(sender.get_subscriptions(other))) or "no MType"
-            narrator.say(f"{_client_label(sender, other)} is subscribed to {mtypes}.")
-        narrator.step(f"Sender asks for the clients that are subscribed to {MTYPE}, and sends each of them a message.")
+            _say(f"{_client_label(sender, other)} is subscribed to {mtypes}.")
+        _print_step(f"3. Sender asks for the clients that are subscribed to {MTYPE}, and sends each of them a message.")
         table = make_table()
-        accepted = _send(sender, table, narrator)
-        narrator.step("Sender unregisters.")
-    narrator.end("All programs that load tables have loaded it." if accepted else "NOT all programs have loaded it.")
+        accepted = _send(sender, table)
+        _print_step("4. Sender unregisters.")
+    print(f"\n{'All programs that load tables' if accepted else 'NOT all programs'} have loaded it.", flush=True)
     return Status.OK if accepted else Status.FAILED
 
 
-def _send(sender: SAMPIntegratedClient, table: Table, narrator: _Narrator) -> bool:
+def _send(sender: SAMPIntegratedClient, table: Table) -> bool:
     """Send the table to all subscribed clients; return whether there is one, and all of them have loaded it."""
     recipients = sorted(sender.get_subscribed_clients(MTYPE))
     if not recipients:
-        narrator.say("There is none. Start TOPCAT or Aladin, for example, and try again.")
+        _say("There is none. Start TOPCAT or Aladin, for example, and try again.")
         return False
     accepted = True
     with accessible_table(table) as url:
-        narrator.say("Sender writes the table to a file. The message has the URL of the file:")
+        _say("Sender writes the table to a file. The message has the URL of the file:")
         message = {"samp.mtype": MTYPE, "samp.params": {"url": url, "table-id": "demo", "name": "Demo cluster"}}
-        narrator.say(f"    samp.mtype   {MTYPE}")
+        _say(f"    samp.mtype   {MTYPE}")
         for key, value in message["samp.params"].items():  # type: ignore[attr-defined]
-            narrator.say(f"    {key:<12} {value}")
+            _say(f"    {key:<12} {value}")
         for recipient in recipients:
             label = _client_label(sender, recipient)
             try:
                 response = sender.call_and_wait(recipient, message, LOAD_TIMEOUT)
             except SAMPError as error:
-                narrator.say(f"{label} did not respond: {error}")
+                _say(f"{label} did not respond: {error}")
                 accepted = False
                 continue
             text = response.get("samp.error", {}).get("samp.errortxt", "")
-            narrator.say(f"{label} replied {response['samp.status']}{': ' if text else ''}{text}.")
+            _say(f"{label} replied {response['samp.status']}{': ' if text else ''}{text}.")
             accepted = accepted and response["samp.status"] != SAMP_STATUS_ERROR
     return accepted
 
@@ -205,25 +199,14 @@ def _client_label(client: SAMPIntegratedClient, other: str) -> str:
     return f"{name} ({other})" if name else other
 
 
-class _Narrator:
-    """Prints numbered steps and what happens in them."""
+def _print_step(title: str) -> None:
+    """Print the number and title of a step."""
+    _print_wrapped(title, "" if title.startswith("1.") else "\n", "   ")
 
-    def __init__(self) -> None:
-        self._numbers = count(1)
 
-    def step(self, text: str) -> None:
-        """Print the title of the next step."""
-        number = next(self._numbers)
-        print("" if number == 1 else "\n", end="")
-        _print_wrapped(f"{number}. {text}", "", "   ")
-
-    def say(self, text: str) -> None:
-        """Print a line of a step."""
-        _print_wrapped(text, "   ", "   " + " " * (len(text) - len(text.lstrip())))
-
-    def end(self, text: str) -> None:
-        """Print the result."""
-        print(f"\n{text}", flush=True)
+def _say(text: str) -> None:
+    """Print a line of a step."""
+    _print_wrapped(text, "   ", "   " + " " * (len(text) - len(text.lstrip())))
 
 
 def _print_wrapped(text: str, first: str, others: str) -> None:

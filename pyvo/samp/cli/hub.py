@@ -25,8 +25,6 @@ from .hub_monitor import ScreenLogHandler, ScreenPausingPrompt, TrafficScreen
 from .main import run_command
 from .output import CleanFormatter, Status, help_epilog
 
-__all__ = ["COMMANDS", "main"]
-
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """\
@@ -63,11 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="path of the lockfile (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
-        "-w",
-        "--no-web-profile",
-        dest="web_profile",
-        action="store_false",
-        help="do not serve web pages at all",
+        "-w", "--no-web-profile", dest="web_profile", action="store_false", help="do not serve web pages at all"
     )
     hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted for old scripts; has no effect")
     hub.add_argument(
@@ -113,19 +107,19 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "such as 'script.*'; '*' lifts the restriction",
     )
     hub.add_argument(
-        "--monitor",
-        action="store_true",
-        help="show clients and messages: a live table on a terminal, lines elsewhere",
+        "--no-web-upload",
+        dest="web_upload",
+        action="store_false",
+        help="do not let web pages store files for other programs (by default up to 4 GiB while a page is connected)",
     )
     hub.add_argument(
-        "--window",
-        action="store_true",
-        help="show clients and messages in the hub window, which opens in your browser",
+        "--monitor", action="store_true", help="show clients and messages: a live table on a terminal, lines elsewhere"
     )
     hub.add_argument(
-        "--no-browser",
-        action="store_true",
-        help="print the link to the hub window instead of opening a browser",
+        "--window", action="store_true", help="show clients and messages in the hub window, which opens in your browser"
+    )
+    hub.add_argument(
+        "--no-browser", action="store_true", help="print the link to the hub window instead of opening a browser"
     )
     log_group = parser.add_argument_group("logging")
     log_group.add_argument(
@@ -187,6 +181,7 @@ def _make_hub(options: argparse.Namespace, dialog: Any, show_link: Callable[[str
         web_profile_dialog=dialog,
         web_port=options.web_port,
         web_profile_mtypes=[*SAFE_MTYPES, *options.web_mtypes],
+        web_profile_upload=options.web_upload,
         pool_size=options.pool_size,
     )
     if options.window or options.no_browser or options.web_consent[0] == "window":

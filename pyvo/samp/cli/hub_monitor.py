@@ -29,8 +29,6 @@ from ..web_profile.consent import ConsentPrompt, ConsentTicket, Decision
 from ..window.traffic_log import MessageRow, TrafficLog
 from .output import Style, column_widths, is_pipe_closed, pad_or_truncate, sanitize
 
-__all__ = ["ScreenLogHandler", "ScreenPausingPrompt", "TrafficScreen", "format_lines", "format_screen"]
-
 log = logging.getLogger(__name__)
 
 #: The most drawings per second.
@@ -72,7 +70,8 @@ class TrafficScreen:
         """Start the thread."""
         if self.live:
             self._write(_ENTER_ALTERNATE_SCREEN)
-            self._redraw_on_resize()
+            if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGWINCH"):
+                signal.signal(signal.SIGWINCH, lambda *_: self._events.put(_REDRAW))
         self._events.put(_REDRAW)
         self._thread.start()
 
@@ -105,10 +104,6 @@ class TrafficScreen:
                 if self.live:
                     self._write(_ENTER_ALTERNATE_SCREEN)
                     self._events.put(_REDRAW)
-
-    def _redraw_on_resize(self) -> None:
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGWINCH"):
-            signal.signal(signal.SIGWINCH, lambda *_: self._events.put(_REDRAW))
 
     # In the thread of the monitor
 

@@ -25,8 +25,6 @@ from .output import (
     sanitize,
 )
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = help_epilog(
     """\
   samp list                              all clients
@@ -55,7 +53,8 @@ def _run(options: argparse.Namespace) -> Status:
     with connected_client("samp list", "Lists the connected clients") as client:
         own = client.get_public_id()
         hub_id = client.client.registration.get("samp.hub-id")
-        found = [entry for other in client.get_registered_clients() if (entry := _describe(client, other)) is not None]
+        described = (describe_client(client, other) for other in client.get_registered_clients())
+        found = [entry for entry in described if entry is not None]
         url = client.hub.lockfile.get("samp.hub.xmlrpc.url", "")
     found = [entry for entry in found if entry["id"] != own]
     if options.mtype:
@@ -67,11 +66,12 @@ def _run(options: argparse.Namespace) -> Status:
     return Status.OK if any(entry["id"] != hub_id for entry in found) else Status.NO_RECIPIENT
 
 
-def _describe(client: SAMPIntegratedClient, client_id: str) -> dict[str, Any] | None:
+def describe_client(client: SAMPIntegratedClient, client_id: str) -> dict[str, Any] | None:
+    """Return what a client has declared; None if it has just unregistered."""
     try:
         metadata = client.get_metadata(client_id)
         subscriptions = client.get_subscriptions(client_id)
-    except SAMPProxyError:  # it has just unregistered
+    except SAMPProxyError:
         return None
     return {
         "id": client_id,

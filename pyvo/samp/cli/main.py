@@ -16,14 +16,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
 from .output import CleanFormatter, CommandError, Status, is_pipe_closed, sanitize
-
-__all__ = ["COMMANDS", "load_command", "main", "run_command"]
 
 #: The module and the description of each subcommand.
 COMMANDS = {
@@ -34,9 +31,12 @@ COMMANDS = {
     "point": ("point", "Point other programs at a position in the sky."),
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
-    "snoop": ("snoop", "Show messages as they arrive."),
+    "snoop": ("snoop", "Show messages as they arrive, and record them."),
+    "replay": ("replay", "Send the messages of a recording again."),
+    "bridge": ("bridge", "Join the hubs of two or more machines: the clients of each appear at the others."),
     "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
+    "completion": ("completion", "Print the script with which your shell completes this command."),
 }
 
 EPILOG = """\
@@ -99,6 +99,9 @@ def _print_error(error: Exception, status: Status) -> Status:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments[:1] == ["_complete"]:  # from a shell's completion script; the words after it may be any options
+        complete = import_module(".completion", __package__).complete
+        return argparse.Namespace(run=lambda _options: complete(arguments[1:]))
     if arguments and arguments[0] in COMMANDS:
         return _parse_command(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(
@@ -107,7 +110,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    version = import_module("..", __package__).__version__
+    parser.add_argument("--version", action="version", version=f"samp {version}", help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_module, text) in COMMANDS.items():
         commands.add_parser(name, help=text)
@@ -137,14 +141,6 @@ def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
         parser.exit()
     # intermixed: `--to topcat` may stand between the MType and its parameters
     return parser.parse_intermixed_args(arguments)
-
-
-class _Version(argparse.Action):
-    """Prints the version, which is looked up only here."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
-        print(f"samp {import_module('..', __package__).__version__}")
-        parser.exit()
 
 
 @contextlib.contextmanager

@@ -21,23 +21,6 @@ from typing import Any, TextIO
 
 from ..protocol.values import sanitize_for_display
 
-__all__ = [
-    "MEANINGS",
-    "CleanFormatter",
-    "CommandError",
-    "Status",
-    "Style",
-    "add_colour_option",
-    "add_json_option",
-    "client_label",
-    "column_widths",
-    "help_epilog",
-    "is_pipe_closed",
-    "pad_or_truncate",
-    "print_json",
-    "sanitize",
-]
-
 
 class Status(IntEnum):
     """Exit statuses, which have the same meaning in all commands."""

@@ -11,11 +11,9 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from .arguments import Command, add_recipient_arguments, seconds
+from .arguments import Command, add_recipient_arguments, add_timeout_option
 from .call import RESPONSE_STATUSES, run_call
 from .output import Status, add_colour_option, add_json_option, help_epilog
-
-__all__ = ["COMMANDS", "parse_position"]
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _DECIMAL = re.compile(rf"([+-]?)({_NUMBER})(?:d|deg|°)?")
@@ -81,13 +79,7 @@ _EPILOG = help_epilog(
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("position", nargs="+", metavar="RA DEC", help="degrees, or sexagesimal (see below)")
     add_recipient_arguments(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="how long to wait (default: %(default)g; 0: no limit)",
-    )
+    add_timeout_option(parser, 20.0)
     add_json_option(parser, "all responses as JSON")
     add_colour_option(parser)
 

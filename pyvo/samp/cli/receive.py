@@ -33,8 +33,6 @@ from .arguments import Command, pattern, positive_number, seconds
 from .client_session import NameCache, connected_client, get_interruptible
 from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
 
-__all__ = ["COMMANDS", "copy_into", "file_stem", "file_suffix", "new_file"]
-
 #: The most characters of a name, without the suffix; file systems allow 255 bytes.
 MAX_STEM_LENGTH = 80
 _MAGIC = {
@@ -106,15 +104,20 @@ def new_file(directory: Path, stem: str, suffix: str) -> BinaryIO:
 def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
     """Copy a file to a new one in a directory, and return its path; remove the new file when that fails."""
     with source.open("rb") as file:
-        suffix = file_suffix(file.read(PEEK_SIZE), url)
-        file.seek(0)
-        with new_file(directory, stem, suffix) as copy:
-            path = Path(os.fsdecode(copy.name))
-            try:
-                shutil.copyfileobj(file, copy, 1024 * 1024)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
+        return copy_open_file(directory, stem, file, url)
+
+
+def copy_open_file(directory: Path, stem: str, file: BinaryIO, url: str) -> Path:
+    """Do what `copy_into` does with a file that is open."""
+    suffix = file_suffix(file.read(PEEK_SIZE), url)
+    file.seek(0)
+    with new_file(directory, stem, suffix) as copy:
+        path = Path(os.fsdecode(copy.name))
+        try:
+            shutil.copyfileobj(file, copy, 1024 * 1024)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     return path
 
 

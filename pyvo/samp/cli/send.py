@@ -8,7 +8,7 @@ import warnings
 
 from ..errors import SAMPWarning
 from ..exchange.reports import SendReport, SendResult
-from .arguments import Command, add_recipient_arguments, mtype, seconds
+from .arguments import Command, add_recipient_arguments, add_timeout_option, mtype
 from .client_session import connected_client, find_clients
 from .output import (
     CommandError,
@@ -21,8 +21,6 @@ from .output import (
     print_json,
     sanitize,
 )
-
-__all__ = ["COMMANDS"]
 
 _EPILOG = help_epilog(
     """\
@@ -50,13 +48,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipient_arguments(parser)
     parser.add_argument("--name", help="the name that the recipients show (default: the name of the file)")
     parser.add_argument("--mtype", type=mtype, help="the MType to use; the file or URL is sent as it is")
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long to wait (default: %(default)g; 0: no limit)",
-    )
+    add_timeout_option(parser, 60.0)
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar, even if the file is large")
     add_json_option(parser, "the recipients and the outcome for each as JSON")
     add_colour_option(parser)

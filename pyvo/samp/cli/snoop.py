@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp snoop`` shows messages as they arrive."""
+"""``samp snoop`` shows messages as they arrive, and records them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import argparse
 import contextlib
 import datetime as dt
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from ..broker.deliveries import TRAFFIC
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import matches, ok_response, warning_response
 from .arguments import Command, pattern, positive_number
 from .client_session import METADATA, NameCache, connected_client, get_interruptible
+from .list import describe_client
 from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
-
-__all__ = ["COMMANDS"]
+from .recording import Recorder, Redactor, open_named_file
 
 _EPILOG = (
     help_epilog(
@@ -26,13 +28,15 @@ _EPILOG = (
   samp snoop             all messages that are sent to all clients, until ^C
   samp snoop 'table.*'   messages about tables
   samp snoop coord.pointAt.sky --count 1 --json | jq -r '.params.ra'
+  samp snoop --record session.jsonl --files   record a session for `samp replay`
 """,
-        {0: "^C, or as many messages as --count says", 2: "", 3: "", 130: None},
+        {0: "^C, or as many messages as --count says", 1: "the recording cannot be written", 2: "", 3: "", 130: None},
     )
     + """
 
 The hub delivers a message for a single client to that client only;
-`samp hub --monitor` shows such messages, too.
+`samp hub --monitor` shows such messages, too, and so does --record, which
+also writes the responses, if the hub is one of this package.
 """
 )
 
@@ -49,6 +53,8 @@ class ReceivedMessage(NamedTuple):
     mtype: str
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
+    file: BinaryIO | None = None
+    """The file that it names, if that is to be recorded."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,33 +68,54 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=positive_number, metavar="N", help="stop after N messages")
     parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one has gone")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="write the messages into a new file, which `samp replay` can play"
+    )
+    parser.add_argument(
+        "--files",
+        action="store_true",
+        help="with --record: copy the files of this computer that messages name into a directory beside FILE",
+    )
     add_json_option(parser, "a line of JSON for each message")
     add_colour_option(parser)
 
 
 def _run(options: argparse.Namespace) -> Status:
+    if options.record and options.reconnect:
+        options.parser.error("--record is for one hub, and cannot be used with --reconnect")
+    if options.files and not options.record:
+        options.parser.error("--files needs --record")
     events: SimpleQueue[Any] = SimpleQueue()
+    patterns = ["samp.hub.event.*", TRAFFIC] if options.record else [options.pattern]
     try:
-        with connected_client(
-            "samp snoop",
-            "Shows messages, and does nothing else with them",
-            callable=True,
-            reconnect=options.reconnect,
-            events=events,
-            prepare=lambda client: _bind(client, options.pattern, events),
-        ) as client:
+        with (
+            connected_client(
+                "samp snoop",
+                "Shows messages, and does nothing else with them",
+                callable=True,
+                reconnect=options.reconnect,
+                events=events,
+                prepare=lambda client: _bind(client, patterns, events, open_files=options.files),
+            ) as client,
+            _recorder(client, events, options) as recorder,
+        ):
             print(f"samp: listening for {options.pattern}, until ^C", file=sys.stderr, flush=True)
-            _print_messages(client, events, options)
+            _print_messages(client, events, options, recorder)
     except KeyboardInterrupt:  # the normal end
         pass
     return Status.OK
 
 
-def _bind(client: SAMPIntegratedClient, pattern: str, events: SimpleQueue[Any]) -> None:
-    """Put the messages of a pattern into a queue, and respond to calls with a warning."""
+def _bind(
+    client: SAMPIntegratedClient, patterns: Iterable[str], events: SimpleQueue[Any], *, open_files: bool = False
+) -> None:
+    """Put the messages of some patterns into a queue, and respond to calls with a warning."""
 
     def on_message(_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> None:
-        events.put(ReceivedMessage(dt.datetime.now().astimezone(), sender_id, msg_id, mtype, params, extra))
+        now = dt.datetime.now().astimezone()
+        named = params["body"].get("samp.params", {}) if mtype == TRAFFIC else params
+        file = open_named_file(named) if open_files else None
+        events.put(ReceivedMessage(now, sender_id, msg_id, mtype, params, extra, file))
         if msg_id is not None:
             # a warning, because the sender must not think that a table has been loaded
             is_ping = mtype == _PING
@@ -97,11 +124,74 @@ def _bind(client: SAMPIntegratedClient, pattern: str, events: SimpleQueue[Any]) 
                 client.reply(msg_id, response)
 
     # the metadata event gives the names of clients, whatever pattern the user wants to see
-    for mtype in {pattern, METADATA} | ({_PING} if matches(pattern, _PING) else set()):
+    wanted = {METADATA, *patterns}
+    for mtype in wanted | ({_PING} if any(matches(each, _PING) for each in wanted) else set()):
         client.bind_receive_message(mtype, on_message)
 
 
-def _print_messages(client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def _recorder(
+    client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace
+) -> Iterator[Recorder | None]:
+    """Start the recording with the clients that are there, if the user wants one."""
+    if not options.record:
+        yield None
+        return
+    is_complete = TRAFFIC in client.get_metadata(str(client.client.hub_id))
+    redactor = Redactor(client.get_private_key(), client.hub.lockfile.get("samp.secret"))
+    now = dt.datetime.now().astimezone()
+    with Recorder(options.record, redactor, complete=is_complete, copy_files=options.files, start=now) as recorder:
+        if not is_complete:
+            print(
+                "samp: the hub of another package does not show messages to single clients, or responses; the "
+                "recording will not have them",
+                file=sys.stderr,
+            )
+            _bind(client, [options.pattern], events, open_files=options.files)
+        for client_id in client.get_registered_clients():
+            entry = describe_client(client, client_id)
+            if entry is not None and client_id != client.client.hub_id:
+                for kind in ("register", "metadata", "subscriptions"):
+                    recorder.add_event(now, f"samp.hub.event.{kind}", entry)
+        try:
+            yield recorder
+        finally:
+            client.disconnect()
+            while not events.empty():
+                _close_file(events.get())
+
+
+def _close_file(item: Any) -> None:
+    if isinstance(item, ReceivedMessage) and item.file is not None:
+        item.file.close()
+
+
+def _record(recorder: Recorder, item: ReceivedMessage, options: argparse.Namespace) -> ReceivedMessage | None:
+    """Write what has arrived into the recording; return the message to show, or None for a response."""
+    if item.mtype.startswith("samp.hub."):
+        recorder.add_event(item.time, item.mtype, item.params)
+        return item
+    if item.mtype != TRAFFIC:  # the hub of another package
+        kind = "notification" if item.msg_id is None else "call"
+        message = {"samp.mtype": item.mtype, "samp.params": item.params, **item.extra}
+        to_all = {"kind": kind, "recipient-ids": [], "msg-ids": [], "to-all": "1"}
+        recorder.add_message(item.time, item.sender_id, message, to_all, item.file)
+        return item
+    traffic: dict[str, Any] = dict(item.params)
+    body = traffic["body"]
+    if traffic["kind"] == "response":
+        recorder.add_response(item.time, traffic["msg-ids"][0], body)
+        return None
+    extra = dict(body)
+    mtype, params = extra.pop("samp.mtype"), extra.pop("samp.params")
+    if matches(options.pattern, mtype):
+        recorder.add_message(item.time, traffic["sender-id"], body, traffic, item.file)
+    return ReceivedMessage(item.time, traffic["sender-id"], next(iter(traffic["msg-ids"]), None), mtype, params, extra)
+
+
+def _print_messages(
+    client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace, recorder: Recorder | None
+) -> None:
     names = NameCache(client)
     style = Style(options.color)
     count = 0
@@ -116,7 +206,11 @@ def _print_messages(client: SAMPIntegratedClient, events: SimpleQueue[Any], opti
         else:
             names.update(item.mtype, item.params)
             is_own = item.mtype.startswith("samp.hub.event.") and item.params.get("id") == client.get_public_id()
-            if matches(options.pattern, item.mtype) and not is_own:
+            if recorder is not None and not is_own:
+                arrived = item
+                item = _record(recorder, arrived, options)
+                _close_file(arrived)
+            if item is not None and matches(options.pattern, item.mtype) and not is_own:
                 count += 1
                 _show(item, names, style, as_json=options.json)
 

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The client's side: connecting to a hub, sending, receiving and answering messages.
+The client's side: connecting to a hub, sending and receiving messages, and replying to calls.
 
 `pyvo.samp.client` is also the module from which programs import `SAMPClient`.
 """

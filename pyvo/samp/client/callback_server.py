@@ -29,40 +29,28 @@ from ..errors import SAMPError, SAMPProxyError
 from ..ordered_dispatcher import OrderedDispatcher
 from ..protocol import check_message, check_response, error_response
 from ..transport.event_loop import EventLoop
-from ..transport.http11 import HTTPRequest, Response
 from ..transport.server import XMLRPCServer
-from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts, split_http_url
+from ..transport.urls import host_filter, make_http_url, split_http_url
 from ..transport.xmlrpc_handler import XMLRPCHandler
+from .handlers import handler_slot
 from .hub_connection import HubConnection, Request
-from .received_calls import handler_slot, release_slot
 from .receiving import MessageReceiver
 from .web_hub_proxy import SAMPWebHubProxy
-
-__all__ = ["CallbackPuller", "CallbackServer", "MessageQueue", "local_address", "release_slot"]
 
 log = logging.getLogger(__name__)
 
 #: Bytes of messages that may wait for their handlers.
 MAX_WAITING = 256 * 1024 * 1024
-#: Seconds after which the hub answers a pull even if there are no callbacks.
+#: Seconds after which the hub responds to a pull even if there are no callbacks.
 PULL_TIMEOUT = 60
 #: Seconds before the next pull if the last one failed or returned nothing at once.
 PULL_PAUSE = 0.5
 
-#: The client's methods for what may arrive, and how the last parameter is checked.
-_CHECKS: dict[str, Callable[[object], dict[str, Any]]] = {
-    "receive_notification": check_message,
-    "receive_call": check_message,
-    "receive_response": check_response,
-}
-
-
-#: The client's methods for the callbacks that are pulled.
-_METHODS = {
-    "receiveNotification": "receive_notification",
-    "receiveCall": "receive_call",
-    "receiveResponse": "receive_response",
+#: The methods of a client that handle the callbacks, and the check of their last parameter.
+_CALLBACKS: dict[str, tuple[str, Callable[[object], dict[str, Any]]]] = {
+    "receiveNotification": ("receive_notification", check_message),
+    "receiveCall": ("receive_call", check_message),
+    "receiveResponse": ("receive_response", check_response),
 }
 
 
@@ -84,9 +72,9 @@ class MessageQueue:
         self._lock = threading.Lock()
         self._dispatcher: OrderedDispatcher[_QueuedCall] = OrderedDispatcher(self._start, loop.call_later)
 
-    def put(self, method: str, *params: Any, size: int) -> None:
+    def put(self, callback: str, *params: Any, size: int) -> None:
         """
-        Check what has arrived, and queue a call of one of the client's ``receive_*`` methods.
+        Check the parameters of a callback, and queue the call of the client's method for it.
 
         Raises
         ------
@@ -96,7 +84,8 @@ class MessageQueue:
             The queue is full; the hub passes this error to the sender (R23).
         """
         *others, body = params
-        call = _QueuedCall(method, (*others, _CHECKS[method](body)), size)
+        method, check = _CALLBACKS[callback]
+        call = _QueuedCall(method, (*others, check(body)), size)
         client = self.client()
         if client is None:
             return
@@ -130,7 +119,7 @@ class MessageQueue:
 class _CallbackHandler(XMLRPCHandler):
     """The operations that a hub calls."""
 
-    def __init__(self, messages: MessageQueue, allowed_hosts: AllowedHosts) -> None:
+    def __init__(self, messages: MessageQueue, address: str) -> None:
         super().__init__(
             {
                 "samp.client.receiveNotification": self.receive_notification,
@@ -139,40 +128,27 @@ class _CallbackHandler(XMLRPCHandler):
             }
         )
         self._messages = messages
-        self._allowed_hosts = allowed_hosts
-
-    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Reject requests of browsers, which have an Origin, or a Host that DNS was made to resolve to us (R38)."""
-        headers = request.headers
-        if "origin" in headers:
-            return self.text_response(403, "Requests of web pages are not allowed here", request)
-        host = headers.get("host")
-        if host is not None and host not in self._allowed_hosts:
-            return self.text_response(403, "This server has another host name", request)
-        return None
+        self.is_allowed_host = host_filter(address)
 
     def receive_notification(self, private_key: str, sender_id: str, message: dict[str, Any]) -> str:
-        self._enqueue("receive_notification", private_key, sender_id, message)
+        self._enqueue("receiveNotification", private_key, sender_id, message)
         return ""
 
     def receive_call(self, private_key: str, sender_id: str, msg_id: str, message: dict[str, Any]) -> str:
-        self._enqueue("receive_call", private_key, sender_id, msg_id, message)
+        self._enqueue("receiveCall", private_key, sender_id, msg_id, message)
         return ""
 
     def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: dict[str, Any]) -> str:
-        self._enqueue("receive_response", private_key, responder_id, msg_tag, response)
+        self._enqueue("receiveResponse", private_key, responder_id, msg_tag, response)
         return ""
 
-    def _enqueue(self, method: str, private_key: str, *params: Any) -> None:
-        self._check_key(private_key)
-        assert self.current_call is not None
-        self._messages.put(method, private_key, *params, size=len(self.current_call.request.body))
-
-    def _check_key(self, private_key: str) -> None:
+    def _enqueue(self, callback: str, private_key: str, *params: Any) -> None:
         client = self._messages.client()
         own = client.get_private_key() if client is not None else None
         if own is None or not hmac.compare_digest(own.encode(), private_key.encode()):
             raise SAMPProxyError(1, "This is not the private key of the client")
+        assert self.current_call is not None
+        self._messages.put(callback, private_key, *params, size=len(self.current_call.request.body))
 
 
 class CallbackServer:
@@ -182,16 +158,14 @@ class CallbackServer:
         self, loop: EventLoop, messages: MessageQueue, address: tuple[str, int], hub: HubConnection
     ) -> None:
         self._address = address[0]
-        self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, AllowedHosts(address[0])))
+        self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, address[0]))
         self._loop = loop
         self._hub = hub
         self._server.start()
 
     def declaration(self, private_key: str) -> Request:
         """Return the operation that tells the hub the URL of the server (R31)."""
-        address = local_address(self._address, self._hub.url)
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{self._server.port}/"
+        url = make_http_url(local_address(self._address, self._hub.url), self._server.port)
         return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
 
     def start(self, private_key: str) -> None:
@@ -204,12 +178,10 @@ class CallbackServer:
 
 def local_address(address: str, hub_url: str) -> str:
     """Return the address at which programs on the hub's machine reach a server of the client that listens on one."""
-    return _route_address(hub_url) if address in {"", "0.0.0.0", "::"} else address
-
-
-def _route_address(url: str) -> str:
-    """The address of this machine that the hub sees. No data is sent: a datagram socket only selects its route."""
-    host, port, _ = split_http_url(url)
+    if address not in {"", "0.0.0.0", "::"}:
+        return address
+    host, port, _ = split_http_url(hub_url)
+    # The address of this machine that the hub sees. No data is sent: a datagram socket only selects its route
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((host, port))
         return str(sock.getsockname()[0])
@@ -232,7 +204,7 @@ class CallbackPuller:
         threading.Thread(target=self._run, args=(private_key,), name="samp-pull", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop pulling. The thread ends when the hub answers or the connection is closed."""
+        """Stop pulling. The thread ends when the hub responds or the connection is closed."""
         self._stopped.set()
 
     def _run(self, private_key: str) -> None:
@@ -253,9 +225,8 @@ class CallbackPuller:
 
     def _enqueue(self, private_key: str, callback: Any) -> None:
         try:
-            method = _METHODS[callback["samp.methodName"]]
             params = callback["samp.params"]
-            self._messages.put(method, private_key, *params, size=len(repr(params)))
+            self._messages.put(callback["samp.methodName"], private_key, *params, size=len(repr(params)))
         except SAMPProxyError as error:
             self._reject(private_key, callback, error)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -267,7 +238,7 @@ class CallbackPuller:
         if callback["samp.methodName"] == "receiveCall":
             msg_id = callback["samp.params"][1]
             try:
-                # an earlier call of the same id may be open, see `received_calls`
+                # an earlier call of the same id may be open, see `handlers`
                 with self._hub.received_calls.add(private_key, msg_id):
                     self._hub.reply(private_key, msg_id, error_response(str(error)))
             except SAMPError as another:

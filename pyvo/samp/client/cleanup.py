@@ -24,13 +24,11 @@ from ..transport.xmlrpc_reader import read_response
 from .hub_connection import HubConnection, Request
 from .hub_monitor import HubMonitor
 
-__all__ = ["CallbackReceiver", "ClientCleanup", "key_from_response", "weak_method"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds that the cleanup at exit may take, for all clients together.
 EXIT_TIMEOUT = 2.0
-#: Seconds in which a hub has to answer an unregister.
+#: Seconds in which a hub has to respond to an unregister.
 UNREGISTER_TIMEOUT = 2.0
 
 
@@ -103,6 +101,11 @@ class ClientCleanup:
 
 
 _live: WeakSet[ClientCleanup] = WeakSet()
+
+
+def live_clients() -> set[ClientCleanup]:
+    """Return the cleanups of all clients of this process."""
+    return set(_live)
 
 
 @atexit.register

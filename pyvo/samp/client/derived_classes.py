@@ -29,15 +29,13 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from ..protocol import ok_response
 from .cleanup import ClientCleanup
 from .handlers import Binding, HandlerTable
 from .hub_connection import Prepared, Request
-
-__all__ = ["DerivedClient", "OwnLoop", "replaces"]
 
 log = logging.getLogger(__name__)
 
@@ -48,45 +46,52 @@ def replaces(instance: object, base: type, method: str) -> bool:
 
 
 class _Bindings(MutableMapping[str, Any]):
-    """A table of handlers in the form that derived classes use. Changes take effect."""
+    """The handlers of one kind in the form that derived classes use. Changes take effect."""
 
-    def __init__(
-        self,
-        table: Callable[[], Mapping[str, Any]],
-        show: Callable[[Any], Any],
-        bind: Callable[[str, Any], object],
-        unbind: Callable[[str], object],
-    ) -> None:
-        self._table, self._show, self._bind, self._unbind = table, show, bind, unbind
+    def __init__(self, handlers: HandlerTable, kind: str) -> None:
+        self._handlers = handlers
+        self._kind = kind
+
+    @property
+    def _table(self) -> Mapping[str, Any]:
+        table: Mapping[str, Any] = getattr(self._handlers, f"{self._kind}s")
+        return table
 
     def __getitem__(self, key: str) -> Any:
-        return self._show(self._table()[key])
+        entry = self._table[key]
+        return [entry.function, dict(entry.annotations)] if isinstance(entry, Binding) else entry
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._bind(key, value)
+        bind = getattr(self._handlers, f"bind_{self._kind}")
+        bind(key, *(value if isinstance(value, list | tuple) else [value]))
 
     def __delitem__(self, key: str) -> None:
-        self._table()[key]  # raises a `KeyError`, as any mapping does
-        self._unbind(key)
+        self._table[key]  # raises a `KeyError`, as any mapping does
+        getattr(self._handlers, f"unbind_{self._kind}")(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._table())
+        return iter(self._table)
 
     def __len__(self) -> int:
-        return len(self._table())
+        return len(self._table)
 
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def replace(self, content: Mapping[str, Any]) -> None:
-        """Replace all entries."""
-        content = dict(content)
-        self.clear()
-        self.update(content)
 
+class _BindingsAttribute:
+    """An attribute of a client with its handlers of one kind: ``"notification"``, ``"call"`` or ``"response"``."""
 
-def _entry(binding: Binding) -> list[Any]:
-    return [binding.function, dict(binding.annotations)]
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __get__(self, client: DerivedClient, _owner: type | None = None) -> MutableMapping[str, Any]:
+        return _Bindings(client._handlers, self._kind)
+
+    def __set__(self, client: DerivedClient, content: Mapping[str, Any]) -> None:
+        content, bindings = dict(content), self.__get__(client)
+        bindings.clear()
+        bindings.update(content)
 
 
 class DerivedClient(Prepared, ABC):
@@ -94,6 +99,9 @@ class DerivedClient(Prepared, ABC):
 
     _callable: bool
     _handlers: HandlerTable
+    _notification_bindings = _BindingsAttribute("notification")
+    _call_bindings = _BindingsAttribute("call")
+    _response_bindings = _BindingsAttribute("response")
     _cleanup: ClientCleanup
 
     def _prepare(self) -> None:
@@ -122,45 +130,6 @@ class DerivedClient(Prepared, ABC):
     def _is_registered(self, value: bool) -> None:
         # It may be set to False before `unregister` uses the key; for the next key it need not be set again
         self._unregistered_key = None if value else self._cleanup.private_key
-
-    @property
-    def _call_bindings(self) -> _Bindings:
-        handlers = self._handlers
-        return _Bindings(
-            lambda: handlers.calls,
-            _entry,
-            lambda mtype, entry: handlers.bind_call(mtype, *entry),
-            handlers.unbind_call,
-        )
-
-    @_call_bindings.setter
-    def _call_bindings(self, content: Mapping[str, Any]) -> None:
-        self._call_bindings.replace(content)
-
-    @property
-    def _notification_bindings(self) -> _Bindings:
-        handlers = self._handlers
-        return _Bindings(
-            lambda: handlers.notifications,
-            _entry,
-            lambda mtype, entry: handlers.bind_notification(mtype, *entry),
-            handlers.unbind_notification,
-        )
-
-    @_notification_bindings.setter
-    def _notification_bindings(self, content: Mapping[str, Any]) -> None:
-        self._notification_bindings.replace(content)
-
-    @property
-    def _response_bindings(self) -> _Bindings:
-        handlers = self._handlers
-        return _Bindings(
-            lambda: handlers.responses, lambda function: function, handlers.bind_response, handlers.unbind_response
-        )
-
-    @_response_bindings.setter
-    def _response_bindings(self, content: Mapping[str, Any]) -> None:
-        self._response_bindings.replace(content)
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ the HTTP connection is still needed to unregister.
 
 Connecting sends no ping of its own when a registration follows (`connect_unverified`): the first operation finds out
 whether there is a hub. Until its response has arrived, the state is CONNECTING, and `reason` is the text of the error
-that is raised if no hub answers.
+that is raised if no hub responds.
 
 Every wait has an end that does not depend on the hub. Each operation has a timeout. During the wait, and shortly
 before its end, the client pings the hub on another connection. So when the time is up, it is known whether the hub
@@ -34,7 +34,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -45,24 +46,15 @@ from ..protocol import SAMPValue, check_message, check_response, encode
 from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, ResponseTimeoutError, XMLRPCClient
 from ..transport.xmlrpc_writer import PreEncoded, write_value
-from .received_calls import ReceivedCalls
-
-__all__ = [
-    "HUB_GRACE",
-    "ConnectionState",
-    "ConnectionStatus",
-    "HubConnection",
-    "LocalHub",
-    "Prepared",
-    "Request",
-    "encode_params",
-]
+from .handlers import ReceivedCalls
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Seconds that an operation may take that does not wait for a client or the user.
 RESPONSE_TIMEOUT = 10.0
-#: Seconds in which a hub that is alive answers a ping.
+#: Seconds in which a hub that is alive responds to a ping.
 PING_TIMEOUT = 3.0
 #: Seconds by which the hub may exceed the timeout of a wait.
 HUB_GRACE = 10.0
@@ -102,6 +94,14 @@ class LocalHub(Protocol):
         """Stop the hub."""
 
 
+class RemoteFile(NamedTuple):
+    """A copy of a file of this client where the other clients of the hub can read it, on another machine."""
+
+    url: str
+    #: Removes the copy.
+    remove: Callable[[], object]
+
+
 class ConnectionState(Enum):
     """The states of a connection; see the head of the module."""
 
@@ -110,7 +110,7 @@ class ConnectionState(Enum):
     #: A connection is being made.
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    #: The hub is gone, or does not answer. A client that reconnects waits for the next hub.
+    #: The hub is gone, or does not respond. A client that reconnects waits for the next hub.
     LOST = "lost"
     #: The hub has ended the connection, and the client does not come back by itself.
     CLOSED = "closed"
@@ -228,6 +228,8 @@ class HubConnection(Prepared):
         #: Called with the reason when the connection is lost, or closed by the hub.
         self.on_lost: Callable[[str], object] | None = None
         self.status = ConnectionStatus(NOT_CONNECTED)
+        #: Whether the hub is on another machine and reached by a relay, not by a socket.
+        self.is_relayed = False
         self._client: XMLRPCClient | None = None
         register_after_fork(self)
 
@@ -324,12 +326,15 @@ class HubConnection(Prepared):
         if self.is_connected:
             self.disconnect()
         try:
-            client = XMLRPCClient(url, timeout=RESPONSE_TIMEOUT, keep=pool_size)
+            client = self._make_client(url, RESPONSE_TIMEOUT, pool_size)
         except SAMPTransportError as error:
             raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
         self._client = client
         self.proxy = _RemoteMethod(client)
         self.status.enter(_CONNECTING, no_hub or f"No SAMP hub responds at {url}.")
+
+    def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:
+        return XMLRPCClient(url, timeout=timeout, keep=pool_size)
 
     def _verify(self) -> None:
         """Ping the hub; disconnect if it does not respond."""
@@ -374,7 +379,7 @@ class HubConnection(Prepared):
             elif self.is_connected:
                 unregister(private_key, options=CallOptions(timeout=timeout))
             else:
-                with closing(XMLRPCClient(unregister.client.url, timeout=timeout)) as client:
+                with closing(self._make_client(unregister.client.url, timeout)) as client:
                     client.call(unregister.name, private_key)
         except (SAMPError, OSError, HTTPException, XMLRPCError) as error:
             log.debug("The hub did not respond to unregister: %s", error)
@@ -406,6 +411,39 @@ class HubConnection(Prepared):
             self.proxy = None
             self.lockfile = {}
 
+    # Files of recipients and senders on another machine
+
+    def upload(self, path: Path, name: str) -> RemoteFile | None:
+        """
+        Copy a file to where the other clients can read it; None if they can read it here.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+        name : str
+            The name for the copy.
+        """
+        return None
+
+    def download(self, url: str, file: BinaryIO) -> bool:
+        """
+        Write the content of a URL from a message to a file, if only the hub can read it.
+
+        Parameters
+        ----------
+        url : str
+            The URL.
+        file : file-like object
+            Gets the content.
+
+        Returns
+        -------
+        bool
+            Whether the hub was asked; if not, the URL can be read here.
+        """
+        return False
+
     # Calling operations
 
     def _call(
@@ -419,20 +457,10 @@ class HubConnection(Prepared):
         **params: Any,
     ) -> Any:
         """
-        Call an operation of the hub, and return its result.
+        Call an operation of the hub, such as ``notifyAll``, with its parameters in order, and return its result.
 
-        Parameters
-        ----------
-        operation : str
-            Name of the operation, such as ``notifyAll``.
-        timeout : float
-            Seconds that it may take; 0 for no limit. A hub that hangs is given up after that time, or earlier.
-        while_waiting : callable, optional
-            Called when the request is written, while the hub processes it.
-        raw_responses : list, optional
-            Gets the hub's response as it came in, even if the wait for it is interrupted.
-        **params
-            The parameters of the operation, in order.
+        It may take ``timeout`` seconds, 0 for no limit; a hub that hangs is given up then, or earlier.
+        ``while_waiting`` and ``raw_responses`` are as in `CallOptions`.
         """
         values = encode_params(params)
         if self.proxy is None:
@@ -498,7 +526,7 @@ class HubConnection(Prepared):
             self.status.enter(_CONNECTED)
         return result
 
-    def _call_typed(self, kind: type, operation: str, /, **params: Any) -> Any:
+    def _call_typed(self, kind: type[T], operation: str, /, **params: Any) -> T:
         """Call an operation as `_call` does, and check the type of its result."""
         result = self._call(operation, **params)
         if not isinstance(result, kind):
@@ -514,7 +542,7 @@ class HubConnection(Prepared):
             ping()
 
     def _ping_while_waiting(self) -> None:
-        """Raise an error, which ends the wait, if the hub does not respond a ping either."""
+        """Raise an error, which ends the wait, if the hub does not respond to a ping either."""
         try:
             self._ping()
         except SAMPProxyError as fault:
@@ -537,12 +565,18 @@ class HubConnection(Prepared):
         status, is_remote = self.status, isinstance(proxy, _RemoteMethod)
         if not self.is_connected and is_remote:  # another thread has found out, or has disconnected
             return SAMPHubError(status.reason)
-        # A new connection has been made, with which nothing is wrong; or the hub is known to be alive
-        if self.proxy is not proxy or isinstance(error, ResponseTimeoutError):
-            return SAMPHubError(f"{error}.")
         refused = getattr(error, "refused", False)
+        # A new connection has been made, with which nothing is wrong; or the hub is known to be alive; or the relay
+        # knows that only the request was lost
+        is_alive = isinstance(error, ResponseTimeoutError) or (
+            self.is_relayed and status.state is not _CONNECTING and not refused
+        )
+        if self.proxy is not proxy or is_alive:
+            return SAMPHubError(f"{error}.")
         if status.state is _CONNECTING and is_remote:
             reason = status.reason if refused else f"{status.reason} ({error})"
+            if self.is_relayed:  # the relay knows what is missing: page, permission or hub
+                reason = f"{error}."
             self.disconnect()
             return SAMPHubError(reason)
         if self.is_connected and not (refused or isinstance(error, _HubUnresponsiveError)):
@@ -550,8 +584,8 @@ class HubConnection(Prepared):
                 self._ping()
             except SAMPProxyError:
                 return SAMPHubError(f"{error}.")
-            except Exception as second:  # whatever it is, the hub has not answered a second time
-                log.debug("The hub does not respond a ping: %s", second)
+            except Exception as second:  # whatever it is, the hub has not responded a second time
+                log.debug("The hub does not respond to a ping: %s", second)
             else:
                 return SAMPHubError(f"{error}.")
         reason = f"{error}. {CONNECT_AGAIN}" if self.is_connected else f"{error}."

@@ -18,8 +18,6 @@ from ..errors import SAMPError, SAMPTransportError
 from ..transport.async_xmlrpc_client import AsyncXMLRPCClient
 from ..transport.event_loop import EventLoop, Timer
 
-__all__ = ["HubMonitor"]
-
 #: Seconds from connecting to the first ping: until then other calls have shown that the hub is alive.
 FIRST_PING = 1.0
 #: Seconds between two pings of a hub that keeps no connections open.

@@ -3,26 +3,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-from ..errors import SAMPValueError
+from ..protocol.timeouts import to_whole_seconds
 from ..transport.http11 import HTTPResponse
+from .handlers import release_slot
 from .hub_connection import HUB_GRACE, HubConnection
-from .received_calls import release_slot
-
-__all__ = ["SAMPHubProxy", "to_whole_seconds"]
 
 Map = Mapping[str, Any]
-
-
-def to_whole_seconds(timeout: str | float) -> int:
-    """Convert a timeout to whole seconds, as the standard has it (R22): a fraction is rounded up, for 0 is no limit."""
-    try:
-        return max(0, math.ceil(float(timeout)))
-    except (TypeError, ValueError, OverflowError):
-        raise SAMPValueError(f"A timeout is a number of seconds, not {timeout!r}") from None
 
 
 class SAMPHubProxy(HubConnection):
@@ -60,7 +49,7 @@ class SAMPHubProxy(HubConnection):
         dict
             ``samp.hub-id``, ``samp.self-id`` and ``samp.private-key``.
         """
-        return cast("dict[str, str]", self._call_typed(dict, "register", secret=secret))
+        return self._call_typed(dict, "register", secret=secret)
 
     def register_with_metadata(
         self,
@@ -86,10 +75,9 @@ class SAMPHubProxy(HubConnection):
             As of `register`.
         """
         secret = self.lockfile.get("samp.secret", "")
-        registration = self._call_typed(
+        return self._call_typed(
             dict, "register", while_waiting=while_waiting, raw_responses=raw_responses, secret=secret
         )
-        return cast("dict[str, Any]", registration)
 
     def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
         """
@@ -137,8 +125,7 @@ class SAMPHubProxy(HubConnection):
         private_key, client_id
             As of `SAMPIntegratedClient.get_metadata`.
         """
-        metadata = self._call_typed(dict, "getMetadata", private_key=private_key, client_id=client_id)
-        return cast("dict[str, Any]", metadata)
+        return self._call_typed(dict, "getMetadata", private_key=private_key, client_id=client_id)
 
     def declare_subscriptions(self, private_key: str, subscriptions: Map) -> Any:
         """
@@ -162,8 +149,7 @@ class SAMPHubProxy(HubConnection):
         private_key, client_id
             As of `SAMPIntegratedClient.get_subscriptions`.
         """
-        subscriptions = self._call_typed(dict, "getSubscriptions", private_key=private_key, client_id=client_id)
-        return cast("dict[str, Any]", subscriptions)
+        return self._call_typed(dict, "getSubscriptions", private_key=private_key, client_id=client_id)
 
     def get_registered_clients(self, private_key: str) -> list[str]:
         """
@@ -174,7 +160,7 @@ class SAMPHubProxy(HubConnection):
         private_key : str
             The client's key.
         """
-        return cast("list[str]", self._call_typed(list, "getRegisteredClients", private_key=private_key))
+        return self._call_typed(list, "getRegisteredClients", private_key=private_key)
 
     def get_subscribed_clients(self, private_key: str, mtype: str) -> dict[str, Any]:
         """
@@ -185,8 +171,7 @@ class SAMPHubProxy(HubConnection):
         private_key, mtype
             As of `SAMPIntegratedClient.get_subscribed_clients`.
         """
-        clients = self._call_typed(dict, "getSubscribedClients", private_key=private_key, mtype=mtype)
-        return cast("dict[str, Any]", clients)
+        return self._call_typed(dict, "getSubscribedClients", private_key=private_key, mtype=mtype)
 
     def notify(self, private_key: str, recipient_id: str, message: Map) -> Any:
         """
@@ -208,7 +193,7 @@ class SAMPHubProxy(HubConnection):
         private_key, message
             As of `SAMPIntegratedClient.notify_all`.
         """
-        return cast("list[str]", self._call_typed(list, "notifyAll", private_key=private_key, message=message))
+        return self._call_typed(list, "notifyAll", private_key=private_key, message=message)
 
     def call(self, private_key: str, recipient_id: str, msg_tag: str, message: Map) -> str:
         """
@@ -219,10 +204,9 @@ class SAMPHubProxy(HubConnection):
         private_key, recipient_id, msg_tag, message
             As of `SAMPIntegratedClient.call`.
         """
-        msg_id = self._call_typed(
+        return self._call_typed(
             str, "call", private_key=private_key, recipient_id=recipient_id, msg_tag=msg_tag, message=message
         )
-        return cast("str", msg_id)
 
     def call_all(self, private_key: str, msg_tag: str, message: Map) -> dict[str, str]:
         """
@@ -233,8 +217,7 @@ class SAMPHubProxy(HubConnection):
         private_key, msg_tag, message
             As of `SAMPIntegratedClient.call_all`.
         """
-        msg_ids = self._call_typed(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
-        return cast("dict[str, str]", msg_ids)
+        return self._call_typed(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
 
     def call_and_wait(
         self, private_key: str, recipient_id: str, message: Map, timeout: str | float
@@ -252,7 +235,7 @@ class SAMPHubProxy(HubConnection):
         """
         seconds = to_whole_seconds(timeout)
         release_slot()
-        response = self._call_typed(
+        return self._call_typed(
             dict,
             "callAndWait",
             timeout=seconds + HUB_GRACE if seconds else 0,
@@ -261,7 +244,6 @@ class SAMPHubProxy(HubConnection):
             message=message,
             seconds=str(seconds),
         )
-        return cast("dict[str, Any]", response)
 
     def reply(self, private_key: str, msg_id: str, response: Map) -> Any:
         """

@@ -16,22 +16,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from ..errors import SAMPClientError, SAMPProxyError
 from .session import ClientSession
 
-__all__ = [
-    "ClientRef",
-    "ambiguous",
-    "client_name",
-    "clients_called",
-    "clients_with_part",
-    "find_id",
-    "get_client_names",
-    "is_callable",
-    "match_name",
-    "no_such_client",
-    "resolve_one",
-    "resolve_recipients",
-    "with_client_id",
-]
-
 T = TypeVar("T")
 
 #: Names of one program in its different versions: the name of DS9 8.4.1 is SAOImageDS9, that of DS9 8.6 is ds9.
@@ -107,9 +91,9 @@ def no_such_client(names: Mapping[str, str], text: str) -> str:
     )
 
 
-def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str], T]) -> T:
+def with_client_id(conn: ClientSession, operation: Callable[..., T], recipient: str, *args: object) -> T:
     """
-    Call an operation of the hub with the id of a client that is given by id, name, or part of a name.
+    Call ``operation(private_key, client_id, *args)`` for a client that is given by id, name, or part of a name.
 
     Raises
     ------
@@ -118,8 +102,9 @@ def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str
     SAMPProxyError
         No client has that id or name, or the hub has rejected the operation.
     """
+    key = conn.client.require_key()
     try:
-        return operation(recipient)
+        return operation(key, recipient, *args)
     except SAMPProxyError as fault:
         # Find out whether the hub has rejected the id
         names, own_id = get_client_names(conn), conn.client.get_public_id()
@@ -133,7 +118,7 @@ def with_client_id(conn: ClientSession, recipient: str, operation: Callable[[str
             raise SAMPProxyError(fault.faultCode, no_such_client(names, recipient)) from None
     if len(found) > 1:
         raise ambiguous(names, recipient, found)
-    return operation(found[0])
+    return operation(key, found[0], *args)
 
 
 def _is_own_name(conn: ClientSession, name: str) -> bool:
@@ -143,7 +128,7 @@ def _is_own_name(conn: ClientSession, name: str) -> bool:
 
 
 class ClientEntry(Protocol):
-    """An entry of the list of clients."""
+    """An entry of the list of clients: a `ClientInfo`, whose module is above this package."""
 
     @property
     def id(self) -> str:

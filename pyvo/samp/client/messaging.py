@@ -11,8 +11,6 @@ from .handlers import BindingMethods, HandlerTable
 from .lookup import with_client_id
 from .session import ClientSession
 
-__all__ = ["MessagingClient"]
-
 Map = Mapping[str, Any]
 
 
@@ -70,8 +68,7 @@ class MessagingClient(ClientSession, BindingMethods):
         dict
             Empty if that client has declared none.
         """
-        key = self.client.require_key()
-        return with_client_id(self, client_id, lambda to: self.hub.get_metadata(key, to))
+        return with_client_id(self, self.hub.get_metadata, client_id)
 
     def get_subscriptions(self, client_id: str) -> dict[str, Any]:
         """
@@ -87,8 +84,7 @@ class MessagingClient(ClientSession, BindingMethods):
         dict
             From MTypes or wildcards to maps of annotations.
         """
-        key = self.client.require_key()
-        return with_client_id(self, client_id, lambda to: self.hub.get_subscriptions(key, to))
+        return with_client_id(self, self.hub.get_subscriptions, client_id)
 
     def get_registered_clients(self) -> list[str]:
         """List the ids of all other clients, including the hub's (R14)."""
@@ -123,8 +119,7 @@ class MessagingClient(ClientSession, BindingMethods):
         message : mapping
             With ``samp.mtype`` and ``samp.params``.
         """
-        key = self.client.require_key()
-        return with_client_id(self, recipient_id, lambda to: self.hub.notify(key, to, message))
+        return with_client_id(self, self.hub.notify, recipient_id, message)
 
     def notify_all(self, message: Map) -> list[str]:
         """
@@ -169,8 +164,7 @@ class MessagingClient(ClientSession, BindingMethods):
         str
             The hub's id of the message.
         """
-        key = self.client.require_key()
-        return with_client_id(self, recipient_id, lambda to: self.hub.call(key, to, msg_tag, message))
+        return with_client_id(self, self.hub.call, recipient_id, msg_tag, message)
 
     def call_all(self, msg_tag: str, message: Map) -> dict[str, str]:
         """
@@ -208,8 +202,7 @@ class MessagingClient(ClientSession, BindingMethods):
         dict
             The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
         """
-        key = self.client.require_key()
-        return with_client_id(self, recipient_id, lambda to: self.hub.call_and_wait(key, to, message, timeout))
+        return with_client_id(self, self.hub.call_and_wait, recipient_id, message, timeout)
 
     def reply(self, msg_id: str, response: Map) -> Any:
         """

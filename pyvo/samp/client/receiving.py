@@ -20,12 +20,19 @@ from typing import Any, cast
 from ..errors import SAMPClientError, SAMPError, SAMPProxyError
 from ..protocol import SAMPValue, error_response, ok_response
 from .cleanup import ClientCleanup, weak_method
-from .handlers import BindingMethods, HandlerTable, MessageFilter, ReceivedMessage, error_text, is_internal, to_result
+from .handlers import (
+    BindingMethods,
+    HandlerTable,
+    MessageFilter,
+    ReceivedCall,
+    ReceivedMessage,
+    error_text,
+    in_same_call,
+    is_internal,
+    to_result,
+)
 from .hub_connection import ConnectionState
 from .hub_proxy import SAMPHubProxy
-from .received_calls import ReceivedCall, in_same_call
-
-__all__ = ["DispatchFunction", "HandlerExecutor", "MessageReceiver", "reply_to_ping"]
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self, cast
 
 from ..errors import SAMPClientError, SAMPError, SAMPHubError
@@ -41,9 +40,7 @@ from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
 from .receiving import DispatchFunction, HandlerExecutor
 from .samp_client import SAMPClient
-from .web_hub_proxy import SAMPWebHubProxy
-
-__all__ = ["ClientSession"]
+from .web_hub_proxy import HubExchange, SAMPWebHubProxy
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +122,7 @@ class ClientSession(Prepared):
         *,
         reconnect: bool = False,
         on_state: Callable[[str], object] | None = None,
-        web: bool | str = False,
+        web: bool | str | HubExchange = False,
         start_hub: bool | Mapping[str, Any] = False,
     ) -> None:
         """
@@ -145,9 +142,10 @@ class ClientSession(Prepared):
         on_state : callable, optional
             Called with ``"lost"`` when the hub is gone, and with ``"connected"`` when the client is registered with
             the next. It runs in a thread of the client.
-        web : bool or str
-            Whether to use the Web Profile, which does not need the lockfile (R39); or its URL. The user is then asked
-            for consent.
+        web : bool, str or HubRelay
+            Whether to use the Web Profile, which does not need the lockfile (R39); or its URL; or a
+            `~pyvo.samp.jupyter.HubRelay`, through which a notebook on a server reaches the hub on the user's computer.
+            The user is then asked for consent.
         start_hub : bool or mapping
             Whether to start a hub in this process if none is running; or options of `SAMPHubServer` for it.
             By default it has no Web Profile, because the user could not be asked for consent. `disconnect` stops it.
@@ -210,9 +208,7 @@ class ClientSession(Prepared):
         self.connect()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         self.disconnect()
 
     # Connecting and closing; with the lock
@@ -251,11 +247,11 @@ class ClientSession(Prepared):
             pause.wait(0.02)
         raise start_error
 
-    def _use_profile(self, web: bool | str) -> None:
+    def _use_profile(self, web: bool | str | HubExchange) -> None:
         if isinstance(self.hub, SAMPWebHubProxy) != bool(web):
             self.client.hub = self.hub = SAMPWebHubProxy() if web else SAMPHubProxy()
-        if isinstance(web, str):
-            self._connect_args["url"] = web
+        if web and not isinstance(web, bool):
+            self._connect_args["url" if isinstance(web, str) else "relay"] = web
 
     def _register(self) -> None:
         """Connect and register; on success the session is CONNECTED."""
@@ -302,6 +298,8 @@ class ClientSession(Prepared):
         """Called when the connection has ended, by the program (``for_good``) or not; subclasses override it."""
 
     def _start_monitor(self, url: str) -> None:
+        if self.hub.is_relayed:  # a pull that fails shows that the hub is gone
+            return
         self._monitor = HubMonitor(
             self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone)
         )

@@ -4,17 +4,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote
 
-from ..errors import SAMPHubError, SAMPProxyError
+from ..errors import SAMPClientError, SAMPHubError, SAMPProxyError, SAMPTransportError
+from ..protocol import SAMPValue
+from ..protocol.timeouts import to_whole_seconds
 from ..transport.http11 import HTTPResponse
-from .hub_connection import HUB_GRACE, LocalHub
-from .hub_proxy import SAMPHubProxy, to_whole_seconds
-
-__all__ = ["WEB_PROFILE_URL", "SAMPWebHubProxy"]
+from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, XMLRPCClient
+from ..transport.xmlrpc_reader import read_response
+from ..transport.xmlrpc_writer import Encoded, write_call
+from .hub_connection import HUB_GRACE, LocalHub, RemoteFile
+from .hub_proxy import SAMPHubProxy
 
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
+#: Operations whose result says nothing.
+_WITHOUT_RESULT = frozenset({"declareMetadata", "declareSubscriptions", "notify", "reply", "unregister"})
+
+
+class HubExchange(Protocol):
+    """
+    What carries the requests of a client to the Web Profile of a hub on another machine, such as a `HubRelay`.
+
+    It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait``
+    and ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is
+    added to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)``
+    for files, as `HubConnection` has them, but with the URLs of the hub.
+    """
+
+    def exchange(self, body: bytes, timeout: float) -> HTTPResponse:
+        """
+        Post an XML-RPC document to the hub, and wait for the response.
+
+        Parameters
+        ----------
+        body : bytes
+            The document.
+        timeout : float
+            Seconds that the hub may take; 0 for no limit.
+
+        Raises
+        ------
+        SAMPTransportError
+            There was no response.
+        """
+
+
+class _RelayedClient(XMLRPCClient):
+    """Calls the hub by a relay, which has the timeouts and the health checks."""
+
+    def __init__(self, relay: Any, url: str, timeout: float) -> None:
+        super().__init__(url, timeout=timeout)
+        self._relay = relay
+        self._bodies: dict[int, bytes] = {}  # those that are being exchanged
+
+    def call(
+        self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS
+    ) -> SAMPValue:
+        if getattr(self._relay, "can_wait", True) or method.rpartition(".")[2] not in _WITHOUT_RESULT:
+            return super().call(method, *params, options=options)
+        self._relay.post(write_call(method, params))
+        return ""
+
+    def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
+        with self._lock:
+            if self._closed:
+                raise SAMPTransportError("The connection to the hub is closed")
+            self._bodies[id(body)] = body
+        if options.while_waiting is not None:
+            options.while_waiting()
+        try:
+            response = self._relay.exchange(body, self.timeout if options.timeout is None else options.timeout)
+        finally:
+            self._bodies.pop(id(body), None)
+        if options.raw_responses is not None:
+            options.raw_responses.append(response)
+        return self._result(response, read_response)
+
+    def close(self) -> None:
+        super().close()
+        cancel = getattr(self._relay, "cancel", None)
+        if cancel is not None:
+            for body in list(self._bodies.values()):
+                cancel(body)
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._bodies = {}
 
 
 class SAMPWebHubProxy(SAMPHubProxy):
@@ -29,7 +106,8 @@ class SAMPWebHubProxy(SAMPHubProxy):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._translator = ""
+        self._relay: HubExchange | None = None
+        self._registration: dict[str, Any] = {}
 
     @property
     def _samp_hub(self) -> Any:
@@ -41,6 +119,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         hub_params: Mapping[str, str] | None = None,
         pool_size: int = 20,
         url: str | None = None,
+        relay: HubExchange | None = None,
     ) -> None:
         """
         Connect to the Web Profile of a hub.
@@ -55,6 +134,8 @@ class SAMPWebHubProxy(SAMPHubProxy):
             How many idle connections are kept.
         url : str, optional
             The URL of the Web Profile; by default that of port 21012 on this machine.
+        relay : HubExchange, optional
+            What carries the requests to a hub on another machine.
 
         Raises
         ------
@@ -67,8 +148,15 @@ class SAMPWebHubProxy(SAMPHubProxy):
             raise SAMPHubError("The hub is not running: start() it first.")
         if url is None:
             url = f"http://127.0.0.1:{hub._web_port}/" if hub is not None else WEB_PROFILE_URL
+        self._relay = relay
+        self.is_relayed = relay is not None
         self._open(url, pool_size, f"No hub offers the Web Profile at {url}.")
         self._verify()
+
+    def _make_client(self, url: str, timeout: float, pool_size: int = 1) -> XMLRPCClient:
+        if self._relay is not None:
+            return _RelayedClient(self._relay, url, timeout)
+        return super()._make_client(url, timeout, pool_size)
 
     connect_unverified = connect  # the first operation waits for the user, so ping the hub before
 
@@ -87,8 +175,8 @@ class SAMPWebHubProxy(SAMPHubProxy):
             ``samp.hub-id``, ``samp.self-id``, ``samp.private-key`` and ``samp.url-translator``.
         """
         registration = self._call_typed(dict, "register", timeout=0, identity_info=secret)
-        self._translator = str(registration.get("samp.url-translator", ""))
-        return cast("dict[str, Any]", registration)
+        self._registration = registration
+        return registration
 
     def register_with_metadata(
         self,
@@ -115,7 +203,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         """
         if while_waiting is not None:
             while_waiting()
-        return self.register({"samp.name": "Python", **metadata})
+        return self.register({"samp.name": "Python", **metadata, **getattr(self._relay, "identity", {})})
 
     def set_xmlrpc_callback(self, private_key: str, xmlrpc_addr: str) -> Any:
         """
@@ -158,10 +246,9 @@ class SAMPWebHubProxy(SAMPHubProxy):
             Each has ``samp.methodName`` and ``samp.params``.
         """
         seconds = to_whole_seconds(timeout)
-        callbacks = self._call_typed(
+        return self._call_typed(
             list, "pullCallbacks", timeout=seconds + HUB_GRACE, private_key=private_key, seconds=str(seconds)
         )
-        return cast("list[dict[str, Any]]", callbacks)
 
     def translate_url(self, url: str) -> str:
         """
@@ -172,4 +259,41 @@ class SAMPWebHubProxy(SAMPHubProxy):
         url : str
             A URL from a message.
         """
-        return self._translator + quote(url, safe="") if self._translator else url
+        translator = str(self._registration.get("samp.url-translator", ""))
+        return translator + quote(url, safe="") if translator else url
+
+    def upload(self, path: Path, name: str) -> RemoteFile | None:
+        """
+        Copy a file to the machine of the hub, or to where its clients can read it; None without a relay.
+
+        Parameters
+        ----------
+        path, name
+            As of `HubConnection.upload`.
+        """
+        if self._relay is None:
+            return None
+        upload = getattr(self._relay, "upload", None)
+        if upload is None:
+            raise SAMPClientError("The hub is on another machine, and its relay carries messages only, no files.")
+        return cast("RemoteFile", upload(path, name, str(self._registration.get("x-samp.upload", ""))))
+
+    def download(self, url: str, file: BinaryIO) -> bool:
+        """
+        Write what the hub serves of a URL to a file; not without a relay.
+
+        Parameters
+        ----------
+        url, file
+            As of `HubConnection.download`.
+
+        Returns
+        -------
+        bool
+            Whether there is a relay.
+        """
+        download = getattr(self._relay, "download", None)
+        if download is None:
+            return False
+        download(self.translate_url(url), file)
+        return True

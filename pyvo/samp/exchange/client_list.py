@@ -18,17 +18,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..client.handlers import ReceivedMessage
-from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable
-from ..client.received_calls import release_slot
+from ..client.handlers import ReceivedMessage, release_slot
+from ..client.lookup import ambiguous, clients_called, clients_with_part, is_callable, no_such_client
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPProxyError, SAMPTimeoutError
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import Deadline
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
 
 __all__ = ["ClientInfo", "Clients"]
 
@@ -132,8 +129,7 @@ class Clients:
         names = {info.id: info.name for info in infos.values()}
         found, _ = _candidates(names, client)
         if not found:
-            present = ", ".join(sorted(name for name in names.values() if name))
-            raise KeyError(f"No client has the id or name {client!r}. Connected are: {present or 'none'}")
+            raise KeyError(no_such_client(names, client))
         if len(found) > 1:
             raise ambiguous(names, client, found)
         return infos[found[0]]
@@ -183,7 +179,8 @@ class Clients:
                 if self._end is not None:
                     raise self._end
                 left = deadline.remaining
-                if left == 0 or not self._receives_events():
+                client = self._client()
+                if left == 0 or client is None or not is_callable(client):  # one that is not callable gets no events
                     break
                 self._changed.wait(min((x for x in (left, wait) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
@@ -212,10 +209,6 @@ class Clients:
                 return info, None
             wait = left
         return None, wait
-
-    def _receives_events(self) -> bool:
-        client = self._client()
-        return client is not None and is_callable(client)
 
     def subscribe(self) -> None:
         """Subscribe to the hub's events, and fill the list."""

@@ -20,7 +20,6 @@ second name: a symbolic link in the private directory.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import weakref
@@ -29,15 +28,14 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ..formats.temporary_files import make_private_dir
+from ..client.hub_connection import RemoteFile
+from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..transport.event_loop import EventLoop
 from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts
-
-__all__ = ["FileServer", "Lease", "PublishedFile", "safe_file_name"]
+from ..transport.urls import host_filter, make_http_url
 
 log = logging.getLogger(__name__)
 
@@ -94,30 +92,28 @@ class Lease:
 
 class PublishedFile:
     """
-    A file of a server.
+    A file of a server: its path, and the last part of its URLs.
 
-    Parameters
-    ----------
-    server : FileServer
-        The server.
-    path : pathlib.Path
-        The file.
-    name : str
-        The last part of the URLs.
-    temporary : bool
-        Whether the file is removed from the disk when its last lease has ended.
-    recipients : iterable of str
-        Public ids of the clients for which it is.
+    If it is ``temporary``, it is removed from the disk when its last lease has ended. ``recipients`` are the public ids
+    of the clients for which it is. ``remote`` is a copy on another machine, which is what the recipients then read.
     """
 
     def __init__(
-        self, server: FileServer, path: Path, name: str, *, temporary: bool, recipients: Iterable[str] = ()
+        self,
+        server: FileServer,
+        path: Path,
+        name: str,
+        *,
+        temporary: bool,
+        recipients: Iterable[str] = (),
+        remote: RemoteFile | None = None,
     ) -> None:
         self.server = server
         self.path = path
         self.name = name
         self.temporary = temporary
         self.recipients = frozenset(recipients)
+        self.remote = remote
         self.leases: set[Lease] = set()
 
     @property
@@ -128,7 +124,9 @@ class PublishedFile:
     def create_lease(self, *, http: bool = False) -> Lease:
         """Make a URL for one more recipient."""
         with self.server.lock:
-            if http:
+            if self.remote is not None:
+                lease = Lease(self, self.remote.url)
+            elif http:
                 token = secrets.token_urlsafe(16)
                 lease = Lease(self, f"{self.server.base_url()}/{token}/{self.name}", token)
                 self.server.leases[token] = lease
@@ -148,6 +146,8 @@ class PublishedFile:
         """Remove the file, of which no lease is left; repeatable."""
         if self in self.server.published:
             self.server.published.remove(self)
+            if self.remote is not None:
+                self.server.loop.run_in_worker(self.remote.remove)
             if self.temporary:  # on Windows an open file stays: it goes with the directory
                 self.server.remove_path(self.path)
 
@@ -156,12 +156,7 @@ class FileServer:
     """
     Lets recipients read files. Safe to use from any thread.
 
-    Parameters
-    ----------
-    loop : EventLoop
-        The loop of the server's sockets; the server is closed before it is stopped.
-    address : str
-        Address to listen on.
+    ``loop`` runs the server's sockets; the file server is closed before the loop is stopped. It listens on ``address``.
     """
 
     def __init__(self, loop: EventLoop, address: str = "127.0.0.1") -> None:
@@ -201,7 +196,14 @@ class FileServer:
             path.parent.rmdir()
 
     def add(
-        self, path: Path, name: str, *, temporary: bool, key: str | None = None, recipients: Iterable[str] = ()
+        self,
+        path: Path,
+        name: str,
+        *,
+        temporary: bool,
+        key: str | None = None,
+        recipients: Iterable[str] = (),
+        remote: RemoteFile | None = None,
     ) -> PublishedFile:
         """
         Publish a file.
@@ -209,7 +211,8 @@ class FileServer:
         It replaces an earlier one with the same `key` (a table that is sent again), unless that one has other
         recipients, which may not have read it yet.
         """
-        file = PublishedFile(self, path, safe_file_name(name, path.suffix), temporary=temporary, recipients=recipients)
+        name = safe_file_name(name, path.suffix)
+        file = PublishedFile(self, path, name, temporary=temporary, recipients=recipients, remote=remote)
         with self.lock:
             self.published.add(file)
             earlier = self._by_key.get(key) if key is not None else None
@@ -237,8 +240,7 @@ class FileServer:
             self._server = server
             self._streamer = handler.streamer = BodyStreamer(self.loop.run_in_worker, server.table.close_detached)
             server.start()
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"http://{host}:{self._server.port}"
+        return make_http_url(self._address, self._server.port, "")
 
     def close(self) -> None:
         """Stop serving, and remove all temporary files; repeatable."""
@@ -257,18 +259,19 @@ class FileServer:
 
 
 class _FileRequestHandler:
-    """Answers the requests of the HTTP server; it refers to the file server weakly, so that it can be collected."""
+    """Responds to the requests of the HTTP server; it refers to the file server weakly, so that it can be collected."""
 
     def __init__(self, server: FileServer, address: str) -> None:
         self._server = weakref.ref(server)
-        self._hosts = AllowedHosts(address)
+        self._is_allowed_host = host_filter(address)
         self.streamer: BodyStreamer | None = None
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Answer a request; see `RequestHandler`."""
+        """Respond to a request; see `RequestHandler`."""
         server, streamer = self._server(), self.streamer
         host = request.headers.get("host")
-        if host is not None and host not in self._hosts:  # a web page whose host name was made to resolve to us (R38)
+        # a web page whose host name was made to resolve to this machine (R38)
+        if host is not None and not self._is_allowed_host(host):
             return Response(403, b"This server goes by another name\n")
         if request.method not in {"GET", "HEAD"}:
             return Response(405, b"Files are read here\n", headers=(("Allow", "GET, HEAD"),))
@@ -295,12 +298,5 @@ class _FileRequestHandler:
         return None
 
     def error_response(self, error: HTTPError) -> Response:
-        """Answer bytes that are no request."""
+        """Respond to bytes that are no request."""
         return Response(error.status, f"{error}\n".encode())
-
-
-def safe_file_name(name: str, suffix: str) -> str:
-    """Return a file name with the suffix, made of letters, digits, ``-``, ``_`` and ``.`` only."""
-    stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60]
-    return (safe or "data") + re.sub(r"[^A-Za-z0-9.]+", "", suffix)

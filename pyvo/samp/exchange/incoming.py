@@ -16,16 +16,14 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
-from ..client.handlers import MessageFilter, ReceivedMessage
+from ..client.cleanup import weak_method
+from ..client.handlers import ReceivedMessage, release_slot
 from ..client.lookup import client_name
-from ..client.received_calls import release_slot
 from ..client.samp_client import SAMPClient
 from ..errors import SAMPClientError, SAMPError, SAMPTimeoutError, warn
 from ..formats.model import Sender
-from ..formats.readers import read_message
 from ..protocol import SAMPValue, best_match, error_response, ok_response
 from ..protocol.timeouts import Deadline
 from .sending import ExchangeState
@@ -66,8 +64,7 @@ class Incoming:
         #: Called in another thread when the queue has changed; for event loops.
         self.on_item: Callable[[], object] | None = None
         self._key = object()  # names the filter, which must not refer to the queue
-        receive = weakref.WeakMethod(self._receive)
-        state.client.client.add_filter(self._key, mtypes, lambda message: _call_if_alive(receive, message))
+        state.client.client.add_filter(self._key, mtypes, weak_method(self._receive))
         state.queues.add(self)
         self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(state.client.client), self._key)
         self._finalizer.atexit = False
@@ -164,9 +161,7 @@ class Incoming:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         self.close()
 
     # Called in the client's worker threads
@@ -179,9 +174,12 @@ class Incoming:
         rejection = self._reserve()
         if rejection is not None:
             return rejection or None
+        # astropy.table and astropy.io are imported when the first object arrives
+        from ..formats.readers import read_message  # noqa: PLC0415
+
         try:
             sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
-            item = read_message(message.mtype, message.params, sender)
+            item = read_message(message.mtype, message.params, sender, self._state.client.hub.download)
             key = _key(message)
         except SAMPError as error:
             log.info("The object of a message could not be read: %s", error)
@@ -194,7 +192,7 @@ class Incoming:
             with self._changed:
                 self._replied_count += 1
             self._state.client.client._reply(message.call, response)
-        self._put(item, key, answered=message.call is not None)
+        self._put(item, key, replied=message.call is not None)
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
@@ -209,10 +207,10 @@ class Incoming:
                 self._left -= 1
             return None
 
-    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, answered: bool = False) -> None:
+    def _put(self, item: Any, key: tuple[str, ...] | None = None, *, replied: bool = False) -> None:
         with self._changed:
             self._reading -= 1
-            self._replied_count -= answered
+            self._replied_count -= replied
             if isinstance(item, _ReadError) and self._left is not None:
                 self._left += 1
             if key is not None:  # an object that is sent again with the same table-id replaces the one that waits
@@ -225,11 +223,6 @@ class Incoming:
         on_item = self.on_item
         if on_item is not None:
             on_item()
-
-
-def _call_if_alive(reference: weakref.WeakMethod[Any], message: ReceivedMessage) -> dict[str, SAMPValue] | None:
-    method: MessageFilter | None = reference()
-    return method(message) if method is not None else None
 
 
 def _remove_filter_later(client: weakref.ref[SAMPClient], key: object) -> None:

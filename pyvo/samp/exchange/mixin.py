@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .sending import ExchangeState
     from .viewers import DS9
 
-__all__ = ["ExchangeMixin"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _creation_lock = threading.Lock()
@@ -219,7 +217,8 @@ class ExchangeMixin:
         The function gets the parameters of the message that it names, ``table_id`` for ``table-id``, converted by their
         annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``, an
         ``Enum``, ``numpy.ndarray``. A parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord`` gets
-        the object that the message names. The function may also name ``sender``, ``mtype`` and ``params``. The return
+        the object that the message names. The function may also name ``sender``, ``mtype`` and ``params``, the
+        parameters as a dictionary; a parameter of the message with one of these names is in ``params`` only. The return
         value becomes the result of a call, an exception its error. A parameter with a default may be missing from a
         message.
 
@@ -364,7 +363,7 @@ class ExchangeMixin:
 
     def _on_connected(self) -> None:
         if self._exchange_state is not None:
-            self._exchange_state.on_connected()
+            self._exchange_state.clients.resubscribe()
 
     def _on_disconnected(self, *, for_good: bool) -> None:
         if self._exchange_state is not None:

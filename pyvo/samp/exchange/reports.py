@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..client.received_calls import release_slot
+from ..client.handlers import release_slot
 from ..errors import SAMPResponseError
 from ..protocol.timeouts import Deadline
 from .file_server import Lease

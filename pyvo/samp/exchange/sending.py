@@ -19,36 +19,29 @@ import weakref
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from ..client.callback_server import local_address
 from ..client.handlers import internal_handler
 from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipients
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.model import MessageFormat, Sendable
-from ..formats.temporary_files import write_file
+from ..formats.temporary_files import safe_file_name, write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
 from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
-from .file_server import FileServer, PublishedFile, safe_file_name
+from .file_server import FileServer, PublishedFile
 from .reports import SendReport, SendResult
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
-
-__all__ = ["ExchangeState", "call_recipients", "send"]
 
 
 class ExchangeState:
     """
     What a client needs to exchange objects: files, the list of clients, open reports and open queues.
 
-    Parameters
-    ----------
-    client : SAMPIntegratedClient
-        The client; it owns this, which refers to it weakly.
+    The client owns it; it refers to the client weakly.
     """
 
     def __init__(self, client: MessagingClient) -> None:
@@ -97,10 +90,6 @@ class ExchangeState:
             reports = list(self._tags)
         for report in reports:
             report.record(client_id, error="it has left without an answer")
-
-    def on_connected(self) -> None:
-        """Start anew with the clients of the hub to which the client has connected."""
-        self.clients.resubscribe()
 
     def on_disconnected(self, *, for_good: bool) -> None:
         """Finish all reports; if the program disconnected (`for_good`), end the queues and remove the files too."""
@@ -224,7 +213,7 @@ def _best(matching: list[MessageFormat], program: str) -> MessageFormat:
 
 def _is_remote(client: MessagingClient) -> bool:
     """Tell whether the hub, and so perhaps a recipient, is on another machine."""
-    return not is_local_host(urlsplit(client.hub.url).hostname or "")
+    return client.hub.is_relayed or not is_local_host(urlsplit(client.hub.url).hostname or "")
 
 
 def _write_formats(
@@ -285,13 +274,25 @@ def _write_format(
                 raise
             # of astropy, or of the library that the object is of
             raise SAMPTypeError(f"The {sendable.kind} cannot be written for {chosen.mtype}: {error}") from error
-        return server.add(path, report.name, temporary=True, key=key, recipients=recipients)
+        return _publish(state, path, report.name, temporary=True, key=key, recipients=recipients)
     path = original = cast("Path", sendable.path)
     if not _is_remote(state.client):
         if "%" not in path.as_uri():
             return path.as_uri()
         path = server.link_with_plain_name(path)
-    return server.add(path, original.name, temporary=path is not original, key=key, recipients=recipients)
+    return _publish(state, path, original.name, temporary=path is not original, key=key, recipients=recipients)
+
+
+def _publish(state: ExchangeState, path: Path, name: str, *, temporary: bool, **options: Any) -> PublishedFile:
+    """Let recipients read a file: here, or where the connection to the hub copies it."""
+    server = state.file_server
+    try:
+        remote = state.client.hub.upload(path, safe_file_name(name, path.suffix))
+    except BaseException:
+        if temporary:
+            server.remove_path(path)
+        raise
+    return server.add(path, name, temporary=temporary, remote=remote, **options)
 
 
 def to_ascii(name: str) -> str:
@@ -322,16 +323,8 @@ def call_recipients(
     """
     Call all recipients; the report gets their responses later.
 
-    Parameters
-    ----------
-    state : ExchangeState
-        The state of the client.
-    report : SendReport
-        Collects the responses.
-    messages : dict
-        From public ids of recipients to messages.
-    timeout : float
-        Seconds for each response if this client is not callable, and so has to wait for it.
+    ``messages`` maps public ids of recipients to messages. ``timeout`` is in seconds, for each response if this client
+    is not callable and so has to wait for it.
     """
     client = state.client
     if not messages:

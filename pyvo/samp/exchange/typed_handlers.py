@@ -27,8 +27,6 @@ from ..formats.model import Sender
 from ..protocol import parse_bool, parse_float, parse_int
 from .sending import ExchangeState
 
-__all__ = ["make_typed_handler"]
-
 #: Classes of objects that are made of a whole message, by their names.
 _OBJECT_TYPES = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "RasterImage", "MessageParams")
@@ -51,16 +49,23 @@ def make_typed_handler(
 
     @internal_handler
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
-        def sender() -> Sender:
-            return Sender(sender_id, client_name(state.client, sender_id))
-
-        value = run(function, **signature.arguments(mtype, params, sender))
+        value = run(function, **signature.arguments(mtype, params, _Source(state, sender_id)))
         if inspect.iscoroutine(value):  # a decorator hid a coroutine function
             value.close()
             refuse_coroutine_function(title, is_one=True)
         return _to_result(value)
 
     return handler
+
+
+class _Source(NamedTuple):
+    """Where a message comes from. The sender's name is looked up when a handler wants it."""
+
+    state: ExchangeState
+    client_id: str
+
+    def sender(self) -> Sender:
+        return Sender(self.client_id, client_name(self.state.client, self.client_id))
 
 
 class _Parameter(NamedTuple):
@@ -98,25 +103,25 @@ class _Signature:
         #: What the program has fixed in a partial; a message does not change it.
         self._fixed = frozenset(function.keywords if isinstance(function, functools.partial) else ())
 
-    def arguments(self, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]) -> dict[str, Any]:
+    def arguments(self, mtype: str, params: Mapping[str, Any], source: _Source) -> dict[str, Any]:
         """Return the arguments for one message."""
         given = {re.sub(r"\W", "_", key): value for key, value in params.items()}
         context: dict[str, Callable[[], Any]] = {
-            "sender": sender, "mtype": lambda: mtype, "params": lambda: dict(params)
+            "sender": source.sender, "mtype": lambda: mtype, "params": lambda: dict(params)
         }  # fmt: skip
         arguments: dict[str, Any] = {}
         for name, parameter in self._parameters.items():
             if name in self._fixed:
                 continue
             if parameter.object_types and not isinstance(given.get(name), dict):
-                arguments.update(_object_argument(name, parameter, mtype, params, sender))
+                arguments.update(_object_argument(name, parameter, mtype, params, source))
+            elif name in context:  # a message must not pass for one of another sender
+                arguments[name] = context[name]()
             elif name in given:
                 try:
                     arguments[name] = _convert(given[name], parameter.hint)
                 except (ValueError, TypeError) as error:
                     raise SAMPClientError(f"The parameter {name.replace('_', '-')!r}: {error}") from error
-            elif name in context:
-                arguments[name] = context[name]()
             elif parameter.required:
                 raise SAMPClientError(f"The message {mtype} has no parameter {name.replace('_', '-')!r}")
         if self._takes_rest:
@@ -204,13 +209,13 @@ def _class_names(hint: Any) -> frozenset[str]:
 
 
 def _object_argument(
-    name: str, parameter: _Parameter, mtype: str, params: Mapping[str, Any], sender: Callable[[], Sender]
+    name: str, parameter: _Parameter, mtype: str, params: Mapping[str, Any], source: _Source
 ) -> dict[str, Any]:
     """Return the argument that is made of a whole message; none if the parameter keeps its default."""
     wanted = parameter.object_types
     has_url = "url" in params and wanted != {"SkyCoord"}
     if has_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params)):
-        obj = _read_object(mtype, params, sender(), wanted)
+        obj = _read_object(mtype, params, source, wanted)
         fits_hint = any(kind.__name__ in wanted for kind in type(obj).__mro__)
         return {name: obj} if parameter.required or fits_hint else {}
     if parameter.required and not parameter.may_be_none:
@@ -219,14 +224,14 @@ def _object_argument(
     return {name: None} if parameter.required else {}
 
 
-def _read_object(mtype: str, params: Mapping[str, Any], sender: Sender, wanted: frozenset[str]) -> Any:
+def _read_object(mtype: str, params: Mapping[str, Any], source: _Source, wanted: frozenset[str]) -> Any:
     """Read the object that a message names; a table with quantities where only such a table is allowed."""
     # handlers of plain parameters need not load astropy.table and astropy.io
     from ..formats.readers import read_message, read_position  # noqa: PLC0415
 
     if "url" not in params or wanted == {"SkyCoord"}:
         return read_position(params)
-    obj = read_message(mtype, params, sender)
+    obj = read_message(mtype, params, source.sender(), source.state.client.hub.download)
     if "QTable" in wanted and "Table" not in wanted and type(obj).__name__ == "Table":
         from astropy.table import QTable  # noqa: PLC0415
 

@@ -1,5 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Viewers: the position that they show, and the commands of DS9 and Aladin."""
+"""
+Viewers: the position that they show, and the commands of DS9 and Aladin.
+
+What takes long to import, astropy.io and astropy.coordinates, is imported when a file or position has to be read: most
+commands need neither.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +14,17 @@ import stat
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from astropy import units as u
-
 from ..client.lookup import ClientRef, client_name, resolve_one
+from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPProxyError, SAMPResponseError, SAMPTimeoutError, SAMPValueError, warn
 from ..formats.fetching import local_copy
 from ..formats.model import Sender
-from ..formats.readers import attach_source, read_image, read_position
 from ..protocol import best_match
 from ..protocol.timeouts import Deadline, hub_timeout
 from .reports import response_error_text
-
-if TYPE_CHECKING:
-    from ..client.messaging import MessagingClient
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
@@ -74,14 +74,14 @@ def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str)
     return filled[0] if filled else ""
 
 
-def _ds9_content(result: Mapping[str, Any], program: str) -> Any:
+def _ds9_content(client: MessagingClient, result: Mapping[str, Any], program: str) -> Any:
     """Return the content of a result of DS9: a short text is its value, anything else is in a file that it names."""
     key = _content_key(result, ("value", "url"), program)
     if key != "url":
         return str(result.get(key, "")).strip()
     url = str(result["url"]).strip()
     try:
-        with local_copy(url) as path:
+        with local_copy(url, download=client.hub.download) as path:
             content = _read_content(path, Path(urlsplit(url).path).name)
             _remove_if_made_by_ds9(path)
             return content
@@ -95,6 +95,8 @@ def _read_content(path: Path, name: str) -> Any:
     made_by_ds9 = _MADE_BY_DS9.fullmatch(name)
     # the result of "fits header" is a text with a line for each card
     if content.startswith(b"SIMPLE  =") and b"\n" not in content[:2880]:
+        from ..formats.readers import read_image  # noqa: PLC0415
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about oddities in a file of another program
             return read_image(path)
@@ -127,7 +129,7 @@ def to_skycoord(position: Any) -> Any:
 
     if isinstance(position, str):
         in_hours = ":" in position or (len(position.split()) > 2)
-        return SkyCoord(position, unit=(u.hourangle, u.deg) if in_hours else u.deg)
+        return SkyCoord(position, unit=("hourangle", "deg") if in_hours else "deg")
     if isinstance(position, tuple | list):
         if len(position) != 2:
             raise SAMPValueError("A position has two coordinates")
@@ -140,12 +142,14 @@ def to_skycoord(position: Any) -> Any:
 
 def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str | float) -> Any:
     """Ask a viewer for the position that it shows; see `ExchangeMixin.get_position`."""
+    from ..formats.readers import attach_source, read_position  # noqa: PLC0415
+
     # DS9 has no message for that, but a command
     mtype = "coord.get.sky" if viewer is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
     client_id = resolve_one(client, mtype, viewer, "Aladin")
     if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
         result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
-        numbers = str(_ds9_content(result, client_name(client, client_id))).split()
+        numbers = str(_ds9_content(client, result, client_name(client, client_id))).split()
         if len(numbers) != 2:
             raise SAMPClientError(f"{client_name(client, client_id)} shows nothing that has a position")
         result = {"ra": numbers[0], "dec": numbers[1]}
@@ -224,7 +228,7 @@ class DS9:
         """
         client_id = resolve_one(self._client, "ds9.get", to, "DS9")
         result = call_for_result(self._client, client_id, "ds9.get", timeout, {"cmd": cmd})
-        return _ds9_content(result, client_name(self._client, client_id))
+        return _ds9_content(self._client, result, client_name(self._client, client_id))
 
 
 def run_aladin_script(client: MessagingClient, script: str, to: ClientRef | None, timeout: str | float) -> str:

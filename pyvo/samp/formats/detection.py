@@ -10,15 +10,10 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import SAMPTypeError, without_warnings
-
-__all__ = [
-    "PEEK_SIZE", "Peek", "fits_kind", "is_by_columns", "is_description", "is_fits", "is_votable", "peek_at",
-    "text_formats", "unpack", "unpacked",
-]  # fmt: skip
+from .fetching import Place
 
 #: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
 Peek = Callable[[int], bytes]
@@ -41,11 +36,11 @@ _PROLOG = re.compile(
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?VOTABLE[\s/>]")
 
 
-def peek_at(path: Path) -> Peek:
+def peek_at(place: Place) -> Peek:
     """Return a function that reads the first bytes of a file, unpacked if gzip or bzip2 packed it."""
 
     def peek(count: int) -> bytes:
-        with path.open("rb") as file:
+        with place.open("rb") as file:
             return unpack(file.read(count), count)
 
     return peek

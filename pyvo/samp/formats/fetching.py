@@ -1,28 +1,84 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Get the file that a message names: local files as they are, others as a temporary copy."""
+"""Get the file that a message names: local files as they are, others as a temporary copy, read while it arrives."""
 
 from __future__ import annotations
 
 import http.client
+import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path, is_local_host
 from .temporary_files import progress_bar
 
-__all__ = ["local_copy", "read_prefix"]
-
 #: Seconds in which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0
 #: Bytes that are copied at a time.
 CHUNK = 1024 * 1024
+
+#: Writes the content of a URL to a file, or returns False if the URL can be read here.
+Download: TypeAlias = Callable[[str, BinaryIO], bool]
+
+
+class ArrivingFile:
+    """The copy of a file that is being fetched. It can be opened before it is complete, by one reader at a time."""
+
+    def __init__(self, url: str, path: Path, copy: Any, response: Any, note: Callable[[int], object]) -> None:
+        self.path = path
+        self._url = url
+        self._copy = copy
+        self._response = response
+        self._note = note
+        #: Bytes of the whole file; None if the server does not state it.
+        self.size: int | None = response.length
+
+    @contextmanager
+    def open(self, _mode: str) -> Iterator[BinaryIO]:
+        """Read from the beginning, as `pathlib.Path.open` with the mode ``"rb"`` does."""
+        self.seek(0)
+        yield cast("BinaryIO", self)
+
+    def read(self, count: int) -> bytes:
+        """Read some bytes, and wait for them; return fewer at the end of the file only."""
+        data = bytes(self._copy.read(count))
+        try:
+            while len(data) < count and (more := self._response.read(count - len(data))):
+                self._copy.write(more)
+                self._note(len(more))
+                data += more
+        except (OSError, http.client.HTTPException) as error:
+            raise SAMPClientError(f"{self._url} broke off: {error}") from error
+        if len(data) < count and self._response.length:
+            raise SAMPClientError(f"{self._url} broke off: {self._response.length} bytes are missing")
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move in the part that has arrived."""
+        return int(self._copy.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the position."""
+        return int(self._copy.tell())
+
+
+    def complete(self) -> Path:
+        """Wait for the rest, and return the path of the copy."""
+        self.seek(0, os.SEEK_END)
+        while self.read(CHUNK):
+            pass
+        self._copy.flush()
+        return self.path
+
+
+#: A file on this machine, or one that arrives.
+Place: TypeAlias = Path | ArrivingFile
 
 
 def _open(url: str, headers: dict[str, str] | None = None) -> Any:
@@ -56,33 +112,65 @@ def read_prefix(url: str, count: int) -> bytes:
 
 
 @contextmanager
-def local_copy(url: str | None, path: Path | None = None) -> Iterator[Path]:
+def open_place(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Place]:
     """
     Provide a file, given by its path or its URL (``file:``, ``http`` or ``https``), within a ``with`` block.
 
-    A file on another machine is copied, and the copy removed. Raise SAMPClientError if it cannot be read.
+    A file on another machine is copied while it is read, and the copy removed. ``download`` may copy what is on the
+    machine of the hub. Raise SAMPClientError if it cannot be read.
     """
     local = path if path is not None or url is None else _local(url)
+    if download is not None and url is not None and (local is not None or _names_this_machine(url)):
+        with _temporary_file(url) as copy:
+            with copy.open("wb") as file:
+                is_copied = download(url, file)
+            if is_copied:
+                yield copy
+                return
     if local is not None:
         if not local.is_file():
             raise SAMPClientError(f"There is no file {str(local)!r}")
         yield local
         return
     assert url is not None
+    with (
+        _temporary_file(url) as copy,
+        copy.open("w+b") as file,
+        _open(url) as response,
+        progress_bar(int(response.length or 0), None) as note,
+    ):
+        yield ArrivingFile(url, copy, file, response, note)
+
+
+@contextmanager
+def _temporary_file(url: str) -> Iterator[Path]:
+    """Make a file that only the user can read (0600); remove it afterwards."""
     descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    os.close(descriptor)
     copy = Path(name)
     try:
-        with open(descriptor, "wb") as file, _open(url) as response:
-            try:
-                with progress_bar(int(response.length or 0), None) as note:
-                    while data := response.read(CHUNK):
-                        file.write(data)
-                        note(len(data))
-            except http.client.HTTPException as error:
-                raise SAMPClientError(f"{url} broke off: {error}") from error
         yield copy
     finally:
         copy.unlink(missing_ok=True)
+
+
+def complete_file(place: Place) -> Path:
+    """Return the path of a file, when it has arrived."""
+    return place if isinstance(place, Path) else place.complete()
+
+
+@contextmanager
+def local_copy(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Path]:
+    """Provide a complete file within a ``with`` block, otherwise as `open_place` does."""
+    with open_place(url, path, download) as place:
+        yield complete_file(place)
+
+
+def _names_this_machine(url: str) -> bool:
+    try:
+        return is_local_host(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _local(url: str) -> Path | None:

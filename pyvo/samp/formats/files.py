@@ -22,8 +22,6 @@ from .sky import coverage_formats
 from .tables import sendable_table
 from .tolerant_votable import with_streams_inline
 
-__all__ = ["adapt_file", "file_or_url_as"]
-
 _RASTER_IMAGES = {
     b"\x89PNG\r\n\x1a\n": ("image.load.png",),
     b"\xff\xd8\xff": ("image.load.jpeg", "image.load.jpg"),

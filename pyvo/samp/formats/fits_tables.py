@@ -31,8 +31,6 @@ from .model import decode_field, decode_text
 from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 from .votable_writer import write_votable
 
-__all__ = ["is_plain", "open_hdus", "table_of_hdus", "write_fits_plus", "write_fits_table"]
-
 #: Integers that FITS does not have, and those that it has, but not with a number for missing values.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
@@ -192,7 +190,8 @@ def _with_null(column: Any) -> Any:
 def table_of_hdus(hdus: Any) -> Table:
     """Read the first table among HDUs, without what STIL says about it in the primary HDU; warn about other tables."""
     with without_warnings():
-        numbers = [number for number, hdu in enumerate(hdus) if _is_table(hdu)]
+        tables = (fits.BinTableHDU, fits.TableHDU)  # in astropy 6 that of compressed images is derived from them
+        numbers = [n for n, hdu in enumerate(hdus) if isinstance(hdu, tables) and not hdu.header.get("ZIMAGE")]
         if not numbers:
             raise SAMPClientError("The FITS file holds no table")
         table = _read_hdu(hdus, numbers[0])
@@ -205,11 +204,6 @@ def table_of_hdus(hdus: Any) -> Table:
 def open_hdus(place: Path | BinaryIO) -> Any:
     """Open a FITS file as `table_of_hdus` needs it: texts as bytes, nothing mapped into memory."""
     return fits.open(place, memmap=False, ignore_missing_simple=True, character_as_bytes=True)
-
-
-def _is_table(hdu: Any) -> bool:
-    # the class of compressed images is one of tables in astropy 6
-    return isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not hdu.header.get("ZIMAGE")
 
 
 def _read_hdu(hdus: Any, number: int) -> Table:

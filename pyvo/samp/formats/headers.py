@@ -14,8 +14,6 @@ from astropy.io import fits
 from ..errors import warn
 from .model import safe_getattr
 
-__all__ = ["card_of", "is_structural_keyword", "is_table_keyword", "make_header"]
-
 _ANY_HDU = r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|CHECKSUM|DATASUM|END|ZIMAGE|"
 #: Keywords that describe the file from which an image comes, not its pixels.
 _STRUCTURAL = re.compile(

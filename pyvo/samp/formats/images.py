@@ -21,8 +21,6 @@ from .readers import first_table
 from .tables import sendable_table
 from .votable_writer import write_votable
 
-__all__ = ["adapt_array", "adapt_hdu", "adapt_hdulist", "adapt_nddata"]
-
 
 def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
     def write(file: BinaryIO) -> None:
@@ -99,7 +97,8 @@ def adapt_hdulist(obj: Any) -> Sendable | None:
 def adapt_nddata(obj: Any) -> Sendable | None:
     """Return the formats of an image: CCDData, NDData, Cutout2D or any object with pixels and a WCS; else None."""
     is_nddata = isinstance_by_name(obj, "astropy.nddata", "NDDataBase")
-    if safe_getattr(obj, "spectral_axis") is not None or not (is_nddata or _has_pixels_and_wcs(obj)):
+    is_image = isinstance(safe_getattr(obj, "data"), np.ndarray) and hasattr(obj, "wcs")  # like a Cutout2D
+    if safe_getattr(obj, "spectral_axis") is not None or not (is_nddata or is_image):
         return None
     pixels = obj.data
     dimensions, kind = np.ndim(pixels), np.asarray(np.ma.getdata(pixels)).dtype
@@ -124,11 +123,6 @@ def adapt_nddata(obj: Any) -> Sendable | None:
         return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(pixels), mask), header)])
 
     return _image(hdus, first_nonempty(meta.get("name"), meta.get("OBJECT")), int(np.asarray(pixels).nbytes))
-
-
-def _has_pixels_and_wcs(obj: Any) -> bool:
-    """Tell whether an object has the attributes of an image, like `~astropy.nddata.Cutout2D`; its WCS may be None."""
-    return isinstance(safe_getattr(obj, "data"), np.ndarray) and hasattr(obj, "wcs")
 
 
 def _unmasked(array: Any) -> Any:

@@ -11,12 +11,6 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-__all__ = [
-    "SUPPORTED_TYPES", "MessageFormat", "MessageParams", "RasterImage", "Sendable", "Sender", "decode_field",
-    "decode_text", "decode_texts", "first_nonempty", "isinstance_by_name", "safe_getattr", "split_texts",
-]  # fmt: skip
-
-
 #: What `send` takes, for error messages.
 SUPPORTED_TYPES = (
     "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
@@ -40,16 +34,9 @@ def decode_field(content: bytes) -> str:
 
 def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> list[list[str]]:
     """
-    Decode the cells of a column of texts.
+    Decode the cells of a column of texts: arrays of bytes for ``char``, of 16-bit numbers for ``unicodeChar``.
 
-    Parameters
-    ----------
-    cells : iterable
-        Arrays of bytes for ``char``, or of 16-bit numbers for ``unicodeChar``.
-    datatype : str
-        One of these types.
-    length : int or None
-        The length of each text, if a cell contains several.
+    ``length`` is that of each text, if a cell contains several.
     """
     is_wide = datatype == "unicodeChar"
     dtype = np.dtype(">u2" if is_wide else "u1")

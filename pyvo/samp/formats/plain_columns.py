@@ -22,8 +22,6 @@ from astropy.units import StructuredUnit
 from ..errors import SAMPTypeError, SAMPWarning, warn
 from .model import decode_text, isinstance_by_name, safe_getattr
 
-__all__ = ["WIDER_INTEGERS", "flatten_columns", "unused_name", "unused_value", "write_with_column_errors"]
-
 #: Attributes of a position besides its place on the sky, with units and UCDs.
 _MOTIONS = {
     "pm_ra_cosdec": ("mas / yr", "pos.pm;pos.eq.ra"),

@@ -20,23 +20,24 @@ from astropy.table import Table
 from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
 from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
-from .fetching import local_copy
+from .fetching import Download, Place, complete_file, open_place
 from .fits_tables import open_hdus, table_of_hdus
 from .model import MessageParams, RasterImage, Sender
 from .temporary_files import progress_bar
 from .tolerant_votable import describe_table, read_votable_with_astropy
 from .votable_reader import read_votable
 
-__all__ = [
-    "attach_source", "first_table", "read_fits_table", "read_image", "read_message", "read_other_table",
-    "read_position", "read_table",
-]  # fmt: skip
-
 log = logging.getLogger(__name__)
 
 
-def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
-    """Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`."""
+def read_message(
+    mtype: str, params: Mapping[str, Any], sender: Sender, download: Download | None = None
+) -> Any:
+    """
+    Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`.
+
+    ``download`` is as in `open_place`.
+    """
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
     if mtype == "coord.pointAt.sky":
@@ -49,10 +50,10 @@ def read_message(mtype: str, params: Mapping[str, Any], sender: Sender) -> Any:
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_raster_image
-    with local_copy(url.strip()) as path:
+    with open_place(url.strip(), download=download) as place:
         try:
             with without_warnings():  # about oddities in a file of another program
-                obj = read(path, url.strip())
+                obj = read(place if read is read_table else complete_file(place), url.strip())
         except Exception as error:
             raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
     return attach_source(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
@@ -82,23 +83,26 @@ def _degrees(key: str, value: Any) -> float:
         raise SAMPClientError(f"The position's {key}: {error}") from error
 
 
-def read_table(path: Path, url: str = "") -> Any:
-    """Read the first table of a file in any known format; `url` is the base of relative URLs in it."""
-    peek = peek_at(path)
-    beginning = peek(PEEK_SIZE)
+def read_table(place: Place, url: str = "") -> Any:
+    """
+    Read the first table of a file in any known format; `url` is the base of relative URLs in it.
+
+    A VOTable is read while it arrives.
+    """
+    peek = peek_at(place)
+    if is_votable(peek):
+        read_otherwise = partial(read_votable_with_astropy, url=url)
+        if not isinstance(place, Path):
+            return read_votable(place, read_otherwise)
+        with progress_bar(place.stat().st_size, None) as note:
+            return read_votable(place, read_otherwise, note)
+    beginning, path = peek(PEEK_SIZE), complete_file(place)
     if is_fits(beginning):
         return read_fits_table(path)
-    if is_votable(peek):
-        return _read_votable(path, url)
     table = read_other_table(path, text_formats(beginning, path.name))
     if table is None:
         raise SAMPClientError("It is no FITS file, no VOTable, and no other table that astropy reads")
     return table
-
-
-def _read_votable(path: Path, url: str) -> Any:
-    with progress_bar(path.stat().st_size, None) as note:
-        return read_votable(path, partial(read_votable_with_astropy, url=url), note)
 
 
 def read_fits_table(place: Path) -> Table:
@@ -196,4 +200,4 @@ def _read_spectrum(path: Path, url: str = "") -> Any:
     return kind(spectral_axis=axis, flux=flux, uncertainty=error, mask=mask, meta=dict(table.meta))
 
 
-_READERS = {"table": read_table, "image": read_image, "spectrum": _read_spectrum, "coverage": _read_moc}
+_READERS: dict[str, Any] = {"table": read_table, "image": read_image, "spectrum": _read_spectrum, "coverage": _read_moc}

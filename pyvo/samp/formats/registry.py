@@ -23,8 +23,6 @@ from .readers import read_table
 from .sky import adapt_moc, adapt_position, adapt_spectrum
 from .tables import adapt_frame, adapt_table, adapt_tabular, adapt_votable, sendable_table
 
-__all__ = ["as_votable", "to_sendable"]
-
 #: The adapters in the order in which they are tried; the more specific ones come first.
 _ADAPTERS: list[Callable[[Any], Sendable | None]] = [
     adapt_file, adapt_table, adapt_votable, adapt_frame, adapt_hdu, adapt_hdulist, adapt_position, adapt_moc,

@@ -20,8 +20,6 @@ from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, 
 from .tables import sendable_table
 from .votable_writer import write_votable
 
-__all__ = ["adapt_moc", "adapt_position", "adapt_spectrum", "coverage_formats"]
-
 
 def adapt_spectrum(obj: Any) -> Sendable | None:
     """Return the formats of an object with a spectral axis and a flux; None for any other object."""

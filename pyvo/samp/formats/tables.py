@@ -21,8 +21,6 @@ from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, 
 from .tolerant_votable import element_as_table
 from .votable_writer import XMLText, write_votable
 
-__all__ = ["adapt_frame", "adapt_table", "adapt_tabular", "adapt_votable", "sendable_table"]
-
 #: Attributes of a document, and of each RESOURCE in it, besides tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
 _writing = threading.Lock()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import stat
 import sys
@@ -23,8 +24,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-
-__all__ = ["make_private_dir", "progress_bar", "write_file"]
 
 if sys.platform != "win32":
     import fcntl
@@ -41,7 +40,7 @@ def make_private_dir() -> tuple[Path, Callable[[], None]]:
 
     Return the directory and a function that removes it, which does nothing in a child process.
     """
-    _remove_stale()
+    remove_stale_dirs()
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     return directory, partial(_remove, directory, os.getpid(), _lock(directory))
 
@@ -53,7 +52,8 @@ def _remove(directory: Path, process: int, descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _remove_stale() -> None:
+def remove_stale_dirs() -> None:
+    """Remove the directories of processes of this user that have ended."""
     if sys.platform == "win32":
         return
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -84,6 +84,26 @@ def _lock(directory: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+#: Names of devices on Windows, with any suffix.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
+
+
+#: The suffix of a name, or two as in ``.fits.gz``.
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}$")
+
+
+def safe_file_name(name: str, suffix: str | None = None) -> str:
+    """Return a file name with a suffix (by default its own), made of letters, digits, ``-``, ``_`` and ``.`` only."""
+    if suffix is None:
+        match = _SUFFIX.search(name)
+        suffix = match.group() if match else ""
+    stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60]
+    if _DEVICES.fullmatch(safe):
+        safe += "_"
+    return (safe or "data") + re.sub(r"[^A-Za-z0-9.]+", "", suffix)
 
 
 #: Size in bytes from which a progress bar is shown by default.

@@ -29,12 +29,11 @@ from astropy.io.votable import parse
 from astropy.table import Column, Table
 
 from ..errors import SAMPClientError, warn, without_warnings
+from ..transport.urls import file_url_to_path
 from .detection import unpacked
 from .fetching import local_copy
 from .fits_tables import open_hdus, table_of_hdus
 from .model import decode_texts, split_texts
-
-__all__ = ["describe_table", "element_as_table", "read_votable_with_astropy", "with_streams_inline"]
 
 #: Bytes of a document that are searched at a time, and the maximal length of a start tag.
 CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
@@ -43,7 +42,7 @@ NO_ROWS = b"<TABLEDATA/>"
 
 log = logging.getLogger(__name__)
 
-_TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
+TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
 _LINKED_STREAM = re.compile(rb"<(?:[\w.-]+:)?STREAM\s[^>]*?href\s*=")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
@@ -51,6 +50,8 @@ _ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1[124-9]|2\\d|3[01])|"
                        "x0*(?:[0-8bBcCeEfF]|1[0-9a-fA-F]));")  # fmt: skip
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
+#: Elements that contain rows.
+_ROWS = {"TABLEDATA", "STREAM", "FITS", "PARQUET"}
 #: Types of texts; the last one is not in the standard.
 _TEXTS = {"char", "unicodeChar", "string"}
 #: The key under which astropy stores whether a text was ``char`` or ``unicodeChar``.
@@ -61,23 +62,29 @@ _NEEDED = _KEPT[:7]
 
 
 @dataclass
-class _Element:
-    """An element of the document, and its place."""
+class Element:
+    """An element of a document, and its place."""
 
-    tag: str
+    name: str
     attributes: dict[str, str]
     start: int
     end: int = 0
-    children: list[_Element] = field(default_factory=list)
+    children: list[Element] = field(default_factory=list)
 
-    def all(self, *tags: str) -> list[_Element]:
+    @property
+    def tag(self) -> str:
+        """The name without its prefix, which is cut off as astropy does."""
+        return self.name.partition(":")[2] or self.name
+
+    def all(self, *tags: str) -> list[Element]:
         """Return the children with one of some tags."""
         return [child for child in self.children if child.tag in tags]
 
-    def first(self, *tags: str) -> _Element | None:
+    def first(self, *tags: str) -> Element | None:
+        """Return the first of these children, if there is one."""
         return next(iter(self.all(*tags)), None)
 
-    def walk(self, tag: str) -> Iterable[_Element]:
+    def walk(self, tag: str) -> Iterable[Element]:
         """Yield all elements with a tag, in the order of the document."""
         if self.tag == tag:
             yield self
@@ -88,6 +95,58 @@ class _Element:
         """The tag and name of the element, for messages."""
         name = self.attributes.get("name") or self.attributes.get("ID")
         return f"{self.tag} {name!r}" if name else self.tag
+
+
+class Scanner:
+    """Locates the elements of a document that arrives in parts, except for those within rows."""
+
+    def __init__(self) -> None:
+        self.root = Element("", {}, 0)
+        #: The bytes so far.
+        self.data = bytearray()
+        self.encoding = "utf-8"
+        self.has_doctype = False
+        #: The elements that were open where the first rows begin, the innermost last.
+        self.rows: list[Element] = []
+        self._open = [self.root]
+        self._parser = expat.ParserCreate()
+        self._parser.XmlDeclHandler = self._on_declaration
+        self._parser.StartDoctypeDeclHandler = self._on_doctype
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._on_start, self._on_end
+
+    def add(self, data: bytes, *, is_last: bool) -> None:
+        """Add a part of the document; raise `~xml.parsers.expat.ExpatError` if it is no XML."""
+        self.data += data
+        self._parser.Parse(data, is_last)
+        if is_last:
+            del self._parser  # which refers to this object
+
+    def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        self.encoding = (encoding or "utf-8").lower()
+
+    def _on_doctype(self, *_: object) -> None:
+        self.has_doctype = True
+
+    def _on_start(self, name: str, attributes: dict[str, str]) -> None:
+        element = Element(name, attributes, self._parser.CurrentByteIndex)
+        self._open[-1].children.append(element)
+        self._open.append(element)
+        if element.tag in _ROWS and not self.rows:
+            self.rows = self._open[1:]
+        if element.tag == "TABLEDATA":
+            self._parser.StartElementHandler, self._parser.EndElementHandler = None, self._on_end_in_rows
+
+    def _on_end_in_rows(self, name: str) -> None:
+        if name == self._open[-1].name:
+            self._parser.StartElementHandler, self._parser.EndElementHandler = self._on_start, self._on_end
+            self._on_end(name)
+
+    def _on_end(self, _name: str) -> None:
+        element = self._open.pop()
+        found = TAG.match(self.data, element.start)
+        if found is not None and not found[0].endswith(b"/>"):
+            found = TAG.match(self.data, self._parser.CurrentByteIndex)
+        element.end = found.end() if found is not None else self._parser.CurrentByteIndex
 
 
 def read_votable_with_astropy(path: Path, url: str = "") -> Table:
@@ -172,12 +231,12 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
 # The document
 
 
-def _parsed(path: Path) -> tuple[bytes, _Element]:
+def _parsed(path: Path) -> tuple[bytes, Element]:
     with path.open("rb") as file:
         return _scanned(unpacked(file).read())
 
 
-def _scanned(data: bytes) -> tuple[bytes, _Element]:
+def _scanned(data: bytes) -> tuple[bytes, Element]:
     """Return a document in UTF-8, and its elements; mend, with a warning, characters that are not allowed."""
     encoding = _ENCODING.match(data[:200])
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -202,37 +261,13 @@ def _scanned(data: bytes) -> tuple[bytes, _Element]:
         return data, root
 
 
-def _scan(data: bytes) -> _Element:
-    """Locate the elements of a document, except for those within rows."""
-    parser = expat.ParserCreate()
-    root = _Element("", {}, 0)
-    above = [root]
-
-    def on_start(tag: str, attributes: dict[str, str]) -> None:
-        element = _Element(tag.rpartition(":")[2], attributes, parser.CurrentByteIndex)
-        above[-1].children.append(element)
-        above.append(element)
-        if element.tag == "TABLEDATA":
-            parser.StartElementHandler, parser.EndElementHandler = None, on_end_in_rows
-
-    def on_end_in_rows(tag: str) -> None:
-        if tag.endswith("TABLEDATA"):
-            parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
-            on_end(tag)
-
-    def on_end(_tag: str) -> None:
-        element = above.pop()
-        found = _TAG.match(data, element.start)
-        if found is not None and not found[0].endswith(b"/>"):
-            found = _TAG.match(data, parser.CurrentByteIndex)
-        element.end = found.end() if found is not None else parser.CurrentByteIndex
-
-    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
-    parser.Parse(data, True)
-    return root
+def _scan(data: bytes) -> Element:
+    scanner = Scanner()
+    scanner.add(data, is_last=True)
+    return scanner.root
 
 
-def _wanted_table(data: bytes, root: _Element) -> _Element:
+def _wanted_table(data: bytes, root: Element) -> Element:
     """Return the first table with rows, or else the first with columns, or else the first."""
     tables = [table for table in root.walk("TABLE") if table.all("FIELD")] or list(root.walk("TABLE"))
     if not tables:
@@ -247,7 +282,7 @@ def _wanted_table(data: bytes, root: _Element) -> _Element:
     return chosen
 
 
-def _text(data: bytes, element: _Element) -> str:
+def _text(data: bytes, element: Element) -> str:
     parts: list[str] = []
     parser = expat.ParserCreate()
     parser.CharacterDataHandler = parts.append
@@ -261,7 +296,7 @@ def _text(data: bytes, element: _Element) -> str:
 class _TableReader:
     """Reads one TABLE element of a document; `base` is the base of relative URLs."""
 
-    def __init__(self, data: bytes, table: _Element, base: str) -> None:
+    def __init__(self, data: bytes, table: Element, base: str) -> None:
         self._data = data
         self._table = table
         self._base = base
@@ -346,7 +381,7 @@ class _TableReader:
             b"</DATA></TABLE></RESOURCE></VOTABLE>",
         ])  # fmt: skip
 
-    def _source(self, element: _Element | None) -> bytes:
+    def _source(self, element: Element | None) -> bytes:
         return b"" if element is None else _unprefixed(self._data[element.start : element.end])
 
     def _row_source(self) -> bytes:
@@ -362,7 +397,7 @@ class _TableReader:
         tag = self._format.encode()
         return b"<%s>%s</%s>" % (tag, _inline(_stream_bytes(self._data, stream, self._base)), tag)
 
-    def _head(self, element: _Element) -> bytes:
+    def _head(self, element: Element) -> bytes:
         """Return a FIELD or PARAM as astropy reads it."""
         attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key))}
         children = element.children
@@ -379,7 +414,7 @@ class _TableReader:
             attributes.setdefault("value", "")
         return self._written(element.tag, attributes, children)
 
-    def _written(self, tag: str, attributes: dict[str, str], children: Sequence[_Element]) -> bytes:
+    def _written(self, tag: str, attributes: dict[str, str], children: Sequence[Element]) -> bytes:
         start = f"<{tag}" + "".join(f" {key}={quoteattr(value)}" for key, value in attributes.items()) + ">"
         return b"".join([start.encode(), *(self._source(child) for child in children), f"</{tag}>".encode()])
 
@@ -399,7 +434,7 @@ class _TableReader:
             if error := _rejection(self._head(each)):
                 self._reduce(each, error)
 
-    def _reduce(self, column: _Element, error: str) -> None:
+    def _reduce(self, column: Element, error: str) -> None:
         """Reduce a FIELD to what astropy accepts."""
         children, attributes = column.children, dict(column.attributes)
         for child in list(children):
@@ -452,11 +487,11 @@ class _TableReader:
             _replace(table, name, values)
 
 
-def _is_text(element: _Element) -> bool:
+def _is_text(element: Element) -> bool:
     return element.attributes.get("datatype") in _TEXTS
 
 
-def _dimensions(element: _Element) -> list[str]:
+def _dimensions(element: Element) -> list[str]:
     """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]``; ``["*"]`` for invalid ones, too."""
     text = "".join(element.attributes.get("arraysize", "").split())
     sizes = text.split("x") if text else ["1"]
@@ -466,7 +501,7 @@ def _dimensions(element: _Element) -> list[str]:
     return [*inner, last if last.isdecimal() else "*"]
 
 
-def _flat_size(element: _Element) -> dict[str, str]:
+def _flat_size(element: Element) -> dict[str, str]:
     """Return the attribute ``arraysize`` of a text that is read as an array of one dimension."""
     sizes = _dimensions(element)
     if sizes[-1] == "*":
@@ -582,12 +617,15 @@ def _first_line(error: Exception) -> str:
 # Streams
 
 
-def _stream_bytes(data: bytes, stream: _Element, base: str) -> bytes:
+def _stream_bytes(data: bytes, stream: Element, base: str) -> bytes:
     """Return the content of a stream, wherever it is."""
     encoding = stream.attributes.get("encoding", "none").strip().lower()
     href = stream.attributes.get("href", "").strip()
     if href:
-        with local_copy(urljoin(base, href)) as path:
+        url = urljoin(base, href)
+        if _origin(url) != _origin(base):  # a table must not make this program fetch from elsewhere
+            raise SAMPClientError(f"The rows of the VOTable are elsewhere, at {url}: they are not fetched")
+        with local_copy(url) as path:
             content = path.read_bytes()
     else:
         content, encoding = _text(data, stream).encode(), "base64"
@@ -598,6 +636,12 @@ def _stream_bytes(data: bytes, stream: _Element, base: str) -> bytes:
     if encoding in {"none", "dynamic"}:
         return content
     raise SAMPClientError(f"The VOTable has a stream in an encoding that is not known, {encoding!r}")
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Return the scheme and the host with the port of a URL; those of all files on this machine are equal."""
+    parts = urlsplit(url)
+    return (parts.scheme, parts.netloc.lower() if file_url_to_path(url) is None else "")
 
 
 def _inline(content: bytes) -> bytes:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import binascii
 import io
 import lzma
-import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from xml.parsers import expat
 
 from astropy.io.votable import parse
@@ -32,14 +33,15 @@ from astropy.table import MaskedColumn, Table
 
 from ..errors import SAMPClientError
 from .detection import unpacked
-from .tolerant_votable import element_as_table, read_votable_with_astropy
-from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, make_stores
+from .fetching import Place, complete_file
+from .tolerant_votable import TAG, Element, Scanner, element_as_table, read_votable_with_astropy
+from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, decode_base64, make_stores
 from .votable_reader_tabledata import TabledataRows
 
 __all__ = ["read_votable"]
 
 #: Bytes that are read and converted at a time.
-BLOCK_SIZE = 512 * 1024
+BLOCK_SIZE, HEAD_BLOCK_SIZE = 512 * 1024, 64 * 1024
 #: Maximal size in bytes of the head and of the tail of a document; longer tails contain further tables.
 MAX_HEAD, MAX_TAIL = 64 * 1024 * 1024, 1024 * 1024
 #: Maximal size in bytes of a row of TABLEDATA.
@@ -49,21 +51,21 @@ MAX_CLAIM = 1_000_000
 #: Packed files may expand to this many bytes, or to this many times their size.
 MAX_UNPACKED, MAX_GROWTH = 256 * 1024 * 1024, 200
 
-WHITE_SPACE = b" \t\r\n"
-_TAG = re.compile(rb"<(?:[^\"'>]|\"[^\"]*\"|'[^']*')*>")
+WHITE_SPACE = (b" ", b"\t", b"\r", b"\n")
+_STREAM = re.compile(rb"<(?:[^\s/>]*:)?STREAM")
 _ATTRIBUTE = re.compile(rb"(\s+[^\s=]+\s*=\s*)(\"[^\"]*\"|'[^']*')")
 
 
 def read_votable(
-    path: Path, read_otherwise: Callable[[Path], Table] | None = None, note: Callable[[int], object] | None = None
+    place: Place, read_otherwise: Callable[[Path], Table] | None = None, note: Callable[[int], object] | None = None
 ) -> Table:
     """
     Read the first table of a VOTable, as `element_as_table` gives it.
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file, which may be packed.
+    place : pathlib.Path or ArrivingFile
+        The file, which may be packed. What has arrived is converted while the rest arrives.
     read_otherwise : callable, optional
         Called with the path of a document that is left to astropy; `read_votable_with_astropy` by default.
     note : callable, optional
@@ -79,164 +81,53 @@ def read_votable(
     SAMPClientError
         The file is broken, or expands too much when it is unpacked.
     """
-    with path.open("rb") as file:
+    size = place.stat().st_size if isinstance(place, Path) else place.size
+    with place.open("rb") as file:
         try:
-            return _Document(_Source(file, note)).read()
+            return _Document(_Source(file, size, note)).read()
         except OtherReaderNeeded:
             pass
         except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
             raise SAMPClientError(f"The file is broken: {error}") from error
         file.seek(0)
-        source = _Source(file)
+        source = _Source(file, size)
         if source.is_packed:
             while source.read(BLOCK_SIZE):  # check that it does not expand too much
                 pass
-    return (read_otherwise or read_votable_with_astropy)(path)
+    return (read_otherwise or read_votable_with_astropy)(complete_file(place))
 
 
 class _Source:
-    """A file, packed or not, with a limit of its unpacked size."""
+    """A file, packed or not, with a limit of its unpacked size; `size` is None if it is not known."""
 
-    def __init__(self, file: BinaryIO, note: Callable[[int], object] | None = None) -> None:
+    def __init__(self, file: BinaryIO, size: int | None, note: Callable[[int], object] | None = None) -> None:
         self._raw = file
         self._note = note
         self._noted = 0
-        self.size = os.fstat(file.fileno()).st_size
+        self._size = size or 0
         self._file = unpacked(file)
         self.is_packed = self._file is not file
         #: Number of unpacked bytes that were read.
         self.done = 0
         #: Maximal number of bytes of the document.
-        self.limit = max(MAX_UNPACKED, self.size * MAX_GROWTH) if self.is_packed else self.size
+        self.limit = max(MAX_UNPACKED, self._size * MAX_GROWTH) if self.is_packed else size or sys.maxsize
 
     @property
     def fraction(self) -> float:
-        """The fraction of the file that has been read."""
-        return max(1, self._raw.tell()) / max(1, self.size)
+        """The fraction of the file that has been read; 1 if its size is not known."""
+        return max(1, self._raw.tell()) / self._size if self._size else 1.0
 
     def read(self, count: int) -> bytes:
         """Read some bytes; fewer at the end of the file only."""
         data = self._file.read(count)
         self.done += len(data)
         if self.is_packed and self.done > self.limit:
-            raise SAMPClientError(
-                f"The packed file of {self.size} bytes has more than {self.limit} bytes in it: it is not read"
-            )
+            raise SAMPClientError(f"The packed file has more than {self.limit} bytes in it: it is not read")
         if self._note is not None:
             position = self._raw.tell()
             self._note(position - self._noted)
             self._noted = position
         return data
-
-
-class _Head(NamedTuple):
-    """The part of a document before the rows."""
-
-    #: All bytes up to and with the start tag before the rows; the TABLE has no ``nrows``.
-    data: bytes
-    #: TABLEDATA, BINARY or BINARY2.
-    kind: str
-    #: The names of the open elements, with prefixes, the innermost last.
-    open: list[str]
-    encoding: str
-    #: The value of ``nrows``.
-    rows: int | None
-    #: The value of ``arraysize`` of each FIELD.
-    sizes: list[str]
-
-
-class _RowsFound(Exception):  # noqa: N818 - it is no error
-    """The start tag before the rows has been read."""
-
-
-class _HeadParser:
-    """Find the place where the rows begin."""
-
-    def __init__(self) -> None:
-        self._parser = expat.ParserCreate()
-        self._parser.XmlDeclHandler = self._on_declaration
-        self._parser.StartDoctypeDeclHandler = self._on_doctype
-        self._parser.StartElementHandler = self._on_start
-        self._parser.EndElementHandler = self._on_end
-        self._names: list[str] = []
-        self._has_children: list[bool] = []
-        self._encoding = "utf-8"
-        self._table = -1
-        self._rows: str | None = None
-        self._sizes: list[str] = []
-        self._data = bytearray()
-        self._rows_tag = -1
-
-    def parse(self, source: _Source) -> tuple[_Head, bytes]:
-        """Read the head, and return it with the bytes that have been read beyond it."""
-        while True:
-            data = source.read(64 * 1024)
-            self._data += data
-            try:
-                self._parser.Parse(data, not data)
-            except _RowsFound:
-                break
-            except expat.ExpatError as error:  # astropy has a better message, or can read it
-                raise OtherReaderNeeded(str(error)) from error
-            if not data:
-                raise OtherReaderNeeded("a table without rows")
-            if len(self._data) > MAX_HEAD:
-                raise SAMPClientError(f"There is no row of a table in the first {MAX_HEAD} bytes of the document")
-        return self._split()
-
-    def _split(self) -> tuple[_Head, bytes]:
-        data = bytes(self._data)
-        table, rows = _TAG.match(data, self._table), _TAG.match(data, self._rows_tag)
-        if table is None or rows is None or rows.group().endswith(b"/>"):
-            raise OtherReaderNeeded("a start tag that is none")
-        head = data[: table.start()] + _without_nrows(table.group()) + data[table.end() : rows.end()]
-        kind = next(name for name in map(_local, reversed(self._names)) if name != "STREAM")
-        number = int(self._rows[:30]) if self._rows is not None and self._rows.isdecimal() else None
-        return _Head(head, kind, self._names, self._encoding, number, self._sizes), data[rows.end() :]
-
-    def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        self._encoding = (encoding or "utf-8").lower()
-        if self._encoding in {"iso-8859-1", "us-ascii"}:
-            self._encoding = "ascii"  # astropy reads documents with other letters in the rows
-        if self._encoding not in {"utf-8", "ascii"}:
-            raise OtherReaderNeeded("another encoding")
-
-    def _on_doctype(self, *_: object) -> None:
-        raise OtherReaderNeeded("a DOCTYPE")
-
-    def _on_start(self, name: str, attributes: dict[str, str]) -> None:
-        is_first = not (self._has_children and self._has_children[-1])
-        if self._has_children:
-            self._has_children[-1] = True
-        self._names.append(name)
-        self._has_children.append(False)
-        path = [_local(each) for each in self._names]
-        if path[-1] == "TABLE":
-            self._table, self._rows = self._parser.CurrentByteIndex, attributes.get("nrows")
-            self._sizes = []
-        if path[-2:] == ["TABLE", "FIELD"]:
-            self._sizes.append(attributes.get("arraysize", ""))
-        if path[-2:-1] == ["DATA"] and (path[-3:-2] != ["TABLE"] or not is_first):
-            raise OtherReaderNeeded("DATA with other elements")
-        if path[-1] == "TABLEDATA" or path[-2:] in (["BINARY", "STREAM"], ["BINARY2", "STREAM"]):
-            is_here = attributes.get("encoding") == "base64" and "href" not in attributes
-            if path[-1] == "STREAM" and not (is_here and is_first and path[-3:-2] == ["DATA"]):
-                raise OtherReaderNeeded("a STREAM that is not here, or not in base64")
-            if path[-1] == "TABLEDATA" and path[-2:-1] != ["DATA"]:
-                raise OtherReaderNeeded("TABLEDATA at an unknown place")
-            self._rows_tag = self._parser.CurrentByteIndex
-            raise _RowsFound
-        if path[-1] in {"FITS", "PARQUET", "TR", "TD"}:
-            raise OtherReaderNeeded(path[-1])
-
-    def _on_end(self, _name: str) -> None:
-        self._names.pop()
-        self._has_children.pop()
-
-
-def _local(name: str) -> str:
-    """The name of an element without its prefix, cut off as astropy does."""
-    return name.partition(":")[2] if ":" in name else name
 
 
 def _without_nrows(tag: bytes) -> bytes:
@@ -248,38 +139,82 @@ def _without_nrows(tag: bytes) -> bytes:
     return _ATTRIBUTE.sub(replaced, tag)
 
 
+def _depth_of_table(path: list[Element]) -> int:
+    """Return the place of the TABLE around rows that are read here."""
+    tags, stream = [element.tag for element in path], path[-1].attributes
+    if tags[-3:] == ["TABLE", "DATA", "TABLEDATA"]:
+        return -3
+    is_here = stream.get("encoding") == "base64" and "href" not in stream
+    if tags[-4:-2] == ["TABLE", "DATA"] and tags[-2] in {"BINARY", "BINARY2"} and tags[-1] == "STREAM" and is_here:
+        return -4
+    raise OtherReaderNeeded("rows that are not here, or in another form")
+
+
 class _Document:
     """A document that is being read."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._head, self._unread = _HeadParser().parse(source)
-        prefix, colon, _ = self._head.open[-1].rpartition(":")
-        self._prefix = (prefix + colon).encode()
-        if self._head.rows is not None and self._head.rows > max(source.limit, MAX_CLAIM):
-            raise SAMPClientError(f"The document is too small for the {self._head.rows} rows that it declares")
+        scanner = self._scan_head()
+        # astropy reads documents with other letters in the rows
+        self._encoding = "ascii" if scanner.encoding in {"iso-8859-1", "us-ascii"} else scanner.encoding
+        if scanner.has_doctype or self._encoding not in {"utf-8", "ascii"}:
+            raise OtherReaderNeeded("a DOCTYPE, or another encoding")
+        self._table, *path = scanner.rows[_depth_of_table(scanner.rows) :]
+        if any(outer.children[0] is not inner for outer, inner in pairwise(path)):
+            raise OtherReaderNeeded("DATA with other elements")
+        #: TABLEDATA, BINARY or BINARY2.
+        self._kind = path[1].tag
+        start, rows = (TAG.match(scanner.data, element.start) for element in (self._table, path[-1]))
+        if start is None or rows is None or rows.group().endswith(b"/>"):
+            raise OtherReaderNeeded("a start tag that is none")
+        before, between = scanner.data[: start.start()], scanner.data[start.end() : rows.end()]
+        self._head = bytes(before + _without_nrows(start.group()) + between)
+        self._unread = bytes(scanner.data[rows.end() :])
+        self._prefix = path[-1].name.encode().removesuffix(path[-1].tag.encode())
+        #: The end tags of all open elements.
+        self._ends = b"".join(b"</" + element.name.encode() + b">" for element in reversed(scanner.rows))
+        claim = self._table.attributes.get("nrows", "")
+        if claim.isdecimal() and int(claim[:30]) > max(source.limit, MAX_CLAIM):
+            raise SAMPClientError(f"The document is too small for the {claim[:30]} rows that it declares")
+
+    def _scan_head(self) -> Scanner:
+        scanner = Scanner()
+        while not scanner.rows:
+            block = self._source.read(HEAD_BLOCK_SIZE)
+            try:
+                scanner.add(block, is_last=not block)
+            except expat.ExpatError as error:  # astropy has a better message, or can read it
+                raise OtherReaderNeeded(str(error)) from error
+            if not block:
+                raise OtherReaderNeeded("a table without rows")
+            if len(scanner.data) > MAX_HEAD:
+                raise SAMPClientError(f"There is no row of a table in the first {MAX_HEAD} bytes of the document")
+        return scanner
 
     def read(self) -> Table:
         """Read the table."""
-        ends = b"".join(b"</" + name.encode() + b">" for name in reversed(self._head.open))
-        document, element = _parse_without_rows(self._head.data + ends)
-        for field, size in zip(element.fields, self._head.sizes, strict=False):
+        document, element = _parse_without_rows(self._head + self._ends)
+        for field, given in zip(element.fields, self._table.all("FIELD"), strict=False):
+            size = given.attributes.get("arraysize", "")
             if size.endswith("*") and not str(field.arraysize).endswith("*"):  # astropy 6.1 makes 4 of 4*
                 raise OtherReaderNeeded(f"another arraysize of {field.ID}")
         stores = make_stores(element.fields, is_13=_is_13(document.version))
-        if self._head.kind == "TABLEDATA":
+        if self._kind == "TABLEDATA":
             self._read_tabledata(stores)
         else:
             self._read_binary(stores)
-        tail = self._read_tail()
-        if b"".join(tail.split()) != ends:
-            _, element = _parse_without_rows(self._head.data + tail)
+        tail = self._unread + self._source.read(MAX_TAIL)
+        if len(tail) >= MAX_TAIL or _STREAM.search(tail):  # of which astropy would fetch what it names
+            raise OtherReaderNeeded("much behind the rows, or a further table")
+        if b"".join(tail.split()) != self._ends:
+            _, element = _parse_without_rows(self._head + tail)
         if len(element.fields) != len(stores):
             raise OtherReaderNeeded("other fields than those before the rows")
         return _filled(element_as_table(element), stores)
 
     def _read_tabledata(self, stores: list[ColumnStore]) -> None:
-        rows = TabledataRows(stores, self._head.encoding, self._prefix)
+        rows = TabledataRows(stores, self._encoding, self._prefix)
         end_of_row, end = b"</" + self._prefix + b"TR>", b"</" + self._prefix + b"TABLEDATA"
         data, self._unread = self._unread, b""
         while True:
@@ -300,7 +235,7 @@ class _Document:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")
 
     def _read_binary(self, stores: list[ColumnStore]) -> None:
-        rows = BinaryRows(stores, has_flags=self._head.kind == "BINARY2")
+        rows = BinaryRows(stores, has_flags=self._kind == "BINARY2")
         for data in self._stream():
             self._add(rows, stores, data)
         rows.finish()
@@ -325,12 +260,14 @@ class _Document:
                 raise SAMPClientError("The document is cut off: it ends among the rows of the table")
             stop = data.find(b"<")
             found = data if stop < 0 else data[:stop]
-            letters += found.translate(None, WHITE_SPACE) if any(space in found for space in WHITE_SPACE) else found
+            for space in WHITE_SPACE:
+                found = found.replace(space, b"")
+            letters += found
             whole = len(letters) if stop >= 0 else len(letters) // 4 * 4
             if b"&" in letters:
                 raise OtherReaderNeeded("references in a STREAM")
             try:
-                yield binascii.a2b_base64(letters[:whole], strict_mode=True)
+                yield decode_base64(letters[:whole])
             except binascii.Error as error:
                 raise SAMPClientError(f"The table's base64 is broken: {error}") from error
             letters = letters[whole:]
@@ -339,13 +276,6 @@ class _Document:
             self._unread += self._source.read(len(end))
         if not self._unread.startswith(end):
             raise OtherReaderNeeded("other elements in a STREAM")
-
-    def _read_tail(self) -> bytes:
-        """Read what comes after the rows."""
-        tail = self._unread + self._source.read(MAX_TAIL)
-        if len(tail) >= MAX_TAIL:
-            raise OtherReaderNeeded("much behind the rows, such as further tables")
-        return tail
 
 
 def _parse_without_rows(data: bytes) -> tuple[Any, Any]:

@@ -11,8 +11,10 @@ Data that astropy may read differently raise `OtherReaderNeeded`, and astropy re
 
 from __future__ import annotations
 
+import binascii
 import io
 import math
+import string
 import struct
 from collections.abc import Sequence
 from functools import cache
@@ -24,8 +26,8 @@ from astropy.io.votable import parse
 from ..errors import SAMPClientError
 
 __all__ = [
-    "Array", "BinaryRows", "ColumnStore", "Converted", "OtherReaderNeeded", "as_arrays", "as_objects", "find_null",
-    "make_stores",
+    "Array", "BinaryRows", "ColumnStore", "Converted", "OtherReaderNeeded", "as_arrays", "as_objects",
+    "decode_base64", "find_null", "make_stores",
 ]  # fmt: skip
 
 #: The bytes of a boolean; all others mean missing values, or errors in an array.
@@ -168,6 +170,33 @@ def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array
 
 
 # BINARY and BINARY2
+
+
+@cache
+def _base64_tables() -> tuple[Array, Array]:
+    """Return what the first two and the last two of four letters give, as bits of the three bytes; else a high bit."""
+    digits = np.full(256, 64, dtype="u4")
+    digits[np.frombuffer(string.ascii_letters.swapcase().encode() + b"0123456789+/", "u1")] = np.arange(64)
+    one, other = np.tile(digits, 256), np.repeat(digits, 256)
+    is_wrong = np.where((one | other) > 63, np.uint32(1 << 31), np.uint32(0))
+    first, second = one << 2 | other >> 4 | (other & 15) << 12, one >> 2 << 8 | (one & 3) << 22 | other << 16
+    return first | is_wrong, second | is_wrong
+
+
+def decode_base64(letters: bytes) -> bytes:
+    """Decode base64 as `binascii.a2b_base64` does in its strict mode, which takes five times as long."""
+    count = max(0, len(letters) // 4 - 1)  # the last letters may be padding
+    pairs = np.frombuffer(letters, "<u2", 2 * count).reshape(-1, 2)
+    first, second = _base64_tables()
+    words = first.take(pairs[:, 0])
+    words |= second.take(pairs[:, 1])
+    if count and words.max() >= 1 << 24:
+        return binascii.a2b_base64(letters, strict_mode=True)  # which raises the error
+    last = binascii.a2b_base64(letters[4 * count :], strict_mode=True)
+    decoded = np.empty((count, 3), dtype="u1")
+    for place, column in enumerate(words.astype("<u4", copy=False).view("u1").reshape(-1, 4).T[:3]):
+        decoded[:, place] = column
+    return decoded.tobytes() + last
 
 
 class _Segment(NamedTuple):

@@ -29,8 +29,6 @@ from ..errors import warn
 from .model import decode_text
 from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 
-__all__ = ["XMLText", "write_votable"]
-
 #: Approximate size in bytes of a block of rows.
 BLOCK_SIZE = 1024 * 1024
 

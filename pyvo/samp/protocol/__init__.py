@@ -1,10 +1,21 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What SAMP says about values, MTypes, messages and responses: no I/O, no threads, no clock."""
+"""Values, MTypes, messages and responses of SAMP. No I/O, no threads, no clock of its own."""
 
 from __future__ import annotations
 
-from .messages import NO_RESPONSE, check_message, check_response, error_response, ok_response, warning_response
-from .mtypes import best_match, check_mtype, check_pattern, matches, subtypes
+from .messages import (
+    NO_RESPONSE,
+    best_match,
+    check_message,
+    check_mtype,
+    check_pattern,
+    check_response,
+    error_response,
+    matches,
+    ok_response,
+    subtypes,
+    warning_response,
+)
 from .values import MAX_DEPTH, SAMPValue, encode, format_float, parse_bool, parse_float, parse_int
 
 __all__ = [

@@ -1,25 +1,89 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Messages and responses: the two maps that travel between clients (rules R16 and R17)."""
+"""Messages, responses and MTypes, and the patterns by which clients subscribe to MTypes (rules R12, R16 and R17)."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypeVar
+
 from ..errors import SAMPValueError
-from .mtypes import check_mtype
 from .values import SAMPValue
 
-__all__ = [
-    "NO_RESPONSE",
-    "check_message",
-    "check_response",
-    "error_response",
-    "ok_response",
-    "warning_response",
-]
+T = TypeVar("T")
 
-#: The ``samp.code`` of a response that the hub gives in the place of a recipient that cannot (rule R23).
+# An MType has as many wider patterns as it has parts: without a limit, one of a million dots would make a million
+# strings of a million characters.
+_MAX_LENGTH = 255
+
+# No part is empty or has wildcards, blanks or control characters. The standard allows fewer characters, but programs
+# use others, and to reject them would not help.
+_PART = r"[^.*\s\x00-\x1f\x7f]+"
+_MTYPE = re.compile(rf"{_PART}(?:\.{_PART})*")
+
+
+def subtypes(mtype: str) -> list[str]:
+    """List the subscriptions that cover an MType, the most specific first: ``["a.b.c", "a.b.*", "a.*", "*"]``."""
+    parts = mtype.split(".")
+    wider = [".".join(parts[:count]) + ".*" for count in range(len(parts) - 1, 0, -1)]
+    return [mtype, *wider, "*"]
+
+
+def check_mtype(mtype: str) -> None:
+    """Raise `SAMPValueError` unless this is an MType: parts joined by dots, without a wildcard."""
+    if len(mtype) > _MAX_LENGTH or not _MTYPE.fullmatch(mtype):
+        raise SAMPValueError(f"{mtype[:_MAX_LENGTH]!r} is not an MType")
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise `SAMPValueError` unless this can be subscribed to: an MType, ``*`` or ``a.b.*`` (rule R12)."""
+    if pattern == "*":
+        return
+    try:
+        check_mtype(pattern.removesuffix(".*"))
+    except SAMPValueError:
+        raise SAMPValueError(
+            f"{pattern[:_MAX_LENGTH]!r} is neither an MType nor a wildcard such as '*' or 'table.*'"
+        ) from None
+
+
+def matches(pattern: str, mtype: str) -> bool:
+    """
+    Return whether a subscription covers an MType (rule R12).
+
+    An MType covers itself; ``a.*`` covers ``a.b`` and ``a.b.c`` but not ``a``; ``*`` covers all.
+    """
+    if pattern == "*":
+        return True
+    if pattern.endswith(".*"):
+        return mtype.startswith(pattern[:-1])
+    return pattern == mtype
+
+
+def best_match(subscriptions: Mapping[str, T], mtype: str) -> T | None:
+    """
+    Return the value of the most specific subscription that covers an MType, or None (rule R14).
+
+    `SAMPValueError` is raised if ``mtype`` is not an MType.
+    """
+    for pattern in _candidates(mtype):
+        if pattern in subscriptions:
+            return subscriptions[pattern]
+    return None
+
+
+@lru_cache(maxsize=512)
+def _candidates(mtype: str) -> tuple[str, ...]:
+    # Cached, because a broadcast needs the same ones for every client.
+    check_mtype(mtype)
+    return tuple(subtypes(mtype))
+
+
+#: The ``samp.code`` of the response that the hub sends in place of a recipient that does not reply (rule R23).
 NO_RESPONSE = "samp.noresponse"
 
-# Which maps a response of each status carries.
+# The maps in a response of each status.
 _PARTS = {
     "samp.ok": ("samp.result",),
     "samp.warning": ("samp.result", "samp.error"),
@@ -29,22 +93,10 @@ _PARTS = {
 
 def check_message(value: object) -> dict[str, SAMPValue]:
     """
-    Check that a SAMP value is a message (rule R16).
+    Check that a SAMP value is a message (rule R16), and return it.
 
-    Parameters
-    ----------
-    value : object
-        A SAMP value.
-
-    Returns
-    -------
-    dict
-        The value itself; when it has no ``samp.params``, a copy that has an empty map there.
-
-    Raises
-    ------
-    SAMPValueError
-        When it is no map, when ``samp.mtype`` is missing or is no MType, when ``samp.params`` is no map.
+    If it has no ``samp.params``, a copy is returned, with an empty map there. `SAMPValueError` is raised if it is not a
+    map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
     """
     message = _map(value, "a message")
     mtype = message.get("samp.mtype")
@@ -56,23 +108,11 @@ def check_message(value: object) -> dict[str, SAMPValue]:
 
 def check_response(value: object) -> dict[str, SAMPValue]:
     """
-    Check that a SAMP value is a response (rule R17).
+    Check that a SAMP value is a response (rule R17), and return it.
 
-    Parameters
-    ----------
-    value : object
-        A SAMP value.
-
-    Returns
-    -------
-    dict
-        The value itself; when a map that belongs to its status is missing, a copy that has an empty map there.
-
-    Raises
-    ------
-    SAMPValueError
-        When it is no map, when ``samp.status`` is none of the three, when ``samp.result`` or ``samp.error``
-        is no map.
+    If a map that its status requires is missing, a copy is returned, with an empty map there. `SAMPValueError` is
+    raised if it is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a
+    map.
     """
     response = _map(value, "a response")
     status = response.get("samp.status")
@@ -82,12 +122,12 @@ def check_response(value: object) -> dict[str, SAMPValue]:
 
 
 def ok_response(result: dict[str, SAMPValue] | None = None) -> dict[str, SAMPValue]:
-    """Make the response of a client that did what it was asked."""
+    """Make the response of a client that has processed the message."""
     return {"samp.status": "samp.ok", "samp.result": result or {}}
 
 
 def warning_response(result: dict[str, SAMPValue], error: dict[str, SAMPValue]) -> dict[str, SAMPValue]:
-    """Make the response of a client that did part of what it was asked; ``error`` says what is amiss."""
+    """Make the response of a client that has processed the message in part; ``error`` tells which part it has not."""
     return {"samp.status": "samp.warning", "samp.result": result, "samp.error": error}
 
 
@@ -95,18 +135,10 @@ def error_response(
     errortxt: str, *, usertxt: str | None = None, debugtxt: str | None = None, code: str | None = None
 ) -> dict[str, SAMPValue]:
     """
-    Make the response of a client that could not do what it was asked.
+    Make the response of a client that could not process the message.
 
-    Parameters
-    ----------
-    errortxt : str
-        What went wrong, in a sentence.
-    usertxt : str, optional
-        The same at more length, to be shown to the user.
-    debugtxt : str, optional
-        Details for programmers.
-    code : str, optional
-        A short identifier of this kind of error.
+    ``errortxt`` is the error in a sentence, ``usertxt`` the same in more detail for the user, ``debugtxt`` has details
+    for programmers, ``code`` identifies this kind of error.
     """
     optional = {"samp.usertxt": usertxt, "samp.debugtxt": debugtxt, "samp.code": code}
     details: dict[str, SAMPValue] = {"samp.errortxt": errortxt}

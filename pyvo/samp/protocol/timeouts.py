@@ -1,14 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Timeouts that a program passes: parse and check them."""
+"""Timeouts that a program passes, or that a message has: parse and check them."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from ..errors import SAMPValueError
-
-__all__ = ["Deadline", "hub_timeout", "parse_timeout"]
+from .values import parse_float
 
 
 def parse_timeout(timeout: str | float) -> float:
@@ -28,15 +28,26 @@ def hub_timeout(timeout: str | float) -> float:
     return seconds if seconds >= 0 else 1.0
 
 
+def to_whole_seconds(timeout: str | float) -> int:
+    """Return a timeout in whole seconds, as the standard has it (R22): a fraction is rounded up, for 0 is no limit."""
+    return max(0, math.ceil(parse_timeout(timeout)))
+
+
+def parse_samp_timeout(text: str, limit: float) -> float:
+    """Return the timeout in a request to the hub, a SAMP int or float (R3), in seconds; at most ``limit``."""
+    return min(parse_float(text.strip()), limit)
+
+
 class Deadline:
     """The end of a wait that begins now; ``timeout`` is one for `parse_timeout`."""
 
-    def __init__(self, timeout: str | float) -> None:
+    def __init__(self, timeout: str | float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         #: The timeout in seconds.
         self.seconds = parse_timeout(timeout)
-        self._end = time.monotonic() + self.seconds if self.seconds else None
+        self._end = clock() + self.seconds if self.seconds else None
 
     @property
     def remaining(self) -> float | None:
         """The seconds until the end, at least 0; None without a limit."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self._end is None else max(0.0, self._end - self._clock())

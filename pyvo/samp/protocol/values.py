@@ -13,17 +13,6 @@ from typing import Any, TypeAlias, cast
 
 from ..errors import SAMPTypeError, SAMPValueError, warn
 
-__all__ = [
-    "MAX_DEPTH",
-    "SAMPValue",
-    "encode",
-    "format_float",
-    "parse_bool",
-    "parse_float",
-    "parse_int",
-    "sanitize_for_display",
-]
-
 SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 
 #: The maximum depth of nested lists and maps, for reading and writing.
@@ -39,6 +28,10 @@ _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # XML 1.0 does not allow these characters, not even as references.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+# Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and Zp line
+# ends
+_UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
 # From this length on, it is worth checking whether all items are numbers.
 _LONG_LIST = 64
 
@@ -48,36 +41,16 @@ _MAX_DIGITS = 400
 
 def encode(value: object, path: str = "") -> SAMPValue:
     """
-    Turn a Python object into a SAMP value (rule R4).
+    Encode a Python object as a SAMP value (rule R4).
 
-    Numbers become strings (R3), and tuples and one-dimensional numpy arrays become lists, at any depth. The object is
-    not modified.
+    It is a `str`, `bool`, `int`, `float`, numpy scalar, or a list, tuple, one-dimensional array or mapping of such.
+    Numbers become strings (R3), and tuples and arrays become lists, at any depth. The object is not modified. ``path``
+    is the name of the value in error messages, for example ``samp.params``; the keys below are appended.
 
-    Parameters
-    ----------
-    value : object
-        A `str`, `bool`, `int`, `float`, numpy scalar, or a list, tuple, one-dimensional array or mapping of
-        such.
-    path : str
-        Name of the value in error messages, for example ``samp.params``; the keys below are put after it.
-
-    Returns
-    -------
-    str, list or dict
-        The SAMP value.
-
-    Raises
-    ------
-    SAMPTypeError
-        For an object of a kind that SAMP cannot carry, such as `None`, `bytes` or a path, and for a key
-        that is no string. The text names the place, for example ``samp.params/rows/3``.
-    SAMPValueError
-        For NaN, infinities, control characters and values nested too deep.
-
-    Warns
-    -----
-    SAMPWarning
-        Once, when some text is not plain ASCII: hubs based on JSAMP refuse it.
+    `SAMPTypeError` is raised for an object that SAMP cannot carry, such as `None`, `bytes` or a path, and for a key
+    that is not a string; `SAMPValueError` for NaN, infinities, control characters and values that are nested too deep.
+    The text names the place, for example ``samp.params/rows/3``. A `SAMPWarning` is given, once, if a text is not plain
+    ASCII: hubs based on JSAMP refuse it.
     """
     return _Encoder(path).encode(value)
 
@@ -198,22 +171,9 @@ def _unsupported_type_text(value: object) -> str:
 
 def format_float(x: float) -> str:
     """
-    Write a float as a SAMP float (rule R3).
+    Write a float as a SAMP float (rule R3); raise `SAMPValueError` if it is not finite.
 
-    Parameters
-    ----------
-    x : float
-        Any finite number.
-
-    Returns
-    -------
-    str
-        The shortest decimal that reads back equal, without an exponent between 1e-9 and 1e16.
-
-    Raises
-    ------
-    SAMPValueError
-        When the number is not finite.
+    It is the shortest decimal that reads back equal, without an exponent between 1e-9 and 1e16.
     """
     if not math.isfinite(x):
         raise SAMPValueError(f"{float(x)} is not finite, as a SAMP float must be")
@@ -264,12 +224,6 @@ def sanitize_for_display(text: str, limit: int = 80) -> str:
     shown = text[: 4 * limit]
     if not (shown.isascii() and shown.isprintable()):
         shown = unicodedata.normalize("NFC", shown)
-        shown = "".join(" " if c in "\t\n\r" else "?" if _is_unsafe(c) else c for c in shown)
+        shown = "".join(" " if c in "\t\n\r" else "?" if unicodedata.category(c) in _UNSAFE else c for c in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _is_unsafe(character: str) -> bool:
-    # Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and
-    # Zp line ends
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

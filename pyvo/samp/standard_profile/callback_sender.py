@@ -19,7 +19,8 @@ gets an error response (R23). A delivery is never repeated.
 * The client did not acknowledge it in time. Then deliveries that have waited behind it for as long fail as well:
   a thousand calls to a program that hangs do not take ten seconds each.
 
-The queue is bounded in number and in bytes; a client whose queue is full is disconnected.
+The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to those who send to the
+client, so that a client that is only slower than they are can keep up. A client whose queue is full is disconnected.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from ..broker import NOTIFICATION, Broker, Client, Delivery
@@ -39,8 +40,6 @@ from ..transport.urls import split_http_url
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 from .liveness import Address, LivenessChecker
 
-__all__ = ["CallbackSender"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds without a discovery call after which a client is taken to know all others.
@@ -49,11 +48,11 @@ QUIET_PERIOD = 0.25
 DISCOVERY_PERIOD = 5.0
 #: Seconds in which a client has to acknowledge a delivery.
 DELIVERY_TIMEOUT = 10.0
-#: Seconds for which an idle connection is used again: less than any client's server keeps it open.
-MAX_IDLE_TIME = 45.0
 #: Limits of a client's queue.
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
+#: Length of a queue from which those who send to the client are slowed down.
+LONG_QUEUE = 1000
 #: Characters of a client's fault that the sender of the call gets.
 MAX_FAULT_TEXT = 2000
 
@@ -158,7 +157,11 @@ def encode_callback(delivery: Delivery) -> list[bytes | memoryview]:
 
 
 class CallbackSender:
-    """Makes the deliveries for one client. ``on_idle`` is called with it when no delivery waits or is being sent."""
+    """
+    Makes the deliveries for one client.
+
+    ``on_idle`` is called with it when no delivery waits or is being sent, if it is closed or `reports_idle` is set.
+    """
 
     def __init__(
         self,
@@ -174,16 +177,18 @@ class CallbackSender:
         self._liveness = liveness
         self._client = client
         self._on_idle = on_idle
+        self.reports_idle = False
         self._url = url
         self.address: Address = split_http_url(url)[:2]
         self._dispatcher: OrderedDispatcher[_QueuedDelivery] = OrderedDispatcher(self._send, loop.call_later)
         self._deferrer = EventDeferrer(self._dispatcher.put, loop.call_later)
-        self._idle: list[tuple[AsyncXMLRPCClient, float]] = []
+        self._idle: AsyncXMLRPCClient | None = None  # kept for the next delivery
         self._active: dict[AsyncXMLRPCClient, str] = {}  # and the URL that each was opened to
         self._queued = 0
         self._queued_bytes = 0
         self._unresponsive = False
-        self._closed = False
+        #: Whether no more deliveries are accepted.
+        self.is_closed = False
         liveness.add(self)
 
     # Called by the broker, in any thread
@@ -213,11 +218,6 @@ class CallbackSender:
         """Whether no delivery waits or is being sent."""
         return not self._queued and not self._active
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether no more deliveries are accepted."""
-        return self._closed
-
     def abort(self) -> None:
         """Close all connections now; deliveries that are being sent fail."""
         self._stop()
@@ -229,7 +229,7 @@ class CallbackSender:
     @property
     def is_connected(self) -> bool:
         """Whether an idle connection to the client is open, so that its end would be noticed."""
-        return any(connection.connected for connection, _ in self._idle)
+        return self._idle is not None and self._idle.connected
 
     @property
     def owes_response(self) -> bool:
@@ -244,15 +244,18 @@ class CallbackSender:
     # Deliveries
 
     def _enqueue(self, delivery: Delivery) -> None:
-        if self._closed:
+        if self.is_closed:
             return
         size = delivery.size
         # One message always fits, however large: its size is limited where messages are read
         if self._queued and (self._queued >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES):
             log.warning("%s does not accept its messages: it is disconnected", self._client.display_name)
+            reason = f"{self._queued} messages were waiting for it"
             self._stop()
-            self._broker.disconnect(self._client, f"{self._queued} messages were waiting for it")
+            self._broker.disconnect(self._client, reason)
             return
+        if self._queued >= LONG_QUEUE:
+            self._broker.slow_down(delivery.sender_id)
         self._queued += 1
         self._queued_bytes += size
         item = _QueuedDelivery(delivery, size, time.monotonic())
@@ -270,10 +273,12 @@ class CallbackSender:
             self._broker.delivery_failed(item.delivery, f"{self._client.display_name} does not accept its messages")
             done()
             return
-        connection = self._get_connection(now)
+        connection, self._idle = self._idle, None
+        if connection is None:
+            connection = AsyncXMLRPCClient(self._loop, self._url, self._client.display_name, self._on_idle_closed)
         self._active[connection] = self._url
-        parts = encode_callback(item.delivery)
-        connection.send(parts, lambda error: self._on_sent(connection, item, now, done, error), DELIVERY_TIMEOUT)
+        on_sent = partial(self._on_sent, connection, item, now, done)
+        connection.send(encode_callback(item.delivery), on_sent, DELIVERY_TIMEOUT)
 
     def _on_sent(
         self,
@@ -285,10 +290,10 @@ class CallbackSender:
     ) -> None:
         now = time.monotonic()
         self._release_quota(item)
-        self._return_connection(connection, now)
+        self._return_connection(connection)
         self._unresponsive = error is not None and now - since >= DELIVERY_TIMEOUT
         if error is None:
-            if not self._closed:
+            if not self.is_closed:
                 self._broker.mark_active(self._client)
         else:
             self._broker.delivery_failed(item.delivery, self._error_text(error))
@@ -311,36 +316,29 @@ class CallbackSender:
 
     # Connections
 
-    def _get_connection(self, now: float) -> AsyncXMLRPCClient:
-        while self._idle:
-            connection, since = self._idle.pop()
-            if now - since < MAX_IDLE_TIME:
-                return connection
-            connection.close()
-        return AsyncXMLRPCClient(self._loop, self._url, self._client.display_name, self._on_idle_closed)
-
-    def _return_connection(self, connection: AsyncXMLRPCClient, now: float) -> None:
+    def _return_connection(self, connection: AsyncXMLRPCClient) -> None:
         """Keep a connection for the next delivery, unless one is kept already."""
         url = self._active.pop(connection)
-        if connection.connected and not self._idle and not self._closed and url == self._url:
-            self._idle.append((connection, now))
+        if connection.connected and self._idle is None and not self.is_closed and url == self._url:
+            self._idle = connection
         else:
             connection.close()
 
     def _on_idle_closed(self) -> None:
         """Probe the client, which has closed an idle connection: it may save resources, or it may have ended."""
-        self._idle = [(connection, since) for connection, since in self._idle if connection.connected]
+        if not self.is_connected:
+            self._idle = None
         self._liveness.check(self)
 
     def _drop_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
 
     # Closing
 
     def _stop(self) -> None:
-        self._closed = True
+        self.is_closed = True
         for item in self._deferrer.drain() + self._dispatcher.close():
             self._release_quota(item)
         self._drop_idle()
@@ -356,9 +354,9 @@ class CallbackSender:
         self._check_idle()
 
     def _on_final_sent(self, connection: AsyncXMLRPCClient) -> None:
-        self._return_connection(connection, 0.0)
+        self._return_connection(connection)
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self.is_idle:
+        if (self.is_closed or self.reports_idle) and self.is_idle:
             self._on_idle(self)

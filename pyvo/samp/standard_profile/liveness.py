@@ -20,8 +20,6 @@ from typing import Protocol
 
 from ..transport.event_loop import WRITE, EventLoop, Timer
 
-__all__ = ["Address", "ConnectProbe", "LivenessChecker", "Probed"]
-
 log = logging.getLogger(__name__)
 
 #: Host, an address and not a name, and port.
@@ -38,7 +36,11 @@ PROBE_TIMEOUT = 2.0
 
 
 class Probed(Protocol):
-    """A client whose callback address is probed. All of this is called in the loop's thread."""
+    """
+    A client whose callback address is probed: a `CallbackSender`, whose module imports this one.
+
+    All of this is called in the loop's thread.
+    """
 
     @property
     def address(self) -> Address:

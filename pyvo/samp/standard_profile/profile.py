@@ -18,14 +18,10 @@ from ..broker.operations import HubOperations
 from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
 from ..transport.event_loop import EventLoop
-from ..transport.http11 import HTTPRequest, Response
 from ..transport.server import XMLRPCServer
-from ..transport.server_connection import ServerConnection
-from ..transport.urls import AllowedHosts, resolve_callback_url
+from ..transport.urls import host_filter, make_http_url, resolve_callback_url
 from .callback_sender import CallbackSender
 from .liveness import LivenessChecker
-
-__all__ = ["PROFILE", "StandardProfile"]
 
 PROFILE = "standard"
 
@@ -48,18 +44,13 @@ class StandardProfile:
         self._queues: set[CallbackSender] = set()
         self._all_delivered: threading.Event | None = None
         self._host = "127.0.0.1" if address[0] == "0.0.0.0" else "::1" if address[0] == "::" else address[0]
-        self.server = XMLRPCServer(address, loop, _StandardOperations(self, broker, loop, AllowedHosts(address[0])))
-
-    @property
-    def port(self) -> int:
-        """Port of the server."""
-        return self.server.port
+        self.server = XMLRPCServer(address, loop, _StandardOperations(self, broker, loop, address[0]))
+        self.port = self.server.port
 
     @property
     def url(self) -> str:
         """URL of the server: ``samp.hub.xmlrpc.url`` of the lockfile."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return make_http_url(self._host, self.port)
 
     def start(self) -> None:
         """Start to accept connections."""
@@ -96,6 +87,7 @@ class StandardProfile:
             client.queue.set_url(url)
             return
         queue = CallbackSender(self._loop, self._broker, self._liveness, client, url, self._on_idle)
+        queue.reports_idle = self._all_delivered is not None
         self._queues.add(queue)
         self._broker.set_callable(client, True, queue)
 
@@ -111,6 +103,8 @@ class StandardProfile:
 
     def _start_delivery_wait(self, event: threading.Event) -> None:
         self._all_delivered = event
+        for queue in self._queues:
+            queue.reports_idle = True
         self._check_delivered()
 
     def _check_delivered(self) -> None:
@@ -121,24 +115,14 @@ class StandardProfile:
 class _StandardOperations(HubOperations):
     """The request handler, with the methods that only this profile has."""
 
-    def __init__(self, profile: StandardProfile, broker: Broker, loop: EventLoop, allowed_hosts: AllowedHosts) -> None:
+    def __init__(self, profile: StandardProfile, broker: Broker, loop: EventLoop, address: str) -> None:
         own: dict[str, Callable[..., Any]] = {
             "register": self.register,
             "setXmlrpcCallback": self.set_xmlrpc_callback,
         }
         super().__init__(PROFILE, "samp.hub", broker, loop, own)
         self._profile = profile
-        self._allowed_hosts = allowed_hosts
-
-    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Reject requests of browsers, which name a page's origin or a host that resolves to this machine (R38)."""
-        headers = request.headers
-        if "origin" in headers:
-            return self.text_response(403, "Web pages must use the hub's Web Profile", request)
-        host = headers.get("host")  # DS9 sends none
-        if host is not None and host not in self._allowed_hosts:
-            return self.text_response(403, "This server goes by another name", request)
-        return None
+        self.is_allowed_host = host_filter(address)
 
     def register(self, secret: str) -> dict[str, SAMPValue]:
         """Register a client that knows the secret (R6)."""

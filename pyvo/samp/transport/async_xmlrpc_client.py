@@ -20,9 +20,8 @@ from .event_loop import READ, WRITE, EventLoop, Timer
 from .http11 import HTTPError, HTTPResponse, ResponseParser
 from .urls import is_ip_address, post_head, split_http_url
 from .xmlrpc_client import MAX_IDLE_TIME, is_self_connected, raise_for_status
-from .xmlrpc_reader import XMLError, raise_if_fault
-
-__all__ = ["AsyncXMLRPCClient"]
+from .xmlrpc_reader import raise_if_fault
+from .xmlrpc_strict_reader import XMLError
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ import heapq
 import logging
 import math
 import os
+import queue
 import selectors
 import socket
 import threading
@@ -39,15 +40,12 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from .worker_pool import Task, WorkerPool, run_logged
-
-__all__ = ["EventLoop", "Timer"]
-
 log = logging.getLogger(__name__)
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+Task = tuple[Callable[..., object], tuple[Any, ...]]
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
@@ -63,6 +61,103 @@ SHUTDOWN_ROUNDS = 100
 
 
 _sched_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+
+
+def run_logged(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Call a function, and log whatever it raises (`SystemExit` included): it must not end the thread."""
+    try:
+        function(*args)
+    except BaseException:
+        log.exception("A callback or a task failed")
+
+
+class WorkerPool:
+    """
+    Threads for calls that may block; they are started on demand and used again.
+
+    ``name`` is the prefix of the threads' names; a thread without work ends after ``idle_timeout`` seconds.
+    """
+
+    def __init__(self, name: str, idle_timeout: float = 5.0) -> None:
+        self._name = name
+        self._idle_timeout = idle_timeout
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # a signal handler may interrupt a method
+        self._idle = 0  # threads that wait and are not claimed by a task
+        self._backlog = 0  # tasks for which no thread could be started
+        self._threads: set[threading.Thread] = set()
+        self._serial = count(1)
+        self._stopped = False
+
+    @property
+    def size(self) -> int:
+        """The number of threads, busy or idle."""
+        return len(self._threads)
+
+    def submit(self, function: Callable[..., object], *args: Any) -> None:
+        """Run ``function(*args)`` in a thread of the pool; return at once. After `stop` tasks are not run."""
+        with self._lock:
+            if self._stopped:
+                log.debug("A task was submitted after the end of the pool")
+                return
+            self._tasks.put((function, args))
+            if self._idle:
+                self._idle -= 1  # claimed: that thread will take this task, or the one before
+                return
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{next(self._serial)}", daemon=True)
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left, or the interpreter is ending
+            with self._lock:
+                self._threads.discard(thread)
+                self._backlog += 1  # the next thread that has finished its task takes it
+            log.error("A task waits until another one has ended: %s", error)
+
+    def stop(self, timeout: float = 1.0) -> None:
+        """End idle threads, and wait up to ``timeout`` seconds for busy ones."""
+        with self._lock:
+            self._stopped = True
+            threads = list(self._threads)
+        for _ in threads:
+            self._tasks.put(None)
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads: they are in the parent process only."""
+        self._lock = threading.RLock()
+        self._stopped = True
+        self._threads = set()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                task = self._next_task()
+                if task is None:
+                    return
+                run_logged(*task)
+                del task  # an idle thread must not keep the objects of its last task alive
+                with self._lock:
+                    if self._backlog:
+                        self._backlog -= 1
+                    else:
+                        self._idle += 1
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _next_task(self) -> Task | None:
+        try:
+            return self._tasks.get(timeout=self._idle_timeout)
+        except queue.Empty:
+            with self._lock:
+                if self._idle:  # not claimed by a task in the meantime
+                    self._idle -= 1
+                    return None
+        return self._tasks.get()
 
 
 class Timer:
@@ -85,16 +180,25 @@ class Timer:
         return self.call is not None
 
 
+def _make_pipe() -> tuple[Any, Any]:
+    """Make an unbuffered, non-blocking pipe; return the ends to read and to write."""
+    if os.name == "nt":  # a selector takes sockets only
+        ends = socket.socketpair()
+        with ends[0], ends[1]:
+            for end in ends:
+                end.setblocking(False)
+            return ends[0].makefile("rb", buffering=0), ends[1].makefile("wb", buffering=0)
+    reader, writer = os.pipe()  # in a seventh of the time of a pair of sockets
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+    return open(reader, "rb", buffering=0), open(writer, "wb", buffering=0)
+
+
 class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
 
-    Parameters
-    ----------
-    name : str
-        Name of the thread, and prefix of its workers' names.
-    busy_poll : bool
-        Whether the loop busy-polls before it blocks.
+    ``name`` is the name of the thread, and the prefix of its workers' names. ``busy_poll``: poll before blocking.
     """
 
     def __init__(self, name: str = "samp-loop", *, busy_poll: bool = False) -> None:
@@ -108,37 +212,31 @@ class EventLoop:
         self._ready: deque[Task] = deque()
         self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._asleep = False
-        self._started = False
-        self._stopping = False
+        #: Whether `start` has been called, and `stop`.
+        self.started = False
+        self.stopped = False
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._waker, self._wake_end = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wake_end.setblocking(False)
-        self._selector.register(self._wake_end, READ, self._drain_wakeup)
+        self._wake_end, self._waker = _make_pipe()
+        self._selector.register(self._wake_end, READ, lambda _events: self._wake_end.read(4096))
 
     # Methods for any thread
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
-        if not self._started:  # after ^C within start(), `Thread` would let itself be started again
-            self._started = True
+        if not self.started:  # after ^C within start(), `Thread` would let itself be started again
+            self.started = True
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
         """
-        Stop the thread and its workers; callbacks that are due still run.
+        Stop the thread and its workers, and wait up to ``timeout`` seconds for them; callbacks that are due still run.
 
-        It may be called in any thread, the loop's own included, and more than once.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait for the threads.
+        It may be called in any thread, that of the loop included, and more than once.
         """
         with self._lock:
-            first = not self._stopping
-            self._stopping = True
+            first = not self.stopped
+            self.stopped = True
         if not self._thread.ident:
             if first:
                 self._close()
@@ -154,7 +252,7 @@ class EventLoop:
 
     def after_fork_in_child(self) -> None:
         """Close the child's copies of all sockets, registered ones included."""
-        self._stopping = True
+        self.stopped = True
         self._ident = None
         self._lock = threading.RLock()
         self.workers.after_fork_in_child()
@@ -165,16 +263,6 @@ class EventLoop:
             self._selector.close()
         self._waker.close()
         self._wake_end.close()
-
-    @property
-    def started(self) -> bool:
-        """Whether `start` has been called."""
-        return self._started
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` has been called."""
-        return self._stopping
 
     def in_loop(self) -> bool:
         """Return whether the caller runs in the loop's thread."""
@@ -224,20 +312,15 @@ class EventLoop:
 
     def _wake(self) -> None:
         try:
-            self._waker.send(b"\0")
-        except BlockingIOError:
-            log.debug("The loop has many wake-ups waiting")
-        except OSError:
+            self._waker.write(b"\0")  # it fails silently if many wake-ups wait
+        except (OSError, ValueError):
             log.debug("The loop has ended")
-
-    def _drain_wakeup(self, _events: int) -> None:
-        self._wake_end.recv(4096)
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
         events_are_frequent = False
         try:
-            while not self._stopping:
+            while not self.stopped:
                 since = time.monotonic()
                 events = (self._busy_poll(since + BUSY_POLL_TIME) if events_are_frequent else []) or self._select()
                 now = time.monotonic()
@@ -277,7 +360,7 @@ class EventLoop:
         return events
 
     def _select_timeout(self) -> float | None:
-        if self._ready or self._stopping:
+        if self._ready or self.stopped:
             return 0.0
         with self._lock:
             while self._timers and not self._timers[0][2].active:

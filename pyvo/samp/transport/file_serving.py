@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Handing out over HTTP what is in a file, or in anything else that can be written to a socket.
+Send the content of a file, or of any other source, as the body of an HTTP response.
 
-Writing a large file must not keep the loop from other work. So the socket is detached from its server, and a
-worker thread writes: a file of any size costs the memory of one buffer.
+Writing a large file must not keep the loop from other work. So the socket is detached from its server, and a worker
+thread writes: a file of any size needs the memory of one buffer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
-from http import HTTPStatus
+from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
-__all__ = ["BodySource", "BodyStreamer", "FileError", "FileSource", "ResponseHead"]
+from .http11 import REASONS, Response
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +38,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 class FileError(Exception):
-    """
-    A target cannot be handed out.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status that says so.
-    text : str
-        Why.
-    headers : list of (str, str)
-        Further headers of the answer.
-    """
+    """Something cannot be sent: the HTTP status, the reason for it, and further headers of the response."""
 
     def __init__(self, status: int, text: str, headers: list[tuple[str, str]] | None = None) -> None:
         super().__init__(text)
@@ -58,47 +47,48 @@ class FileError(Exception):
 
 
 class ResponseHead(NamedTuple):
-    """Status and headers of what is handed out."""
+    """Status and headers of a response."""
 
     status: int
     headers: list[tuple[str, str]]
 
 
+class Sink(Protocol):
+    """Where a body is written: a socket, or what has these methods of one."""
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Write bytes."""
+
+    def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None, /) -> int:
+        """Write a part of a file; return the number of bytes."""
+
+
 class BodySource(Protocol):
-    """What is handed out."""
+    """What is sent."""
 
     head: ResponseHead
 
-    def copy_to(self, sock: socket.socket) -> bool:
-        """Write the body; tells whether it is complete."""
+    def copy_to(self, sink: Sink) -> bool:
+        """Write the body; return whether it is complete."""
 
     def stop(self) -> None:
-        """Have `copy_to`, which runs in another thread, end."""
+        """End `copy_to`, which runs in another thread."""
 
     def close(self) -> None:
-        """Let go of the file or connection."""
+        """Close the file or connection."""
 
 
 class FileSource:
     """
     A file of this machine: only a regular one, never a device or a pipe.
 
-    Parameters
-    ----------
-    path : str
-        Where it is.
-    wanted : dict of str to str
-        The request's headers, with names in lower case; ``range`` and ``if-range`` matter.
-
-    Raises
-    ------
-    Refusal
-        It cannot be read, or has no such range.
+    ``request_headers`` have their names in lower case; ``range`` and ``if-range`` are used. Raises `FileError` if the
+    file cannot be read or has no such range.
     """
 
-    def __init__(self, path: str, wanted: dict[str, str]) -> None:
+    def __init__(self, path: str, request_headers: dict[str, str]) -> None:
         try:
-            # Looked at before it is opened: opening a device can do something, opening a pipe can wait for ever.
+            # Checked before it is opened: opening a device can do something, opening a pipe can wait for ever.
             regular = stat.S_ISREG(os.stat(path).st_mode)
             self._file: BinaryIO = open(os.open(path, _FLAGS), "rb") if regular else _reject_non_regular()  # noqa: SIM115
         except (OSError, ValueError) as error:
@@ -108,11 +98,12 @@ class FileSource:
             status = os.fstat(self._file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 _reject_non_regular()
-            start, self._count, code = _range(wanted, status.st_size)
+            self._start, self._count, code = _range(request_headers, status.st_size)
         except FileError:
             self._file.close()
             raise
-        self._start = start
+        self._unread = self._count
+        self._file.seek(self._start)
         headers = [
             ("Content-Type", _content_type(path)),
             ("Content-Length", str(self._count)),
@@ -120,21 +111,24 @@ class FileSource:
             ("Last-Modified", formatdate(status.st_mtime, usegmt=True)),
         ]
         if code == 206:
-            headers.append(("Content-Range", f"bytes {start}-{start + self._count - 1}/{status.st_size}"))
+            last = self._start + self._count - 1
+            headers.append(("Content-Range", f"bytes {self._start}-{last}/{status.st_size}"))
         self.head = ResponseHead(code, headers)
 
     def read(self, size: int) -> bytes:
-        """Read up to that many bytes."""
-        return self._file.read(size)
+        """Read up to that many of the bytes that the request wants; empty at their end."""
+        data = self._file.read(min(size, self._unread))
+        self._unread -= len(data)
+        return data
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the file's bytes."""
         if not self._count:
             return True
-        return sock.sendfile(self._file, self._start, self._count) == self._count
+        return sink.sendfile(self._file, self._start, self._count) == self._count
 
     def stop(self) -> None:
-        """Nothing to be done: reading a file does not wait."""
+        """Do nothing: reading a file does not wait."""
 
     def close(self) -> None:
         """Close the file."""
@@ -153,10 +147,10 @@ def _content_type(path: str) -> str:
     return _TYPES.get(suffix) or mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"
 
 
-def _range(wanted: dict[str, str], size: int) -> tuple[int, int, int]:
-    """First byte, number of bytes and status for the Range header; a malformed or manifold range means all."""
-    match = _RANGE.fullmatch(wanted.get("range", "").strip())
-    if match is None or not any(match.groups()) or "if-range" in wanted:
+def _range(headers: dict[str, str], size: int) -> tuple[int, int, int]:
+    """Return first byte, number of bytes and status for a Range header; a malformed or multiple range means all."""
+    match = _RANGE.fullmatch(headers.get("range", "").strip())
+    if match is None or not any(match.groups()) or "if-range" in headers:
         return 0, size, 200
     first, last = match.groups()
     if not first:
@@ -174,21 +168,17 @@ class BodyStreamer:
     """
     Writes sources to detached sockets, in worker threads.
 
-    Parameters
-    ----------
-    run_in_worker : callable
-        ``run_in_worker(function, *args)`` runs it in another thread.
-    give_back : callable
-        ``give_back(sock)`` closes a detached socket (`XMLRPCServer.take_back`).
+    ``run_in_worker(function, *args)`` runs a function in another thread. ``return_socket(sock)`` closes a detached
+    socket, see `ConnectionTable.close_detached`.
     """
 
-    def __init__(self, run_in_worker: Callable[..., object], give_back: Callable[[socket.socket], object]) -> None:
+    def __init__(self, run_in_worker: Callable[..., object], return_socket: Callable[[socket.socket], object]) -> None:
         self._run_in_worker = run_in_worker
-        self._return_socket = give_back
+        self._return_socket = return_socket
         self._lock = threading.Lock()
         self._sources: set[BodySource] = set()
         self._stopped = False
-        #: How many transfers are under way.
+        #: The number of transfers that are in progress.
         self.active = 0
 
     def stream(
@@ -201,24 +191,15 @@ class BodyStreamer:
         done: Callable[[bool], object] | None = None,
     ) -> None:
         """
-        Hand something out; returns at once.
+        Send a source to a blocking socket with a timeout; returns at once.
 
-        Parameters
-        ----------
-        sock : socket.socket
-            Where to; blocking, with a time-out.
-        open_source : callable
-            Opens what is handed out; it may block, and raise `Refusal`.
-        headers : iterable of (str, str)
-            What the answer bears beside the headers of the source.
-        with_body : bool
-            False for the answer to a HEAD.
-        done : callable, optional
-            Called at the end, in the worker thread, with whether everything was written.
+        ``open_source`` may block, and raise `FileError`. ``headers`` are sent in addition to those of the source. A
+        response to HEAD is one without a body. At the end, ``done`` is called in the worker thread, with whether
+        everything was written.
         """
         with self._lock:
             self.active += 1
-        self._run_in_worker(self._run, sock, open_source, list(headers), with_body, done)
+        self._run_in_worker(self._run, partial(self._transfer, sock, open_source, list(headers), with_body), sock, done)
 
     def stop(self) -> None:
         """End all transfers."""
@@ -229,18 +210,13 @@ class BodyStreamer:
             source.stop()
 
     def _run(
-        self,
-        sock: socket.socket,
-        open_source: Callable[[], BodySource],
-        headers: list[tuple[str, str]],
-        with_body: bool,
-        done: Callable[[bool], object] | None,
+        self, transfer: Callable[[], bool], sock: socket.socket, done: Callable[[bool], object] | None
     ) -> None:
         complete = False
         try:
-            complete = self._transfer(sock, open_source, headers, with_body)
+            complete = transfer()
         except OSError as error:
-            log.debug("A transfer broke off: %s", error)
+            log.debug("A transfer was interrupted: %s", error)
         finally:
             with self._lock:
                 self.active -= 1
@@ -257,12 +233,10 @@ class BodyStreamer:
     ) -> bool:
         try:
             source = open_source()
-        except FileError as refusal:
-            log.info("What was asked for cannot be had: %s", refusal)
-            body = f"{refusal}\n".encode()
-            head = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-            head += [*refusal.headers, *headers]
-            sock.sendall(_write_head(refusal.status, head) + (body if with_body else b""))
+        except FileError as error:
+            log.info("A file cannot be sent: %s", error)
+            response = Response(error.status, f"{error}\n".encode(), headers=(*error.headers, *headers))
+            sock.sendall(response.encode(keep_alive=False, with_body=with_body))
             return False
         with self._lock:
             stopped = self._stopped
@@ -283,14 +257,10 @@ class BodyStreamer:
 
 
 def _reset_connection(sock: socket.socket) -> None:
-    """Have the connection end with a reset, so that nobody takes half of a body without a length for the whole."""
+    """Make the connection end with a reset, so that no program takes half of a body without a length for the whole."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
 
 
 def _write_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Status"
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "Connection: close"]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1", "replace")

@@ -17,24 +17,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 from . import Bytes
-
-__all__ = [
-    "BodyDecoder",
-    "HTTPError",
-    "HTTPRequest",
-    "HTTPResponse",
-    "RequestParser",
-    "Response",
-    "ResponseParser",
-    "content_length",
-    "parse_headers",
-    "should_keep_alive",
-]
 
 MAX_LINES = 100
 #: Headers that must not be repeated. They decide where a message ends or who may send it, and two programs could use
@@ -127,7 +114,7 @@ class Response(NamedTuple):
     def encode(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
         """Return head and body in one piece, since two writes could become two packets; no body in reply to HEAD."""
         head = (
-            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Status')}\r\n"
+            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Status')}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
         )
         for name, value in self.headers:
@@ -137,7 +124,7 @@ class Response(NamedTuple):
         return data + self.body if with_body else data
 
 
-_REASONS = {int(status): status.phrase for status in HTTPStatus}
+REASONS = {int(status): status.phrase for status in HTTPStatus}
 
 
 class HTTPError(Exception):
@@ -175,31 +162,23 @@ class BodyDecoder:
             raise HTTPError(415, "The content encoding is not supported")
         self._compressed = compression != "identity"
         self._limit = limit
-        self._remaining = length or 0
+        #: The number of bytes that are missing, as far as that is known.
+        self.remaining = length or 0
         self._chunked = coding is not None
         self._until_close = until_close and coding is None and length is None
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
         self._chunk_overhead = 0
-        self._data = bytearray()  # a list of chunks of one byte would take fifty times their size
-
-    @property
-    def size(self) -> int:
-        """The number of bytes that have arrived."""
-        return len(self._data)
-
-    @property
-    def expected(self) -> int:
-        """The number of bytes that are missing, as far as that is known."""
-        return self._remaining
+        #: What has arrived. A list of chunks of one byte would take fifty times their size.
+        self.data = bytearray()
 
     def append_direct(self, data: bytes) -> bool:
         """Append data without a buffer in between; return False if it may contain more than the body."""
-        if self._chunked or len(data) > self._remaining:
+        if self._chunked or len(data) > self.remaining:
             return False
-        self._data += data
-        self._remaining -= len(data)
+        self.data += data
+        self.remaining -= len(data)
         return True
 
     def feed_from(self, buffer: bytearray) -> bool:
@@ -209,25 +188,25 @@ class BodyDecoder:
         if self._until_close:
             self._transfer(buffer, len(buffer))
             return False
-        self._remaining -= self._transfer(buffer, self._remaining)
-        return not self._remaining
+        self.remaining -= self._transfer(buffer, self.remaining)
+        return not self.remaining
 
     def content(self) -> Bytes:
         """Return the body, decompressed."""
         if self._compressed:
-            return gunzip_limited(self._data, self._limit)
-        return self._data if len(self._data) > LARGE else bytes(self._data)
+            return gunzip_limited(self.data, self._limit)
+        return self.data if len(self.data) > LARGE else bytes(self.data)
 
     def _transfer(self, buffer: bytearray, most: int) -> int:
         """Move up to ``most`` bytes from ``buffer`` to the body; return their number."""
         size = min(len(buffer), most)
-        if len(self._data) + size > self._limit:
+        if len(self.data) + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
         if size == len(buffer):
-            self._data += buffer
+            self.data += buffer
             buffer.clear()
         else:
-            self._data += buffer[:size]
+            self.data += buffer[:size]
             del buffer[:size]
         return size
 
@@ -258,7 +237,7 @@ class BodyDecoder:
             raise HTTPError(400, "The length of a chunk is malformed")
         self._chunk_left = int(digits, 16)
         self._in_trailer = not self._chunk_left
-        if len(self._data) + self._chunk_left > self._limit:
+        if len(self.data) + self._chunk_left > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
 
     def _extract_line(self, buffer: bytearray) -> bytes | None:
@@ -270,7 +249,7 @@ class BodyDecoder:
         line = bytes(buffer[:end])
         del buffer[: end + 1]
         self._chunk_overhead += end + 1
-        if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self._data):
+        if self._chunk_overhead > MAX_CHUNK_OVERHEAD + 8 * len(self.data):
             raise HTTPError(400, "The chunks have more overhead than content")
         return line.removesuffix(b"\r")
 
@@ -297,25 +276,40 @@ MAX_INFORMATIONAL = 10
 HEAD_CACHE_SIZE = 256
 MAX_CACHED_HEAD = 1024
 
-H = TypeVar("H")
+
+class Head(NamedTuple):
+    """The parsed head of a request or response."""
+
+    #: Method and target, or status and reason.
+    start: tuple[str, str]
+    headers: dict[str, str]
+    keep_alive: bool
+    length: int | None
+    #: Whether the body has a known length, and is neither chunked nor compressed.
+    identity_encoded: bool
+    #: Whether the client waits for ``100 Continue`` before it sends the body.
+    expect_continue: bool
 
 
 class MessageParser:
     """The common part of the parsers: a head of lines, then a body."""
 
     #: Parsed heads. A program sends the same head again and again, on new connections too.
-    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    head_cache: ClassVar[dict[tuple[bytes, int], Head]]
     #: Matches the first line, without the line end.
     start_line: re.Pattern[str]
     #: The values of the first byte, so that another protocol such as TLS is refused at once.
     start_bytes: bytes
     message_kind: str
+    #: Whether a body without a length ends with the connection.
+    until_close = False
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         self.max_body = max_body
         self._buffer = bytearray()
         self._scanned = 0
         self._start_line_checked = False
+        self._head: Head = Head(("", ""), {}, False, None, False, False)
         self._body: BodyDecoder | None = None
 
     @property
@@ -326,20 +320,20 @@ class MessageParser:
     @property
     def buffered(self) -> int:
         """The number of bytes in memory."""
-        return len(self._buffer) + (self._body.size if self._body else 0)
+        return len(self._buffer) + (len(self._body.data) if self._body else 0)
 
     @property
     def expected(self) -> int:
         """The number of bytes that the present body still misses, as far as that is known."""
-        return self._body.expected if self._body else 0
+        return self._body.remaining if self._body else 0
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes that have arrived."""
         if self._body is None or self._buffer or not self._body.append_direct(data):
             self._buffer += data
 
-    def _extract_head(self) -> bytes | None:
-        """Return all lines up to the blank one, or None until they have arrived."""
+    def _extract_head(self) -> Head | None:
+        """Remove all lines up to the blank one and parse them; return None until they have arrived."""
         buffer = self._buffer
         end = self._find_end_of_head()
         if end < 0 or end > MAX_HEAD:
@@ -348,18 +342,15 @@ class MessageParser:
                 raise HTTPError(431, "The header lines are too long")
             self._scanned = max(0, len(buffer) - 2)
             return None
-        head = bytes(buffer[:end])
+        data = bytes(buffer[:end])
         del buffer[:end]
         self._scanned = 0
         self._start_line_checked = False
-        return head
-
-    def _parse_head_cached(self, data: bytes, parse: Callable[[bytes], H]) -> H:
-        """Parse a head, or take it from the cache: parsing is the most expensive part of a short message."""
         key = data, self.max_body
-        head: H | None = self.head_cache.get(key)
-        if head is None:
-            head = parse(data)
+        head = self.head_cache.get(key)
+        if head is None:  # parsing is the most expensive part of a short message
+            line, _, lines = data.decode("latin-1").partition("\n")
+            head = self._make_head(self._match_start_line(line), parse_headers(lines))
             if len(data) <= MAX_CACHED_HEAD:
                 if len(self.head_cache) >= HEAD_CACHE_SIZE:
                     self.head_cache.clear()
@@ -388,93 +379,87 @@ class MessageParser:
             self._match_start_line(buffer[:end].decode("latin-1"))
             self._start_line_checked = True
 
-    def _match_start_line(self, line: str) -> re.Match[str]:
+    def _match_start_line(self, line: str) -> tuple[str, ...]:
         match = self.start_line.fullmatch(line.rstrip(" \t\r"))
         if match is None:
             raise HTTPError(400, f"This is not an HTTP/1 {self.message_kind}")
-        return match
+        return match.groups("")
+
+    def _make_head(self, start: tuple[str, ...], headers: dict[str, str]) -> Head:
+        raise NotImplementedError
+
+    def _extract_body(self, *, closed: bool = False) -> tuple[Bytes, bool] | None:
+        """
+        Remove the body of the message whose head was parsed; return it, and whether it is complete.
+
+        Return None until it has arrived. If the connection was ``closed``, what has arrived is all.
+        """
+        body = self._body
+        if body is None:
+            head = self._head
+            size = head.length or 0
+            if head.identity_encoded and len(self._buffer) >= size:  # most messages are short and come in one piece
+                content = bytes(self._buffer[:size])
+                del self._buffer[:size]
+                return content, True
+            body = self._body = BodyDecoder(head.headers, self.max_body, head.length, until_close=self.until_close)
+        complete = body.feed_from(self._buffer)
+        if not (complete or closed):
+            return None
+        self._body = None
+        return body.content(), complete
 
 
-class _RequestHead(NamedTuple):
-    """The parsed head of a request."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    keep_alive: bool
-    length: int | None
-    identity_encoded: bool
-    """Whether the body is neither chunked nor compressed."""
-    expect_continue: bool
-    """Whether the client waits for ``100 Continue`` before it sends the body."""
+def _is_plain(headers: dict[str, str]) -> bool:
+    return "transfer-encoding" not in headers and "content-encoding" not in headers
 
 
 class RequestParser(MessageParser):
     """Parses the requests on one connection; ``max_body`` limits a body before and after decompression."""
 
-    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    head_cache: ClassVar[dict[tuple[bytes, int], Head]] = {}
     start_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
     start_bytes = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     message_kind = "request"
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._head = _RequestHead("", "", {}, False, None, False, False)
         #: Whether the server has to send ``100 Continue``.
         self.send_100_continue = False
+
+    @property
+    def head(self) -> tuple[str, dict[str, str]] | None:
+        """Method and headers of the request whose body is arriving."""
+        return (self._head.start[0], self._head.headers) if self._body is not None else None
 
     def next_message(self) -> HTTPRequest | None:
         """Return the next complete request, or None. After an `HTTPError` the connection must be closed."""
         if self._body is None:
             if not self._parse_next_head():
                 return None
-            head = self._head
-            size = head.length or 0
-            if head.identity_encoded and len(self._buffer) >= size:  # most requests are short and come in one piece
-                content = bytes(self._buffer[:size])
-                del self._buffer[:size]
-                return HTTPRequest(head.method, head.target, head.headers, content, head.keep_alive)
-        try:
-            return self._extract_body()
-        except HTTPError as error:
-            error.head = self._head.method, self._head.headers
-            raise
-
-    @property
-    def head(self) -> tuple[str, dict[str, str]] | None:
-        """Method and headers of the request whose body is arriving."""
-        return (self._head.method, self._head.headers) if self._body is not None else None
-
-    def _extract_body(self) -> HTTPRequest | None:
+            self.send_100_continue = self._head.expect_continue and not self._buffer
         head = self._head
-        body = self._body
-        if body is None:
-            body = self._body = BodyDecoder(head.headers, self.max_body, head.length)
-            self.send_100_continue = head.expect_continue and not self._buffer
-        if not body.feed_from(self._buffer):
+        try:
+            found = self._extract_body()
+        except HTTPError as error:
+            error.head = head.start[0], head.headers
+            raise
+        if found is None:
             return None
-        content = body.content()
-        self._body = None
         self.send_100_continue = False
-        return HTTPRequest(head.method, head.target, head.headers, content, head.keep_alive)
+        return HTTPRequest(*head.start, head.headers, found[0], head.keep_alive)
 
     def _parse_next_head(self) -> bool:
         buffer = self._buffer
         if buffer and buffer[0] in b"\r\n":  # blank lines before a request are ignored (RFC 9112)
             del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
-        if not buffer:
-            return False
-        data = self._extract_head()
-        if data is None:
-            return False
-        self._head = self._parse_head_cached(data, self._parse)
-        return True
+        head = self._extract_head() if buffer else None
+        if head is not None:
+            self._head = head
+        return head is not None
 
-    def _parse(self, data: bytes) -> _RequestHead:
-        line, _, lines = data.decode("latin-1").partition("\n")
-        method, target, version = self._match_start_line(line).groups()
-        headers = parse_headers(lines)
-        is_identity = "transfer-encoding" not in headers and "content-encoding" not in headers
+    def _make_head(self, start: tuple[str, ...], headers: dict[str, str]) -> Head:
+        method, target, version = start
         try:
             length = content_length(headers, self.max_body)
             if length is None and method == "POST" and "transfer-encoding" not in headers:
@@ -483,37 +468,26 @@ class RequestParser(MessageParser):
             error.head = method, headers  # the headers of the response depend on the Origin
             raise
         expects = headers.get("expect", "").lower() == "100-continue" and version != "HTTP/1.0"
-        return _RequestHead(method, target, headers, should_keep_alive(version, headers), length, is_identity, expects)
-
-
-class _ResponseHead(NamedTuple):
-    """The parsed head of a response."""
-
-    status: int
-    reason: str
-    headers: dict[str, str]
-    keep_alive: bool
-    length: int | None
-    identity_encoded: bool
-    """Whether the body has a known length and is neither chunked nor compressed."""
+        keep_alive = should_keep_alive(version, headers)
+        return Head((method, target), headers, keep_alive, length, _is_plain(headers), expects)
 
 
 class ResponseParser(MessageParser):
     """Parses the responses on one connection; ``max_body`` limits a body before and after decompression."""
 
-    head_cache: ClassVar[dict[tuple[bytes, int], Any]] = {}
+    head_cache: ClassVar[dict[tuple[bytes, int], Head]] = {}
     start_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
     start_bytes = b"H"
     message_kind = "response"
+    until_close = True
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(max_body)
-        self._head = _ResponseHead(0, "", {}, False, None, False)
         self._informational = 0
 
     @property
     def pending(self) -> bool:
-        """Whether part of an answer has arrived, or its announcement."""
+        """Whether part of a response has arrived, or an informational one before it."""
         return bool(self._buffer) or self._body is not None or self._informational > 0
 
     def next_message(self, *, closed: bool = False) -> HTTPResponse | None:
@@ -523,54 +497,35 @@ class ResponseParser(MessageParser):
         If the server has ``closed`` the connection, the body is what has arrived of it: DS9 closes the connection one
         byte early, and the XML parser notices if something else is missing.
         """
-        body = self._body
-        if body is None:
-            if not self._parse_next_head():
-                if closed:
-                    raise HTTPError(400, "The connection was closed without a response")
-                return None
-            head = self._head
-            size = head.length or 0
-            if head.identity_encoded and len(self._buffer) >= size:  # most responses are short and come in one piece
-                content = bytes(self._buffer[:size])
-                del self._buffer[:size]
-                return self._make_response(content, complete=not closed)
-            body = self._body = BodyDecoder(head.headers, self.max_body, head.length, until_close=True)
-        complete = body.feed_from(self._buffer)
-        if not complete and not closed:
+        if self._body is None and not self._parse_next_head():
+            if closed:
+                raise HTTPError(400, "The connection was closed without a response")
             return None
-        self._body = None
-        return self._make_response(body.content(), complete=complete and not closed)
-
-    def _make_response(self, content: Bytes, *, complete: bool) -> HTTPResponse:
+        found = self._extract_body(closed=closed)
+        if found is None:
+            return None
+        content, complete = found
         self._informational = 0
         head = self._head
-        keep_alive = head.keep_alive and complete and not self._buffer
-        return HTTPResponse(head.status, head.reason, head.headers, content, keep_alive)
+        keep_alive = head.keep_alive and complete and not closed and not self._buffer
+        return HTTPResponse(int(head.start[0]), head.start[1], head.headers, content, keep_alive)
 
     def _parse_next_head(self) -> bool:
-        while True:
-            data = self._extract_head()
-            if data is None:
-                return False
-            head = self._parse_head_cached(data, self._parse)
-            if head.status >= 200:  # else informational
+        while (head := self._extract_head()) is not None:
+            if not head.start[0].startswith("1"):  # else informational
                 self._head = head
                 return True
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
                 raise HTTPError(400, "There are too many informational responses")
+        return False
 
-    def _parse(self, data: bytes) -> _ResponseHead:
-        line, _, lines = data.decode("latin-1").partition("\n")
-        _, digits, reason = self._match_start_line(line).groups()
-        headers = parse_headers(lines)
-        status = int(digits)
-        length = 0 if status in (204, 304) else content_length(headers, self.max_body)
-        is_identity = length is not None and "transfer-encoding" not in headers and "content-encoding" not in headers
+    def _make_head(self, start: tuple[str, ...], headers: dict[str, str]) -> Head:
+        _, status, reason = start
+        length = 0 if status in ("204", "304") else content_length(headers, self.max_body)
+        is_until_close = length is None and "transfer-encoding" not in headers
         # Without "keep-alive" the connection is not used again, even in HTTP/1.1: DS9 sends no Connection header and
         # closes the connection after each response, so the next message could be lost.
-        keep_alive = "keep-alive" in headers.get("connection", "").lower()
-        if length is None and "transfer-encoding" not in headers:
-            keep_alive = False
-        return _ResponseHead(status, reason or "", headers, keep_alive, length, is_identity)
+        keep_alive = "keep-alive" in headers.get("connection", "").lower() and not is_until_close
+        is_plain = length is not None and _is_plain(headers)
+        return Head((status, reason), headers, keep_alive, length, is_plain, False)

@@ -4,6 +4,11 @@ The connections that a server has accepted, and the responses that come later.
 
 A `ServerConnection` reads requests as they arrive and writes the responses in the same order. The `ConnectionTable` has
 all connections of a server and chooses which to close when there are too many.
+
+Reading, handling and writing are in one class, because each of them depends on the state of the others: no request is
+handled before the response to the last one is written, one deadline is for whichever the connection waits for, and an
+end of the input means something else while a response is written, is deferred, or neither. `RequestParser` has what
+does not depend on that: how bytes become requests.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
-from .event_loop import READ, WRITE, EventLoop, Timer
+from .event_loop import READ, WRITE, EventLoop, Timer, run_logged
 from .http11 import HTTPError, HTTPRequest, RequestParser, Response
 
 try:
@@ -26,8 +31,6 @@ try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
-
-__all__ = ["ConnectionTable", "DeferredResponse", "RequestHandler", "ServerConnection", "peer_discarded_data"]
 
 log = logging.getLogger(__name__)
 
@@ -348,11 +351,11 @@ class ServerConnection:
         self._out = None
         waiting, self._waiting_for = self._waiting_for, None
         if waiting is not None:
-            call_logged(waiting.cancel)
+            run_logged(waiting.cancel, ())
         self._notify_sent(ok=False)
         on_closed, self.on_closed = self.on_closed, None
         if on_closed is not None:
-            call_logged(on_closed)
+            run_logged(on_closed, ())
 
     def _mark_closed(self) -> None:
         self.closed = True
@@ -496,7 +499,7 @@ class ServerConnection:
 
     def _wait_for_deferred(self, deferred: DeferredResponse) -> None:
         if self.closed:
-            call_logged(deferred.cancel)
+            run_logged(deferred.cancel, ())
             return
         self._flush_corked()
         self._waiting_for = deferred
@@ -594,7 +597,7 @@ class ServerConnection:
     def _notify_sent(self, *, ok: bool) -> None:
         report, self._sent = self._sent, None
         if report is not None:
-            call_logged(report, ok)
+            run_logged(report, (ok,))
 
     # Events, timers and buffers
 
@@ -624,11 +627,3 @@ class ServerConnection:
         if self._reserved:
             self._table.reserve_buffer(-self._reserved)
             self._reserved = 0
-
-
-def call_logged(callback: Callable[..., object], *args: object) -> None:
-    """Call a callback, and log its error: it must not affect the connection."""
-    try:
-        callback(*args)
-    except Exception:
-        log.exception("A callback of a connection failed")

@@ -7,24 +7,11 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPTransportError, SAMPValueError
-
-__all__ = [
-    "URL_SAFE_CHARS",
-    "AllowedHosts",
-    "file_url_to_local_path",
-    "file_url_to_path",
-    "is_ip_address",
-    "is_local_host",
-    "is_loopback",
-    "post_head",
-    "resolve_callback_url",
-    "split_http_url",
-    "validate_port",
-]
 
 #: The characters of a URL that are not percent-encoded; letters and digits never are.
 URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
@@ -108,35 +95,44 @@ def file_url_to_local_path(url: str) -> str | None:
     return f"{drive[1]}:{drive[2]}" if drive else f"\\{inside}"
 
 
-def post_head(url: str) -> bytes:
-    """Return the head of a POST request to ``url``, up to the value of ``Content-Length``."""
+def make_http_url(host: str, port: int, path: str = "/") -> str:
+    """Return an ``http`` URL, with brackets around an IPv6 address."""
+    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+
+
+def request_head(method: str, url: str, last_lines: str) -> bytes:
+    """Return the head of a request to ``url``, which ends with ``last_lines``."""
     host, port, path = split_http_url(url)
-    host = f"[{host}]" if ":" in host else host
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: pyvo.samp\r\n"
-        "Content-Type: text/xml\r\nContent-Length: "
-    ).encode("ascii")
+    authority = make_http_url(host, port, "").removeprefix("http://")
+    head = f"{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: pyvo.samp\r\n{last_lines}"
+    return head.encode("ascii")
 
 
-class AllowedHosts:
+def post_head(url: str) -> bytes:
+    """Return the head of an XML-RPC request to ``url``, up to the value of ``Content-Length``."""
+    return request_head("POST", url, "Content-Type: text/xml\r\nContent-Length: ")
+
+
+def host_filter(address: str) -> Callable[[str], bool]:
     """
-    The ``Host`` headers that a server accepts (R38), to protect it against DNS rebinding.
+    Make the function that checks the ``Host`` header of a request (R38), for a server that listens at an address.
 
-    A page from a host whose name was made to resolve to this computer sends that name in ``Host``. It cannot send an
-    address. A server that listens on all addresses accepts any address and the name of the computer.
+    A page from a host whose name was made to resolve to this computer ("DNS rebinding") sends that name in ``Host``. It
+    cannot send an address. A server that listens on all addresses accepts any address and the name of the computer.
     """
+    names = {"localhost", "127.0.0.1", "[::1]", address.lower(), f"[{address.lower()}]"}
+    everywhere = address in {"", "0.0.0.0", "::"}
+    if everywhere:
+        names.add(socket.gethostname().lower())
 
-    def __init__(self, host: str) -> None:
-        self._names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
-        self._everywhere = host in {"", "0.0.0.0", "::"}
-        if self._everywhere:
-            self._names.add(socket.gethostname().lower())
-
-    def __contains__(self, host: str) -> bool:
+    @lru_cache(maxsize=64)
+    def is_allowed(host: str) -> bool:
         name, colon, port = host.lower().rpartition(":")
         if not (colon and port.isdigit()):
             name = host.lower()
-        return name in self._names or (self._everywhere and is_ip_address(name.strip("[]")))
+        return name in names or (everywhere and is_ip_address(name.strip("[]")))
+
+    return is_allowed
 
 
 def validate_port(port: int | str) -> int:
@@ -158,7 +154,7 @@ def resolve_callback_url(url: str, peer: str) -> str:
     host, port, path = split_http_url(url)
     if urlsplit(url).hostname == "localhost" or not is_ip_address(host) or _is_unspecified(host):
         host = peer
-    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+    return make_http_url(host, port, path)
 
 
 @lru_cache(maxsize=128)

@@ -21,20 +21,10 @@ from ..errors import SAMPTransportError
 from ..protocol import SAMPValue
 from . import Bytes
 from .http11 import MAX_BODY, HTTPError, HTTPResponse, ResponseParser
-from .urls import is_ip_address, post_head, split_http_url
-from .xmlrpc_reader import XMLError, raise_if_fault, read_response
+from .urls import is_ip_address, post_head, request_head, split_http_url
+from .xmlrpc_reader import raise_if_fault, read_response
+from .xmlrpc_strict_reader import XMLError
 from .xmlrpc_writer import Encoded, write_call
-
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "MAX_IDLE_TIME",
-    "CallOptions",
-    "ResponseTimeoutError",
-    "XMLRPCClient",
-    "http_get",
-    "is_self_connected",
-    "raise_for_status",
-]
 
 #: Seconds for which an idle connection may be used again: much shorter than our servers keep theirs open.
 MAX_IDLE_TIME = 45.0
@@ -123,15 +113,14 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class ResponseDeadline:
-    """When the wait for a response ends, and when the next health check is due."""
+    """When the wait for a response ends (after ``timeout`` by default), and when the next health check is due."""
 
-    def __init__(
-        self, server_name: str, timeout: float, health_check: Callable[[], object] | None, interval: float
-    ) -> None:
+    def __init__(self, server_name: str, options: CallOptions, timeout: float) -> None:
         self._server_name = server_name
+        timeout = timeout if options.timeout is None else options.timeout
         self._end = time.monotonic() + timeout if timeout > 0 else None
-        self._health_check = health_check
-        self._interval = interval
+        self._health_check = options.health_check
+        self._interval = options.health_check_interval
 
     def remaining(self) -> float:
         """Return the seconds until the next health check or the end; raise `SAMPTransportError` at the end."""
@@ -210,12 +199,7 @@ class XMLRPCClient:
     def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
         """Make a call whose XML document has been written already."""
         raw_responses = options.raw_responses
-        deadline = ResponseDeadline(
-            self._server_name,
-            self.timeout if options.timeout is None else options.timeout,
-            options.health_check,
-            options.health_check_interval,
-        )
+        deadline = ResponseDeadline(self._server_name, options, self.timeout)
         connection = self._acquire()
         try:
             response = self._round_trip(connection, body, deadline, options.while_waiting)
@@ -254,7 +238,7 @@ class XMLRPCClient:
         """
         bodies = [write_call(method, params) for method, params in calls]
         responses: list[HTTPResponse] = []
-        if self._idle:  # else the server may be one that closes connections
+        if bodies and self._idle:  # without an idle connection, the server may be one that closes connections
             connection = self._acquire()
             try:
                 responses = self._pipeline(connection, bodies, while_waiting)
@@ -392,7 +376,7 @@ class XMLRPCClient:
     ) -> list[HTTPResponse]:
         """Write several requests at once; return the responses that arrived, which may be fewer."""
         responses: list[HTTPResponse] = []
-        deadline = ResponseDeadline(self._server_name, min(self.timeout, PIPELINE_TIMEOUT), None, PIPELINE_TIMEOUT)
+        deadline = ResponseDeadline(self._server_name, DEFAULT_OPTIONS, min(self.timeout, PIPELINE_TIMEOUT))
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
         try:
             if connection.sock.send(data) < len(data):
@@ -452,14 +436,12 @@ class XMLRPCClient:
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
     """Download a small document, within ``timeout`` seconds. Redirects are not followed, and proxies are not used."""
-    host, port, path = split_http_url(url)
-    name = f"[{host}]" if ":" in host else host
-    request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: pyvo.samp\r\nConnection: close\r\n\r\n"
+    host, port, _ = split_http_url(url)
     deadline = time.monotonic() + timeout
     reader = ResponseParser(max_size)
     try:
         with socket.create_connection((host, port), timeout) as sock:
-            sock.sendall(request.encode("ascii"))
+            sock.sendall(request_head("GET", url, "Connection: close\r\n\r\n"))
             response = None
             while response is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))

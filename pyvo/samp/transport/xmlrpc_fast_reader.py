@@ -14,13 +14,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 from ..protocol import MAX_DEPTH, SAMPValue
 from . import Bytes
 from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
-
-__all__ = ["RawParams", "parse_fast"]
 
 # The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input.
 # \s matches only the white space of XML, because the other characters that it matches have been ruled out before.
@@ -218,15 +216,8 @@ class RawParams(Sequence[memoryview | None]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> memoryview: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[memoryview | None]: ...
-
-    def __getitem__(self, index: int | slice) -> memoryview | list[memoryview | None]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
+    def __getitem__(self, index: Any) -> Any:
+        """Return the bytes ``<value>...</value>`` of one parameter."""
         place = range(self._count)[index]
         body = self._body
         start, end = 0, len(body)

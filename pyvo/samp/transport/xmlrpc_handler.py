@@ -21,8 +21,6 @@ from .server_connection import DeferredResponse, ServerConnection
 from .xmlrpc_reader import MethodCall, read_call
 from .xmlrpc_writer import write_fault, write_response
 
-__all__ = ["RPCCall", "XMLRPCHandler"]
-
 log = logging.getLogger(__name__)
 
 #: Fault codes. SAMP gives them no meaning.
@@ -93,18 +91,17 @@ def _type(annotation: object) -> type | None:
 
 class XMLRPCHandler:
     """
-    A request handler that calls operations.
+    A request handler that calls operations: functions by XML-RPC method name.
 
-    Parameters
-    ----------
-    operations : mapping of str to callable
-        The functions, by XML-RPC method name. They run in the loop's thread and must not block. Annotations ``str``,
-        ``list`` and ``dict`` of their parameters are checked before they are called. A result is a SAMP value, a
-        `PreEncoded`, or a `DeferredResponse` with one of them; an `SAMPError` becomes a fault.
+    They run in the loop's thread and must not block. Annotations ``str``, ``list`` and ``dict`` of their parameters are
+    checked before they are called. A result is a SAMP value, a `PreEncoded`, or a `DeferredResponse` with one of them;
+    an `SAMPError` becomes a fault.
     """
 
     #: The paths for POST requests: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.
     paths = frozenset({"/", "", "/RPC2", "/xmlrpc"})
+    #: Returns whether a request may name this host, see `host_filter`.
+    is_allowed_host: Callable[[str], bool] | None = None
 
     def __init__(self, operations: Mapping[str, Callable[..., Any]]) -> None:
         self._operations = {name: _Method.of(function) for name, function in operations.items()}
@@ -114,7 +111,17 @@ class XMLRPCHandler:
     # Methods that subclasses override
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Return the response to a request that is rejected before its body is read, or None."""
+        """
+        Return the response to a request that is rejected before its body is read, or None.
+
+        By default these are requests of web pages, which have an Origin, or a Host that DNS was made to resolve to this
+        machine (R38).
+        """
+        if "origin" in request.headers:
+            return self.text_response(403, "Requests of web pages are not allowed here", request)
+        host = request.headers.get("host")  # DS9 sends none
+        if host is not None and self.is_allowed_host is not None and not self.is_allowed_host(host):
+            return self.text_response(403, "This server has another name", request)
         return None
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:

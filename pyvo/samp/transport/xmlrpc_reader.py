@@ -19,8 +19,6 @@ from . import Bytes
 from .xmlrpc_fast_reader import RawParams, parse_fast
 from .xmlrpc_strict_reader import XML_WHITESPACE, XMLError, parse_strict
 
-__all__ = ["MethodCall", "XMLError", "raise_if_fault", "read_call", "read_document", "read_response"]
-
 _PROLOG = re.compile(rb"""<\?xml\s+version\s*=\s*["'][0-9.]+["']\s+encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _CODECS = {
     b"utf-8": "utf-8",
@@ -59,12 +57,14 @@ def read_call(body: Bytes) -> MethodCall:
 
 def read_response(body: Bytes) -> SAMPValue:
     """Read a response and return its value, or an empty string if it has none; raise `SAMPProxyError` for a fault."""
-    params, method = read_document(body)
-    if method is not None:
+    document = parse_fast(body) or parse_strict(_decode(body))
+    if document.fault is not None:
+        raise _proxy_error(document.fault)
+    if document.method is not None:
         raise XMLError("this is not the response to a call")
-    if len(params) > 1:
+    if len(document.params) > 1:
         raise XMLError("a response has more than one value")
-    return params[0] if params else ""
+    return document.params[0] if document.params else ""
 
 
 def raise_if_fault(body: Bytes) -> None:
@@ -75,14 +75,6 @@ def raise_if_fault(body: Bytes) -> None:
     """
     if b"<methodResponse" not in body or b"<fault" in body:
         read_response(body)
-
-
-def read_document(body: Bytes) -> tuple[list[SAMPValue], str | None]:
-    """Read a call or response; return the values and the method, which is None for a response."""
-    document = parse_fast(body) or parse_strict(_decode(body))
-    if document.fault is not None:
-        raise _proxy_error(document.fault)
-    return document.params, document.method
 
 
 def _proxy_error(fault: SAMPValue) -> SAMPProxyError:

@@ -15,8 +15,6 @@ from xml.parsers import expat
 from ..errors import SAMPValueError
 from ..protocol import MAX_DEPTH, SAMPValue, format_float, parse_float, parse_int
 
-__all__ = ["XML_WHITESPACE", "ParsedDocument", "XMLError", "parse_strict"]
-
 #: The white space of XML.
 XML_WHITESPACE = " \t\r\n"
 
@@ -173,18 +171,6 @@ def _method_name(_: list[object], text: str) -> str:
     return name
 
 
-def _first(items: list[Any], _: str) -> Any:
-    return items[0]
-
-
-def _all(items: list[Any], _: str) -> list[Any]:
-    return items
-
-
-def _text(_: list[object], text: str) -> str:
-    return text
-
-
 # They make the value of an element from the values of its children and its text.
 _BUILDERS: dict[str, Callable[[list[Any], str], Any]] = {
     "methodCall": lambda items, _: ParsedDocument(items[0], items[1] if len(items) > 1 else []),
@@ -192,16 +178,16 @@ _BUILDERS: dict[str, Callable[[list[Any], str], Any]] = {
         items[0] if isinstance(items[0], ParsedDocument) else ParsedDocument(None, items[0])
     ),
     "fault": lambda items, _: ParsedDocument(None, [], items[0]),
-    "params": _all,
-    "param": _first,
+    "params": lambda items, _: items,
+    "param": lambda items, _: items[0],
     "methodName": _method_name,
     "value": _value,
-    "string": _text,
+    "string": lambda _, text: text,
     "array": lambda items, _: items[0] if items else [],
-    "data": _all,
+    "data": lambda items, _: items,
     "struct": _struct,
     "member": lambda items, _: (items[0], items[1]),
-    "name": _text,
+    "name": lambda _, text: text,
     "int": _int,
     "i4": _int,
     "i8": _int,

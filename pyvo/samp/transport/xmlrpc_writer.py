@@ -15,8 +15,6 @@ from typing import TypeAlias, cast
 from ..errors import SAMPTypeError, SAMPValueError
 from ..protocol import MAX_DEPTH, SAMPValue
 
-__all__ = ["Encoded", "PreEncoded", "write_call", "write_fault", "write_response", "write_value"]
-
 _PROLOG = b'<?xml version="1.0"?>\n'
 _EMPTY_RESPONSE = _PROLOG + (
     b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"

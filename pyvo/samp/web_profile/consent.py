@@ -11,6 +11,10 @@ request of an origin is open, further registrations from that origin share the d
 not matter: a page can state any name, and what one page of an origin may do, all of them can do. The origin ``null``,
 which unrelated pages have, and programs that state no origin share nothing: the user decides about each.
 
+On a JupyterHub the pages of all users have the same origin and differ in their path, which browsers do not send. A page
+can say so when it registers (`SHARED_ORIGIN_KEY`). Such a registration shares nothing, and cannot be allowed always.
+When one was allowed, this holds for all later registrations of the origin, whatever they say.
+
 A prompt runs in a worker thread and may take as long as the user does. When all pages that wait for the decision have
 gone away, the request is cancelled: a prompt that can close does so, and the decision of one that cannot is ignored.
 """
@@ -31,16 +35,6 @@ from ..errors import SAMPProxyError
 from ..protocol import SAMPValue
 from ..protocol.values import sanitize_for_display
 
-__all__ = [
-    "REFUSED",
-    "ConsentPrompt",
-    "ConsentQueue",
-    "ConsentRequest",
-    "ConsentTicket",
-    "Decision",
-    "parse_registration",
-]
-
 log = logging.getLogger(__name__)
 
 #: Code of the fault for a page that may not register.
@@ -60,17 +54,23 @@ MAX_NULL = 8
 #: Registrations that may share one decision; more than the tabs of a session.
 MAX_SHARING = 64
 #: Connections that a browser opens to one host. The registrations of more tabs wait in the browser, and come when the
-#: first ones have been answered.
+#: first ones have a response.
 BROWSER_CONNECTIONS = 6
 #: Seconds for which a decision that this many registrations have shared also holds for those that waited in the
 #: browser.
 LATE_SHARING = 2.0
+#: With the value "1" in a registration: several users share the origin of the page.
+SHARED_ORIGIN_KEY = "x-samp.shared-origin"
 #: Characters that an origin may have: it is shown and compared as a whole. A host name has 253 at most.
 MAX_ORIGIN = 300
 #: What consent means, for the user.
 CONSENT_TEXT = (
     "If you allow it, the page can see which programs are connected, send them data and messages, "
     "and read the data that they offer to it."
+)
+#: Added if the hub accepts uploads.
+UPLOAD_TEXT = (
+    " It can also store up to 4 GiB of data for them in temporary files on this computer, until it disconnects."
 )
 #: Added if other pages share the decision.
 SHARED_TEXT = " Your answer also holds for other pages of this origin that ask at the same time."
@@ -90,22 +90,31 @@ class ConsentRequest(NamedTuple):
 
     ``origin`` is the one that the browser put into the HTTP request, never one that the page states itself. It is empty
     for a program that states none, and ``"null"`` for pages that have none (from files, in sandboxed frames).
+    ``can_upload``: whether the hub would accept uploads. ``shared_origin``: whether pages of other users have the same
+    origin, as on a JupyterHub.
     """
 
     name: str
     origin: str
     details: Mapping[str, Any]
     peer: tuple[str, int]
+    can_upload: bool = False
+    shared_origin: bool = False
 
     @property
     def can_always_allow(self) -> bool:
-        """Whether a decision can hold for the origin: unrelated pages have ``null`` or none."""
-        return self.origin not in ("", "null")
+        """Whether a decision can hold for the origin: unrelated pages have ``null`` or none, or share one."""
+        return self.origin not in ("", "null") and not self.shared_origin
 
     @property
     def meaning(self) -> str:
         """What consent means, for the user."""
-        return CONSENT_TEXT + SHARED_TEXT if self.can_always_allow else CONSENT_TEXT
+        text = CONSENT_TEXT
+        if self.can_upload:
+            text += UPLOAD_TEXT
+        if self.can_always_allow:
+            text += SHARED_TEXT
+        return text
 
     @property
     def origin_text(self) -> str:
@@ -114,10 +123,12 @@ class ConsentRequest(NamedTuple):
             return "none (a program on this computer, not a web page in a browser)"
         if self.origin == "null":
             return "null (a page from a file, or in a sandboxed frame)"
-        return self.origin
+        return f"{self.origin} (pages of other users have the same)" if self.shared_origin else self.origin
 
 
-def parse_registration(identity: SAMPValue, origin: str, peer: tuple[str, int]) -> ConsentRequest:
+def parse_registration(
+    identity: SAMPValue, origin: str, peer: tuple[str, int], *, can_upload: bool = False
+) -> ConsentRequest:
     """
     Make a consent request of a registration.
 
@@ -136,7 +147,8 @@ def parse_registration(identity: SAMPValue, origin: str, peer: tuple[str, int]) 
         for key, value in details.items()
         if isinstance(value, str)
     }
-    return ConsentRequest(sanitize_for_display(name), origin, shown, peer)
+    shared_origin = details.get(SHARED_ORIGIN_KEY) == "1"
+    return ConsentRequest(sanitize_for_display(name), origin, shown, peer, can_upload, shared_origin)
 
 
 class ConsentTicket:
@@ -240,18 +252,8 @@ class ConsentQueue:
     """
     The consent requests that are shown or wait (R41).
 
-    Parameters
-    ----------
-    prompt : ConsentPrompt
-        Shows a request to the user.
-    run_in_worker : callable
-        ``run_in_worker(function)`` runs it in another thread.
-    call_later : callable
-        ``call_later(seconds, function)`` runs it later, and returns an object with a ``cancel`` method.
-    timeout : float
-        Seconds for which a request is shown.
-    clock : callable
-        Returns the seconds of a monotonic clock.
+    ``run_in_worker(function)`` runs a function in another thread. ``call_later(seconds, function)`` runs it later, and
+    returns an object with a ``cancel`` method. A request is shown for ``timeout`` seconds.
     """
 
     def __init__(
@@ -275,6 +277,7 @@ class ConsentQueue:
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
+        self._shared_origins: set[str] = set()  # of pages that the user has allowed
         self._late: tuple[str, Decision, float, int] | None = None  # origin, decision, until when, for how many more
 
     def submit(self, request: ConsentRequest, on_decision: Callable[[Decision], object]) -> ConsentTicket:
@@ -284,10 +287,14 @@ class ConsentQueue:
         ``on_decision(decision)`` is called once, from any thread, unless the request is cancelled before. If too many
         requests are open, this one is refused with a `SAMPProxyError`.
         """
-        ticket = ConsentTicket(request, on_decision)
         with self._lock:
             if self._closed:
                 raise SAMPProxyError(REFUSED, "The hub is being stopped")
+            if request.shared_origin:
+                self._always.discard(request.origin)
+            elif request.origin in self._shared_origins:
+                request = request._replace(shared_origin=True)
+            ticket = ConsentTicket(request, on_decision)
             known = self._known_decision(request)
             if known is None:
                 if (shared := self._share(request, on_decision)) is not None:
@@ -339,7 +346,7 @@ class ConsentQueue:
         if not request.can_always_allow:
             return None
         for ticket in self._open_tickets():
-            if ticket.request.origin == request.origin and ticket.open:
+            if ticket.request.origin == request.origin and ticket.request.can_always_allow and ticket.open:
                 if ticket.sharing >= MAX_SHARING:
                     raise SAMPProxyError(
                         REFUSED, f"Too many pages of {request.origin} wait for the user's consent; try again later"
@@ -385,6 +392,8 @@ class ConsentQueue:
     def _remember(self, ticket: ConsentTicket, decision: Decision) -> None:
         """Keep a decision that holds always, or for tabs whose registrations still wait in the browser."""
         origin = ticket.request.origin
+        if ticket.request.shared_origin and decision is not Decision.DENY:
+            self._shared_origins.add(origin)
         if not ticket.request.can_always_allow:
             return
         if decision is Decision.ALWAYS:

@@ -25,8 +25,6 @@ from typing import Any
 from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 from .consent_terminal import TerminalPrompt
 
-__all__ = ["WebProfileDialog", "WindowPrompt", "make_prompt"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds after which a decision in the hub window is accepted: an earlier click was meant for something else.
@@ -130,6 +128,7 @@ class DenyPrompt(ConsentPrompt):
     """Denies all pages."""
 
     def ask(self, ticket: ConsentTicket) -> Decision:
+        """Deny the page."""
         log.info("%s is denied: this hub accepts no web pages", ticket.request.name)
         return Decision.DENY
 
@@ -227,12 +226,14 @@ class QueuePrompt(ConsentPrompt):
             raise TypeError(f"{dialog!r} is not a way to ask for consent: it accepts no queue of requests") from None
 
     def ask(self, ticket: ConsentTicket) -> Decision:
+        """Pass the request to the object, and wait for its decision."""
         request = ticket.request
         self._requests.put((dict(request.details), request.peer, request.origin))
         ticket.on_cancel(self._cancel)
         return Decision.ONCE if self._results.get() is True else Decision.DENY
 
     def close(self) -> None:
+        """End the wait for a decision."""
         self._results.end()
 
     def _cancel(self) -> None:

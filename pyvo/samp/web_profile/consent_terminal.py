@@ -32,8 +32,6 @@ from typing import Any
 
 from .consent import ConsentPrompt, ConsentRequest, ConsentTicket, Decision
 
-__all__ = ["TerminalPrompt"]
-
 log = logging.getLogger(__name__)
 
 _DECISIONS = {

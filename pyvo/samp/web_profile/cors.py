@@ -13,25 +13,15 @@ from ..broker.registry import SendFilter
 from ..protocol import SAMPValue, best_match, check_pattern
 from ..transport.http11 import HTTPRequest
 
-__all__ = [
-    "CLIENT_ACCESS_POLICY",
-    "CROSS_DOMAIN",
-    "METHODS",
-    "SANDBOX_HEADERS",
-    "browser_key",
-    "cors_headers",
-    "is_allowed_host",
-    "preflight_headers",
-    "send_filter",
-]
-
 Headers = tuple[tuple[str, str], ...]
 
 METHODS = "POST, GET, HEAD, OPTIONS"
 #: Seconds for which a browser may cache the response to a preflight.
 MAX_AGE = 86_400
 #: Response headers that a page may read in addition to the few that it always may (R46).
-EXPOSED_HEADERS = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, Content-Range, ETag"
+EXPOSED_HEADERS = (
+    "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, Content-Range, ETag, Retry-After"
+)
 #: The policy file that Flash reads before it allows a page to use this server (R44).
 CROSS_DOMAIN = """<?xml version="1.0"?>
 <!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">
@@ -103,13 +93,15 @@ def cors_headers(headers: Mapping[str, str]) -> Headers:
     )
 
 
-def preflight_headers(request: HTTPRequest) -> Headers:
+def preflight_headers(
+    request: HTTPRequest, methods: str = METHODS, allowed_headers: str = "Content-Type, Range, If-Range"
+) -> Headers:
     """Return the headers of the response to a preflight, in addition to `cors_headers` (R44, R48)."""
     headers: Headers = (
-        ("Access-Control-Allow-Methods", METHODS),
-        ("Access-Control-Allow-Headers", "Content-Type, Range, If-Range"),
+        ("Access-Control-Allow-Methods", methods),
+        ("Access-Control-Allow-Headers", allowed_headers),
         ("Access-Control-Max-Age", str(MAX_AGE)),
-        ("Allow", METHODS),
+        ("Allow", methods),
     )
     if request.headers.get("access-control-request-private-network", "").lower() == "true":
         headers += (("Access-Control-Allow-Private-Network", "true"),)

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["get_peer_uid", "is_other_user"]
-
 log = logging.getLogger(__name__)
 
 #: Each line describes a socket: its number, its own address, the address at the other end, and so on.

@@ -3,11 +3,11 @@
 The Web Profile of a hub: its server, its operations, and the web clients that are registered (R39 to R50).
 
 `WebRequestHandler` handles the requests of browsers: the operations that both profiles have, those that only this one
-has, CORS preflights, policy files and URL translation. `WebProfile` keeps the web clients.
+has, CORS preflights, policy files, URL translation and uploads. `WebProfile` keeps the web clients.
 
 On a registration, `ConsentQueue` asks the user; then `WebProfile` registers the client at the broker. The broker puts
 deliveries into the client's `PullQueue`, from where the page pulls them. `UrlPermissions` records which URLs a page may
-read, and `UrlProxy` fetches them.
+read, and `UrlProxy` fetches them. `UploadServer` stores the files that a page uploads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from ..broker import Broker, Client, Delivery, EncodedMessage
@@ -25,7 +26,9 @@ from ..broker.deliveries import CALL
 from ..broker.operations import HubOperations
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPProxyError
-from ..protocol import SAMPValue, parse_bool, parse_float
+from ..formats.temporary_files import remove_stale_dirs
+from ..protocol import SAMPValue, parse_bool
+from ..protocol.timeouts import parse_samp_timeout
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
@@ -47,11 +50,10 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import Pull, PullLimiter, PullQueue
+from .pull_queue import LONG_QUEUE, MAX_WAIT, Pull, PullLimiter, PullQueue
+from .uploads import UPLOAD_HEADERS, UPLOAD_METHODS, ClientUploads, UploadServer, upload_error
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
-
-__all__ = ["WebProfile"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ STANDARD = "standard"
 PORT = 21012
 #: Start of the path of a translated URL. The client's token follows, then ``?`` and the URL (R46).
 TRANSLATOR = "/translator/"
+#: Start of the path of an upload. The client's upload token follows, then an id and the name of the file.
+UPLOAD = "/upload/"
 #: Calls that are remembered for each web client, to tell its late replies from forged ones.
 MAX_CALLS = 10_000
 #: Registered web clients: a page that is always allowed could register without end.
@@ -75,15 +79,20 @@ _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT
 
 
 class WebClient(PullQueue):
-    """A registered page: the queue of its callbacks, its token for URL translation, and the calls it received."""
+    """A registered page: the queue of its callbacks, its tokens and uploads, and the calls it received."""
 
     client: Client
 
-    def __init__(self, profile: WebProfile) -> None:
+    def __init__(self, profile: WebProfile, origin: str) -> None:
         super().__init__(profile.loop, profile.pull_limiter)
         self._profile = profile
+        self.origin = origin
         #: Part of the translated URLs of this client only (R46).
         self.token = secrets.token_urlsafe(18)
+        #: Part of the URLs for its uploads. It is not the other token, because a page may hand translated URLs out.
+        self.upload_token = secrets.token_urlsafe(32)
+        #: Its files; None if the hub accepts no uploads.
+        self.uploads: ClientUploads | None = None
         #: Msg-ids of the latest calls that it has not replied to.
         self.calls: dict[str, None] = {}
 
@@ -92,6 +101,9 @@ class WebClient(PullQueue):
         return self.calls.pop(msg_id, self) is None
 
     def on_delivery(self, delivery: Delivery) -> None:
+        """Note a call that may be replied to, and the URLs that the page may read (R46)."""
+        if len(self._queue) >= LONG_QUEUE:
+            self._profile.broker.slow_down(delivery.sender_id)
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
@@ -100,15 +112,19 @@ class WebClient(PullQueue):
             self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
 
     def on_overflow(self, reason: str) -> None:
+        """Disconnect the client (R50)."""
         self._profile.broker.disconnect(self.client, reason)
 
     def on_gone(self, reason: str) -> None:
+        """Unregister the client (R43)."""
         self._profile.broker.unregister(self.client, reason)
 
     def on_empty(self) -> None:
+        """Check whether the hub waits for this."""
         self._profile.check_delivered()
 
     def on_closed(self) -> None:
+        """Remove the client from the profile."""
         self._profile.remove(self)
 
 
@@ -155,9 +171,11 @@ class WebRequestHandler(HubOperations):
             return self.fault_response(text, request)
         return self.text_response(status, text, request)
 
-    def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Respond to preflights and to requests for policy files and translated URLs."""
+    def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
+        """Respond to preflights and to requests for uploads, policy files and translated URLs."""
         self._profile.pull_limiter.prioritize(browser_key(request.headers))
+        if self._profile.upload_server is not None and request.target.startswith(UPLOAD):
+            return self._upload(self._profile.upload_server, request, connection)
         if request.method == "OPTIONS":
             return Response(200, headers=(*self.headers(request), *preflight_headers(request)))
         if request.method not in {"GET", "HEAD"}:
@@ -172,7 +190,7 @@ class WebRequestHandler(HubOperations):
     def _translate(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Send what is at a URL, if the page may read it (R46)."""
         token, _, target = request.target.removeprefix(TRANSLATOR).partition("?")
-        url = self._profile.url_permissions.lookup(token, target)
+        url = self._profile.url_permissions.allowed_url(token, target)
         if url is None:
             text = "No program has mentioned this URL to the page, or a page mentioned it first"
             return self.text_response(403, text, request)
@@ -183,13 +201,38 @@ class WebRequestHandler(HubOperations):
         proxy.serve(connection.detach(), url, request.method, request.headers, headers)
         return None
 
+    def _upload(
+        self, server: UploadServer, request: HTTPRequest, connection: ServerConnection
+    ) -> Response | DeferredResponse:
+        """Store or remove a file of a page, if the page has the client's token and its origin."""
+        token, _, path = request.target.partition("?")[0].removeprefix(UPLOAD).partition("/")
+        web_client = self._profile.uploading_client(token)
+        is_own = web_client is not None and request.headers.get("origin", "").lower() == web_client.origin
+        if request.method == "OPTIONS":
+            allowed = (UPLOAD_METHODS, UPLOAD_HEADERS) if is_own else ()
+            return Response(200, headers=(*self.headers(request), *preflight_headers(request, *allowed)))
+        if request.method not in UPLOAD_METHODS.split(", "):
+            return self.text_response(405, "This method is not supported", request, (("Allow", UPLOAD_METHODS),))
+        if web_client is None or web_client.uploads is None:
+            return upload_error(404, "This client is not registered with the hub, or no longer", self.headers(request))
+        if not is_own:
+            return upload_error(403, "This URL belongs to a page of another origin", self.headers(request))
+        self._broker.mark_active(web_client.client)
+        web_client.mark_active(connection if browser_key(request.headers) else None)
+        return server.handle(web_client.uploads, path, request, self.headers(request))
+
     # Operations that only this profile has
 
     def register(self, identity: SAMPValue) -> DeferredResponse:
         """Register a page, with the user's consent (R40)."""
         assert self.current_call is not None
         request, connection, _call = self.current_call
-        registration = parse_registration(identity, request.headers.get("origin", ""), connection.peer)
+        registration = parse_registration(
+            identity,
+            request.headers.get("origin", ""),
+            connection.peer,
+            can_upload=self._profile.upload_server is not None,
+        )
         return self._profile.request_registration(registration, connection)
 
     def allow_reverse_callbacks(self, key: str, allow: str) -> str:
@@ -210,7 +253,7 @@ class WebRequestHandler(HubOperations):
                 return []
             raise
         pull = Pull(connection, browser_key(request.headers))
-        return self._profile.web_client(client).pull(pull, parse_float(timeout.strip()))
+        return self._profile.web_client(client).pull(pull, parse_samp_timeout(timeout, MAX_WAIT))
 
     # Operations that do more than in the other profile
 
@@ -237,6 +280,7 @@ class WebRequestHandler(HubOperations):
         return metadata
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
+        """Allow the page the URLs in the response (R46)."""
         if response.source_profile == STANDARD:
             self._profile.allow_urls(client, response.value)
 
@@ -268,25 +312,10 @@ class WebProfile:
     """
     The server of the Web Profile. It serves from the moment it is made.
 
-    Parameters
-    ----------
-    broker : Broker
-        The hub's broker.
-    loop : EventLoop
-        The loop that runs the server.
-    port : int
-        Where to listen; 0 takes a free port.
-    dialog : None, str, callable or WebProfileDialog
-        How to ask the user for consent, see `make_prompt`.
-    mtypes : iterable of str, optional
-        What pages may send (R47); by default `SAFE_MTYPES`. ``["*"]`` lifts the restriction.
-
-    Raises
-    ------
-    OSError
-        The port is not available.
-    TypeError, ValueError
-        The dialog or the MTypes are not valid.
+    Port 0 takes a free one. ``dialog`` is how the user is asked for consent, see `make_prompt`. ``mtypes`` are what
+    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` tells whether pages
+    may store files for other clients. Raises `OSError` if the port is not available, and `TypeError` or
+    `ValueError` if the dialog or the MTypes are not valid.
     """
 
     def __init__(
@@ -297,6 +326,7 @@ class WebProfile:
         port: int = PORT,
         dialog: Any = None,
         mtypes: Iterable[str] | None = None,
+        upload: bool = True,
     ) -> None:
         self.broker = broker
         self.loop = loop
@@ -308,6 +338,8 @@ class WebProfile:
         self.pull_limiter = PullLimiter(loop)
         self.url_permissions = UrlPermissions()
         self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
+        self.upload_server = UploadServer(loop.run_in_worker) if upload else None
+        self._by_upload_token: dict[str, WebClient] = {}
         self._handler = handler = WebRequestHandler(self)
         self._servers = [XMLRPCServer(("127.0.0.1", port), loop, handler)]
         self.port = self._servers[0].port
@@ -324,6 +356,8 @@ class WebProfile:
                 log.debug("The Web Profile is not served by IPv6: %s", error)
         for server in self._servers:
             server.start()
+        if upload:
+            loop.run_in_worker(remove_stale_dirs)
         log.info("The hub serves the Web Profile on port %d", self.port)
 
     @property
@@ -350,6 +384,11 @@ class WebProfile:
         for stop in (self.url_proxy.stop, *(server.stop for server in self._servers)):
             self.loop.call_soon(stop)  # after the faults for denied registrations, which are queued in the loop (R48)
 
+    def remove_files(self) -> None:
+        """Remove what pages have uploaded; called when the loop has stopped. Blocks."""
+        if self.upload_server is not None:
+            self.upload_server.close()
+
     # Used by the handler, in the loop's thread
 
     def request_registration(self, request: ConsentRequest, connection: ServerConnection) -> DeferredResponse:
@@ -372,6 +411,10 @@ class WebProfile:
             return self._web_clients[client.client_id]
         except KeyError:  # disconnected after its key was checked
             raise SAMPProxyError(1, "This client is no longer registered with the hub") from None
+
+    def uploading_client(self, token: str) -> WebClient | None:
+        """Return the client with an upload token."""
+        return self._by_upload_token.get(token)
 
     def allow_callbacks(self, client: Client, *, allow: bool) -> None:
         """Make a client callable, or stop that (R13)."""
@@ -424,18 +467,25 @@ class WebProfile:
 
     def _register(self, origin: str, response: DeferredResponse) -> None:
         self._check_limit()  # again: one decision may allow many pages
-        web_client = WebClient(self)
+        web_client = WebClient(self, origin)
         web_client.client = client = self.broker.register(PROFILE, web_client, send_filter=self._send_filter)
         self._web_clients[client.client_id] = web_client
         self.url_permissions.add_client(web_client.token, origin)
         # A page that goes away before it has its key is unregistered
         response.on_sent = lambda sent: None if sent else self.broker.unregister(client)
-        response.set_result(
-            {
-                **self._handler.registration_info(client),
-                "samp.url-translator": f"{self.url.rstrip('/')}{TRANSLATOR}{web_client.token}?",
-            }
-        )
+        url = self.url.rstrip("/")
+        info = {
+            **self._handler.registration_info(client),
+            "samp.url-translator": f"{url}{TRANSLATOR}{web_client.token}?",
+        }
+        if self.upload_server is not None:
+            # The URL counts as offered by a program, or the page would block it for all pages when it mentions it
+            web_client.uploads = self.upload_server.add_client(
+                partial(self.url_permissions.allow_from_client, web_client.token)
+            )
+            self._by_upload_token[web_client.upload_token] = web_client
+            info["x-samp.upload"] = f"{url}{UPLOAD}{web_client.upload_token}/"
+        response.set_result(info)
 
     def _check_limit(self) -> None:
         if len(self._web_clients) >= MAX_CLIENTS:
@@ -449,6 +499,9 @@ class WebProfile:
                 del self._final_messages[next(iter(self._final_messages))]
         self._web_clients.pop(web_client.client.client_id, None)
         self.url_permissions.remove_client(web_client.token)
+        self._by_upload_token.pop(web_client.upload_token, None)
+        if web_client.uploads is not None and self.upload_server is not None:
+            self.upload_server.remove_client(web_client.uploads)
 
     def _drop_callbacks(self, client: Client, web_client: WebClient) -> None:
         for delivery in web_client.clear():

@@ -40,8 +40,6 @@ from ..transport.event_loop import EventLoop, Timer
 from ..transport.server_connection import DeferredResponse, ServerConnection
 from ..transport.xmlrpc_writer import PreEncoded, write_value
 
-__all__ = ["Pull", "PullLimiter", "PullQueue"]
-
 #: Pulls of one browser that may wait. It opens six connections to a host; some must stay free (R49).
 MAX_PULLS = 4
 #: Seconds between two releases while no request shows that a tab needs a connection. Without this pause eight tabs
@@ -53,12 +51,14 @@ BURST_RELEASES = 16
 
 #: Callbacks and bytes that may wait for one client. A client that exceeds them is disconnected (R50).
 MAX_QUEUED = 10_000
+#: Length of a queue from which those who send to the client are slowed down.
+LONG_QUEUE = 1000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: Bytes after which a response takes no further callback: a browser parses it in one go.
 MAX_RESPONSE = 4 * 1024 * 1024
 #: Latest responses whose callbacks are kept until it is known that they were read. A browser has six connections.
 MAX_UNCONFIRMED = 6
-#: Seconds that a pull may wait, whatever time-out it states.
+#: Seconds that a pull may wait, whatever timeout it states.
 MAX_WAIT = 3600.0
 #: Seconds after which a page is unregistered whose last pull was broken off.
 DISCONNECT_TIMEOUT = 10.0
@@ -236,7 +236,7 @@ class PullQueue:
         if timeout <= 0:
             self._release(pull)
         else:
-            pull.timer = self._loop.call_later(min(timeout, MAX_WAIT), self._release, pull)
+            pull.timer = self._loop.call_later(timeout, self._release, pull)
             self._limiter.add(pull, self._release)
         return response
 

@@ -29,8 +29,6 @@ from urllib.parse import quote, unquote, urlsplit
 from ..protocol import SAMPValue
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_path
 
-__all__ = ["UrlPermissions", "url_hashes"]
-
 #: Latest URLs that each web client may read.
 MAX_URLS = 5000
 #: URLs that the pages of one origin may block by being the first to mention them.
@@ -135,7 +133,7 @@ class UrlPermissions:
             self._blocked |= new
             self._blocked_by_origin[self._origins.get(token, "")] += len(new)
 
-    def lookup(self, token: str, target: str) -> str | None:
+    def allowed_url(self, token: str, target: str) -> str | None:
         """
         Return a URL as the other client wrote it, or None if this client may not read it.
 

@@ -23,10 +23,8 @@ from collections.abc import Iterable
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
-from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead
+from ..transport.file_serving import BodySource, BodyStreamer, FileError, FileSource, ResponseHead, Sink
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path
-
-__all__ = ["UrlProxy"]
 
 #: Seconds without data from a server.
 FETCH_TIMEOUT = 30.0
@@ -95,14 +93,14 @@ class _RemoteSource:
             passed_on.append(("Content-Length", length))
         self.head = ResponseHead(response.status, passed_on)
 
-    def copy_to(self, sock: socket.socket) -> bool:
+    def copy_to(self, sink: Sink) -> bool:
         """Write the bytes as they come."""
         response = self._fetch.response
         remaining = response.length
         view = memoryview(bytearray(BUFFER_SIZE))
         try:
             while count := response.readinto(view):
-                sock.sendall(view[:count])
+                sink.sendall(view[:count])
                 if remaining is not None:
                     remaining -= count
         except http.client.HTTPException:  # the chunks are incomplete

@@ -7,7 +7,7 @@ Theory of operation
 The server has an event loop and a port of its own, because port 21012 serves pages of every origin. In the hub's
 thread only `WindowServer.observe` runs, which appends to a bounded queue. A *recorder* thread moves the queue into the
 `TrafficLog`. Each open window has one *stream*: a worker thread that writes the changes of the log as lines of JSON. A
-stream keeps only the number of the last change that it has written, so that a slow reader costs no memory. A reader
+stream keeps only the numbers of the last changes that it has written, so that a slow reader costs no memory. A reader
 that does not read at all is disconnected, and gets a snapshot when it connects again.
 
 Only the user may use the server. It checks the Host, Origin and Sec-Fetch headers of a request, the user that owns the
@@ -40,7 +40,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
-from ..web_profile.consent import CONSENT_TEXT, Decision
+from ..web_profile.consent import Decision
 from ..web_profile.consent_prompts import WindowPrompt
 from ..web_profile.peer_uid import is_other_user
 from .browser import open_browser, write_redirect
@@ -77,7 +77,7 @@ HEARTBEAT_INTERVAL = 10.0
 WRITE_TIMEOUT = 10.0
 #: Size of the send buffer of a stream.
 SEND_BUFFER_SIZE = 128 * 1024
-#: Rows in one line of a stream. If more have changed, a snapshot follows when the rate is lower again.
+#: Rows in one line of a stream: the newest ones. The others follow when the rate is lower again.
 MAX_ROWS = 50
 #: Recipients that a row lists.
 MAX_RECIPIENTS = 50
@@ -331,8 +331,13 @@ class WindowServer:
             self._traffic.touch()
             self._changed.notify_all()
 
-    def _update(self, since: int) -> dict[str, Any]:
-        """Return the changes since a version; all of the record if the version is 0 or unknown."""
+    def _update(self, since: int, written: dict[int, int] | None = None) -> dict[str, Any]:
+        """
+        Return the changes since a version; all of the record if the version is 0 or unknown.
+
+        `written` has the last change of each row that a stream has written, by the row's number, and under 0 that of
+        all others. `MAX_ROWS` rows with later changes are returned, and noted there.
+        """
         hub = self._describe()
         consent = self._consent()
         warnings = self._log_handler.recent()
@@ -340,8 +345,16 @@ class WindowServer:
             traffic = self._traffic
             full = not 0 < since <= traffic.version
             after = 0 if full else since
-            rows = traffic.changed_rows(after)
-            skipped = 0 if full else max(0, len(rows) - MAX_ROWS)
+            rows, skipped = traffic.changed_rows(after), 0
+            if written is not None and full:
+                written.clear()
+                written[0] = traffic.version
+            elif written is not None:
+                rows = [row for row in traffic.messages if row.changed > written.get(row.number, written[0])]
+                skipped = max(0, len(rows) - MAX_ROWS)
+                written.update((row.number, row.changed) for row in rows[skipped:])
+                for number in [number for number in written if 0 < number < traffic.messages[0].number]:
+                    del written[number]
             update = {
                 "version": traffic.version,
                 "full": full,
@@ -368,7 +381,7 @@ class WindowServer:
                 "name": request.name,
                 "origin": request.origin_text,
                 "details": [pair for pair in request.details.items() if pair[0] != "samp.name"][:10],
-                "meaning": CONSENT_TEXT,
+                "meaning": request.meaning,
                 "always": request.can_always_allow,
             }
             for number, request in requests.items()
@@ -569,21 +582,20 @@ class WindowServer:
             self._server.table.close_detached(sock)
 
     def _write_changes(self, sock: socket.socket, since: int) -> None:
-        is_behind = False  # whether rows were skipped, for which a snapshot follows
+        written = {0: since}
+        skipped = 0
         while not self._stopping.is_set():
-            if is_behind or self._traffic.version != since:
-                update = self._update(since)
-                if is_behind and not update["skipped"]:
-                    update = self._update(0)
-                is_behind = update["skipped"] > 0
-                since = update["version"]
+            if skipped or self._traffic.version != since:
+                update = self._update(since, written)
+                is_busy = 0 < skipped <= update["skipped"]
+                skipped, since = update["skipped"], update["version"]
                 sock.sendall(json.dumps(update).encode("ascii") + b"\n")
-                self._stopping.wait(BUSY_STREAM_INTERVAL if is_behind else STREAM_INTERVAL)
+                self._stopping.wait(BUSY_STREAM_INTERVAL if is_busy else STREAM_INTERVAL)
             else:
                 sock.sendall(b"\n")
             with self._changed:
-                if self._traffic.version == since and not self._stopping.is_set():
-                    self._changed.wait(STREAM_INTERVAL if is_behind else HEARTBEAT_INTERVAL)
+                if not skipped and self._traffic.version == since and not self._stopping.is_set():
+                    self._changed.wait(HEARTBEAT_INTERVAL)
 
 
 class _WarningHandler(logging.Handler):

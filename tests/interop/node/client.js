@@ -3,11 +3,11 @@
 
 globalThis.client = {
     connection: null,
-    closed: false,       // whether sampjs has given the connection up
+    closed: false,       // whether sampjs has closed the connection
     received: [],        // all callbacks: {kind, sender, name, content}
-    waiting: [],         // [{enough, resolve}]: waits for coming callbacks
-    held: null,          // replies that are kept back, if any
-    effort: 0,           // milliseconds of work for each message
+    waiting: [],         // [{condition, resolve}]: waits for callbacks
+    heldReplies: null,   // replies that are kept back, if any
+    workTime: 0,         // milliseconds of work for each message
 
     // Asks the hub to register; the promise waits for the user's consent.
     register(name, subscriptions) {
@@ -15,26 +15,26 @@ globalThis.client = {
             samp.register(name, (connection) => {
                 this.connection = connection;
                 this.closed = false;
-                connection.onclose = () => { this.closed = true; this.look(); };
-                this.enter(name, subscriptions, resolve, reject);
+                connection.onclose = () => { this.closed = true; this.checkWaiting(); };
+                this.declare(name, subscriptions, resolve, reject);
             }, (error) => reject(new Error(error.toString())));
         });
     },
 
-    enter(name, subscriptions, resolve, reject) {
+    declare(name, subscriptions, resolve, reject) {
         const tracker = new samp.ClientTracker();
-        tracker.onchange = () => { this.draw(tracker); this.look(); };
+        tracker.onchange = () => { this.showClients(tracker); this.checkWaiting(); };
         // sampjs looks a message's handler up by its full MType, so a wildcard needs a handler that has any name.
         tracker.callHandler = new Proxy(tracker.callHandler, {
             has: () => true,
             get: (own, mtype) => (sender, message, isCall) => {
                 own[mtype]?.(sender, message, isCall);
-                return this.take(isCall ? "call" : "notification", sender, mtype, message["samp.params"]);
+                return this.receive(isCall ? "call" : "notification", sender, mtype, message["samp.params"]);
             },
         });
         tracker.replyHandler = new Proxy({}, {
             has: () => true,
-            get: () => (sender, tag, response) => this.take("response", sender, tag, response),
+            get: () => (sender, tag, response) => this.receive("response", sender, tag, response),
         });
         tracker.init(this.connection);
         this.connection.declareMetadata([{ "samp.name": name, "samp.description.text": "a page" }]);
@@ -46,23 +46,23 @@ globalThis.client = {
 
     // From now on keeps back the replies of sampjs.
     holdReplies() {
-        this.held = [];
-        this.connection.reply = (args) => this.held.push(args);
+        this.heldReplies = [];
+        this.connection.reply = (args) => this.heldReplies.push(args);
     },
 
     // Sends the replies that were kept back, and waits until the hub has responded; after a fault sampjs closes.
     async releaseReplies() {
         const connection = this.connection;
         delete connection.reply;
-        for (const args of this.held) {
+        for (const args of this.heldReplies) {
             await new Promise((resolve) => {
                 connection.reply(args, resolve, () => { connection.close(); resolve(); });
             });
         }
     },
 
-    workOnMessages(effort) {
-        this.effort = effort;
+    workOnMessages(milliseconds) {
+        this.workTime = milliseconds;
     },
 
     // Whether this is still the page that registered, and not a reloaded one.
@@ -70,25 +70,25 @@ globalThis.client = {
         return this.connection !== null && !this.closed;
     },
 
-    // Opens a dialog that holds the page up, after this method has returned.
-    async holdUp() {
+    // Opens a dialog, which blocks the page, after this method has returned.
+    async openDialog() {
         setTimeout(() => alert("A dialog"), 0);
     },
 
-    take(kind, sender, name, content) {
-        const end = performance.now() + this.effort;
+    receive(kind, sender, name, content) {
+        const end = performance.now() + this.workTime;
         while (performance.now() < end) {
             // busy, like a page that reads a large table
         }
         this.received.push({ kind, sender, name, content });
         document.getElementById("count").textContent = String(this.received.length);
-        this.look();
+        this.checkWaiting();
         return { echo: content };
     },
 
-    look() {
-        this.waiting = this.waiting.filter(({ enough, resolve }) => {
-            const result = enough();
+    checkWaiting() {
+        this.waiting = this.waiting.filter(({ condition, resolve }) => {
+            const result = condition();
             if (result) {
                 resolve(result);
             }
@@ -96,10 +96,10 @@ globalThis.client = {
         });
     },
 
-    until(enough) {
+    until(condition) {
         return new Promise((resolve) => {
-            this.waiting.push({ enough, resolve });
-            this.look();
+            this.waiting.push({ condition, resolve });
+            this.checkWaiting();
         });
     },
 
@@ -125,11 +125,51 @@ globalThis.client = {
         return this.until(() => this.closed);
     },
 
-    // Calls any method of the hub: client.ask("notify", recipient, message)
-    ask(method, ...args) {
+    // Calls any method of the hub: client.callHub("notify", recipient, message)
+    callHub(method, ...args) {
         return new Promise((resolve, reject) => {
             this.connection[method](args, resolve, (error) => reject(new Error(error.toString())));
         });
+    },
+
+    // The URL for uploads of this page.
+    async uploadUrl() {
+        return this.connection.regInfo["x-samp.upload"];
+    },
+
+    // Uploads so many bytes in chunks of 1 MiB, four at a time; each byte has the number of its chunk. Returns the URL.
+    async upload(url, total) {
+        const size = 2 ** 20;
+        let next = 0, result = null;
+        const work = async () => {
+            for (let first = next; first < total; first = next) {
+                next += size;
+                const end = Math.min(first + size, total);
+                const headers = { "Content-Range": `bytes ${first}-${end - 1}/${total}` };
+                const body = new Uint8Array(end - first).fill(first / size);
+                const response = await fetch(url, { method: "PUT", headers, body });
+                const state = await response.json();
+                if (!response.ok) {
+                    throw new Error(`${response.status} ${state.error}`);
+                }
+                result = state.url ?? result;
+            }
+        };
+        await Promise.all([work(), work(), work(), work()]);
+        return result;
+    },
+
+    // Reads a URL through the hub, and returns the number of bytes.
+    async readThroughHub(url) {
+        const response = await fetch(this.connection.translateUrl(url));
+        let count = 0;
+        for (const reader = response.body.getReader(); ;) {
+            const { done, value } = await reader.read();
+            if (done) {
+                return count;
+            }
+            count += value.length;
+        }
     },
 
     unregister() {
@@ -153,7 +193,7 @@ globalThis.client = {
         };
     },
 
-    draw(tracker) {
+    showClients(tracker) {
         const rows = Object.keys(tracker.ids).sort().map((id) => {
             const row = document.createElement("tr");
             for (const text of [id, tracker.getName(id), tracker.metas[id]?.["samp.description.text"] ?? ""]) {
@@ -166,3 +206,17 @@ globalThis.client = {
         document.getElementById("origin").textContent = location.origin;
     },
 };
+
+// With #upload=BYTES the page does all by itself: a tool that drives a page keeps the bodies of its requests in memory.
+addEventListener("load", async () => {
+    const total = Number(location.hash.replace("#upload=", ""));
+    if (total) {
+        const { client } = globalThis;
+        await client.register("page", {});
+        await client.ask("notifyAll", { "samp.mtype": "coord.pointAt.sky", "samp.params": {} });
+        const url = await client.upload(await client.uploadUrl() + "x/large.fits", total);
+        await client.ask("notifyAll", { "samp.mtype": "table.load.fits", "samp.params": { url } });
+        const count = String(await client.readThroughHub(url));
+        await client.ask("notifyAll", { "samp.mtype": "table.load.votable", "samp.params": { count } });
+    }
+});

@@ -5,12 +5,12 @@
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
-const [, , executablePath, userDataDir] = process.argv;
+const [, , executablePath, userDataDir, ...moreFlags] = process.argv;
 // Playwright disables the back/forward cache, which browsers of users have.
 const ignoreDefaultArgs = ["--disable-back-forward-cache"];
 const flags = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", ...moreFlags,
 ];
 const context = await chromium.launchPersistentContext(userDataDir, {
     executablePath, headless: true, chromiumSandbox: false, args: flags, ignoreDefaultArgs,
@@ -24,7 +24,10 @@ const commands = {
         const opened = await context.newPage();
         opened.on("console", (message) => process.stderr.write(`[page ${page}] ${message.text()}\n`));
         opened.on("pageerror", (error) => process.stderr.write(`[page ${page}] ${error}\n`));
-        opened.on("dialog", (dialog) => dialogs.set(page, dialog));
+        opened.on("dialog", (dialog) => {
+            if (dialog.type() === "beforeunload") dialog.accept();
+            else dialogs.set(page, dialog);
+        });
         pages.set(page, opened);
         await opened.goto(url);
     },
@@ -49,6 +52,24 @@ const commands = {
     },
     evaluate({ page, expression }) {
         return pages.get(page).evaluate(expression);
+    },
+    // Returns Chromium's counters for a tab, such as JSHeapUsedSize and Nodes, after a garbage collection.
+    async metrics({ page }) {
+        const session = await context.newCDPSession(pages.get(page));
+        await session.send("Performance.enable");
+        await session.send("HeapProfiler.collectGarbage");
+        const { metrics } = await session.send("Performance.getMetrics");
+        await session.detach();
+        return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
+    },
+    // Sets a permission as its user would: "granted" or "denied". It holds as long as the session does.
+    async setPermission({ page, origin, name, setting }) {
+        const session = await context.newCDPSession(pages.get(page));
+        await session.send("Browser.setPermission", { permission: { name }, setting, origin });
+    },
+    // Grants a permission to an origin for as long as the browser runs.
+    async grantPermission({ origin, name }) {
+        await context.grantPermissions([name], { origin });
     },
     async reload({ page }) {
         await pages.get(page).reload();

@@ -1,0 +1,257 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The clients of the hub, as its events describe them, and which of them the peers know.
+
+A client is announced to the peers when it has declared metadata, or has none after `GRACE` seconds: those of a client
+of another bridge bear a mark, and such a client is never bridged again, so that no message can go round in a circle. A
+client that unregisters is withdrawn after `GONE_DELAY` seconds, because its last message may come later than the event.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from ..errors import SAMPError
+from ..protocol import ok_response
+from ..protocol.values import sanitize_for_display
+from .hub_side import Delivery, HubSide, Registration, quietly
+from .offers import RejectedError
+
+__all__ = ["MARKS", "ORIGIN", "LocalClient", "LocalClients", "Worker"]
+
+log = logging.getLogger(__name__)
+
+#: The keys of metadata that mark the client of a bridge: JSAMP's, and ours.
+MARKS = ("bridge.proxy.source", "x-samp.bridge.origin")
+ORIGIN = MARKS[1]
+#: Seconds that a client has to declare metadata.
+GRACE = 2.0
+GONE_DELAY = 0.5
+
+_SUBSCRIPTIONS: dict[str, Any] = {"samp.hub.event.*": {}, "samp.hub.disconnect": {}, "samp.app.ping": {}}
+
+
+class LocalClient:
+    """A client of this hub."""
+
+    def __init__(self, client_id: str) -> None:
+        self.client_id = client_id
+        self.metadata: dict[str, Any] = {}
+        self.subscriptions: dict[str, Any] = {}
+        #: Whether the peers are told of it.
+        self.is_bridged = False
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is a client of a bridge."""
+        return any(mark in self.metadata for mark in MARKS)
+
+
+class Listener(Protocol):
+    """What is told of the clients: a peer. The methods are called in the outbound thread."""
+
+    def announce(self, client: LocalClient) -> None:
+        """A client is there, or has declared something else."""
+
+    def withdraw(self, client_id: str) -> None:
+        """A client has gone, or is not bridged any more."""
+
+    def on_unregistered(self, local_id: str) -> None:
+        """A client has unregistered; it may be one of the bridge."""
+
+
+class Worker:
+    """A thread that runs tasks in order."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, task: Callable[[], object]) -> None:
+        """Run a task after those that were put before."""
+        self._tasks.put(task)
+
+    def stop(self, timeout: float) -> None:
+        """End the thread after the tasks that were put."""
+        self._tasks.put(None)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except Exception:
+                log.exception("A task of the bridge failed")
+            del task  # an idle thread must not keep what the task refers to
+
+
+class LocalClients:
+    """
+    The clients of a hub. The bridge is one of them, and gets the events of the others.
+
+    Parameters
+    ----------
+    hub : HubSide
+        The hub.
+    outbound : Worker
+        The thread that handles events and deliveries; it may wait for the hub.
+    listeners : callable
+        Returns the peers that are told of the clients.
+    on_other_bridge : callable
+        Called with a client that is marked, when it has declared metadata.
+    on_disconnected : callable
+        Called with the reason when the hub has disconnected the bridge.
+    """
+
+    def __init__(
+        self,
+        hub: HubSide,
+        outbound: Worker,
+        listeners: Callable[[], Iterable[Listener]],
+        on_other_bridge: Callable[[LocalClient], object],
+        on_disconnected: Callable[[str], object],
+    ) -> None:
+        self._hub, self._outbound, self._listeners = hub, outbound, listeners
+        self._on_other_bridge, self._on_disconnected = on_other_bridge, on_disconnected
+        self._lock = threading.Lock()
+        self._clients: dict[str, LocalClient] = {}
+        self._own: Registration | None = None
+
+    def start(self, metadata: Mapping[str, Any]) -> None:
+        """Register the bridge, and get to know the clients that are there."""
+        self._own = own = self._hub.register(metadata, _SUBSCRIPTIONS, self)
+        self._hub.monitor(own)
+        self._outbound.put(lambda: self._list(own))
+
+    def stop(self) -> None:
+        """Unregister the bridge, and forget all clients. It may be repeated."""
+        own, self._own = self._own, None
+        with self._lock:
+            self._clients.clear()
+        if own is not None:
+            self._hub.unregister(own)
+
+    def declare(self, metadata: Mapping[str, Any]) -> None:
+        """Declare other metadata of the bridge."""
+        own = self._own
+        if own is not None:
+            quietly(self._hub.declare, own, metadata)
+
+    def all(self) -> list[LocalClient]:
+        """Return all clients, also those that the peers do not know."""
+        with self._lock:
+            return list(self._clients.values())
+
+    def get(self, client_id: str) -> LocalClient | None:
+        """Return a client that the peers know, or None."""
+        with self._lock:
+            client = self._clients.get(client_id)
+        return client if client is not None and client.is_bridged else None
+
+    def resolve_sender(self, client_id: str) -> LocalClient | None:
+        """
+        Return a client that has sent a message, even if its events are still to come; in the outbound thread.
+
+        It is None if the hub does not know the client any more. Raise `RejectedError` for a client of a bridge.
+        """
+        client = self.get(client_id)
+        own = self._own
+        if client is None and own is not None and self._ask_about(own, client_id):
+            client = self._find(client_id)
+            self._update(client, has_waited=True)
+            if not client.is_bridged:
+                raise RejectedError("Clients of a bridge are not bridged again")
+        return client
+
+    # Events of the hub
+
+    def receive(self, delivery: Delivery) -> None:
+        """Queue what the hub delivers to the bridge; see `Receiver`."""
+        self._outbound.put(lambda: self._handle(delivery))
+
+    def _handle(self, delivery: Delivery) -> None:
+        own = self._own
+        if own is None or delivery.name == "response":
+            return
+        mtype, params = delivery.body["samp.mtype"], delivery.body["samp.params"]
+        if delivery.name == "call":
+            quietly(self._hub.hub.reply, own.key, delivery.msg_id, ok_response())
+        elif delivery.sender != self._hub.hub_id:
+            log.debug("A message to the bridge is ignored")
+        elif mtype == "samp.hub.disconnect":
+            self._on_disconnected(sanitize_for_display(str(params.get("reason") or "no reason was given")))
+        else:
+            self._on_event(mtype.rpartition(".")[2], str(params.get("id", "")), params)
+
+    def _on_event(self, name: str, client_id: str, params: Mapping[str, Any]) -> None:
+        if name == "unregister":
+            for listener in self._listeners():
+                listener.on_unregistered(client_id)
+            self._hub.loop.call_later(GONE_DELAY, self._outbound.put, lambda: self._remove(client_id))
+        elif client_id and name in {"register", "metadata", "subscriptions"}:
+            client = self._find(client_id)
+            value = params.get(name)
+            if isinstance(value, dict):
+                setattr(client, name, value)
+            self._update(client)
+
+    def _find(self, client_id: str) -> LocalClient:
+        """Return what is known of a client, and announce one later that declares no metadata."""
+        with self._lock:
+            client = self._clients.get(client_id)
+            if client is None:
+                client = self._clients[client_id] = LocalClient(client_id)
+                announce = lambda: self._update(client, has_waited=True)  # noqa: E731
+                self._hub.loop.call_later(GRACE, self._outbound.put, announce)
+        return client
+
+    def _list(self, own: Registration) -> None:
+        """Ask the hub for the clients that were there before the bridge."""
+        try:
+            for client_id in self._hub.hub.get_registered_clients(own.key):
+                self._ask_about(own, client_id)
+        except SAMPError as error:
+            log.warning("The hub does not list its clients: %s", error)
+
+    def _ask_about(self, own: Registration, client_id: str) -> bool:
+        """Ask the hub for what a client has declared; return False if it does not know the client."""
+        try:
+            metadata = self._hub.hub.get_metadata(own.key, client_id)
+            subscriptions = self._hub.hub.get_subscriptions(own.key, client_id)
+        except SAMPError as error:
+            log.debug("A client has gone: %s", error)
+            return False
+        client = self._find(client_id)
+        client.metadata, client.subscriptions = metadata, subscriptions
+        self._update(client)
+        return True
+
+    def _update(self, client: LocalClient, *, has_waited: bool = False) -> None:
+        """Tell the peers of a client; in the outbound thread."""
+        own_ids = {registration.client_id for registration in list(self._hub.registrations.values())}
+        with self._lock:
+            is_known = self._clients.get(client.client_id) is client
+        if not is_known or client.client_id in {*own_ids, self._hub.hub_id}:
+            return
+        if client.is_marked:
+            self._on_other_bridge(client)
+            if client.is_bridged:
+                client.is_bridged = False
+                for listener in self._listeners():
+                    listener.withdraw(client.client_id)
+        elif client.metadata or has_waited or client.is_bridged:
+            client.is_bridged = True
+            for listener in self._listeners():
+                listener.announce(client)
+
+    def _remove(self, client_id: str) -> None:
+        with self._lock:
+            self._clients.pop(client_id, None)
+        for listener in self._listeners():
+            listener.withdraw(client_id)

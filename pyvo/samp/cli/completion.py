@@ -1,0 +1,249 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+``samp completion`` prints the script with which a shell completes commands, options, names of clients, and MTypes.
+
+The script calls ``samp _complete`` with the words up to the cursor, and gets a line for each candidate: the text, a tab
+and a description. ``:files`` and ``:dirs`` are instead of candidates: the shell completes these itself. Without a hub,
+or if it does not respond in time, there are no names, and no error is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from ..errors import SAMPError
+from .arguments import CONSENT_CHOICES, Command
+from .main import COMMANDS as ALL_COMMANDS
+from .main import load_command
+from .output import Status, help_epilog
+
+__all__ = ["COMMANDS", "candidates", "complete"]
+
+_EPILOG = help_epilog(
+    """\
+  source <(samp completion bash)     in ~/.bashrc
+  source <(samp completion zsh)      in ~/.zshrc, after compinit
+  samp completion fish | source      in ~/.config/fish/config.fish
+""",
+    {0: "", 2: ""},
+)
+
+#: Seconds in which the hub has to tell the clients.
+HUB_TIMEOUT = 1.0
+
+_BASH = r"""# completion of samp for bash: source <(samp completion bash)
+_samp() {
+    local line word=${COMP_WORDS[COMP_CWORD]}
+    COMPREPLY=()
+    while IFS= read -r line; do
+        case $line in
+            :files) compopt -o default ;;
+            :dirs) compopt -o dirnames ;;
+            *)
+                line=${line%%$'\t'*}
+                # within quotes readline needs the text as it is
+                [[ $word == [\"\']* ]] || printf -v line %q "$line"
+                COMPREPLY+=("$line")
+                ;;
+        esac
+    done < <("${COMP_WORDS[0]}" _complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+}
+complete -F _samp samp
+"""
+
+_ZSH = r"""#compdef samp
+# completion of samp for zsh: source <(samp completion zsh), after compinit
+_samp() {
+    local line
+    local -a found
+    for line in ${(f)"$(${(Q)words[1]} _complete "${(@)words[2,CURRENT]}" 2>/dev/null)"}; do
+        case $line in
+            :files) _files ;;
+            :dirs) _files -/ ;;
+            *) found+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
+        esac
+    done
+    (( $#found )) && _describe -t values samp found
+}
+if [[ $funcstack[1] == _samp ]]; then
+    _samp "$@"
+else
+    compdef _samp samp
+fi
+"""
+
+_FISH = r"""# completion of samp for fish: samp completion fish | source
+function __samp_complete
+    set -l words (commandline -opc) (commandline -ct)
+    for line in ($words[1] _complete $words[2..-1] 2>/dev/null)
+        switch $line
+            case :files
+                __fish_complete_path (commandline -ct)
+            case :dirs
+                __fish_complete_directories (commandline -ct)
+            case '*'
+                echo $line
+        end
+    end
+end
+complete -c samp -f -a '(__samp_complete)'
+"""
+
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+#: MTypes that users send, for the case that no client is there.
+_MTYPES = (
+    *("bibcode.load", "coord.get.sky", "coord.pointAt.sky", "coverage.load.moc.fits", "image.load.fits"),
+    *("samp.app.ping", "spectrum.load.ssa-generic", "table.highlight.row", "table.load.cdf", "table.load.fits"),
+    *("table.load.votable", "table.select.rowList", "voresource.loadlist"),
+)
+#: Arguments, by name, whose values the shell completes.
+_FILES = {**dict.fromkeys(("file", "lockfile", "log_output", "record", "recording"), ":files"), "output": ":dirs"}
+#: Names that need no quotes that one of the shells might not understand; a client with another is offered by its id.
+_PLAIN_NAME = re.compile(r"\w[\w .,+()@#*/-]*")
+
+
+class Candidate(NamedTuple):
+    """What a word may be completed to."""
+
+    text: str
+    description: str = ""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=list(_SCRIPTS), help="the shell")
+
+
+def _run(options: argparse.Namespace) -> Status:
+    print(_SCRIPTS[options.shell], end="")
+    return Status.OK
+
+
+def complete(words: Sequence[str]) -> Status:
+    """Print the candidates for the last word; the others are those before it, without ``samp`` itself."""
+    for candidate in candidates(words):
+        print("\t".join(candidate).rstrip("\t"))
+    if any(thread.name == "samp-completion" for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(Status.OK)  # the hub hangs: the cleanup at exit would wait for it, too
+    return Status.OK
+
+
+def candidates(words: Sequence[str]) -> list[Candidate]:
+    """
+    Find the candidates for the last word.
+
+    In bash ``--to=x`` comes as three words. A word may have quotes and backslashes as the user types them.
+    """
+    *before, current = words or [""]
+    current = "" if current == "=" else current.replace("\\", "").lstrip("\"'")
+    before = [word for word in before if word != "="]
+    if not before:
+        commands = [Candidate(name, text) for name, (_, text) in ALL_COMMANDS.items()]
+        return _fitting([*commands, Candidate("--help"), Candidate("--version")], current)
+    if before[0] not in ALL_COMMANDS:
+        return []
+    _, parser = load_command(before[0])
+    option, positional = _expected(parser, before[1:])
+    name, equals, value = current.partition("=")
+    if equals and name in parser._option_string_actions:
+        found = _fitting(_values(parser._option_string_actions[name]), value)
+        return [Candidate(f"{name}={each.text}", each.description) for each in found]
+    found = []
+    if current.startswith("-") and (option is None or option.nargs is not None):
+        found += _options(parser)
+    action = option if option is not None else positional
+    if action is not None:
+        found += _values(action)
+    return _fitting(found, current)
+
+
+def _fitting(found: Iterable[Candidate], beginning: str) -> list[Candidate]:
+    wanted = beginning.casefold()
+    return [each for each in found if each.text.startswith(":") or each.text.casefold().startswith(wanted)]
+
+
+def _expected(
+    parser: argparse.ArgumentParser, words: Iterable[str]
+) -> tuple[argparse.Action | None, argparse.Action | None]:
+    """Return the option whose value comes next, if any, and the next positional argument."""
+    positionals = [action for action in parser._actions if not action.option_strings]
+    option = None
+    for word in words:
+        if word.startswith("-"):
+            action = parser._option_string_actions.get(word)  # none for --option=value, which needs no other value
+            option = action if action is not None and action.nargs != 0 else None
+        elif option is not None:
+            option = option if option.nargs == "+" else None
+        elif positionals and positionals[0].nargs not in {"*", "+"}:
+            del positionals[0]
+    return option, positionals[0] if positionals else None
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
+    for action in parser._actions:
+        if action.option_strings and action.help != argparse.SUPPRESS:
+            text = (action.help or "") % {**vars(action), "prog": parser.prog}
+            yield Candidate(action.option_strings[-1], " ".join(text.split())[:80])
+
+
+def _values(action: argparse.Action) -> list[Candidate]:
+    """Return what an argument may be."""
+    choices = CONSENT_CHOICES if action.dest == "web_consent" else action.choices
+    if choices:
+        return [Candidate(str(choice)) for choice in choices]
+    if action.dest in _FILES:
+        return [Candidate(_FILES[action.dest])]
+    if action.dest == "to":
+        return list(_names(_ask_hub()))
+    if action.dest in {"mtype", "pattern", "web_mtypes"}:
+        found = {mtype for entry in _ask_hub() for mtype in entry["subscriptions"] if _PLAIN_NAME.fullmatch(mtype)}
+        if action.dest == "mtype":  # no wildcard, and nothing that only the hub sends
+            found = {mtype for mtype in found if "*" not in mtype and not mtype.startswith("samp.hub.")}
+        return [Candidate(mtype) for mtype in sorted(found | set(_MTYPES))]
+    return []
+
+
+def _names(entries: Sequence[dict[str, Any]]) -> Iterator[Candidate]:
+    """Offer each client by its name, or by its id if that would not do."""
+    names = [str(entry["name"]) for entry in entries]
+    for entry, name in zip(entries, names, strict=True):
+        if _PLAIN_NAME.fullmatch(name) and names.count(name) == 1:
+            yield Candidate(name, entry["id"])
+        else:
+            yield Candidate(entry["id"], name if _PLAIN_NAME.fullmatch(name) else "")
+
+
+def _ask_hub() -> list[dict[str, Any]]:
+    """Describe the other clients; none if there is no hub, or it takes too long."""
+    # here, because most completions need no client
+    from .client_session import connected_client  # noqa: PLC0415
+    from .list import describe_client  # noqa: PLC0415
+
+    result: SimpleQueue[list[dict[str, Any]]] = SimpleQueue()
+
+    def ask() -> None:
+        found = []
+        try:
+            with connected_client("samp completion", "Completes a command line") as client:
+                ids = set(client.get_registered_clients()) - {client.client.hub_id}
+                found = [entry for each in sorted(ids) if (entry := describe_client(client, each)) is not None]
+        except SAMPError:  # the user has asked for no error message
+            found = []
+        result.put(found)
+
+    threading.Thread(target=ask, name="samp-completion", daemon=True).start()
+    try:
+        return result.get(timeout=HUB_TIMEOUT)
+    except Empty:
+        return []
+
+
+COMMANDS = {"completion": Command(_add_arguments, _run, _EPILOG)}

@@ -1,0 +1,30 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+An extension of Jupyter Server that hands out files of kernels to programs on the user's computer.
+
+A program such as TOPCAT, on the user's computer, reads what a kernel of a JupyterHub has *published*. It has no account
+there and sends no cookie: the token in the URL is the permission. `publications` is the side of the kernel, and needs
+no Jupyter; `handler` is the side of the server.
+
+Our own hub needs no such URL, because the page of the notebook can upload the file to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .publications import DIRECTORY, Publication, create_publication, publish_file, remove_expired
+
+__all__ = ["DIRECTORY", "Publication", "create_publication", "publish_file", "remove_expired"]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """Tell Jupyter Server the module of the extension."""
+    return [{"module": "pyvo.samp.jupyter_server"}]
+
+
+def _load_jupyter_server_extension(serverapp: Any) -> None:
+    """Start the extension; called by Jupyter Server."""
+    from .handler import start_extension  # noqa: PLC0415 - a kernel may have no Jupyter Server
+
+    start_extension(serverapp)

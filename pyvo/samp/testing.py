@@ -1,0 +1,433 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Test a program that uses SAMP: a hub of its own for each test, and clients that record what they receive.
+
+With pytest use the fixtures ``samp_hub``, ``samp_client``, ``samp_home`` and ``samp_hub_factory``; they are there when
+this package is installed. With another test runner use `running_hub`, `isolated_home` and `RecordingClient`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from .client.cleanup import live_clients
+from .client.handlers import error_text, to_result
+from .client.lookup import client_name
+from .errors import SAMPError
+from .hub import SAMPHubServer
+from .integrated_client import SAMPIntegratedClient
+from .protocol import best_match, check_pattern, encode, error_response, matches, ok_response
+
+__all__ = ["Message", "MessageRecorder", "RecordingClient", "isolated_home", "running_hub", "start_hub"]
+
+_PING = "samp.app.ping"
+#: Characters of a message's parameters in the text of a failure.
+_PREVIEW_LENGTH = 200
+
+
+@contextmanager
+def isolated_home() -> Iterator[Path]:
+    """
+    Use an empty directory as the home directory, here and in programs that are started, within a ``with`` block.
+
+    There is no lockfile in it, and ``SAMP_HUB`` is not set: the user's own hub is not found.
+
+    Yields
+    ------
+    pathlib.Path
+        The directory, which is removed at the end of the block.
+    """
+    process = os.getpid()
+    home = Path(tempfile.mkdtemp(prefix="samp-home-"))
+    names = ("HOME", "USERPROFILE", "SAMP_HUB")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(HOME=str(home), USERPROFILE=str(home))
+    os.environ.pop("SAMP_HUB", None)
+    try:
+        yield home
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if os.getpid() == process:  # a child of a fork must not remove the lockfile of its parent's hub
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
+    """
+    Run a hub in the current home directory within a ``with`` block.
+
+    At the end of the block the hub is stopped, and clients that this process has made meanwhile are disconnected.
+
+    Parameters
+    ----------
+    **options
+        As of `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it takes a
+        free port instead of 21012.
+
+    Yields
+    ------
+    SAMPHubServer
+        The running hub.
+    """
+    process = os.getpid()
+    hub = SAMPHubServer(**{"web_profile": False, "web_port": 0, **options})
+    clients_before = live_clients()
+    hub.start()
+    try:
+        yield hub
+    finally:
+        if os.getpid() == process:
+            # a client that reconnects would look for the user's own hub, once the home directory is the usual one
+            for cleanup in live_clients() - clients_before:
+                cleanup.close()
+            hub.stop()
+
+
+@contextmanager
+def running_hub(**options: Any) -> Iterator[SAMPHubServer]:
+    """
+    Run a hub in a home directory of its own within a ``with`` block; see `isolated_home` and `start_hub`.
+
+    Parameters
+    ----------
+    **options
+        As of `start_hub`.
+
+    Yields
+    ------
+    SAMPHubServer
+        The running hub.
+
+    Examples
+    --------
+    ::
+
+        from pyvo.samp.testing import RecordingClient, running_hub
+
+        with running_hub(), RecordingClient("topcat", ["table.load.votable"]) as topcat:
+            with SAMPIntegratedClient("My program") as client:
+                client.send(table, to="topcat")
+            message = topcat.assert_received("table.load.votable")
+            assert message.params["url"].startswith("file:")
+    """
+    with isolated_home(), start_hub(**options) as hub:
+        yield hub
+
+
+class Message(NamedTuple):
+    """
+    A message that a client has received.
+
+    Parameters
+    ----------
+    private_key : str
+        The key of the recipient.
+    sender_id : str
+        Public id of the sender.
+    msg_id : str or None
+        The hub's id of a call; None for a notification.
+    mtype : str
+        The MType.
+    params : dict
+        The parameters.
+    extra : dict
+        What the message has besides MType and parameters.
+    """
+
+    private_key: str
+    sender_id: str
+    msg_id: str | None
+    mtype: str
+    params: dict[str, Any]
+    extra: dict[str, Any]
+
+
+#: How a call is replied to: the result, a whole response with ``samp.status``, an exception for an error response, None
+#: for no reply at all, or a function of the `Message` that returns one of these or raises an exception.
+Reply: TypeAlias = "Mapping[str, Any] | Exception | Callable[[Message], Any] | None"
+
+
+class MessageRecorder:
+    """
+    A handler that keeps the messages it receives and replies to calls.
+
+    Parameters
+    ----------
+    client : SAMPIntegratedClient
+        The client for which it is bound, for example with `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
+    replies : mapping, optional
+        From MTypes or wildcards to replies: the ``samp.result``, a whole response (a map with ``samp.status``), an
+        exception for an error response, None for no reply at all, or a function that is called with the `Message` and
+        returns one of these or raises an exception. By default the reply to a call is ``samp.ok``.
+    """
+
+    def __init__(self, client: SAMPIntegratedClient, replies: Mapping[str, Reply] | None = None) -> None:
+        self._client = client
+        self._replies: dict[str, Reply] = {"*": {}, **(replies or {})}
+        self._changed = threading.Condition()
+        self._start = time.monotonic()
+        self._received: list[tuple[float, Message]] = []
+        self._returned: set[int] = set()  # indices of messages that assert_received has returned
+
+    @property
+    def received(self) -> list[Message]:
+        """All messages so far, the oldest first."""
+        with self._changed:
+            return [message for _, message in self._received]
+
+    def __call__(
+        self, private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any
+    ) -> None:
+        """
+        Handle a message.
+
+        Parameters
+        ----------
+        private_key, sender_id, msg_id, mtype, params, extra
+            As for any handler; see `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
+        """
+        message = Message(private_key, sender_id, msg_id, mtype, params, extra)
+        if mtype != _PING or sender_id != self._client.get_public_id():  # its own pings are those of `_flush`
+            with self._changed:
+                self._received.append((time.monotonic() - self._start, message))
+                self._changed.notify_all()
+        if msg_id is None:
+            return
+        response = self._response(message)
+        if response is not None:
+            with suppress(SAMPError):  # the sender or the hub is gone
+                self._client.reply(msg_id, response)
+
+    def _response(self, message: Message) -> Mapping[str, Any] | None:
+        reply = best_match(self._replies, message.mtype)
+        try:
+            if callable(reply):
+                reply = reply(message)
+            if reply is None or (isinstance(reply, Mapping) and "samp.status" in reply):
+                return reply
+            if isinstance(reply, Exception):
+                raise reply
+            return ok_response(to_result(reply))
+        except Exception as error:
+            return error_response(error_text(error))
+
+    def assert_received(
+        self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None
+    ) -> Message:
+        """
+        Wait for a message, and return it.
+
+        Each message is returned once: a second call waits for a second message.
+
+        Parameters
+        ----------
+        mtype : str
+            Its MType, or a wildcard.
+        within : float
+            Seconds to wait at most.
+        params : mapping, optional
+            Parameters that it must have; others may be there, too. Numbers are compared as they are sent (R4).
+
+        Returns
+        -------
+        Message
+            The first such message that has not been returned before.
+
+        Raises
+        ------
+        AssertionError
+            No such message came in time. The text shows the messages that did come.
+        """
+        __tracebackhide__ = True
+        wanted = self._wanted(mtype, params)
+        with self._changed:
+            found = self._changed.wait_for(lambda: self._next(mtype, wanted), within)
+            if found:
+                index, message = found
+                self._returned.add(index)
+                return message
+        what = f"message {mtype}" + (f" with {json.dumps(wanted)}" if wanted else "")
+        raise AssertionError(f"No {what} came within {within:g} s.\n{self._description(mtype)}")
+
+    def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
+        """
+        Check that no message came that `assert_received` has not returned.
+
+        Messages that the hub has accepted for this client before are waited for.
+
+        Parameters
+        ----------
+        mtype, params
+            As of `assert_received`.
+
+        Raises
+        ------
+        AssertionError
+            There is such a message.
+        """
+        __tracebackhide__ = True
+        wanted = self._wanted(mtype, params)
+        self._flush()
+        with self._changed:
+            found = self._next(mtype, wanted)
+        if found:
+            raise AssertionError(f"A message {found[1].mtype} came.\n{self._description(mtype)}")
+
+    def _flush(self) -> None:
+        """Receive what is on its way: the hub delivers a ping of the client to itself after all that came before."""
+        own_id = str(self._client.get_public_id())
+        self._client.call_and_wait(own_id, {"samp.mtype": _PING, "samp.params": {}}, 10)
+
+    @staticmethod
+    def _wanted(mtype: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        check_pattern(mtype)
+        wanted = encode(params or {}, "params")
+        assert isinstance(wanted, dict)
+        return wanted
+
+    def _next(self, mtype: str, wanted: Mapping[str, Any]) -> tuple[int, Message] | None:
+        for index, (_, message) in enumerate(self._received):
+            fits = matches(mtype, message.mtype) and wanted.items() <= message.params.items()
+            if fits and index not in self._returned:
+                return index, message
+        return None
+
+    def _description(self, mtype: str) -> str:
+        """Describe the client and all messages, for the text of a failure."""
+        client = self._client
+        label = client.client._metadata.get("samp.name", "The client")
+        if not client.is_connected:
+            first = f"{label} is not connected any more. "
+        elif "*" not in mtype and best_match(client.get_subscriptions(str(client.get_public_id())), mtype) is None:
+            first = f"{label} is not subscribed to {mtype}. "
+        else:
+            first = ""
+        with self._changed:
+            received, returned = list(self._received), set(self._returned)
+        if not received:
+            return f"{first}{label} has received no message."
+        lines = [f"{first}{label} has received:"]
+        names: dict[str, str] = {}
+        for index, (seconds, message) in enumerate(received):
+            if message.sender_id not in names:
+                names[message.sender_id] = client_name(client, message.sender_id) if client.is_connected else ""
+            kind = "notification" if message.msg_id is None else "call"
+            sender = f"{names[message.sender_id]} ({message.sender_id})"
+            text = json.dumps(message.params)
+            text = text if len(text) <= _PREVIEW_LENGTH else text[:_PREVIEW_LENGTH] + "..."
+            mark = ", returned by an earlier assert_received" if index in returned else ""
+            lines.append(f"  {seconds:.2f} s: {message.mtype}, {kind} from {sender}{mark}: {text}")
+        return "\n".join(lines)
+
+
+class RecordingClient(SAMPIntegratedClient):
+    """
+    A client that stands for another program: it records the messages that it receives, and replies to calls.
+
+    It is also a `~pyvo.samp.SAMPIntegratedClient`, and can send what the other program would send. Use it in a ``with``
+    block, or call ``connect()`` and ``disconnect()``.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"topcat"``.
+    subscriptions : iterable of str, or mapping
+        The MTypes and wildcards to which it is subscribed; a mapping has their annotations as values.
+    replies : mapping, optional
+        As of `MessageRecorder`.
+    metadata : mapping, optional
+        Its metadata besides the name.
+    **options
+        As of `~pyvo.samp.SAMPIntegratedClient`.
+    """
+
+    def __init__(
+        self,
+        name: str = "recording client",
+        subscriptions: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("*",),
+        replies: Mapping[str, Reply] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, metadata=metadata, **options)
+        #: The handler of all messages.
+        self.recorder = MessageRecorder(self, replies)
+        for pattern in subscriptions:
+            annotation = subscriptions[pattern] if isinstance(subscriptions, Mapping) else None
+            self.bind_receive_message(pattern, self.recorder, metadata=annotation)
+
+    @property
+    def received(self) -> list[Message]:
+        """All messages so far, the oldest first."""
+        return self.recorder.received
+
+    def assert_received(
+        self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None
+    ) -> Message:
+        """
+        Wait for a message, and return it; see `MessageRecorder.assert_received`.
+
+        Parameters
+        ----------
+        mtype, within, params
+            As there.
+
+        Returns
+        -------
+        Message
+            The message.
+        """
+        __tracebackhide__ = True
+        return self.recorder.assert_received(mtype, within, params)
+
+    def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
+        """
+        Check that no message came; see `MessageRecorder.assert_not_received`.
+
+        Parameters
+        ----------
+        mtype, params
+            As there.
+        """
+        __tracebackhide__ = True
+        self.recorder.assert_not_received(mtype, params)
+
+    def assert_unregistered(self, client: str, within: float = 5) -> None:
+        """
+        Wait until a client has unregistered.
+
+        `~pyvo.samp.SAMPIntegratedClient.wait_for` waits for one that registers.
+
+        Parameters
+        ----------
+        client : str
+            Its id or name.
+        within : float
+            Seconds to wait at most.
+
+        Raises
+        ------
+        AssertionError
+            It is still there.
+        """
+        __tracebackhide__ = True
+        gone = threading.Event()
+        self.clients.on_gone(lambda _client_id: gone.set())
+        deadline = time.monotonic() + within
+        while client in self.clients:
+            if not gone.wait(max(0.0, deadline - time.monotonic())):
+                raise AssertionError(f"{client} is still registered after {within:g} s.")
+            gone.clear()

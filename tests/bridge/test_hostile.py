@@ -1,0 +1,716 @@
+"""A peer that breaks every rule: the bridge holds, and this machine tells nothing that was not offered."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pyvo.samp import Bridge, SAMPHubServer
+from pyvo.samp.bridge import BridgeState, Policy, offers, peer, policy, stream_link
+from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
+from pyvo.samp.bridge.link import Kind
+
+from .conftest import TIMEOUT, RecordingClient
+from .raw_peer import HELLO, RawPeer, RawTransport
+
+SECRET = "file:///etc/passwd"
+
+
+class Scene:
+    """A bridge whose peer the test plays, a client of the hub, and one of the peer with the id ``r1``."""
+
+    def __init__(self, bridge: Bridge, transport: RawTransport, client: RecordingClient) -> None:
+        self.bridge, self.client = bridge, client
+        self.peer: RawPeer = transport.peer
+        self.transport = transport
+        self.local_id = client.get_public_id()
+
+    def start(self) -> None:
+        """Say HELLO, add a client, and wait until it is there."""
+        self.peer.start()
+        assert self.bridge.wait_connected(TIMEOUT), self.bridge.reason
+        self.peer.wait_for(Kind.CLIENT, lambda value: value["id"] == self.local_id)
+        self.peer.send(Kind.CLIENT, client_frame("r1"))
+        self.remote = self.client.find("r1 (via raw)")
+
+    def send(
+        self, mtype: str, *, call: str = "", sender: str = "r1", to: str = "", offers: Any = None, **params: Any
+    ) -> None:
+        """Send a message as the peer does."""
+        message = {"samp.mtype": mtype, "samp.params": params}
+        body = json.dumps({"message": message, "offers": offers or {}}).encode()
+        self.peer.send(Kind.BODY, body)
+        envelope = {"from": sender, "to": to or self.local_id, "body": hashlib.sha256(body).hexdigest()}
+        self.peer.send(Kind.CALL if call else Kind.NOTIFY, {**envelope, "call": call} if call else envelope)
+
+    def call(self, mtype: str, **options: Any) -> Any:
+        """Send a call, and return the response."""
+        call = f"n{len(self.peer.frames)}"
+        self.send(mtype, call=call, **options)
+        return self.peer.wait_for(Kind.REPLY, lambda value: value["call"] == call)["response"]
+
+    def error_of(self, mtype: str = "table.load.votable", **options: Any) -> str:
+        """Send a call that is rejected; return the text of the error. The client gets nothing."""
+        before = len(self.client.received)
+        response = self.call(mtype, **options)
+        assert response["samp.status"] == "samp.error", response
+        assert len(self.client.received) == before
+        return response["samp.error"]["samp.errortxt"]
+
+    def assert_alive(self) -> None:
+        """The link is still there, and messages pass."""
+        assert self.call("coord.pointAt.sky", ra="1")["samp.status"] == "samp.ok"
+
+    def assert_ended(self, reason: str) -> None:
+        """The bridge has closed the link, and nothing of the peer is left."""
+        assert self.bridge.wait(TIMEOUT)
+        assert reason in self.bridge.reason
+        self.client.wait_for(lambda: not any("(via" in name for name in self.client.names()))
+
+
+def client_frame(client_id: str, **more: Any) -> dict[str, Any]:
+    metadata = {"samp.name": client_id}
+    return {"id": client_id, "metadata": metadata, "subscriptions": {"table.*": {}, "coord.*": {}}, **more}
+
+
+@pytest.fixture
+def make_scene(hub: SAMPHubServer, connect: Callable[..., RecordingClient]) -> Iterator[Callable[..., Scene]]:
+    bridges = []
+
+    def make(rules: Policy | None = None) -> Scene:
+        client = connect(hub, "client")
+        transport = RawTransport()
+        bridge = Bridge(hub, transport, rules)
+        bridges.append(bridge)
+        bridge.start()
+        return Scene(bridge, transport, client)
+
+    yield make
+    for bridge in bridges:
+        bridge.stop()
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    scene = make_scene()
+    scene.start()
+    return scene
+
+
+# URLs and files
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        SECRET,
+        "FILE:/etc/passwd",
+        "  file://localhost/etc/passwd",
+        "url:file:///etc/passwd",
+        "jar:file:///x.jar!/y",
+        "netdoc:///etc/passwd",
+        r"\\server\share",
+        "http://127.0.0.1:8080/shutdown",
+        "http://localhost/",
+        "HTTPS://LOCALHOST.:99/",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://0177.0.0.1/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://10.0.0.1/",
+        "http://192.168.1.1/admin",
+        "http://172.16.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1]/",
+        "http://[fd00::1]/",
+        "http://0.0.0.0/",
+        "http://100.64.0.1/",
+        "http://example.org@127.0.0.1/",
+        r"http:\\127.0.0.1\x",
+        "http:/127.0.0.1/x",
+        "http:127.0.0.1/x",
+        "http://127%2e0.0.1/",
+        "http://\uff11\uff12\uff17.0.0.1/",
+        "http://intranet/",
+        "http://printer.local/",
+        "ftp://127.0.0.1/x",
+        "see http://127.0.0.1:8080/ for more",
+        "load file:///etc/passwd",
+    ],
+)
+def test_url_of_this_machine_is_rejected(scene: Scene, url: str) -> None:
+    """Security rule 3: no program here is sent to a file, or to a service of this machine or its network."""
+    assert "URL" in scene.error_of(url=url)
+    assert "URL" in scene.error_of(deep=[{"x": url}])
+    scene.assert_alive()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/x.vot", "http://8.8.8.8:80/x", "ivo://CDS/x", "http://[2001:4860:4860::8888]/x",
+        "a text: with a colon", "J2000 12:34:56", "ftp://ftp.example.org/x", "2MASS J1/2", "3/1-4 5",
+    ],
+)  # fmt: skip
+def test_other_texts_pass(scene: Scene, url: str) -> None:
+    assert scene.call("table.load.votable", url=url) == {"samp.status": "samp.ok", "samp.result": {"url": url}}
+
+
+def test_own_host_name_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "desk.example.org")
+    assert "URL" in scene.error_of(url="http://desk.example.org:631/")
+
+
+def test_own_address_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one in the internet: the way to it from here may be open when that from outside is not."""
+    monkeypatch.setattr(policy, "is_own_host", lambda host: host in {"8.8.4.4", "127.0.0.1"})
+    assert "URL" in scene.error_of(url="http://8.8.4.4:631/")
+    scene.assert_alive()
+
+
+def test_echo_after_the_hub_has_restarted(
+    make_hub: Callable[..., SAMPHubServer], tmp_path: Path, connect: Callable[..., RecordingClient]
+) -> None:
+    """What a peer has mentioned first is remembered as long as the bridge runs."""
+    lockfile = str(tmp_path / "hub")
+    first = make_hub(lockfile=lockfile)
+    transport = RawTransport()
+    bridge = Bridge(lockfile, transport)
+    bridge.start()
+    try:
+        scene = Scene(bridge, transport, connect(first, "client"))
+        scene.start()
+        scene.error_of(url=SECRET)
+        waiting = threading.Event()
+        bridge.on_state = lambda state, text: state is BridgeState.CONNECTING and waiting.set()
+        bridge.state = BridgeState.CONNECTED
+        first.stop()
+        second = make_hub(lockfile=lockfile)
+        assert waiting.wait(TIMEOUT)
+        scene = Scene(bridge, transport, connect(second, "client"))
+        scene.start()
+        message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
+        response = scene.client.call_and_wait(scene.remote, message, "30")
+        assert "came from the other machine first" in response["samp.error"]["samp.errortxt"]
+    finally:
+        bridge.stop()
+
+
+def test_url_in_annotations_is_dropped(scene: Scene) -> None:
+    scene.peer.send(Kind.SUBS, {"id": "r1", "subscriptions": {"table.x": {"url": SECRET}, "coord.y": {}}})
+    subscriptions = scene.client.wait_for(
+        lambda: found if "coord.y" in (found := scene.client.get_subscriptions(scene.remote)) else None
+    )
+    assert "passwd" not in str(subscriptions)
+    assert subscriptions["table.x"] == {}
+
+
+@pytest.mark.parametrize("hello", [{"hub": "a b"}, {"hub": "a:b"}, {"hub": ""}, {"session": "a b"}, {"label": 1}])
+def test_invalid_hello(make_scene: Callable[..., Scene], hello: dict[str, Any]) -> None:
+    """Its ids become a part of the metadata of the bridge, by which other bridges know each other."""
+    scene = make_scene()
+    scene.peer.start(**hello)
+    assert "HELLO" in scene.peer.wait_for_end()
+    assert scene.bridge.wait(TIMEOUT)
+
+
+def test_echoed_url_is_no_offer(scene: Scene) -> None:
+    """Security rule 2: what the peer has mentioned first is not offered when a program here repeats it."""
+    scene.error_of(url=SECRET)
+    message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
+    response = scene.client.call_and_wait(scene.remote, message, "30")
+    assert "came from the other machine first" in response["samp.error"]["samp.errortxt"]
+    message["samp.params"]["url"] = "file://localhost//etc/../etc/passwd"  # the same in another form
+    assert scene.client.call_and_wait(scene.remote, message, "30")["samp.status"] == "samp.error"
+
+
+def test_url_in_the_text_of_an_error_is_no_offer(scene: Scene) -> None:
+    """It is shown to the user; but no program gets the file offered by repeating it."""
+    scene.client.bind_receive_response("t", scene.client.on_response)
+    scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
+    call = scene.peer.wait_for(Kind.CALL)["call"]
+    error = {"samp.errortxt": f"cannot open {SECRET} now"}
+    response = {"samp.status": "samp.error", "samp.error": error}
+    scene.peer.send(Kind.REPLY, {"call": call, "response": response, "offers": {}})
+    (response,) = scene.client.wait_received(1, "response")
+    assert response.content["samp.error"] == error
+    message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
+    assert scene.client.call_and_wait(scene.remote, message, "30")["samp.status"] == "samp.error"
+
+
+def test_url_in_metadata_is_dropped_and_no_offer(scene: Scene) -> None:
+    metadata = {"samp.name": "x", "samp.icon.url": SECRET, "author.name": "y"}
+    scene.peer.send(Kind.META, {"id": "r1", "metadata": metadata})
+    scene.client.find("x (via raw)")
+    shown = scene.client.get_metadata(scene.remote)
+    assert "samp.icon.url" not in shown
+    assert shown["author.name"] == "y"
+    message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
+    assert scene.client.call_and_wait(scene.remote, message, "30")["samp.status"] == "samp.error"
+
+
+def test_url_in_a_response_is_rejected(scene: Scene) -> None:
+    """A program here that asks for a file must not be led to one of its own machine."""
+    scene.client.bind_receive_response("t", scene.client.on_response)
+    for result in ({"url": SECRET}, {"x": ["http://localhost:99/"]}):
+        scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
+        call = scene.peer.wait_for(Kind.CALL)["call"]
+        response = {"samp.status": "samp.ok", "samp.result": result}
+        scene.peer.send(Kind.REPLY, {"call": call, "response": response, "offers": {}})
+    for response in scene.client.wait_received(2, "response"):
+        assert response.content["samp.status"] == "samp.error"
+        assert "passwd" not in str(response.content)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "x" * 22, "../../../etc/passwd", SECRET, "/etc/passwd", "", "%2e%2e/etc/passwd", "http://127.0.0.1/", "\0" * 30,
+    ],
+)  # fmt: skip
+def test_guessed_offers(scene: Scene, offer: str, tmp_path: Path) -> None:
+    """Security rule 1: OPEN names an offer, and nothing else leads to a file."""
+    for method in ("GET", "HEAD"):
+        stream = 2 * len(scene.peer.frames) + 1000
+        scene.peer.send(Kind.OPEN, {"offer": offer, "method": method, "headers": {}}, stream)
+        assert scene.peer.wait_for(Kind.HEAD)["status"] == 404
+        assert next(frame for frame in scene.peer if frame.kind is Kind.END).stream == stream
+    scene.assert_alive()
+
+
+def test_offer_is_for_its_peer_only(scene: Scene, tmp_path: Path) -> None:
+    """The peer may read what was offered, and not by its path."""
+    file = tmp_path / "offered.txt"
+    file.write_text("offered")
+    message = {"samp.mtype": "table.load.votable", "samp.params": {"url": file.as_uri()}}
+    scene.client.notify(scene.remote, message)
+    body = scene.peer.wait_for(Kind.BODY)
+    assert str(tmp_path) not in json.dumps(body)
+    ((placeholder, offer),) = body["offers"].items()
+    assert body["message"]["samp.params"]["url"] == placeholder
+    assert offer["name"] == "offered.txt"
+    for target, status in ((offer["offer"], 200), (str(file), 404), (file.as_uri(), 404), (placeholder, 404)):
+        scene.peer.send(Kind.OPEN, {"offer": target, "method": "GET", "headers": {}}, 2 * len(scene.peer.frames) + 1000)
+        assert scene.peer.wait_for(Kind.HEAD)["status"] == status
+
+
+def test_foreign_offer_of_this_hub(scene: Scene) -> None:
+    """A reference to an offer that this end never made is rejected."""
+    offer = {"hub": scene.bridge._hub.bridge_id, "offer": "x" * 22, "name": "n"}
+    assert "does not offer" in scene.error_of(url="p", offers={"p": offer})
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        [], "x", {"p": None}, {"p": {}}, {"p": {"hub": "h", "offer": "../..", "name": "n"}},
+        {"p": {"hub": "x" * 32, "offer": "x" * 10_000, "name": "n"}}, {"p": {"hub": 1, "offer": 2, "name": 3}},
+    ],
+)  # fmt: skip
+def test_invalid_offers(scene: Scene, offers: Any) -> None:
+    assert scene.error_of(url="p", offers=offers or {"p": []})
+    scene.assert_alive()
+
+
+def remote_url(scene: Scene, name: str = "x.fits") -> str:
+    """Offer a file as the peer; return the URL that the client gets."""
+    scene.send("table.load.votable", url="p", offers={"p": {"hub": HELLO["hub"], "offer": "y" * 22, "name": name}})
+    scene.client.wait_received(1, "notification")
+    return scene.client.received[-1].content["url"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "x\r\ny", "<b>.html", "", "..", "ü" * 500, "a" * 5000])
+def test_names_of_files(scene: Scene, name: str) -> None:
+    """They become a part of a URL."""
+    last = remote_url(scene, name).rsplit("/", 1)[1]
+    assert last
+    assert last.isascii()
+    assert last.strip(".") == last or "." not in last[:1]
+    assert len(last) < 100
+    assert not set(last) & set("/\\%<> \r\n")
+
+
+class Download:
+    """A program that reads a URL, in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.result: Any = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", parts.path)
+            with connection.getresponse() as response:
+                self.result = response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.result = error
+        finally:
+            connection.close()
+
+    def wait(self) -> Any:
+        self._thread.join(TIMEOUT)
+        return self.result
+
+
+def open_request(scene: Scene) -> int:
+    """Wait for the request for a file; return its stream."""
+    return next(frame for frame in scene.peer if frame.kind is Kind.OPEN).stream
+
+
+def test_headers_of_files(scene: Scene) -> None:
+    """Only known headers pass, and none that could end the line."""
+    download = Download(remote_url(scene))
+    stream = open_request(scene)
+    headers = [
+        ["Content-Type", "text/plain\r\nSet-Cookie: x"], ["Content-Length", "4"], ["Set-Cookie", "x"],
+        ["ETag", '"abc"'], ["Location", "http://localhost/"], ["Access-Control-Allow-Origin", "*"],
+    ]  # fmt: skip
+    scene.peer.send(Kind.HEAD, {"status": 200, "headers": headers}, stream)
+    scene.peer.send(Kind.DATA, b"data", stream)
+    scene.peer.send(Kind.END, b"", stream)
+    status, found, body = download.wait()
+    assert (status, body, found["etag"]) == (200, b"data", '"abc"')
+    assert not {"set-cookie", "location", "content-type", "access-control-allow-origin"} & set(found)
+
+
+@pytest.mark.parametrize("data", [b"12345", b"123"])
+def test_wrong_length_of_a_file(scene: Scene, data: bytes) -> None:
+    """More or less than Content-Length says: the reader sees that it is not complete."""
+    download = Download(remote_url(scene))
+    stream = open_request(scene)
+    scene.peer.send(Kind.HEAD, {"status": 200, "headers": [["Content-Length", "4"]]}, stream)
+    scene.peer.send(Kind.DATA, data, stream)
+    scene.peer.send(Kind.END, b"", stream)
+    assert isinstance(download.wait(), (OSError, http.client.HTTPException))
+    scene.assert_alive()
+
+
+def test_redirect_of_a_file(scene: Scene) -> None:
+    """No program is sent elsewhere."""
+    download = Download(remote_url(scene))
+    stream = open_request(scene)
+    scene.peer.send(Kind.HEAD, {"status": 302, "headers": [["Location", "http://localhost/"]]}, stream)
+    scene.peer.send(Kind.END, b"", stream)
+    assert download.wait()[0] == 502
+
+
+def test_more_of_a_file_than_credit(scene: Scene) -> None:
+    """The link ends: this end keeps no more than the window."""
+    download = Download(remote_url(scene))
+    stream = open_request(scene)
+    flood(scene, frame(Kind.DATA, b"x" * 60_000, stream))  # before HEAD, nothing is read
+    scene.assert_ended("credit")
+    assert download.wait()
+
+
+def test_many_opens(scene: Scene) -> None:
+    """Above 24 transfers each further one is rejected."""
+    for number in range(500):
+        scene.peer.send(Kind.OPEN, {"offer": "x" * 22, "method": "GET", "headers": {}}, 1000 + 2 * number)
+    ends = (each.stream for each in scene.peer if each.kind in (Kind.END, Kind.RESET))
+    assert len(set(islice(ends, 500))) == 500
+    scene.assert_alive()
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    "mtype", ["samp.hub.event.shutdown", "samp.hub.disconnect", "client.env.get", "ds9.set", "script.x"]
+)
+def test_mtypes(make_scene: Callable[..., Scene], mtype: str) -> None:
+    """Security rule 4, although the client subscribes to all."""
+    scene = make_scene()
+    scene.client.bind_receive_call("*", lambda *args: scene.client.note("call", *args[1:4:2], args[4]))
+    scene.start()
+    assert "does not let" in scene.error_of(mtype, x="1")
+
+
+@pytest.mark.parametrize("mtype", ["samp.hub.event.shutdown", "client.env.get"])
+def test_mtypes_that_cannot_be_allowed(make_scene: Callable[..., Scene], mtype: str) -> None:
+    scene = make_scene(Policy(["*"], ["*"]))
+    scene.start()
+    assert "does not let" in scene.error_of(mtype, name="PATH")
+    with pytest.raises(Exception, match=r"not subscribed|Only the hub"):
+        scene.client.notify(scene.remote, {"samp.mtype": mtype, "samp.params": {}})
+
+
+def test_unknown_clients(scene: Scene) -> None:
+    """From a client that was not announced, to one that is not known, to its own proxy, to the bridge."""
+    own = scene.bridge._context.clients._own
+    assert "not known" in scene.error_of(sender="r2")
+    for to in ("c99", scene.remote, own.client_id, scene.client.client.hub_id):
+        assert "no such client" in scene.error_of(to=to)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None, [], {}, {"samp.mtype": 1}, {"samp.mtype": "a b"}, {"samp.mtype": "table.x", "samp.params": []},
+        {"samp.mtype": "table.x", "samp.params": {"x": 1}}, {"samp.mtype": "table.x", "samp.params": {"x": None}},
+        {"samp.mtype": "table.x", "samp.params": {"x": "\0"}},
+        {"samp.mtype": "table.x", "samp.params": {"x": "\ud800"}},
+        {"samp.mtype": "table.x", "samp.params": {"x": json.loads("[" * 200 + "]" * 200)}},
+    ],
+)  # fmt: skip
+def test_invalid_messages(scene: Scene, message: Any) -> None:
+    """Values are checked as those of any message (R1, R16); the caller gets an error."""
+    body = json.dumps({"message": message, "offers": {}}).encode()
+    scene.peer.send(Kind.BODY, body)
+    envelope = {"from": "r1", "to": scene.local_id, "body": hashlib.sha256(body).hexdigest(), "call": "1"}
+    scene.peer.send(Kind.CALL, envelope)
+    assert scene.peer.wait_for(Kind.REPLY)["response"]["samp.status"] == "samp.error"
+    scene.assert_alive()
+
+
+def test_missing_body(scene: Scene) -> None:
+    envelope = {"from": "r1", "to": scene.local_id, "body": "0" * 64, "call": "1"}
+    scene.peer.send(Kind.CALL, envelope)
+    assert "has not arrived" in str(scene.peer.wait_for(Kind.REPLY))
+
+
+def test_double_replies(scene: Scene) -> None:
+    """The first reply counts; the others, and those to calls that never were, change nothing."""
+    scene.client.bind_receive_response("t", scene.client.on_response)
+    scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
+    call = scene.peer.wait_for(Kind.CALL)["call"]
+    for number in range(5):
+        response = {"samp.status": "samp.ok", "samp.result": {"n": str(number)}}
+        scene.peer.send(Kind.REPLY, {"call": call, "response": response, "offers": {}})
+        scene.peer.send(Kind.REPLY, {"call": f"guess{number}", "response": response, "offers": {}})
+    scene.assert_alive()
+    (response,) = scene.client.of("response")
+    assert response.content["samp.result"] == {"n": "0"}
+
+
+@pytest.mark.parametrize(
+    "response", [None, {}, {"samp.status": "x"}, {"samp.status": "samp.ok", "samp.result": {"x": 1}}]
+)
+def test_invalid_responses(scene: Scene, response: Any) -> None:
+    """The caller gets an error, once."""
+    scene.client.bind_receive_response("t", scene.client.on_response)
+    scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
+    call = scene.peer.wait_for(Kind.CALL)["call"]
+    scene.peer.send(Kind.REPLY, {"call": call, "response": response, "offers": {}})
+    (found,) = scene.client.wait_received(1, "response")
+    assert found.content["samp.status"] == "samp.error"
+
+
+def test_body_of_a_broadcast_crosses_once(scene: Scene) -> None:
+    """It is named by its hash afterwards; so the link has no more to carry however many clients there are."""
+    for number in range(2, 12):
+        scene.peer.send(Kind.CLIENT, client_frame(f"r{number}"))
+    scene.client.find("r11 (via raw)")
+    scene.client.notify_all({"samp.mtype": "table.x", "samp.params": {"text": "x" * 10_000}})
+    recipients = [scene.peer.wait_for(Kind.NOTIFY)["to"] for _ in range(11)]
+    assert sorted(recipients) == sorted(f"r{number}" for number in range(1, 12))
+    assert [each.kind for each in scene.peer.frames].count(Kind.BODY) == 1
+
+
+def test_latest_offers(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the latest 5000 (here 3) can be read."""
+    monkeypatch.setattr(offers, "MAX_OFFERS", 3)
+    tokens = []
+    for number in range(5):
+        path = tmp_path / f"file{number}"
+        path.write_text("x")
+        scene.client.notify(scene.remote, {"samp.mtype": "table.x", "samp.params": {"url": path.as_uri()}})
+        ((_, offer),) = scene.peer.wait_for(Kind.BODY)["offers"].items()
+        tokens.append(offer["offer"])
+    statuses = []
+    for token in tokens:
+        scene.peer.send(Kind.OPEN, {"offer": token, "method": "GET", "headers": {}}, 2 * len(scene.peer.frames) + 1000)
+        statuses.append(scene.peer.wait_for(Kind.HEAD)["status"])
+    assert statuses == [404, 404, 200, 200, 200]
+
+
+# Limits
+
+
+def test_many_clients(scene: Scene) -> None:
+    """200 are registered, and no more however many are announced."""
+    for number in range(1000):
+        scene.peer.send(Kind.CLIENT, client_frame(f"m{number}"))
+    scene.assert_alive()
+    assert len(scene.bridge.clients) == peer.MAX_CLIENTS
+    assert sum("(via raw)" in name for name in scene.client.names()) == peer.MAX_CLIENTS
+
+
+def test_rate(scene: Scene) -> None:
+    """More than 1000 messages a second wait; none is lost."""
+    start = time.monotonic()
+    body = json.dumps({"message": {"samp.mtype": "coord.x", "samp.params": {}}, "offers": {}}).encode()
+    scene.peer.send(Kind.BODY, body)
+    envelope = {"from": "r1", "to": scene.local_id, "body": hashlib.sha256(body).hexdigest()}
+    for _ in range(2500):
+        scene.peer.send(Kind.NOTIFY, envelope)
+    scene.client.wait_received(2500, "notification")
+    assert time.monotonic() - start > 1.4
+
+
+def test_long_metadata(scene: Scene) -> None:
+    long = json.dumps({"id": "r1", "metadata": {"samp.name": "x", "y": "z" * 66_000}}).encode()
+    scene.peer.send(Kind.DATA, long[:60_000], 2)
+    scene.peer.send(Kind.DATA, long[60_000:], 2)
+    scene.peer.send(Kind.META, b"", 2)
+    scene.assert_ended("metadata is not a map, or longer")
+
+
+def test_names_are_harmless(scene: Scene) -> None:
+    """No text of the peer moves a cursor or a line."""
+    metadata = {"samp.name": "\u202ex\r\n\ty" + "z" * 500, "samp.description.text": "a\nb" * 1000}
+    scene.peer.send(Kind.META, {"id": "r1", "metadata": metadata})
+    name = scene.client.wait_for(
+        lambda: text if "?x" in (text := scene.client.get_metadata(scene.remote)["samp.name"]) else None
+    )
+    assert len(name) < 100
+    assert name.isprintable()
+    assert len(scene.client.get_metadata(scene.remote)["samp.description.text"]) <= 500
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (lambda: [bytes([Kind.DATA]) + b"\0\0\0\2" + b"\xff" * 4], "4294967295"),
+        (lambda: [bytes([99]) + bytes(8)], "kind 99"),
+        (lambda: [frame(Kind.CLIENT, b"[" * 60_000)], "CLIENT"),
+        (lambda: [frame(Kind.NOTIFY, b"{")], "NOTIFY"),
+        (lambda: [frame(Kind.NOTIFY, b"[]")], "NOTIFY"),
+        (lambda: [frame(Kind.GONE, {"id": 1})], "GONE"),
+        (lambda: [frame(Kind.GONE, {"id": "x" * 1000})], "GONE"),
+        (lambda: [frame(Kind.CLIENT, {**client_frame("x"), "subscriptions": {"a.*.b": {}}})], "CLIENT"),
+        (lambda: [frame(Kind.CLIENT, {**client_frame("x"), "subscriptions": {"a": "x"}})], "CLIENT"),
+        (lambda: [frame(Kind.HELLO, HELLO)], "HELLO"),
+        (lambda: [frame(Kind.CREDIT, b"\xff" * 4)], "credit"),
+        (lambda: [frame(Kind.CREDIT, b"\xff" * 60_000)], "credit"),
+        (lambda: [frame(Kind.BODY, b"", 2)], "has not begun"),
+        (lambda: [frame(Kind.DATA, b"x", 2), frame(Kind.DATA, b"x", 4)], "Two long"),
+        (lambda: [frame(Kind.DATA, b"x" * 60_000, 2)] * 2000, "longer than"),
+        (lambda: [frame(Kind.OPEN, {"offer": 1, "method": "GET", "headers": {}}, 2)], "not valid"),
+        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "PUT", "headers": {}}, 2)], "not valid"),
+        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "GET", "headers": {}}, 1)], "another stream"),
+        (lambda: [frame(Kind.HEAD, {"status": "x"}, 1)], "not valid"),
+        (lambda: [frame(Kind.RESET, b"x" * 100, 1)], "JSON"),
+    ],
+)
+def test_broken_protocol(scene: Scene, frames: Callable[[], list[bytes]], reason: str) -> None:
+    """The link ends with the reason, at once, and everything of the peer goes."""
+    try:
+        for data in frames():
+            scene.peer.sock.sendall(data)
+    except OSError:
+        pass  # it is closed already
+    scene.assert_ended(reason)
+
+
+def flood(scene: Scene, data: bytes) -> None:
+    """Send until the bridge closes the link."""
+    with pytest.raises(OSError, match="Broken pipe|reset"):
+        send_again_and_again(scene, data)
+
+
+def send_again_and_again(scene: Scene, data: bytes) -> None:
+    for _ in range(100_000):
+        scene.peer.sock.sendall(data)
+
+
+def frame(kind: Kind, value: Any, stream: int = 0) -> bytes:
+    return encode_frame(kind, value if isinstance(value, bytes) else json.dumps(value).encode(), stream)
+
+
+def test_peer_that_sends_without_credit(scene: Scene) -> None:
+    """It may send as much as it likes: the inbound queue is bounded, because the link ends."""
+    flood(scene, frame(Kind.GONE, {"id": "x" * 199, "more": "y" * 60_000}))
+    scene.assert_ended("credit")
+
+
+def test_peer_that_does_not_read(scene: Scene) -> None:
+    """What waits for it is bounded: the hub's deliveries are not acknowledged, and the hub's own limits apply."""
+    text = "x" * 1_000_000
+    for number in range(40):
+        message = {"samp.mtype": "table.x", "samp.params": {"text": text, "n": str(number)}}
+        scene.client.notify(scene.remote, message)
+    link = scene.transport.link
+    scene.client.ping()
+    assert link is not None
+    assert link._queued <= 12_000_000
+    numbers = [value["message"]["samp.params"]["n"] for value in long_bodies(scene.peer, 40)]
+    assert numbers == [str(number) for number in range(40)], "when it reads again, everything arrives in order"
+
+
+def long_bodies(raw: RawPeer, count: int) -> Iterator[Any]:
+    """Read long messages, and give credit for them."""
+    data = b""
+    for each in raw:
+        if each.kind is Kind.DATA:
+            data += each.payload
+            raw.send(Kind.CREDIT, len(each.payload).to_bytes(4), each.stream)
+        elif each.kind is Kind.BODY:
+            yield json.loads(data or each.payload)
+            data = b""
+            count -= 1
+            if not count:
+                return
+
+
+# The beginning
+
+
+def test_no_hello(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link ends, and the noise is shown."""
+    monkeypatch.setattr(stream_link, "HELLO_TIMEOUT", 0.3)
+    scene = make_scene()
+    scene.peer.sock.sendall(b"bash: samp: command not found\n")
+    assert scene.bridge.wait(TIMEOUT)
+    assert "did not start a bridge; it printed: bash: samp: command not found" in scene.bridge.reason
+
+
+def test_silent_peer(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is pinged, and the link ends when it does not respond."""
+    monkeypatch.setattr(stream_link, "PING_INTERVAL", 0.1)
+    monkeypatch.setattr(stream_link, "SILENCE_TIMEOUT", 1.0)
+    scene = make_scene()
+    scene.start()
+    scene.peer.wait_for(Kind.PING)
+    scene.assert_ended("silent")
+
+
+def test_protocol_version(make_scene: Callable[..., Scene]) -> None:
+    """Both ends get the text, and the exit status 3."""
+    scene = make_scene()
+    scene.peer.start(protocol=[2, 3], version="9.9")
+    bye = scene.peer.wait_for(Kind.BYE)
+    assert bye["status"] == 3
+    assert "pip install" in bye["reason"]
+    assert scene.bridge.wait(TIMEOUT)
+    assert (scene.bridge.state, scene.bridge.exit_status) == (BridgeState.FAILED, 3)
+
+
+def test_bye_before_hello(make_scene: Callable[..., Scene]) -> None:
+    """A peer that cannot bridge says why; its reason is shown, harmless, and its exit status is ours."""
+    scene = make_scene()
+    scene.peer.sock.sendall(PREAMBLE + frame(Kind.BYE, {"reason": "no \x1b[31mhub", "status": 7}))
+    assert scene.bridge.wait(TIMEOUT)
+    assert (scene.bridge.reason, scene.bridge.exit_status) == ("no ?[31mhub", 7)
+
+
+def test_reason_is_harmless(scene: Scene) -> None:
+    scene.peer.send(Kind.BYE, {"reason": "gone \x1b[31m\nfar", "status": "x"})
+    scene.assert_ended("gone ?[31m far")

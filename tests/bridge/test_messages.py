@@ -1,0 +1,314 @@
+"""Messages between two hubs, in every way of sending (R18), and the clients that are shown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyvo.samp import Bridge, SAMPHubServer, SAMPProxyError
+from pyvo.samp.bridge import BridgeState, LocalPair, Policy
+
+from .conftest import TIMEOUT, RecordingClient, Side
+
+Sides = tuple[Side, Side]
+POSITION = {"ra": "10.5", "dec": "-3"}
+
+
+def message(mtype: str = "coord.pointAt.sky", **params: Any) -> dict[str, Any]:
+    return {"samp.mtype": mtype, "samp.params": params or POSITION}
+
+
+def three_and_three(sides: Sides, labels: tuple[str, str]) -> tuple[list[RecordingClient], list[RecordingClient]]:
+    """Connect three clients at each hub, and wait until each sees the others."""
+    here = [sides[0].connect(f"here{number}") for number in range(3)]
+    there = [sides[1].connect(f"there{number}") for number in range(3)]
+    for clients, others, label in ((here, there, labels[1]), (there, here, labels[0])):
+        for client in clients:
+            for other in others:
+                client.find(f"{other.client_arguments['name']} (via {label})")
+    return here, there
+
+
+def test_every_way_of_sending(sides: Sides) -> None:
+    """3 + 3 clients: each message arrives exactly once, and each call gets one response (R18, R20)."""
+    check_every_way_of_sending(sides, ("A", "B"))
+
+
+def check_every_way_of_sending(sides: Sides, labels: tuple[str, str]) -> None:
+    """Send in every way from a client at either hub."""
+    here, there = three_and_three(sides, labels)
+    for sender, others, label in ((here[0], there, labels[1]), (there[0], here, labels[0])):
+        everybody = [client for client in here + there if client is not sender]
+        ids = {name: client_id for name, client_id in sender.names().items() if f"(via {label})" in name}
+        assert len(ids) == 3
+
+        sender.notify_all(message(n="1"))
+        sender.bind_receive_response("all", sender.on_response)
+        msg_ids = sender.call_all("all", message(n="2"))
+        assert len(msg_ids) == 5
+        sender.bind_receive_response("one", sender.on_response)
+        for client_id in ids.values():
+            sender.notify(client_id, message(n="3"))
+            sender.call(client_id, "one", message(n="4"))
+            response = sender.call_and_wait(client_id, message(n="5"), "30")
+            assert response == {"samp.status": "samp.ok", "samp.result": {"n": "5"}}
+
+        responses = sender.wait_received(5 + 3, "response")
+        assert sorted(each.name for each in responses) == ["all"] * 5 + ["one"] * 3
+        assert {each.sender for each in responses if each.name == "one"} == set(ids.values())
+        for client in everybody:
+            expected = ["1", "2"] + (["3", "4", "5"] if client in others else [])
+            client.wait_for(lambda client=client, expected=expected: len(client.received) >= len(expected))
+        # in the end, a call of each client to each other: what came twice would have arrived before
+        for client in everybody:
+            for client_id in client.names().values():
+                if client_id in client.get_subscribed_clients("table.load.votable"):
+                    client.call_and_wait(client_id, message("table.load.votable", end="1"), "30")
+        for client in everybody:
+            arrived = [each for each in client.received if "n" in each.content]
+            expected = ["1", "2"] + (["3", "4", "5"] if client in others else [])
+            assert [each.content["n"] for each in arrived] == expected, "in order (R24), each once"
+            assert [each.kind for each in arrived] == ["notification", "call", "notification", "call", "call"][
+                : len(expected)
+            ]
+        assert len(sender.of("response")) == 8
+        for client in here + there:
+            client.received.clear()
+
+
+def test_order_of_long_and_short_messages(sides: Sides) -> None:
+    """A message of megabytes is not overtaken by the next one (R24)."""
+    sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
+    there = sender.find("recipient (via B)")
+    rows = [str(row) for row in range(300_000)]
+    for number in range(6):
+        rows_sent = rows if number % 2 == 0 else ["1"]
+        sender.notify(there, message("table.select.rowList", **{"row-list": rows_sent, "n": str(number)}))
+    received = recipient.wait_received(6, "notification")
+    assert [each.content["n"] for each in received] == [str(number) for number in range(6)]
+    assert received[0].content["row-list"] == rows
+
+
+def test_metadata_and_marks(sides: Sides) -> None:
+    """A proxy has the name with the origin, the metadata, and the marks of a bridge."""
+    client = sides[0].connect("TOPCAT", **{"author.name": "somebody", "samp.description.html": "<script>"})
+    other = sides[1].connect("other")
+    there = other.find("TOPCAT (via A)")
+    metadata = other.get_metadata(there)
+    assert metadata["author.name"] == "somebody"
+    assert metadata["bridge.proxy.source"] == "A"
+    assert metadata["x-samp.bridge.origin"] == f"{sides[0].bridge._hub.bridge_id}/{client.get_public_id()}"
+    assert "samp.description.html" not in metadata
+    client.declare_metadata({"samp.name": "another name"})
+    other.find("another name (via A)")
+    assert [each.name for each in sides[1].bridge.clients] == ["another name"]
+
+
+def test_subscriptions_are_restricted(sides: Sides) -> None:
+    """A proxy subscribes to harmless MTypes only, and never to the events of the hub."""
+    sides[0].connect("everything", "*")
+    other = sides[1].connect("other")
+    there = other.find("everything (via A)")
+    subscriptions = other.get_subscriptions(there)
+    assert "*" not in subscriptions
+    assert "table.*" in subscriptions
+    assert not any(each.startswith("samp.hub") for each in subscriptions)
+    with pytest.raises(SAMPProxyError):
+        other.notify(there, message("ds9.set", cmd="exit"))
+
+
+def test_allowed_mtypes(
+    make_hubs: Callable[..., list[SAMPHubServer]],
+    join: Callable[..., tuple[Bridge, Bridge]],
+    connect: Callable[..., RecordingClient],
+) -> None:
+    """``allow_out`` at one end and ``allow_in`` at the other let an MType pass; one of them does not."""
+    hubs = make_hubs(2)
+    join(*hubs, (Policy(allow_out=["ds9.*", "x.only-out"]), Policy(allow_in=["ds9.*", "client.env.get"])))
+    sender = connect(hubs[0], "sender")
+    recipient = connect(hubs[1], "recipient", "ds9.get", "x.only-out", "client.env.get", "table.*")
+    there = sender.find("recipient (via B)", "ds9.get")
+    assert set(sender.get_subscriptions(there)) >= {"ds9.get", "table.*"}
+    assert not {"x.only-out", "client.env.get"} & set(sender.get_subscriptions(there))
+    assert sender.call_and_wait(there, message("ds9.get", cmd="x"), "30")["samp.status"] == "samp.ok"
+    assert [each.name for each in recipient.received] == ["ds9.get"]
+
+
+def test_client_goes(sides: Sides) -> None:
+    """A client that unregisters is gone at the other hub, too."""
+    client, other = sides[0].connect("client"), sides[1].connect("other")
+    other.find("client (via A)")
+    client.disconnect()
+    other.wait_for(lambda: "client (via A)" not in other.names())
+    assert "client" not in [each.name for each in sides[1].bridge.clients]
+
+
+def test_message_of_a_client_that_leaves_at_once(sides: Sides) -> None:
+    """A command such as ``samp notify`` registers, sends and unregisters in a few milliseconds."""
+    recipient = sides[1].connect("recipient")
+    watcher = sides[0].connect("watcher")
+    there = watcher.find("recipient (via B)")
+    for number in range(10):
+        short = sides[0].connect(f"short{number}")
+        short.notify(there, message(n=str(number)))
+        short.disconnect()
+    received = recipient.wait_received(10, "notification")
+    assert sorted(each.content["n"] for each in received) == [str(number) for number in range(10)]
+
+
+def test_recipient_goes_during_a_call(sides: Sides) -> None:
+    """The caller gets an error as response (R23)."""
+    asked = threading.Event()
+    sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
+    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
+    there = sender.find("recipient (via B)")
+    sender.bind_receive_response("tag", sender.on_response)
+    sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
+    assert asked.wait(TIMEOUT)
+    recipient.disconnect()
+    (response,) = sender.wait_received(1, "response")
+    assert response.content["samp.status"] == "samp.error"
+
+
+def test_link_is_lost(sides: Sides) -> None:
+    """Open calls get an error, the proxies go, and the bridge on the other side waits for this one to come back."""
+    asked = threading.Event()
+    sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
+    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
+    there = sender.find("recipient (via B)")
+    sender.bind_receive_response("tag", sender.on_response)
+    sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
+    assert asked.wait(TIMEOUT)
+    sides[1].bridge.stop()
+    (response,) = sender.wait_received(1, "response")
+    assert response.content["samp.error"]["samp.errortxt"] == "the bridge to B was lost"
+    sender.wait_for(lambda: set(sender.names()) == {"SAMP bridge to B"})
+    assert set(recipient.names()) == set()
+    sides[1].bridge.start()
+    sender.find("recipient (via B)")
+    there = recipient.find("sender (via A)")
+    assert recipient.call_and_wait(there, message(), "30")["samp.status"] == "samp.ok"
+
+
+def test_hub_restarts(
+    tmp_path: Any, make_hub: Callable[..., SAMPHubServer], join: Any, connect: Callable[..., RecordingClient]
+) -> None:
+    """When a hub ends, its clients go at the other hub; with the next hub everything is there again."""
+    hub = make_hub()
+    first = make_hub(lockfile=str(tmp_path / "first"))
+    second = make_hub(lockfile=str(tmp_path / "second"))
+    bridges = join(tmp_path / "first", tmp_path / "second")
+    assert hub.is_running
+    connect(first, "client")
+    other = connect(second, "other")
+    other.find("client (via A)")
+    first.stop()
+    other.wait_for(lambda: set(other.names()) == {"SAMP bridge to A"})
+    third = make_hub(lockfile=str(tmp_path / "first"))
+    connect(third, "next client")
+    other.find("next client (via A)")
+    assert bridges[0].state is BridgeState.CONNECTED
+
+
+def test_hub_disconnects_a_proxy(sides: Sides) -> None:
+    """The user may remove a proxy; the bridge goes on."""
+    sides[0].connect("client"), sides[0].connect("client 2")
+    other = sides[1].connect("other")
+    there = other.find("client (via A)")
+    other.find("client 2 (via A)")
+    gone = threading.Event()
+    sides[1].bridge.on_client = lambda client, is_present: is_present or gone.set()
+    broker = sides[1].hub._running.broker
+    broker.disconnect(broker.client(there), "the user has done this")
+    assert gone.wait(TIMEOUT)
+    assert [each.name for each in sides[1].bridge.clients] == ["client 2"]
+
+
+def test_same_hub_is_refused(hub: SAMPHubServer) -> None:
+    """Both ends at one hub: refused, with the reason."""
+    pair = LocalPair(("A", "B"))
+    bridges = [Bridge(None, end) for end in pair.ends]
+    for bridge in bridges:
+        bridge.start()
+    for bridge in bridges:
+        assert bridge.wait(TIMEOUT)
+        assert bridge.state is BridgeState.FAILED
+        assert "same hub" in bridge.reason
+        bridge.stop()
+
+
+def test_second_bridge_is_refused(sides: Sides) -> None:
+    """A second bridge between the same hubs ends with the reason, and the first one stays."""
+    client = sides[0].connect("client")
+    other = sides[1].connect("other")
+    other.find("client (via A)")
+    pair = LocalPair(("A", "B"))
+    second = [Bridge(side.hub, end) for side, end in zip(sides, pair.ends, strict=True)]
+    for bridge in second:
+        bridge.start()
+    for bridge in second:
+        assert bridge.wait(TIMEOUT)
+        assert "joined by another bridge already" in bridge.reason
+        bridge.stop()
+    assert sorted(client.names()) == ["SAMP bridge to B", "other (via B)"]
+
+
+def test_two_bridges_at_the_same_moment(make_hubs: Callable[..., list[SAMPHubServer]]) -> None:
+    """One of them stays."""
+    hubs = make_hubs(2)
+    pairs = [LocalPair(("A", "B")), LocalPair(("A", "B"))]
+    bridges = [[Bridge(hub, end) for hub, end in zip(hubs, pair.ends, strict=True)] for pair in pairs]
+    threads = [threading.Thread(target=bridge.start) for two in bridges for bridge in two]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    stayed = [all(bridge.wait_connected(TIMEOUT) for bridge in two) for two in bridges]
+    # either may have been connected for a moment before it found the other one
+    for two, has_stayed in zip(bridges, stayed, strict=True):
+        if not has_stayed:
+            assert all(bridge.wait(TIMEOUT) for bridge in two)
+    if all(stayed):
+        assert one_ends(bridges)
+    states = {tuple(bridge.state for bridge in two) for two in bridges}
+    assert states == {(BridgeState.CONNECTED,) * 2, (BridgeState.FAILED,) * 2}
+    for two in bridges:
+        for bridge in two:
+            bridge.stop()
+
+
+def one_ends(pairs: list[list[Bridge]]) -> bool:
+    """Wait until both bridges of one of the pairs have ended."""
+    ended = threading.Semaphore(0)
+    threads = [threading.Thread(target=lambda b=each: b.wait() and ended.release()) for two in pairs for each in two]
+    for thread in threads:
+        thread.start()
+    return all([ended.acquire(timeout=TIMEOUT), ended.acquire(timeout=TIMEOUT)])
+
+
+def test_triangle(
+    make_hubs: Callable[..., list[SAMPHubServer]], join: Any, connect: Callable[..., RecordingClient]
+) -> None:
+    """Three hubs, each joined to each: every client is seen once, and a broadcast reaches each once."""
+    hubs = make_hubs(3)
+    join(hubs[0], hubs[1], labels=("0", "1"))
+    join(hubs[1], hubs[2], labels=("1", "2"))
+    join(hubs[2], hubs[0], labels=("2", "0"))
+    clients = [connect(hub, f"client{number}") for number, hub in enumerate(hubs)]
+    for number, client in enumerate(clients):
+        for other in {0, 1, 2} - {number}:
+            client.find(f"client{other} (via {other})")
+        proxies = [name for name in client.names() if "(via" in name]
+        assert len(proxies) == 2
+    clients[0].notify_all(message())
+    for client in clients[1:]:
+        client.wait_received(1, "notification")
+    for client in clients[1:]:  # a call is answered after everything that was sent before
+        client.call_and_wait(client.find("client0 (via 0)"), message(), "30")
+        clients[0].call_and_wait(
+            clients[0].find(f"{client.client_arguments['name']} (via {clients.index(client)})"), message(), "30"
+        )
+        assert len(client.of("notification")) == 1

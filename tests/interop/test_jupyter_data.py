@@ -1,0 +1,48 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""TOPCAT, whose own hub accepts no uploads, reads what a kernel has published in its Jupyter server."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+
+from pyvo.samp import SAMPIntegratedClient
+from tests.jupyter.servers import JupyterServer, environment_of
+
+from .conftest import Run
+from .programs import Screen, wait_for_hub
+from .samples import write_table
+from .test_topcat import assert_same, load
+from .witness import Witness
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_topcat_reads_from_a_jupyter_server(
+    home: Path, connect: Callable[..., SAMPIntegratedClient], show: Run, screen: Screen,
+    tmp_path_factory: pytest.TempPathFactory, artefacts: Path,
+) -> None:
+    """It sends no cookie and no token of the server; the URL alone is enough, and only until it is withdrawn."""
+    pytest.importorskip("jupyter_server", reason="jupyter_server is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    show("topcat", "-hub")
+    directory = tmp_path_factory.mktemp("jupyter")
+    login = "--ServerApp.allow_unauthenticated_access=False"
+    with JupyterServer(environment_of(directory), directory, login) as server:
+        table, url = write_table(directory)
+        kernel = server.start_kernel()
+        path = url.removeprefix("file://")
+        code = f"from pyvo.samp.jupyter_server import publish_file; p = publish_file({path!r}); print(p.url_path)"
+        published = server.url + server.run(kernel, code).strip()
+        wait_for_hub(home)
+        client = connect("sender")
+        topcat = Witness(client).arrival("topcat", "table.load.votable")
+        load(client, topcat, published)
+        given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+        assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+        screen.screenshot(artefacts / "topcat-jupyter.png")
+        server.run(kernel, "p.withdraw()")
+        response = client.ecall_and_wait(topcat, "table.load.votable", 60, url=published, name="gone")
+        assert response["samp.status"] == "samp.error"
