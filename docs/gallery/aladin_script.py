@@ -1,4 +1,4 @@
-"""Show an image and a catalogue in Aladin, and step from source to source by its script commands."""
+"""Show an image and a catalogue in Aladin, mark the brightest sources by script, and visit them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ def main() -> list[SkyCoord]:
         client.wait_for("Aladin", timeout=60, mtype="script.aladin.send")
         client.send(image, to="Aladin", name="field").check()
         client.send(sources, to="Aladin", name="sources").check()
+        client.aladin("cm field sqrt; zoom 2x")
         sources.sort("peak", reverse=True)
         for source in sources[:3]:
-            client.aladin(f"{source['ra']:.6f} {source['dec']:+.6f}; sync")
+            client.aladin(f"draw circle({source['ra']:.6f}, {source['dec']:.6f}, 10arcsec)")
+            client.point_at((source["ra"], source["dec"]), to="Aladin").check()
             position = client.get_position("Aladin")
             print(f"Aladin looks at {position.to_string('hmsdms', precision=1)}")
             visited.append(position)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from pyvo.samp.bridge import Bridge, LocalPair, RemoteClient
 
@@ -14,14 +14,15 @@ def report(client: RemoteClient, is_there: bool) -> None:
 
 
 def main(first: str, second: str) -> None:
-    """Join the hubs with these lockfiles until one of the bridges ends."""
+    """Join the hubs with these lockfiles until ^C."""
     pair = LocalPair(("one", "two"))
     with ExitStack() as stack:
         bridges = [Bridge(hub, end, on_client=report) for hub, end in zip((first, second), pair.ends, strict=True)]
         for bridge in bridges:
             stack.callback(bridge.stop)
             bridge.start()
-        bridges[0].wait()
+        with suppress(KeyboardInterrupt):
+            bridges[0].wait()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 
 from ..docs.test_gallery import GALLERY
 from ..docs.test_gallery import run as load
+from .browser import Browser
 from .conftest import Run
-from .programs import Screen
+from .network import WEB_PORT, own_network
+from .programs import Screen, environment, need
 from .topcat_window import TopcatWindow
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(420)
 
 #: Around the cluster of `topcat_rows`, in pixels of TOPCAT's plot.
 AROUND_THE_CLUSTER = [(383, 440), (421, 432), (460, 440), (468, 474), (455, 494), (421, 496), (385, 494), (376, 474)]
@@ -28,9 +32,9 @@ AROUND_THE_CLUSTER = [(383, 440), (421, 432), (460, 440), (468, 474), (455, 494)
 class GalleryProgram:
     """A program of the gallery, in a process of its own; its output is read line by line."""
 
-    def __init__(self, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(GALLERY / f"{name}.py")], env=environment, text=True,
+            [sys.executable, str(GALLERY / f"{name}.py"), *arguments], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -53,13 +57,16 @@ class GalleryProgram:
         self.process.stdout.close()
 
 
+Start = Callable[..., GalleryProgram]
+
+
 @pytest.fixture
-def start(python_environment: dict[str, str]) -> Iterator[object]:
+def start(python_environment: dict[str, str]) -> Iterator[Start]:
     """Start programs of the gallery."""
     started: list[GalleryProgram] = []
 
-    def begin(name: str) -> GalleryProgram:
-        started.append(GalleryProgram(name, python_environment))
+    def begin(name: str, *arguments: str) -> GalleryProgram:
+        started.append(GalleryProgram(name, arguments, python_environment))
         return started[-1]
 
     yield begin
@@ -74,10 +81,10 @@ def user(hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
         yield client
 
 
-def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, start: object) -> None:
+def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, start: Start) -> None:
     """The mouse draws a region in TOPCAT's plot, and the program prints how many stars are in it."""
     show("topcat", "-samp")
-    user.wait_for("topcat", 90, "table.load.votable")
+    user.wait_for("topcat", 180, "table.load.votable")
     program = start("topcat_rows")
     assert "press Transmit Subset" in program.lines.get(timeout=90)
     window = TopcatWindow(screen, pause=2.0)
@@ -89,7 +96,7 @@ def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, star
     assert 215 <= int(words[0]) <= 230  # the cluster has 220 stars
 
 
-def test_ds9_regions(user: SAMPIntegratedClient, show: Run, start: object) -> None:
+def test_ds9_regions(user: SAMPIntegratedClient, show: Run, start: Start) -> None:
     """The regions come from DS9 itself."""
     show("ds9", "-xpa", "no")
     user.wait_for("ds9", 60, "image.load.fits")
@@ -122,27 +129,60 @@ def test_aladin_script(user: SAMPIntegratedClient, show: Run) -> None:
         assert position.dec.deg == pytest.approx(source["dec"], abs=1e-3)
 
 
-def test_bridge(home: Path, show: Run, hub: SAMPHubServer, user: SAMPIntegratedClient, tmp_path: Path) -> None:
+def test_bridge(
+    home: Path, show: Run, hub: SAMPHubServer, user: SAMPIntegratedClient, tmp_path: Path, start: Start
+) -> None:
     """TOPCAT is on one hub, and loads a table of a client on the other."""
     pytest.importorskip("pyvo.samp.bridge")
     from astropy.table import Table
 
     show("topcat", "-samp")
-    user.wait_for("topcat", 90, "table.load.votable")
+    user.wait_for("topcat", 180, "table.load.votable")
     second = SAMPHubServer(lockfile=tmp_path / "second", web_profile=False)
     second.start()
-    joining = threading.Thread(
-        target=load("bridge")["main"], args=(str(home / ".samp"), str(tmp_path / "second")), daemon=True
-    )
     sender = SAMPIntegratedClient(name="Sender")
     sender.connect(hub=second)
     try:
-        joining.start()
+        start("bridge", str(home / ".samp"), str(tmp_path / "second"))
         sender.wait_for("topcat (via one)", 60, "table.load.votable")
         assert sender.send(Table({"a": [1, 2]}), to="topcat (via one)", name="over the bridge").ok
     finally:
         sender.disconnect()
         second.stop()
-        hub.stop()
-        joining.join(30)
-    assert not joining.is_alive()
+
+
+def test_remote_notebook(home: Path, show: Run, tmp_path: Path) -> None:
+    """TOPCAT on this computer loads a table of a notebook that reaches the hub through its page alone."""
+    pytest.importorskip("pyvo.samp.jupyter")
+    pytest.importorskip("jupyterlab")
+    need("chromium", "node")
+    from .notebooks import JupyterServer, NotebookPage
+
+    cells = (GALLERY / "remote_notebook.py").read_text().split("# %%\n")[1:]
+    server_home, profile = tmp_path / "server", home / "b"  # Chromium makes a socket there, whose path must be short
+    server_home.mkdir()
+    profile.mkdir()
+    executable = shutil.which("chromium")
+    assert executable is not None
+    with ExitStack() as stack:
+        stack.enter_context(own_network())
+        hub = SAMPHubServer(web_port=WEB_PORT, web_profile_dialog=lambda name, origin: True)
+        stack.callback(hub.stop)
+        hub.start()
+        user = stack.enter_context(SAMPIntegratedClient(name="user"))
+        show("topcat", "-samp")
+        user.wait_for("topcat", 180, "table.load.votable")
+        jupyter = stack.enter_context(JupyterServer(server_home))
+        numbered = [f"{cell}\nprint('cell', {number})" for number, cell in enumerate(cells[1:])]
+        jupyter.write("remote", cells[0], *numbered)
+        browser = Browser(executable, profile, environment(profile))
+        stack.callback(browser.stop)
+        page = NotebookPage(browser, jupyter.url("remote"))
+        page.run(0)
+        page.connect()
+        for number in range(len(cells) - 1):
+            page.run(number + 1)
+            page.wait_for(f"cell {number}")
+            if number == 1:  # check() has raised no error: TOPCAT has the table
+                assert "Notebook on the server" in user.clients
+    assert number == 2

@@ -149,7 +149,7 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         type=_choice_or_origin,
         metavar=("CHOICE", "ORIGIN"),
         default=["terminal"],
-        help="how it is decided whether a web page may connect: by you, in a dialog (tk), in the hub window "
+        help="how to decide whether a web page may connect. You decide in a dialog (tk), in the hub window "
         "(window) or in the terminal (the default); allow-origin allows the pages from these ORIGINs and no others, "
         "deny allows none",
     )

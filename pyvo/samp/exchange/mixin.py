@@ -307,7 +307,7 @@ class ExchangeMixin:
         Parameters
         ----------
         client : str or entry of ``client.clients``, optional
-            The viewer; by default the only one that accepts the question.
+            The viewer; by default the only one that can be asked.
         timeout : str, int or float
             Seconds to wait for the response; 0: no limit.
 

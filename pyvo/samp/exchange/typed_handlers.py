@@ -145,8 +145,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
             parameters = inspect.signature(layer, follow_wrapped=False).parameters
         except (TypeError, ValueError) as error:  # some functions written in C have no signature
             if inner is None:
-                text = f"The parameters of a handler are passed by name; {layer!r} has no signature"
-                raise SAMPClientError(text) from error
+                raise SAMPClientError(f"A handler needs a signature; {layer!r} has none") from error
             layer = inner
             continue
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
