@@ -218,13 +218,22 @@ def test_url_in_annotations_is_dropped(scene: Scene) -> None:
     assert subscriptions["table.x"] == {}
 
 
-@pytest.mark.parametrize("hello", [{"hub": "a b"}, {"hub": "a:b"}, {"hub": ""}, {"session": "a b"}, {"label": 1}])
+@pytest.mark.parametrize("hello", [{"hub": ""}, {"hub": 1}, {"label": 1}, {"version": "x" * 201}, {"protocol": [1]}])
 def test_invalid_hello(make_scene: Callable[..., Scene], hello: dict[str, Any]) -> None:
-    """Its ids become a part of the metadata of the bridge, by which other bridges know each other."""
     scene = make_scene()
     scene.peer.start(**hello)
     assert "HELLO" in scene.peer.wait_for_end()
     assert scene.bridge.wait(TIMEOUT)
+
+
+def test_ids_in_the_metadata_of_the_bridge(make_scene: Callable[..., Scene]) -> None:
+    """Other bridges know by them which hubs are joined: one peer cannot look like two."""
+    scene = make_scene()
+    scene.peer.start(hub="one:0 two:0", session=" three:0")
+    own = scene.client.find("SAMP bridge", "samp.app.ping")
+    peers = scene.client.wait_for(lambda: scene.client.get_metadata(own)["x-samp.bridge.peers"])
+    assert len(peers.split()) == 1
+    assert peers.startswith("one%3A0%20two%3A0:")
 
 
 def test_echoed_url_is_no_offer(scene: Scene) -> None:
@@ -604,6 +613,7 @@ def test_names_are_harmless(scene: Scene) -> None:
         (lambda: [frame(Kind.DATA, b"x", 2), frame(Kind.DATA, b"x", 4)], "Two long"),
         (lambda: [frame(Kind.DATA, b"x" * 60_000, 2)] * 2000, "longer than"),
         (lambda: [frame(Kind.OPEN, {"offer": 1, "method": "GET", "headers": {}}, 2)], "not valid"),
+        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": {}, "headers": {}}, 2)], "not valid"),
         (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "PUT", "headers": {}}, 2)], "not valid"),
         (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "GET", "headers": {}}, 1)], "another stream"),
         (lambda: [frame(Kind.HEAD, {"status": "x"}, 1)], "not valid"),

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
 from typing import Any
+from urllib.parse import quote, unquote
 
 from ..errors import SAMPClientError, SAMPError
 from ..process_events import register_after_fork
@@ -276,7 +277,8 @@ class Bridge:
 
     def _metadata(self) -> dict[str, Any]:
         with self._lock:
-            peers = " ".join(f"{peer.hub_id}:{peer.session}" for peer in self._peers.values())
+            # Quoted: both are texts of the peer, and must not look like the entry of another one
+            peers = " ".join(f"{quote(peer.hub_id, '')}:{quote(peer.session, '')}" for peer in self._peers.values())
         label = sanitize_for_display(self.transport.label, 60) or "another hub"
         return {
             "samp.name": _ascii(f"SAMP bridge to {label}"),
@@ -377,7 +379,8 @@ class Bridge:
 def _peers_of(client: LocalClient) -> dict[str, str]:
     """Return the ids of the hubs that a bridge joins, with the sessions of the links."""
     text = client.metadata.get(PEERS)
-    return dict(pair.partition(":")[::2] for pair in text.split()[:1000]) if isinstance(text, str) else {}
+    pairs = [pair.partition(":") for pair in text.split()[:1000]] if isinstance(text, str) else []
+    return {unquote(hub_id): unquote(session) for hub_id, _, session in pairs}
 
 
 def _ascii(text: str) -> str:

@@ -392,7 +392,7 @@ class StreamLink(Link):
     def _receive_open(self, stream: int, payload: bytes) -> None:
         request = parse_json(payload)
         offer, method, headers = (request.get(name) for name in ("offer", "method", "headers"))
-        if not (isinstance(offer, str) and method in {"GET", "HEAD"} and isinstance(headers, dict)):
+        if not (isinstance(offer, str) and method in ("GET", "HEAD") and isinstance(headers, dict)):
             raise FrameError("A request for a file is not valid")
         if not all(isinstance(value, str) for value in headers.values()):
             raise FrameError("The headers of a request are not valid")
