@@ -309,3 +309,38 @@ def test_fifty_rounds(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, 
         until(lambda: remote_names(desk), lambda got: len(got) < 2)
     for kind in zip(*counts, strict=True):  # of threads, and of descriptors
         assert max(kind[-10:]) <= max(kind[:10]), kind
+
+
+#: Sends a table to TOPCAT on the desk, waits for a selection there, and prints the mask.
+LINKED = """
+import threading
+from astropy.table import Table
+from pyvo.samp import SAMPIntegratedClient
+client = SAMPIntegratedClient("Remote Python")
+client.connect()
+client.wait_for("topcat", 120, "table.load.votable")
+link = client.link(Table({"ra": [1.0, 2.0, 3.0], "dec": [4.0, 5.0, 6.0]}), to="topcat", name="stars")
+selected = threading.Event()
+link.on_select(lambda *args: selected.set())
+print("sent", link.id, flush=True)
+selected.wait(120)
+print("mask", link.selection.tolist(), flush=True)
+"""
+
+
+def test_table_to_topcat_and_selection_back(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect, show: Start
+) -> None:
+    """The table shows on the desk, and a selection that is made there is a mask on the server."""
+    machine.start_hub()
+    desk = connect("desk")
+    show("topcat")
+    program = bridge()
+    program.wait_for("Connected to", 60)
+    there = machine.run(sys.executable, "-c", LINKED)
+    there.wait_for("sent", 180)  # TOPCAT has responded that it has loaded the table
+    (table_id,) = re.findall(r"sent (\S+)", there.output)
+    python = desk.wait_for("Remote Python", 60, "table.select.rowList").id
+    rows = {"table-id": table_id, "row-list": [0, 2]}
+    assert desk.ecall_and_wait(python, "table.select.rowList", "60", **rows)["samp.status"] == "samp.ok"
+    there.wait_for("mask [True, False, True]", 60)
