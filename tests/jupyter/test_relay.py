@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -272,6 +273,16 @@ def test_disconnect_while_the_user_is_asked(
     thread.join(10)
     decide.set()
     assert "disconnect() was called" in str(caught[0])
+
+
+def test_disconnect_without_a_page(client: SAMPIntegratedClient, relay: Any, web_hub: SAMPHubServer) -> None:
+    """It does not wait for a page that may never come back; the hub notices that nobody pulls."""
+    relay.pages[0].close()
+    wait_for_state(relay, "waiting for the page")
+    start = time.monotonic()
+    client.disconnect()
+    assert time.monotonic() - start < 20
+    assert not client.is_connected
 
 
 def test_several_clients(

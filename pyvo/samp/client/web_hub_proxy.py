@@ -14,7 +14,7 @@ from ..transport.http11 import HTTPResponse
 from ..transport.xmlrpc_client import DEFAULT_OPTIONS, CallOptions, XMLRPCClient
 from ..transport.xmlrpc_reader import read_response
 from ..transport.xmlrpc_writer import Encoded, write_call
-from .hub_connection import HUB_GRACE, LocalHub, RemoteFile
+from .hub_connection import HUB_GRACE, ConnectionState, LocalHub, RemoteFile
 from .hub_proxy import SAMPHubProxy, to_whole_seconds
 
 __all__ = ["WEB_PROFILE_URL", "HubExchange", "SAMPWebHubProxy"]
@@ -29,9 +29,9 @@ class HubExchange(Protocol):
     What carries the requests of a client to the Web Profile of a hub on another machine, such as a `HubRelay`.
 
     It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait``
-    and ``post(body)``, which sends a body that has no result if ``can_wait`` is False; ``identity``, a mapping that is
-    added to what the client states at its registration; and ``upload(path, name, url)`` and ``download(url, file)``
-    for files, as `HubConnection` has them, but with the URLs of the hub.
+    and ``post(body, timeout)``, which sends a body that has no result if ``can_wait`` is False, or if the client ends;
+    ``identity``, a mapping that is added to what the client states at its registration; and ``upload(path, name, url)``
+    and ``download(url, file)`` for files, as `HubConnection` has them, but with the URLs of the hub.
     """
 
     def exchange(self, body: bytes, timeout: float) -> HTTPResponse:
@@ -251,6 +251,21 @@ class SAMPWebHubProxy(SAMPHubProxy):
             list, "pullCallbacks", timeout=seconds + HUB_GRACE, private_key=private_key, seconds=str(seconds)
         )
         return cast("list[dict[str, Any]]", callbacks)
+
+    def unregister_quietly(self, private_key: str, timeout: float) -> None:
+        """
+        Unregister a client; errors are only logged.
+
+        Parameters
+        ----------
+        private_key, timeout
+            As of `HubConnection.unregister_quietly`.
+        """
+        post = getattr(self._relay, "post", None)
+        if post is None or self.status.state in (ConnectionState.LOST, ConnectionState.CLOSED):
+            super().unregister_quietly(private_key, timeout)
+        else:  # an exchange might wait for a page, which may be gone
+            post(write_call(f"{self.prefix}.unregister", [private_key]), timeout)
 
     def translate_url(self, url: str) -> str:
         """

@@ -256,6 +256,11 @@ class PageRequests:
             raise request.error
         return None
 
+    def wait_for_end(self, request: PageRequest, timeout: float) -> None:
+        """Wait for the end of a request, but not longer than some seconds; the request goes on."""
+        with self.changed:
+            self.changed.wait_for(lambda: request.is_ended, timeout)
+
     def cancel(self, request: PageRequest) -> None:
         """End a request whose response nobody wants any more; the page breaks it off."""
         with self.changed:

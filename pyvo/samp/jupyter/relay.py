@@ -230,16 +230,20 @@ class HubRelay(anywidget.AnyWidget):
         if request is not None:
             self._requests.cancel(request)
 
-    def post(self, body: bytes) -> None:
+    def post(self, body: bytes, timeout: float = 0.0) -> None:
         """
-        Post an XML-RPC document without waiting for the response.
+        Post an XML-RPC document to the hub, now or when there is a page, and ignore the response.
 
         Parameters
         ----------
         body : bytes
             The document.
+        timeout : float
+            Seconds to wait for the response.
         """
-        self._requests.submit({"op": "call"}, [body], FILE_TIMEOUT)
+        request = self._requests.submit({"op": "call"}, [body], FILE_TIMEOUT)
+        if timeout > 0 and self.can_wait:
+            self._requests.wait_for_end(request, timeout)
 
     @property
     def can_wait(self) -> bool:
