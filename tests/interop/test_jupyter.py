@@ -497,7 +497,7 @@ def test_kernel_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHub
     assert clients_of(hub, near)
     notebook.page.evaluate(f"{SESSION}.session.kernel.restart().then(() => 1)")
     notebook.relay_text("The kernel was restarted")
-    until(lambda: clients_of(hub, near), lambda found: not found, 30)
+    until(lambda: clients_of(hub, near), lambda found: not found, 90)  # RELAY_TIMEOUT: it might have been a reload
     notebook.run(0)
     notebook.connect()
     notebook.relay_text("Connected")
