@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp.web_profile import pull_queue
 
 from .browser import NODE, Browser
 from .conftest import Run
@@ -486,8 +487,11 @@ def test_two_tabs(
     assert near.positions == [7.0, 7.0]
 
 
-def test_kernel_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near) -> None:
-    """The client of the old kernel is unregistered soon, and the page says what to do."""
+def test_kernel_restart(
+    open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of the old kernel is unregistered when it could be no reload, and the page says what to do."""
+    monkeypatch.setattr(pull_queue, "RELAY_TIMEOUT", 5.0)
     notebook = open_notebook("restart", show_relay(hub), CONNECT)
     notebook.run(0)
     notebook.connect()
@@ -497,7 +501,7 @@ def test_kernel_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHub
     assert clients_of(hub, near)
     notebook.page.evaluate(f"{SESSION}.session.kernel.restart().then(() => 1)")
     notebook.relay_text("The kernel was restarted")
-    until(lambda: clients_of(hub, near), lambda found: not found, 30)
+    until(lambda: clients_of(hub, near), lambda found: not found, 60)
     notebook.run(0)
     notebook.connect()
     notebook.relay_text("Connected")

@@ -9,7 +9,15 @@ from pyvo.samp.broker import Delivery, EncodedMessage
 from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import write_response
 from pyvo.samp.web_profile import pull_queue
-from pyvo.samp.web_profile.pull_queue import DISCONNECT_TIMEOUT, IDLE_TIMEOUT, QUICK_CLOSE, Pull, PullLimiter, PullQueue
+from pyvo.samp.web_profile.pull_queue import (
+    DISCONNECT_TIMEOUT,
+    IDLE_TIMEOUT,
+    QUICK_CLOSE,
+    RELAY_TIMEOUT,
+    Pull,
+    PullLimiter,
+    PullQueue,
+)
 
 from .doubles import FakeConnection, FakeLoop
 
@@ -317,6 +325,16 @@ def test_a_page_that_pulls_again_in_time_is_not_gone(client):
     client.pull()
     client.loop.run(500)
     assert client.gone == []
+
+
+def test_a_kernel_has_more_time_to_reload_its_page(client):
+    """R43."""
+    client.queue.is_relayed = True
+    client.lose(client.pull())
+    client.loop.run(RELAY_TIMEOUT - 0.1)
+    assert client.gone == []
+    client.loop.run(0.2)
+    assert len(client.gone) == 1
 
 
 def test_a_page_with_another_pull_is_not_gone(client):

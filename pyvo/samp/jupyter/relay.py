@@ -139,11 +139,11 @@ class HubRelay(anywidget.AnyWidget):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a client states at its registration besides its metadata: whether users share the origin of the page."""
+        """What a client states at its registration: that it is not in the page, and whether users share its origin."""
         is_shared = any(os.environ.get(name) for name in _JUPYTERHUB) or any(
             each.get("is_shared") for each in self._requests.pages.values()
         )
-        return {"x-samp.shared-origin": "1"} if is_shared else {}
+        return {"x-samp.relay": "1", **({"x-samp.shared-origin": "1"} if is_shared else {})}
 
     def close(self) -> None:
         """End all requests, and remove the widget from the page."""

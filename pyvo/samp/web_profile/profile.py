@@ -459,13 +459,15 @@ class WebProfile:
             response.set_exception(SAMPProxyError(REFUSED, f"The user did not allow {request.name} to register"))
         elif response.state == "waiting":
             try:
-                self._register(request.origin, response)
+                self._register(request, response)
             except SAMPProxyError as fault:  # there are too many clients, or the hub is shutting down
                 response.set_exception(fault)
 
-    def _register(self, origin: str, response: DeferredResponse) -> None:
+    def _register(self, request: ConsentRequest, response: DeferredResponse) -> None:
         self._check_limit()  # again: one decision may allow many pages
+        origin = request.origin
         web_client = WebClient(self, origin)
+        web_client.is_relayed = request.details.get("x-samp.relay") == "1"
         web_client.client = client = self.broker.register(PROFILE, web_client, send_filter=self._send_filter)
         self._web_clients[client.client_id] = web_client
         self.url_permissions.add_client(web_client.token, origin)

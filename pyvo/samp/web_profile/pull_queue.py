@@ -17,7 +17,8 @@ When a page is gone
 -------------------
 A page that is closed does not unregister. But the browser *breaks off* its pull: it closes the connection while the
 pull waits, or before it has read the whole response. Such a page is unregistered after `DISCONNECT_TIMEOUT`. If only
-the connection was broken, the page pulls again within this time (R43).
+the connection was broken, the page pulls again within this time (R43). A client that is not in the
+page, but in a kernel that pulls through it, goes on when the page has been reloaded, and has `RELAY_TIMEOUT` for that.
 
 A page that does not pull has broken nothing off. It may be held up by a modal dialog, by a debugger, as a background
 tab with throttled timers, on a computer that sleeps, or behind the pulls of other tabs (R49). So it stays registered
@@ -60,6 +61,8 @@ MAX_UNCONFIRMED = 6
 MAX_WAIT = 3600.0
 #: Seconds after which a page is unregistered whose last pull was broken off.
 DISCONNECT_TIMEOUT = 10.0
+#: The same if the client is in a kernel, and the page is that of its notebook, which takes long to load.
+RELAY_TIMEOUT = 60.0
 #: Seconds without a pull after which any other page is unregistered.
 IDLE_TIMEOUT = 300.0
 #: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
@@ -171,11 +174,17 @@ class PullQueue:
         self._unconfirmed: list[Pull] = []  # pulls whose response was perhaps not read
         self._flush_scheduled = False
         self._closed = False
+        #: Whether the client is in a kernel, and pulls through the page.
+        self.is_relayed = False
         #: The final message, as the response to a pull, if no pull was waiting for it (R26).
         self.final_message: PreEncoded | None = None
         self._inactivity_timer: Timer | None = None
         self._inactivity_timeout = IDLE_TIMEOUT
         self._inactive_since = 0.0  # by the wall clock, which goes on while the computer sleeps
+
+    @property
+    def _disconnect_timeout(self) -> float:
+        return RELAY_TIMEOUT if self.is_relayed else DISCONNECT_TIMEOUT
 
     # For subclasses to override
 
@@ -389,7 +398,7 @@ class PullQueue:
 
     def _expect_next_pull(self, pull: Pull) -> None:
         if not self._closed and not self._waiting:
-            self._start_inactivity_timer(DISCONNECT_TIMEOUT if pull.was_broken_off else IDLE_TIMEOUT)
+            self._start_inactivity_timer(self._disconnect_timeout if pull.was_broken_off else IDLE_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
         """Handle that the connection of an answered pull, or of the last request, was closed."""
@@ -402,7 +411,7 @@ class PullQueue:
         was_kept = connection is self._last_used and connection.requests > 1
         is_quick = time.time() - self._inactive_since < QUICK_CLOSE
         if broken_off or (was_kept and connection.was_left and is_quick):
-            self._start_inactivity_timer(DISCONNECT_TIMEOUT)
+            self._start_inactivity_timer(self._disconnect_timeout)
 
     def _start_inactivity_timer(self, timeout: float) -> None:
         self._cancel_inactivity_timer()
