@@ -422,7 +422,7 @@ def test_a_late_reply_of_a_page_is_dropped(hub, page):
     """R22: after a fault sampjs would unregister. R21: a second reply, or a forged one, gets a fault."""
     page.listen("x.y")
     with Program(hub) as program:
-        with pytest.raises(Fault, match="not answered"):
+        with pytest.raises(Fault, match="has not responded"):
             program.call("callAndWait", page.id, message("x.y"), "1")
         ((_, (_, late, _)),) = page.pull()
         assert page.call("reply", late, OK) == ""

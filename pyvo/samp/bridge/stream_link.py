@@ -226,9 +226,11 @@ class StreamLink(Link):
                     self._handler.on_writable()
                 self._write(data)
         except OSError as error:
-            self._end(f"the connection was lost ({error.strerror or error})")
+            if self._frames.has_preamble:  # otherwise the reader finds the end, and what the other end printed
+                self._end(f"the connection was lost ({error.strerror or error})")
         finally:
-            self._interrupt()
+            if self._ended is not None:
+                self._interrupt()
 
     def _next_write(self) -> bytes | None:
         """Return the bytes to be written next; with the lock."""

@@ -75,8 +75,8 @@ class HubRelay(anywidget.AnyWidget):
     """
     Lets a notebook on a server use the hub on the computer of the browser, through the page of the notebook.
 
-    Show it as the last line of a cell, click *Connect*, and connect a client: ``client.connect(web=relay)``. From then
-    on, everything works as on one computer. Several clients may use one relay.
+    Write ``relay = HubRelay(); relay`` in a cell, click *Connect* in its output, and connect a client in the next cell:
+    ``client.connect(web=relay)``. From then on, everything works as on one computer. Several clients may use one relay.
 
     Parameters
     ----------
@@ -91,22 +91,6 @@ class HubRelay(anywidget.AnyWidget):
     path : str
         How messages of the page reach the kernel: ``"control"``, ``"subshell"`` or ``"between cells"``; empty if that
         is not known yet.
-
-    Examples
-    --------
-    ::
-
-        from pyvo.samp import SAMPIntegratedClient
-        from pyvo.samp.jupyter import HubRelay
-
-        relay = HubRelay()
-        relay
-
-    In the next cell::
-
-        client = SAMPIntegratedClient(name="notebook")
-        client.connect(web=relay)
-        client.send(table, to="topcat")
     """
 
     _esm = Path(__file__).with_name("hub_relay.js")
