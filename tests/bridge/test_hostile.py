@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pyvo.samp import Bridge, SAMPHubServer
+from pyvo.samp import Bridge, SAMPHubServer, SAMPProxyError
 from pyvo.samp.bridge import BridgeState, Policy, offers, peer, policy, stream_link
 from pyvo.samp.bridge.framing import PREAMBLE, encode_frame
 from pyvo.samp.bridge.link import Kind
@@ -548,6 +549,52 @@ def test_latest_offers(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         scene.peer.send(Kind.OPEN, {"offer": token, "method": "GET", "headers": {}}, 2 * len(scene.peer.frames) + 1000)
         statuses.append(scene.peer.wait_for(Kind.HEAD)["status"])
     assert statuses == [404, 404, 200, 200, 200]
+
+
+def any_value(dice: random.Random, depth: int = 0) -> Any:
+    """A value of JSON that is rarely what is expected."""
+    kinds = [None, True, 1, 1.5, "", "x", SECRET, "r1", "\ud800", "x" * 300, "samp.ok", "table.x", "p"]
+    if depth > 2 or dice.random() < 0.6:
+        return dice.choice(kinds)
+    if dice.random() < 0.5:
+        return [any_value(dice, depth + 1) for _ in range(dice.randrange(4))]
+    return {str(dice.choice(kinds)): any_value(dice, depth + 1) for _ in range(dice.randrange(4))}
+
+
+def damaged(dice: random.Random, value: Any) -> Any:
+    """A copy in which one part is another one."""
+    if not isinstance(value, dict) or not value or dice.random() < 0.2:
+        return any_value(dice)
+    key = dice.choice(list(value))
+    return {**value, key: damaged(dice, value[key])}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_messages(make_scene: Callable[..., Scene], seed: int) -> None:
+    """Whatever is in a frame, the bridge ignores it, responds with an error, or ends the link; see the fixtures."""
+    scene = make_scene()
+    scene.start()
+    dice = random.Random(seed)
+    offer = {"p": {"hub": HELLO["hub"], "offer": "x" * 22, "name": "n"}}
+    body = {"message": {"samp.mtype": "table.x", "samp.params": {"url": "p", "x": ["1"]}}, "offers": offer}
+    response = {"samp.status": "samp.warning", "samp.result": {"x": "p"}, "samp.error": {"samp.errortxt": "x"}}
+    envelope = {"from": "r1", "to": scene.local_id, "body": "", "call": "1"}
+    try:
+        for number in range(20):
+            scene.client.bind_receive_response("t", scene.client.on_response)
+            scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
+            data = json.dumps(damaged(dice, body)).encode()
+            scene.peer.send(Kind.BODY, data)
+            envelope["body"] = hashlib.sha256(data).hexdigest()
+            scene.peer.send(Kind.CALL, envelope)
+            call = str(number + 1)
+            scene.peer.send(Kind.REPLY, damaged(dice, {"call": call, "response": response, "offers": offer}))
+            kind = dice.choice([Kind.CLIENT, Kind.META, Kind.SUBS, Kind.NOTIFY, Kind.CALL])
+            scene.peer.send(kind, damaged(dice, {**client_frame("r1", offers=offer), **envelope}))
+    except (OSError, SAMPProxyError):  # the link is closed, and the client of the peer has gone
+        scene.assert_ended("not valid")
+    else:
+        assert scene.bridge.state in (BridgeState.CONNECTED, BridgeState.FAILED)
 
 
 # Limits

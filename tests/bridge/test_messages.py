@@ -37,8 +37,8 @@ def test_every_way_of_sending(sides: Sides) -> None:
     check_every_way_of_sending(sides, ("A", "B"))
 
 
-def check_every_way_of_sending(sides: Sides, labels: tuple[str, str]) -> None:
-    """Send in every way from a client at either hub."""
+def check_every_way_of_sending(sides: Sides, labels: tuple[str, str], *, ordered: bool = True) -> None:
+    """Send in every way from a client at either hub. JSAMP's hub does not keep the order, also without a bridge."""
     here, there = three_and_three(sides, labels)
     for sender, others, label in ((here[0], there, labels[1]), (there[0], here, labels[0])):
         everybody = [client for client in here + there if client is not sender]
@@ -70,10 +70,11 @@ def check_every_way_of_sending(sides: Sides, labels: tuple[str, str]) -> None:
         for client in everybody:
             arrived = [each for each in client.received if "n" in each.content]
             expected = ["1", "2"] + (["3", "4", "5"] if client in others else [])
+            if not ordered:
+                arrived.sort(key=lambda each: each.content["n"])
             assert [each.content["n"] for each in arrived] == expected, "in order (R24), each once"
-            assert [each.kind for each in arrived] == ["notification", "call", "notification", "call", "call"][
-                : len(expected)
-            ]
+            kinds = ["notification", "call", "notification", "call", "call"]
+            assert [each.kind for each in arrived] == kinds[: len(expected)]
         assert len(sender.of("response")) == 8
         for client in here + there:
             client.received.clear()

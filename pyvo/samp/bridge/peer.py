@@ -36,7 +36,7 @@ from ..protocol.values import sanitize_for_display
 from ..transport.server_connection import DeferredResponse
 from .file_gateway import FileGateway
 from .hub_side import Delivery, HubSide, Registration, encoded, quietly
-from .link import MAX_MESSAGE, MAX_QUEUED, Kind, Link, Upload, encode_json, parse_json
+from .link import MAX_MESSAGE, Kind, Link, Upload, encode_json, parse_json
 from .local_clients import MARKS, ORIGIN, LocalClient, LocalClients, Worker
 from .offers import Offers, RejectedError
 from .policy import Policy, restrict
@@ -59,6 +59,8 @@ MAX_CALLS = 10_000
 CACHE_SIZE = 16 * 1024 * 1024
 MAX_ID = 200
 _BASIC_METADATA = ("samp.name", "samp.description.text")
+#: Bytes of deliveries that wait for the outbound thread; what it has sent waits in the link.
+MAX_OUTBOUND = 1024 * 1024
 #: Seconds by which an event of the hub may be later than a message.
 EVENT_DELAY = 0.2
 
@@ -250,7 +252,7 @@ class Peer:
             self._queued += delivery.size
         self._context.outbound.put(lambda: self._send_queued(proxy, delivery))
         with self._lock:
-            if self._stopped.is_set() or (self._queued < MAX_QUEUED and self.link.is_writable):
+            if self._stopped.is_set() or (self._queued < MAX_OUTBOUND and self.link.is_writable):
                 return None
             deferred = DeferredResponse()
             self._held.append(deferred)
@@ -260,7 +262,7 @@ class Peer:
     def on_writable(self) -> None:
         """Acknowledge what was held back; see `LinkHandler`."""
         with self._lock:
-            if not self._stopped.is_set() and not (self._queued < MAX_QUEUED and self.link.is_writable):
+            if not self._stopped.is_set() and not (self._queued < MAX_OUTBOUND and self.link.is_writable):
                 return
             held, self._held = self._held, []
         for deferred in held:
