@@ -277,8 +277,7 @@ def test_lost_message_ends_the_link(room: Room, monkeypatch: pytest.MonkeyPatch)
     # nothing follows the message that was lost, until the hub there declares something
     assert response["samp.status"] == "samp.error"
     assert dropped
-    again = clients[0].wait_for_names("c1 (via hub1)")
-    assert first != again
+    until(clients[0].bridged, lambda got: list(got) == ["c1 (via hub1)"] and got != first, TIMEOUT)
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.matrix)])
