@@ -91,22 +91,6 @@ class HubRelay(anywidget.AnyWidget):
     path : str
         How messages of the page reach the kernel: ``"control"``, ``"subshell"`` or ``"between cells"``; empty if that
         is not known yet.
-
-    Examples
-    --------
-    ::
-
-        from pyvo.samp import SAMPIntegratedClient
-        from pyvo.samp.jupyter import HubRelay
-
-        relay = HubRelay()
-        relay
-
-    In the next cell::
-
-        client = SAMPIntegratedClient(name="notebook")
-        client.connect(web=relay)
-        client.send(table, to="topcat")
     """
 
     _esm = Path(__file__).with_name("hub_relay.js")
