@@ -230,10 +230,10 @@ def test_one_cell(
     try:
         notebook.run(0)
         notebook.connect()
-        assert "connected by control" in notebook.wait_for("connected by")
+        notebook.wait_for("connected by control")
         notebook.wait_for("linked open")
         near.select(0, 2)
-        assert "['one', 'three']" in notebook.wait_for("selected")
+        notebook.wait_for("selected ['one', 'three']")
         assert near.positions == [12.0]
         assert near.size > 100
         notebook.page.screenshot(artefacts / f"relay-{request.node.callspec.id}.png")
@@ -253,8 +253,8 @@ def test_subshell(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer
     notebook = open_notebook("subshell", cell)
     notebook.run(0)
     notebook.connect()
-    assert "connected by subshell" in notebook.wait_for("connected by")
-    assert "'seen': '1.0'" in notebook.wait_for("seen")
+    notebook.wait_for("connected by subshell")
+    notebook.wait_for("'seen': '1.0'")
 
 
 def test_between_cells(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near) -> None:
@@ -287,11 +287,11 @@ print("sent", relay.path)
     notebook.connect()
     notebook.relay_text("Connected")
     notebook.run(1)
-    assert "True This notebook passes" in notebook.wait_for("error")
+    notebook.wait_for("error True This notebook passes")
     notebook.run(2)
     notebook.wait_for("awaited samp.ok")
     notebook.run(3)
-    assert "between cells" in notebook.wait_for("sent")
+    notebook.wait_for("sent between cells")
     until(lambda: list(near.positions), lambda seen: 77.0 in seen)
 
 
@@ -455,7 +455,7 @@ def test_reload_in_the_middle_of_a_call(
     until(record.exists, bool, 60)
     near.goes_on.set()
     notebook.run(3)
-    assert "'seen': '7.0'" in notebook.wait_for("after")
+    notebook.wait_for("after {'seen': '7.0'}")
     assert near.positions == [5.0, 7.0]
     assert [each.id for each in near.client.clients if each.name == "notebook"] == [own_id]
 
@@ -690,7 +690,7 @@ def test_topcat_on_our_hub(
     notebook = open_notebook("topcat", TOPCAT_CELL.replace("PORT", str(hub._web_port)))
     notebook.run(0)
     notebook.connect()
-    assert "report True file:///" in notebook.wait_for("report")
+    notebook.wait_for("report True file:///")
     screen.screenshot(artefacts / "relay-topcat.png")
 
 
@@ -718,8 +718,8 @@ client.disconnect()
         notebook.connect()
         notebook.relay_text("Waiting for your consent")
         answer_dialog(screen)
-        assert "'seen': '12.0'" in notebook.wait_for("response")
-        assert "start `samp hub`" in notebook.wait_for("no file:")
+        notebook.wait_for("response {'seen': '12.0'}")
+        notebook.wait_for("start `samp hub`")
         screen.screenshot(artefacts / "relay-topcat-hub.png")
     finally:
         near.client.disconnect()
