@@ -39,7 +39,7 @@ def written(table: Any, format_: str) -> tuple[bytes, list[str]] | None:
         else:
             refusal = ""
     if refusal:
-        # a column without a printable name is called "col"; the parts of a position have the name as astropy quotes it
+        # A column without a printable name is called "col". The parts of a position have it as astropy quotes it
         assert any((name.strip() or "col") in refusal or repr(name)[1:-1] in refusal for name in table.colnames), refusal
         return None
     assert all(issubclass(each.category, SAMPWarning) for each in caught), [str(each.message) for each in caught]
