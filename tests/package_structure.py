@@ -17,7 +17,7 @@ LAYERS = [
     ["constants", "errors", "_version", "_conf"],
     ["protocol"],
     ["transport"],
-    ["lockfile", "ordered_dispatcher", "process_events"],
+    ["lockfile", "ordered_dispatcher", "process_events", "temporary_files"],
     ["lockfile_writer"],
     ["broker", "client", "formats"],
     ["standard_profile", "web_profile", "exchange", "jupyter_server"],

@@ -347,7 +347,7 @@ for name in ("SIGHUP", "SIGWINCH", "SIGPIPE"):
     delattr(signal, name)
 import pyvo.samp
 sys.platform, real = "win32", sys.platform  # by which this module knows Windows
-import pyvo.samp.formats.temporary_files
+import pyvo.samp.temporary_files
 sys.platform = real
 names = [found.name for found in pkgutil.walk_packages(pyvo.samp.__path__, "pyvo.samp.")]
 names = [name for name in names if not name.endswith("__main__") and "consent_tk" not in name]

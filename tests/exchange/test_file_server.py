@@ -16,7 +16,7 @@ import pytest
 
 from pyvo.samp.exchange import file_server
 from pyvo.samp.exchange.file_server import FileServer, Lease
-from pyvo.samp.formats.temporary_files import safe_file_name
+from pyvo.samp.temporary_files import safe_file_name
 from pyvo.samp.transport.event_loop import EventLoop
 
 CONTENT = bytes(range(256)) * 40

@@ -32,9 +32,9 @@ from pyvo.samp import (
     SAMPTypeError,
     SAMPValueError,
     SAMPWarning,
+    temporary_files,
 )
 from pyvo.samp.exchange.reports import SendResult
-from pyvo.samp.formats import temporary_files
 from pyvo.samp.formats.fetching import local_copy
 from pyvo.samp.formats.readers import read_image, read_table
 from pyvo.samp.formats.votable_writer import write_votable

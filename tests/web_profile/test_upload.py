@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvo.samp.formats.temporary_files import PREFIX
+from pyvo.samp.temporary_files import PREFIX
 from pyvo.samp.transport.urls import file_url_to_path
 from pyvo.samp.web_profile import uploads
 from pyvo.samp.web_profile.uploads import ClientUploads, Upload, UploadError, _gaps, _merge
@@ -635,7 +635,7 @@ def test_files_of_a_hub_that_was_killed(python_environment, make_hub, monkeypatc
             path = upload(page.register())
         process.kill()
     assert path.exists()
-    monkeypatch.setattr("pyvo.samp.formats.temporary_files.GRACE", -1.0)
+    monkeypatch.setattr("pyvo.samp.temporary_files.GRACE", -1.0)
     make_hub(web_profile=True, web_profile_dialog="deny")
     wait_until(lambda: not path.exists())
 

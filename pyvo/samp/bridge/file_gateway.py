@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..formats.temporary_files import make_private_dir
+from ..temporary_files import make_private_dir
 from ..transport.file_serving import BodyStreamer, FileError, ResponseHead, Sink
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server_connection import ServerConnection

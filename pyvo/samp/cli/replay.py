@@ -26,9 +26,9 @@ from typing import Any, Self
 
 from ..client.lookup import match_name
 from ..errors import SAMPError, SAMPHubError
-from ..formats.temporary_files import make_private_dir, safe_file_name
 from ..integrated_client import SAMPIntegratedClient
 from ..protocol import ok_response, warning_response
+from ..temporary_files import make_private_dir, safe_file_name
 from ..transport.urls import file_url_to_path
 from .arguments import Command
 from .client_session import NameCache, connected_client, find_clients, get_interruptible

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from ..client.hub_connection import RemoteFile
-from ..formats.temporary_files import make_private_dir, safe_file_name
+from ..temporary_files import make_private_dir, safe_file_name
 from ..transport.event_loop import EventLoop
 from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response

@@ -28,9 +28,9 @@ from ..client.lookup import ClientRef, client_name, is_callable, resolve_recipie
 from ..client.messaging import MessagingClient
 from ..errors import SAMPClientError, SAMPError, SAMPTypeError, SAMPValueError, warn
 from ..formats.model import MessageFormat, Sendable
-from ..formats.temporary_files import safe_file_name, write_file
 from ..protocol import best_match, check_mtype
 from ..protocol.timeouts import hub_timeout, parse_timeout
+from ..temporary_files import safe_file_name, write_file
 from ..transport.urls import URL_SAFE_CHARS, is_local_host
 from .client_list import Clients
 from .file_server import FileServer, PublishedFile

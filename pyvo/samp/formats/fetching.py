@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
 from ..errors import SAMPClientError
+from ..temporary_files import progress_bar
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path, is_local_host
-from .temporary_files import progress_bar
 
 #: Seconds in which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0

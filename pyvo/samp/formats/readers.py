@@ -19,11 +19,11 @@ from astropy.table import Table
 
 from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
+from ..temporary_files import progress_bar
 from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
 from .fetching import Download, Place, complete_file, open_place
 from .fits_tables import open_hdus, table_of_hdus
 from .model import MessageParams, RasterImage, Sender
-from .temporary_files import progress_bar
 from .tolerant_votable import describe_table, read_votable_with_astropy
 from .votable_reader import read_votable
 

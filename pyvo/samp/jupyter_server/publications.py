@@ -23,7 +23,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..formats.temporary_files import safe_file_name
+from ..temporary_files import safe_file_name
 
 __all__ = ["DIRECTORY", "LIFETIME", "TOKEN", "Publication", "create_publication", "publish_file", "remove_expired"]
 

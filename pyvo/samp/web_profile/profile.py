@@ -26,9 +26,9 @@ from ..broker.deliveries import CALL
 from ..broker.operations import HubOperations
 from ..constants import SAFE_MTYPES
 from ..errors import SAMPProxyError
-from ..formats.temporary_files import remove_stale_dirs
 from ..protocol import SAMPValue, parse_bool
 from ..protocol.timeouts import parse_samp_timeout
+from ..temporary_files import remove_stale_dirs
 from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..formats.temporary_files import make_private_dir, safe_file_name
+from ..temporary_files import make_private_dir, safe_file_name
 from ..transport import Bytes
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server_connection import DeferredResponse

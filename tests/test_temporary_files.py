@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvo.samp.formats.temporary_files import PREFIX, make_private_dir
+from pyvo.samp.temporary_files import PREFIX, make_private_dir
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no locks on directories")
 
@@ -32,7 +32,7 @@ def test_it_goes() -> None:
 def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
     """The next process of the user removes it, and nothing else."""
     code = (
-        "import os; from pyvo.samp.formats.temporary_files import make_private_dir\n"
+        "import os; from pyvo.samp.temporary_files import make_private_dir\n"
         "directory, _ = make_private_dir(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
         "os._exit(0)"
     )
