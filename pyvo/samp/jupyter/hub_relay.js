@@ -53,6 +53,7 @@ class Relay {
         this.serial = 0;
         this.running = new Map(); // requests in progress: their AbortControllers, by number
         this.credits = new Map(); // functions that wait for the kernel to have read, by number
+        this.puts = new Map(); // requests with the parts of each file that is sent to the hub
         this.offset = Infinity; // the least difference between the clocks of page and kernel
         this.state = { page: "", state: "", path: "", resume: false };
         this.isKnown = false; // whether the kernel has told the state
@@ -282,16 +283,21 @@ class Relay {
         return this.request(`/upload/${token}/${file}/${encodeURIComponent(name)}`, init);
     }
 
-    async put(content, buffers, signal) {
-        const { id, first, size, total } = content;
+    // A part is not broken off: if the hub got it after the file was deleted, it would begin the file anew.
+    async put(content, buffers) {
+        const { id, file, first, size, total } = content;
         const headers = total > 0 ? { "Content-Range": `bytes ${first}-${first + size - 1}/${total}` } : {};
         const body = new Blob([buffers[0]]); // of a type that needs no header
-        const response = await this.upload(content, { method: "PUT", body, headers, signal });
+        const request = this.upload(content, { method: "PUT", body, headers });
+        this.puts.set(file, (this.puts.get(file) ?? new Set()).add(request));
+        const response = await request;
         this.show(first + size, total, "to the hub");
         await this.answer(id, response);
     }
 
     async delete(content, _buffers, signal) {
+        await Promise.allSettled(this.puts.get(content.file) ?? []);
+        this.puts.delete(content.file);
         await this.answer(content.id, await this.upload(content, { method: "DELETE", signal }));
     }
 
