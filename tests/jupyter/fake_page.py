@@ -80,9 +80,11 @@ class FakePage:
 
     def close(self, *, bye: bool = True) -> None:
         """Go away, as a page does that is closed or reloaded: its connections break."""
-        if bye:
-            self.say("bye")
-        self.is_open = False
+        was_open, self.is_open = self.is_open, False
+        if bye and was_open:
+            thread = threading.Thread(target=self._say, args=({"op": "bye", "page": self.name}, []))
+            thread.start()
+            thread.join()
         for connection in list(self._connections.values()):
             self._abort(connection)
         for thread in self._threads:
@@ -103,8 +105,8 @@ class FakePage:
         number = content.get("id", 0)
         if content["op"] in {"call", "put", "delete", "fetch"}:
             thread = threading.Thread(target=self._carry_out, args=(content, buffers), name=f"page {self.name}")
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
         elif content["op"] == "credit":
             self._credits[number].release()
         elif content["op"] == "cancel" and number in self._connections:
@@ -121,6 +123,9 @@ class FakePage:
         self._connections[number] = connection
         self.say("taken", id=number)
         try:
+            connection.connect()  # before the check: `close` breaks off what is connected
+            if not self.is_open:
+                return
             self._exchange(connection, content, buffers)
         except ConnectionRefusedError as error:
             self.say("failed", id=number, reason="no hub", text=str(error))

@@ -63,8 +63,9 @@ class Relay {
         this.transferred = "";
         this.listeners = new Set();
         this.onMessage = (content, buffers) => this.receive(content, buffers);
-        this.onHide = () => this.send({ op: "bye" });
-        this.onShow = (event) => event.persisted && this.resume(); // from the cache for "back"
+        this.isHidden = false;
+        this.onHide = () => { this.send({ op: "bye" }); this.isHidden = true; };
+        this.onShow = (event) => { this.isHidden = false; if (event.persisted) this.resume(); }; // by "back"
     }
 
     async start() {
@@ -147,7 +148,7 @@ class Relay {
         if (content.op === "state") {
             this.state = content;
             this.onState();
-        } else if (content.page === this.id) {
+        } else if (content.page === this.id && !this.isHidden) { // after "bye" nothing is begun
             const handle = { call: this.call, put: this.put, delete: this.delete, fetch: this.fetchFile }[content.op];
             if (handle) this.carryOut(content, (signal) => handle.call(this, content, buffers, signal));
             else if (content.op === "cancel") this.running.get(content.id)?.abort();
