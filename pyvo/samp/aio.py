@@ -143,7 +143,7 @@ class AsyncSAMPClient:
     Parameters
     ----------
     *args, **kwargs
-        As of `SAMPIntegratedClient`, but ``dispatch``.
+        As in `SAMPIntegratedClient`, but ``dispatch``.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class AsyncSAMPClient:
         Parameters
         ----------
         *args, **kwargs
-            As of `SAMPIntegratedClient.connect`.
+            As in `SAMPIntegratedClient.connect`.
         """
         self._loop = asyncio.get_running_loop()
         if self._workers is None:
@@ -265,7 +265,7 @@ class AsyncSAMPClient:
         Parameters
         ----------
         client, timeout, mtype
-            As of `SAMPIntegratedClient.wait_for`.
+            As in `SAMPIntegratedClient.wait_for`.
         """
         found: ClientInfo = await self._run(self.client.wait_for, client, timeout, mtype)
         return found
@@ -279,7 +279,7 @@ class AsyncSAMPClient:
         cmd : str
             The command.
         **kwargs
-            As of `SAMPIntegratedClient.ds9`.
+            As in `SAMPIntegratedClient.ds9`.
         """
         await self._run(self.client.ds9, cmd, **kwargs)
 
@@ -292,7 +292,7 @@ class AsyncSAMPClient:
         cmd : str
             The command.
         **kwargs
-            As of ``SAMPIntegratedClient.ds9.get``.
+            As in ``SAMPIntegratedClient.ds9.get``.
         """
         return await self._run(self.client.ds9.get, cmd, **kwargs)
 
@@ -305,7 +305,7 @@ class AsyncSAMPClient:
         Parameters
         ----------
         mtype, timeout
-            As of `SAMPIntegratedClient.receive`.
+            As in `SAMPIntegratedClient.receive`.
         """
         seconds = parse_timeout(timeout)
         incoming = AsyncIncoming(self, (mtype,), 1, 1)
@@ -327,7 +327,7 @@ class AsyncSAMPClient:
         Parameters
         ----------
         *mtypes, limit
-            As of `SAMPIntegratedClient.incoming`.
+            As in `SAMPIntegratedClient.incoming`.
         """
         return AsyncIncoming(self, mtypes, limit, None)
 

@@ -7,10 +7,10 @@ All that it raises on purpose derives from `SAMPError`::
     SAMPError
     +-- SAMPHubError          no hub is running, a hub cannot start, the hub is gone
     +-- SAMPClientError       misuse on the client side: not registered, no such name
-    +-- SAMPProxyError        the other side responded with an XML-RPC fault
+    +-- SAMPProxyError        the response of the hub or of a client is an XML-RPC fault
     |                         (also an ``xmlrpc.client.Fault``)
     +-- SAMPTransportError    a socket or HTTP failed below XML-RPC
-    +-- SAMPResponseError     another client responded that it could not do what it was asked
+    +-- SAMPResponseError     another client responded with an error
     +-- SAMPTimeoutError      something did not happen in time (also a ``TimeoutError``)
     +-- SAMPTypeError         not a SAMP value (also a ``TypeError``)
     +-- SAMPValueError        not a valid SAMP value (also a ``ValueError``)
@@ -64,7 +64,7 @@ class SAMPClientError(SAMPError):
 
 class SAMPProxyError(SAMPError, Fault):
     """
-    The other side responded with an XML-RPC fault.
+    The response of the hub, or of a client, is an XML-RPC fault.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class SAMPTransportError(SAMPError):
 
 class SAMPResponseError(SAMPError):
     """
-    Another client responded that it could not do what it was asked (``samp.error``).
+    Another client responded with an error (``samp.error``).
 
     Parameters
     ----------

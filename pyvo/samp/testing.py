@@ -74,7 +74,7 @@ def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
     Parameters
     ----------
     **options
-        As of `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it takes a
+        As in `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it takes a
         free port instead of 21012.
 
     Yields
@@ -104,7 +104,7 @@ def running_hub(**options: Any) -> Iterator[SAMPHubServer]:
     Parameters
     ----------
     **options
-        As of `start_hub`.
+        As in `start_hub`.
 
     Yields
     ------
@@ -271,7 +271,7 @@ class MessageRecorder:
         Parameters
         ----------
         mtype, params
-            As of `assert_received`.
+            As in `assert_received`.
 
         Raises
         ------
@@ -347,11 +347,11 @@ class RecordingClient(SAMPIntegratedClient):
     subscriptions : iterable of str, or mapping
         The MTypes and wildcards to which it is subscribed; a mapping has their annotations as values.
     replies : mapping, optional
-        As of `MessageRecorder`.
+        As in `MessageRecorder`.
     metadata : mapping, optional
         Its metadata besides the name.
     **options
-        As of `~pyvo.samp.SAMPIntegratedClient`.
+        As in `~pyvo.samp.SAMPIntegratedClient`.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ class SAMPXXEServerProxy(xmlrpc.ServerProxy):
     transport : xmlrpc.client.Transport, optional
         Another transport; it must read responses safely by itself.
     **options
-        As of `xmlrpc.client.ServerProxy`.
+        As in `xmlrpc.client.ServerProxy`.
     """
 
     def __init__(self, uri: str, transport: xmlrpc.Transport | None = None, **options: Any) -> None:

@@ -42,7 +42,7 @@ def connection(
     description : str
         A description, which other programs may show.
     **kwargs
-        As of `SAMPIntegratedClient`.
+        As in `SAMPIntegratedClient`.
 
     Yields
     ------
@@ -202,7 +202,7 @@ def send_spectrum_to(
     Parameters
     ----------
     conn, url, client_name, name
-        As of `send_product_to`.
+        As in `send_product_to`.
     """
     send_product_to(conn, url, "spectrum.load.ssa-generic", client_name, name, meta={})
 
@@ -214,6 +214,6 @@ def send_image_to(conn: SAMPIntegratedClient, url: str, client_name: str | None 
     Parameters
     ----------
     conn, url, client_name, name
-        As of `send_product_to`.
+        As in `send_product_to`.
     """
     send_product_to(conn, url, "image.load.fits", client_name, name)

@@ -415,7 +415,7 @@ class BindingMethods(ABC):
         Parameters
         ----------
         mtype, function, declare, metadata
-            As of `bind_receive_message`.
+            As in `bind_receive_message`.
         """
         self._handlers_or_raise.bind_notification(mtype, function, metadata)
         self._declare_if_registered(declare)
@@ -429,7 +429,7 @@ class BindingMethods(ABC):
         Parameters
         ----------
         mtype, function, declare, metadata
-            As of `bind_receive_message`.
+            As in `bind_receive_message`.
         """
         self._handlers_or_raise.bind_call(mtype, function, metadata)
         self._declare_if_registered(declare)

@@ -302,7 +302,7 @@ class HubConnection(Prepared):
         Parameters
         ----------
         hub, hub_params, pool_size
-            As of `connect`.
+            As in `connect`.
         """
         if hub is not None and hub_params is not None:
             raise ValueError("Give either a hub or its parameters, not both")

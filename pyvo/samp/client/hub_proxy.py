@@ -72,7 +72,7 @@ class SAMPHubProxy(HubConnection):
         Returns
         -------
         dict
-            As of `register`.
+            As in `register`.
         """
         secret = self.lockfile.get("samp.secret", "")
         return self._call_typed(
@@ -123,7 +123,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, client_id
-            As of `SAMPIntegratedClient.get_metadata`.
+            As in `SAMPIntegratedClient.get_metadata`.
         """
         return self._call_typed(dict, "getMetadata", private_key=private_key, client_id=client_id)
 
@@ -147,7 +147,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, client_id
-            As of `SAMPIntegratedClient.get_subscriptions`.
+            As in `SAMPIntegratedClient.get_subscriptions`.
         """
         return self._call_typed(dict, "getSubscriptions", private_key=private_key, client_id=client_id)
 
@@ -169,7 +169,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, mtype
-            As of `SAMPIntegratedClient.get_subscribed_clients`.
+            As in `SAMPIntegratedClient.get_subscribed_clients`.
         """
         return self._call_typed(dict, "getSubscribedClients", private_key=private_key, mtype=mtype)
 
@@ -180,7 +180,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, recipient_id, message
-            As of `SAMPIntegratedClient.notify`.
+            As in `SAMPIntegratedClient.notify`.
         """
         return self._call("notify", private_key=private_key, recipient_id=recipient_id, message=message)
 
@@ -191,7 +191,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, message
-            As of `SAMPIntegratedClient.notify_all`.
+            As in `SAMPIntegratedClient.notify_all`.
         """
         return self._call_typed(list, "notifyAll", private_key=private_key, message=message)
 
@@ -202,7 +202,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, recipient_id, msg_tag, message
-            As of `SAMPIntegratedClient.call`.
+            As in `SAMPIntegratedClient.call`.
         """
         return self._call_typed(
             str, "call", private_key=private_key, recipient_id=recipient_id, msg_tag=msg_tag, message=message
@@ -215,7 +215,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, msg_tag, message
-            As of `SAMPIntegratedClient.call_all`.
+            As in `SAMPIntegratedClient.call_all`.
         """
         return self._call_typed(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
 
@@ -231,7 +231,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, recipient_id, message, timeout
-            As of `SAMPIntegratedClient.call_and_wait`.
+            As in `SAMPIntegratedClient.call_and_wait`.
         """
         seconds = to_whole_seconds(timeout)
         release_slot()
@@ -252,7 +252,7 @@ class SAMPHubProxy(HubConnection):
         Parameters
         ----------
         private_key, msg_id, response
-            As of `SAMPIntegratedClient.reply`.
+            As in `SAMPIntegratedClient.reply`.
         """
         call = self.received_calls.claim(private_key, msg_id)
         try:

@@ -243,7 +243,7 @@ class MessagingClient(ClientSession, BindingMethods):
         mtype : str
             The MType.
         **params
-            As of `enotify`.
+            As in `enotify`.
 
         Returns
         -------
@@ -265,7 +265,7 @@ class MessagingClient(ClientSession, BindingMethods):
         mtype : str
             The MType.
         **params
-            As of `enotify`.
+            As in `enotify`.
 
         Returns
         -------
@@ -285,7 +285,7 @@ class MessagingClient(ClientSession, BindingMethods):
         mtype : str
             The MType.
         **params
-            As of `enotify`.
+            As in `enotify`.
 
         Returns
         -------
@@ -307,7 +307,7 @@ class MessagingClient(ClientSession, BindingMethods):
         timeout : str, int or float
             Seconds; 0: no limit.
         **params
-            As of `enotify`.
+            As in `enotify`.
 
         Returns
         -------

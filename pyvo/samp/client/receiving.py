@@ -145,7 +145,7 @@ class MessageReceiver(BindingMethods):
         Parameters
         ----------
         key : object
-            As of `add_filter`.
+            As in `add_filter`.
         """
         self._handlers.remove_filter(key)
         try:

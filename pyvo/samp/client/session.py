@@ -63,7 +63,7 @@ class ClientSession(Prepared):
     Parameters
     ----------
     name, description, metadata, addr, port, callable, dispatch
-        As of `SAMPIntegratedClient`.
+        As in `SAMPIntegratedClient`.
     """
 
     #: The client that uses the connection; None until a derived class makes it.

@@ -199,7 +199,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Returns
         -------
         dict
-            As of `register`.
+            As in `register`.
         """
         if while_waiting is not None:
             while_waiting()
@@ -212,7 +212,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Parameters
         ----------
         private_key, xmlrpc_addr : str
-            As of `SAMPHubProxy.set_xmlrpc_callback`.
+            As in `SAMPHubProxy.set_xmlrpc_callback`.
         """
         raise SAMPProxyError(1, "The Web Profile calls no client back: use allow_reverse_callbacks and pull_callbacks")
 
@@ -257,7 +257,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Parameters
         ----------
         private_key, timeout
-            As of `HubConnection.unregister_quietly`.
+            As in `HubConnection.unregister_quietly`.
         """
         post = getattr(self._relay, "post", None)
         if post is None or self.status.state in (ConnectionState.LOST, ConnectionState.CLOSED):
@@ -284,7 +284,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Parameters
         ----------
         path, name
-            As of `HubConnection.upload`.
+            As in `HubConnection.upload`.
         """
         if self._relay is None:
             return None
@@ -300,7 +300,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Parameters
         ----------
         url, file
-            As of `HubConnection.download`.
+            As in `HubConnection.download`.
 
         Returns
         -------

@@ -129,7 +129,7 @@ class ExchangeMixin:
         table : astropy.table.Table
             The table, or any object that `send` sends as a table.
         to, name, timeout
-            As of `send`.
+            As in `send`.
 
         Returns
         -------
@@ -288,7 +288,7 @@ class ExchangeMixin:
         position : SkyCoord, str or (float, float)
             The position; two numbers are degrees (ICRS).
         to, timeout
-            As of `send`.
+            As in `send`.
 
         Returns
         -------

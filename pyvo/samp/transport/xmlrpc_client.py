@@ -234,7 +234,7 @@ class XMLRPCClient:
         SAMPProxyError
             The server responded to a call with a fault. It may have processed the other calls.
         SAMPTransportError
-            As of `call`.
+            As in `call`.
         """
         bodies = [write_call(method, params) for method, params in calls]
         responses: list[HTTPResponse] = []
