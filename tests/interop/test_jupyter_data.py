@@ -15,7 +15,6 @@ from .conftest import Run
 from .programs import Screen, wait_for_hub
 from .samples import write_table
 from .test_topcat import assert_same, load
-from .witness import Witness
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -38,7 +37,7 @@ def test_topcat_reads_from_a_jupyter_server(
         published = server.url + server.run(kernel, code).strip()
         wait_for_hub(home)
         client = connect("sender")
-        topcat = Witness(client).arrival("topcat", "table.load.votable")
+        topcat = client.wait_for("topcat", 60, "table.load.votable").id
         load(client, topcat, published)
         given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
         assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)

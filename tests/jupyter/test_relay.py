@@ -120,6 +120,7 @@ def test_file_of_the_jupyter_server(
     relay: Any, show: Callable[..., FakePage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub that is not ours: the Jupyter server offers the file, at an address that the page knows."""
+    pytest.importorskip("jupyter_core", reason="jupyter_server is not installed")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     (tmp_path / "runtime").mkdir()
     show().hello("click", base="https://hub.example.org/user/x/", has_data=True)

@@ -25,7 +25,7 @@ from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
 __all__ = ["Policy", "find_local_urls", "is_own_url", "restrict", "texts_in"]
 
 #: MTypes that never cross a bridge, whatever is allowed.
-NEVER = ("client.env.get", "samp.hub.*")
+NEVER = ("client.env.get", "samp.hub.*", "x-samp.hub.*")
 
 #: Schemes whose authority is not a host of the network.
 _NAMING_SCHEMES = {"ivo", "vos", "urn", "doi"}

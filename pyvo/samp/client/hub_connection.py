@@ -28,6 +28,7 @@ response that went wrong.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, Self, TypeVar
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -155,6 +156,14 @@ class ConnectionStatus:
 
 class Prepared:
     """A class whose instances have their attributes before ``__init__``, which a derived class may replace."""
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show the parameters of ``__init__``: Python 3.11.2, which Debian 12 has, shows those of ``__new__``."""
+        super().__init_subclass__(**options)
+        own = inspect.signature(cls.__init__)
+        cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Make an instance, whatever the arguments of ``__init__``."""
