@@ -453,7 +453,7 @@ def test_mtypes(make_scene: Callable[..., Scene], mtype: str) -> None:
     assert "does not let" in scene.error_of(mtype, x="1")
 
 
-@pytest.mark.parametrize("mtype", ["samp.hub.event.shutdown", "client.env.get"])
+@pytest.mark.parametrize("mtype", ["samp.hub.event.shutdown", "x-samp.hub.event.traffic", "client.env.get"])
 def test_mtypes_that_cannot_be_allowed(make_scene: Callable[..., Scene], mtype: str) -> None:
     scene = make_scene(Policy(["*"], ["*"]))
     scene.start()
