@@ -266,6 +266,8 @@ def test_second_bridge_is_refused(sides: Sides) -> None:
     client = sides[0].connect("client")
     other = sides[1].connect("other")
     other.find("client (via A)")
+    for side in sides:  # its metadata say then which hubs it joins
+        assert side.bridge.wait_connected(TIMEOUT)
     pair = LocalPair(("A", "B"))
     second = [Bridge(side.hub, end) for side, end in zip(sides, pair.ends, strict=True)]
     for bridge in second:

@@ -601,6 +601,7 @@ def test_the_real_bar_in_another_thread(
 ) -> None:
     """Astropy's bar shows in the threads in which what arrives is read, too."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have imported it
     failures: list[BaseException] = []
 
     def transfer() -> None:
