@@ -205,7 +205,7 @@ def test_echo_after_the_hub_has_restarted(
         scene.start()
         message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
         response = scene.client.call_and_wait(scene.remote, message, "30")
-        assert "came from the other machine first" in response["samp.error"]["samp.errortxt"]
+        assert "has sent the URL of this file first" in response["samp.error"]["samp.errortxt"]
     finally:
         bridge.stop()
 
@@ -242,7 +242,7 @@ def test_echoed_url_is_no_offer(scene: Scene) -> None:
     scene.error_of(url=SECRET)
     message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
     response = scene.client.call_and_wait(scene.remote, message, "30")
-    assert "came from the other machine first" in response["samp.error"]["samp.errortxt"]
+    assert "has sent the URL of this file first" in response["samp.error"]["samp.errortxt"]
     message["samp.params"]["url"] = "file://localhost//etc/../etc/passwd"  # the same in another form
     assert scene.client.call_and_wait(scene.remote, message, "30")["samp.status"] == "samp.error"
 
@@ -592,7 +592,7 @@ def test_damaged_messages(make_scene: Callable[..., Scene], seed: int) -> None:
             kind = dice.choice([Kind.CLIENT, Kind.META, Kind.SUBS, Kind.NOTIFY, Kind.CALL])
             scene.peer.send(kind, damaged(dice, {**client_frame("r1", offers=offer), **envelope}))
     except (OSError, SAMPProxyError):  # the link is closed, and the client of the peer has gone
-        scene.assert_ended("not valid")
+        scene.assert_ended("invalid")
     else:
         assert scene.bridge.state in (BridgeState.CONNECTED, BridgeState.FAILED)
 
@@ -645,7 +645,7 @@ def test_names_are_harmless(scene: Scene) -> None:
     ("frames", "reason"),
     [
         (lambda: [bytes([Kind.DATA]) + b"\0\0\0\2" + b"\xff" * 4], "4294967295"),
-        (lambda: [bytes([99]) + bytes(8)], "kind 99"),
+        (lambda: [bytes([99]) + bytes(8)], "kind of frame: 99"),
         (lambda: [frame(Kind.CLIENT, b"[" * 60_000)], "CLIENT"),
         (lambda: [frame(Kind.NOTIFY, b"{")], "NOTIFY"),
         (lambda: [frame(Kind.NOTIFY, b"[]")], "NOTIFY"),
@@ -656,14 +656,14 @@ def test_names_are_harmless(scene: Scene) -> None:
         (lambda: [frame(Kind.HELLO, HELLO)], "HELLO"),
         (lambda: [frame(Kind.CREDIT, b"\xff" * 4)], "credit"),
         (lambda: [frame(Kind.CREDIT, b"\xff" * 60_000)], "credit"),
-        (lambda: [frame(Kind.BODY, b"", 2)], "has not begun"),
-        (lambda: [frame(Kind.DATA, b"x", 2), frame(Kind.DATA, b"x", 4)], "Two long"),
+        (lambda: [frame(Kind.BODY, b"", 2)], "Unexpected end"),
+        (lambda: [frame(Kind.DATA, b"x", 2), frame(Kind.DATA, b"x", 4)], "second long"),
         (lambda: [frame(Kind.DATA, b"x" * 60_000, 2)] * 2000, "longer than"),
-        (lambda: [frame(Kind.OPEN, {"offer": 1, "method": "GET", "headers": {}}, 2)], "not valid"),
-        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": {}, "headers": {}}, 2)], "not valid"),
-        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "PUT", "headers": {}}, 2)], "not valid"),
+        (lambda: [frame(Kind.OPEN, {"offer": 1, "method": "GET", "headers": {}}, 2)], "invalid"),
+        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": {}, "headers": {}}, 2)], "invalid"),
+        (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "PUT", "headers": {}}, 2)], "invalid"),
         (lambda: [frame(Kind.OPEN, {"offer": "x", "method": "GET", "headers": {}}, 1)], "another stream"),
-        (lambda: [frame(Kind.HEAD, {"status": "x"}, 1)], "not valid"),
+        (lambda: [frame(Kind.HEAD, {"status": "x"}, 1)], "invalid"),
         (lambda: [frame(Kind.RESET, b"x" * 100, 1)], "JSON"),
     ],
 )

@@ -148,9 +148,7 @@ class Recorder:
         Time of the first entry.
     """
 
-    def __init__(
-        self, path: Path, redactor: Redactor, *, complete: bool, copy_files: bool, start: dt.datetime
-    ) -> None:
+    def __init__(self, path: Path, redactor: Redactor, *, complete: bool, copy_files: bool, start: dt.datetime) -> None:
         self.path = path
         self._redactor = redactor
         self._start = start
@@ -246,9 +244,7 @@ class Recorder:
             self.add(time, "file", url=public_url, error=text)
             print(f"samp: a file was not recorded: {sanitize(text, 500)}", file=sys.stderr, flush=True)
         else:
-            self.add(
-                time, "file", url=public_url, path=f"{directory.name}/{path.name}", sha256=_file_digest(path)
-            )
+            self.add(time, "file", url=public_url, path=f"{directory.name}/{path.name}", sha256=_file_digest(path))
 
 
 def open_named_file(params: Mapping[str, Any]) -> BinaryIO | None:

@@ -128,9 +128,7 @@ class _StandIn:
             self.client.bind_receive_message(pattern, self._on_message, declare=False, metadata=annotation or {})
         self.client.client.declare_subscriptions()
 
-    def _on_message(
-        self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any
-    ) -> None:
+    def _on_message(self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any) -> None:
         if msg_id is not None and not self._player.on_call(self.recorded_id, sender_id, mtype, msg_id):
             is_ping = mtype == "samp.app.ping"
             response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
@@ -408,7 +406,7 @@ class _Player:
             except Empty:
                 return
             if item == "lost":
-                raise SAMPHubError("The hub has gone.")
+                raise SAMPHubError("The hub has stopped.")
             if item != "connected":
                 self._print_response(*item)
 

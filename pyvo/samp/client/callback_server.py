@@ -154,9 +154,7 @@ class _CallbackHandler(XMLRPCHandler):
 class CallbackServer:
     """The server of a client of the Standard Profile, which the hub calls."""
 
-    def __init__(
-        self, loop: EventLoop, messages: MessageQueue, address: tuple[str, int], hub: HubConnection
-    ) -> None:
+    def __init__(self, loop: EventLoop, messages: MessageQueue, address: tuple[str, int], hub: HubConnection) -> None:
         self._address = address[0]
         self._server = XMLRPCServer(address, loop, _CallbackHandler(messages, address[0]))
         self._loop = loop

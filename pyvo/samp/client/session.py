@@ -300,9 +300,7 @@ class ClientSession(Prepared):
     def _start_monitor(self, url: str) -> None:
         if self.hub.is_relayed:  # a pull that fails shows that the hub is gone
             return
-        self._monitor = HubMonitor(
-            self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone)
-        )
+        self._monitor = HubMonitor(self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone))
         self.client.attach_monitor(self._monitor)
 
     def _stop_monitor(self) -> None:

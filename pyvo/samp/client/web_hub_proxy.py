@@ -59,9 +59,7 @@ class _RelayedClient(XMLRPCClient):
         self._relay = relay
         self._bodies: dict[int, bytes] = {}  # those that are being exchanged
 
-    def call(
-        self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS
-    ) -> SAMPValue:
+    def call(self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
         if getattr(self._relay, "can_wait", True) or method.rpartition(".")[2] not in _WITHOUT_RESULT:
             return super().call(method, *params, options=options)
         self._relay.post(write_call(method, params))

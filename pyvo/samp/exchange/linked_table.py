@@ -164,8 +164,9 @@ class Link:
             mask = wanted.copy()
         else:
             if wanted.size and wanted.dtype.kind not in "iu":
-                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
-                                     f"{wanted.ravel()[0]!r}")
+                raise SAMPValueError(
+                    f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as {wanted.ravel()[0]!r}"
+                )
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask
@@ -267,5 +268,3 @@ def _row_numbers(value: Any) -> list[int]:
     if joined.isascii() and joined.isdecimal() and 0 < min(map(len, value)) <= max(map(len, value)) < 19:
         return list(map(int, value))
     return [parse_int(item) for item in value]
-
-

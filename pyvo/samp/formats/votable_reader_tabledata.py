@@ -63,11 +63,15 @@ class TabledataRows:
         self._encoding = encoding
         self._prefix = prefix
         self._converters = [_cell_converter(store) for store in stores]
-        kinds = ["O" if convert is not _cells_to_scalars else store.dtype.kind
-                 for store, convert in zip(stores, self._converters, strict=True)]
+        kinds = [
+            "O" if convert is not _cells_to_scalars else store.dtype.kind
+            for store, convert in zip(stores, self._converters, strict=True)
+        ]
         #: Columns of floats and of integers, whose cells are converted together.
-        self._numbers = [np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
-                         for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")]
+        self._numbers = [
+            np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
+            for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")
+        ]
 
     def add(self, block: bytes) -> int:
         """Convert a block of complete rows, and return the number of all rows."""

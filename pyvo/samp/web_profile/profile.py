@@ -212,7 +212,7 @@ class WebRequestHandler(HubOperations):
         if request.method not in UPLOAD_METHODS.split(", "):
             return self.text_response(405, "This method is not supported", request, (("Allow", UPLOAD_METHODS),))
         if web_client is None or web_client.uploads is None:
-            return upload_error(404, "This client is not registered with the hub, or no longer", self.headers(request))
+            return upload_error(404, "This client is not, or no longer, registered with the hub", self.headers(request))
         if not is_own:
             return upload_error(403, "This URL belongs to a page of another origin", self.headers(request))
         self._broker.mark_active(web_client.client)
