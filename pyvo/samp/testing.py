@@ -308,7 +308,7 @@ class MessageRecorder:
         client = self._client
         label = client.client._metadata.get("samp.name", "The client")
         if not client.is_connected:
-            first = f"{label} is no longer connected.  "
+            first = f"{label} is no longer connected. "
         elif "*" not in mtype and best_match(client.get_subscriptions(str(client.get_public_id())), mtype) is None:
             first = f"{label} is not subscribed to {mtype}. "
         else:

@@ -40,7 +40,9 @@ class SAMPMsgReplierWrapper:
         binding = Binding.from_function(f, None)
 
         @functools.wraps(f)
-        def handler(private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any) -> Any:
+        def handler(
+            private_key: str, sender_id: str, msg_id: str | None, mtype: str, params: Any, extra: Any
+        ) -> Any:
             received = (private_key, sender_id, msg_id, mtype, params, extra)
             arguments = received if binding.accepts_msg_id else (*received[:2], *received[3:])
             if msg_id is None:

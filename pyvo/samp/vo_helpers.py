@@ -121,7 +121,9 @@ def accessible_table(table: Any) -> Iterator[str]:
         yield path.as_uri()
 
 
-def send_table_to(conn: SAMPIntegratedClient, table: Any, client_name: str | None = None, name: str = "data") -> None:
+def send_table_to(
+    conn: SAMPIntegratedClient, table: Any, client_name: str | None = None, name: str = "data"
+) -> None:
     """
     Send a table, and wait until it is loaded.
 
@@ -191,7 +193,9 @@ def send_product_to(
         conn.enotify_all(mtype, url=url, name=name, **params)
 
 
-def send_spectrum_to(conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data") -> None:
+def send_spectrum_to(
+    conn: SAMPIntegratedClient, url: str, client_name: str | None = None, name: str = "data"
+) -> None:
     """
     Ask clients to load a spectrum.
 

@@ -255,7 +255,7 @@ def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
     program = start("snoop")
     hub.stop()
     assert program.wait() == 3
-    assert program.lines[-1] == "samp: The hub has gone."
+    assert program.lines[-1] == "samp: The hub has stopped."
 
 
 def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,13 +280,13 @@ class SSHTransport(Transport):
             text = f"ssh cannot connect to {self.label}; see its message above. `{self._ssh} true` must work first"
         elif status in {_NOT_FOUND, _NOT_EXECUTABLE} or "No module named" in said:
             text = (
-                f"{self.label} has no command `{self._program}`. Install it, for example with  "
-                f"`{self._ssh} python3 -m pip install pyvo-samp`, or give its location:  "
+                f"{self.label} has no command `{self._program}`. Install it, for example with "
+                f"`{self._ssh} python3 -m pip install pyvo-samp`, or give its location: "
                 f'--remote-command "python3 -m pyvo.samp", or --remote-command venv/bin/samp'
             )
         elif status == _USAGE:
             text = (
-                f"The samp on {self.label} has no bridge, or an incompatible one. Install the same version as here:  "
+                f"The samp on {self.label} has no bridge, or an incompatible one. Install the same version as here: "
                 f"`{self._ssh} python3 -m pip install --upgrade pyvo-samp`"
             )
         else:

@@ -255,7 +255,9 @@ def _row(cells: list[str], widths: list[int], width: int) -> str:
 def _message_lines(row: MessageRow, log: TrafficLog, width: int, style: Style) -> list[str]:
     clock = f"{row.time:%H:%M:%S}  "
     if not row.recipients:
-        responses = [pad_or_truncate(f"          {log.reply_text(reply)}", width) for reply in row.replies.values()]
+        responses = [
+            pad_or_truncate(f"          {log.reply_text(reply)}", width) for reply in row.replies.values()
+        ]
         return [style(pad_or_truncate(clock + (row.text or sanitize(row.mtype)), width), "dim"), *responses]
     recipients = ", ".join(log.client_label(recipient) for recipient in row.recipients[:5])
     if len(row.recipients) > 5:

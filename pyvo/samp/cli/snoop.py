@@ -143,7 +143,7 @@ def _recorder(
     with Recorder(options.record, redactor, complete=is_complete, copy_files=options.files, start=now) as recorder:
         if not is_complete:
             print(
-                "samp: this hub, of another package, does not show messages to single clients or responses; the  "
+                "samp: this hub, of another package, does not show messages to single clients or responses; the "
                 "recording will not contain them",
                 file=sys.stderr,
             )

@@ -28,6 +28,7 @@ response that went wrong.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ from contextlib import closing
 from enum import Enum
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, Self, TypeVar
 from xmlrpc.client import Error as XMLRPCError
 from xmlrpc.client import Fault
 
@@ -64,7 +65,7 @@ PING_INTERVAL = 20.0
 #: An operation and its parameters.
 Request = tuple[str, dict[str, Any]]
 
-NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
+NOT_CONNECTED = "Not connected to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
 #: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
@@ -155,6 +156,14 @@ class ConnectionStatus:
 
 class Prepared:
     """A class whose instances have their attributes before ``__init__``, which a derived class may replace."""
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show the parameters of ``__init__``: Python 3.11.2, which Debian 12 has, shows those of ``__new__``."""
+        super().__init_subclass__(**options)
+        own = inspect.signature(cls.__init__)
+        cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Make an instance, whatever the arguments of ``__init__``."""
@@ -530,7 +539,7 @@ class HubConnection(Prepared):
         """Call an operation as `_call` does, and check the type of its result."""
         result = self._call(operation, **params)
         if not isinstance(result, kind):
-            raise SAMPHubError(f"The hub answered {operation} with a {type(result).__name__}, not a {kind.__name__}.")
+            raise SAMPHubError(f"The hub returned a {type(result).__name__} from {operation}, not a {kind.__name__}.")
         return result
 
     def _ping(self) -> None:

@@ -219,7 +219,9 @@ class SAMPHubProxy(HubConnection):
         """
         return self._call_typed(dict, "callAll", private_key=private_key, msg_tag=msg_tag, message=message)
 
-    def call_and_wait(self, private_key: str, recipient_id: str, message: Map, timeout: str | float) -> dict[str, Any]:
+    def call_and_wait(
+        self, private_key: str, recipient_id: str, message: Map, timeout: str | float
+    ) -> dict[str, Any]:
         """
         Send a call and wait for the response (R22).
 

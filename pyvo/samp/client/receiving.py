@@ -239,7 +239,9 @@ class MessageReceiver(BindingMethods):
             log.exception("The handler of the call %s failed", mtype)
             return error_response(error_text(error))
 
-    def receive_response(self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]) -> str:
+    def receive_response(
+        self, private_key: str, responder_id: str, msg_tag: str, response: Mapping[str, Any]
+    ) -> str:
         """
         Handle the response to a call; runs in a worker thread, and may be overridden.
 

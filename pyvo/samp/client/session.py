@@ -300,7 +300,9 @@ class ClientSession(Prepared):
     def _start_monitor(self, url: str) -> None:
         if self.hub.is_relayed:  # a pull that fails shows that the hub is gone
             return
-        self._monitor = HubMonitor(self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone))
+        self._monitor = HubMonitor(
+            self.client.loop, url, weak_method(self._make_ping), weak_method(self._on_hub_gone)
+        )
         self.client.attach_monitor(self._monitor)
 
     def _stop_monitor(self) -> None:
@@ -359,7 +361,7 @@ class ClientSession(Prepared):
             try:
                 self._register()
             except (SAMPError, OSError) as error:
-                log.debug("There is no other hub yet: %s", error)
+                log.debug("No other hub is running yet: %s", error)
                 if self._status.enter(ConnectionState.LOST):
                     self.hub.status.enter(ConnectionState.CONNECTING, reason)
                     self.hub.status.enter(ConnectionState.LOST, reason)  # calls raise the same error as before

@@ -59,7 +59,9 @@ class _RelayedClient(XMLRPCClient):
         self._relay = relay
         self._bodies: dict[int, bytes] = {}  # those that are being exchanged
 
-    def call(self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
+    def call(
+        self, method: str, *params: SAMPValue | Encoded, options: CallOptions = DEFAULT_OPTIONS
+    ) -> SAMPValue:
         if getattr(self._relay, "can_wait", True) or method.rpartition(".")[2] not in _WITHOUT_RESULT:
             return super().call(method, *params, options=options)
         self._relay.post(write_call(method, params))
@@ -141,7 +143,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             No hub offers the Web Profile there.
         """
         if hub_params is not None:
-            raise ValueError("The Web Profile takes no parameters of a lockfile: give the URL instead")
+            raise ValueError("The Web Profile does not use a lockfile: pass the URL of the hub instead")
         if hub is not None and not hub.is_running:
             raise SAMPHubError("The hub is not running: start() it first.")
         if url is None:

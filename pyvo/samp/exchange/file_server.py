@@ -53,7 +53,7 @@ class Lease:
         self.url = url
         #: What the URL contains; empty for a ``file:`` URL.
         self.token = token
-        #: Whether the recipient has read the file; assumed for a ``file:`` URL, for which nothing tells.
+        #: Whether the recipient has read the file; assumed for a ``file:`` URL, where it is unknown.
         self.fetched = not token
         self.active_transfers = 0
         self.replied = False

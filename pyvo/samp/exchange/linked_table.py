@@ -164,9 +164,8 @@ class Link:
             mask = wanted.copy()
         else:
             if wanted.size and wanted.dtype.kind not in "iu":
-                raise SAMPValueError(
-                    f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as {wanted.ravel()[0]!r}"
-                )
+                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
+                                     f"{wanted.ravel()[0]!r}")
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask
@@ -258,13 +257,15 @@ class Link:
 
     def __repr__(self) -> str:
         others = ", ".join(each.name for each in self.report.deliveries if each.mtype and not each.failure)
-        return f"<Link: {self.report.name!r} with {others or 'nobody'}, {int(self.selection.sum())} rows selected>"
+        return f"<Link: {self.report.name!r} with {others or 'no client'}, {int(self.selection.sum())} rows selected>"
 
 
 def _row_numbers(value: Any) -> list[int]:
     if not isinstance(value, list) or not set(map(type, value)) <= {str}:
-        raise SAMPValueError("The message does not say which rows")
+        raise SAMPValueError("The message does not specify the rows")
     joined = "".join(value)
     if joined.isascii() and joined.isdecimal() and 0 < min(map(len, value)) <= max(map(len, value)) < 19:
         return list(map(int, value))
     return [parse_int(item) for item in value]
+
+

@@ -353,10 +353,8 @@ def _column_writers(flat: Table) -> list[_ColumnWriter] | None:
     """Return the writers of all columns; None if a column cannot be written."""
     if not 0 < len(flat.colnames) <= MAX_COLUMNS:
         return None
-    if not all(
-        name.isascii() and name.isprintable() and name == name.strip() and len(name) < LINE - 12
-        for name in flat.colnames
-    ) or len({name.lower() for name in flat.colnames}) < len(flat.colnames):
+    if not all(name.isascii() and name.isprintable() and name == name.strip() and len(name) < LINE - 12
+               for name in flat.colnames) or len({name.lower() for name in flat.colnames}) < len(flat.colnames):
         return None
     writers = []
     for name in flat.colnames:

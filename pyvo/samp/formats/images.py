@@ -31,10 +31,8 @@ def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
             except ValueError as error:
                 if "closed file" not in str(error):
                     raise
-                raise SAMPTypeError(
-                    "The file that the HDUs come from is closed, and their data were not read before: "
-                    "send the path of the file, or send them before it is closed"
-                ) from error
+                raise SAMPTypeError("The file that the HDUs come from is closed, and their data were not read before: "
+                                    "send the path of the file, or send them before it is closed") from error
 
     return Sendable("image", name or "image", (MessageFormat("image.load.fits", ".fits", write, "image-id"),), size)
 

@@ -30,7 +30,9 @@ from .votable_reader import read_votable
 log = logging.getLogger(__name__)
 
 
-def read_message(mtype: str, params: Mapping[str, Any], sender: Sender, download: Download | None = None) -> Any:
+def read_message(
+    mtype: str, params: Mapping[str, Any], sender: Sender, download: Download | None = None
+) -> Any:
     """
     Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`.
 

@@ -45,13 +45,8 @@ def sendable_table(table: Any, name: str = "") -> Sendable:
 
     formats = (
         MessageFormat("table.load.votable", ".vot", lambda file: write_votable(table, file), "table-id"),
-        MessageFormat(
-            "table.load.fits",
-            ".fits",
-            write_fits,
-            "table-id",
-            is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat(),
-        ),
+        MessageFormat("table.load.fits", ".fits", write_fits, "table-id",
+             is_better_for=lambda program: program.lower() == "topcat" and is_for_topcat()),
     )
     return Sendable("table", name or "table", formats, size, count=lambda: len(table))
 

@@ -63,15 +63,11 @@ class TabledataRows:
         self._encoding = encoding
         self._prefix = prefix
         self._converters = [_cell_converter(store) for store in stores]
-        kinds = [
-            "O" if convert is not _cells_to_scalars else store.dtype.kind
-            for store, convert in zip(stores, self._converters, strict=True)
-        ]
+        kinds = ["O" if convert is not _cells_to_scalars else store.dtype.kind
+                 for store, convert in zip(stores, self._converters, strict=True)]
         #: Columns of floats and of integers, whose cells are converted together.
-        self._numbers = [
-            np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
-            for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")
-        ]
+        self._numbers = [np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
+                         for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")]
 
     def add(self, block: bytes) -> int:
         """Convert a block of complete rows, and return the number of all rows."""
@@ -227,7 +223,7 @@ def _word(tag: bytes) -> int:
 
 def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
     """
-    Convert decimal numbers all together, and tell which cells cannot be converted here.
+    Convert decimal numbers all together, and return which cells cannot be converted here.
 
     Without its point each number is an integer, which numpy reads quickly; it is then divided by a power of ten, in
     long doubles. Both are exact, so that the quotient has one rounding error; cases in which it matters are detected.

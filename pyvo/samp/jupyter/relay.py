@@ -62,7 +62,7 @@ _BETWEEN_CELLS_TEXT = (
     "hub. Use AsyncSAMPClient and `await`, or call from a thread; what arrived is there in the next cell."
 )
 _NO_UPLOAD_TEXT = (
-    "The hub on the computer of the browser does not accept files, and this Jupyter server does not offer them. Stop  "
+    "The hub on the computer of the browser does not accept files, and this Jupyter server does not offer them. Stop "
     "TOPCAT, or whatever runs that hub, start `samp hub` there, and then TOPCAT again. Messages without files work."
 )
 

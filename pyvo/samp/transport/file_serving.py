@@ -209,7 +209,9 @@ class BodyStreamer:
         for source in sources:
             source.stop()
 
-    def _run(self, transfer: Callable[[], bool], sock: socket.socket, done: Callable[[bool], object] | None) -> None:
+    def _run(
+        self, transfer: Callable[[], bool], sock: socket.socket, done: Callable[[bool], object] | None
+    ) -> None:
         complete = False
         try:
             complete = transfer()

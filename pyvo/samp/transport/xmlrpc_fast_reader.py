@@ -20,11 +20,13 @@ from ..protocol import MAX_DEPTH, SAMPValue
 from . import Bytes
 from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 
-# The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input.
+# The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input. Only "?" behind a group is
+# not, because possessive groups lose what they captured before Python 3.11.5 (gh-101955, Debian 12 has 3.11.2); there
+# is nothing to try again when such a group is left out.
 # \s matches only the white space of XML, because the other characters that it matches have been ruled out before.
 _HEAD = re.compile(
     r"""
-    (?: <\?xml[ ]version=('|")1\.0\1 (?: [ ]encoding=('|")(?i:utf-8|us-ascii)\2 )?+ [ ]?+ \?> )?+
+    (?: <\?xml[ ]version=('|")1\.0\1 (?: [ ]encoding=('|")(?i:utf-8|us-ascii)\2 )? [ ]?+ \?> )?
     \s*+ < (?: methodCall> \s*+ <methodName>([^<&\x01]++)</methodName> | methodResponse> ) \s*+ <params> \s*+
     """,
     re.ASCII | re.VERBOSE,
@@ -35,13 +37,13 @@ _TAIL = re.compile(r"</params>\s*+</method(Call|Response)>\s*+", re.ASCII)
 # matches, the rest of the document.
 _TOKEN = re.compile(
     r"""
-    (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?+
+    (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?
     <value
     (?:
-      (?: > \s*+ <string>([^<]*+)</string> \s*+ | >([^<]*+) ) </value> \s*+ (?: </(member|param)> \s*+ )?+
+      (?: > \s*+ <string>([^<]*+)</string> \s*+ | >([^<]*+) ) </value> \s*+ (?: </(member|param)> \s*+ )?
       | > \s*+ <(struct>|array>\s*+<data>) \s*+
     )
-    | </(struct|data>\s*+</array)> \s*+ </value> \s*+ (?: </(member|param)> \s*+ )?+
+    | </(struct|data>\s*+</array)> \s*+ </value> \s*+ (?: </(member|param)> \s*+ )?
     | ([\s\S]+)
     """,
     re.ASCII | re.VERBOSE,

@@ -311,7 +311,7 @@ class WebProfile:
     The server of the Web Profile. It serves from the moment it is made.
 
     Port 0 takes a free one. ``dialog`` is how the user is asked for consent, see `make_prompt`. ``mtypes`` are what
-    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` tells whether pages
+    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` says whether pages
     may store files for other clients. Raises `OSError` if the port is not available, and `TypeError` or
     `ValueError` if the dialog or the MTypes are not valid.
     """

@@ -661,7 +661,9 @@ def _message_json(row: MessageRow) -> dict[str, Any]:
         "kind": row.kind,
         "mtype": sanitize_for_display(row.mtype, 100),
         "sender": row.sender,
-        "to": [[key, replies[key].status if key in replies else due] for key in row.recipients[:MAX_RECIPIENTS]],
+        "to": [
+            [key, replies[key].status if key in replies else due] for key in row.recipients[:MAX_RECIPIENTS]
+        ],
         "count": len(row.recipients),
         "status": status,
         "took": max((reply.seconds for reply in replies.values()), default=0) if status != "due" else None,
