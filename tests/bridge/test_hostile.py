@@ -645,7 +645,7 @@ def test_names_are_harmless(scene: Scene) -> None:
     ("frames", "reason"),
     [
         (lambda: [bytes([Kind.DATA]) + b"\0\0\0\2" + b"\xff" * 4], "4294967295"),
-        (lambda: [bytes([99]) + bytes(8)], "kind of frame: 99"),
+        (lambda: [bytes([99]) + bytes(8)], "kind 99"),
         (lambda: [frame(Kind.CLIENT, b"[" * 60_000)], "CLIENT"),
         (lambda: [frame(Kind.NOTIFY, b"{")], "NOTIFY"),
         (lambda: [frame(Kind.NOTIFY, b"[]")], "NOTIFY"),

@@ -39,8 +39,6 @@ from .offers import Offers
 from .peer import Context, Peer, RemoteClient
 from .policy import Policy
 
-__all__ = ["Bridge", "BridgeState"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect to the hub.

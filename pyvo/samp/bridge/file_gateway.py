@@ -28,8 +28,6 @@ from .hub_side import HubSide
 from .link import MAX_TRANSFERS, Download, Link, Upload
 from .offers import Offers, RemoteFile
 
-__all__ = ["FileGateway"]
-
 log = logging.getLogger(__name__)
 
 #: Bytes of one file that is copied for Aladin, and of all of them: the oldest ones are removed.

@@ -14,8 +14,6 @@ from typing import NamedTuple
 from ..errors import SAMPError
 from .link import Kind
 
-__all__ = ["MAX_NOISE", "MAX_PAYLOAD", "PREAMBLE", "Frame", "FrameError", "FrameReader", "encode_frame"]
-
 PREAMBLE = b"SAMP-BRIDGE\n"
 #: Bytes that may come before the preamble.
 MAX_NOISE = 64 * 1024
@@ -71,7 +69,7 @@ class FrameReader:
                 raise FrameError(f"A frame of {length} bytes is longer than {MAX_PAYLOAD}")
             kind = _KINDS.get(number)
             if kind is None and number < FIRST_OPTIONAL:
-                raise FrameError(f"Unknown kind of frame: {number}")
+                raise FrameError(f"Unknown frame of kind {number}")
             start, end = self._start + _HEAD.size, self._start + _HEAD.size + length
             if len(self._buffer) < end:
                 return None

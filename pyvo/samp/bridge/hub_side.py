@@ -28,8 +28,6 @@ from ..transport.urls import host_filter
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 
-__all__ = ["Delivery", "HubSide", "Registration", "encoded", "quietly"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for the hub's response to an unregister.

@@ -18,27 +18,6 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..errors import SAMPError, SAMPValueError
 
-__all__ = [
-    "MAX_MESSAGE",
-    "MAX_QUEUED",
-    "MAX_TRANSFERS",
-    "PROTOCOLS",
-    "Accept",
-    "BridgeRefusedError",
-    "Download",
-    "Hello",
-    "Kind",
-    "Link",
-    "LinkHandler",
-    "LinkState",
-    "Report",
-    "Transport",
-    "Upload",
-    "check_protocol",
-    "encode_json",
-    "parse_json",
-]
-
 #: The lowest and the highest version of the protocol that this package supports.
 PROTOCOLS = (1, 1)
 #: Bytes of one message; a longer one is rejected.

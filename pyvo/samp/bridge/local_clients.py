@@ -21,8 +21,6 @@ from ..protocol.values import sanitize_for_display
 from .hub_side import Delivery, HubSide, Registration, quietly
 from .offers import RejectedError
 
-__all__ = ["MARKS", "ORIGIN", "LocalClient", "LocalClients", "Worker"]
-
 log = logging.getLogger(__name__)
 
 #: The keys of metadata that mark the client of a bridge: JSAMP's, and ours.

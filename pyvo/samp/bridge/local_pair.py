@@ -9,8 +9,6 @@ import threading
 from .link import Accept, Hello, LinkState, Report, Transport
 from .stream_link import StreamLink
 
-__all__ = ["LocalPair", "SocketStream"]
-
 #: Seconds for the threads of a link to end.
 JOIN_TIMEOUT = 5.0
 

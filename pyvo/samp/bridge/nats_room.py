@@ -44,8 +44,6 @@ from ..protocol.values import sanitize_for_display
 from .link import Accept, Hello, LinkState, Report, Transport, encode_json, parse_json
 from .stream_link import StreamLink
 
-__all__ = ["NATSRoom", "parse_room_url"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds between two heartbeats of a hub, and how many of them may be missing.

@@ -36,8 +36,6 @@ from ..transport.urls import file_url_to_path
 from ..web_profile.url_permissions import UrlPermissions, url_hashes
 from .policy import find_local_urls, is_own_host, is_own_url, texts_in
 
-__all__ = ["Offers", "RejectedError", "RemoteFile"]
-
 #: Number of the latest offers that a peer may read, and of the latest files of a peer that programs here may read.
 MAX_OFFERS = 5000
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")

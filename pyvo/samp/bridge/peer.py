@@ -42,8 +42,6 @@ from .local_clients import MARKS, ORIGIN, LocalClient, LocalClients, Worker
 from .offers import Offers, RejectedError
 from .policy import Policy, restrict
 
-__all__ = ["Context", "Peer", "RemoteClient"]
-
 log = logging.getLogger(__name__)
 
 #: Maximum number of clients of one peer.

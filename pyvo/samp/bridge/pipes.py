@@ -7,8 +7,6 @@ import os
 import select
 import threading
 
-__all__ = ["PipeStream"]
-
 
 class PipeStream:
     """

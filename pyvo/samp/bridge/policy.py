@@ -22,8 +22,6 @@ from ..constants import SAFE_MTYPES
 from ..protocol import SAMPValue, best_match, check_pattern, matches
 from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
 
-__all__ = ["Policy", "find_local_urls", "is_own_url", "restrict", "texts_in"]
-
 #: MTypes that never cross a bridge, even if a pattern allows them.
 NEVER = ("client.env.get", "samp.hub.*")
 

@@ -24,8 +24,6 @@ from .pipes import PipeStream
 from .stdio import NO_HUB
 from .stream_link import StreamLink
 
-__all__ = ["SSHTransport", "make_ssh_command"]
-
 log = logging.getLogger(__name__)
 
 #: No forwarding, which the bridge does not need; a dead connection is detected within a minute.

@@ -11,8 +11,6 @@ from .link import Accept, Hello, Kind, LinkState, Report, Transport, encode_json
 from .pipes import PipeStream
 from .stream_link import StreamLink
 
-__all__ = ["NO_HUB", "StdioTransport"]
-
 #: Status of BYE if no hub is running here (EX_TEMPFAIL of sysexits.h). The other end may try again.
 NO_HUB = 75
 #: Seconds to wait until the other end closes a rejected link.

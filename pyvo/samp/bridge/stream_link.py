@@ -47,8 +47,6 @@ from .link import (
     parse_json,
 )
 
-__all__ = ["StreamLink"]
-
 log = logging.getLogger(__name__)
 
 #: Bytes that may be in transit in one stream.

@@ -22,8 +22,6 @@ from .output import CommandError, Status, client_label, help_epilog, sanitize
 if TYPE_CHECKING:
     from ..bridge.link import Transport
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = help_epilog(
     """\
   samp bridge user@server      join the hub here and the one on the server

@@ -24,8 +24,6 @@ from .main import COMMANDS as ALL_COMMANDS
 from .main import load_command
 from .output import Status, help_epilog
 
-__all__ = ["COMMANDS", "candidates", "complete"]
-
 _EPILOG = help_epilog(
     """\
   source <(samp completion bash)     in ~/.bashrc

@@ -308,7 +308,7 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
         return
     except ConnectionRefusedError:
         yield problem(
-            f"The hub that {name} names, at {url}, does not run: nothing listens there. It did not remove its lockfile.",
+            f"The hub that {name} names ({url}) does not run: nothing listens there. It did not remove its lockfile.",
             f"{HINT_START_HUB} A hub that starts replaces the lockfile; or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )

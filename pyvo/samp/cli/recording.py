@@ -40,8 +40,6 @@ from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
 from .output import CommandError, Status, sanitize
 from .receive import copy_into, copy_open_file, file_stem
 
-__all__ = ["VERSION", "Entry", "Recorder", "Recording", "Redactor", "local_url", "open_named_file", "read_recording"]
-
 VERSION = 1
 _HEADER_KEY = "samp-recording"
 #: The start of the text that replaces a URL with a token.

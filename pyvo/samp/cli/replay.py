@@ -35,8 +35,6 @@ from .client_session import NameCache, connected_client, find_clients, get_inter
 from .output import Status, Style, add_colour_option, client_label, help_epilog, sanitize
 from .recording import Entry, Recording, local_url, read_recording
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = (
     help_epilog(
         """\

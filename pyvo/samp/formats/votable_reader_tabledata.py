@@ -22,8 +22,6 @@ import numpy as np
 
 from .votable_reader_rows import Array, ColumnStore, Converted, OtherReaderNeeded, as_arrays, as_objects, find_null
 
-__all__ = ["TabledataRows"]
-
 #: The white space of XML, which astropy's reader strips from cells.
 WHITE_SPACE = " \t\r\n"
 #: Values and masks of the texts of a boolean.

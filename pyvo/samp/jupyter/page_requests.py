@@ -40,8 +40,6 @@ from typing import Any
 
 from ..errors import SAMPError, SAMPTransportError
 
-__all__ = ["BETWEEN_CELLS", "CHUNK", "CONTROL", "CREDITS", "SUBSHELL", "PageRequest", "PageRequests", "RequestState"]
-
 #: The ways of messages from the page to the kernel, the best first: see `PageRequests.receive`.
 CONTROL, SUBSHELL, BETWEEN_CELLS = PATHS = ("control", "subshell", "between cells")
 

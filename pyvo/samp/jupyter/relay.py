@@ -43,8 +43,6 @@ from ..errors import SAMPClientError
 from ..transport.http11 import HTTPResponse
 from .page_requests import BETWEEN_CELLS, CHUNK, CONTROL, CREDITS, SUBSHELL, PageRequest, PageRequests
 
-__all__ = ["HubRelay"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for the hub's response to a part of a file.

@@ -23,8 +23,6 @@ from tornado.web import RequestHandler
 from ..transport.file_serving import FileError, FileSource
 from .publications import DIRECTORY, TOKEN, is_expired, is_own, is_private, remove_expired
 
-__all__ = ["DataHandler", "StatusHandler", "start_extension"]
-
 #: Milliseconds between removals of expired publications.
 SWEEP_INTERVAL = 300_000
 CHUNK = 256 * 1024

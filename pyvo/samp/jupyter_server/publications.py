@@ -25,8 +25,6 @@ from pathlib import Path
 
 from ..temporary_files import safe_file_name
 
-__all__ = ["DIRECTORY", "LIFETIME", "TOKEN", "Publication", "create_publication", "publish_file", "remove_expired"]
-
 #: Name of the directory within the runtime directory of the server.
 DIRECTORY = "pyvo-samp-data"
 #: Seconds for which a publication is served.

@@ -42,8 +42,6 @@ from ..transport import Bytes
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server_connection import DeferredResponse
 
-__all__ = ["UPLOAD_HEADERS", "UPLOAD_METHODS", "ClientUploads", "UploadError", "UploadServer", "upload_error"]
-
 log = logging.getLogger(__name__)
 
 #: Maximum total size in bytes, and number, of the files of a client.
