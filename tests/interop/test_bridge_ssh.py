@@ -182,7 +182,7 @@ def test_unknown_host_key(hub: SAMPHubServer, machine: OtherMachine, bridge: Sta
     program = bridge()
     assert program.finish() == 1
     assert "Host key verification failed" in program.output
-    assert "no connection to root@observatory" in program.output
+    assert "cannot connect to root@observatory" in program.output
 
 
 def test_another_version_there(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:

@@ -570,7 +570,7 @@ class HubConnection(Prepared):
         self.status.enter(_CONNECTED)
 
     def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
-        """Find out whether the hub is gone or one call went wrong, and return the error that says so."""
+        """Find out whether the hub has stopped or only one call failed, and return the error for that."""
         status, is_remote = self.status, isinstance(proxy, _RemoteMethod)
         if not self.is_connected and is_remote:  # another thread has found out, or has disconnected
             return SAMPHubError(status.reason)

@@ -64,7 +64,7 @@ _NO_PAGE = (
     "then connect in a later cell"
 )
 _NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Connect in the output of the relay"
-_PAGE_GONE = "The page of the notebook is gone, or offline. Open or reload it, and click Connect"
+_PAGE_GONE = "The page of the notebook is closed or offline. Open or reload it, and click Connect"
 _LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost"
 _LATE = "The hub did not respond in time"
 _BLOCKED = "The browser does not allow the page of the notebook to use the hub. The output of the relay says what to do"

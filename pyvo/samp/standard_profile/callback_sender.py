@@ -239,7 +239,7 @@ class CallbackSender:
 
     def on_client_dead(self) -> None:
         """Unregister the client: nothing listens at its address."""
-        log.info("%s has gone without unregistering", self._client.display_name)
+        log.info("%s ended without unregistering", self._client.display_name)
         self._broker.unregister(self._client, "has gone: nothing listens at its callback address any more")
 
     # Deliveries
