@@ -32,7 +32,7 @@ def test_a_message_is_returned_once(samp_client: Make) -> None:
     message = viewer.assert_received("a.b")
     assert (message.sender_id, message.msg_id, message.params) == (sender.get_public_id(), None, {"n": "1"})
     assert viewer.assert_received("a.*").params == {"n": "2"}
-    with pytest.raises(AssertionError, match=r"No message a\.b came within 0\.1 s"):
+    with pytest.raises(AssertionError, match=r"No message a\.b arrived within 0\.1 s"):
         viewer.assert_received("a.b", within=0.1)
     assert [each.params["n"] for each in viewer.received] == ["1", "2"]
 
@@ -65,7 +65,7 @@ def test_failure_shows_what_came(samp_client: Make) -> None:
     with pytest.raises(AssertionError) as failure:
         viewer.assert_received("a.b", within=0.05, params={"n": 1})
     lines = str(failure.value).splitlines()
-    assert lines[:2] == ['No message a.b with {"n": "1"} came within 0.05 s.', "viewer has received:"]
+    assert lines[:2] == ['No message a.b with {"n": "1"} arrived within 0.05 s.', "viewer has received:"]
     assert re.fullmatch(r'  \d+\.\d\d s: a\.b, notification from sender \(c2\): \{"text": "x{190}\.\.\.', lines[2])
     assert re.fullmatch(
         r'  .* s: a\.c, call from sender \(c2\), returned by an earlier assert_received: \{"n": "7"\}', lines[3]
@@ -78,7 +78,7 @@ def test_failure_tells_the_reason(samp_client: Make) -> None:
     with pytest.raises(AssertionError, match=r"viewer is not subscribed to x\.y\. viewer has received no message"):
         viewer.assert_received("x.y", within=0)
     viewer.disconnect()
-    with pytest.raises(AssertionError, match="viewer is not connected any more"):
+    with pytest.raises(AssertionError, match="viewer is no longer connected"):
         viewer.assert_received("a.b", within=0)
 
 
@@ -93,7 +93,7 @@ def test_not_received(samp_client: Make) -> None:
     sender.ecall("viewer", "tag", "slow.call")
     sender.enotify("viewer", "a.b")
     viewer.assert_not_received("c.d")
-    with pytest.raises(AssertionError, match=r"A message a\.b came\.\nviewer has received:"):
+    with pytest.raises(AssertionError, match=r"A message a\.b arrived\.\nviewer has received:"):
         viewer.assert_not_received("a.*")
     viewer.assert_received("a.b")
     viewer.assert_not_received("a.b")
@@ -278,7 +278,7 @@ def test_plugin(tmp_path: Path) -> None:
     tmp_path.joinpath("test_it.py").write_text(FAILING)
     done = run_pytest(tmp_path)
     assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
-    text = "E       AssertionError: No message a.b came within 0.05 s.\nE       viewer has received no message."
+    text = "E       AssertionError: No message a.b arrived within 0.05 s.\nE       viewer has received no message."
     assert text in done.stdout
     assert "testing.py" not in done.stdout
 

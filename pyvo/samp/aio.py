@@ -316,7 +316,7 @@ class AsyncSAMPClient:
         except SAMPTimeoutError:
             raise
         except TimeoutError:
-            raise SAMPTimeoutError(f"No {mtype} came within {seconds:g} s") from None
+            raise SAMPTimeoutError(f"No {mtype} arrived within {seconds:g} s") from None
         finally:
             await incoming.aclose()
 
@@ -355,7 +355,7 @@ class AsyncSAMPClient:
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function that waits, in another thread."""
         if self._workers is None:
-            raise SAMPClientError("There is no connection to a SAMP hub: call connect() first.")
+            raise SAMPClientError("Not connected to a SAMP hub: call connect() first.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         function = in_same_call(function)

@@ -5,7 +5,7 @@ The exceptions of this package.
 All that it raises on purpose derives from `SAMPError`::
 
     SAMPError
-    +-- SAMPHubError          no hub is running, a hub cannot start, the hub is gone
+    +-- SAMPHubError          no hub is running, a hub cannot start, the hub has stopped
     +-- SAMPClientError       misuse on the client side: not registered, no such name
     +-- SAMPProxyError        the response of the hub or of a client is an XML-RPC fault
     |                         (also an ``xmlrpc.client.Fault``)
@@ -55,7 +55,7 @@ class SAMPError(Exception):
 
 
 class SAMPHubError(SAMPError):
-    """No hub is running, a hub cannot start, or the hub that was there is gone."""
+    """No hub is running, a hub cannot start, or the hub has stopped."""
 
 
 class SAMPClientError(SAMPError):
@@ -96,7 +96,7 @@ class SAMPTransportError(SAMPError):
         Whether the other side may have received the request. Then it must not be sent again: the message could be
         delivered twice.
     refused : bool
-        Whether no program listens at the address: the one that did is gone.
+        Whether no program listens at the address, because it has ended.
     """
 
     def __init__(self, text: str, *, sent: bool = False, refused: bool = False) -> None:

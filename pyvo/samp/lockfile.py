@@ -30,7 +30,7 @@ FETCH_TIMEOUT = 5.0
 REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
 HINT_START_HUB = "Start TOPCAT or Aladin, or run `samp hub`."
 HINT_REMOVE_LOCKFILE = "Remove it, and start a hub."
-HINT_DOCTOR = "`samp doctor` tells what to do."
+HINT_DOCTOR = "Run `samp doctor` for advice."
 
 LOCKURL = "std-lockurl:"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive letter of Windows is no scheme
@@ -137,7 +137,7 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     missing = [key for key in REQUIRED if not params.get(key)]
     if missing:
         raise SAMPHubError(
-            f"{display_path(source)} is not a SAMP lockfile: it does not say {' and '.join(missing)}. "
+            f"{display_path(source)} is not a SAMP lockfile: it does not contain {' and '.join(missing)}. "
             f"{HINT_REMOVE_LOCKFILE}"
         )
     try:
@@ -207,7 +207,7 @@ def get_main_running_hub() -> dict[str, str]:
     Raises
     ------
     SAMPHubError
-        No hub is running; the text says what to do.
+        No hub is running; the text gives advice.
     """
     source = lockfile_source()
     params = read_lockfile(source)

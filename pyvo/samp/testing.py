@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Test a program that uses SAMP: a hub of its own for each test, and clients that record what they receive.
+Tools to test a program that uses SAMP: a separate hub for each test, and clients that record the messages they receive.
 
-With pytest use the fixtures ``samp_hub``, ``samp_client``, ``samp_home`` and ``samp_hub_factory``; they are there when
-this package is installed. With another test runner use `running_hub`, `isolated_home` and `RecordingClient`.
+With pytest use the fixtures ``samp_hub``, ``samp_client``, ``samp_home`` and ``samp_hub_factory``; pytest finds them
+when this package is installed. With another test runner use `running_hub`, `isolated_home` and `RecordingClient`.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
     """
     Run a hub in the current home directory within a ``with`` block.
 
-    At the end of the block the hub is stopped, and clients that this process has made meanwhile are disconnected.
+    At the end of the block the hub is stopped, and clients that this process has created in the block are disconnected.
 
     Parameters
     ----------
     **options
-        As in `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it takes a
+        As in `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it uses a
         free port instead of 21012.
 
     Yields
@@ -90,7 +90,7 @@ def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
         yield hub
     finally:
         if os.getpid() == process:
-            # a client that reconnects would look for the user's own hub, once the home directory is the usual one
+            # a client that reconnects would find the user's own hub once the home directory is restored
             for cleanup in live_clients() - clients_before:
                 cleanup.close()
             hub.stop()
@@ -144,7 +144,7 @@ class Message(NamedTuple):
     params : dict
         The parameters.
     extra : dict
-        What the message has besides MType and parameters.
+        Further keys of the message, besides MType and parameters.
     """
 
     private_key: str
@@ -155,21 +155,21 @@ class Message(NamedTuple):
     extra: dict[str, Any]
 
 
-#: How a call is replied to: the result, a whole response with ``samp.status``, an exception for an error response, None
+#: The reply to a call: the result, a whole response with ``samp.status``, an exception for an error response, None
 #: for no reply at all, or a function of the `Message` that returns one of these or raises an exception.
 Reply: TypeAlias = "Mapping[str, Any] | Exception | Callable[[Message], Any] | None"
 
 
 class MessageRecorder:
     """
-    A handler that keeps the messages it receives and replies to calls.
+    A handler that records the messages it receives and replies to calls.
 
     Parameters
     ----------
     client : SAMPIntegratedClient
         The client for which it is bound, for example with `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
     replies : mapping, optional
-        From MTypes or wildcards to replies: the ``samp.result``, a whole response (a map with ``samp.status``), an
+        Maps MTypes or wildcards to replies: the ``samp.result``, a whole response (a map with ``samp.status``), an
         exception for an error response, None for no reply at all, or a function that is called with the `Message` and
         returns one of these or raises an exception. By default the reply to a call is ``samp.ok``.
     """
@@ -208,7 +208,7 @@ class MessageRecorder:
             return
         response = self._response(message)
         if response is not None:
-            with suppress(SAMPError):  # the sender or the hub is gone
+            with suppress(SAMPError):  # the sender or the hub has disconnected
                 self._client.reply(msg_id, response)
 
     def _response(self, message: Message) -> Mapping[str, Any] | None:
@@ -224,9 +224,7 @@ class MessageRecorder:
         except Exception as error:
             return error_response(error_text(error))
 
-    def assert_received(
-        self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None
-    ) -> Message:
+    def assert_received(self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None) -> Message:
         """
         Wait for a message, and return it.
 
@@ -239,7 +237,7 @@ class MessageRecorder:
         within : float
             Seconds to wait at most.
         params : mapping, optional
-            Parameters that it must have; others may be there, too. Numbers are compared as they are sent (R4).
+            Parameters that it must have; it may have others, too. Numbers are compared as they are sent (R4).
 
         Returns
         -------
@@ -249,7 +247,7 @@ class MessageRecorder:
         Raises
         ------
         AssertionError
-            No such message came in time. The text shows the messages that did come.
+            No such message arrived in time. The text lists the messages that arrived.
         """
         __tracebackhide__ = True
         wanted = self._wanted(mtype, params)
@@ -260,13 +258,13 @@ class MessageRecorder:
                 self._returned.add(index)
                 return message
         what = f"message {mtype}" + (f" with {json.dumps(wanted)}" if wanted else "")
-        raise AssertionError(f"No {what} came within {within:g} s.\n{self._description(mtype)}")
+        raise AssertionError(f"No {what} arrived within {within:g} s.\n{self._description(mtype)}")
 
     def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
         """
-        Check that no message came that `assert_received` has not returned.
+        Check that no message has arrived, apart from those that `assert_received` has returned.
 
-        Messages that the hub has accepted for this client before are waited for.
+        The method first waits for the messages that the hub has already accepted for this client.
 
         Parameters
         ----------
@@ -276,7 +274,7 @@ class MessageRecorder:
         Raises
         ------
         AssertionError
-            There is such a message.
+            Such a message has arrived.
         """
         __tracebackhide__ = True
         wanted = self._wanted(mtype, params)
@@ -284,10 +282,10 @@ class MessageRecorder:
         with self._changed:
             found = self._next(mtype, wanted)
         if found:
-            raise AssertionError(f"A message {found[1].mtype} came.\n{self._description(mtype)}")
+            raise AssertionError(f"A message {found[1].mtype} arrived.\n{self._description(mtype)}")
 
     def _flush(self) -> None:
-        """Receive what is on its way: the hub delivers a ping of the client to itself after all that came before."""
+        """Wait for pending messages: the hub delivers a ping of the client to itself after all earlier messages."""
         own_id = str(self._client.get_public_id())
         self._client.call_and_wait(own_id, {"samp.mtype": _PING, "samp.params": {}}, 10)
 
@@ -306,11 +304,11 @@ class MessageRecorder:
         return None
 
     def _description(self, mtype: str) -> str:
-        """Describe the client and all messages, for the text of a failure."""
+        """Describe the client and all messages for the text of a failure."""
         client = self._client
         label = client.client._metadata.get("samp.name", "The client")
         if not client.is_connected:
-            first = f"{label} is not connected any more. "
+            first = f"{label} is no longer connected. "
         elif "*" not in mtype and best_match(client.get_subscriptions(str(client.get_public_id())), mtype) is None:
             first = f"{label} is not subscribed to {mtype}. "
         else:
@@ -335,9 +333,9 @@ class MessageRecorder:
 
 class RecordingClient(SAMPIntegratedClient):
     """
-    A client that stands for another program: it records the messages that it receives, and replies to calls.
+    A client that takes the place of another program: it records the messages that it receives, and replies to calls.
 
-    It is also a `~pyvo.samp.SAMPIntegratedClient`, and can send what the other program would send. Use it in a ``with``
+    It is also a `~pyvo.samp.SAMPIntegratedClient`, and can send messages like the other program. Use it in a ``with``
     block, or call ``connect()`` and ``disconnect()``.
 
     Parameters
@@ -374,9 +372,7 @@ class RecordingClient(SAMPIntegratedClient):
         """All messages so far, the oldest first."""
         return self.recorder.received
 
-    def assert_received(
-        self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None
-    ) -> Message:
+    def assert_received(self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None) -> Message:
         """
         Wait for a message, and return it; see `MessageRecorder.assert_received`.
 
@@ -395,7 +391,7 @@ class RecordingClient(SAMPIntegratedClient):
 
     def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
         """
-        Check that no message came; see `MessageRecorder.assert_not_received`.
+        Check that no message has arrived; see `MessageRecorder.assert_not_received`.
 
         Parameters
         ----------
@@ -421,7 +417,7 @@ class RecordingClient(SAMPIntegratedClient):
         Raises
         ------
         AssertionError
-            It is still there.
+            The client is still registered.
         """
         __tracebackhide__ = True
         gone = threading.Event()

@@ -225,7 +225,7 @@ def test_no_files(
     there = sender.find("recipient (via B)")
     message = {"samp.mtype": "table.load.votable", "samp.params": {"url": file.as_uri()}}
     response = sender.call_and_wait(there, message, "30")
-    assert "passes on no files" in response["samp.error"]["samp.errortxt"]
+    assert "does not pass on files" in response["samp.error"]["samp.errortxt"]
     assert sender.call_and_wait(there, {"samp.mtype": "coord.x", "samp.params": {}}, "30")["samp.status"] == "samp.ok"
     assert [each.name for each in recipient.received] == ["coord.x"]
 

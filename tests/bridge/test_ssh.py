@@ -190,8 +190,8 @@ def test_noise_and_nothing_else_is_shown(ends: Ends, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("echo 'me@there: Permission denied (publickey).' >&2; exit 255;", ["does not let you in", "ssh-copy-id"]),
-        ("echo 'Could not resolve hostname' >&2; exit 255;", ["no connection", "`ssh someone@there true`"]),
+        ("echo 'me@there: Permission denied (publickey).' >&2; exit 255;", ["denies the login", "ssh-copy-id"]),
+        ("echo 'Could not resolve hostname' >&2; exit 255;", ["cannot connect", "`ssh someone@there true`"]),
         ("no-such-command-anywhere", ["no command `no-such-command-anywhere`", "pip install", "--remote-command"]),
         ("echo '/usr/bin/python3: No module named pyvo' >&2; exit 1;", ["no command", "pip install pyvo-samp"]),
         ("exit 2;", ["has no bridge", "--upgrade"]),

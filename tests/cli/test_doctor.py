@@ -69,7 +69,7 @@ def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     with_web = samp("doctor", WEB, hub._web_port)
     assert with_web.status == 0, with_web.out
     assert with_web.out.endswith("\nThere is no problem.\n")
-    for text in ("can connect to each other", "The hub at http://", "A message went through", "serves web pages"):
+    for text in ("can connect to each other", "The hub at http://", "A message through the hub", "serves web pages"):
         assert text in with_web.out
     assert "No other client is connected" in with_web.out
     assert " problem  " not in with_web.out
@@ -138,7 +138,7 @@ def test_lockfile_of_root(samp: Samp, isolated: Path, free_port: int, monkeypatc
     monkeypatch.setattr(lockfile.os, "open", denied)
     done = samp("list")
     assert done.status == 3
-    assert done.err == "samp: The lockfile ~/.samp cannot be read: Permission denied. `samp doctor` tells what to do.\n"
+    assert done.err == "samp: The lockfile ~/.samp cannot be read: Permission denied. Run `samp doctor` for advice.\n"
     done = samp("doctor", WEB, free_port, "--json")
     (found,) = problems(done)
     assert "~/.samp belongs to another user" in found
@@ -163,7 +163,7 @@ def test_lockfile_that_cannot_be_read(
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("", "is not a SAMP lockfile"), ("samp.secret=x\n", "does not say"), ("\0" * 100_000, "is too large")],
+    [("", "is not a SAMP lockfile"), ("samp.secret=x\n", "does not contain"), ("\0" * 100_000, "is too large")],
 )
 def test_broken_lockfile(samp: Samp, isolated: Path, free_port: int, content: str, text: str) -> None:
     path = isolated / ".samp"
@@ -270,7 +270,7 @@ def test_stale_hub(samp: Samp, isolated: Path, free_port: int) -> None:
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
     (found,) = problems(done)
-    assert "is gone: no program listens there" in found
+    assert "does not run: nothing listens there" in found
     assert path.exists()  # to look is not to change
 
 
@@ -322,7 +322,7 @@ def test_old_secret(samp: Samp, hub: SAMPHubServer, isolated: Path, free_port: i
     write_lockfile(isolated, hub.params["samp.hub.xmlrpc.url"])
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
-    assert "The hub does not let us register" in problems(done)[0]
+    assert "The hub rejected the registration" in problems(done)[0]
     (isolated / ".samp").write_bytes(format_lockfile(hub.params))
 
 

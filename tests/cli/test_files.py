@@ -174,7 +174,7 @@ def test_send_fails(samp: Samp, viewer: Make, csv: Path, tmp_path: Path) -> None
     assert "Bad (c1): too large" in done.out
     done = samp("send", csv, "--to", "silent", "--timeout", "0.2")
     assert done.status == 5
-    assert "Silent (c2): no answer yet" in done.out
+    assert "Silent (c2): no response yet" in done.out
     assert samp("send", csv, "--to", "nobody").status == 4
     done = samp("send", tmp_path / "no.fits")
     assert done.status == 1

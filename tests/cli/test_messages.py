@@ -214,7 +214,7 @@ def test_snoop(hub: SAMPHubServer, start: Callable[..., Program], viewer: Make) 
         sender.enotify_all("a.b", key="value", extra_kws={"more": "1"})
         response = sender.ecall_and_wait(snoop, "c.d", 10)
         assert response["samp.status"] == "samp.warning"
-        assert "samp snoop has shown" in response["samp.error"]["samp.errortxt"]
+        assert "samp snoop has displayed" in response["samp.error"]["samp.errortxt"]
         assert sender.ecall_and_wait(snoop, "samp.app.ping", 10)["samp.status"] == "samp.ok"
     program.wait_for("samp.hub.event.unregister")
     output = program.output
@@ -255,7 +255,7 @@ def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
     program = start("snoop")
     hub.stop()
     assert program.wait() == 3
-    assert program.lines[-1] == "samp: The hub has gone."
+    assert program.lines[-1] == "samp: The hub has stopped."
 
 
 def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:

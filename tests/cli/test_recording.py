@@ -281,10 +281,10 @@ RESPONSE = {"t": 0, "kind": "response", "call": 1, "response": {"samp.status": "
         (['{"t": 0, "kind": "noti'], 2, "the line is damaged: "),
         (["\u00e9"], 2, "the line is damaged: "),
         (["[" * 100_000], 2, "the line is damaged: "),
-        (["[]"], 2, "it is no JSON object"),
+        (["[]"], 2, "it is not a JSON object"),
         ([notification(), {"kind": "end", "lines": 3}], 3, "'t' is missing"),
         ([{"t": "0", "kind": "end", "lines": 2}], 2, "'t' is missing, or is no float"),
-        ([{"t": 0, "kind": "dance"}], 2, "the kind 'dance' is not known"),
+        ([{"t": 0, "kind": "dance"}], 2, "unknown kind 'dance'"),
         ([{"t": 0, "kind": "notification"}], 2, "'sender' is missing, or is no str"),
         ([notification(message={"samp.params": {}})], 2, "samp.mtype"),
         ([notification(message={"samp.mtype": "a.b", "samp.params": {"x": None}})], 2, "message/samp.params/x is None"),
@@ -293,7 +293,7 @@ RESPONSE = {"t": 0, "kind": "response", "call": 1, "response": {"samp.status": "
         ([notification(-1)], 2, "the time goes backwards"),
         ([CALL, CALL], 3, "a call needs a new number for each recipient"),
         ([notification(kind="call", recipients=["c2"], calls=[])], 2, "a call needs a new number"),
-        ([notification(recipients=[7])], 2, "the recipients are no strings"),
+        ([notification(recipients=[7])], 2, "the recipients are not strings"),
         ([RESPONSE], 2, "there is no call 1 before its response"),
         ([CALL, {**RESPONSE, "response": {"samp.status": "fine"}}], 3, "samp.status"),
         ([{"t": 0, "kind": "file", "url": "u", "path": "../other", "sha256": ""}], 2, "is not beside the recording"),
@@ -301,8 +301,8 @@ RESPONSE = {"t": 0, "kind": "response", "call": 1, "response": {"samp.status": "
         ([{"t": 0, "kind": "file", "url": "u", "path": "x.files/a", "sha256": ""}], 2, "is missing"),
         ([{"t": 0, "kind": "file", "url": "u", "path": "broken.jsonl", "sha256": "0"}], 2, "is not the one that was"),
         ([notification(), {"t": 0, "kind": "end", "lines": 9}], 3, "the recording had 9 lines and has 3"),
-        ([notification()], 2, "the recording is cut off after this line; --partial"),
-        ([], 1, "the recording is cut off after this line"),
+        ([notification()], 2, "the recording ends after this line; --partial"),
+        ([], 1, "the recording ends after this line"),
     ],
 )  # fmt: skip
 def test_broken(tmp_path: Path, samp: Samp, lines: list[object], number: int, text: str) -> None:
@@ -318,7 +318,7 @@ def test_broken(tmp_path: Path, samp: Samp, lines: list[object], number: int, te
     ("header", "text"),
     [
         ({"samp-recording": 2}, "this recording has version 2 of the format; this version of samp reads version 1"),
-        ({"log": 1}, "this is no recording of samp snoop"),
+        ({"log": 1}, "this is not a recording of samp snoop"),
         ("<?xml version='1.0'?>", "the line is damaged"),
     ],
 )
@@ -343,7 +343,7 @@ def test_cut_off(session: Path, samp: Samp, samp_client: Make) -> None:
     session.write_text("".join(cut) + '{"t": 9.9, "kind": "regi')
     done = samp("replay", session)
     assert done.status == 1
-    assert done.err.startswith(f"samp: {session}:{len(cut) + 1}: the recording is cut off in this line; --partial")
+    assert done.err.startswith(f"samp: {session}:{len(cut) + 1}: the recording ends in this line; --partial")
     viewer = samp_client("Viewer", ["table.*"])
     assert samp("replay", session, "--partial", "--to", "viewer", "--speed", "20").status == 0
     viewer.assert_received("table.load.votable")
@@ -395,7 +395,7 @@ def test_options(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:
     existing.write_text("mine")
     done = samp("snoop", "--record", existing)
     assert done.status == 1
-    assert "exists already" in done.err
+    assert "already exists" in done.err
     assert existing.read_text() == "mine"
     assert samp("snoop", "--record", tmp_path / "no" / "directory").status == 1
     for speed in ("0", "-1", "nan", "inf", "fast"):

@@ -182,7 +182,7 @@ def test_receive_and_incoming(hub: SAMPHubServer, connect: Connect, table: Table
             await asyncio.to_thread(bob.wait_for, "alice", 10, "table.load.votable")
             await asyncio.to_thread(bob.send, table, "alice")
             assert_same(await waiting, table)
-            with pytest.raises(SAMPTimeoutError, match=r"No x-test\.a came within 0\.1 s"):
+            with pytest.raises(SAMPTimeoutError, match=r"No x-test\.a arrived within 0\.1 s"):
                 await client.receive("x-test.a", 0.1)
 
             names = []

@@ -108,7 +108,7 @@ def test_waiting(pair: Pair, connect: Connect) -> None:
     carol.bind_receive_call("x-test.a", lambda *args: None)
     thread.join(20)
     assert found[0].id == carol.get_public_id()
-    with pytest.raises(SAMPTimeoutError, match=r"called 'dora' came within 0\.1 s. Connected are: Bob, Carol"):
+    with pytest.raises(SAMPTimeoutError, match=r"called 'dora' registered within 0\.1 s. Connected are: Bob, Carol"):
         alice.wait_for("dora", 0.1)
     with pytest.raises(SAMPTimeoutError, match="'carol' that takes x-test.b"):
         alice.wait_for("carol", 0.1, "x-test.b")

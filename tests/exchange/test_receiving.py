@@ -72,7 +72,7 @@ def test_receive_and_leave(
 
 
 def test_nothing_comes(pair: Pair) -> None:
-    with pytest.raises(SAMPTimeoutError, match=r"No table\.load\.\* came within 0\.1 s"):
+    with pytest.raises(SAMPTimeoutError, match=r"No table\.load\.\* arrived within 0\.1 s"):
         pair[1].receive("table.load.*", timeout=0.1)
     with pytest.raises(TimeoutError):
         pair[1].receive(timeout=0.1)

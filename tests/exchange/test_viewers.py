@@ -58,7 +58,7 @@ def test_ds9(alice: SAMPIntegratedClient, connect: Connect) -> None:
     alice.ds9("fits", url="file:///x.fits", to="saoimageds9")
     assert done == [("zoom to fit", ""), ("fits", "file:///x.fits")]
     assert alice.ds9.get("version") == "ds9 8.4.1"
-    with pytest.raises(SAMPResponseError, match=r"SAOImageDS9 answered ds9\.set: what\?") as caught:
+    with pytest.raises(SAMPResponseError, match=r"SAOImageDS9 responded to ds9\.set with an error: what\?") as caught:
         alice.ds9("nonsense")
     assert caught.value.response["samp.status"] == "samp.error"
     position = alice.get_position()
@@ -195,7 +195,7 @@ def test_bytes_that_are_no_text(alice: SAMPIntegratedClient, connect: Connect, t
 def test_a_file_that_is_not_there(alice: SAMPIntegratedClient, connect: Connect, tmp_path: Path) -> None:
     """DS9 8.4.1 answers ``rgbarray`` so where it shows no RGB frame."""
     answering(connect, {"url": f"file://localhost/{tmp_path}/{STEM}"})
-    with pytest.raises(SAMPClientError, match=r"The file that SAOImageDS9 answered with cannot be read: There is no"):
+    with pytest.raises(SAMPClientError, match=r"The file in the response of SAOImageDS9 cannot be read: There is no"):
         alice.ds9.get("rgbarray")
 
 
@@ -231,9 +231,9 @@ def test_nothing_to_tell(alice: SAMPIntegratedClient, connect: Connect) -> None:
 def test_an_answer_under_another_key(alice: SAMPIntegratedClient, connect: Connect) -> None:
     answering(connect, {"text": "x"})
     answering(connect, {"txt": "x"}, "script.aladin.send", "Aladin")
-    with pytest.raises(SAMPClientError, match="SAOImageDS9 answered with text, not with value or url"):
+    with pytest.raises(SAMPClientError, match="SAOImageDS9 responded with text, not with value or url"):
         alice.ds9.get("version")
-    with pytest.raises(SAMPClientError, match=r"Aladin answered with txt, not with script\.result"):
+    with pytest.raises(SAMPClientError, match=r"Aladin responded with txt, not with script\.result"):
         alice.aladin("status")
 
 
@@ -247,7 +247,7 @@ def test_an_answer_with_a_warning(alice: SAMPIntegratedClient, connect: Connect)
     error = {"samp.errortxt": "half", "samp.usertxt": "one of two was there"}
     result = {"value": "x"}
     answering(connect, {"samp.status": "samp.warning", "samp.result": result, "samp.error": error})
-    with pytest.warns(SAMPWarning, match=r"answered ds9\.get with a warning: half \(one of two was there\)"):
+    with pytest.warns(SAMPWarning, match=r"responded to ds9\.get with a warning: half \(one of two was there\)"):
         assert alice.ds9.get("version") == "x"
 
 

@@ -100,7 +100,7 @@ def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
 def test_required_keys(home: Path, key: str) -> None:
     """R34: the error names the missing key."""
     path = put(home / ".samp", **{key: None})
-    with pytest.raises(SAMPHubError, match=f"does not say samp.{key.replace('_', '.')}. Remove it"):
+    with pytest.raises(SAMPHubError, match=f"does not contain samp.{key.replace('_', '.')}. Remove it"):
         read_lockfile(path)
 
 

@@ -37,7 +37,7 @@ def test_messages_of_jsamp_are_shown(hub: SAMPHubServer, run: Run) -> None:
     what = ("-mtype", "table.load.votable", "-param", "url", "file:///x")
     sender = run("jsamp", "messagesender", *what, "-mode", "sync")
     assert sender.finish(60) == 0, sender.output
-    assert "samp snoop has shown this message" in sender.output
+    assert "samp snoop has displayed this message" in sender.output
     snoop.wait_for("url = file:///x")
     assert "table.load.votable  call from" in snoop.output
 

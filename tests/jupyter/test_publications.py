@@ -103,7 +103,7 @@ def test_what_cannot_be_published(directory: Path, tmp_path: Path, what: str) ->
 def test_directory_that_others_can_enter(directory: Path) -> None:
     directory.mkdir(parents=True, mode=0o755)
     directory.chmod(0o755)
-    with pytest.raises(PermissionError, match="nobody else can enter"):
+    with pytest.raises(PermissionError, match="no other user can enter"):
         create_publication("x", directory)
 
 

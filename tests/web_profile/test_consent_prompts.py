@@ -359,7 +359,7 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, decision):
 def test_the_terminal_stops_asking_when_the_page_goes_away(on_terminal):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
     terminal.until("[n] no: ")
-    terminal.until("The page has gone away")
+    terminal.until("The page was closed")
     terminal.until("DECISION deny")
 
 

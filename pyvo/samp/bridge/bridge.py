@@ -4,14 +4,14 @@ The engine of a bridge at one hub.
 
 Theory of operation
 -------------------
-The bridge is a client of the hub. From the hub's events it knows the other clients (`local_clients`), and tells each
-peer of them; see `peer` for what happens then.
+The bridge is a client of the hub. It learns about the other clients from the hub's events (`local_clients`) and
+announces them to each peer; `peer` describes what follows.
 
-The *outbound* thread handles events and deliveries in order. It may wait for the hub, which a callback of the event
-loop must not do.
+The *outbound* thread handles events and deliveries in order. It may block while it waits for the hub; callbacks of the
+event loop must not.
 
-When the hub is gone the transport is stopped, and started again with the next hub. When a peer is gone, it is the
-transport that connects again.
+When the hub stops, the bridge stops the transport and starts it again with the next hub. When a link is lost, the
+transport connects again.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ from .offers import Offers
 from .peer import Context, Peer, RemoteClient
 from .policy import Policy
 
-__all__ = ["Bridge", "BridgeState"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect to the hub.
 RECONNECT_INTERVAL = 1.0
-#: Seconds in which everything of the peers has to be removed at the end.
+#: Seconds to remove everything that belongs to the peers when the bridge closes.
 STOP_TIMEOUT = 5.0
 
 #: In the metadata of a bridge: ids of the hubs that it joins to this one, each with the session of the link.
@@ -55,13 +53,13 @@ PEERS = "x-samp.bridge.peers"
 class BridgeState(Enum):
     """The states of a `Bridge`."""
 
-    #: There is no hub at this end.
+    #: No hub is running at this end.
     WAITING = "waiting"
     CONNECTING = "connecting"
     CONNECTED = "connected"
     #: The link is lost; the transport tries again.
     LOST = "lost"
-    #: The bridge has given up.
+    #: The bridge has stopped because of an error.
     FAILED = "failed"
     STOPPED = "stopped"
 
@@ -70,23 +68,23 @@ class Bridge:
     """
     Joins the hub of this machine to others: the clients of each hub appear at the others.
 
-    It has no security of its own towards programs of this machine, but checks everything that comes from the other
-    hubs; see :doc:`/samp/security`.
+    It does not restrict programs on this machine, but checks everything that comes from the other hubs; see
+    :doc:`/samp/security`.
 
     Parameters
     ----------
     local : str, path-like, SAMPHubServer or None
         The hub: the path or URL of its lockfile, a hub of this process, or None for the usual lockfile (R33).
     transport : Transport
-        The way to the other hubs, such as an end of a `pyvo.samp.bridge.LocalPair`.
+        The connection to the other hubs, for example one end of a `pyvo.samp.bridge.LocalPair`.
     policy : Policy, optional
-        Which MTypes and whether files may pass. By default `SAFE_MTYPES` and files.
+        The MTypes that may pass, and whether files may. By default `SAFE_MTYPES` and files.
     label : str, optional
         How the other ends show this one: ``TOPCAT (via LABEL)``. By default the name of this machine.
     on_state : callable, optional
         Called with each new `BridgeState` and a text, in a thread of the bridge.
     on_client : callable, optional
-        Called with a `RemoteClient` and whether it is there, when one comes, changes its name, or goes.
+        Called with a `RemoteClient` and True when a client registers or changes its name, or False when it unregisters.
     """
 
     def __init__(
@@ -129,7 +127,7 @@ class Bridge:
 
     def start(self) -> None:
         """
-        Connect to the hub, and begin to connect to the others.
+        Connect to the hub, and start connecting to the others.
 
         Raises
         ------
@@ -150,7 +148,7 @@ class Bridge:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Unregister everything, and end all threads. It may be repeated, and takes some seconds at most."""
+        """Unregister all clients and end all threads, within a few seconds. Further calls do nothing."""
         with self._lock:
             if not self._is_running:
                 return
@@ -183,7 +181,7 @@ class Bridge:
 
     def wait_connected(self, timeout: float | None = None) -> bool:
         """
-        Wait until there is a peer.
+        Wait until a peer is connected.
 
         Parameters
         ----------
@@ -193,7 +191,7 @@ class Bridge:
         Returns
         -------
         bool
-            Whether there is one.
+            Whether a peer is connected; False after the timeout.
         """
         with self._changed:
             states = (BridgeState.CONNECTED, BridgeState.STOPPED, BridgeState.FAILED)
@@ -250,7 +248,7 @@ class Bridge:
         self._hub.hub.disconnect()
 
     def _on_hub_lost(self, reason: str) -> None:
-        """Note that the hub is gone; called in any thread."""
+        """Note that the connection to the hub was lost; may be called in any thread."""
         if self._is_running:
             self._hub.loop.run_in_worker(self._wait_for_hub, reason)
 
@@ -258,7 +256,7 @@ class Bridge:
         with self._opening:
             if not self._is_running:
                 return
-            self._close("the hub there has ended")
+            self._close("the hub at the other end has stopped")
         self._set_state(BridgeState.WAITING, reason)
         self._retry_later()
 
@@ -272,7 +270,7 @@ class Bridge:
             try:
                 self._open()
             except (SAMPError, OSError) as error:
-                log.debug("There is no hub yet: %s", error)
+                log.debug("No hub is running yet: %s", error)
                 self._retry_later()
 
     def _metadata(self) -> dict[str, Any]:
@@ -282,7 +280,7 @@ class Bridge:
         label = sanitize_for_display(self.transport.label, 60) or "another hub"
         return {
             "samp.name": _ascii(f"SAMP bridge to {label}"),
-            "samp.description.text": "Joins this hub to another one: the clients of each appear at the other.",
+            "samp.description.text": "Joins this hub to another one: the clients of each hub appear at the other.",
             MARKS[0]: _ascii(label),
             ORIGIN: f"{self._hub.bridge_id}/bridge",
             PEERS: peers,
@@ -303,19 +301,19 @@ class Bridge:
             return list(self._peers.values())
 
     def _accept(self, link: Link) -> LinkHandler:
-        """Take a link, or raise `BridgeRefusedError`; see `Accept`."""
+        """Accept a link, or raise `BridgeRefusedError`; see `Accept`."""
         hub_id = link.peer.hub
         with self._lock:
             context = self._context
             if context is None:
                 raise BridgeRefusedError("The bridge is being stopped", 0)
             if hub_id == context.offers.hub:
-                raise BridgeRefusedError("Both ends of the bridge are at the same hub: there is nothing to join.")
+                raise BridgeRefusedError("Both ends of the bridge are connected to the same hub.")
             others = [client for client in context.clients.all() if hub_id in _peers_of(client)]
             if hub_id in self._peers or others:
                 name = others[0].metadata.get("samp.name", "") if others else "this one"
                 raise BridgeRefusedError(
-                    f"These two hubs are joined by another bridge already ({sanitize_for_display(str(name))})."
+                    f"Another bridge already joins these two hubs ({sanitize_for_display(str(name))})."
                 )
             peer = self._peers[hub_id] = Peer(link, context, self._session)
         self._outbound.put(lambda: self._welcome(peer, context.clients))
@@ -343,7 +341,7 @@ class Bridge:
             self.on_client(client, is_present)
 
     def _on_closed(self, peer: Peer, reason: str) -> None:
-        """Forget a peer, of which everything is removed."""
+        """Remove a peer whose clients have been unregistered."""
         with self._changed:
             if self._peers.get(peer.hub_id) is peer:
                 del self._peers[peer.hub_id]
@@ -361,7 +359,7 @@ class Bridge:
         self._set_state(BridgeState.FAILED, f"The hub has disconnected the bridge: {reason}", 1)
 
     def _on_report(self, state: LinkState, text: str, status: int) -> None:
-        """Take over the state of the transport; see `Report`."""
+        """Adopt the state of the transport; see `Report`."""
         if self._is_running:
             self._set_state(BridgeState(state.value), text, status)
 
@@ -377,7 +375,7 @@ class Bridge:
 
 
 def _peers_of(client: LocalClient) -> dict[str, str]:
-    """Return the ids of the hubs that a bridge joins, with the sessions of the links."""
+    """Return the ids of the hubs that a bridge joins to this one, and the session of each link."""
     text = client.metadata.get(PEERS)
     pairs = [pair.partition(":") for pair in text.split()[:1000]] if isinstance(text, str) else []
     return {unquote(hub_id): unquote(session) for hub_id, _, session in pairs}

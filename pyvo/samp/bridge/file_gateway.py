@@ -2,8 +2,8 @@
 """
 The files that cross a bridge: served to the programs of this machine, and sent to the peers.
 
-Nothing is read before a program asks for it, and nothing is stored: the bytes pass through, no faster than the program
-reads them. Only Aladin, which loads no image from an http URL of this machine, gets a copy in a private directory.
+A file is read when a program requests it, at the speed at which the program reads, and is not stored. The exception is
+Aladin, which does not load images from http URLs of this machine: it gets a copy in a private directory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from .hub_side import HubSide
 from .link import MAX_TRANSFERS, Download, Link, Upload
 from .offers import Offers, RemoteFile
 
-__all__ = ["FileGateway"]
-
 log = logging.getLogger(__name__)
 
 #: Bytes of one file that is copied for Aladin, and of all of them: the oldest ones are removed.
@@ -52,7 +50,7 @@ class FileGateway:
     Parameters
     ----------
     side : HubSide
-        Has the server and the threads.
+        The connection to the hub, with its server and threads.
     offers : Offers
         The files that may be read.
     link_to : callable
@@ -81,11 +79,11 @@ class FileGateway:
     def respond(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """Respond to a program that reads the file of a peer."""
         if request.method not in {"GET", "HEAD"}:
-            return Response(405, b"Files are read here\n", headers=(("Allow", "GET, HEAD"),))
+            return Response(405, b"Only GET and HEAD are allowed\n", headers=(("Allow", "GET, HEAD"),))
         token, _, name = request.target.partition("?")[0].lstrip("/").partition("/")
         file = self._offers.file(token, name)
         if file is None:
-            return Response(404, b"There is no such file here, or no longer\n")
+            return Response(404, b"There is no such file, or it is no longer served\n")
         if self._streamer.active >= MAX_TRANSFERS:
             return Response(503, b"Too many files are being read\n", headers=(("Retry-After", "1"),))
         self._streamer.stream(
@@ -99,7 +97,7 @@ class FileGateway:
     def _open(self, file: RemoteFile, method: str, headers: Mapping[str, str]) -> _DownloadSource:
         link = self._link_to(file.hub)
         if link is None:
-            raise FileError(502, "The bridge to the machine that has the file is closed")
+            raise FileError(502, "The bridge to the machine with the file is closed")
         wanted = {name: headers[name] for name in _REQUEST_HEADERS if name in headers}
         return _DownloadSource(link.fetch(file.offer, method, wanted))
 
@@ -125,7 +123,7 @@ class FileGateway:
             upload.send_head(error.status, [("Content-Length", "0"), *error.headers])
             complete = True
         except OSError as error:
-            log.debug("A transfer has ended: %s", error)
+            log.debug("A file transfer has ended: %s", error)
         finally:
             with self._lock:
                 self._uploads -= 1
@@ -144,9 +142,9 @@ class FileGateway:
 
     def copy_for(self, name: str, message: Mapping[str, Any], then: Callable[[dict[str, Any]], object]) -> bool:
         """
-        Copy the images in a message for a program that cannot read them from the bridge.
+        Copy the images in a message for a client that cannot read them from the bridge.
 
-        Returns whether that is needed; ``then`` is called later, with the message.
+        Return whether copies are needed; if so, ``then`` is called with the new message when they are complete.
         """
         if not name.lower().startswith("aladin") or not message:
             return False
@@ -179,7 +177,7 @@ class FileGateway:
             with path.open("xb") as output:
                 sink = _LimitedFile(output)
                 if source.status != 200 or not source.copy_to(sink):
-                    raise FileError(502, "it could not be read to its end")
+                    raise FileError(502, "the transfer was incomplete")
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -214,7 +212,7 @@ class _LimitedFile:
     def sendall(self, data: bytes | memoryview, /) -> None:
         self.size += len(data)
         if self.size > MAX_COPY:
-            raise FileError(507, "it is too large")
+            raise FileError(507, "the file is too large")
         self._file.write(data)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, /) -> int:
@@ -222,7 +220,7 @@ class _LimitedFile:
 
 
 class _DownloadSource:
-    """The file of a peer, as a `BodySource`. What the peer says of it is checked."""
+    """The file of a peer, as a `BodySource`. The headers from the peer are checked."""
 
     def __init__(self, download: Download) -> None:
         self._download = download
@@ -239,7 +237,7 @@ class _DownloadSource:
             self.head.headers.append(("Content-Length", str(self._length)))
 
     def copy_to(self, sink: Sink) -> bool:
-        """Write the bytes as they come; return whether they are as many as the peer has said."""
+        """Write the bytes as they arrive; return whether their number is the one that the peer announced."""
         count = 0
         try:
             while chunk := self._download.read():
@@ -248,12 +246,12 @@ class _DownloadSource:
                     return False
                 sink.sendall(chunk)
         except ConnectionAbortedError as error:
-            log.debug("A transfer has broken off: %s", error)
+            log.debug("A file transfer was interrupted: %s", error)
             return False
         return self._length is None or count == self._length
 
     def stop(self) -> None:
-        """Have `copy_to` end."""
+        """Make `copy_to` return."""
         self._download.close()
 
     def close(self) -> None:

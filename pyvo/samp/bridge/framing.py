@@ -2,8 +2,8 @@
 """
 Frames in a stream of bytes, without I/O.
 
-Each end first writes `PREAMBLE`. What the peer writes before that is not ours: the output of a shell's start-up files,
-for example. Then frames follow: kind (one byte), stream (four), length of the payload (four, big endian), payload.
+Each end first writes `PREAMBLE`. Bytes before it do not belong to the protocol; they may be the output of a shell's
+start-up files. Frames follow: kind (one byte), stream (four), length of the payload (four, big endian), payload.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from ..errors import SAMPError
 from .link import Kind
-
-__all__ = ["MAX_NOISE", "MAX_PAYLOAD", "PREAMBLE", "Frame", "FrameError", "FrameReader", "encode_frame"]
 
 PREAMBLE = b"SAMP-BRIDGE\n"
 #: Bytes that may come before the preamble.
@@ -28,7 +26,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class FrameError(SAMPError):
-    """The peer has broken the protocol; the link ends."""
+    """The peer has violated the protocol; the link ends."""
 
 
 class Frame(NamedTuple):
@@ -45,7 +43,7 @@ def encode_frame(kind: Kind, payload: bytes | memoryview = b"", stream: int = 0)
 
 
 class FrameReader:
-    """Parses what a peer sends. `receive_data` takes the bytes as they come, and `next_frame` returns the frames."""
+    """Parses the bytes of a peer: `receive_data` appends bytes as they arrive, `next_frame` returns the frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -56,7 +54,7 @@ class FrameReader:
         self.noise = b""
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes; raise `FrameError` if there is too much before the preamble."""
+        """Append bytes; raise `FrameError` if there is too much before the preamble."""
         del self._buffer[: self._start]
         self._start = 0
         self._buffer += data
@@ -71,7 +69,7 @@ class FrameReader:
                 raise FrameError(f"A frame of {length} bytes is longer than {MAX_PAYLOAD}")
             kind = _KINDS.get(number)
             if kind is None and number < FIRST_OPTIONAL:
-                raise FrameError(f"There are no frames of kind {number}")
+                raise FrameError(f"Unknown frame of kind {number}")
             start, end = self._start + _HEAD.size, self._start + _HEAD.size + length
             if len(self._buffer) < end:
                 return None
@@ -88,4 +86,4 @@ class FrameReader:
             self.has_preamble = True
             del self._buffer[: start + len(PREAMBLE)]
         if (self._searched if start < 0 else start) > MAX_NOISE:
-            raise FrameError("The other end is not a bridge: it does not send what a bridge sends first")
+            raise FrameError("The other end is not a bridge: it did not send the preamble of the protocol")

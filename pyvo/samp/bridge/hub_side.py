@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The side of a bridge towards its hub: any number of registrations, which share a connection, a server and a thread.
+The connection of a bridge to its hub: any number of registrations, which share a connection, a server and a thread.
 
 The server gets the deliveries of the hub for all registrations (R32), and serves the files of peers to the programs of
 this machine.
@@ -28,18 +28,16 @@ from ..transport.urls import host_filter
 from ..transport.xmlrpc_handler import XMLRPCHandler
 from ..transport.xmlrpc_writer import PreEncoded, write_call, write_value
 
-__all__ = ["Delivery", "HubSide", "Registration", "encoded", "quietly"]
-
 log = logging.getLogger(__name__)
 
-#: Seconds in which a hub has to answer an unregister.
+#: Seconds to wait for the hub's response to an unregister.
 UNREGISTER_TIMEOUT = 2.0
 
 Respond = Callable[[HTTPRequest, ServerConnection], Response | None]
 
 
 class Delivery:
-    """What the hub delivers to a registration."""
+    """A message or response that the hub delivers to a registration."""
 
     __slots__ = ("body", "msg_id", "name", "sender", "size")
 
@@ -47,17 +45,17 @@ class Delivery:
         #: ``notification``, ``call`` or ``response``.
         self.name = name
         self.sender = sender
-        #: Of a response, the msg-tag.
+        #: The msg-tag of a response.
         self.msg_id = msg_id
         self.body = body
         self.size = size
 
 
 class Receiver(Protocol):
-    """What gets the deliveries for a registration."""
+    """Receives the deliveries for a registration."""
 
     def receive(self, delivery: Delivery) -> DeferredResponse | None:
-        """Take a delivery, in the loop's thread. It is acknowledged later if a deferred response is returned."""
+        """Receive a delivery, in the thread of the event loop. A deferred response acknowledges it later."""
 
 
 class Registration:
@@ -78,7 +76,7 @@ class HubSide:
     local : str, path-like, LocalHub or None
         The lockfile as a path or URL, a hub of this process, or None for the usual lockfile (R33).
     on_lost : callable
-        Called with the reason when the hub is gone, in any thread.
+        Called with the reason when the connection to the hub is lost, in any thread.
     """
 
     def __init__(self, local: Any, on_lost: Callable[[str], object]) -> None:
@@ -97,7 +95,7 @@ class HubSide:
 
     @property
     def loop(self) -> EventLoop:
-        """The thread, after `connect`."""
+        """The event loop, after `connect`."""
         assert self._loop is not None
         return self._loop
 
@@ -114,13 +112,13 @@ class HubSide:
 
     @property
     def bridge_id(self) -> str:
-        """The id of the hub, the same in each bridge of it; nobody can tell the hub's secret from it."""
+        """The id of the hub, the same for each of its bridges. It does not reveal the hub's secret."""
         secret = self.hub.lockfile.get("samp.secret", "")
         return hmac.digest(secret.encode(), b"pyvo-samp bridge", hashlib.sha256)[:16].hex()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the hub is there."""
+        """Whether the bridge is connected to the hub."""
         return self.hub.is_connected
 
     def connect(self) -> None:
@@ -141,7 +139,7 @@ class HubSide:
     def register(
         self, metadata: Mapping[str, Any], subscriptions: Mapping[str, Any], receiver: Receiver
     ) -> Registration:
-        """Register a client. The maps have been checked; what the hub does not accept raises a `SAMPError`."""
+        """Register a client. The maps have been checked; raise `SAMPError` if the hub rejects them."""
         response: dict[str, Any] = dict(self.hub.register(self.hub.lockfile.get("samp.secret", "")))
         key, client_id, hub_id = (response.get(f"samp.{part}", "") for part in ("private-key", "self-id", "hub-id"))
         if not all(isinstance(text, str) and text for text in (key, client_id)):
@@ -163,7 +161,7 @@ class HubSide:
         metadata: Mapping[str, Any] | None = None,
         subscriptions: Mapping[str, Any] | None = None,
     ) -> None:
-        """Declare what is given."""
+        """Declare the metadata and the subscriptions that are given."""
         if metadata is not None:
             self.hub.declare_metadata(registration.key, encoded(metadata))
         if subscriptions is not None:
@@ -175,7 +173,7 @@ class HubSide:
             self.hub.unregister_quietly(registration.key, UNREGISTER_TIMEOUT)
 
     def monitor(self, registration: Registration) -> None:
-        """Watch whether the hub is there and knows this client."""
+        """Check regularly that the hub is running and knows this client."""
         ping = write_call(f"{self.hub.prefix}.getMetadata", [registration.key, registration.client_id])
         self._monitor = HubMonitor(self.loop, self.hub.url, lambda: ping, self.hub.mark_lost)
 
@@ -206,7 +204,7 @@ class HubSide:
 
     def deliver(self, key: str, name: str, sender: str, msg_id: str, body: dict[str, Any], size: int) -> Any:
         """Pass a delivery to the registration with this key; runs in the loop's thread."""
-        # The keys are random, and looking one up in a dictionary tells nothing about the others
+        # The keys are random, so the time of a dictionary lookup reveals nothing about the others
         registration = self.registrations.get(key)
         if registration is None:
             raise SAMPProxyError(1, "This is not the private key of the client")
@@ -234,7 +232,7 @@ class _Handler(XMLRPCHandler):
         """Reject web pages, which have an Origin, or a Host that DNS was made to resolve to this machine (R38)."""
         host = request.headers.get("host")
         if "origin" in request.headers or (host is not None and not self._is_allowed_host(host)):
-            return self.text_response(403, "Requests of web pages are not allowed here", request)
+            return self.text_response(403, "Requests from web pages are not allowed here", request)
         return None
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
@@ -256,7 +254,7 @@ class _Handler(XMLRPCHandler):
 
 
 def encoded(value: Mapping[str, Any]) -> Any:
-    """Write a SAMP value for the hub; raise `SAMPTypeError` or `SAMPValueError` if it is not one (R1)."""
+    """Encode a SAMP value for the hub; raise `SAMPTypeError` or `SAMPValueError` if it is invalid (R1)."""
     return PreEncoded(write_value(dict(value)))
 
 

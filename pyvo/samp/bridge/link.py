@@ -2,9 +2,9 @@
 """
 The interface between the engine of a bridge and its transports.
 
-A `Transport` makes a `Link` for each peer: one for ssh and for two hubs of one machine, many for NATS. For each link
-the engine gives a `LinkHandler`. Frames of kinds up to `Kind.REPLY` travel in order from the `Link.send` of one end to
-the `LinkHandler.receive` of the other. Files travel beside them: `Link.fetch` at the receiver's end,
+A `Transport` makes a `Link` for each peer: one for ssh and for two hubs of one machine, many for NATS. The engine
+provides a `LinkHandler` for each link. Frames of kinds up to `Kind.REPLY` arrive in order from the `Link.send` of one
+end to the `LinkHandler.receive` of the other. Files are transferred separately: `Link.fetch` at the receiver's end,
 `LinkHandler.serve` at the sender's.
 """
 
@@ -18,28 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..errors import SAMPError, SAMPValueError
 
-__all__ = [
-    "MAX_MESSAGE",
-    "MAX_QUEUED",
-    "MAX_TRANSFERS",
-    "PROTOCOLS",
-    "Accept",
-    "BridgeRefusedError",
-    "Download",
-    "Hello",
-    "Kind",
-    "Link",
-    "LinkHandler",
-    "LinkState",
-    "Report",
-    "Transport",
-    "Upload",
-    "check_protocol",
-    "encode_json",
-    "parse_json",
-]
-
-#: The lowest and the highest version of the protocol that this package speaks.
+#: The lowest and the highest version of the protocol that this package supports.
 PROTOCOLS = (1, 1)
 #: Bytes of one message; a longer one is rejected.
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -79,14 +58,14 @@ class Kind(IntEnum):
 
 class BridgeRefusedError(SAMPError):
     """
-    A bridge with this peer is not possible, and trying again is of no use.
+    A bridge to this peer is not possible, and another attempt would fail as well.
 
     Parameters
     ----------
     text : str
-        Why, and what to do.
+        The reason, and what the user can do.
     status : int
-        Exit status of a command that ends for this reason: 3 if the versions of the protocol do not fit.
+        Exit status of a command that ends for this reason: 3 if the versions of the protocol are incompatible.
     """
 
     def __init__(self, text: str, status: int = 1) -> None:
@@ -95,25 +74,25 @@ class BridgeRefusedError(SAMPError):
 
 
 class Hello(NamedTuple):
-    """What each end tells the other first."""
+    """The first frame that each end sends to the other."""
 
     protocol: tuple[int, int]
-    #: Of the package.
+    #: Version of the package.
     version: str
     #: Id of the hub.
     hub: str
-    #: How the other end calls this one when it shows it to its user.
+    #: The name under which the other end shows this one to its user.
     label: str
-    #: Random; decides which of two bridges stays if they start at the same moment.
+    #: Random; decides which of two bridges remains if they start at the same time.
     session: str = ""
 
     def encode(self) -> bytes:
-        """Return it as JSON."""
+        """Return the JSON text."""
         return encode_json(self._asdict())
 
     @classmethod
     def parse(cls, payload: bytes) -> Hello:
-        """Read it; unknown keys are ignored. Raise `SAMPValueError` if it is not valid."""
+        """Parse the JSON text; ignore unknown keys. Raise `SAMPValueError` if it is invalid."""
         value = parse_json(payload)
         protocol = value.get("protocol")
         texts = {name: value.get(name, "") for name in ("version", "hub", "label", "session")}
@@ -129,7 +108,7 @@ def check_protocol(ours: Hello, theirs: Hello) -> int:
     highest = min(ours.protocol[1], theirs.protocol[1])
     if highest < max(ours.protocol[0], theirs.protocol[0]):
         raise BridgeRefusedError(
-            f"The two ends speak different versions of the bridge's protocol: {_versions(ours)} here, "
+            f"The two ends use different versions of the bridge's protocol: {_versions(ours)} here, "
             f"{_versions(theirs)} there. Install the same version at both: pip install --upgrade pyvo-samp",
             status=3,
         )
@@ -142,72 +121,72 @@ def _versions(hello: Hello) -> str:
 
 
 class Download(Protocol):
-    """A file of the peer that is being read. Its methods block; they are used in one thread, but for `close`."""
+    """A file of the peer that is being read. The methods block; except for `close`, they are called in one thread."""
 
     status: int
     headers: list[tuple[str, str]]
 
     def read(self) -> bytes:
-        """Return the next bytes, and none at the end; raise `OSError` if the transfer has broken off."""
+        """Return the next bytes, empty at the end; raise `OSError` if the transfer was interrupted."""
 
     def close(self) -> None:
-        """End the transfer, in any thread; a `read` that waits raises `OSError`. It may be repeated."""
+        """End the transfer, in any thread; a waiting `read` raises `OSError`. Further calls do nothing."""
 
 
 class Upload(Protocol):
     """A file that the peer reads. Its methods block, and raise `OSError` if the peer has ended the transfer."""
 
     def send_head(self, status: int, headers: list[tuple[str, str]]) -> None:
-        """Send status and headers; called once, first."""
+        """Send status and headers; called once, before the other methods."""
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send bytes; waits while the peer has not read the ones before."""
+        """Send bytes; wait until the peer has read enough of the earlier ones."""
 
     def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None, /) -> int:
         """Send a part of a file, and return the number of bytes."""
 
     def finish(self, *, complete: bool) -> None:
-        """Send the end, or, if not everything was sent, that the transfer has broken off. Never fails."""
+        """Mark the end of the file, or, if it is incomplete, that the transfer was interrupted. Never raises."""
 
 
 class Link(ABC):
-    """The way to one peer. All methods may be called in any thread."""
+    """The connection to one peer. All methods may be called in any thread."""
 
-    #: What the peer has told; valid when the transport calls ``accept``.
+    #: The HELLO of the peer; valid when the transport calls ``accept``.
     peer: Hello
-    #: How the peer is shown to the user.
+    #: The name of the peer for the user.
     label: str
 
     @abstractmethod
     def send(self, kind: Kind, payload: bytes) -> None:
-        """Queue a frame of `Kind.CLIENT` to `Kind.REPLY`; never waits or fails. After `close` it does nothing."""
+        """Queue a frame of `Kind.CLIENT` to `Kind.REPLY`; never blocks or raises. After `close` it does nothing."""
 
     @property
     @abstractmethod
     def is_writable(self) -> bool:
-        """Whether less than `MAX_QUEUED` bytes wait to be sent. If not, `LinkHandler.on_writable` is called later."""
+        """Whether fewer than `MAX_QUEUED` bytes wait to be sent. If not, `LinkHandler.on_writable` is called later."""
 
     @abstractmethod
     def fetch(self, offer: str, method: str, headers: Mapping[str, str]) -> Download:
         """
-        Ask for an offer of the peer, and wait for status and headers.
+        Request an offered file of the peer, and wait for status and headers.
 
         Raises
         ------
         FileError
-            The peer does not have it, or the link is closed, or too busy.
+            The peer does not have the file, or the link is closed or too busy.
         """
 
     @abstractmethod
     def close(self, reason: str, status: int = 0) -> None:
-        """Tell the peer why, and end the link; returns at once. `LinkHandler.on_closed` follows."""
+        """Send the reason to the peer, and end the link; return at once. `LinkHandler.on_closed` is called later."""
 
 
 class LinkHandler(Protocol):
-    """What the engine does with a link. The methods return at once, and may be called in any thread."""
+    """The engine's callbacks for a link. The methods return at once, and may be called in any thread."""
 
     def receive(self, kind: Kind, payload: bytes, done: Callable[[], object]) -> None:
-        """Take a frame of `Kind.CLIENT` to `Kind.REPLY`, in order; ``done`` is called when it has been handled."""
+        """Receive a frame of `Kind.CLIENT` to `Kind.REPLY`, in order; ``done`` is called when it has been handled."""
 
     def serve(self, offer: str, method: str, headers: dict[str, str], upload: Upload) -> None:
         """Send an offer to the peer. ``headers`` have names in lower case."""
@@ -220,34 +199,34 @@ class LinkHandler(Protocol):
 
 
 class LinkState(Enum):
-    """What a transport reports of itself."""
+    """The states that a transport reports."""
 
     CONNECTING = "connecting"
-    #: No peer; the transport tries again.
+    #: No peer is connected; the transport tries again.
     LOST = "lost"
-    #: The transport has given up; the text says why and what to do.
+    #: The transport does not try again; the text gives the reason and what to do.
     FAILED = "failed"
 
 
-#: Takes a link whose HELLO has arrived; raises `BridgeRefusedError` if the engine does not want it.
+#: Accepts a link whose HELLO has arrived; raises `BridgeRefusedError` if the engine rejects it.
 Accept = Callable[[Link], LinkHandler]
-#: Called with the state, a text, and the exit status of a command that ends for this reason.
+#: Called with the state, a text, and the exit status for a command that ends in this state.
 Report = Callable[[LinkState, str, int], object]
 
 
 class Transport(ABC):
-    """How a bridge reaches its peers. It can be started again after `stop`."""
+    """Connects a bridge to its peers. It can be started again after `stop`."""
 
     #: What is at the other end, for the name of the bridge and for messages: a host, the URL of a room, a lockfile.
     label: str = ""
 
     @abstractmethod
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
-        """Begin to connect, and to connect again when a link is lost; returns at once."""
+        """Start connecting, and connect again when a link is lost; return at once."""
 
     @abstractmethod
     def stop(self, reason: str = "") -> None:
-        """Close all links (the peers get the reason), end processes and threads; takes some seconds at most."""
+        """Close all links (the peers receive the reason), and end processes and threads, within a few seconds."""
 
 
 def encode_json(value: object) -> bytes:
@@ -256,9 +235,9 @@ def encode_json(value: object) -> bytes:
 
 
 def parse_json(payload: bytes | bytearray) -> dict[str, Any]:
-    """Read a map from JSON; raise `SAMPValueError` for anything else, and for a document that takes too much memory."""
+    """Parse a map from JSON; raise `SAMPValueError` if it is something else or would need too much memory."""
     if payload.count(b",") + payload.count(b"[") + payload.count(b"{") > MAX_VALUES:
-        raise SAMPValueError("there are too many values in it")
+        raise SAMPValueError("it contains too many values")
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The clients of the hub, as its events describe them, and which of them the peers know.
+The clients of the hub, as its events describe them, and which of them are announced to the peers.
 
-A client is announced to the peers when it has declared metadata, or has none after `GRACE` seconds: those of a client
-of another bridge bear a mark, and such a client is never bridged again, so that no message can go round in a circle. A
-client that unregisters is withdrawn after `GONE_DELAY` seconds, because its last message may come later than the event.
+A client is announced to the peers when it has declared metadata, or has declared none after `GRACE` seconds. Metadata
+mark the clients of other bridges; these are not bridged again, so that no message can circulate. A client that
+unregisters is withdrawn after `GONE_DELAY` seconds, because its last message may arrive after the event.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from ..protocol import ok_response
 from ..protocol.values import sanitize_for_display
 from .hub_side import Delivery, HubSide, Registration, quietly
 from .offers import RejectedError
-
-__all__ = ["MARKS", "ORIGIN", "LocalClient", "LocalClients", "Worker"]
 
 log = logging.getLogger(__name__)
 
@@ -42,26 +40,26 @@ class LocalClient:
         self.client_id = client_id
         self.metadata: dict[str, Any] = {}
         self.subscriptions: dict[str, Any] = {}
-        #: Whether the peers are told of it.
+        #: Whether it is announced to the peers.
         self.is_bridged = False
 
     @property
     def is_marked(self) -> bool:
-        """Whether it is a client of a bridge."""
+        """Whether the client belongs to a bridge."""
         return any(mark in self.metadata for mark in MARKS)
 
 
 class Listener(Protocol):
-    """What is told of the clients: a peer. The methods are called in the outbound thread."""
+    """Receives the events of the clients: a peer. The methods are called in the outbound thread."""
 
     def announce(self, client: LocalClient) -> None:
-        """A client is there, or has declared something else."""
+        """A client has registered, or its declarations have changed."""
 
     def withdraw(self, client_id: str) -> None:
-        """A client has gone, or is not bridged any more."""
+        """A client has unregistered, or is no longer bridged."""
 
     def on_unregistered(self, local_id: str) -> None:
-        """A client has unregistered; it may be one of the bridge."""
+        """A client has unregistered; it may belong to the bridge."""
 
 
 class Worker:
@@ -73,11 +71,11 @@ class Worker:
         self._thread.start()
 
     def put(self, task: Callable[[], object]) -> None:
-        """Run a task after those that were put before."""
+        """Queue a task."""
         self._tasks.put(task)
 
     def stop(self, timeout: float) -> None:
-        """End the thread after the tasks that were put."""
+        """End the thread after the queued tasks."""
         self._tasks.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
@@ -102,9 +100,9 @@ class LocalClients:
     outbound : Worker
         The thread that handles events and deliveries; it may wait for the hub.
     listeners : callable
-        Returns the peers that are told of the clients.
+        Returns the peers to which clients are announced.
     on_other_bridge : callable
-        Called with a client that is marked, when it has declared metadata.
+        Called with a client of another bridge when it has declared metadata.
     on_disconnected : callable
         Called with the reason when the hub has disconnected the bridge.
     """
@@ -124,13 +122,13 @@ class LocalClients:
         self._own: Registration | None = None
 
     def start(self, metadata: Mapping[str, Any]) -> None:
-        """Register the bridge, and get to know the clients that are there."""
+        """Register the bridge, and request the clients that are already registered."""
         self._own = own = self._hub.register(metadata, _SUBSCRIPTIONS, self)
         self._hub.monitor(own)
         self._outbound.put(lambda: self._list(own))
 
     def stop(self) -> None:
-        """Unregister the bridge, and forget all clients. It may be repeated."""
+        """Unregister the bridge, and remove all clients. Further calls do nothing."""
         own, self._own = self._own, None
         with self._lock:
             self._clients.clear()
@@ -144,21 +142,21 @@ class LocalClients:
             quietly(self._hub.declare, own, metadata)
 
     def all(self) -> list[LocalClient]:
-        """Return all clients, also those that the peers do not know."""
+        """Return all clients, including those that are not announced to the peers."""
         with self._lock:
             return list(self._clients.values())
 
     def get(self, client_id: str) -> LocalClient | None:
-        """Return a client that the peers know, or None."""
+        """Return a client that is announced to the peers, or None."""
         with self._lock:
             client = self._clients.get(client_id)
         return client if client is not None and client.is_bridged else None
 
     def resolve_sender(self, client_id: str) -> LocalClient | None:
         """
-        Return a client that has sent a message, even if its events are still to come; in the outbound thread.
+        Return a client that has sent a message, even if its events have not arrived; in the outbound thread.
 
-        It is None if the hub does not know the client any more. Raise `RejectedError` for a client of a bridge.
+        Return None if the hub no longer knows the client. Raise `RejectedError` for a client of a bridge.
         """
         client = self.get(client_id)
         own = self._own
@@ -202,7 +200,7 @@ class LocalClients:
             self._update(client)
 
     def _find(self, client_id: str) -> LocalClient:
-        """Return what is known of a client, and announce one later that declares no metadata."""
+        """Return a client; if it is new and declares no metadata, it is announced later."""
         with self._lock:
             client = self._clients.get(client_id)
             if client is None:
@@ -212,7 +210,7 @@ class LocalClients:
         return client
 
     def _list(self, own: Registration) -> None:
-        """Ask the hub for the clients that were there before the bridge."""
+        """Request the clients that registered before the bridge."""
         try:
             for client_id in self._hub.hub.get_registered_clients(own.key):
                 self._ask_about(own, client_id)
@@ -220,12 +218,12 @@ class LocalClients:
             log.warning("The hub does not list its clients: %s", error)
 
     def _ask_about(self, own: Registration, client_id: str) -> bool:
-        """Ask the hub for what a client has declared; return False if it does not know the client."""
+        """Request a client's metadata and subscriptions; return False if the hub does not know the client."""
         try:
             metadata = self._hub.hub.get_metadata(own.key, client_id)
             subscriptions = self._hub.hub.get_subscriptions(own.key, client_id)
         except SAMPError as error:
-            log.debug("A client has gone: %s", error)
+            log.debug("A client has unregistered: %s", error)
             return False
         client = self._find(client_id)
         client.metadata, client.subscriptions = metadata, subscriptions
@@ -233,7 +231,7 @@ class LocalClients:
         return True
 
     def _update(self, client: LocalClient, *, has_waited: bool = False) -> None:
-        """Tell the peers of a client; in the outbound thread."""
+        """Announce a client to the peers, or withdraw it; in the outbound thread."""
         own_ids = {registration.client_id for registration in list(self._hub.registrations.values())}
         with self._lock:
             is_known = self._clients.get(client.client_id) is client

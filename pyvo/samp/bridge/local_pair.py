@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A transport between two hubs of one machine: the engines of both are in one process, joined by a pair of sockets."""
+"""A transport between two hubs of one machine: both engines are in one process and connected by a pair of sockets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import threading
 from .link import Accept, Hello, LinkState, Report, Transport
 from .stream_link import StreamLink
 
-__all__ = ["LocalPair", "SocketStream"]
-
 #: Seconds for the threads of a link to end.
 JOIN_TIMEOUT = 5.0
 
 
 class SocketStream:
-    """What a `StreamLink` needs of a connected socket."""
+    """A connected socket, with the methods that a `StreamLink` calls."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -24,7 +22,7 @@ class SocketStream:
         self.write = sock.sendall
 
     def interrupt(self) -> None:
-        """End what reads or writes."""
+        """Make `read` and `write` in other threads return or raise."""
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:  # closed already
@@ -43,7 +41,7 @@ class _End(Transport):
         self._pair = pair
 
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
-        """Connect when the other end is started, too."""
+        """Connect as soon as the other end is started as well."""
         self.arguments = hello, accept, report
         self.is_restarted = True
         self._pair.connect()
@@ -78,12 +76,12 @@ class _End(Transport):
 
 class LocalPair:
     """
-    Two transports that are joined to each other: ``ends[0]`` and ``ends[1]``.
+    Two transports that are connected to each other: ``ends[0]`` and ``ends[1]``.
 
     Parameters
     ----------
     labels : tuple of (str, str)
-        How each of the two hubs is shown at the other one.
+        The name of each of the two hubs at the other one.
     """
 
     def __init__(self, labels: tuple[str, str]) -> None:
@@ -92,7 +90,7 @@ class LocalPair:
         self.ends = _End(self, labels[1], is_first=True), _End(self, labels[0], is_first=False)
 
     def connect(self) -> None:
-        """Make a link if both ends are started and have none, and one of them was not when the last link was made."""
+        """Make a link if both ends are started, have no link, and at least one was started since the last link."""
         with self._lock:
             ready = all(end.arguments is not None and end.link is None for end in self.ends)
             if not ready or not any(end.is_restarted for end in self.ends):

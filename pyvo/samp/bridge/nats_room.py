@@ -7,18 +7,19 @@ Theory of operation
 The server passes each message on to those that are subscribed to its *subject*, and keeps nothing. A room is a tree of
 subjects::
 
-    samp-bridge.1.ROOM.hub                  each hub tells that it is there, every five seconds
-    samp-bridge.1.ROOM.to.SESSION.>         what is for one hub; the last part is the session of the sender
+    samp-bridge.1.ROOM.hub                  heartbeat of each hub, every five seconds
+    samp-bridge.1.ROOM.to.SESSION.>         messages to one hub; the last part is the session of the sender
 
-`SESSION` is a new random text for each connection to the server. A hub that misses three heartbeats is gone.
+`SESSION` is a new random text for each connection to the server. A hub that misses three heartbeats is regarded as
+disconnected.
 
-Between each two hubs there is a `_Tunnel`: a stream of bytes, on which a `StreamLink` does the rest, as it does on the
-pipes of ssh. Of two hubs the one with the lower session opens the tunnel. Its messages are numbered: the server
-discards messages for a hub that is too slow, and all of them when it stops. If a number is missing the tunnel ends, so
-that the engine responds to the open calls, and is opened anew.
+A `_Tunnel` is a stream of bytes between two hubs, which a `StreamLink` uses like the pipes of ssh. The hub with the
+lower session opens the tunnel. Its messages are numbered, because the server discards messages for a hub that is too
+slow, and all messages when it stops. If a number is missing, the tunnel ends, the engine responds to the open calls
+with errors, and a new tunnel is opened.
 
-All of this runs in one thread with an asyncio loop. The threads of the links put what they write into a queue of
-limited size.
+All of this runs in one thread with an asyncio loop. The threads of the links put their messages into a queue of limited
+size.
 """
 
 from __future__ import annotations
@@ -43,29 +44,27 @@ from ..protocol.values import sanitize_for_display
 from .link import Accept, Hello, LinkState, Report, Transport, encode_json, parse_json
 from .stream_link import StreamLink
 
-__all__ = ["NATSRoom", "parse_room_url"]
-
 log = logging.getLogger(__name__)
 
-#: Seconds between two signs of life of a hub, and how many of them may be missing.
+#: Seconds between two heartbeats of a hub, and how many of them may be missing.
 HEARTBEAT_INTERVAL = 5.0
 MISSED_HEARTBEATS = 3
-#: Seconds to connect to the server, and to say goodbye.
+#: Seconds to connect to the server, and to leave the room.
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
-#: Seconds before the server, or a hub with which there is no link, is tried again: the first time, and at most.
+#: Seconds before the next attempt to connect to the server or to a hub: initially, and at most.
 MIN_DELAY, MAX_DELAY = 1.0, 60.0
-#: Other hubs in a room; more are ignored.
+#: Maximum number of other hubs in a room; more are ignored.
 MAX_PEERS = 100
 #: Bytes that wait for the server, and bytes of one message. A server accepts a megabyte by default.
 MAX_OUTGOING = 1024 * 1024
 MAX_CHUNK = 128 * 1024
-#: Bytes of one tunnel that wait for its link. The link gives credit for less.
+#: Bytes of one tunnel that wait for its link; more than the link gives credit for.
 MAX_INCOMING = 64 * 1024 * 1024
 
 _PREFIX = "samp-bridge.1"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-#: Head of a message: what it is, the id of the tunnel, and the number of the message.
+#: Head of a message: its kind, the id of the tunnel, and the number of the message.
 _HEAD = struct.Struct("!cQQ")
 _OPEN, _DATA, _END = b"O", b"D", b"E"
 
@@ -74,7 +73,7 @@ def parse_room_url(url: str) -> tuple[str, str]:
     """
     Split ``nats://[USER:PASSWORD@]SERVER[:PORT]/ROOM``, or ``tls://...``, into the URL of the server and the room.
 
-    Raise `SAMPValueError` if it is something else.
+    Raise `SAMPValueError` for any other URL.
     """
     try:
         parts = urlsplit(url)
@@ -85,14 +84,14 @@ def parse_room_url(url: str) -> tuple[str, str]:
     if parts.scheme not in {"nats", "tls"} or not parts.hostname or parts.query or parts.fragment:
         raise SAMPValueError(f"{url!r} is not nats://SERVER/ROOM")
     if not _TOKEN.fullmatch(room):
-        raise SAMPValueError(f"{room!r} is not the name of a room: letters, digits, '-' and '_', 64 at most")
+        raise SAMPValueError(f"{room!r} is not a valid name of a room: use up to 64 letters, digits, '-' and '_'")
     user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{user}{host}:{port}", room
 
 
 class _Presence(NamedTuple):
-    """What a hub tells the room."""
+    """The heartbeat of a hub."""
 
     session: str
     hub: str
@@ -105,19 +104,19 @@ class _Presence(NamedTuple):
 
     @classmethod
     def parse(cls, payload: bytes) -> tuple[_Presence, bool]:
-        """Return it, and whether the hub leaves; raise `SAMPValueError` if it is not valid."""
+        """Return the heartbeat, and whether the hub leaves; raise `SAMPValueError` if it is invalid."""
         value = parse_json(payload)
         session, hub, label, since = (value.get(name, "") for name in cls._fields)
         if not (isinstance(session, str) and isinstance(hub, str) and isinstance(label, str)):
-            raise SAMPValueError("session, hub and label are texts")
+            raise SAMPValueError("session, hub and label must be texts")
         is_short = 0 < len(hub) <= 200 and len(label) <= 200
         if not (_TOKEN.fullmatch(session) and is_short and type(since) in {int, float}):
-            raise SAMPValueError("a text is not valid, or there is no time")
+            raise SAMPValueError("a text is invalid, or the time is missing")
         return cls(session, hub, label, float(since)), bool(value.get("leaving"))
 
 
 class _Outbox:
-    """What waits for the server, in order; filled by any thread, and emptied in the loop."""
+    """A queue of messages to the server, filled by any thread and emptied in the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -128,7 +127,7 @@ class _Outbox:
         self.has_items = asyncio.Event()
 
     def put(self, subject: str, data: bytes, is_open: Callable[[], bool] = lambda: True, *, wait: bool = False) -> None:
-        """Queue a message; perhaps wait for room while `is_open`."""
+        """Queue a message; if the queue is full, wait as long as `is_open` is true."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._size < MAX_OUTGOING or self._is_closed or not is_open())
@@ -140,7 +139,7 @@ class _Outbox:
                 self._loop.call_soon_threadsafe(self.has_items.set)
 
     def take_all(self) -> Iterator[tuple[str, bytes]]:
-        """Remove and return the messages, one after the other; in the loop."""
+        """Remove and yield the messages; in the loop."""
         self.has_items.clear()
         while True:
             with self._changed:
@@ -152,7 +151,7 @@ class _Outbox:
             yield item
 
     def wake(self) -> None:
-        """Let those that wait look again whether they are open."""
+        """Make the waiting threads check again whether they are open."""
         with self._changed:
             self._changed.notify_all()
 
@@ -196,7 +195,7 @@ class _Tunnel:
         self._error = ""
 
     def read(self, _size: int) -> bytes:
-        """Wait for bytes, and return those of one message."""
+        """Wait for a message, and return its bytes."""
         with self._changed:
             self._changed.wait_for(lambda: self._received or not self._is_open)
             if self._received:
@@ -208,7 +207,7 @@ class _Tunnel:
         return b""
 
     def write(self, data: bytes) -> None:
-        """Send bytes; wait while too many are waiting for the server."""
+        """Send bytes; wait while the queue to the server is full."""
         for start in range(0, len(data), MAX_CHUNK):
             head = _HEAD.pack(_DATA, self.number, self._next_sent)
             self._outbox.put(
@@ -221,7 +220,7 @@ class _Tunnel:
         self.fail("")
 
     def receive(self, number: int, data: bytes) -> None:
-        """Take a message of the other end."""
+        """Receive a message from the other end."""
         with self._changed:
             if not self._is_open:
                 return
@@ -231,10 +230,10 @@ class _Tunnel:
                 self._received_size += len(data)
                 self._changed.notify()
                 return
-        self.fail("messages were lost on the way")
+        self.fail("messages were lost")
 
     def fail(self, reason: str) -> None:
-        """End it."""
+        """End the tunnel with an error."""
         with self._changed:
             if self._is_open:
                 self._is_open, self._error = False, reason
@@ -243,7 +242,7 @@ class _Tunnel:
 
 
 class _Session:
-    """One connection to the server. All methods run in the loop, except for what `_start_link` gives to the link."""
+    """One connection to the server. The methods run in the loop, except for the callbacks of a link (`_start_link`)."""
 
     def __init__(self, transport: NATSRoom, hello: Hello, accept: Accept) -> None:
         self._hello, self._accept = hello, accept
@@ -254,7 +253,7 @@ class _Session:
         self._peers: dict[str, _Peer] = {}
         self._tunnels: dict[int, _Tunnel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Set when the session is over, with the reason in `error`.
+        #: Set when the session has ended, with the reason in `error`.
         self.ended = asyncio.Event()
         self.error: SAMPError | None = None
         self._last_error = ""
@@ -275,13 +274,13 @@ class _Session:
                 CONNECT_TIMEOUT,
             )  # fmt: skip
             if self._connection.max_payload < MAX_CHUNK + _HEAD.size:
-                raise SAMPHubError(f"The NATS server accepts messages of {self._connection.max_payload} bytes only")
+                raise SAMPHubError(f"The limit of the NATS server is {self._connection.max_payload} bytes per message")
             await self._connection.subscribe(self._inbox(self._own.session) + ".>", cb=self._on_message)
             await self._connection.subscribe(f"{self.room}.hub", cb=self._on_presence)
             await self._connection.flush()
         except (nats.errors.Error, OSError) as error:
             reason = self._last_error or str(error) or "it does not respond"
-            raise SAMPHubError(f"There is no connection to the NATS server at {shown}: {reason}") from error
+            raise SAMPHubError(f"Cannot connect to the NATS server at {shown}: {reason}") from error
         self._start(self._send())
         self._start(self._beat())
 
@@ -346,19 +345,19 @@ class _Session:
             await self._on_error(error)
             await self._on_closed()
 
-    # Who is in the room
+    # Hubs in the room
 
     def _inbox(self, session: str) -> str:
         return f"{self.room}.to.{session}"
 
     async def _beat(self) -> None:
-        """Tell the room that this hub is there, and find out which hubs are gone."""
+        """Send the heartbeat of this hub, and remove the hubs whose heartbeats are missing."""
         while True:
             self._outbox.put(f"{self.room}.hub", self._own.encode())
             now = time.monotonic()
             for peer in list(self._peers.values()):
                 if now - peer.last_seen > (MISSED_HEARTBEATS + 0.5) * HEARTBEAT_INTERVAL:
-                    self._remove_peer(peer, "that hub has become silent")
+                    self._remove_peer(peer, "that hub does not send heartbeats any more")
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
     async def _on_presence(self, message: Any) -> None:
@@ -377,18 +376,18 @@ class _Session:
             self._open_tunnel(peer)
 
     def _find_peer(self, presence: _Presence) -> _Peer | None:
-        """Return the hub that has told that it is there, and note the time; None for one that is not wanted."""
+        """Return the hub that has sent a heartbeat, and note the time; None for one that is ignored."""
         peer = self._peers.get(presence.session)
         if peer is not None:
             peer.last_seen = time.monotonic()
             return peer
         if presence.session == self._own.session:
             return None
-        # A newcomer must not wait for the next turn to know of this hub.
+        # A new hub must learn about this one before the next regular heartbeat.
         self._outbox.put(f"{self.room}.hub", self._own.encode())
         if presence.hub == self._own.hub:
             if (presence.since, presence.session) < (self._own.since, self._own.session):
-                self._end(SAMPValueError("This hub is in the room already, by another `samp bridge`"))
+                self._end(SAMPValueError("Another `samp bridge` has already joined this hub to the room"))
             return None
         for other in [one for one in self._peers.values() if one.presence.hub == presence.hub]:
             if other.presence.since > presence.since:
@@ -397,9 +396,7 @@ class _Session:
         if len(self._peers) >= MAX_PEERS:
             log.warning("There are more than %d hubs in the room; the others are ignored", MAX_PEERS)
             return None
-        peer = self._peers[presence.session] = _Peer(
-            presence, f"{self._inbox(presence.session)}.{self._own.session}"
-        )
+        peer = self._peers[presence.session] = _Peer(presence, f"{self._inbox(presence.session)}.{self._own.session}")
         return peer
 
     def _remove_peer(self, peer: _Peer, reason: str) -> None:
@@ -427,7 +424,7 @@ class _Session:
         if kind == _OPEN:
             self._on_open(sender, number, data)
         elif tunnel is None or tunnel.peer.presence.session != sender:
-            if kind == _DATA and _TOKEN.fullmatch(sender):  # of a tunnel that has ended here
+            if kind == _DATA and _TOKEN.fullmatch(sender):  # for a tunnel that has ended here
                 self._outbox.put(f"{self._inbox(sender)}.{self._own.session}", _HEAD.pack(_END, number, 0))
         elif kind == _DATA:
             tunnel.peer.last_seen = time.monotonic()
@@ -450,7 +447,7 @@ class _Session:
             self._start_link(_Tunnel(self._outbox, peer, number), is_first=False)
 
     def _start_link(self, tunnel: _Tunnel, *, is_first: bool) -> None:
-        """Make a link of a tunnel, and start it when those before it to the same hub have ended."""
+        """Make a link for a tunnel, and start it when the earlier links to the same hub have ended."""
         peer, started = tunnel.peer, time.monotonic()
         earlier = [other for other in self._tunnels.values() if other.peer.presence.hub == peer.presence.hub]
         self._tunnels[tunnel.number] = peer.tunnel = tunnel
@@ -462,7 +459,7 @@ class _Session:
                 self._outbox.put(peer.subject, _HEAD.pack(_END, tunnel.number, 0))
             if status:
                 name = sanitize_for_display(peer.presence.label)
-                log.warning("There is no link to %s in the room: %s", name, reason)
+                log.warning("No link to %s in the room: %s", name, reason)
             if peer.tunnel is tunnel:
                 peer.tunnel = None
                 if time.monotonic() - started > MIN_DELAY:
@@ -486,19 +483,19 @@ class NATSRoom(Transport):
     """
     Joins a bridge to all others in a room on a NATS server.
 
-    The first connection to the server must succeed; after that it is made again when it is lost.
+    The first connection to the server must succeed; later, a lost connection is established again.
 
     Parameters
     ----------
     url : str
         ``nats://[USER:PASSWORD@]SERVER[:PORT]/ROOM``, or ``tls://`` in place of ``nats://``.
     reconnect : bool
-        Whether a connection that was lost is made again.
+        Whether a lost connection is established again.
 
     Raises
     ------
     SAMPValueError
-        It is not such a URL.
+        The URL has another form.
     """
 
     def __init__(self, url: str, *, reconnect: bool = True) -> None:
@@ -563,10 +560,8 @@ class NATSRoom(Transport):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = min(2 * delay, MAX_DELAY)
 
-    async def _run_session(
-        self, stop: asyncio.Event, hello: Hello, accept: Accept, report: Report
-    ) -> SAMPError | None:
-        """Be in the room until `stop` is set, and return None, or until the connection is lost, and return why."""
+    async def _run_session(self, stop: asyncio.Event, hello: Hello, accept: Accept, report: Report) -> SAMPError | None:
+        """Stay in the room; return None when `stop` is set, or the error when the connection is lost."""
         session = _Session(self, hello, accept)
         try:
             await session.open(self._server)

@@ -1,20 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The files and URLs of this machine that peers may read, and those of the peers that programs of this machine may read.
+The files and URLs that may be read across the bridge.
+
+Those of this machine are read by peers, and those of peers by programs of this machine.
 
 Theory of operation
 -------------------
-A value of an outgoing message that is as a whole the URL of a file, or of a server of this machine, becomes an *offer*.
-In the message a placeholder stands for it, and beside the message the offer: a token that cannot be guessed, and a file
-name. The path stays here. The peer puts a URL of its own bridge in the place of the placeholder, and reads the offer
-when a program reads that URL. The same URL has the same offer as long as the link lasts, so that a table which is
-identified by its URL can be identified at the other end, too.
+A value of an outgoing message that consists of the URL of a file, or of a server of this machine, becomes an *offer*. A
+placeholder replaces the value in the message, and the offer is sent with the message: a token that cannot be guessed,
+and a file name. The path is not sent. The peer replaces the placeholder by a URL of its own bridge, and reads the offer
+when a program reads that URL. A URL has the same offer for the lifetime of the link, so that a table that is identified
+by its URL can also be identified at the other end.
 
-When a program sends such a URL of the bridge back, the same offer stands beside the message, with the id of the hub
-that made it; and that end puts the original URL in its place.
+When a program sends such a URL of the bridge back, the same offer is sent with the message, with the id of the hub that
+made it. That end then restores the original URL.
 
-A URL that the peer has mentioned first never becomes an offer, even if a program of this machine repeats it
-("cannot open ``file:///home/me/.ssh/id_rsa``"). The rule, and its quota, are those for web pages: `UrlPermissions`.
+A URL that the peer has mentioned first never becomes an offer, even if a program of this machine repeats it ("cannot
+open ``file:///home/me/.ssh/id_rsa``"). The rule and its quota are those for web pages: `UrlPermissions`.
 """
 
 from __future__ import annotations
@@ -34,9 +36,7 @@ from ..transport.urls import file_url_to_path
 from ..web_profile.url_permissions import UrlPermissions, url_hashes
 from .policy import find_local_urls, is_own_host, is_own_url, texts_in
 
-__all__ = ["Offers", "RejectedError", "RemoteFile"]
-
-#: Latest offers that a peer may read, and latest files of a peer that programs here may read.
+#: Number of the latest offers that a peer may read, and of the latest files of a peer that programs here may read.
 MAX_OFFERS = 5000
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _PLACEHOLDER = "samp-bridge-offer:"
@@ -67,7 +67,7 @@ class Offers:
     Parameters
     ----------
     hub : str
-        Id of the hub of this end.
+        Id of the hub at this end.
     make_url : callable
         Makes the URL of the bridge for a token and a file name.
     permissions : UrlPermissions
@@ -96,7 +96,7 @@ class Offers:
         self._permissions.add_client(peer, peer)
 
     def remove_peer(self, peer: str) -> None:
-        """Remove a peer: what was offered to it can no longer be read, nor what it has offered."""
+        """Remove a peer: its offers, and the offers to it, can no longer be read."""
         self._permissions.remove_client(peer)
         with self._lock:
             for url, offer in list(self._by_url.items()):
@@ -137,7 +137,7 @@ class Offers:
         return _map_texts(value, replace), offers
 
     def lookup(self, token: str, peer: str) -> str | None:
-        """Return the URL of an offer, or None if that was not made to this peer."""
+        """Return the URL of an offer, or None if no such offer was made to this peer."""
         with self._lock:
             offer = self._by_token.get(token)
             return offer.url if offer is not None and peer in offer.peers else None
@@ -153,10 +153,10 @@ class Offers:
             if file is not None:
                 return file
             if not self._allowed:
-                raise RejectedError("This bridge passes on no files of this machine")
+                raise RejectedError("This bridge does not pass on files of this machine")
             self._permissions.allow_from_client(peer, key)
             if self._permissions.allowed_url(peer, key) is None:
-                raise RejectedError("The URL of a file came from the other machine first, and is not offered to it")
+                raise RejectedError("The other machine has sent the URL of this file first, so it is not offered to it")
             offer = self._by_url.get(key)
             if offer is None:
                 file = RemoteFile(self.hub, secrets.token_urlsafe(16), _file_name(url))
@@ -168,7 +168,7 @@ class Offers:
             return offer.file
 
     def _own_token(self, url: str) -> str:
-        """Return the token in a URL, if it is one of this bridge."""
+        """Return the token in a URL of this bridge, or an empty string for another URL."""
         token, _, name = urlsplit(url).path.lstrip("/").partition("/")
         return token if _with_one_host(self._make_url(token, name)) == url else ""
 
@@ -176,23 +176,23 @@ class Offers:
 
     def import_(self, value: SAMPValue, offers: object, peer: str, *, shown: bool = False) -> SAMPValue:
         """
-        Put URLs of this bridge in the place of the offers of a peer.
+        Replace the offers of a peer by URLs of this bridge.
 
         Parameters
         ----------
         value, offers
-            As `export` returned them at the other end; nothing is known about them.
+            As `export` returned them at the other end; they are checked.
         peer : str
-            Id of the hub of that end.
+            Id of the hub at the other end.
         shown : bool
-            Whether the texts are shown to the user, so that one may mention a URL among other words.
+            Whether the texts are shown to the user: these may mention a URL within a sentence.
 
         Raises
         ------
         RejectedError
-            The value contains a URL of this machine or its network that is no offer.
+            The value contains a URL of this machine or its network that is not an offer.
         SAMPValueError
-            The offers are not valid.
+            The offers are invalid.
         """
         urls = {placeholder: self._url_for(file, peer) for placeholder, file in _parse_offers(offers).items()}
         mentioned = [url for text in texts_in(value) for url in find_local_urls(text)]
@@ -219,7 +219,7 @@ class Offers:
             return self._files.get(self._own_token(url))
 
     def add_copy(self, path: Path, file: RemoteFile) -> None:
-        """Note that a file is a copy of one of a peer: it never becomes an offer."""
+        """Register a file as a copy of a peer's file: it never becomes an offer."""
         with self._lock:
             self._copies[file_url_to_path(path.as_uri()) or ""] = file
 
@@ -228,7 +228,7 @@ class Offers:
             if file.hub == self.hub:
                 url = self.lookup(file.offer, peer)
                 if url is None:
-                    raise RejectedError("It names a file that this machine does not offer, or no longer")
+                    raise RejectedError("It names a file that this machine does not offer, or no longer offers")
                 return url
             token = self._tokens.get((file.hub, file.offer))
             if token is None:
@@ -249,7 +249,7 @@ class Offers:
 
 def _parse_offers(offers: object) -> dict[str, RemoteFile]:
     if not isinstance(offers, Mapping) or len(offers) > MAX_OFFERS:
-        raise SAMPValueError("the offers are not a map, or too many")
+        raise SAMPValueError("the offers are not a map, or there are too many")
     parsed = {}
     for placeholder, offer in offers.items():
         values = [offer.get(name) for name in RemoteFile._fields] if isinstance(offer, dict) else []
@@ -266,7 +266,7 @@ def _file_name(url: str) -> str:
 
 
 def _safe_name(name: str) -> str:
-    """Return a name of letters, digits, ``-``, ``_`` and ``.``: DS9 decodes no ``%20``, and no path is in it."""
+    """Return a name of letters, digits, ``-``, ``_`` and ``.``: not a path, and DS9 does not decode ``%20``."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")
     stem, dot, suffix = safe.rpartition(".")
     return (stem[:60] + dot + suffix[:20] if dot else safe[:60]) or "data"
@@ -285,7 +285,7 @@ def _with_one_host(url: str) -> str:
 
 
 def _map_texts(value: SAMPValue, function: Callable[[str], str]) -> SAMPValue:
-    """Return a copy of a value in which all strings but keys are replaced."""
+    """Return a copy of a value in which all strings except for keys are replaced."""
     if isinstance(value, str):
         return function(value)
     if isinstance(value, dict):

@@ -1,16 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-One peer of a bridge: its clients, which are registered here, and the messages to and from them.
+One peer of a bridge: its clients, which are registered at this hub, and their messages.
 
 Theory of operation
 -------------------
-Each client of the peer has a registration at this hub, a *proxy*. What the hub delivers to a proxy goes to the peer as
-NOTIFY or CALL from the sender to that client, and the peer sends it from the sender's proxy there. A broadcast is not
-broadcast again: the hub has made a delivery of it for each proxy. Its body crosses once, as BODY; NOTIFY and CALL name
-it by its hash. Both ends keep the last bodies in the same order, so each knows what the other one still has.
+Each client of the peer has a registration at this hub, a *proxy*. A message that the hub delivers to a proxy is sent to
+the peer as NOTIFY or CALL from the sender to that client, and the peer sends it from the sender's proxy at its hub. A
+broadcast is not broadcast again, because the hub delivers it to each proxy. Its body is sent once, as BODY; NOTIFY and
+CALL refer to it by its hash. Both ends keep the last bodies in the same order, so each knows which ones the other end
+still has.
 
-Deliveries are sent by the outbound thread of the bridge. What arrives is handled by the inbound thread of the peer. In
-both directions the order is kept (R24). Either thread may wait for the hub.
+The outbound thread of the bridge sends the deliveries. The inbound thread of the peer handles the frames that arrive.
+The order is preserved in both directions (R24). Both threads may block while they wait for the hub.
 
 A call of this hub stays open in `_calls_out` until the peer replies, once; a call of the peer in `_calls_in` until its
 recipient here does. When the link ends, all calls of this hub get an error as response.
@@ -41,17 +42,15 @@ from .local_clients import MARKS, ORIGIN, LocalClient, LocalClients, Worker
 from .offers import Offers, RejectedError
 from .policy import Policy, restrict
 
-__all__ = ["Context", "Peer", "RemoteClient"]
-
 log = logging.getLogger(__name__)
 
-#: Clients of one peer.
+#: Maximum number of clients of one peer.
 MAX_CLIENTS = 200
-#: Bytes of the metadata, and of the subscriptions, of one client, as JSON.
+#: Maximum size in bytes of the metadata, and of the subscriptions, of one client, as JSON.
 MAX_METADATA = 64 * 1024
 #: Bytes of the same as XML.
 MAX_XML = 10 * MAX_METADATA
-#: Messages of one peer a second. More of them wait.
+#: Messages per second of one peer. Further ones are delayed.
 MAX_RATE = 1000
 #: Open calls of one peer, and to it.
 MAX_CALLS = 10_000
@@ -59,9 +58,9 @@ MAX_CALLS = 10_000
 CACHE_SIZE = 16 * 1024 * 1024
 MAX_ID = 200
 _BASIC_METADATA = ("samp.name", "samp.description.text")
-#: Bytes of deliveries that wait for the outbound thread; what it has sent waits in the link.
+#: Bytes of deliveries that wait for the outbound thread; those that it has sent wait in the link.
 MAX_OUTBOUND = 1024 * 1024
-#: Seconds by which an event of the hub may be later than a message.
+#: Seconds by which an event of the hub may arrive after a message.
 EVENT_DELAY = 0.2
 
 
@@ -74,9 +73,9 @@ class RemoteClient(NamedTuple):
     client_id : str
         Its id at its own hub.
     name : str
-        Its name there, made harmless.
+        Its name there, sanitized for display.
     peer : str
-        How its hub, or the machine, is shown.
+        The displayed name of its hub or machine.
     local_id : str
         Its id at this hub.
     """
@@ -88,7 +87,7 @@ class RemoteClient(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What the peers of a bridge share."""
+    """The objects and callbacks that the peers of a bridge share."""
 
     hub: HubSide
     clients: LocalClients
@@ -96,9 +95,9 @@ class Context(NamedTuple):
     files: FileGateway
     policy: Policy
     outbound: Worker
-    #: Called with a client of a peer, and whether it is there.
+    #: Called with a client of a peer, and whether it is registered.
     report_client: Callable[[RemoteClient, bool], object]
-    #: Called when the link of a peer has ended, and everything of it is removed.
+    #: Called when the link of a peer has ended and its clients are unregistered.
     on_closed: Callable[[Peer, str], object]
 
 
@@ -114,7 +113,7 @@ class Proxy:
         self.registration: Registration | None = None
 
     def receive(self, delivery: Delivery) -> DeferredResponse | None:
-        """Pass on what the hub delivers; see `Receiver`."""
+        """Queue a delivery of the hub for the peer; see `Receiver`."""
         if delivery.body.get("samp.mtype", "").startswith("samp.hub."):
             return None
         return self.peer.queue_delivery(self, delivery)
@@ -126,7 +125,7 @@ class Proxy:
 
 
 class _Body(NamedTuple):
-    """A message that has arrived, written for the hub; or why it is rejected."""
+    """A message that has arrived, encoded for the hub; or the reason why it is rejected."""
 
     mtype: str
     message: dict[str, Any]
@@ -135,7 +134,7 @@ class _Body(NamedTuple):
 
 
 class Cache:
-    """The last bodies. Both ends of a link add the same ones in the same order."""
+    """The last bodies. Both ends of a link add the same bodies in the same order."""
 
     def __init__(self) -> None:
         self._bodies: OrderedDict[str, tuple[int, Any]] = OrderedDict()
@@ -146,7 +145,7 @@ class Cache:
         return self._bodies[key][1] if key in self._bodies else None
 
     def add(self, key: str, size: int, body: Any) -> None:
-        """Add a body, and remove the oldest ones if there is not enough room; one is always kept."""
+        """Add a body, and remove the oldest ones beyond the limit; the newest is always kept."""
         self._size += size - self._bodies.pop(key, (0, None))[0]
         self._bodies[key] = size, body
         while self._size > CACHE_SIZE and len(self._bodies) > 1:
@@ -154,7 +153,7 @@ class Cache:
 
 
 class _Rate:
-    """Delays what is more frequent than so many a second."""
+    """Limits the rate of messages by delays."""
 
     def __init__(self, rate: int, stopped: threading.Event) -> None:
         self._rate, self._stopped = rate, stopped
@@ -176,9 +175,9 @@ class Peer:
     link : Link
         The link.
     context : Context
-        What it shares with other peers.
+        The objects shared with other peers.
     session : str
-        What this end has sent as `Hello.session`.
+        The `Hello.session` that this end has sent.
     """
 
     def __init__(self, link: Link, context: Context, session: str) -> None:
@@ -198,7 +197,7 @@ class Peer:
         self._announced: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._sent, self._received = Cache(), Cache()
         self._call_ids = count(1)
-        self._calls_out: dict[str, tuple[Proxy, str]] = {}  # by number: who was called, and the msg-id
+        self._calls_out: dict[str, tuple[Proxy, str]] = {}  # by number: the proxy that was called, and the msg-id
         self._calls_in: dict[str, tuple[str, str]] = {}  # by msg-tag: number, recipient
         self._tag = secrets.token_hex(4)
         self._queued = 0  # bytes of deliveries that the outbound thread has not sent
@@ -208,7 +207,7 @@ class Peer:
     # Clients of this hub, in the outbound thread
 
     def announce(self, client: LocalClient) -> None:
-        """Tell the peer of a client, or of what has changed."""
+        """Announce a client, or its changed declarations, to the peer."""
         known = self._announced.get(client.client_id)
         metadata = self._describe(client, "metadata", client.metadata)
         wanted = restrict(client.subscriptions, self._context.policy.incoming)
@@ -224,10 +223,10 @@ class Peer:
             self.link.send(Kind.SUBS, encode_json(subscriptions))
 
     def _describe(self, client: LocalClient, name: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Return a part of what a client has declared, without what must not or cannot cross the bridge."""
+        """Return metadata or subscriptions of a client, without the parts that may not or cannot cross the bridge."""
         try:
             exported, offers = self._context.offers.export(value, self.hub_id)
-        except RejectedError:  # no files: the icon remains here
+        except RejectedError:  # files may not pass: the icon is left out
             exported, offers = {key: value[key] for key in _BASIC_METADATA if key in value}, {}
         if len(encode_json(exported)) > MAX_METADATA or len(encode_json(offers)) > MAX_METADATA:
             log.info("The %s of %s are too long for the bridge", name, sanitize_for_display(client.client_id))
@@ -235,7 +234,7 @@ class Peer:
         return {"id": client.client_id, name: exported, "offers": offers}
 
     def withdraw(self, client_id: str) -> None:
-        """Tell the peer that a client has gone, and that it will not reply."""
+        """Notify the peer that a client has unregistered, and respond to its open calls."""
         if self._announced.pop(client_id, None) is None:
             return
         with self._lock:
@@ -247,7 +246,7 @@ class Peer:
     # Deliveries of this hub
 
     def queue_delivery(self, proxy: Proxy, delivery: Delivery) -> DeferredResponse | None:
-        """Queue a delivery; in the loop's thread. Its acknowledgement is held back while too much is queued."""
+        """Queue a delivery; in the loop's thread. Its acknowledgement is deferred while the queue is too long."""
         with self._lock:
             self._queued += delivery.size
         self._context.outbound.put(lambda: self._send_queued(proxy, delivery))
@@ -256,11 +255,11 @@ class Peer:
                 return None
             deferred = DeferredResponse()
             self._held.append(deferred)
-        self.on_writable()  # the room may have come in the meantime
+        self.on_writable()  # the queue may have become shorter in the meantime
         return deferred
 
     def on_writable(self) -> None:
-        """Acknowledge what was held back; see `LinkHandler`."""
+        """Send the deferred acknowledgements; see `LinkHandler`."""
         with self._lock:
             if not self._stopped.is_set() and not (self._queued < MAX_OUTBOUND and self.link.is_writable):
                 return
@@ -274,7 +273,7 @@ class Peer:
                 self._send_reply(delivery.msg_id, delivery.body)
             elif not self._send_message(proxy, delivery):
                 if not attempts:
-                    raise RejectedError("The sender has gone before the bridge knew it")
+                    raise RejectedError("The sender unregistered before the bridge could announce it")
                 again = partial(self._send_queued, proxy, delivery, attempts - 1)
                 with self._lock:
                     self._queued += delivery.size
@@ -292,7 +291,7 @@ class Peer:
         if self._stopped.is_set():
             raise RejectedError(f"The bridge to {self.label} was lost")
         if not self._context.policy.may_go_out(mtype):
-            raise RejectedError(f"The bridge does not let {mtype} out; --allow-out does")
+            raise RejectedError(f"The bridge does not allow {mtype} to go out; --allow-out does")
         sender = self._context.clients.resolve_sender(delivery.sender)
         if sender is None:
             return False
@@ -313,7 +312,7 @@ class Peer:
         call = str(next(self._call_ids))
         with self._lock:
             if len(self._calls_out) >= MAX_CALLS:
-                raise RejectedError("Too many calls over the bridge are open")
+                raise RejectedError("Too many calls are open over the bridge")
             self._calls_out[call] = proxy, delivery.msg_id
         self.link.send(Kind.CALL, encode_json({**envelope, "call": call}))
         if self._stopped.is_set():  # the link has ended at this moment
@@ -363,7 +362,7 @@ class Peer:
 
     def on_closed(self, reason: str) -> None:
         """Remove everything of the peer; see `LinkHandler`."""
-        self._stopped.set()  # what is queued is skipped
+        self._stopped.set()  # the queued frames are skipped
         self.on_writable()
         self._inbound.put(lambda: self._close(reason))
 
@@ -377,10 +376,10 @@ class Peer:
                 self._rate.wait()
                 self._HANDLERS[kind](self, parse_json(payload))
         except SAMPValueError as error:
-            log.warning("The bridge to %s is closed: a %s of that end is not valid: %s", self.label, kind.name, error)
-            self.link.close(f"a {kind.name} is not valid: {error}")
+            log.warning("The bridge to %s is closed: a %s from that end is invalid: %s", self.label, kind.name, error)
+            self.link.close(f"a {kind.name} is invalid: {error}")
         except SAMPError as error:
-            log.info("A %s of %s was not handled: %s", kind.name, self.label, sanitize_for_display(str(error), 200))
+            log.info("A %s from %s was rejected: %s", kind.name, self.label, sanitize_for_display(str(error), 200))
         finally:
             done()
 
@@ -389,7 +388,7 @@ class Peer:
         proxy = self.proxies.get(client_id)
         if proxy is None:
             if len(self.proxies) >= MAX_CLIENTS:
-                raise RejectedError(f"That end has more than {MAX_CLIENTS} clients")
+                raise RejectedError(f"The other end has more than {MAX_CLIENTS} clients")
             proxy = Proxy(self, client_id)
         self._read_metadata(proxy, value)
         self._read_subscriptions(proxy, value)
@@ -413,7 +412,7 @@ class Peer:
         self._declare(proxy)
 
     def _declare(self, proxy: Proxy) -> None:
-        """Register a proxy, or declare what has changed."""
+        """Register a proxy, or declare its changed metadata and subscriptions."""
         try:
             self._declare_as_it_is(proxy)
         except SAMPError as error:  # JSAMP's hub rejects what is not ASCII
@@ -456,7 +455,7 @@ class Peer:
         for pattern, notes in given.items():
             check_pattern(pattern)
             if not isinstance(notes, dict):
-                raise SAMPValueError("annotations of a subscription are not a map")
+                raise SAMPValueError("the annotations of a subscription are not a map")
         try:
             notes_of: Any = self._context.offers.import_(given, value.get("offers", {}), self.hub_id)
         except RejectedError as error:
@@ -505,7 +504,7 @@ class Peer:
             self._send_reply(tag, error_response(str(error)))
 
     def _deliver(self, recipient: LocalClient, body: _Body, send: Callable[[Any], object]) -> None:
-        """Send a message to a client of this hub; later, if that cannot read files from the bridge itself."""
+        """Send a message to a client of this hub, after its files have been copied if the client needs that."""
         name = str(recipient.metadata.get("samp.name", ""))
         if not self._context.files.copy_for(name, body.message, lambda message: quietly(send, encoded(message))):
             send(body.written)
@@ -518,30 +517,30 @@ class Peer:
             raise RejectedError(f"The message was rejected: {body.error}")
         sender = self._proxy(value, "from")
         if not self._context.policy.may_come_in(body.mtype):
-            raise RejectedError(f"The bridge does not let {body.mtype} in; --allow-in does, at the recipient's end")
+            raise RejectedError(f"The bridge does not allow {body.mtype} to come in; the recipient's --allow-in does")
         recipient = self._context.clients.get(_text(value, "to"))
         if recipient is None:
-            raise RejectedError("There is no such client, or it has gone")
+            raise RejectedError("There is no such client, or it has unregistered")
         return sender, recipient, body
 
     def _receive_reply(self, value: dict[str, Any]) -> None:
         with self._lock:
             proxy, msg_id = self._calls_out.pop(_text(value, "call"), (None, ""))
         if proxy is None:
-            raise RejectedError("It is not the first reply to a call")
+            raise RejectedError("It is not the first reply to an open call")
         try:
             response = check_response(value.get("response"))
             encoded(response)
             imported: Any = self._context.offers.import_(response, value.get("offers"), self.hub_id, shown=True)
         except SAMPError as error:
-            log.info("A response of %s was rejected: %s", self.label, sanitize_for_display(str(error), 200))
+            log.info("A response from %s was rejected: %s", self.label, sanitize_for_display(str(error), 200))
             imported = error_response(f"The bridge has rejected the response: {error}")
         self._reply_here(proxy, msg_id, imported)
 
     def _proxy(self, value: dict[str, Any], key: str) -> Proxy:
         proxy = self.proxies.get(_text(value, key))
         if proxy is None or proxy.registration is None:
-            raise RejectedError("It names a client that is not known here")
+            raise RejectedError("It names an unknown client")
         return proxy
 
     _HANDLERS: Mapping[Kind, Callable[[Peer, dict[str, Any]], None]] = {
@@ -557,7 +556,7 @@ class Peer:
     # The end
 
     def on_unregistered(self, local_id: str) -> None:
-        """Remove a proxy that the hub, or the user, has disconnected; it comes back with the next link."""
+        """Remove a proxy that the hub or the user has disconnected; the next link registers it again."""
         for proxy in list(self.proxies.values()):
             if proxy.registration is not None and proxy.registration.client_id == local_id:
                 self._inbound.put(lambda proxy=proxy: self._remove_proxy(proxy))  # type: ignore[misc]

@@ -7,14 +7,12 @@ import os
 import select
 import threading
 
-__all__ = ["PipeStream"]
-
 
 class PipeStream:
     """
-    What a `StreamLink` needs of a pipe to read and one to write, which it closes in the end.
+    A pipe to read and a pipe to write, with the methods that a `StreamLink` calls.
 
-    On Windows, where nothing can wait for two pipes, `interrupt` does not end a read or write that waits.
+    On Windows, where a thread cannot wait for two pipes, `interrupt` does not end a waiting read or write.
     """
 
     def __init__(self, source: int, target: int) -> None:
@@ -28,13 +26,13 @@ class PipeStream:
         self._first = b""
 
     def wait_for_first(self, timeout: float) -> bool:
-        """Wait until there is something to read; return False at the end, after `interrupt`, or after the timeout."""
+        """Wait until there are bytes to read; return False at the end, after `interrupt`, or after the timeout."""
         if not self._can_select or select.select([self._source, self._wake[0]], [], [], timeout)[0]:
             self._first = self.read(1)
         return bool(self._first)
 
     def read(self, size: int) -> bytes:
-        """Wait for bytes; return none at the end, and after `interrupt`."""
+        """Wait for bytes and return them; return empty bytes at the end and after `interrupt`."""
         if self._first:
             data, self._first = self._first, b""
             return data
@@ -49,7 +47,7 @@ class PipeStream:
                 continue
 
     def write(self, data: bytes) -> None:
-        """Write all bytes; raise `OSError` if that is not possible, and after `interrupt`."""
+        """Write all bytes; raise `OSError` on failure and after `interrupt`."""
         rest = memoryview(data)
         while rest:
             if self._can_select:
@@ -69,7 +67,7 @@ class PipeStream:
                 os.write(self._wake[1], b"x")
 
     def close(self) -> None:
-        """Close everything; no thread may read or write any more."""
+        """Close the pipes; no thread may use them any more."""
         with self._lock:
             self._is_interrupted = True
             for descriptor in (self._source, self._target, *self._wake):

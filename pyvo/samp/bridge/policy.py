@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What may cross a bridge: MTypes, and URLs in what the remote end sends.
+The MTypes that may cross a bridge, and the check for URLs in data from the remote end.
 
-Both ends of a bridge check everything, because the other one may be hostile. What an end sends is checked so that this
-machine tells no more than its user has allowed; what it receives, so that the remote end cannot make a program of this
+Both ends of a bridge check everything, because the other one may be hostile. Outgoing data are checked so that this
+machine discloses no more than its user has allowed; incoming data, so that the remote end cannot make a program of this
 machine read a file, or call a service that only this machine can reach.
 
-No host name is looked up (R37). So a name in the internet that leads to an address of this machine is not recognized.
+No host name is looked up (R37). So a public host name that resolves to an address of this machine is not recognized.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from ..constants import SAFE_MTYPES
 from ..protocol import SAMPValue, best_match, check_pattern, matches
 from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
 
-__all__ = ["Policy", "find_local_urls", "is_own_url", "restrict", "texts_in"]
-
-#: MTypes that never cross a bridge, whatever is allowed.
+#: MTypes that never cross a bridge, even if a pattern allows them.
 NEVER = ("client.env.get", "samp.hub.*", "x-samp.hub.*")
 
 #: Schemes whose authority is not a host of the network.
@@ -43,7 +41,7 @@ _LOCAL_DOMAINS = (".local", ".localhost", ".localdomain", ".internal", ".intrane
 
 class Policy:
     """
-    What a user allows.
+    The messages and files that a user allows to cross the bridge.
 
     Parameters
     ----------
@@ -55,7 +53,7 @@ class Policy:
     Raises
     ------
     SAMPValueError
-        A pattern is not valid.
+        A pattern is invalid.
     """
 
     def __init__(self, allow_in: Iterable[str] = (), allow_out: Iterable[str] = (), *, files: bool = True) -> None:
@@ -105,7 +103,7 @@ def _is_allowed(mtype: str, patterns: Iterable[str]) -> bool:
 
 
 def restrict(subscriptions: Mapping[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
-    """Return the part of subscriptions that is covered by patterns: ``*`` becomes these patterns."""
+    """Restrict subscriptions to patterns: ``*`` is replaced by the patterns."""
     restricted: dict[str, Any] = {}
     for subscription, notes in subscriptions.items():
         for pattern in patterns:
@@ -133,7 +131,7 @@ def texts_in(value: SAMPValue) -> Iterator[str]:
 
 
 def is_own_url(url: str) -> bool:
-    """Whether a text is as a whole the URL of a file or of a server of this machine."""
+    """Whether a text consists of the URL of a file or of a server of this machine."""
     if file_url_to_path(url) is not None:
         return True
     try:
@@ -161,15 +159,15 @@ def is_own_host(host: str) -> bool:
 
 def find_local_urls(text: str, *, whole: bool = False) -> list[str]:
     """
-    Find URLs of files, of this machine and of its local network in a text of the remote end.
+    Find URLs of files, of this machine and of its local network in a text from the remote end.
 
     Parameters
     ----------
     text : str
         The text.
     whole : bool
-        Whether only a URL that is the whole text is looked for, as in texts that are shown to the user. Blanks around
-        it, and what Java accepts in front of a URL, do not hide it.
+        Whether to find only a URL that is the whole text, as in texts that are shown to the user. Blanks around it, and
+        the prefixes that Java accepts, are ignored.
     """
     if ":" not in text and "\\" not in text:
         return []
@@ -186,7 +184,7 @@ def find_local_urls(text: str, *, whole: bool = False) -> list[str]:
 
 
 def _is_remote(url: re.Match[str]) -> bool:
-    """Whether a URL leads into the internet, as far as its text tells. Ways to write one that are odd do not count."""
+    """Whether the text of a URL shows that its host is on the internet; False for unusual spellings."""
     web_scheme, other_scheme, authority = url.groups()
     if (web_scheme or other_scheme).lower() in _NAMING_SCHEMES:
         return True
@@ -204,7 +202,7 @@ def _is_remote(url: re.Match[str]) -> bool:
 
 
 def _is_foreign(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is in the internet, and not one of this machine."""
+    """Whether an address is on the internet, and does not belong to this machine."""
     embedded = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     if embedded is None and address.version == 6 and address in ipaddress.ip_network("64:ff9b::/96"):
         embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

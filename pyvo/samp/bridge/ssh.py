@@ -24,21 +24,19 @@ from .pipes import PipeStream
 from .stdio import NO_HUB
 from .stream_link import StreamLink
 
-__all__ = ["SSHTransport", "make_ssh_command"]
-
 log = logging.getLogger(__name__)
 
-#: No forwarding, which the bridge has no use for; a dead connection is noticed within a minute.
+#: No forwarding, which the bridge does not need; a dead connection is detected within a minute.
 _OPTIONS = ("ClearAllForwardings=yes", "ServerAliveInterval=15", "ServerAliveCountMax=3")
-#: Seconds before a link that was lost is made again: the first time, and at most.
+#: Seconds before the next attempt to connect: initially, and at most.
 MIN_DELAY, MAX_DELAY = 1.0, 60.0
-#: Seconds in which something must come from the other machine. The user may have to type a password first.
+#: Seconds to wait for the first data from the other machine. The user may have to type a password first.
 FIRST_BYTE_TIMEOUT = 180.0
 #: Seconds for ssh to end by itself, and after SIGTERM.
 CLOSE_TIMEOUT = 2.0
 #: How many lines of ssh's standard error are kept, to explain why it ended.
 _MAX_LINES = 20
-#: Exit statuses: of ssh for its own errors, of a shell, and of a ``samp`` that does not know the command ``bridge``.
+#: Exit statuses: of ssh for its own errors, of a shell, and of a ``samp`` without the command ``bridge``.
 _SSH_FAILED, _NOT_FOUND, _NOT_EXECUTABLE, _USAGE = 255, 127, 126, 2
 #: Exit status of ``samp`` if no hub is running, or the versions of the protocol differ.
 _STATUS_NO_HUB = _STATUS_VERSION = 3
@@ -48,11 +46,11 @@ def make_ssh_command(host: str, options: Iterable[str], command: str) -> list[st
     """
     Return the arguments that run a command on another machine. No shell of this machine reads them.
 
-    Raise `SAMPValueError` for a host that ssh could take for an option.
+    Raise `SAMPValueError` for a host that ssh could parse as an option.
     """
     user, _at, name = host.rpartition("@")
     if not name or name.startswith("-") or user.startswith("-"):
-        raise SAMPValueError(f"{host!r} is not [USER@]HOST, or begins with '-'")
+        raise SAMPValueError(f"{host!r} is not [USER@]HOST, or starts with '-'")
     arguments = ["ssh", "-T", "-a", "-x"]
     for option in (*_OPTIONS, *options):
         arguments += ["-o", option]
@@ -60,7 +58,7 @@ def make_ssh_command(host: str, options: Iterable[str], command: str) -> list[st
 
 
 class _SSHProcess:
-    """A running ssh, and the last lines of its standard error, which are also passed to `on_line` in a thread."""
+    """A running ssh, and the last lines of its standard error; a thread also passes them to `on_line`."""
 
     def __init__(self, arguments: Sequence[str], on_line: Callable[[str], object]) -> None:
         try:
@@ -77,7 +75,7 @@ class _SSHProcess:
         self._errors.start()
 
     def close(self) -> int:
-        """Close the pipes, on which no thread may wait, wait until ssh has ended, and return its exit status."""
+        """Close the pipes, wait until ssh has ended, and return its exit status. No thread may use the pipes."""
         self.stream.close()
         for end in (self._process.terminate, self._process.kill):
             try:
@@ -97,7 +95,7 @@ class _SSHProcess:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._put_line(line)
-                if len(rest) > 65536:  # what never ends is no line
+                if len(rest) > 65536:  # limit the length of a line
                     self._put_line(rest)
                     rest = b""
         if rest:
@@ -117,19 +115,19 @@ def _take_descriptor(pipe: IO[bytes] | None) -> int:
 
 
 class _End(NamedTuple):
-    """How an attempt has ended."""
+    """The end of an attempt to connect, or of a link."""
 
     reason: str
-    #: Of the command, if it ends for this reason.
+    #: Exit status of the command if it ends for this reason.
     status: int = 0
     was_connected: bool = False
 
 
 class SSHTransport(Transport):
     """
-    Joins a bridge to that of another machine through ssh.
+    Connects a bridge through ssh to a bridge on another machine.
 
-    The first attempt must succeed; after that, a link that is lost is made again.
+    The first attempt must succeed; later, a lost link is established again.
 
     Parameters
     ----------
@@ -138,18 +136,18 @@ class SSHTransport(Transport):
     options : sequence of str
         Further options of ssh, such as ``"Port=2222"``.
     program : str
-        The command ``samp`` on the other machine, for the shell there; it may have arguments.
+        The command that runs ``samp`` on the other machine, as for the shell there; it may contain arguments.
     arguments : sequence of str
         Arguments of ``samp bridge --stdio`` there.
     reconnect : bool
-        Whether a link that was lost is made again.
+        Whether a lost link is established again.
     on_line : callable, optional
         Called in a thread with each line that ssh writes to standard error. The line is not sanitized.
 
     Raises
     ------
     SAMPValueError
-        The host begins with ``-``.
+        The host starts with ``-``.
     """
 
     def __init__(
@@ -166,7 +164,7 @@ class SSHTransport(Transport):
         self._program = program
         remote = " ".join([program, "bridge", "--stdio", *map(shlex.quote, arguments)])
         self._command = make_ssh_command(host, options, remote)
-        #: What the user types to run a command there.
+        #: The command line that runs a command there, for texts.
         self._ssh = shlex.join(["ssh", *(word for option in options for word in ("-o", option)), host])
         self._reconnect = reconnect
         self._on_line = on_line or log.debug
@@ -214,7 +212,7 @@ class SSHTransport(Transport):
                 end = _End(str(error), 1)
             if self._stopped.is_set():
                 return
-            # Other refusals may come to an end: the bridge that was lost may still be there at the other end.
+            # Other rejections may be temporary: the other end may not have noticed yet that the old link was lost.
             if end.status == _STATUS_VERSION or not (self._was_connected and self._reconnect):
                 report(LinkState.FAILED, end.reason, _STATUS_NO_HUB if end.status == NO_HUB else end.status or 1)
                 return
@@ -227,7 +225,7 @@ class SSHTransport(Transport):
             delay = min(2 * delay, MAX_DELAY)
 
     def _connect(self, hello: Hello, accept: Accept) -> _End:
-        """Start ssh, and return when the link has ended and nothing of it is left."""
+        """Start ssh, and return when the link, its threads and the process have ended."""
         ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
         was_accepted = threading.Event()
 
@@ -263,33 +261,33 @@ class SSHTransport(Transport):
         if was_accepted.is_set():
             return _End(reason, status, was_connected=True)
         if status == NO_HUB:
-            hint = f"From here, `{self._ssh} {self._program} hub` starts one, and --start-hub one for the bridge alone"
+            hint = f"Start one with `{self._ssh} {self._program} hub`, or add --start-hub to this command"
             return _End(f"On {self.label}: {reason} {hint}", status)
         return _End(reason, status) if status else _End(self._explain(process, exit_status, reason), 1)
 
     def _pass_on(self, line: str) -> None:
-        if not self._stopped.is_set():  # ^C ends ssh, too, which then complains
+        if not self._stopped.is_set():  # ^C also ends ssh, which then reports an error
             self._on_line(line)
 
     def _explain(self, process: _SSHProcess, status: int, reason: str) -> str:
-        """Return why there is no link, by the exit status of ssh, and what to do."""
+        """Explain the exit status of ssh, and what the user can do."""
         said = "\n".join(process.lines)
         if status == _SSH_FAILED and "Permission denied" in said:
-            text = f"{self.label} does not let you in. `{self._ssh} true` must work first; `ssh-copy-id` installs a key"
+            text = f"{self.label} denies the login. `{self._ssh} true` must work first; `ssh-copy-id` installs a key"
         elif status == _SSH_FAILED:
-            text = f"ssh has no connection to {self.label}; it says why above. `{self._ssh} true` must work first"
+            text = f"ssh cannot connect to {self.label}; see its message above. `{self._ssh} true` must work first"
         elif status in {_NOT_FOUND, _NOT_EXECUTABLE} or "No module named" in said:
             text = (
-                f"There is no command `{self._program}` on {self.label}. Install it, for example with "
-                f"`{self._ssh} python3 -m pip install pyvo-samp`, or name it: "
+                f"{self.label} has no command `{self._program}`. Install it, for example with "
+                f"`{self._ssh} python3 -m pip install pyvo-samp`, or give its location: "
                 f'--remote-command "python3 -m pyvo.samp", or --remote-command venv/bin/samp'
             )
         elif status == _USAGE:
             text = (
-                f"The samp on {self.label} has no bridge, or another one. Install the same version as here: "
+                f"The samp on {self.label} has no bridge, or an incompatible one. Install the same version as here: "
                 f"`{self._ssh} python3 -m pip install --upgrade pyvo-samp`"
             )
         else:
-            why = reason or "nothing came from there"
-            text = f"There is no bridge to {self.label}: {why}; ssh ended with status {status}"
+            why = reason or "no data arrived"
+            text = f"Cannot connect to {self.label}: {why}; ssh ended with status {status}"
         return text

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The end of a link that ssh has started on this machine: its standard input and output are the link."""
+"""The end of a link that ssh has started on this machine; the link uses standard input and output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from .link import Accept, Hello, Kind, LinkState, Report, Transport, encode_json
 from .pipes import PipeStream
 from .stream_link import StreamLink
 
-__all__ = ["NO_HUB", "StdioTransport"]
-
 #: Status of BYE if no hub is running here (EX_TEMPFAIL of sysexits.h). The other end may try again.
 NO_HUB = 75
-#: Seconds in which the other end has to close a link that it cannot have.
+#: Seconds to wait until the other end closes a rejected link.
 REJECT_TIMEOUT = 2.0
 #: Seconds for the threads of the link to end.
 JOIN_TIMEOUT = 5.0
@@ -23,11 +21,11 @@ JOIN_TIMEOUT = 5.0
 
 class StdioTransport(Transport):
     """
-    Joins a bridge to the one that has started this process.
+    Connects a bridge to the one that has started this process.
 
-    It takes over the standard streams: what the process prints from now on goes to standard error, and could not be
-    mistaken for a frame. There is one link only; when it has ended the transport has failed, with status 0 if all is
-    well.
+    It uses the standard streams for the link: later output of the process goes to standard error, so that it cannot be
+    mistaken for frames. There is only one link. When it ends, the transport reports `LinkState.FAILED`, with status 0
+    if there was no error.
     """
 
     def __init__(self) -> None:
@@ -54,7 +52,7 @@ class StdioTransport(Transport):
             self._link.join(JOIN_TIMEOUT)
 
     def reject(self, reason: str, status: int) -> None:
-        """Tell the other end why there is no link, and wait until it closes."""
+        """Send the reason why there is no link to the other end, and wait until it closes."""
         bye = encode_json({"reason": reason, "status": status})
         self._stream.write(PREAMBLE + encode_frame(Kind.BYE, bye))
         timer = threading.Timer(REJECT_TIMEOUT, self._stream.interrupt)

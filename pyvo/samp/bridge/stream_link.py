@@ -4,17 +4,17 @@ A link over a stream of bytes: the pipes of ssh, or a socket.
 
 Theory of operation
 -------------------
-Each link has three threads. One reads, one writes, and one watches the time: it ends a link without HELLO, pings a
-quiet peer, and closes a link whose peer is silent.
+Each link has three threads. One reads, one writes, and one checks the time: it ends a link without HELLO, pings an idle
+peer, and closes a link whose peer does not respond.
 
-What waits to be written stands in three lanes. Frames of the link itself (credit, pings, heads of files) go first. The
-messages of the engine and the contents of files take turns; so a file delays no message, and the reverse.
+There are three queues for writing. Frames of the link itself (credit, pings, heads of files) are written first. The
+messages of the engine and the contents of files alternate, so that they do not delay each other.
 
-Neither end can make the other one keep more than a fixed number of bytes: it may send only as much as it has *credit*
-for. Messages have `WINDOW` bytes on stream 0, and get credit back when the engine has handled them. Each file is a
-stream of its own with as many, and gets credit back when the reader has taken the bytes. A message that is longer than
-a frame goes as DATA of a stream of its own, followed by an empty frame of its kind on that stream. Only one such
-message is on its way at a time.
+Flow control limits the bytes that each end has to buffer: an end may send only as many bytes as it has *credit* for.
+Messages have a credit of `WINDOW` bytes on stream 0, which is returned when the engine has handled them. Each file is a
+stream of its own with the same credit, which is returned when the reader has read the bytes. A message that is longer
+than a frame is sent as DATA on a stream of its own, followed by an empty frame of its kind on that stream. Only one
+such message is sent at a time.
 
 The end that was started by the user numbers its streams with odd numbers, the other one with even numbers.
 """
@@ -47,24 +47,22 @@ from .link import (
     parse_json,
 )
 
-__all__ = ["StreamLink"]
-
 log = logging.getLogger(__name__)
 
-#: Bytes that may be on their way in one stream.
+#: Bytes that may be in transit in one stream.
 WINDOW = 1024 * 1024
 #: Bytes of one file that wait for the writer.
 MAX_UPLOAD_QUEUED = 4 * MAX_PAYLOAD
-#: Frames of the link itself that may wait; a peer that causes more of them does not read its responses.
+#: Frames of the link itself that may be queued; a peer that causes more of them does not read the responses.
 MAX_CONTROL = 10_000
-#: Seconds in which the peer has to send its preamble and HELLO.
+#: Seconds to wait for the peer's preamble and HELLO.
 HELLO_TIMEOUT = 20.0
 #: Seconds without a frame before a ping, and until the link is closed.
 PING_INTERVAL = 15.0
 SILENCE_TIMEOUT = 45.0
-#: Seconds in which the peer has to respond to the request for a file.
+#: Seconds to wait for the response to a request for a file.
 HEAD_TIMEOUT = 60.0
-#: Seconds in which the last frames of a link that is closed can be written.
+#: Seconds to write the last frames of a link that is being closed.
 CLOSE_TIMEOUT = 2.0
 READ_SIZE = 256 * 1024
 
@@ -78,19 +76,19 @@ class StreamLink(Link):
     Parameters
     ----------
     read : callable
-        ``read(n)`` waits for bytes and returns up to ``n`` of them, none at the end.
+        ``read(n)`` waits for bytes and returns up to ``n`` of them, empty bytes at the end.
     write : callable
         ``write(data)`` writes all bytes. Both raise `OSError`.
     interrupt : callable
-        Makes a `read` or `write` that waits return; called in any thread, perhaps repeatedly.
+        Makes a waiting `read` or `write` return or raise; called in any thread, perhaps repeatedly.
     hello : Hello
-        What the peer is told.
+        The HELLO to send to the peer.
     accept : callable
         See `Accept`.
     is_first : bool
-        Whether this is the end that the user has started.
+        Whether the user started this end.
     label : str
-        How the peer is shown; what it calls itself unless given.
+        The displayed name of the peer; by default the one in its HELLO.
     on_end : callable
         Called with the reason and an exit status (0 if it may be tried again), when no thread uses the stream any more.
     """
@@ -172,7 +170,7 @@ class StreamLink(Link):
         """Ask for a file; see `Link.fetch`."""
         with self._lock:
             if not self._is_open:
-                raise FileError(502, "The link to the machine that has the file is closed")
+                raise FileError(502, "The link to the machine with the file is closed")
             if len(self._downloads) >= MAX_TRANSFERS:
                 raise FileError(503, "Too many files are being read", [("Retry-After", "1")])
             stream = self._new_stream()
@@ -286,8 +284,8 @@ class StreamLink(Link):
         except BridgeRefusedError as error:
             self.close(str(error), error.status)
         except (FrameError, SAMPValueError) as error:
-            log.warning("The bridge to %s is closed, because that end broke the protocol: %s", self._name(), error)
-            self.close(f"the other end broke the protocol: {error}")
+            log.warning("The bridge to %s is closed, because that end violated the protocol: %s", self._name(), error)
+            self.close(f"the other end violated the protocol: {error}")
         except OSError as error:
             self._end(f"the connection was lost ({error.strerror or error})")
         except Exception:
@@ -312,7 +310,7 @@ class StreamLink(Link):
         elif (receive := self._RECEIVERS.get(kind)) is not None:
             receive(self, stream, payload)
         else:
-            raise FrameError(f"A frame {kind.name} is not expected here")
+            raise FrameError(f"Unexpected frame {kind.name}")
 
     def _receive_first(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.BYE:
@@ -335,15 +333,15 @@ class StreamLink(Link):
         with self._lock:
             if stream:
                 if payload or self._assembly is None or self._assembly[0] != stream:
-                    raise FrameError("A long message ends that has not begun")
+                    raise FrameError("Unexpected end of a long message")
                 payload, self._assembly, self._pending_credit = bytes(self._assembly[1]), None, 0
             self._unhandled += len(payload)
             if self._unhandled > 2 * WINDOW + MAX_QUEUED + MAX_MESSAGE:
-                raise FrameError("More messages arrive than there was credit for")
+                raise FrameError("Messages exceed the credit")
         self._handler.receive(kind, payload, lambda: self._on_handled(len(payload), is_long=stream != 0))
 
     def _on_handled(self, size: int, *, is_long: bool) -> None:
-        """Give credit back for a message that the engine has handled."""
+        """Return the credit for a message that the engine has handled."""
         with self._lock:
             self._unhandled -= size
             if not is_long and size:
@@ -351,7 +349,7 @@ class StreamLink(Link):
             self._grant()
 
     def _grant(self) -> None:
-        """Give credit back for the long message that is arriving, unless too much waits for the engine."""
+        """Return credit for the long message that is arriving, unless too many bytes wait for the engine."""
         if self._pending_credit and self._assembly is not None and self._unhandled < MAX_QUEUED:
             self._put_credit(self._assembly[0], self._pending_credit)
             self._pending_credit = 0
@@ -370,13 +368,13 @@ class StreamLink(Link):
             if self._assembly is None:
                 self._assembly = (stream, bytearray())
             if self._assembly[0] != stream:
-                raise FrameError("Two long messages arrive at a time")
+                raise FrameError("A second long message starts before the end of the first")
             if len(self._assembly[1]) + len(payload) > MAX_MESSAGE:
                 raise FrameError(f"A message is longer than {MAX_MESSAGE} bytes")
             self._assembly[1].extend(payload)
             self._pending_credit += len(payload)
             if self._pending_credit > WINDOW:
-                raise FrameError("More of a long message arrives than there was credit for")
+                raise FrameError("A long message exceeds the credit")
             self._grant()
 
     def _receive_credit(self, stream: int, payload: bytes) -> None:
@@ -395,12 +393,12 @@ class StreamLink(Link):
         request = parse_json(payload)
         offer, method, headers = (request.get(name) for name in ("offer", "method", "headers"))
         if not (isinstance(offer, str) and method in ("GET", "HEAD") and isinstance(headers, dict)):
-            raise FrameError("A request for a file is not valid")
+            raise FrameError("A request for a file is invalid")
         if not all(isinstance(value, str) for value in headers.values()):
-            raise FrameError("The headers of a request are not valid")
+            raise FrameError("The headers of a request are invalid")
         with self._lock:
             if stream % 2 == self._parity or stream == 0 or stream in self._uploads:
-                raise FrameError("A request has the number of another stream")
+                raise FrameError("A request uses the number of another stream")
             if len(self._uploads) >= MAX_TRANSFERS:
                 reset = encode_json({"reason": "Too many files are being read", "status": 503})
                 self._put(Kind.RESET, reset, stream)
@@ -413,10 +411,10 @@ class StreamLink(Link):
         head = parse_json(payload)
         status, headers = head.get("status"), head.get("headers")
         if not (type(status) is int and 200 <= status < 600 and isinstance(headers, list) and len(headers) <= 50):
-            raise FrameError("The head of a file is not valid")
+            raise FrameError("The head of a file is invalid")
         pairs = [tuple(pair) for pair in headers if isinstance(pair, list) and len(pair) == 2]
         if len(pairs) != len(headers) or not all(isinstance(text, str) for pair in pairs for text in pair):
-            raise FrameError("The headers of a file are not valid")
+            raise FrameError("The headers of a file are invalid")
         if (download := self._downloads.get(stream)) is not None:
             download.set_head(status, pairs)
 
@@ -460,7 +458,7 @@ class StreamLink(Link):
     # Time and end
 
     def _end(self, reason: str, status: int = 0) -> None:
-        """End the link, without a word to the peer."""
+        """End the link without a frame to the peer."""
         with self._lock:
             self._ended = self._ended or (reason, status)
             self._to_write.notify()
@@ -512,12 +510,12 @@ class StreamLink(Link):
             self._queued = 0
             self._streams_changed.notify_all()
         if self._handler is not None:
-            self._handler.on_writable()  # what is held back can be answered
+            self._handler.on_writable()  # deferred deliveries can be acknowledged
 
 
 def _more_credit(credit: int, size: int) -> int:
     if credit + size > WINDOW:
-        raise FrameError("More credit is given than was used")
+        raise FrameError("The returned credit exceeds the used one")
     return credit + size
 
 
@@ -537,7 +535,7 @@ class _Fragments:
 
 
 class _Download:
-    """A file of the peer; see `Download`. The lock of the link guards all that changes."""
+    """A file of the peer; see `Download`. The lock of the link protects its state."""
 
     def __init__(self, link: StreamLink, stream: int) -> None:
         self.status = 0
@@ -588,7 +586,7 @@ class _Download:
         with self._changed:
             self._size += len(chunk)
             if self._size > WINDOW or not self.status:
-                raise FrameError("More of a file arrives than there was credit for")
+                raise FrameError("A file exceeds the credit")
             if not self._is_ended:
                 self._chunks.append(chunk)
             self._changed.notify_all()
@@ -601,7 +599,7 @@ class _Download:
 
 
 class _Upload:
-    """A file for the peer; see `Upload`. The lock of the link guards all that changes."""
+    """A file for the peer; see `Upload`. The lock of the link protects its state."""
 
     def __init__(self, link: StreamLink, stream: int) -> None:
         self.stream = stream
@@ -620,9 +618,7 @@ class _Upload:
         view = memoryview(data)
         while view:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self.ended or (self.credit > 0 and self.queued < MAX_UPLOAD_QUEUED)
-                )
+                self._changed.wait_for(lambda: self.ended or (self.credit > 0 and self.queued < MAX_UPLOAD_QUEUED))
                 self._check_open()
                 chunk = bytes(view[: min(MAX_PAYLOAD, self.credit)])
                 self.credit -= len(chunk)
@@ -644,7 +640,7 @@ class _Upload:
 
     def finish(self, *, complete: bool) -> None:
         with self._changed:
-            # What is queued goes before END
+            # Queued bytes are sent before END
             self._changed.wait_for(lambda: self.ended or not self.queued)
             if self._link._uploads.pop(self.stream, None) is None:
                 return
@@ -652,7 +648,7 @@ class _Upload:
             if complete:
                 self._link._put(Kind.END, stream=self.stream)
             else:
-                self._link._put(Kind.RESET, encode_json({"reason": "the file cannot be read to its end"}), self.stream)
+                self._link._put(Kind.RESET, encode_json({"reason": "the file was read only in part"}), self.stream)
 
     def _check_open(self) -> None:
         if self.ended:

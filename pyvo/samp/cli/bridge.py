@@ -22,14 +22,12 @@ from .output import CommandError, Status, client_label, help_epilog, sanitize
 if TYPE_CHECKING:
     from ..bridge.link import Transport
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = help_epilog(
     """\
-  samp bridge user@server      the programs here, and those on the server
+  samp bridge user@server      join the hub here and the one on the server
   samp bridge server --remote-command "python3 -m pyvo.samp"
   samp bridge nats://nats.example.org/survey
-                               all that are in this room of a NATS server
+                               join all hubs in this room of a NATS server
   samp bridge --between ~/.samp ~/.samp-1/hub
                                two hubs of this machine
 """,
@@ -44,7 +42,7 @@ _EPILOG = help_epilog(
 
 
 class _StateEvent(NamedTuple):
-    """A new state of a bridge, with a text. The label is what is at the other end."""
+    """A new state of a bridge, with a text. The label names the other end."""
 
     bridge: Bridge
     label: str
@@ -53,7 +51,7 @@ class _StateEvent(NamedTuple):
 
 
 class _ClientEvent(NamedTuple):
-    """A client of another hub, which is here now, or has gone."""
+    """A client of another hub that was registered here, or unregistered."""
 
     client: RemoteClient
     is_present: bool
@@ -63,7 +61,7 @@ _Event = _StateEvent | _ClientEvent
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    ways = parser.add_argument_group("what is joined to the hub of this machine")
+    ways = parser.add_argument_group("hubs to join to the hub of this machine")
     ways.add_argument(
         "where",
         nargs="?",
@@ -76,7 +74,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LOCKURL",
         help="join two hubs of this machine, named by their lockfiles (a path, or std-lockurl:...)",
     )
-    ways.add_argument("--stdio", action="store_true", help="be the other end, which ssh starts; not for people")
+    ways.add_argument("--stdio", action="store_true", help="run as the other end; ssh uses this option, do not type it")
     ssh = parser.add_argument_group("through ssh")
     ssh.add_argument(
         "--ssh-option", action="append", default=[], metavar="OPT", help="an option of ssh, such as Port=2222"
@@ -87,7 +85,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help='the command on the other machine, such as "python3 -m pyvo.samp" (default: %(default)s)',
     )
-    ssh.add_argument("--remote-hub", metavar="LOCKURL", help="the lockfile of the hub there (default: as for programs)")
+    ssh.add_argument("--remote-hub", metavar="LOCKURL", help="the lockfile of the hub there (default: the usual one)")
     limits = parser.add_argument_group("what may cross the bridge")
     for name, way in (("--allow-in", "come in"), ("--allow-out", "go out")):
         limits.add_argument(
@@ -99,11 +97,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="MTYPE",
             help=f"MTypes or wildcards that may {way} besides the default ones (tables, images, positions, ...)",
         )
-    limits.add_argument("--no-files", action="store_true", help="do not give files of one machine to another")
+    limits.add_argument("--no-files", action="store_true", help="do not transfer files between the machines")
     other = parser.add_argument_group("other")
-    other.add_argument("--label", metavar="TEXT", help="a name for this machine, which the others show")
+    other.add_argument("--label", metavar="TEXT", help="a name for this machine, shown at the other ends")
     other.add_argument("--start-hub", action="store_true", help="start a hub at each end where none is running")
-    other.add_argument("--no-reconnect", action="store_true", help="end when the link is lost")
+    other.add_argument("--no-reconnect", action="store_true", help="exit when the link is lost")
 
 
 def _run(options: argparse.Namespace) -> Status:
@@ -140,10 +138,10 @@ def _start(bridge: Bridge) -> None:
 
 
 def _make_bridges(options: argparse.Namespace, events: SimpleQueue[_Event]) -> list[Bridge]:
-    """Return the bridge of the hub here; or those of both hubs, which are joined to each other."""
+    """Return the bridge of the hub here, or, for --between, the bridges of both hubs."""
     policy = Policy(options.allow_in, options.allow_out, files=not options.no_files)
     if options.between is not None:
-        # what comes in at the first hub goes out at the second
+        # incoming messages of the first hub are outgoing ones of the second
         opposite = Policy(options.allow_out, options.allow_in, files=not options.no_files)
         first, second = (display_path(each.removeprefix(LOCKURL)) for each in options.between)
         pair = LocalPair((options.label or first, second))
@@ -189,7 +187,7 @@ def _make_transport(options: argparse.Namespace) -> Transport:
 
 
 def _remote_arguments(options: argparse.Namespace) -> list[str]:
-    """Return the options for the other end: what may go out here may come in there, and the reverse."""
+    """Return the options for the other end, with --allow-in and --allow-out exchanged."""
     words = [word for word in ("--no-files", "--start-hub") if getattr(options, word[2:].replace("-", "_"))]
     if options.remote_hub is not None:
         words += ["--remote-hub", options.remote_hub]
@@ -199,7 +197,7 @@ def _remote_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def _show(event: _Event) -> None:
-    """Print an event; raise an error if the bridge has given up."""
+    """Print an event; raise an error if the bridge has failed."""
     if isinstance(event, _ClientEvent):
         client = event.client
         sign = "+" if event.is_present else "-"
@@ -209,7 +207,7 @@ def _show(event: _Event) -> None:
         status = event.bridge.exit_status
         raise CommandError(Status(status) if status in set(Status) else Status.FAILED, event.text)
     shown = {
-        BridgeState.WAITING: f"the hub here is gone ({event.text}); waiting for the next one",
+        BridgeState.WAITING: f"the hub here has stopped ({event.text}); waiting for the next one",
         BridgeState.CONNECTING: event.text or f"connecting to {event.label}",
         BridgeState.CONNECTED: event.text,
         BridgeState.LOST: f"no connection to {event.label}: {event.text}",
@@ -239,9 +237,9 @@ def _own_hub(lockurl: str | None) -> Iterator[None]:
 
 
 def _run_stdio(options: argparse.Namespace) -> Status:
-    """Be the other end of a link until it ends, or the hub here does."""
+    """Run the other end of a link until the link or the hub here ends."""
     if sys.stdin.isatty():
-        options.parser.error("--stdio is for ssh: standard input and output are the link")
+        options.parser.error("--stdio is for ssh: the link uses standard input and output")
     from ..bridge.stdio import NO_HUB, StdioTransport  # noqa: PLC0415 - imported where it is needed
 
     events: SimpleQueue[_Event] = SimpleQueue()
@@ -261,7 +259,7 @@ def _run_stdio(options: argparse.Namespace) -> Status:
         while True:
             event = get_interruptible(events)
             if isinstance(event, _StateEvent) and event.state in {BridgeState.FAILED, BridgeState.WAITING}:
-                return Status.OK  # the other end tells the user
+                return Status.OK  # the other end informs the user
 
 
 COMMANDS = {"bridge": Command(_add_arguments, _run, _EPILOG)}

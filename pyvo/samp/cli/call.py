@@ -115,7 +115,7 @@ def call_and_collect(
         except Empty:
             break
         if item == "lost":
-            raise SAMPHubError("The hub has gone before all responses arrived.")
+            raise SAMPHubError("The hub stopped before all responses arrived.")
         if item[0] in pending:
             pending.discard(item[0])
             yield item

@@ -3,8 +3,8 @@
 ``samp completion`` prints the script with which a shell completes commands, options, names of clients, and MTypes.
 
 The script calls ``samp _complete`` with the words up to the cursor, and gets a line for each candidate: the text, a tab
-and a description. ``:files`` and ``:dirs`` are instead of candidates: the shell completes these itself. Without a hub,
-or if it does not respond in time, there are no names, and no error is shown.
+and a description. The lines ``:files`` and ``:dirs`` make the shell complete paths itself. Without a hub, or if it does
+not respond in time, no names and no error are shown.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from .main import COMMANDS as ALL_COMMANDS
 from .main import load_command
 from .output import Status, help_epilog
 
-__all__ = ["COMMANDS", "candidates", "complete"]
-
 _EPILOG = help_epilog(
     """\
   source <(samp completion bash)     in ~/.bashrc
@@ -35,7 +33,7 @@ _EPILOG = help_epilog(
     {0: "", 2: ""},
 )
 
-#: Seconds in which the hub has to tell the clients.
+#: Seconds to wait for the hub's list of clients.
 HUB_TIMEOUT = 1.0
 
 _BASH = r"""# completion of samp for bash: source <(samp completion bash)
@@ -98,7 +96,7 @@ complete -c samp -f -a '(__samp_complete)'
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-#: MTypes that users send, for the case that no client is there.
+#: MTypes that users send, offered even if no client is connected.
 _MTYPES = (
     *("bibcode.load", "coord.get.sky", "coord.pointAt.sky", "coverage.load.moc.fits", "image.load.fits"),
     *("samp.app.ping", "spectrum.load.ssa-generic", "table.highlight.row", "table.load.cdf", "table.load.fits"),
@@ -111,7 +109,7 @@ _PLAIN_NAME = re.compile(r"\w[\w .,+()@#*/-]*")
 
 
 class Candidate(NamedTuple):
-    """What a word may be completed to."""
+    """A possible completion of a word."""
 
     text: str
     description: str = ""
@@ -140,7 +138,7 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
     """
     Find the candidates for the last word.
 
-    In bash ``--to=x`` comes as three words. A word may have quotes and backslashes as the user types them.
+    Bash passes ``--to=x`` as three words. A word may contain the quotes and backslashes that the user types.
     """
     *before, current = words or [""]
     current = "" if current == "=" else current.replace("\\", "").lstrip("\"'")
@@ -195,7 +193,7 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
 
 
 def _values(action: argparse.Action) -> list[Candidate]:
-    """Return what an argument may be."""
+    """Return the possible values of an argument."""
     choices = CONSENT_CHOICES if action.dest == "web_consent" else action.choices
     if choices:
         return [Candidate(str(choice)) for choice in choices]
@@ -212,7 +210,7 @@ def _values(action: argparse.Action) -> list[Candidate]:
 
 
 def _names(entries: Sequence[dict[str, Any]]) -> Iterator[Candidate]:
-    """Offer each client by its name, or by its id if that would not do."""
+    """Yield the name of each client, or its id if the name is not suitable."""
     names = [str(entry["name"]) for entry in entries]
     for entry, name in zip(entries, names, strict=True):
         if _PLAIN_NAME.fullmatch(name) and names.count(name) == 1:
@@ -222,7 +220,7 @@ def _names(entries: Sequence[dict[str, Any]]) -> Iterator[Candidate]:
 
 
 def _ask_hub() -> list[dict[str, Any]]:
-    """Describe the other clients; none if there is no hub, or it takes too long."""
+    """Return the descriptions of the other clients; none without a hub or after a timeout."""
     # here, because most completions need no client
     from .client_session import connected_client  # noqa: PLC0415
     from .list import describe_client  # noqa: PLC0415
@@ -235,7 +233,7 @@ def _ask_hub() -> list[dict[str, Any]]:
             with connected_client("samp completion", "Completes a command line") as client:
                 ids = set(client.get_registered_clients()) - {client.client.hub_id}
                 found = [entry for each in sorted(ids) if (entry := describe_client(client, each)) is not None]
-        except SAMPError:  # the user has asked for no error message
+        except SAMPError:  # completion must not print error messages
             found = []
         result.put(found)
 

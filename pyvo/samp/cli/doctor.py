@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp doctor`` finds out why programs do not find each other, and gives advice.
+``samp doctor`` finds the reasons why programs do not find each other, and gives advice.
 
 It checks this computer, the environment, the lockfile, the hub, its clients, and the Web Profile. Each check yields
 findings.
@@ -84,7 +84,7 @@ def note(text: str, advice: str = "") -> Finding:
 
 
 def problem(text: str, advice: str) -> Finding:
-    """Report something that the user has to mend."""
+    """Report something that the user has to fix."""
     return Finding(Kind.PROBLEM, text, advice)
 
 
@@ -103,7 +103,7 @@ def check_loopback() -> Iterator[Finding]:
         yield problem(
             f"A connection to 127.0.0.1 within this computer failed: {error.strerror or error}.",
             "SAMP needs such connections. Let the firewall or security program allow connections to 127.0.0.1; in a "
-            "sandbox or container, let it have a loopback interface.",
+            "sandbox or container, enable the loopback interface.",
         )
     else:
         yield ok("Programs on this computer can connect to each other through 127.0.0.1.")
@@ -279,7 +279,7 @@ def check_other_hubs() -> Iterator[Finding]:
 
 #: Seconds for the hub to respond to a ping.
 HUB_TIMEOUT = 5.0
-#: Seconds for clients to do so.
+#: Seconds for clients to respond to a ping.
 CLIENT_TIMEOUT = 6.0
 
 _FIREWALL = "A firewall or security program may block it: let it allow connections to 127.0.0.1 on all ports."
@@ -293,7 +293,7 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     if not is_local_host(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
-            "If that is this computer, it must know itself by this name; if it is another one, its hub must listen on "
+            "If that is this computer, it must resolve this name; if it is another one, its hub must listen on "
             "the network.",
         )
     try:
@@ -308,7 +308,7 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
         return
     except ConnectionRefusedError:
         yield problem(
-            f"The hub that {name} names, at {url}, is gone: no program listens there. It did not remove its lockfile.",
+            f"The hub that {name} names ({url}) does not run: nothing listens there. It did not remove its lockfile.",
             f"{HINT_START_HUB} A hub that starts replaces the lockfile; or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )
@@ -351,7 +351,7 @@ def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:
             recipient.connect(hub_params=params)
         except SAMPError as error:
             yield problem(
-                f"The hub does not let us register: {error}",
+                f"The hub rejected the registration: {error}",
                 "The lockfile may be old, or a copy. End the program with the hub, and start a hub again.",
             )
             return
@@ -367,11 +367,11 @@ def _check_call(client: SAMPIntegratedClient, other: str) -> Finding:
     try:
         response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, CLIENT_TIMEOUT)
     except SAMPError as error:
-        return problem(f"The hub let us register, but a message to ourselves did not arrive: {error}", _FIREWALL)
+        return problem(f"Registration succeeded, but a test message did not arrive: {error}", _FIREWALL)
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
-        return problem(f"The hub let us register, but could not call us back: {text}", _FIREWALL)
-    return ok(f"A message went through the hub and responded to within {1000 * (time.monotonic() - started):.0f} ms.")
+        return problem(f"Registration succeeded, but the hub could not deliver a test message: {text}", _FIREWALL)
+    return ok(f"A message through the hub got its response within {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:

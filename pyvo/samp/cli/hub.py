@@ -48,7 +48,7 @@ _EPILOG = help_epilog(
     },
 )
 
-#: How many files the program wants to have open, mostly sockets; systems allow no more without being configured.
+#: The desired limit of open files, mostly sockets; systems allow no more without special configuration.
 _MAX_FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
@@ -94,7 +94,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--web-port",
         type=port,
         default=21012,
-        help="port for web pages (default: %(default)s, the only one that they try; 0: a free one)",
+        help="port for web pages (default: %(default)s, the only one that pages try; 0: a free one)",
     )
     add_consent_option(hub)
     hub.add_argument(
@@ -110,7 +110,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-web-upload",
         dest="web_upload",
         action="store_false",
-        help="do not let web pages store files for other programs (by default up to 4 GiB while a page is connected)",
+        help="do not store files of web pages for other programs (by default up to 4 GiB while a page is connected)",
     )
     hub.add_argument(
         "--monitor", action="store_true", help="show clients and messages: a live table on a terminal, lines elsewhere"

@@ -225,7 +225,7 @@ def _write_all(
             print(f"samp: no message arrived within {options.timeout:g} s", file=sys.stderr)
             return Status.TIMEOUT
         if item == "lost":
-            raise SAMPHubError("The hub has gone.")
+            raise SAMPHubError("The hub has stopped.")
         written += _save(client, item, names, options)
     return Status.OK
 

@@ -11,10 +11,11 @@ complete. Calls have numbers in place of msg-ids. Files are in a directory besid
 
 What is left out
 ----------------
-A recording goes to other people, so it holds no key of the session. Msg-ids and msg-tags are not written; the hub's
-secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network usually has a
-token in it: such a URL is replaced by ``http://127.0.0.1/recorded-1/name``, the same URL by the same text. Of other
-URLs, passwords are removed, and query values that look like a token. The results of ``client.env.get`` are not written.
+A recording may be given to other people, so it contains no key of the session. Msg-ids and msg-tags are not written;
+the hub's secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network
+usually has a token in it: such a URL is replaced by ``http://127.0.0.1/recorded-1/name``, the same URL by the same
+text. Of other URLs, passwords are removed, and query values that look like a token. The results of ``client.env.get``
+are not written.
 """
 
 from __future__ import annotations
@@ -39,11 +40,9 @@ from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
 from .output import CommandError, Status, sanitize
 from .receive import copy_into, copy_open_file, file_stem
 
-__all__ = ["VERSION", "Entry", "Recorder", "Recording", "Redactor", "local_url", "open_named_file", "read_recording"]
-
 VERSION = 1
 _HEADER_KEY = "samp-recording"
-#: The beginning of what stands for a URL with a token.
+#: The start of the text that replaces a URL with a token.
 _REPLACED = "http://127.0.0.1/recorded-"
 _REMOVED = "(removed)"
 
@@ -67,7 +66,7 @@ _URL_END = ".,;:!?)]"
 #: What may be a token: this package's own have 22 characters, keys in hexadecimal digits 32.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
 _SECRET_NAME = re.compile(r"token|key|secret|passw|sig|auth|cred|session", re.IGNORECASE)
-#: A secret that the user has chosen may be so short that it is part of harmless words.
+#: Minimum length: a secret that the user has chosen may be so short that it is part of harmless words.
 _MIN_SECRET_LENGTH = 8
 
 
@@ -93,7 +92,7 @@ class Redactor:
         self._replaced: dict[str, str] = {}
 
     def clean(self, value: Any) -> Any:
-        """Return a copy of a SAMP value without them."""
+        """Return a copy of a SAMP value without keys and tokens."""
         if isinstance(value, str):
             return self._clean_text(value)
         if isinstance(value, Mapping):
@@ -160,7 +159,7 @@ class Recorder:
         try:
             self._file: TextIO = open(path, "x", encoding="ascii", opener=_open_private)  # noqa: SIM115
         except FileExistsError as error:
-            raise CommandError(Status.FAILED, f"{path} exists already; a recording does not replace it") from error
+            raise CommandError(Status.FAILED, f"{path} already exists; a recording does not replace it") from error
         self._write({_HEADER_KEY: VERSION, "start": start.isoformat(timespec="milliseconds"), "complete": complete})
 
     def __enter__(self) -> Self:
@@ -174,7 +173,7 @@ class Recorder:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()  # the recording of a session that breaks off is worth most
+        self._file.flush()  # the recording of a session that crashes is the most valuable one
         self._lines += 1
 
     def add(self, time: dt.datetime, kind: str, **fields: Any) -> None:
@@ -201,7 +200,7 @@ class Recorder:
         """
         Write a message, and before it the file that it names, if files are copied.
 
-        `traffic` has what the hub tells besides: the ``kind``, and ``recipient-ids``, ``msg-ids`` and ``to-all``.
+        `traffic` has the hub's information about the message: ``kind``, ``recipient-ids``, ``msg-ids`` and ``to-all``.
         `file` is what `open_named_file` has returned.
         """
         mtype, params = message["samp.mtype"], message["samp.params"]
@@ -253,7 +252,7 @@ class Recorder:
 
 def open_named_file(params: Mapping[str, Any]) -> BinaryIO | None:
     """
-    Open the file that a message names at once, if it is one of this computer: its sender may remove it very soon.
+    Open the file that a message names if it is on this computer; at once, because the sender may remove it soon.
 
     Return None if it cannot be opened; `Recorder.add_message` reports that.
     """
@@ -298,7 +297,7 @@ def read_recording(path: Path, *, partial: bool = False) -> Recording:
     """
     Read and check a recording with the files that belong to it.
 
-    With `partial` it may be cut off. Raise `CommandError` with the number of the line that is wrong.
+    With `partial` it may be incomplete. Raise `CommandError` with the number of the invalid line.
     """
     with path.open("rb") as file:
         lines = file.read().splitlines(keepends=True)
@@ -307,14 +306,14 @@ def read_recording(path: Path, *, partial: bool = False) -> Recording:
     header = _parse(path, 1, lines[0], {})
     version = header.get(_HEADER_KEY)
     if version is None:
-        raise _error(path, 1, "this is no recording of samp snoop")
+        raise _error(path, 1, "this is not a recording of samp snoop")
     if version != VERSION:
         text = f"this recording has version {version!r} of the format; this version of samp reads version {VERSION}"
         raise _error(path, 1, text)
     entries = list(_read_entries(path, lines, partial))
     if not entries or entries[-1].kind != "end":
         if not partial:
-            text = "the recording is cut off after this line; --partial sends what there is"
+            text = "the recording ends after this line; --partial sends the messages up to here"
             raise _error(path, len(lines), text)
     elif entries[-1].fields["lines"] != len(lines):
         text = f"the recording had {entries[-1].fields['lines']} lines and has {len(lines)}"
@@ -329,11 +328,11 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
         if number == len(lines) and not line.endswith(b"\n"):
             if partial:
                 return
-            raise _error(path, number, "the recording is cut off in this line; --partial sends what is before it")
+            raise _error(path, number, "the recording ends in this line; --partial sends the messages before it")
         fields = _parse(path, number, line, {"t": float, "kind": str})
         kind = fields.get("kind")
         if kind not in _FIELDS:
-            raise _error(path, number, f"the kind {kind!r} is not known")
+            raise _error(path, number, f"unknown kind {kind!r}")
         for name, expected in _FIELDS[kind].items():
             if not isinstance(fields.get(name), expected) or (expected is int and isinstance(fields[name], bool)):
                 raise _error(path, number, f"{name!r} is missing, or is no {expected.__name__}")
@@ -348,7 +347,7 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
 
 
 def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]) -> None:
-    """Check what an entry holds; the values become SAMP values, also in a recording that was edited by hand."""
+    """Check the fields of an entry; convert values to SAMP values, which a recording edited by hand may lack."""
     checks: dict[str, Callable[[Any], object]] = {"message": check_message, "response": check_response}
     for name in ("message", "response", "metadata", "subscriptions"):
         if name in fields:
@@ -357,7 +356,7 @@ def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]
                 fields[name] = encode(fields[name], name)
             checks.get(name, bool)(fields[name])
     if not all(isinstance(each, str) for each in fields.get("recipients", ())):
-        raise ValueError("the recipients are no strings")
+        raise ValueError("the recipients are not strings")
     if kind == "call":
         if len(fields["calls"]) != len(fields["recipients"]) or not calls.isdisjoint(fields["calls"]):
             raise ValueError("a call needs a new number for each recipient")
@@ -385,7 +384,7 @@ def _parse(path: Path, number: int, line: bytes, types: Mapping[str, type]) -> d
     except (ValueError, RecursionError) as error:
         raise _error(path, number, f"the line is damaged: {error}") from error
     if not isinstance(fields, dict):
-        raise _error(path, number, "the line is damaged: it is no JSON object")
+        raise _error(path, number, "the line is damaged: it is not a JSON object")
     for name, expected in types.items():
         allowed = (int, float) if expected is float else expected
         if not isinstance(fields.get(name), allowed) or isinstance(fields[name], bool):

@@ -4,8 +4,8 @@
 
 Theory of operation
 -------------------
-Each client of the recording gets a *stand-in*: a client with the same metadata and subscriptions. The main thread goes
-through the entries at their times: it connects and disconnects stand-ins, has them send, and has them reply to a call
+Each client of the recording gets a *stand-in*: a client with the same metadata and subscriptions. The main thread
+processes the entries at their times: it connects and disconnects stand-ins, sends their messages, and replies to a call
 when the recorded response is due. A stand-in that receives a call finds the number of that call by its sender and its
 MType, because the messages from one client to another arrive in order.
 """
@@ -35,21 +35,19 @@ from .client_session import NameCache, connected_client, find_clients, get_inter
 from .output import Status, Style, add_colour_option, client_label, help_epilog, sanitize
 from .recording import Entry, Recording, local_url, read_recording
 
-__all__ = ["COMMANDS"]
-
 _EPILOG = (
     help_epilog(
         """\
-  samp replay session.jsonl                 to stand-ins of all its clients
+  samp replay session.jsonl                 with stand-ins for all its clients
   samp replay session.jsonl --to topcat     to the TOPCAT that is running
   samp replay session.jsonl --speed 10 --to topcat
 """,
         {
             0: "the recording was played to its end",
-            1: "the recording cannot be read; standard error has the line",
+            1: "the recording cannot be read; standard error names the line",
             2: "",
             3: "",
-            4: "no client has the name of --to",
+            4: "there is no client with the name that --to gives",
         },
     )
     + """
@@ -65,17 +63,17 @@ _WARNING = "A stand-in of samp replay has received this call, and the recording 
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recording", type=Path, metavar="FILE", help="what `samp snoop --record` has written")
+    parser.add_argument("recording", type=Path, metavar="FILE", help="a recording of `samp snoop --record`")
     parser.add_argument(
-        "--speed", type=_speed, default=1.0, metavar="FACTOR", help="how many times as fast (default: %(default)g)"
+        "--speed", type=_speed, default=1.0, metavar="FACTOR", help="speed of the replay (default: %(default)g)"
     )
     parser.add_argument(
         "--to",
         metavar="NAME",
-        help="a client that is there: it receives what the client of that name received in the recording, or, if there "
-        "is none of that name, all messages",
+        help="a connected client: it receives what the client of that name received in the recording, or, without such "
+        "a client, all messages",
     )
-    parser.add_argument("--partial", action="store_true", help="play a recording that is cut off, as far as it goes")
+    parser.add_argument("--partial", action="store_true", help="play an incomplete recording")
     add_colour_option(parser)
 
 
@@ -85,7 +83,7 @@ def _speed(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number greater than 0")
     return value
 
 
@@ -115,11 +113,11 @@ class _StandIn:
         self._patterns: set[str] = set()
 
     def declare_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Declare what the recorded client has declared."""
+        """Declare the metadata of the recorded client."""
         self.client.hub.declare_metadata(str(self.client.get_private_key()), dict(metadata))
 
     def declare_subscriptions(self, subscriptions: Mapping[str, Any]) -> None:
-        """Declare what the recorded client has declared; the messages are only received."""
+        """Declare the subscriptions of the recorded client; messages are received and not processed further."""
         for pattern in self._patterns - set(subscriptions):
             self.client.unbind_receive_call(pattern, declare=False)
             self.client.unbind_receive_notification(pattern, declare=False)
@@ -128,13 +126,11 @@ class _StandIn:
             self.client.bind_receive_message(pattern, self._on_message, declare=False, metadata=annotation or {})
         self.client.client.declare_subscriptions()
 
-    def _on_message(
-        self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any
-    ) -> None:
+    def _on_message(self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any) -> None:
         if msg_id is not None and not self._player.on_call(self.recorded_id, sender_id, mtype, msg_id):
             is_ping = mtype == "samp.app.ping"
             response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
-            with suppress(SAMPError):  # the sender or the hub is gone
+            with suppress(SAMPError):  # the sender or the hub has disconnected
                 self.client.reply(msg_id, response)
 
 
@@ -178,12 +174,12 @@ class _Player:
         self._remove_directory()
 
     def use_target(self, client_id: str, name: str) -> None:
-        """Send to this client, which is no stand-in."""
+        """Send messages to this client instead of a stand-in."""
         self._target_id = client_id
         self._replaced = set(match_name(self._names, name))
 
     def play(self) -> None:
-        """Go through the recording, and print what is sent and what comes back."""
+        """Play the recording, and print the messages and the responses."""
         start = time.monotonic()
         for entry in self._recording.entries:
             self._print_responses(start + entry.seconds / self._options.speed)
@@ -302,7 +298,7 @@ class _Player:
     # Parts of entries
 
     def _sender(self, entry: Entry) -> _StandIn | None:
-        """Return the stand-in that sends; None for the client of --to, which must do that itself."""
+        """Return the stand-in that sends; None for the client of --to, for which no message is sent."""
         recorded_id = entry.fields["sender"]
         if recorded_id in self._replaced:
             self._report(f"line {entry.line} is not sent: {self._options.to} itself sent it")
@@ -334,7 +330,7 @@ class _Player:
         )
 
     def on_call(self, recorded_id: str, sender_id: str, mtype: str, msg_id: str) -> bool:
-        """Note a call that a stand-in has received; return whether it is one of the recording. In any thread."""
+        """Note a call that a stand-in has received; return whether it belongs to the recording. In any thread."""
         with self._changed:
             numbers = self._expected[recorded_id, sender_id, mtype]
             if not numbers:
@@ -346,7 +342,7 @@ class _Player:
     # URLs and msg-ids
 
     def _message(self, entry: Entry) -> dict[str, Any]:
-        """Return the message as it can be sent now; report what it names and is not there."""
+        """Return the message with URLs and msg-ids of this replay; report the URLs that were not recorded."""
         message: dict[str, Any] = self._with_urls(entry.fields["message"])
         params = message["samp.params"]
         url = params.get("url")
@@ -408,7 +404,7 @@ class _Player:
             except Empty:
                 return
             if item == "lost":
-                raise SAMPHubError("The hub has gone.")
+                raise SAMPHubError("The hub has stopped.")
             if item != "connected":
                 self._print_response(*item)
 

@@ -41,7 +41,7 @@ also writes the responses, if the hub is one of this package.
 )
 
 _PING = "samp.app.ping"  # every client has a handler for it, which would hide the pings
-_WARNING = "samp snoop has shown this message, and does nothing else with it"
+_WARNING = "samp snoop has displayed this message and does not process it further"
 
 
 class ReceivedMessage(NamedTuple):
@@ -54,7 +54,7 @@ class ReceivedMessage(NamedTuple):
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
     file: BinaryIO | None = None
-    """The file that it names, if that is to be recorded."""
+    """The file that the message names, if it is to be recorded."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +67,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an MType or a wildcard (default: %(default)s)",
     )
     parser.add_argument("--count", type=positive_number, metavar="N", help="stop after N messages")
-    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one has gone")
+    parser.add_argument("--reconnect", action="store_true", help="wait for the next hub when this one stops")
     parser.add_argument(
-        "--record", type=Path, metavar="FILE", help="write the messages into a new file, which `samp replay` can play"
+        "--record", type=Path, metavar="FILE", help="write the messages to a new file for `samp replay`"
     )
     parser.add_argument(
         "--files",
@@ -82,7 +82,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Status:
     if options.record and options.reconnect:
-        options.parser.error("--record is for one hub, and cannot be used with --reconnect")
+        options.parser.error("--record cannot be used with --reconnect")
     if options.files and not options.record:
         options.parser.error("--files needs --record")
     events: SimpleQueue[Any] = SimpleQueue()
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> Status:
         with (
             connected_client(
                 "samp snoop",
-                "Shows messages, and does nothing else with them",
+                "Displays messages",
                 callable=True,
                 reconnect=options.reconnect,
                 events=events,
@@ -120,7 +120,7 @@ def _bind(
             # a warning, because the sender must not think that a table has been loaded
             is_ping = mtype == _PING
             response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
-            with contextlib.suppress(SAMPError):  # the sender or the hub is gone
+            with contextlib.suppress(SAMPError):  # the sender or the hub has disconnected
                 client.reply(msg_id, response)
 
     # the metadata event gives the names of clients, whatever pattern the user wants to see
@@ -133,7 +133,7 @@ def _bind(
 def _recorder(
     client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace
 ) -> Iterator[Recorder | None]:
-    """Start the recording with the clients that are there, if the user wants one."""
+    """Start the recording with the registered clients, if the user has requested one."""
     if not options.record:
         yield None
         return
@@ -143,8 +143,8 @@ def _recorder(
     with Recorder(options.record, redactor, complete=is_complete, copy_files=options.files, start=now) as recorder:
         if not is_complete:
             print(
-                "samp: the hub of another package does not show messages to single clients, or responses; the "
-                "recording will not have them",
+                "samp: this hub, of another package, does not show messages to single clients or responses; the "
+                "recording will not contain them",
                 file=sys.stderr,
             )
             _bind(client, [options.pattern], events, open_files=options.files)
@@ -167,7 +167,7 @@ def _close_file(item: Any) -> None:
 
 
 def _record(recorder: Recorder, item: ReceivedMessage, options: argparse.Namespace) -> ReceivedMessage | None:
-    """Write what has arrived into the recording; return the message to show, or None for a response."""
+    """Write a message or response to the recording; return the message to show, or None for a response."""
     if item.mtype.startswith("samp.hub."):
         recorder.add_event(item.time, item.mtype, item.params)
         return item
@@ -201,7 +201,7 @@ def _print_messages(
             names.clear()
         elif item == "lost":
             if not options.reconnect:
-                raise SAMPHubError("The hub has gone.")
+                raise SAMPHubError("The hub has stopped.")
             names.clear()  # messages of the next hub, with the same ids, may come before "connected"
         else:
             names.update(item.mtype, item.params)

@@ -164,7 +164,7 @@ class CallbackServer:
         self._server.start()
 
     def declaration(self, private_key: str) -> Request:
-        """Return the operation that tells the hub the URL of the server (R31)."""
+        """Return the operation that declares the URL of the server to the hub (R31)."""
         url = make_http_url(local_address(self._address, self._hub.url), self._server.port)
         return "setXmlrpcCallback", {"private_key": private_key, "xmlrpc_addr": url}
 
@@ -196,7 +196,7 @@ class CallbackPuller:
         self._stopped = threading.Event()
 
     def declaration(self, private_key: str) -> Request:
-        """Return the operation that tells the hub that callbacks are going to be pulled."""
+        """Return the operation that declares to the hub that callbacks will be pulled."""
         return "allowReverseCallbacks", {"private_key": private_key, "allow": "1"}
 
     def start(self, private_key: str) -> None:

@@ -65,7 +65,7 @@ PING_INTERVAL = 20.0
 #: An operation and its parameters.
 Request = tuple[str, dict[str, Any]]
 
-NOT_CONNECTED = "There is no connection to a SAMP hub: call connect() first."
+NOT_CONNECTED = "Not connected to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
 #: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
@@ -539,7 +539,7 @@ class HubConnection(Prepared):
         """Call an operation as `_call` does, and check the type of its result."""
         result = self._call(operation, **params)
         if not isinstance(result, kind):
-            raise SAMPHubError(f"The hub answered {operation} with a {type(result).__name__}, not a {kind.__name__}.")
+            raise SAMPHubError(f"The hub returned a {type(result).__name__} from {operation}, not a {kind.__name__}.")
         return result
 
     def _ping(self) -> None:
@@ -570,7 +570,7 @@ class HubConnection(Prepared):
         self.status.enter(_CONNECTED)
 
     def _diagnose(self, error: Exception, proxy: object) -> SAMPHubError:
-        """Find out whether the hub is gone or one call went wrong, and return the error that says so."""
+        """Find out whether the hub has stopped or only one call failed, and return the error for that."""
         status, is_remote = self.status, isinstance(proxy, _RemoteMethod)
         if not self.is_connected and is_remote:  # another thread has found out, or has disconnected
             return SAMPHubError(status.reason)

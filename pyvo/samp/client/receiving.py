@@ -171,7 +171,7 @@ class MessageReceiver(BindingMethods):
             self.hub.mark_lost("The hub has shut down. Call connect() when a hub is running again.")
         elif message["samp.mtype"] == "samp.hub.disconnect":
             reason = message["samp.params"].get("reason") or "no reason was given"
-            text = f"The hub has disconnected this client: {reason}. Call connect() to come back."
+            text = f"The hub has disconnected this client: {reason}. Call connect() to connect again."
             self.hub.mark_lost(text, ConnectionState.CLOSED)
 
     def receive_notification(self, private_key: str, sender_id: str, message: Mapping[str, Any]) -> str:

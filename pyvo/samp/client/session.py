@@ -361,7 +361,7 @@ class ClientSession(Prepared):
             try:
                 self._register()
             except (SAMPError, OSError) as error:
-                log.debug("There is no other hub yet: %s", error)
+                log.debug("No other hub is running yet: %s", error)
                 if self._status.enter(ConnectionState.LOST):
                     self.hub.status.enter(ConnectionState.CONNECTING, reason)
                     self.hub.status.enter(ConnectionState.LOST, reason)  # calls raise the same error as before

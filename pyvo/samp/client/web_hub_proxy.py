@@ -143,7 +143,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
             No hub offers the Web Profile there.
         """
         if hub_params is not None:
-            raise ValueError("The Web Profile takes no parameters of a lockfile: give the URL instead")
+            raise ValueError("The Web Profile does not use a lockfile: pass the URL of the hub instead")
         if hub is not None and not hub.is_running:
             raise SAMPHubError("The hub is not running: start() it first.")
         if url is None:

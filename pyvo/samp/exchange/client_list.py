@@ -147,7 +147,7 @@ class Clients:
 
     def __repr__(self) -> str:
         lines = [f"  {info.name or '(no name)'} ({info.id}): {_summary(info, 5)}" for info in self]
-        return "\n".join(["<Clients:", *lines]) + ">" if lines else "<Clients: nobody else is connected>"
+        return "\n".join(["<Clients:", *lines]) + ">" if lines else "<Clients: no other client is connected>"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -186,7 +186,8 @@ class Clients:
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
-            f"No client called {wanted!r}{what} came within {deadline.seconds:g} s. Connected are: {present or 'none'}"
+            f"No client called {wanted!r}{what} registered within {deadline.seconds:g} s. "
+            f"Connected are: {present or 'none'}"
         )
 
     def _find_ready(self, wanted: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:

@@ -53,7 +53,7 @@ class Lease:
         self.url = url
         #: What the URL contains; empty for a ``file:`` URL.
         self.token = token
-        #: Whether the recipient has read the file; assumed for a ``file:`` URL, for which nothing tells.
+        #: Whether the recipient has read the file; assumed for a ``file:`` URL, where it is unknown.
         self.fetched = not token
         self.active_transfers = 0
         self.replied = False
@@ -281,7 +281,7 @@ class _FileRequestHandler:
             with server.lock:
                 lease = server.leases.get(token)
         if lease is None or streamer is None or name != lease.file.name:
-            return Response(404, b"There is no such file here, or no longer\n")
+            return Response(404, b"There is no such file, or it is no longer served\n")
         if streamer.active >= MAX_TRANSFERS:
             return Response(503, b"Too many files are being read\n", headers=(("Retry-After", "1"),))
         with_body = request.method == "GET"

@@ -100,7 +100,7 @@ class Incoming:
                     left = deadline.remaining
                     if left == 0:
                         wanted = " or ".join(self._patterns)
-                        raise SAMPTimeoutError(f"No {wanted} came within {deadline.seconds:g} s")
+                        raise SAMPTimeoutError(f"No {wanted} arrived within {deadline.seconds:g} s")
                     self._changed.wait(left)
             found = self.get_nowait()
             if found is not None:

@@ -257,12 +257,12 @@ class Link:
 
     def __repr__(self) -> str:
         others = ", ".join(each.name for each in self.report.deliveries if each.mtype and not each.failure)
-        return f"<Link: {self.report.name!r} with {others or 'nobody'}, {int(self.selection.sum())} rows selected>"
+        return f"<Link: {self.report.name!r} with {others or 'no client'}, {int(self.selection.sum())} rows selected>"
 
 
 def _row_numbers(value: Any) -> list[int]:
     if not isinstance(value, list) or not set(map(type, value)) <= {str}:
-        raise SAMPValueError("The message does not say which rows")
+        raise SAMPValueError("The message does not specify the rows")
     joined = "".join(value)
     if joined.isascii() and joined.isdecimal() and 0 < min(map(len, value)) <= max(map(len, value)) < 19:
         return list(map(int, value))

@@ -72,7 +72,8 @@ class ExchangeMixin:
         obj : object
             Table, QTable, VOTableFile, a result of pyvo or astroquery (anything with ``.votable`` or
             ``.to_table()``), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D (anything with ``.data`` and
-            ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or the path or URL of a file, whose content tells its format.
+            ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or the path or URL of a file, whose format is detected from
+            its content.
         to : str, entry of ``client.clients``, or several of them, optional
             Ids or names of the recipients, or parts of names that one client has (``"ds9"``). By default all clients
             that are subscribed to one of the MTypes.

@@ -84,7 +84,7 @@ class SendResult:
     def outcome(self) -> str:
         """The result in one word or sentence, for display."""
         if self.is_open:
-            return "no answer yet"
+            return "no response yet"
         if self.failure:
             return self.failure
         warning = response_error_text(self.response or {})
@@ -132,7 +132,7 @@ class SendReport:
 
     @property
     def answered(self) -> dict[str, dict[str, Any]]:
-        """The responses, whatever they say: from ids to responses."""
+        """The responses, also errors, by client id."""
         return {each.id: each.response for each in self.deliveries if each.response is not None}
 
     @property
@@ -220,7 +220,7 @@ class SendReport:
 
     def __repr__(self) -> str:
         if not self.deliveries:
-            return f"<SendReport: {self._title()} nobody takes it>"
+            return f"<SendReport: {self._title()} no client accepts it>"
         lines = [f"  {each.name} ({each.id}): {each.outcome}" for each in self.deliveries]
         return "\n".join([f"<SendReport: {self._title()}", *lines]) + ">"
 

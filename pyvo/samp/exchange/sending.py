@@ -89,7 +89,7 @@ class ExchangeState:
         with self._lock:
             reports = list(self._tags)
         for report in reports:
-            report.record(client_id, error="it has left without an answer")
+            report.record(client_id, error="it unregistered before it responded")
 
     def on_disconnected(self, *, for_good: bool) -> None:
         """Finish all reports; if the program disconnected (`for_good`), end the queues and remove the files too."""
@@ -99,7 +99,7 @@ class ExchangeState:
             reports, server = list(self._tags), self._file_server
         for report in reports:
             for client_id in report.waiting:
-                report.record(client_id, error="the connection to the hub ended before it answered")
+                report.record(client_id, error="the connection to the hub ended before it responded")
             self.untrack(report)
         if end is None:
             return

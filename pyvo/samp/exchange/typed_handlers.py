@@ -59,7 +59,7 @@ def make_typed_handler(
 
 
 class _Source(NamedTuple):
-    """Where a message comes from. The sender's name is looked up when a handler wants it."""
+    """The sender of a message. Its name is looked up when a handler accesses it."""
 
     state: ExchangeState
     client_id: str

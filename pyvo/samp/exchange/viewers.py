@@ -51,9 +51,10 @@ def call_for_result(
         ) from fault
     error_text = response_error_text(response)
     if response.get("samp.status") == "samp.error":
-        raise SAMPResponseError(f"{client_name(client, client_id)} answered {mtype}: {error_text}", response)
+        text = f"{client_name(client, client_id)} responded to {mtype} with an error: {error_text}"
+        raise SAMPResponseError(text, response)
     if error_text:
-        warn(f"{client_name(client, client_id)} answered {mtype} with a warning: {error_text}")
+        warn(f"{client_name(client, client_id)} responded to {mtype} with a warning: {error_text}")
     result = response.get("samp.result")
     return result if isinstance(result, dict) else {}
 
@@ -68,9 +69,9 @@ def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str)
     rest = [key for key in result if key not in keys or key in filled[1:]]
     if rest and not filled:
         found, wanted = ", ".join(rest), " or ".join(keys)
-        raise SAMPClientError(f"{program} answered with {found}, not with {wanted}: {dict(result)}")
+        raise SAMPClientError(f"{program} responded with {found}, not with {wanted}: {dict(result)}")
     if rest:
-        warn(f"{program} answered with more than {filled[0]}; this is not returned: {', '.join(rest)}")
+        warn(f"{program} responded with more than {filled[0]}; this is not returned: {', '.join(rest)}")
     return filled[0] if filled else ""
 
 
@@ -86,7 +87,7 @@ def _ds9_content(client: MessagingClient, result: Mapping[str, Any], program: st
             _remove_if_made_by_ds9(path)
             return content
     except Exception as error:  # of astropy, about a file that is no FITS file
-        raise SAMPClientError(f"The file that {program} answered with cannot be read: {error}") from error
+        raise SAMPClientError(f"The file in the response of {program} cannot be read: {error}") from error
 
 
 def _read_content(path: Path, name: str) -> Any:

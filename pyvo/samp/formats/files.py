@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files and URLs to send: the first bytes tell the format; of a FITS file, the headers tell what it holds."""
+"""Files and URLs to send: the first bytes identify the format; in a FITS file, the headers identify the content."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SUPPORTED_TYPES = (
 
 
 def decode_text(data: bytes) -> tuple[str, bool]:
-    """Decode UTF-8, or else Latin-1; tell whether it is UTF-8."""
+    """Decode UTF-8, or else Latin-1; also return whether it is UTF-8."""
     try:
         return data.decode(), True
     except UnicodeDecodeError:

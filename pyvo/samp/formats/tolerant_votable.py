@@ -273,7 +273,7 @@ def _wanted_table(data: bytes, root: Element) -> Element:
     if not tables:
         status = (info for info in root.walk("INFO") if info.attributes.get("name") == "QUERY_STATUS")
         reason = " ".join(_text(data, info) for info in status if info.attributes.get("value") == "ERROR")
-        raise SAMPClientError("The VOTable holds no table" + (f"; the service says: {reason}" if reason else ""))
+        raise SAMPClientError("The VOTable contains no table" + (f"; the service says: {reason}" if reason else ""))
     with_rows = [table for table in tables if table.first("DATA") is not None]
     chosen = (with_rows or tables)[0]
     if len(with_rows) > 1:

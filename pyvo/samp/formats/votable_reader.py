@@ -38,8 +38,6 @@ from .tolerant_votable import TAG, Element, Scanner, element_as_table, read_vota
 from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, decode_base64, make_stores
 from .votable_reader_tabledata import TabledataRows
 
-__all__ = ["read_votable"]
-
 #: Bytes that are read and converted at a time.
 BLOCK_SIZE, HEAD_BLOCK_SIZE = 512 * 1024, 64 * 1024
 #: Maximal size in bytes of the head and of the tail of a document; longer tails contain further tables.

@@ -22,8 +22,6 @@ import numpy as np
 
 from .votable_reader_rows import Array, ColumnStore, Converted, OtherReaderNeeded, as_arrays, as_objects, find_null
 
-__all__ = ["TabledataRows"]
-
 #: The white space of XML, which astropy's reader strips from cells.
 WHITE_SPACE = " \t\r\n"
 #: Values and masks of the texts of a boolean.
@@ -223,7 +221,7 @@ def _word(tag: bytes) -> int:
 
 def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
     """
-    Convert decimal numbers all together, and tell which cells cannot be converted here.
+    Convert decimal numbers all together, and return which cells cannot be converted here.
 
     Without its point each number is an integer, which numpy reads quickly; it is then divided by a power of ten, in
     long doubles. Both are exact, so that the quotient has one rounding error; cases in which it matters are detected.

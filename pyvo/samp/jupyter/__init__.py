@@ -2,8 +2,8 @@
 """
 A notebook on a server, and the hub on the user's computer: the page of the notebook passes messages between them.
 
-`relay` has the widget and the interface for the client, `page_requests` decides which page carries out a request, and
-what has come of it, `hub_relay.js` is the script of the page.
+`relay` has the widget and the interface for the client, `page_requests` assigns requests to pages and keeps their
+states, and `hub_relay.js` is the script of the page.
 """
 
 from __future__ import annotations

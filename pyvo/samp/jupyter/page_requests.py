@@ -4,26 +4,26 @@ The pages of a notebook, and the requests to the hub that one of them carries ou
 
 Theory of operation
 -------------------
-A page is known by a random id. It says *hello* when it is loaded, and *claims* the requests when its user has clicked
+A random id identifies a page. It sends *hello* when it is loaded, and *claims* the requests when its user has clicked
 and it has reached the hub. One page is active: the last one whose user has clicked. After a reload, the page claims by
 itself.
 
-Each message may be lost with the connection between kernel and page, and a page may be gone without a word. No request
-is carried out twice all the same::
+Any message may be lost with the connection between kernel and page, and a page may disappear without notice.
+Nevertheless no request is carried out twice::
 
     WAITING --sent to the active page--> SENT --"taken"--> TAKEN --"response" or "failed"--> ENDED
 
-A page says *taken* before it calls the hub. A request that is SENT goes again to the next page as soon as it is certain
-that the first one has not taken it, and will not. One that is TAKEN ends with an error that says that it was sent, if
-its response is lost. Two things give this certainty:
+A page sends *taken* before it calls the hub. A request that is SENT is sent to the next page as soon as it is certain
+that the first page has not taken it and will not take it. If the response to a TAKEN request is lost, it ends with an
+error that says that it was sent. Two rules give this certainty:
 
-- The active page answers an *echo* with *alive*, and the numbers of the requests that it has taken. As messages arrive
-  in order, it has not received what was sent before the echo and is not in its list.
+- The active page responds to an *echo* with *alive* and the numbers of the requests that it has taken. As messages
+  arrive in order, it has not received a request that was sent before the echo and is not in this list.
 - A page does not carry out a request that is older than `STALE` (it was held up on the way, while the computer of the
-  page slept), and a page that has not answered an echo for longer than that is given up.
+  page slept), and a page that has not responded to an echo for longer than that is regarded as closed.
 
-An echo is sent when a request is not taken or answered in time. Until the page answers it, no timeout ends a request: a
-page that is offline for a minute has the response when it comes back.
+An echo is sent when a request is not taken, or gets no response, in time. No timeout ends a request until the page
+responds to the echo: a page that is offline for a minute delivers the response when it is online again.
 
 This module has no thread and does no I/O: `receive` and `check` are called by one thread of the relay, the other
 methods by any thread.
@@ -40,8 +40,6 @@ from typing import Any
 
 from ..errors import SAMPError, SAMPTransportError
 
-__all__ = ["BETWEEN_CELLS", "CHUNK", "CONTROL", "CREDITS", "SUBSHELL", "PageRequest", "PageRequests", "RequestState"]
-
 #: The ways of messages from the page to the kernel, the best first: see `PageRequests.receive`.
 CONTROL, SUBSHELL, BETWEEN_CELLS = PATHS = ("control", "subshell", "between cells")
 
@@ -50,7 +48,7 @@ CHUNK = 1024 * 1024
 CREDITS = 4
 #: Seconds after which a page does not carry out a request any more; the script of the page has the same.
 STALE = 5.0
-#: Seconds that the active page has to answer an echo; longer than `STALE`.
+#: Seconds to wait for the active page's response to an echo; longer than `STALE`.
 ECHO_TIMEOUT = 7.0
 #: Seconds after which an echo is sent if a request is not taken, and after which one is sent again.
 ECHO_DELAY = 3.0
@@ -66,11 +64,11 @@ _NO_PAGE = (
     "then connect in a later cell"
 )
 _NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Connect in the output of the relay"
-_PAGE_GONE = "The page of the notebook is gone, or offline. Open or reload it, and click Connect"
+_PAGE_GONE = "The page of the notebook is closed or offline. Open or reload it, and click Connect"
 _LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost"
-_LATE = "The hub did not answer in time"
-_BLOCKED = "The browser does not let the page of the notebook use the hub. The output of the relay says what to do"
-_NO_HUB = "No SAMP hub answers on the computer of the browser. Start `samp hub` there, or TOPCAT"
+_LATE = "The hub did not respond in time"
+_BLOCKED = "The browser does not allow the page of the notebook to use the hub. The output of the relay says what to do"
+_NO_HUB = "No SAMP hub responds on the computer of the browser. Start `samp hub` there, or TOPCAT"
 
 
 class RequestState(Enum):
@@ -84,12 +82,12 @@ class RequestState(Enum):
 
 class PageRequest:
     """
-    A request, and what has come of it.
+    A request, its state and its response.
 
     Parameters
     ----------
     number : int
-        Identifies it in messages. It is no text, because ipykernel keeps the texts under ``id`` of all messages.
+        Identifies it in messages. Not a string, because ipykernel keeps all strings under the key ``id`` of messages.
     content, buffers
         The message to the page.
     timeout : float
@@ -118,10 +116,10 @@ class PageRequest:
         self.echoes = 0
         #: When its state, or that of its response, has changed.
         self.since = now
-        #: Parts of the response that have arrived and not been read, and their number so far.
+        #: Parts of the response that have arrived but have not been read, and the number of all parts so far.
         self.chunks: deque[bytes] = deque()
         self.received = 0
-        #: The head of the response, and its body if that is no stream.
+        #: The head of the response, and its body unless that is a stream.
         self.response: dict[str, Any] | None = None
         self.body = b""
         self.error: SAMPError | None = None
@@ -152,7 +150,7 @@ class PageRequests:
         self.changed = threading.Condition()
         #: The id of the active page; empty without one.
         self.page = ""
-        #: The last hello of each page that has not said bye.
+        #: The last hello of each page that has not sent bye.
         self.pages: dict[str, dict[str, Any]] = {}
         self._paths: dict[str, set[str]] = {}
         self._requests: dict[int, PageRequest] = {}
@@ -163,22 +161,22 @@ class PageRequests:
         self._closed = False
         self._since = clock()  # when a page came or went
         self._echoes = 0
-        self._echo_sent: float | None = None  # the first echo that is not answered
+        self._echo_sent: float | None = None  # the first echo without a response
         self._last_echo = 0.0
         self._reported: tuple[object, ...] = ()
 
-    # What the program and the page show
+    # State for the program and the page
 
     @property
     def path(self) -> str:
-        """The best way by which messages of the active page, or else of any page, have come; empty if none has."""
+        """The best path by which messages of the active page, or else of any page, have arrived; empty if none has."""
         pages = [self.page] if self.page else list(self._paths)
         known = set().union(*(self._paths.get(page, ()) for page in pages))
         return next((path for path in PATHS if path in known), "")
 
     @property
     def is_silent(self) -> bool:
-        """Whether the active page has not answered an echo in time."""
+        """Whether the active page has not responded to an echo in time."""
         return self._echo_sent is not None and self._clock() >= self._echo_sent + ECHO_TIMEOUT
 
     @property
@@ -257,12 +255,12 @@ class PageRequests:
         return None
 
     def wait_for_end(self, request: PageRequest, timeout: float) -> None:
-        """Wait for the end of a request, but not longer than some seconds; the request goes on."""
+        """Wait for the end of a request, for a limited time; the request continues after that."""
         with self.changed:
             self.changed.wait_for(lambda: request.is_ended, timeout)
 
     def cancel(self, request: PageRequest) -> None:
-        """End a request whose response nobody wants any more; the page breaks it off."""
+        """Cancel a request whose response is no longer needed; the page aborts it."""
         with self.changed:
             if request.is_ended:
                 return
@@ -299,8 +297,8 @@ class PageRequests:
         """
         Process a message of a page.
 
-        ``path`` tells what the message has proved: CONTROL or SUBSHELL if it was received in another thread than that
-        in which cells run, so that messages also arrive while a cell runs, or else BETWEEN_CELLS.
+        ``path`` is how the message arrived: CONTROL or SUBSHELL if it was received in another thread than the one that
+        runs cells, which proves that messages also arrive while a cell runs; otherwise BETWEEN_CELLS.
         """
         page = content.get("page")
         handle = _HANDLERS.get(str(content.get("op")))
@@ -313,7 +311,7 @@ class PageRequests:
 
     def _on_hello(self, page: str, content: Mapping[str, Any], _buffers: object) -> None:
         known = self.pages.get(page, {})
-        if int(content.get("serial", 0)) <= known.get("serial", 0):  # it came by two ways
+        if int(content.get("serial", 0)) <= known.get("serial", 0):  # it arrived by two paths
             return
         if not known:
             self._since = self._clock()
@@ -329,7 +327,7 @@ class PageRequests:
                 self._send_echo()
             else:
                 self._activate(page)
-        if not known:  # the new page does not know the state
+        if not known:  # a new page does not know the state
             self._reported = ()
 
     def _on_bye(self, page: str, _content: object, _buffers: object) -> None:
@@ -341,7 +339,7 @@ class PageRequests:
             self._on_gone(page)
 
     def _on_alive(self, page: str, content: Mapping[str, Any], _buffers: object) -> None:
-        """Find out what was lost on the way; what comes by another path than the best may come late."""
+        """Find the requests that were lost; messages by another path than the best one may arrive late."""
         is_answer = self._echo_sent is not None and content.get("echo") == self._echoes
         if page != self.page or not content.get("is_best") or not is_answer:
             return
@@ -351,7 +349,7 @@ class PageRequests:
         if self._candidate and self.pages[self._candidate].get("claim") == "click":
             self._activate(self._candidate, lost)
             return
-        self._candidate, self._reported = "", ()  # a page that wanted to take over learns that it does not
+        self._candidate, self._reported = "", ()  # notifies a page that wanted to become active
         for request in lost:
             self._lose(request)
         for request in list(self._requests.values()):
@@ -375,7 +373,7 @@ class PageRequests:
 
     def _on_chunk(self, page: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         request = self._request(page, content)
-        if request is None or content.get("number") != request.received:  # or it came by two ways
+        if request is None or content.get("number") != request.received:  # or it arrived by two paths
             return
         request.received, request.since = request.received + 1, self._clock()
         request.chunks.append(bytes(buffers[0]))
@@ -407,13 +405,13 @@ class PageRequests:
         request = self._requests.get(content.get("id", 0))
         return request if request is not None and request.page == page else None
 
-    # Pages that come and go
+    # Opening and closing of pages
 
     def _sent_to(self, page: str) -> Iterator[PageRequest]:
         return (each for each in list(self._requests.values()) if each.page == page)
 
     def _activate(self, page: str, lost: Sequence[PageRequest] = ()) -> None:
-        """Send to a page, from now on, and at once what waits or was ``lost`` at the page before."""
+        """Make a page the active one, and send it the requests that wait or were ``lost`` at the previous page."""
         self.page, self._candidate = page, ""
         self._was_connected = self._has_hub = True
         self._echo_sent, self._since = None, self._clock()
@@ -449,7 +447,7 @@ class PageRequests:
     # Time
 
     def check(self) -> float | None:
-        """End what takes too long; return the seconds after which to call this again, None if nothing waits."""
+        """End the requests that have timed out; return the seconds until the next call, or None if no request waits."""
         with self.changed:
             now = self._clock()
             for request in list(self._requests.values()):
@@ -469,7 +467,7 @@ class PageRequests:
         if request.state is RequestState.WAITING:
             if not self.page and now >= self._give_up_at(request):
                 self._end(request, SAMPTransportError(self._absence_text(), refused=True))
-        elif request.page != self.page or self.path == BETWEEN_CELLS:  # an echo says nothing
+        elif request.page != self.page or self.path == BETWEEN_CELLS:  # an echo proves nothing
             if now >= self._last_time(request):
                 self._lose(request)
         elif self._echo_sent is not None:
@@ -477,14 +475,14 @@ class PageRequests:
         elif request.state is RequestState.SENT and now >= request.since + ECHO_DELAY:
             self._send_echo()
         elif request.state is RequestState.TAKEN and request.timeout > 0 and now >= request.since + request.timeout:
-            if self._last_echo >= request.since + request.timeout:  # the page has answered since: the hub has not
+            if self._last_echo >= request.since + request.timeout:  # the page has responded since then: the hub has not
                 self.cancel(request)
                 request.error = SAMPTransportError(_LATE, sent=True)
             else:
                 self._send_echo()
 
     def _last_time(self, request: PageRequest) -> float:
-        """Return when to give up a request that the page may still answer."""
+        """Return the time at which a request fails if the page does not respond until then."""
         if request.timeout > 0:
             return max(request.since + request.timeout, self._since) + RETURN_TIMEOUT
         return float("inf") if request.page == self.page else self._since + RETURN_TIMEOUT
@@ -500,7 +498,7 @@ class PageRequests:
         return _BLOCKED if "blocked" in hub else _NO_HUB if "none" in hub else _NOT_CONNECTED
 
     def _times(self, now: float) -> Iterator[float]:
-        """Give the times at which `check` has something to do."""
+        """Yield the times at which `check` must be called."""
         for request in self._requests.values():
             if request.state is RequestState.WAITING:
                 if not self.page:

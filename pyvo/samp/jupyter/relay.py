@@ -1,12 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The widget in a notebook whose page carries the requests of a client to the hub on the user's computer.
+The widget in a notebook whose page passes the requests of a client on to the hub on the user's computer.
 
-Ways to the kernel
-------------------
-Messages of the kernel reach the page at any time. The other way depends on the front end, because a kernel handles the
-usual messages of widgets only when no cell runs. There are three ways, and a message of the page that arrives by one of
-them proves that it works:
+Paths to the kernel ------------------- Messages of the kernel reach the page at any time. The opposite direction
+depends on the front end, because a kernel handles the usual messages of widgets only when no cell runs. There are three
+paths, and a message of the page that arrives by one of them proves that it works:
 
 control
     The page sends its messages on the control channel of the connection that JupyterLab has to the kernel. The kernel
@@ -14,8 +12,8 @@ control
 subshell
     JupyterLab sends the messages of widgets to a subshell of the kernel, which has a thread of its own.
 between cells
-    Messages arrive when the cell has ended. So a cell cannot wait for a response: that raises an error at once. What
-    has no result is sent all the same.
+    Messages arrive when the cell has ended. So a cell cannot wait for a response: an attempt raises an error at once.
+    Requests without a result are sent nevertheless.
 
 ``_relays`` has the relays of this process by the ids of their comms.
 """
@@ -45,11 +43,9 @@ from ..errors import SAMPClientError
 from ..transport.http11 import HTTPResponse
 from .page_requests import BETWEEN_CELLS, CHUNK, CONTROL, CREDITS, SUBSHELL, PageRequest, PageRequests
 
-__all__ = ["HubRelay"]
-
 log = logging.getLogger(__name__)
 
-#: Seconds that the hub has for a part of a file.
+#: Seconds to wait for the hub's response to a part of a file.
 FILE_TIMEOUT = 60.0
 #: Seconds between two attempts to send a part of a file to a hub that is busy, and their number.
 RETRY_DELAY = 1.0
@@ -64,7 +60,7 @@ _BETWEEN_CELLS_TEXT = (
     "hub. Use AsyncSAMPClient and `await`, or call from a thread; what arrived is there in the next cell."
 )
 _NO_UPLOAD_TEXT = (
-    "The hub on the computer of the browser accepts no files, and this Jupyter server does not offer them either. Stop "
+    "The hub on the computer of the browser does not accept files, and this Jupyter server does not offer them. Stop "
     "TOPCAT, or whatever runs that hub, start `samp hub` there, and then TOPCAT again. Messages without files work."
 )
 
@@ -73,7 +69,7 @@ _relays: WeakValueDictionary[str, HubRelay] = WeakValueDictionary()
 
 class HubRelay(anywidget.AnyWidget):
     """
-    Lets a notebook on a server use the hub on the computer of the browser, through the page of the notebook.
+    Connects a notebook on a server to the hub on the computer of the browser, through the page of the notebook.
 
     Write ``relay = HubRelay(); relay`` in a cell, click *Connect* in its output, and connect a client in the next cell:
     ``client.connect(web=relay)``. From then on, everything works as on one computer. Several clients may use one relay.
@@ -123,7 +119,7 @@ class HubRelay(anywidget.AnyWidget):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a client states at its registration: that it is not in the page, and whether users share its origin."""
+        """The registration's properties: the client is not in the page, and whether users share its origin."""
         is_shared = any(os.environ.get(name) for name in _JUPYTERHUB) or any(
             each.get("is_shared") for each in self._requests.pages.values()
         )
@@ -141,8 +137,8 @@ class HubRelay(anywidget.AnyWidget):
         """
         Receive the messages of the comm directly.
 
-        The comm's own `handle_msg` triggers the events ``pre_execute`` and ``post_execute``, in whatever thread that
-        is; the figures of the running cell would be shown too early.
+        The comm's own `handle_msg` triggers the events ``pre_execute`` and ``post_execute`` in the current thread; the
+        figures of the running cell would be shown too early.
         """
         comm = self.comm
         handle_msg = comm.handle_msg
@@ -153,11 +149,11 @@ class HubRelay(anywidget.AnyWidget):
 
         comm.handle_msg = handle
         if hasattr(comm, "_reply_subshell_for"):
-            # ipykernel 7.4 would send the messages of the page to the thread that has sent last, which a cell may block
+            # ipykernel 7.4 would send the messages of the page to the thread that sent last, which a cell may block
             comm._reply_subshell_for = lambda _data, default: default
 
     def _receive(self, msg: Mapping[str, Any], path: str) -> bool:
-        """Queue a message that has come by a path; return False if it is one of the widget's own."""
+        """Queue a message that has arrived by a path; return False if it belongs to the widget itself."""
         data = msg["content"].get("data") or {}
         if data.get("method") != "custom" or not isinstance(data.get("content"), dict):
             return False
@@ -176,7 +172,7 @@ class HubRelay(anywidget.AnyWidget):
         body : bytes
             The document.
         timeout : float
-            Seconds that the hub may take; 0 for no limit. The wait for the page and for the user comes on top.
+            Seconds to wait for the hub; 0 for no limit. The time for the page and the user is added.
 
         Returns
         -------
@@ -186,9 +182,9 @@ class HubRelay(anywidget.AnyWidget):
         Raises
         ------
         SAMPTransportError
-            There was no response.
+            No response arrived.
         SAMPClientError
-            This thread cannot wait, see `path`.
+            This thread cannot wait; see `path`.
         """
         self._check_wait()
         is_registration = b"samp.webhub.register<" in body[:300]
@@ -216,7 +212,7 @@ class HubRelay(anywidget.AnyWidget):
 
     def post(self, body: bytes, timeout: float = 0.0) -> None:
         """
-        Post an XML-RPC document to the hub, now or when there is a page, and ignore the response.
+        Post an XML-RPC document to the hub as soon as a page is connected, and ignore the response.
 
         Parameters
         ----------
@@ -251,15 +247,15 @@ class HubRelay(anywidget.AnyWidget):
         path : pathlib.Path
             The file.
         name : str
-            The name for the copy, in plain letters.
+            The name for the copy, in ASCII.
         url : str
-            Where the hub accepts files; empty if it does not. Then the Jupyter server offers the file, if it has the
-            extension for that.
+            The URL at which the hub accepts files, or an empty string. Without one, the extension of the Jupyter server
+            offers the file, if it is installed.
 
         Raises
         ------
         SAMPClientError
-            The hub and the Jupyter server accept no files, or there is no room for this one.
+            Neither the hub nor the Jupyter server accepts files, or there is no space for this one.
         """
         self._check_wait()
         token = _UPLOAD_URL.fullmatch(url)
@@ -277,7 +273,7 @@ class HubRelay(anywidget.AnyWidget):
             raise
 
     def _put(self, path: Path, target: Mapping[str, Any]) -> str:
-        """Send a file in parts, of which some are on their way at the same time; return its URL."""
+        """Send a file in parts, several at the same time; return its URL."""
         total = path.stat().st_size
         pending: deque[PageRequest] = deque()
         state: dict[str, Any] = {}
@@ -303,7 +299,7 @@ class HubRelay(anywidget.AnyWidget):
         return self._requests.submit(content, [chunk], FILE_TIMEOUT, repeatable=True)
 
     def _await_chunk(self, request: PageRequest) -> dict[str, Any] | None:
-        """Wait until a part is there; return what the hub says of the file if it is complete."""
+        """Wait for the response to a part; return the hub's description of the file if it is complete."""
         content, buffers = request.content, request.buffers
         for _ in range(MAX_RETRIES):
             self._requests.wait(request)
@@ -314,12 +310,12 @@ class HubRelay(anywidget.AnyWidget):
                 return state if "url" in state else None
             if status != 503:
                 break
-            threading.Event().wait(RETRY_DELAY)  # the hub writes too many files at the moment
+            threading.Event().wait(RETRY_DELAY)  # the hub is writing too many files
             request = self._requests.submit(content, buffers, FILE_TIMEOUT, repeatable=True)
         raise SAMPClientError(f"The hub did not accept the file: {_error_text(response, request.body)}")
 
     def _publish(self, path: Path, name: str) -> RemoteFile:
-        """Let the extension of the Jupyter server offer a file."""
+        """Publish a file through the extension of the Jupyter server."""
         page = self._requests.pages.get(self._requests.page, {})
         if not page.get("has_data"):
             raise SAMPClientError(_NO_UPLOAD_TEXT)
@@ -330,21 +326,21 @@ class HubRelay(anywidget.AnyWidget):
 
     def download(self, url: str, file: BinaryIO) -> None:
         """
-        Write what the hub serves at a URL to a file.
+        Download a file of the hub.
 
         Parameters
         ----------
         url : str
-            A URL of the hub; the page uses its path only.
+            A URL of the hub; the page uses only its path.
         file : file-like object
-            Gets the content.
+            The content is written to it.
 
         Raises
         ------
         SAMPClientError
             The hub does not serve it.
         SAMPTransportError
-            The transfer broke off.
+            The transfer was interrupted.
         """
         self._check_wait()
         parts = urlsplit(url)
@@ -369,10 +365,8 @@ def _error_text(response: Mapping[str, Any], body: bytes) -> str:
     return str(text or f"HTTP status {response.get('status')} {response.get('reason')}")
 
 
-def _process_messages(
-    messages: SimpleQueue[tuple[Mapping[str, Any], Any, str] | None], requests: PageRequests
-) -> None:
-    """Process the messages of the pages, and end what takes too long, until the relay is closed."""
+def _process_messages(messages: SimpleQueue[tuple[Mapping[str, Any], Any, str] | None], requests: PageRequests) -> None:
+    """Process the messages of the pages, and end requests that time out, until the relay is closed."""
     while True:
         try:
             message = messages.get(timeout=requests.check())
@@ -387,7 +381,7 @@ def _process_messages(
 
 
 def _accept_control_messages() -> bool:
-    """Let the kernel receive messages of widgets on its control channel; return False if this is no such kernel."""
+    """Enable messages of widgets on the control channel; return False if the kernel does not support that."""
     try:
         from IPython import get_ipython  # noqa: PLC0415 - other kernels may have none
     except ImportError:
@@ -398,6 +392,7 @@ def _accept_control_messages() -> bool:
         return False
     others = handlers.get("comm_msg", kernel.comm_manager.comm_msg)
     if getattr(others, "__name__", "") != "_on_control_message":
+
         def _on_control_message(stream: Any, ident: Any, msg: Mapping[str, Any]) -> None:
             """Only queue the message: this thread also serves interrupts."""
             relay = _relays.get(msg["content"].get("comm_id"))

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-An extension of Jupyter Server that hands out files of kernels to programs on the user's computer.
+An extension of Jupyter Server that serves files of kernels to programs on the user's computer.
 
 A program such as TOPCAT, on the user's computer, reads what a kernel of a JupyterHub has *published*. It has no account
-there and sends no cookie: the token in the URL is the permission. `publications` is the side of the kernel, and needs
-no Jupyter; `handler` is the side of the server.
+there and sends no cookie: the token in the URL is the permission. `publications` runs in the kernel, and does not need
+Jupyter; `handler` runs in the server.
 
 Our own hub needs no such URL, because the page of the notebook can upload the file to it.
 """
@@ -19,7 +19,7 @@ __all__ = ["DIRECTORY", "Publication", "create_publication", "publish_file", "re
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    """Tell Jupyter Server the module of the extension."""
+    """Return the module of the extension to Jupyter Server."""
     return [{"module": "pyvo.samp.jupyter_server"}]
 
 

@@ -23,8 +23,6 @@ from tornado.web import RequestHandler
 from ..transport.file_serving import FileError, FileSource
 from .publications import DIRECTORY, TOKEN, is_expired, is_own, is_private, remove_expired
 
-__all__ = ["DataHandler", "StatusHandler", "start_extension"]
-
 #: Milliseconds between removals of expired publications.
 SWEEP_INTERVAL = 300_000
 CHUNK = 256 * 1024
@@ -43,7 +41,7 @@ _HEADERS = (
 
 
 class StatusHandler(RequestHandler):
-    """Tells pages that the extension is there."""
+    """Responds to pages that check whether the extension is installed."""
 
     @allow_unauthenticated
     def get(self) -> None:
@@ -71,7 +69,7 @@ class DataHandler(RequestHandler):
 
     @allow_unauthenticated
     async def get(self, token: str, name: str) -> None:
-        """Send the file, or the part that the request wants."""
+        """Send the file, or the requested part of it."""
         await self._serve(token, name)
 
     @allow_unauthenticated
@@ -81,7 +79,7 @@ class DataHandler(RequestHandler):
 
     @allow_unauthenticated
     def options(self, token: str, name: str) -> None:
-        """Allow pages to ask for parts of a file."""
+        """Allow pages to request parts of a file."""
         self.set_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
         self.set_header("Access-Control-Allow-Headers", "Range, If-Range")
         self.set_status(204)
@@ -106,7 +104,7 @@ class DataHandler(RequestHandler):
                 source.close()
         except FileError as error:
             self._send_error(error)
-        except StreamClosedError:  # the other program wants no more
+        except StreamClosedError:  # the other program has closed the connection
             return
         finally:
             DataHandler.active -= 1
@@ -124,9 +122,9 @@ def open_publication(directory: Path, token: str, name: str, headers: dict[str, 
     Open the file of a publication.
 
     Only a regular file of this user is opened, never through a symbolic link. ``headers`` are those of the request,
-    with names in lower case. Raise a `FileError` if there is no such publication, or no longer.
+    with names in lower case. Raise a `FileError` if the publication does not exist or has ended.
     """
-    missing = FileError(404, "There is no such file here, or no longer")
+    missing = FileError(404, "There is no such file, or it is no longer published")
     folder = directory / token
     path = folder / name
     if not TOKEN.fullmatch(token) or name in {"", ".", ".."} or path.name != name:
@@ -158,4 +156,4 @@ def start_extension(serverapp: Any) -> None:
         partial(serverapp.io_loop.run_in_executor, None, remove_expired, directory), SWEEP_INTERVAL
     )
     serverapp.io_loop.add_callback(sweep.start)
-    serverapp.log.info("pyvo.samp hands out what kernels publish at %s", url)
+    serverapp.log.info("pyvo.samp serves the files that kernels publish at %s", url)

@@ -4,7 +4,7 @@ The files that the kernels of a Jupyter server publish.
 
 Each publication is a directory, named by a token that cannot be guessed, with one file. They are in a directory that
 only the user can enter, within the runtime directory of the server, which its kernels know: it has their connection
-files. So a kernel publishes a file without talking to the server, and may run in an environment of its own.
+files. So a kernel publishes a file without a request to the server, and may run in an environment of its own.
 
 A publication ends when its kernel withdraws it or ends, at the latest after `LIFETIME`.
 """
@@ -25,13 +25,11 @@ from pathlib import Path
 
 from ..temporary_files import safe_file_name
 
-__all__ = ["DIRECTORY", "LIFETIME", "TOKEN", "Publication", "create_publication", "publish_file", "remove_expired"]
-
 #: Name of the directory within the runtime directory of the server.
 DIRECTORY = "pyvo-samp-data"
 #: Seconds for which a publication is served.
 LIFETIME = 3600.0
-#: What tokens consist of: 256 bits.
+#: The form of tokens, which have 256 bits.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _published: set[Publication] = set()
@@ -44,7 +42,7 @@ class Publication:
     Attributes
     ----------
     path : pathlib.Path
-        Where the file is.
+        Path of the file.
     url_path : str
         The URL, without the base URL of the server, which only the page of the notebook knows.
     """
@@ -57,7 +55,7 @@ class Publication:
         _published.add(self)
 
     def withdraw(self) -> None:
-        """Remove the file; a program that is reading it can read on. Nothing happens the second time."""
+        """Remove the file; a program that is reading it can continue. Further calls do nothing."""
         _published.discard(self)
         if os.getpid() == self._process:  # not in the child of a fork
             shutil.rmtree(self.path.parent, ignore_errors=True)
@@ -88,13 +86,13 @@ def create_publication(name: str, directory: Path | None = None) -> Publication:
     Raises
     ------
     OSError
-        The directory cannot be made. `PermissionError`: it is there, and others can enter it.
+        The directory cannot be created. `PermissionError`: it exists, and other users can enter it.
     """
     directory = directory or _runtime_directory() / DIRECTORY
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_private(directory):
         raise PermissionError(
-            errno.EPERM, "Files are published in a directory of this user that nobody else can enter", str(directory)
+            errno.EPERM, "Files can only be published in a directory that no other user can enter", str(directory)
         )
     remove_expired(directory)
     return Publication(directory, name)
@@ -173,7 +171,7 @@ def is_own(status: os.stat_result) -> bool:
 
 
 def is_private(directory: Path) -> bool:
-    """Whether this is a directory, not a symbolic link, of this user, that nobody else can enter."""
+    """Whether this is a directory of this user, not a symbolic link, that no other user can enter."""
     status = directory.lstat()
     is_closed = sys.platform == "win32" or not status.st_mode & 0o077
     return stat.S_ISDIR(status.st_mode) and is_own(status) and is_closed

@@ -43,7 +43,7 @@ from .liveness import Address, LivenessChecker
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a discovery call after which a client is taken to know all others.
+#: Seconds without a discovery call after which a client is assumed to know all others.
 QUIET_PERIOD = 0.25
 #: Seconds after its first callback address for which a client's discovery calls defer events.
 DISCOVERY_PERIOD = 5.0
@@ -52,7 +52,7 @@ DELIVERY_TIMEOUT = 10.0
 #: Limits of a client's queue.
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-#: Length of a queue from which those who send to the client are slowed down.
+#: Length of a queue from which the hub responds more slowly to clients that send to this client.
 LONG_QUEUE = 1000
 #: Characters of a client's fault that the sender of the call gets.
 MAX_FAULT_TEXT = 2000
@@ -239,7 +239,7 @@ class CallbackSender:
 
     def on_client_dead(self) -> None:
         """Unregister the client: nothing listens at its address."""
-        log.info("%s has gone without unregistering", self._client.display_name)
+        log.info("%s ended without unregistering", self._client.display_name)
         self._broker.unregister(self._client, "has gone: nothing listens at its callback address any more")
 
     # Deliveries

@@ -156,7 +156,7 @@ SMALL = 64 * 1024
 def raise_for_status(response: HTTPResponse, server_name: str) -> None:
     """Raise `SAMPTransportError` if the HTTP status is not 200. Redirects are not followed."""
     if response.status != 200:
-        text = f"{server_name} answered with HTTP status {response.status} {response.reason}".rstrip()
+        text = f"{server_name} responded with HTTP status {response.status} {response.reason}".rstrip()
         raise SAMPTransportError(text, sent=True)
 
 
@@ -455,5 +455,5 @@ def http_get(url: str, max_size: int, timeout: float) -> bytes:
     except HTTPError as error:
         raise SAMPTransportError(f"{host}:{port} gave no valid response: {error}") from error
     if response.status != 200:
-        raise SAMPTransportError(f"{host}:{port} answered with HTTP status {response.status}")
+        raise SAMPTransportError(f"{host}:{port} responded with HTTP status {response.status}")
     return bytes(response.body)

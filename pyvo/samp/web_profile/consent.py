@@ -73,7 +73,7 @@ UPLOAD_TEXT = (
     " It can also store up to 4 GiB of data for them in temporary files on this computer, until it disconnects."
 )
 #: Added if other pages share the decision.
-SHARED_TEXT = " Your answer also holds for other pages of this origin that ask at the same time."
+SHARED_TEXT = " Your decision also applies to other pages of this origin that ask at the same time."
 
 
 class Decision(Enum):

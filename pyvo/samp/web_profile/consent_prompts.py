@@ -311,7 +311,7 @@ class TkPrompt(ConsentPrompt):
     """
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Show the window and wait until the user closes it, or until the page has gone away."""
+        """Show the window and wait until the user closes it, or until the page is closed."""
         if getattr(sys, "frozen", False) or not sys.executable:  # if frozen, the executable is not Python
             log.warning("A packaged application cannot show the window; %s is denied", ticket.request.name)
             return Decision.DENY

@@ -131,7 +131,7 @@ def _read_terminal(text: str, ticket: ConsentTicket) -> str:
             ticket.on_cancel(lambda: _wake(wakeup))
             ready = [key.fileobj for key, _events in selector.select()]
         if cancelled in ready:
-            sys.stderr.write("\n(The page has gone away.)\n")
+            sys.stderr.write("\n(The page was closed.)\n")
             return ""
         if not _in_foreground(descriptor):
             raise OSError("the hub is in the background of its terminal")

@@ -3,7 +3,7 @@
 The window that asks whether a web page may register. It runs in a process of its own.
 
 The process reads one line of JSON from standard input, ``{"name", "origin", "meaning", "always"}``, and writes the
-decision to standard output: ``once``, ``always`` or ``deny``, or a line that tells what went wrong. The window closes
+decision to standard output: ``once``, ``always`` or ``deny``, or a line with an error. The window closes
 when standard input is closed: the hub has ended or needs no decision any more.
 
 This module uses only the standard library, so that it can be run by its path, without the package.

@@ -212,7 +212,7 @@ class WebRequestHandler(HubOperations):
         if request.method not in UPLOAD_METHODS.split(", "):
             return self.text_response(405, "This method is not supported", request, (("Allow", UPLOAD_METHODS),))
         if web_client is None or web_client.uploads is None:
-            return upload_error(404, "This client is not registered with the hub, or no longer", self.headers(request))
+            return upload_error(404, "This client is not, or no longer, registered with the hub", self.headers(request))
         if not is_own:
             return upload_error(403, "This URL belongs to a page of another origin", self.headers(request))
         self._broker.mark_active(web_client.client)
@@ -311,7 +311,7 @@ class WebProfile:
     The server of the Web Profile. It serves from the moment it is made.
 
     Port 0 takes a free one. ``dialog`` is how the user is asked for consent, see `make_prompt`. ``mtypes`` are what
-    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` tells whether pages
+    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` says whether pages
     may store files for other clients. Raises `OSError` if the port is not available, and `TypeError` or
     `ValueError` if the dialog or the MTypes are not valid.
     """

@@ -2,14 +2,14 @@
 """
 The callbacks of a web client, which wait in a queue until the page pulls them (R42), and the number of pulls (R49).
 
-The hub cannot call a page in a browser, so the page calls the hub: its *pull* is answered at once when callbacks wait.
-Otherwise the pull waits here, without a thread, until a callback comes or its time is over.
+The hub cannot call a page in a browser, so the page calls the hub: its *pull* gets a response at once when callbacks
+wait. Otherwise the pull waits here, without a thread, until a callback comes or its time is over.
 
 Nothing is lost
 ---------------
 The connection of a pull may break at any moment: the user closes a tab or reloads a page. Callbacks leave the queue
-only with a response that was written. Before a pull is answered, its connection is checked. Callbacks return to the
-front of the queue if their response could not be written, or if the browser discarded it unread, which the kernel
+only with a response that was written. Before the hub responds to a pull, it checks the connection. Callbacks return to
+the front of the queue if their response could not be written, or if the browser discarded it unread, which the kernel
 reports by resetting the connection. The next pull gets them. A response counts as read when another request has come by
 its connection, or when the browser closed that without a reset.
 
@@ -73,7 +73,7 @@ MAX_DELAY = 5.0
 
 
 class Pull:
-    """One ``pullCallbacks`` that waits or was answered. ``browser`` tells whose connections it shares (R49)."""
+    """One ``pullCallbacks``, waiting or finished. ``browser`` is the one whose connections it shares (R49)."""
 
     def __init__(self, connection: ServerConnection, browser: str = "") -> None:
         self.connection = connection
@@ -109,7 +109,7 @@ class PullLimiter:
     """
     Limits the pulls of one browser that wait, so that it has free connections (R49). Used in the loop's thread.
 
-    When too many wait, the oldest one is answered with nothing: it is released. With many tabs it soon returns and
+    When too many wait, the oldest one gets an empty response: it is released. With many tabs it soon returns and
     takes the connection that it has freed. So releases are paced, and are faster for a while when a tab does more than
     pull. Pulls of programs that are not browsers do not count.
     """
@@ -169,7 +169,7 @@ class PullQueue:
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
-        self._last: Pull | None = None  # the latest pull, if it was answered
+        self._last: Pull | None = None  # the latest pull, if it has got its response
         self._last_used: ServerConnection | None = None  # by the last request, if a browser made it
         self._unconfirmed: list[Pull] = []  # pulls whose response was perhaps not read
         self._flush_scheduled = False
@@ -220,7 +220,7 @@ class PullQueue:
         self._loop.call_soon(self._enqueue, delivery)
 
     def close(self, final_delivery: Delivery | None) -> None:
-        """Drop what waits; answer waiting pulls, one of them with the final delivery if there is one (R26)."""
+        """Drop the queue; respond to waiting pulls, to one of them with the final delivery if there is one (R26)."""
         self._loop.call_soon(self._close, final_delivery)
 
     # Called by the profile
@@ -248,7 +248,7 @@ class PullQueue:
         return response
 
     def clear(self) -> list[Delivery]:
-        """Remove and return all deliveries, and answer waiting pulls: the client no longer allows callbacks (R39)."""
+        """Remove and return all deliveries, and respond to waiting pulls: the client has disabled callbacks (R39)."""
         dropped = list(self._queue)
         self._queue.clear()
         self._bytes = 0
@@ -401,7 +401,7 @@ class PullQueue:
             self._start_inactivity_timer(self._disconnect_timeout if pull.was_broken_off else IDLE_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
-        """Handle that the connection of an answered pull, or of the last request, was closed."""
+        """Handle the end of the connection of a finished pull, or of the last request."""
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._requeue_lost()

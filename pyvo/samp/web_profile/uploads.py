@@ -8,15 +8,15 @@ file is complete, the response has its ``file:`` URL, which the client can then 
 
 Theory of operation
 -------------------
-Each chunk is a request of its own, with ``Content-Range``. Its body is in memory, so a chunk is limited, and so is the
-number of chunks that are written at a time. `UploadServer` checks a request in the loop's thread, and a worker thread
-reads or writes the file.
+Each chunk is a request of its own, with ``Content-Range``. Its body is kept in memory, so the size of a chunk and the
+number of chunks that are written at a time are limited. `UploadServer` checks a request in the loop's thread, and a
+worker thread reads or writes the file.
 
-Chunks may come in any order, overlap and be repeated. Bytes that were received never change: a recipient may already
+Chunks may arrive in any order, overlap and be repeated. Received bytes never change, because a recipient may already
 read them. So a page can repeat a chunk when it does not know whether the hub has received it, and can resume an upload.
 
-The size of a file counts for the limits of its client from the first chunk on. A directory that only its user can
-enter holds the files. They are removed with their client, at the latest when the hub stops. After a crash the
+The whole size of a file counts towards the limits of its client from the first chunk on. The files are in a directory
+that only the user can enter. They are removed when their client unregisters, or when the hub stops. After a crash the
 next hub of the user removes them (`remove_stale_dirs`).
 """
 
@@ -42,22 +42,20 @@ from ..transport import Bytes
 from ..transport.http11 import HTTPRequest, Response
 from ..transport.server_connection import DeferredResponse
 
-__all__ = ["UPLOAD_HEADERS", "UPLOAD_METHODS", "ClientUploads", "UploadError", "UploadServer", "upload_error"]
-
 log = logging.getLogger(__name__)
 
-#: Bytes and number of the files that a client may have at a time.
+#: Maximum total size in bytes, and number, of the files of a client.
 MAX_BYTES = 4 * 1024**3
 MAX_FILES = 1000
-#: Bytes of a chunk.
+#: Maximum size of a chunk in bytes.
 MAX_CHUNK = 4 * 1024**2
-#: Ranges of a file that may be received while bytes between them are missing: each costs memory.
+#: Maximum number of separate ranges of a file that have been received: each uses memory.
 MAX_RANGES = 1000
-#: Requests that may be processed at a time.
+#: Maximum number of requests that are processed at a time.
 MAX_ACTIVE = 24
 
 UPLOAD_METHODS = "PUT, GET, HEAD, DELETE, OPTIONS"
-#: Request headers that a page may send, in addition to those that it always may.
+#: Request headers that a page may send in addition to those that are always allowed.
 UPLOAD_HEADERS = "Content-Range, Content-Type"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -75,7 +73,7 @@ class UploadError(Exception):
     status : int
         HTTP status of the response.
     text : str
-        Why, for the user.
+        The reason, for the user.
     **details
         Further members of the response.
     """
@@ -93,7 +91,7 @@ class Upload:
     Parameters
     ----------
     path : pathlib.Path
-        Where it is to be written. The parent directory must not exist either.
+        Path of the new file. Its parent directory is created, and must not exist.
     total : int
         Its size in bytes.
 
@@ -117,7 +115,7 @@ class Upload:
             raise
 
     def write(self, begin: int, data: Bytes) -> None:
-        """Write a chunk; raise an `UploadError`, with nothing written, if it contradicts what was received before."""
+        """Write a chunk; if it contradicts received bytes, write nothing and raise an `UploadError`."""
         end = begin + len(data)
         with self._lock:
             if self._is_removed:
@@ -126,23 +124,23 @@ class Upload:
                 return
             merged = _merge(self._ranges, begin, end)
             if len(merged) > MAX_RANGES:
-                raise UploadError(409, "Too many chunks are missing in between; send them in order")
+                raise UploadError(409, "There are too many gaps between the received chunks; send them in order")
             view = memoryview(data)
             with open(os.open(self.path, os.O_RDWR | _OPEN_FLAGS), "r+b", buffering=0) as file:
                 known = [(max(begin, a), min(end, b)) for a, b in self._ranges if a < end and b > begin]
                 for a, b in known:
                     file.seek(a)
                     if file.read(b - a) != view[a - begin : b - begin]:
-                        raise UploadError(409, "Other bytes were received before at this place")
+                        raise UploadError(409, "Different bytes were received at this position before")
                 for a, b in _gaps(known, begin, end):
                     file.seek(a)
                     missing = view[a - begin : b - begin]
-                    while missing:  # a write may be incomplete, before the disk is full
+                    while missing:  # write may write only a part, for example when the disk is almost full
                         missing = missing[file.write(missing) :]
             self._ranges = merged
 
     def describe(self) -> dict[str, Any]:
-        """Return the state for the page; it has ``url`` if the file is complete."""
+        """Return the state for the page, with ``url`` if the file is complete."""
         with self._lock:
             ranges = self._ranges
         state: dict[str, Any] = {"total": self.total, "received": [[begin, end - 1] for begin, end in ranges]}
@@ -151,7 +149,7 @@ class Upload:
         return state
 
     def remove(self) -> None:
-        """Remove the file. Programs that have it open can read on, except on Windows, where it is removed later."""
+        """Remove the file. Programs that have it open can continue to read; on Windows it is removed later."""
         with self._lock, suppress(OSError):
             self._is_removed = True
             self.path.unlink(missing_ok=True)
@@ -159,7 +157,7 @@ class Upload:
 
 
 def _merge(ranges: list[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
-    """Add a range to ranges that are in order and have gaps between them."""
+    """Add a range to sorted, disjoint ranges."""
     before = [each for each in ranges if each[1] < begin]
     after = [each for each in ranges if each[0] > end]
     touching = ranges[len(before) : len(ranges) - len(after)]
@@ -169,7 +167,7 @@ def _merge(ranges: list[tuple[int, int]], begin: int, end: int) -> list[tuple[in
 
 
 def _gaps(ranges: list[tuple[int, int]], begin: int, end: int) -> Iterable[tuple[int, int]]:
-    """Yield the parts from ``begin`` to ``end`` that are not in the ranges, which are in order and lie within."""
+    """Yield the parts from ``begin`` to ``end`` that are not in the sorted ranges."""
     for a, b in ranges:
         if begin < a:
             yield begin, a
@@ -198,7 +196,7 @@ class ClientUploads:
         self._closed = False
 
     def put(self, upload_id: str, name: str, begin: int, total: int, data: Bytes) -> dict[str, Any]:
-        """Write a chunk, which is the first one if the id is new; return the state of the upload."""
+        """Write a chunk, and return the state of the upload. A new id starts a new upload."""
         try:
             with self._lock:
                 upload = self._uploads.get(upload_id)
@@ -221,11 +219,11 @@ class ClientUploads:
         with self._lock:
             upload = self._uploads.get(upload_id)
         if upload is None:
-            raise UploadError(404, "Nothing of this upload was received")
+            raise UploadError(404, "No chunk of this upload has been received")
         return upload.describe()
 
     def delete(self, upload_id: str) -> dict[str, Any]:
-        """Remove a file, if there is one; it does not count for the limits any more."""
+        """Remove a file if it exists; it no longer counts towards the limits."""
         with self._lock:
             upload = self._uploads.pop(upload_id, None)
         if upload is not None:
@@ -233,7 +231,7 @@ class ClientUploads:
         return {}
 
     def close(self) -> None:
-        """Remove all files, and accept no more."""
+        """Remove all files, and reject further ones."""
         with self._lock:
             self._closed = True
             uploads = list(self._uploads.values())
@@ -257,25 +255,25 @@ class ClientUploads:
 
 class UploadServer:
     """
-    Responds to the requests for uploads, and keeps the directory of the files.
+    Responds to the requests for uploads, and manages the directory of the files.
 
     Parameters
     ----------
     run_in_worker : callable
-        ``run_in_worker(function, *args)`` runs it in another thread.
+        ``run_in_worker(function, *args)`` calls the function in another thread.
     """
 
     def __init__(self, run_in_worker: Callable[..., object]) -> None:
         self._run_in_worker = run_in_worker
         self._lock = threading.Lock()
         self._active = 0
-        self._directory_lock = threading.Lock()  # another one: it may take long to remove old directories
+        self._directory_lock = threading.Lock()  # a separate lock: removing old directories may take long
         self._directory: Path | None = None
         self._remove_directory: Callable[[], object] = lambda: None
         self._closed = False
 
     def add_client(self, on_complete: Callable[[str], object]) -> ClientUploads:
-        """Make the uploads of a new client; ``on_complete`` is called with the URL of each complete file."""
+        """Create the uploads of a new client; ``on_complete`` is called with the URL of each complete file."""
         return ClientUploads(self._get_directory, on_complete)
 
     def remove_client(self, uploads: ClientUploads) -> None:
@@ -295,7 +293,7 @@ class UploadServer:
         """
         Respond to a request of a client, in the loop's thread.
 
-        ``path`` is what follows the client's URL; the response gets the ``headers``.
+        ``path`` is the part of the URL after the client's URL; ``headers`` are added to the response.
         """
         try:
             task = _parse(uploads, path, request)
@@ -339,22 +337,22 @@ class UploadServer:
 
 
 def _parse(uploads: ClientUploads, path: str, request: HTTPRequest) -> Callable[[], dict[str, Any]]:
-    """Return the function that does what a request demands, or raise an `UploadError`."""
+    """Return the function that carries out a request, or raise an `UploadError`."""
     upload_id, _, name = path.partition("/")
     if not _ID.fullmatch(upload_id) or not name or "/" in name:
-        raise UploadError(400, "The URL of a file ends with an id of up to 64 letters and digits, a slash and a name")
+        raise UploadError(400, "The URL must end with an id of up to 64 letters and digits, a slash and a name")
     if request.method in ("GET", "HEAD"):
         return partial(uploads.get, upload_id)
     if request.method == "DELETE":
         return partial(uploads.delete, upload_id)
     begin, total = _content_range(request)
     if len(request.body) > MAX_CHUNK:
-        raise UploadError(413, f"A chunk may have {MAX_CHUNK} bytes", limit=MAX_CHUNK)
+        raise UploadError(413, f"A chunk may have at most {MAX_CHUNK} bytes", limit=MAX_CHUNK)
     return partial(uploads.put, upload_id, unquote(name), begin, total, request.body)
 
 
 def _content_range(request: HTTPRequest) -> tuple[int, int]:
-    """Return where the body begins in the file, and the size of the file; without the header it is all of the file."""
+    """Return the offset of the body in the file, and the file's size; without the header, the body is the file."""
     size = len(request.body)
     text = request.headers.get("content-range")
     if text is None:
@@ -380,5 +378,5 @@ def upload_error(status: int, text: str, headers: tuple[tuple[str, str], ...]) -
 
 
 def _error_response(error: UploadError, headers: tuple[tuple[str, str], ...]) -> Response:
-    log.info("An upload is rejected: %s", error)
+    log.info("Rejected an upload: %s", error)
     return _json_response(error.status, {"error": str(error), **error.details}, headers)

@@ -11,8 +11,6 @@ import threading
 import webbrowser
 from pathlib import Path
 
-__all__ = ["open_browser", "write_redirect"]
-
 #: Seconds for the program that starts the browser.
 TIMEOUT = 10.0
 

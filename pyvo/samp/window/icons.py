@@ -21,8 +21,6 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from ..transport.file_serving import FileError, FileSource
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path
 
-__all__ = ["IconError", "fetch_icon"]
-
 MAX_SIZE = 256 * 1024
 #: Seconds for all steps together.
 TIMEOUT = 5.0

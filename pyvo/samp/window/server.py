@@ -47,8 +47,6 @@ from .browser import open_browser, write_redirect
 from .icons import IconError, fetch_icon
 from .traffic_log import ClientRow, MessageRow, TrafficLog, json_text
 
-__all__ = ["TOKEN_LIFETIME", "WindowServer"]
-
 log = logging.getLogger(__name__)
 
 #: Seconds for which a token is valid.

@@ -23,8 +23,6 @@ from ..broker.deliveries import CALL, RESPONSE
 from ..protocol import SAMPValue
 from ..protocol.values import sanitize_for_display
 
-__all__ = ["MESSAGES_KEPT", "ClientRow", "MessageRow", "Reply", "TrafficLog", "json_text"]
-
 #: The most messages that are kept, and the most bytes of all of them with their responses.
 MESSAGES_KEPT = 500
 MAX_BYTES = 32 * 1024 * 1024
