@@ -115,10 +115,8 @@ def test_replay_to_stand_ins(session: Path, samp: Samp, samp_hub: SAMPHubServer,
     assert "Viewer (c2): samp.error, no such image" in lines
     assert done.err == "samp: 4 messages, 2 responses, 0 problems\n"
     assert watcher.assert_received("table.highlight.row").params == {"row": "7"}
-    traffic = [message.params for message in watcher.received if message.mtype == TRAFFIC]
-    assert [each["kind"] for each in traffic] == [
-        "call", "response", "notification", "call", "response", "notification"
-    ]  # fmt: skip
+    kinds = ["call", "response", "notification", "call", "response", "notification"]
+    assert [watcher.assert_received(TRAFFIC).params["kind"] for _ in kinds] == kinds
     assert [each for each in watcher.get_registered_clients() if each != "hub"] == []
 
 

@@ -263,7 +263,7 @@ def test_forms_of_services(around: str, version: str, read) -> None:
 def test_no_table(read) -> None:
     """What a service says instead is told."""
     status = '<INFO name="QUERY_STATUS" value="ERROR">no such column</INFO>'
-    with pytest.raises(SAMPClientError, match="holds no table; the service says: no such column"):
+    with pytest.raises(SAMPClientError, match="contains no table; the service says: no such column"):
         read(document(status, "<RESOURCE>{}</RESOURCE>"))
 
 
