@@ -559,7 +559,7 @@ def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> N
     one = page()
     one.run("register", "page", ANY)
     url = one.run("upload", one.run("uploadUrl") + "x1/M%2031.vot", 10_000_000)
-    one.run("ask", "notifyAll", message("table.load.votable", url=url))
+    one.run("callHub", "notifyAll", message("table.load.votable", url=url))
     assert recorder.wait(1)[0].content["url"] == url
     path = uploaded(url, 10_000_000)
     assert path.name == "M_31.vot"
@@ -603,6 +603,7 @@ def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Pag
     if browser.is_firefox:
         pytest.skip("Firefox 153 leaves the pull of a tab that has crashed open, so that nothing tells of it")
     client = connect("program")
+    client.clients.subscribe()  # its subscription to the hub's events comes before the page, whose pull then stays open
     page_id = page().run("register", "page", ANY)
     for process in browser.tab_processes():
         process.kill()

@@ -213,10 +213,10 @@ addEventListener("load", async () => {
     if (total) {
         const { client } = globalThis;
         await client.register("page", {});
-        await client.ask("notifyAll", { "samp.mtype": "coord.pointAt.sky", "samp.params": {} });
+        await client.callHub("notifyAll", { "samp.mtype": "coord.pointAt.sky", "samp.params": {} });
         const url = await client.upload(await client.uploadUrl() + "x/large.fits", total);
-        await client.ask("notifyAll", { "samp.mtype": "table.load.fits", "samp.params": { url } });
+        await client.callHub("notifyAll", { "samp.mtype": "table.load.fits", "samp.params": { url } });
         const count = String(await client.readThroughHub(url));
-        await client.ask("notifyAll", { "samp.mtype": "table.load.votable", "samp.params": { count } });
+        await client.callHub("notifyAll", { "samp.mtype": "table.load.votable", "samp.params": { count } });
     }
 });
