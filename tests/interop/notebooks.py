@@ -84,6 +84,10 @@ class JupyterServer(Program):
         spec.mkdir(parents=True)
         argv = [kernel, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "test", "language": "python"}))
+        # Where this package is installed, the server has its extension, and offers files to every hub
+        extensions = {"ServerApp": {"jpserver_extensions": {"pyvo.samp.jupyter_server": False}}}
+        (directory / "config").mkdir()
+        (directory / "config" / "jupyter_server_config.json").write_text(json.dumps(extensions))
         env = environment(
             directory, PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1", IPYTHONDIR=str(directory / "ipython"),
             JUPYTER_PATH=str(directory / "data"), JUPYTER_RUNTIME_DIR=str(directory / "runtime"),

@@ -727,7 +727,7 @@ client.disconnect()
 
 def answer_dialog(screen: Screen) -> None:
     """Say yes in the dialog of TOPCAT's hub."""
-    env = {**screen._env}
+    env = {**screen.env}
 
     def find() -> list[str]:
         command = ["xdotool", "search", "--name", "SAMP Hub Security"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def test_large_files(total: int, home: Path, tmp_path_factory: pytest.TempPathFa
 
     try:
         near.connect(hub=hub)
-        with start_jupyter(directory, "lab", "", "") as jupyter:
+        with start_jupyter(directory, "lab", sys.executable, sys.executable) as jupyter:
             browser = Browser(shutil.which("chromium") or "", profile, environment(profile))
             try:
                 transfer(jupyter, browser, hub, near, total)
