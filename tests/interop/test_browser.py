@@ -615,6 +615,7 @@ def test_a_browser_that_crashes_is_noticed(
 ) -> None:
     """R43: also by pages between two pulls, because they were just notified of each other."""
     client = connect("program")
+    client.clients.subscribe()  # to the hub's events: not while the pages are gone
     browser = start_browser()
     ids = [browser.open(sites[0].url("client.html")).run("register", "page", ANY) for _ in range(3)]
     browser.kill()
