@@ -96,6 +96,18 @@ def read_to_end(response: http.client.HTTPResponse) -> None:
         pass
 
 
+def started_bridges(directory: Path) -> str:
+    """Return the code of a program that starts both ends of a bridge between the hubs of `make_hubs`."""
+    return f"""
+from pyvo.samp import Bridge
+from pyvo.samp.bridge import LocalPair
+pair = LocalPair(("A", "B"))
+bridges = [Bridge({str(directory)!r} + "/hub" + str(number), end) for number, end in enumerate(pair.ends)]
+for bridge in bridges:
+    bridge.start()
+"""
+
+
 def test_exit_without_stop(
     make_hubs: Callable[[int], list[SAMPHubServer]],
     connect: Callable[..., RecordingClient],
@@ -106,13 +118,7 @@ def test_exit_without_stop(
     hubs = make_hubs(2)
     client, other = connect(hubs[0], "client"), connect(hubs[1], "other")
     text = f"""
-from pyvo.samp import Bridge
-from pyvo.samp.bridge import LocalPair
-pair = LocalPair(("A", "B"))
-bridges = [Bridge({str(tmp_path)!r} + "/hub" + str(number), end) for number, end in enumerate(pair.ends)]
-for bridge in bridges:
-    bridge.start()
-print("started", flush=True)
+{started_bridges(tmp_path)}print("started", flush=True)
 input()
 """
     with Program(["-c", text], python_environment) as program:
@@ -138,13 +144,7 @@ def test_fork(
     text = f"""
 import os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork in a process with threads
-from pyvo.samp import Bridge
-from pyvo.samp.bridge import LocalPair
-pair = LocalPair(("A", "B"))
-bridges = [Bridge({str(tmp_path)!r} + "/hub" + str(number), end) for number, end in enumerate(pair.ends)]
-for bridge in bridges:
-    bridge.start()
-input()
+{started_bridges(tmp_path)}input()
 child = os.fork()
 if not child:
     assert all(bridge.clients == [] for bridge in bridges)

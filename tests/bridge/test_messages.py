@@ -180,8 +180,8 @@ def test_message_of_a_client_that_leaves_at_once(sides: Sides) -> None:
     assert sorted(each.content["n"] for each in received) == [str(number) for number in range(10)]
 
 
-def test_recipient_goes_during_a_call(sides: Sides) -> None:
-    """The caller gets an error as response (R23)."""
+def begin_call(sides: Sides) -> tuple[RecordingClient, RecordingClient]:
+    """Return the sender and the recipient of a call that has arrived and gets no response."""
     asked = threading.Event()
     sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
     recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
@@ -189,6 +189,12 @@ def test_recipient_goes_during_a_call(sides: Sides) -> None:
     sender.bind_receive_response("tag", sender.on_response)
     sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
     assert asked.wait(TIMEOUT)
+    return sender, recipient
+
+
+def test_recipient_goes_during_a_call(sides: Sides) -> None:
+    """The caller gets an error as response (R23)."""
+    sender, recipient = begin_call(sides)
     recipient.disconnect()
     (response,) = sender.wait_received(1, "response")
     assert response.content["samp.status"] == "samp.error"
@@ -196,13 +202,7 @@ def test_recipient_goes_during_a_call(sides: Sides) -> None:
 
 def test_link_is_lost(sides: Sides) -> None:
     """Open calls get an error, the proxies go, and the bridge on the other side waits for this one to come back."""
-    asked = threading.Event()
-    sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
-    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
-    there = sender.find("recipient (via B)")
-    sender.bind_receive_response("tag", sender.on_response)
-    sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
-    assert asked.wait(TIMEOUT)
+    sender, recipient = begin_call(sides)
     sides[1].bridge.stop()
     (response,) = sender.wait_received(1, "response")
     assert response.content["samp.error"]["samp.errortxt"] == "the bridge to B was lost"

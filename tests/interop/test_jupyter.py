@@ -84,6 +84,15 @@ def network(pythons: dict[str, str]) -> Iterator[None]:
         yield
 
 
+def connect_client(notebook: NotebookPage) -> None:
+    """Run the cell with the relay, click Connect, and run the cell that connects the client."""
+    notebook.run(0)
+    notebook.connect()
+    notebook.relay_text("Connected")
+    notebook.run(1)
+    notebook.wait_for("connected by")
+
+
 def start_jupyter(directory: Path, app: str, server: str, kernel: str) -> JupyterServer:
     """Start a server, with the Pythons of server and kernels."""
     for name in ("jupyterlab", "ipykernel") if server == sys.executable else ():
@@ -441,11 +450,7 @@ def test_reload_in_the_middle_of_a_call(
     record = tmp_path / "record"
     call = CALL + f"\nopen({str(record)!r}, 'w').write('done')\n"
     notebook = open_notebook("reload", show_relay(hub), CONNECT, call, AFTER)
-    notebook.run(0)
-    notebook.connect()
-    notebook.relay_text("Connected")
-    notebook.run(1)
-    notebook.wait_for("connected by")
+    connect_client(notebook)
     near.goes_on.clear()
     notebook.run(2)
     assert near.arrived.wait(30)
@@ -493,11 +498,7 @@ def test_kernel_restart(
     """The client of the old kernel is unregistered when it could be no reload, and the page says what to do."""
     monkeypatch.setattr(pull_queue, "RELAY_TIMEOUT", 5.0)
     notebook = open_notebook("restart", show_relay(hub), CONNECT)
-    notebook.run(0)
-    notebook.connect()
-    notebook.relay_text("Connected")
-    notebook.run(1)
-    notebook.wait_for("connected by")
+    connect_client(notebook)
     assert clients_of(hub, near)
     notebook.page.evaluate(f"{SESSION}.session.kernel.restart().then(() => 1)")
     notebook.relay_text("The kernel was restarted")
@@ -515,11 +516,7 @@ def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubSer
     check = "for _ in range(300):\n    if client.is_connected: break\n    time.sleep(0.1)\nprint('again', relay.state)"
     port = hub._web_port
     notebook = open_notebook("hub", show_relay(hub), again, check)
-    notebook.run(0)
-    notebook.connect()
-    notebook.relay_text("Connected")
-    notebook.run(1)
-    notebook.wait_for("connected by")
+    connect_client(notebook)
     hub.stop()
     notebook.relay_text("The hub does not answer any more")
     another = SAMPHubServer(web_port=port, web_profile_dialog=lambda _name, _origin: True)
@@ -542,11 +539,7 @@ def test_offline(
         notebook = open_notebook(
             f"offline{seconds}", show_relay(hub), CONNECT, CALL, AFTER, port=proxy.port
         )
-        notebook.run(0)
-        notebook.connect()
-        notebook.relay_text("Connected")
-        notebook.run(1)
-        notebook.wait_for("connected by")
+        connect_client(notebook)
         near.goes_on.clear()
         notebook.run(2)
         assert near.arrived.wait(30)
@@ -624,11 +617,7 @@ def test_figures_stay_in_their_place(
     """Messages that arrive while a cell draws do not show its figure too early."""
     pytest.importorskip("matplotlib")
     notebook = open_notebook("figure", show_relay(hub), CONNECT, FIGURE, "print('next' + ' cell')")
-    notebook.run(0)
-    notebook.connect()
-    notebook.relay_text("Connected")
-    notebook.run(1)
-    notebook.wait_for("connected by")
+    connect_client(notebook)
     notebook.run(2)
     notebook.wait_for("at the end")
     notebook.run(3)
@@ -654,11 +643,7 @@ def test_no_key_in_the_saved_notebook(
         "print('recorded')\n"
     )
     notebook = open_notebook("keys", show_relay(hub), CONNECT + TABLE + "client.send(table)", keys)
-    notebook.run(0)
-    notebook.connect()
-    notebook.relay_text("Connected")
-    notebook.run(1)
-    notebook.wait_for("connected by")
+    connect_client(notebook)
     notebook.run(2)
     notebook.wait_for("recorded")
     notebook.execute("@jupyter-widgets/jupyterlab-manager:saveWidgetState")
