@@ -21,14 +21,11 @@ class InheritedSocket(Transport):
         self.link: StreamLink | None = None
 
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
-        stream = SocketStream(self.sock)
 
         def on_end(reason: str, status: int) -> None:
             report(LinkState.FAILED, reason, status)
 
-        self.link = StreamLink(
-            stream.read, stream.write, stream.interrupt, hello, accept, is_first=True, on_end=on_end
-        )
+        self.link = StreamLink(SocketStream(self.sock), hello, accept, is_first=True, on_end=on_end)
         self.link.start()
 
     def stop(self, reason: str = "") -> None:

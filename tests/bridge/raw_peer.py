@@ -30,16 +30,13 @@ class RawTransport(Transport):
     def start(self, hello: Hello, accept: Accept, report: Report) -> None:
         ours, theirs = socket.socketpair()
         self.peer = RawPeer(theirs)
-        stream = SocketStream(ours)
 
         def on_end(reason: str, status: int) -> None:
             ours.close()
             self.ended.append((reason, status))
             report(LinkState.FAILED, reason, status)
 
-        self.link = StreamLink(
-            stream.read, stream.write, stream.interrupt, hello, accept, is_first=True, on_end=on_end
-        )
+        self.link = StreamLink(SocketStream(ours), hello, accept, is_first=True, on_end=on_end)
         self.link.start()
 
     def stop(self, reason: str = "") -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,9 +177,13 @@ def test_link_gets_any_frames(frames: list[Frame], cuts: list[int]) -> None:
     data += b"".join(encode_frame(frame.kind, frame.payload, frame.stream) for frame in frames)
     chunks = iter(pieces(data, cuts))
     handler, ended = Handler(), []
+    stream = SimpleNamespace(
+        read=lambda size: next((chunk for chunk in chunks if chunk), b""),
+        write=lambda data: None,
+        interrupt=lambda: None,
+    )
     link = StreamLink(
-        lambda size: next((chunk for chunk in chunks if chunk), b""), lambda data: None, lambda: None,
-        Hello((1, 1), "1", "hub", "label"), lambda link: handler,
+        stream, Hello((1, 1), "1", "hub", "label"), lambda link: handler,
         is_first=True, on_end=lambda reason, status: ended.append(reason),
     )  # fmt: skip
     link.start()

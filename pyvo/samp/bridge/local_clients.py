@@ -122,10 +122,19 @@ class LocalClients:
         self._own: Registration | None = None
 
     def start(self, metadata: Mapping[str, Any]) -> None:
-        """Register the bridge, and request the clients that are already registered."""
+        """Register the bridge, and request the clients that are already registered; other bridges are known then."""
         self._own = own = self._hub.register(metadata, _SUBSCRIPTIONS, self)
         self._hub.monitor(own)
-        self._outbound.put(lambda: self._list(own))
+        is_listed = threading.Event()
+
+        def list_clients() -> None:
+            try:
+                self._list(own)
+            finally:
+                is_listed.set()
+
+        self._outbound.put(list_clients)
+        is_listed.wait()
 
     def stop(self) -> None:
         """Unregister the bridge, and remove all clients. Further calls do nothing."""

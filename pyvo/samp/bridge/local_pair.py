@@ -14,7 +14,7 @@ JOIN_TIMEOUT = 5.0
 
 
 class SocketStream:
-    """A connected socket, with the methods that a `StreamLink` calls."""
+    """A connected socket as a `ByteStream`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -58,7 +58,6 @@ class _End(Transport):
         """Make the link of this end."""
         assert self.arguments is not None
         hello, accept, report = self.arguments
-        stream = SocketStream(sock)
 
         def on_end(reason: str, status: int) -> None:
             sock.close()
@@ -69,9 +68,8 @@ class _End(Transport):
                 self._pair.connect()
 
         return StreamLink(
-            stream.read, stream.write, stream.interrupt, hello, accept,
-            is_first=self.is_first, label=self.label, on_end=on_end,
-        )  # fmt: skip
+            SocketStream(sock), hello, accept, is_first=self.is_first, label=self.label, on_end=on_end
+        )
 
 
 class LocalPair:

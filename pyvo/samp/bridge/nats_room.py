@@ -471,7 +471,7 @@ class _Session:
             for other in earlier:
                 await other.ended.wait()
             tunnel.link = StreamLink(
-                tunnel.read, tunnel.write, tunnel.interrupt, self._hello, self._accept, is_first=is_first,
+                tunnel, self._hello, self._accept, is_first=is_first,
                 on_end=lambda reason, status: self._loop.call_soon_threadsafe(finish, reason, status),
             )  # fmt: skip
             tunnel.link.start()

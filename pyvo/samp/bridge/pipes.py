@@ -10,7 +10,7 @@ import threading
 
 class PipeStream:
     """
-    A pipe to read and a pipe to write, with the methods that a `StreamLink` calls.
+    A pipe to read and a pipe to write, as a `ByteStream`.
 
     On Windows, where a thread cannot wait for two pipes, `interrupt` does not end a waiting read or write.
     """

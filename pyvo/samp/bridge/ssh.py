@@ -244,7 +244,7 @@ class SSHTransport(Transport):
                     process.stream.interrupt()
             if process.stream.wait_for_first(FIRST_BYTE_TIMEOUT):
                 link = StreamLink(
-                    process.stream.read, process.stream.write, process.stream.interrupt, hello, accept_link,
+                    process.stream, hello, accept_link,
                     is_first=True, label=self.label, on_end=lambda *end: ended.put(end),
                 )  # fmt: skip
                 with self._lock:

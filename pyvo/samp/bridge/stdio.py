@@ -40,7 +40,7 @@ class StdioTransport(Transport):
         """Start the link."""
         report(LinkState.CONNECTING, "", 0)
         self._link = StreamLink(
-            self._stream.read, self._stream.write, self._stream.interrupt, hello, accept,
+            self._stream, hello, accept,
             is_first=False, on_end=lambda reason, status: report(LinkState.FAILED, reason, status),
         )  # fmt: skip
         self._link.start()

@@ -26,7 +26,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from ..errors import SAMPValueError
 from ..protocol.values import sanitize_for_display
@@ -69,18 +69,27 @@ READ_SIZE = 256 * 1024
 _MESSAGES = range(Kind.CLIENT, Kind.REPLY + 1)
 
 
+class ByteStream(Protocol):
+    """Bytes in both directions; one thread reads and another one writes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Wait for bytes, and return up to ``size`` of them; empty bytes at the end. Raise `OSError` on failure."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all bytes. Raise `OSError` on failure."""
+
+    def interrupt(self) -> object:
+        """Make a waiting `read` or `write` return or raise; called in any thread, perhaps repeatedly."""
+
+
 class StreamLink(Link):
     """
     A link over a stream of bytes.
 
     Parameters
     ----------
-    read : callable
-        ``read(n)`` waits for bytes and returns up to ``n`` of them, empty bytes at the end.
-    write : callable
-        ``write(data)`` writes all bytes. Both raise `OSError`.
-    interrupt : callable
-        Makes a waiting `read` or `write` return or raise; called in any thread, perhaps repeatedly.
+    stream : ByteStream
+        The stream.
     hello : Hello
         The HELLO to send to the peer.
     accept : callable
@@ -95,9 +104,7 @@ class StreamLink(Link):
 
     def __init__(
         self,
-        read: Callable[[int], bytes],
-        write: Callable[[bytes], object],
-        interrupt: Callable[[], object],
+        stream: ByteStream,
         hello: Hello,
         accept: Accept,
         *,
@@ -106,7 +113,7 @@ class StreamLink(Link):
         on_end: Callable[[str, int], object],
     ) -> None:
         self.label = label
-        self._read, self._write, self._interrupt = read, write, interrupt
+        self._stream = stream
         self._hello, self._accept, self._on_end = hello, accept, on_end
         self._frames = FrameReader()
         self._handler: LinkHandler | None = None
@@ -222,13 +229,13 @@ class StreamLink(Link):
                     self._was_full = self._was_full and not is_writable_again
                 if is_writable_again and self._handler is not None:
                     self._handler.on_writable()
-                self._write(data)
+                self._stream.write(data)
         except OSError as error:
             if self._frames.has_preamble:  # otherwise the reader finds the end, and what the other end printed
                 self._end(f"the connection was lost ({error.strerror or error})")
         finally:
             if self._ended is not None:
-                self._interrupt()
+                self._stream.interrupt()
 
     def _next_write(self) -> bytes | None:
         """Return the bytes to be written next; with the lock."""
@@ -273,7 +280,7 @@ class StreamLink(Link):
 
     def _run_reader(self) -> None:
         try:
-            while data := self._read(READ_SIZE):
+            while data := self._stream.read(READ_SIZE):
                 self._last_received = time.monotonic()
                 self._frames.receive_data(data)
                 while (frame := self._frames.next_frame()) is not None:
@@ -463,7 +470,7 @@ class StreamLink(Link):
             self._ended = self._ended or (reason, status)
             self._to_write.notify()
             self._state_changed.notify()
-        self._interrupt()
+        self._stream.interrupt()
 
     def _run_watch(self) -> None:
         started = pinged = time.monotonic()
@@ -484,7 +491,7 @@ class StreamLink(Link):
                 self._state_changed.wait(max(0.0, due - now))
             reason, status = self._ended
         self._threads[1].join(CLOSE_TIMEOUT)  # it may still have a BYE to write
-        self._interrupt()
+        self._stream.interrupt()
         self._end_streams()
         self._report_closed(reason)
         for thread in self._threads[:2]:
