@@ -157,6 +157,7 @@ class _Player:
         self._msg_ids: dict[int, str] = {}  # of calls that stand-ins have received, by number
         self._responses: dict[int, dict[str, Any]] = {}  # the recorded ones
         self._recipients: dict[int, str] = {}
+        self._tags: dict[int, str] = {}
         self._waiting: dict[tuple[str, str], str] = {}  # senders of calls without a response, by tag and recipient
         self._counts = {"message": 0, "response": 0, "problem": 0}
         for entry in recording.entries:
@@ -264,6 +265,7 @@ class _Player:
         mtype = message["samp.mtype"]
         for recorded_id, number in numbers.items():
             self._recipients[number] = recorded_id
+            self._tags[number] = tag
             if recorded_id in self._stand_ins and self._target_id is None:
                 with self._changed:
                     self._expected[recorded_id, sender.id, mtype].append(number)
@@ -291,6 +293,9 @@ class _Player:
             self._report(f"line {entry.line} cannot be replayed: call {number} did not arrive")
             return
         stand_in.client.reply(self._msg_ids[number], self._with_urls(entry.fields["response"]))
+        # The next entry may be that the sender or the recipient of the call unregisters
+        open_call = self._tags[number], stand_in.id
+        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, lambda: open_call in self._waiting)
 
     def _play_end(self, entry: Entry) -> None:
         """Do nothing: the last entry gives the time of the end."""
