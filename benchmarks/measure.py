@@ -204,6 +204,7 @@ class Settings:
         row.failures[name] = str(error)
         print(f"  {name}: {error}", file=sys.stderr)
 
+
 def machine() -> dict[str, Any]:
     """Describe the machine."""
     model = platform.processor()

@@ -285,7 +285,6 @@ def test_only_the_next(pair: Pair) -> None:
     def handle(value) -> None:
         handled.append(value)
 
-
     def send() -> None:
         alice.wait_for("bob", 10, "x-other.b")
         for value in "12":

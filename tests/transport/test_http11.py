@@ -566,7 +566,6 @@ def test_bad_bytes_give_the_same_responses_and_the_same_error_however_they_come(
 # Responses
 
 
-
 def test_an_announced_response_is_pending():
     """Between the announcement of a response and the response, part of a message has arrived."""
     reader = ResponseParser()

@@ -67,7 +67,6 @@ class ArrivingFile:
         """Return the position."""
         return int(self._copy.tell())
 
-
     def complete(self) -> Path:
         """Wait for the rest, and return the path of the copy."""
         self.seek(0, os.SEEK_END)
