@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -222,10 +221,8 @@ class Site(Program):
         # In a process of its own: a browser keeps idle connections, and each would need a thread of the tests.
         command = (sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), "0")
         super().__init__(*command, env=environment(directory))
-        self.wait_for("Serving HTTP")
-        port = re.search(r"port ([0-9]+)", self.output)
-        assert port is not None
-        self.origin = f"http://{host}:{port[1]}"
+        port = self.wait_for_match(r"port ([0-9]+)\s")[1]
+        self.origin = f"http://{host}:{port}"
 
     def url(self, path: str) -> str:
         """The address of a file in the directory."""

@@ -62,20 +62,17 @@ class JupyterHub:
 
     Attributes
     ----------
+    program : Program
+        Its process; the output is that of the hub and of the servers of its users.
     url : str
         Where users find it, with a slash at the end.
     """
 
     def __init__(self, program: Program, port: int, home: Path) -> None:
-        self._program = program
+        self.program = program
         self.port = port
         self.url = f"https://127.0.0.1:{port}/"
         self.home = home
-
-    @property
-    def output(self) -> str:
-        """What the hub and the servers of its users have written."""
-        return self._program.output
 
 
 class User:

@@ -99,10 +99,7 @@ class JupyterServer(Program):
             "--ServerApp.port=0", "--IdentityProvider.token=secret", f"--{exposing}.expose_app_in_browser=True",
             f"--ServerApp.root_dir={directory}", "--LabApp.news_url=", env=env,
         )
-        self.wait_for("token=...\n", 60)
-        port = re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)/", self.output)
-        assert port is not None
-        self.port = int(port[1])
+        self.port = int(self.wait_for_match(r"http://(?:127\.0\.0\.1|localhost):(\d+)/\S*token=\.\.\.\n", 60)[1])
 
     def write(self, name: str, *cells: str) -> None:
         """Write a notebook with these cells of code."""

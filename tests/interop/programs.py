@@ -99,6 +99,19 @@ class Program:
             if text not in self._text:
                 pytest.fail(f"{self.name} did not print {text!r} within {timeout} s but:\n{self._text}")
 
+    def wait_for_match(self, pattern: str, timeout: float = 30.0) -> re.Match[str]:
+        """
+        Wait until the output matches `pattern`, and return the match.
+
+        A program may write a line in several parts: a pattern that ends with ``\\s`` finds the whole of a last word.
+        """
+        with self._news:
+            self._news.wait_for(lambda: re.search(pattern, self._text) or self._ended, timeout)
+            match = re.search(pattern, self._text)
+            if match is None:
+                pytest.fail(f"{self.name} did not print {pattern!r} within {timeout} s but:\n{self._text}")
+        return match
+
     def finish(self, timeout: float = 60.0) -> int:
         """Wait for the program's own end and return its exit status."""
         try:

@@ -104,7 +104,7 @@ def test_as_the_user_runs_it(hub: SAMPHubServer, machine: OtherMachine, bridge: 
     desk = Desk(connect("desk"))
     program = bridge()
     program.wait_for("Connected to root@observatory", 60)
-    assert "quota exceeded" in program.output
+    program.wait_for("quota exceeded")
     there = machine.run(sys.executable, "-c", FILE + WAIT, "1000000")
     program.wait_for("root@observatory: + Remote Python")
     assert desk.arrived.wait(60), program.output
@@ -338,8 +338,7 @@ def test_table_to_topcat_and_selection_back(
     program = bridge()
     program.wait_for("Connected to", 60)
     there = machine.run(sys.executable, "-c", LINKED)
-    there.wait_for("sent", 180)  # TOPCAT has responded that it has loaded the table
-    (table_id,) = re.findall(r"sent (\S+)", there.output)
+    table_id = there.wait_for_match(r"sent (\S+)\s", 180)[1]  # TOPCAT has responded that it has loaded the table
     python = desk.wait_for("Remote Python", 60, "table.select.rowList").id
     rows = {"table-id": table_id, "row-list": [0, 2]}
     assert desk.ecall_and_wait(python, "table.select.rowList", "60", **rows)["samp.status"] == "samp.ok"

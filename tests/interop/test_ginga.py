@@ -43,7 +43,7 @@ def ginga(samp_home: Path, tester: RecordingClient) -> Iterator[Program]:
 def test_ginga_loads_an_image(ginga: Program, tester: RecordingClient) -> None:
     image = fits.HDUList([fits.PrimaryHDU(np.arange(12.0).reshape(3, 4))])
     assert tester.send(image, to="ginga").ok
-    assert "received load fits params=" in ginga.output
+    ginga.wait_for("received load fits params=")
 
 
 def test_ginga_reports_an_error(ginga: Program, tester: RecordingClient) -> None:

@@ -98,8 +98,8 @@ def test_files_without_login(jupyterhub: JupyterHub) -> None:
     assert nobody.fetch("GET", path + "x")[0] == 404
     assert nobody.fetch("GET", "/user/alice/api/contents")[0] == 403
     token = path.split("/")[-2]
-    assert token not in jupyterhub.output
-    assert "/user/alice/pyvo-samp/data/.../table.vot" in jupyterhub.output
+    jupyterhub.program.wait_for("/user/alice/pyvo-samp/data/.../table.vot")
+    assert token not in jupyterhub.program.output
 
 
 class Consent(ConsentPrompt):

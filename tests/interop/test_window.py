@@ -208,10 +208,7 @@ def test_hub_that_is_gone_without_a_word(tab: Callable[[str], Page], run: Run, n
         from .test_command_line import ROOT, SAMP
 
         program = run(*SAMP, "hub", "--window", "--no-browser", "-w", PYTHONPATH=str(ROOT))
-    program.wait_for("/#")
-    link = re.search(r"http://127\.0\.0\.1:[0-9]+/#[\w-]+", program.output)
-    assert link is not None
-    page = tab(link[0])
+    page = tab(program.wait_for_match(r"(http://127\.0\.0\.1:[0-9]+/#[\w-]+)\s")[1])
     page.wait_for(".state.running")
     program.signal(signal.SIGKILL)
     page.wait_for(".state.gone")
