@@ -41,14 +41,13 @@ _EPILOG = help_epilog(
     {
         0: "it was stopped, for example by ^C or SIGTERM",
         1: "it could not start; perhaps another hub is running",
-        2: "",
         130: None,
         141: "the output pipe of --monitor was closed, for example by head",
         143: None,
     },
 )
 
-#: The desired limit of open files, mostly sockets; systems allow no more without special configuration.
+#: The limit of open files (mostly sockets) to set. Without special configuration, systems allow no more.
 _MAX_FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
@@ -61,7 +60,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="path of the lockfile (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
-        "-w", "--no-web-profile", dest="web_profile", action="store_false", help="do not serve web pages at all"
+        "-w", "--no-web-profile", dest="web_profile", action="store_false", help="do not accept web pages at all"
     )
     hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted for old scripts; has no effect")
     hub.add_argument(
@@ -103,14 +102,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pattern,
         default=[],
         metavar="PATTERN",
-        help="MTypes or wildcards that web pages may send besides the default ones (tables, images, positions, ...), "
-        "such as 'script.*'; '*' lifts the restriction",
+        help="MTypes or wildcards that web pages may send in addition to the default ones (tables, images, positions, "
+        "...), such as 'script.*'; '*' lifts the restriction",
     )
     hub.add_argument(
         "--no-web-upload",
         dest="web_upload",
         action="store_false",
-        help="do not store files of web pages for other programs (by default up to 4 GiB while a page is connected)",
+        help="do not let web pages store files for other programs (by default up to 4 GiB while a page is connected)",
     )
     hub.add_argument(
         "--monitor", action="store_true", help="show clients and messages: a live table on a terminal, lines elsewhere"
@@ -150,12 +149,12 @@ def _run(options: argparse.Namespace) -> Status:
         print(f"{options.parser.prog}: {error}", file=sys.stderr)
         return Status.FAILED
     except (KeyboardInterrupt, SystemExit):  # how a hub is stopped, see SAMPHubServer.start
-        return Status.OK
+        pass
     return Status.OK
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files, usually 1024 or less. A program may do that, a library may not."""
+    """Raise the limit of open files, usually 1024 or less. Only a program may do that, not a library."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

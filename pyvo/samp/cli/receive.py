@@ -2,8 +2,8 @@
 """
 ``samp receive`` writes the files that other programs send.
 
-Messages suggest file names. A name from a message never leaves the directory, hides or replaces no file, and has no
-characters that are special for a shell or a terminal.
+Messages suggest file names. Whatever a message suggests, its file stays in the directory, is not hidden, and replaces
+no other file. The name has no characters that are special for a shell or a terminal.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, NamedTuple
@@ -33,7 +32,7 @@ from .arguments import Command, pattern, positive_number, seconds
 from .client_session import NameCache, connected_client, get_interruptible
 from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
 
-#: The most characters of a name, without the suffix; file systems allow 255 bytes.
+#: Maximum number of characters of a name, without the suffix; file systems allow 255 bytes.
 MAX_STEM_LENGTH = 80
 _MAGIC = {
     b"SIMPLE  =": ".fits",
@@ -45,14 +44,14 @@ _MAGIC = {
     b"PAR1": ".parquet",
     b"# %ECSV": ".ecsv",
 }
-#: Suffixes of URLs that are used when the content is not recognized.
+#: Suffixes that are taken from the URL if the content is not recognized.
 _URL_SUFFIXES = {".fits", ".fit", ".vot", ".xml", ".csv", ".tsv", ".txt", ".cdf", ".moc", ".gz"}
-#: Names of devices on Windows, with any suffix.
+#: Names of devices on Windows, whatever the suffix.
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def file_stem(params: Mapping[str, Any], mtype: str) -> str:
-    """Make a file name, without suffix, of the ``name`` of a message, the end of its ``url``, or the MType."""
+    """Make a file name, without suffix, from the ``name`` of a message, the end of its ``url``, or the MType."""
     url = params.get("url")
     from_url = unquote(urlsplit(url).path.rpartition("/")[2]) if isinstance(url, str) else ""
     for text in (params.get("name"), from_url, mtype):
@@ -71,7 +70,7 @@ def _safe_stem(text: str) -> str:
 
 
 def file_suffix(beginning: bytes, url: str) -> str:
-    """Return the suffix for a file with these first bytes, or the suffix of its URL when they are not recognized."""
+    """Return the suffix for a file with these first bytes; if they are not recognized, the suffix of its URL."""
     if beginning.startswith(b"\x1f\x8b"):
         inner = Path(urlsplit(url).path.removesuffix(".gz")).suffix.lower()
         return f"{inner}.gz" if inner in _URL_SUFFIXES else ".gz"
@@ -84,31 +83,27 @@ def file_suffix(beginning: bytes, url: str) -> str:
     return suffix if suffix in _URL_SUFFIXES else ".dat"
 
 
-def _candidates(stem: str, suffix: str) -> Iterator[str]:
-    inner = stem[: -len(suffix)] if stem.lower().endswith(suffix) and stem.lower() != suffix else stem
-    yield f"{inner}{suffix}"
-    for number in count(2):
-        yield f"{inner}-{number}{suffix}"
-
-
 def new_file(directory: Path, stem: str, suffix: str) -> BinaryIO:
-    """Open a new file in a directory; a number is added to its name if the name is taken."""
-    for name in _candidates(stem, suffix):
+    """Open a new file in a directory; if the name is taken, add a number to it."""
+    if stem.lower().endswith(suffix) and stem.lower() != suffix:
+        stem = stem[: -len(suffix)]
+    number = 1
+    while True:
+        name = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
         try:
             return open(directory / name, "xb")
         except FileExistsError:
-            continue
-    raise AssertionError("the names do not end")
+            number += 1
 
 
 def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
-    """Copy a file to a new one in a directory, and return its path; remove the new file when that fails."""
+    """Copy a file to a new one in a directory, and return its path; if that fails, remove the new file."""
     with source.open("rb") as file:
         return copy_open_file(directory, stem, file, url)
 
 
 def copy_open_file(directory: Path, stem: str, file: BinaryIO, url: str) -> Path:
-    """Do what `copy_into` does with a file that is open."""
+    """Copy an open file as `copy_into` does."""
     suffix = file_suffix(file.read(PEEK_SIZE), url)
     file.seek(0)
     with new_file(directory, stem, suffix) as copy:
@@ -129,9 +124,8 @@ _EPILOG = (
   samp receive --count 1 --timeout 60 --json | jq -r .path
 """,
         {
-            0: "^C, or the number of files of --count is reached",
+            0: "stopped by ^C, or after the number of files that --count gives",
             1: "",
-            2: "",
             3: "",
             5: "no message arrived within --timeout",
             130: None,
@@ -148,7 +142,7 @@ DEFAULT_MTYPES = ("table.load.*", "image.load.*", "spectrum.load.*", "coverage.l
 
 
 class ReceivedMessage(NamedTuple):
-    """A message that has arrived; of a notification the msg-id is None."""
+    """A message that has arrived. The msg-id of a notification is None."""
 
     sender_id: str
     msg_id: str | None
@@ -233,7 +227,7 @@ def _write_all(
 def _save(
     client: SAMPIntegratedClient, message: ReceivedMessage, names: NameCache, options: argparse.Namespace
 ) -> bool:
-    """Write one file, reply, and print a line; return whether it worked."""
+    """Write one file, reply, and print a line; return whether the file was written."""
     started = time.monotonic()
     mtype, sender = sanitize(message.mtype), names.client_label(message.sender_id)
     try:

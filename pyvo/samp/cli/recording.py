@@ -4,17 +4,17 @@ Recordings of messages: the file format, which ``samp snoop --record`` writes an
 
 The format
 ----------
-A line of JSON for each entry, in ASCII. The first line names the version of the format. Each other line has the seconds
+Each entry is a line of JSON in ASCII. The first line has the version of the format. Each other line has the seconds
 since the start (``t``) and a ``kind``: ``register``, ``metadata``, ``subscriptions`` and ``unregister`` of a client,
 ``notification``, ``call``, ``response``, ``file``, and ``end`` as the last one, which shows that the recording is
-complete. Calls have numbers in place of msg-ids. Files are in a directory beside the recording.
+complete. Calls have numbers instead of msg-ids. Files are in a directory beside the recording.
 
 What is left out
 ----------------
-A recording may be given to other people, so it contains no key of the session. Msg-ids and msg-tags are not written;
-the hub's secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network
-usually has a token in it: such a URL is replaced by ``http://127.0.0.1/recorded-1/name``, the same URL by the same
-text. Of other URLs, passwords are removed, and query values that look like a token. The results of ``client.env.get``
+You may give a recording to other people, so it contains no keys of the session. Msg-ids and msg-tags are not written.
+The hub's secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network
+usually contains a token, so it is replaced by ``http://127.0.0.1/recorded-1/name``, and equal URLs by equal texts.
+Passwords, and query values that look like a token, are removed from other URLs. The results of ``client.env.get``
 are not written.
 """
 
@@ -63,15 +63,15 @@ _FIELDS: dict[str, dict[str, type]] = {
 
 _URL = re.compile(r"(?<![a-z0-9+.-])(?!file:)[a-z][a-z0-9+.-]*://[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
 _URL_END = ".,;:!?)]"
-#: What may be a token: this package's own have 22 characters, keys in hexadecimal digits 32.
+#: What may be a token: those of this package have 22 characters, hexadecimal keys have 32.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
 _SECRET_NAME = re.compile(r"token|key|secret|passw|sig|auth|cred|session", re.IGNORECASE)
-#: Minimum length: a secret that the user has chosen may be so short that it is part of harmless words.
+#: Shorter secrets, which the user has chosen, are not removed: they may be parts of harmless words.
 _MIN_SECRET_LENGTH = 8
 
 
 def local_url(url: object) -> bool:
-    """Whether a URL is one of a file on this computer, or on a server in the local network."""
+    """Whether this is the URL of a file on this computer, or on a server in the local network."""
     if not isinstance(url, str):
         return False
     try:
@@ -159,7 +159,7 @@ class Recorder:
         try:
             self._file: TextIO = open(path, "x", encoding="ascii", opener=_open_private)  # noqa: SIM115
         except FileExistsError as error:
-            raise CommandError(Status.FAILED, f"{path} already exists; a recording does not replace it") from error
+            raise CommandError(Status.FAILED, f"{path} already exists, and a recording does not replace it") from error
         self._write({_HEADER_KEY: VERSION, "start": start.isoformat(timespec="milliseconds"), "complete": complete})
 
     def __enter__(self) -> Self:
@@ -177,7 +177,7 @@ class Recorder:
         self._lines += 1
 
     def add(self, time: dt.datetime, kind: str, **fields: Any) -> None:
-        """Write an entry; in the names of the fields ``_`` stands for ``-``."""
+        """Write an entry; ``_`` in the names of the fields is written as ``-``."""
         seconds = round(max(0.0, (time - self._start).total_seconds()), 3)
         self._write({"t": seconds, "kind": kind, **{name.replace("_", "-"): value for name, value in fields.items()}})
 
@@ -252,9 +252,10 @@ class Recorder:
 
 def open_named_file(params: Mapping[str, Any]) -> BinaryIO | None:
     """
-    Open the file that a message names if it is on this computer; at once, because the sender may remove it soon.
+    Open the file that a message names, if it is on this computer.
 
-    Return None if it cannot be opened; `Recorder.add_message` reports that.
+    Call it as soon as the message arrives, because the sender may remove the file. If the file cannot be opened, return
+    None; `Recorder.add_message` reports the error.
     """
     url = params.get("url")
     path = file_url_to_path(url.strip()) if isinstance(url, str) else None
@@ -335,9 +336,9 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
             raise _error(path, number, f"unknown kind {kind!r}")
         for name, expected in _FIELDS[kind].items():
             if not isinstance(fields.get(name), expected) or (expected is int and isinstance(fields[name], bool)):
-                raise _error(path, number, f"{name!r} is missing, or is no {expected.__name__}")
+                raise _error(path, number, f"{name!r} is missing, or is not of type {expected.__name__}")
         if not seconds <= fields["t"] < MAX_SECONDS:
-            raise _error(path, number, "the time goes backwards")
+            raise _error(path, number, "the time is earlier than in the line before, or invalid")
         seconds = fields["t"]
         try:
             _check_fields(path, kind, fields, calls)
@@ -347,11 +348,11 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
 
 
 def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]) -> None:
-    """Check the fields of an entry; convert values to SAMP values, which a recording edited by hand may lack."""
+    """Check the fields of an entry. Convert them to SAMP values: the recording may have been edited by hand."""
     checks: dict[str, Callable[[Any], object]] = {"message": check_message, "response": check_response}
     for name in ("message", "response", "metadata", "subscriptions"):
         if name in fields:
-            with warnings.catch_warnings():  # texts beyond ASCII were sent before
+            with warnings.catch_warnings():  # about texts that are not ASCII: they were sent before
                 warnings.simplefilter("ignore", SAMPWarning)
                 fields[name] = encode(fields[name], name)
             checks.get(name, bool)(fields[name])
@@ -369,7 +370,7 @@ def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]
 
 def _check_copy(directory: Path, name: str, digest: object) -> None:
     copy = directory / name
-    if not copy.resolve().is_relative_to(directory.resolve()):  # a recording from elsewhere must not send other files
+    if not copy.resolve().is_relative_to(directory.resolve()):  # someone else's recording must not send other files
         raise ValueError(f"the file {name!r} is not beside the recording")
     if not copy.is_file():
         raise ValueError(f"the file {name!r} is missing")
@@ -378,7 +379,7 @@ def _check_copy(directory: Path, name: str, digest: object) -> None:
 
 
 def _parse(path: Path, number: int, line: bytes, types: Mapping[str, type]) -> dict[str, Any]:
-    """Read one line; the numbers among the fields of these types may be whole ones."""
+    """Read one line, and check the fields of these types; an int is accepted where a float is expected."""
     try:
         fields = json.loads(line.decode("ascii"))
     except (ValueError, RecursionError) as error:
@@ -388,7 +389,7 @@ def _parse(path: Path, number: int, line: bytes, types: Mapping[str, type]) -> d
     for name, expected in types.items():
         allowed = (int, float) if expected is float else expected
         if not isinstance(fields.get(name), allowed) or isinstance(fields[name], bool):
-            raise _error(path, number, f"{name!r} is missing, or is no {expected.__name__}")
+            raise _error(path, number, f"{name!r} is missing, or is not of type {expected.__name__}")
     return fields
 
 
