@@ -221,7 +221,7 @@ def _check_file(path: str) -> Iterator[Finding]:
                 f"{name} is a symbolic link to {target}, which does not exist.", f"Remove {name}, then start a hub."
             )
             return
-        yield note(f"{name} is a symbolic link to {target}.", "The next hub replaces the link by a file.")
+        yield note(f"{name} is a symbolic link to {target}.", "The next hub replaces the link with a file.")
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         yield problem(
             f"{name} belongs to another user (uid {status.st_uid}; you are {os.getuid()}).",
