@@ -433,7 +433,7 @@ def test_hub_of_another_package(samp_hub: SAMPHubServer, samp_client: Make, star
     samp_client("Viewer", ["a.b"])
     sender = samp_client("Sender", [])
     program = start("snoop", "--record", path)
-    program.wait_for("does not show messages to single clients")
+    program.wait_for("shows no messages to single clients")
     sender.wait_for("samp snoop", 20, "a.b")
     sender.bind_receive_response("tag", lambda *_: None)
     sender.ecall_all("tag", "a.b", n=1)

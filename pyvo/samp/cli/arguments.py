@@ -63,7 +63,7 @@ def add_timeout_option(parser: argparse.ArgumentParser, default: float) -> None:
         type=seconds,
         default=default,
         metavar="SECONDS",
-        help="how long to wait (default: %(default)g; 0: no limit)",
+        help="how long to wait for responses (default: %(default)g; 0: no limit)",
     )
 
 

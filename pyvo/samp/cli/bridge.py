@@ -17,7 +17,7 @@ from ..lockfile import LOCKURL, display_path, is_url, lockfile_source, ping_hub,
 from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
-from .output import CommandError, Status, client_label, help_epilog, sanitize
+from .output import CommandError, Status, client_label, help_epilog, print_notice, sanitize
 
 if TYPE_CHECKING:
     from ..bridge.link import Transport
@@ -96,7 +96,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
             type=pattern,
             default=[],
             metavar="MTYPE",
-            help=f"MTypes or wildcards that may {way} in addition to the default ones (tables, images, positions, ...)",
+            help=f"more MTypes or wildcards that may {way} (always allowed: those for tables, images, positions, ...)",
         )
     limits.add_argument("--no-files", action="store_true", help="do not transfer files between the machines")
     other = parser.add_argument_group("other")
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> Status:
                 stack.callback(bridge.stop)
             for bridge in bridges:
                 _start(bridge)
-            print("samp: the bridge runs until ^C", file=sys.stderr, flush=True)
+            print_notice("the bridge runs until ^C")
             while True:
                 _show(get_interruptible(events))
     except KeyboardInterrupt:  # the normal end
@@ -214,7 +214,7 @@ def _show(event: _Event) -> None:
         BridgeState.LOST: f"no connection to {event.label}: {event.text}",
     }.get(event.state)
     if shown:
-        print(f"samp: {sanitize(shown, 1000)}", file=sys.stderr, flush=True)
+        print_notice(shown)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from importlib import import_module
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
-from .output import CleanFormatter, CommandError, Status, is_pipe_closed, sanitize
+from .output import CleanFormatter, CommandError, Status, is_pipe_closed, print_notice
 
 #: The module and the description of each subcommand.
 COMMANDS = {
@@ -70,14 +70,13 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
                 return int(options.run(options))
             finally:
                 _flush()
-        except CommandError as error:
-            return _print_error(error, error.status)
-        except SAMPHubError as error:
-            return _print_error(error, Status.NO_HUB)
-        except (SAMPError, OSError) as error:
+        except (CommandError, SAMPError, OSError) as error:
             if is_pipe_closed(error):
                 return Status.PIPE_CLOSED
-            return _print_error(error, Status.FAILED)
+            print_notice(str(error))
+            if isinstance(error, CommandError):
+                return error.status
+            return Status.NO_HUB if isinstance(error, SAMPHubError) else Status.FAILED
         except KeyboardInterrupt:
             return Status.INTERRUPTED
 
@@ -92,11 +91,6 @@ def _flush() -> None:
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
         raise
-
-
-def _print_error(error: Exception, status: Status) -> Status:
-    print(f"samp: {sanitize(str(error), 1000)}", file=sys.stderr)
-    return status
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -175,4 +169,4 @@ def _ensure_stream(name: str, stack: contextlib.ExitStack) -> None:
 
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
-    print(f"samp: {sanitize(str(message), 1000)}", file=sys.stderr)
+    print_notice(str(message))

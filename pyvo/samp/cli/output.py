@@ -99,6 +99,11 @@ def client_label(client_id: str, name: str) -> str:
     return f"{sanitize(name, 40)} ({sanitize(client_id, 40)})" if sanitize(name) else sanitize(client_id, 40)
 
 
+def print_notice(text: str) -> None:
+    """Print a line for the user to standard error, so that standard output contains only results."""
+    print(f"samp: {sanitize(text, 1000)}", file=sys.stderr, flush=True)
+
+
 class CleanFormatter(logging.Formatter):
     """Formats log records, which may contain tracebacks and names of other clients."""
 
@@ -129,7 +134,7 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
         "--color",
         choices=["auto", "always", "never"],
         default="auto",
-        help="use colours: always, never, or only on a terminal, unless NO_COLOR is set (%(default)s, the default)",
+        help="when to use colours; %(default)s, the default: on a terminal, unless NO_COLOR is set",
     )
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 import unicodedata
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response, ok_response
 from .arguments import Command, pattern, positive_number, seconds
 from .client_session import NameCache, connected_client, get_interruptible
-from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
+from .output import CommandError, Status, add_json_option, help_epilog, print_json, print_notice, sanitize
 
 #: Maximum number of characters of a name, without the suffix; file systems allow 255 bytes.
 MAX_STEM_LENGTH = 80
@@ -155,7 +154,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mtype",
         action="append",
         type=pattern,
-        help=f"an MType or a wildcard; may be repeated (default: {', '.join(DEFAULT_MTYPES)})",
+        help=f"receive this MType or wildcard; may be repeated (default: {', '.join(DEFAULT_MTYPES)})",
     )
     parser.add_argument(
         "-o",
@@ -202,7 +201,7 @@ def _run(options: argparse.Namespace) -> Status:
 
     try:
         with connected_client(options.name, "Writes files", callable=True, events=events, prepare=bind) as client:
-            print(f"samp: waiting for {', '.join(patterns)}, until ^C", file=sys.stderr, flush=True)
+            print_notice(f"waiting for {', '.join(patterns)}, until ^C")
             return _write_all(client, events, caches[0], options)
     except KeyboardInterrupt:  # the normal end
         return Status.OK
@@ -216,7 +215,7 @@ def _write_all(
         try:
             item = get_interruptible(events, options.timeout or None)
         except Empty:
-            print(f"samp: no message arrived within {options.timeout:g} s", file=sys.stderr)
+            print_notice(f"no message arrived within {options.timeout:g} s")
             return Status.TIMEOUT
         if item == "lost":
             raise SAMPHubError("The hub has stopped.")
@@ -234,7 +233,7 @@ def _save(
         path = _write(message, options.output)
     except (SAMPError, OSError, ValueError) as error:
         _reply(client, message, error_response(error_text(error)))
-        print(f"samp: {mtype} from {sender}: {sanitize(str(error), 500)}", file=sys.stderr, flush=True)
+        print_notice(f"{mtype} from {sender}: {error}")
         return False
     _reply(client, message, ok_response())
     size = path.stat().st_size
@@ -272,7 +271,7 @@ def _reply(client: SAMPIntegratedClient, message: ReceivedMessage, response: dic
     except SAMPHubError:
         raise
     except SAMPError as error:  # the sender is gone, or its call has timed out
-        print(f"samp: the hub did not accept the reply: {sanitize(str(error))}", file=sys.stderr)
+        print_notice(f"the hub did not accept the reply: {error}")
 
 
 COMMANDS = {"receive": Command(_add_arguments, _run, _EPILOG)}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -31,7 +30,7 @@ from ..temporary_files import make_private_dir, safe_file_name
 from ..transport.urls import file_url_to_path
 from .arguments import Command
 from .client_session import NameCache, connected_client, find_clients, get_interruptible, reply_unprocessed
-from .output import Status, Style, add_colour_option, client_label, help_epilog, sanitize
+from .output import Status, Style, add_colour_option, client_label, help_epilog, print_notice, sanitize
 from .recording import Entry, Recording, local_url, read_recording
 
 _EPILOG = (
@@ -185,7 +184,7 @@ class _Player:
         for tag, recipient_id in self._waiting:
             self._report(f"{tag}: no response of {self._label(recipient_id)} in time")
         counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in self._counts.items())
-        print(f"samp: {counts}", file=sys.stderr)
+        print_notice(counts)
 
     @contextmanager
     def _reporting(self, entry: Entry) -> Iterator[None]:
@@ -198,7 +197,7 @@ class _Player:
 
     def _report(self, text: str) -> None:
         self._counts["problem"] += 1
-        print(f"samp: {sanitize(text, 1000)}", file=sys.stderr, flush=True)
+        print_notice(text)
 
     # Entries
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,7 +18,7 @@ from ..protocol import matches
 from .arguments import Command, pattern, positive_number
 from .client_session import METADATA, PING, NameCache, connected_client, get_interruptible, reply_unprocessed
 from .list import describe_client
-from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
+from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, print_notice, sanitize
 from .recording import Recorder, Redactor, open_named_file
 
 _EPILOG = (
@@ -98,7 +97,7 @@ def _run(options: argparse.Namespace) -> Status:
             ) as client,
             _recorder(client, events, options) as recorder,
         ):
-            print(f"samp: listening for {options.pattern}, until ^C", file=sys.stderr, flush=True)
+            print_notice(f"listening for {options.pattern}, until ^C")
             _print_messages(client, events, options, recorder)
     except KeyboardInterrupt:  # the normal end
         pass
@@ -139,10 +138,9 @@ def _recorder(
     now = dt.datetime.now().astimezone()
     with Recorder(options.record, redactor, complete=is_complete, copy_files=options.files, start=now) as recorder:
         if not is_complete:
-            print(
-                "samp: this hub, of another package, does not show messages to single clients or responses; the "
-                "recording will not contain them",
-                file=sys.stderr,
+            print_notice(
+                "this hub, which is not of this package, shows no messages to single clients and no responses, so the "
+                "recording will not contain them"
             )
             _bind(client, [options.pattern], events, open_files=options.files)
         for client_id in client.get_registered_clients():
