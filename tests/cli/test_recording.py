@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.cli.recording import Redactor, read_recording
+from pyvo.samp.cli.recording import Recorder, Redactor, read_recording
 from pyvo.samp.testing import RecordingClient, running_hub
 from tests.process.programs import Program
 
@@ -364,6 +365,24 @@ def test_killed_recorder(samp_hub: SAMPHubServer, samp_client: Make, start: Star
     program.process.kill()
     program.wait()
     assert [entry.kind for entry in read_recording(path, partial=True).entries][-1] == "notification"
+
+
+def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """^C may come when an entry has just been written: the recording is complete nevertheless."""
+    path = tmp_path / "session.jsonl"
+    now = dt.datetime.now().astimezone()
+
+    def interrupt() -> None:
+        monkeypatch.undo()
+        recorder._file.flush()
+        raise KeyboardInterrupt
+
+    with Recorder(path, Redactor(), complete=True, copy_files=False, start=now) as recorder:
+        recorder.add(now, "register", client="c1")
+        monkeypatch.setattr(recorder._file, "flush", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.add(now, "unregister", client="c1")
+    assert [entry.kind for entry in read_recording(path).entries] == ["register", "unregister", "end"]
 
 
 def test_what_cannot_be_replayed(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:

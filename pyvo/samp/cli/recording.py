@@ -25,7 +25,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ from ..errors import SAMPError, SAMPWarning
 from ..formats.fetching import local_copy
 from ..protocol import check_message, check_response, encode
 from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
-from .output import CommandError, Status, sanitize
+from .output import CommandError, Status, print_notice
 from .receive import copy_into, copy_open_file, file_stem
 
 VERSION = 1
@@ -154,10 +153,9 @@ class Recorder:
         self._redactor = redactor
         self._start = start
         self._directory = path.with_name(f"{path.stem}.files") if copy_files else None
-        self._lines = 0
         self._calls: dict[str, tuple[int, str]] = {}  # number and MType, by msg-id
         try:
-            self._file: TextIO = open(path, "x", encoding="ascii", opener=_open_private)  # noqa: SIM115
+            self._file: TextIO = open(path, "x+", encoding="ascii", opener=_open_private)  # noqa: SIM115
         except FileExistsError as error:
             raise CommandError(Status.FAILED, f"{path} already exists, and a recording does not replace it") from error
         self._write({_HEADER_KEY: VERSION, "start": start.isoformat(timespec="milliseconds"), "complete": complete})
@@ -169,12 +167,15 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._file:
-            self.add(dt.datetime.now().astimezone(), "end", lines=self._lines + 1)
+            # Counted in the file: ^C may come when an entry has just been written
+            self._file.seek(0)
+            lines = sum(1 for _ in self._file)
+            self._file.seek(0, os.SEEK_END)
+            self.add(dt.datetime.now().astimezone(), "end", lines=lines + 1)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()  # the recording of a session that crashes is the most valuable one
-        self._lines += 1
 
     def add(self, time: dt.datetime, kind: str, **fields: Any) -> None:
         """Write an entry; ``_`` in the names of the fields is written as ``-``."""
@@ -243,7 +244,7 @@ class Recorder:
         except (SAMPError, OSError) as error:
             text = self._redactor.clean(str(error))
             self.add(time, "file", url=public_url, error=text)
-            print(f"samp: a file was not recorded: {sanitize(text, 500)}", file=sys.stderr, flush=True)
+            print_notice(f"a file was not recorded: {text}")
         else:
             self.add(
                 time, "file", url=public_url, path=f"{directory.name}/{path.name}", sha256=_file_digest(path)
@@ -304,7 +305,7 @@ def read_recording(path: Path, *, partial: bool = False) -> Recording:
         lines = file.read().splitlines(keepends=True)
     if not lines:
         raise _error(path, 1, "the file is empty")
-    header = _parse(path, 1, lines[0], {})
+    header = _parse(path, 1, lines[0])
     version = header.get(_HEADER_KEY)
     if version is None:
         raise _error(path, 1, "this is not a recording of samp snoop")
@@ -330,21 +331,34 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
             if partial:
                 return
             raise _error(path, number, "the recording ends in this line; --partial sends the messages before it")
-        fields = _parse(path, number, line, {"t": float, "kind": str})
-        kind = fields.get("kind")
-        if kind not in _FIELDS:
-            raise _error(path, number, f"unknown kind {kind!r}")
-        for name, expected in _FIELDS[kind].items():
-            if not isinstance(fields.get(name), expected) or (expected is int and isinstance(fields[name], bool)):
-                raise _error(path, number, f"{name!r} is missing, or is not of type {expected.__name__}")
-        if not seconds <= fields["t"] < MAX_SECONDS:
-            raise _error(path, number, "the time is earlier than in the line before, or invalid")
-        seconds = fields["t"]
+        fields = _parse(path, number, line)
         try:
-            _check_fields(path, kind, fields, calls)
+            _check_entry(path, fields, seconds, calls)
         except (SAMPError, ValueError) as error:
             raise _error(path, number, str(error)) from error
-        yield Entry(number, seconds, kind, fields)
+        seconds = fields["t"]
+        yield Entry(number, seconds, fields["kind"], fields)
+
+
+def _check_entry(path: Path, fields: dict[str, Any], seconds: float, calls: set[int]) -> None:
+    """Check an entry; `seconds` is the time of the one before it, `calls` has the numbers of the earlier calls."""
+    _check_types(fields, {"t": float, "kind": str})
+    kind = fields["kind"]
+    if kind not in _FIELDS:
+        raise ValueError(f"unknown kind {kind!r}")
+    _check_types(fields, _FIELDS[kind])
+    if not seconds <= fields["t"] < MAX_SECONDS:
+        raise ValueError("the time is earlier than in the line before, or invalid")
+    _check_fields(path, kind, fields, calls)
+
+
+def _check_types(fields: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Check the types of fields; an int is accepted where a float is expected."""
+    for name, expected in types.items():
+        value = fields.get(name)
+        allowed = (int, float) if expected is float else expected
+        if not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool):
+            raise ValueError(f"{name!r} is missing, or is not of type {expected.__name__}")
 
 
 def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]) -> None:
@@ -378,18 +392,13 @@ def _check_copy(directory: Path, name: str, digest: object) -> None:
         raise ValueError(f"the file {name!r} is not the one that was recorded")
 
 
-def _parse(path: Path, number: int, line: bytes, types: Mapping[str, type]) -> dict[str, Any]:
-    """Read one line, and check the fields of these types; an int is accepted where a float is expected."""
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise _error(path, number, f"the line is damaged: {error}") from error
     if not isinstance(fields, dict):
         raise _error(path, number, "the line is damaged: it is not a JSON object")
-    for name, expected in types.items():
-        allowed = (int, float) if expected is float else expected
-        if not isinstance(fields.get(name), allowed) or isinstance(fields[name], bool):
-            raise _error(path, number, f"{name!r} is missing, or is not of type {expected.__name__}")
     return fields
 
 
