@@ -115,7 +115,8 @@ def _run(options: argparse.Namespace) -> Status:
     try:
         with ExitStack() as stack:
             if options.start_hub:
-                stack.enter_context(_own_hub(None))
+                for lockurl in options.between or [None]:
+                    stack.enter_context(_own_hub(lockurl))
             try:
                 bridges = _make_bridges(options, events)
             except SAMPValueError as error:
