@@ -69,7 +69,7 @@ def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     with_web = samp("doctor", WEB, hub._web_port)
     assert with_web.status == 0, with_web.out
     assert with_web.out.endswith("\nThere is no problem.\n")
-    for text in ("can connect to each other", "The hub at http://", "A message through the hub", "serves web pages"):
+    for text in ("can connect to each other", "The hub at http://", "test message through the hub", "serves web pages"):
         assert text in with_web.out
     assert "No other client is connected" in with_web.out
     assert " problem  " not in with_web.out

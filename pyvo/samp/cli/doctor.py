@@ -338,7 +338,7 @@ def _ping(url: str) -> Finding:
         )
     finally:
         hub.close()
-    return ok(f"The hub at {url} responds, after {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"The hub at {url} responds, in {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:
@@ -372,7 +372,7 @@ def _check_call(client: SAMPIntegratedClient, other: str) -> Finding:
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
         return problem(f"Registration succeeded, but the hub could not deliver a test message: {text}", _FIREWALL)
-    return ok(f"A message through the hub got its response within {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"A test message through the hub got a response in {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
@@ -382,7 +382,7 @@ def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQue
     if not present:
         yield note(
             "No other client is connected to the hub.",
-            "Programs connect when they start, or by a menu that is called SAMP or Interop.",
+            "Programs connect when they start, or through a menu called SAMP or Interop.",
         )
         return
     able = client.get_subscribed_clients(PING)

@@ -72,7 +72,8 @@ def _run(options: argparse.Namespace) -> Status:
 
 def _report(report: SendReport, options: argparse.Namespace) -> Status:
     if not report.deliveries:
-        raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to a {report.kind}.")
+        wanted = options.mtype or f"an MType for this {report.kind}"
+        raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to {wanted}.")
     if options.json:
         print_json(_as_json(report))
     else:
