@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.table import Table
 
-from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
+from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
 from pyvo.samp.cli import demo, main
 
 
@@ -135,6 +136,21 @@ def test_running_hub_with_an_error(hub: SAMPHubServer, capsys: pytest.CaptureFix
         )
         assert main(["demo", "--hub", "running"]) == 1
         assert "replied samp.error: disk full." in capsys.readouterr().out
+
+
+def test_unsafe_characters_of_clients(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name or an error text cannot control the terminal."""
+    with warnings.catch_warnings(), SAMPIntegratedClient(name="Loader") as loader:
+        warnings.simplefilter("ignore", SAMPWarning)  # that other hubs may not accept this
+        loader.declare_metadata({"samp.name": "Load\x9b2Jer"})
+        error = {"samp.errortxt": "disk \u202efull"}
+        loader.bind_receive_call(
+            "table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.error", error=error)
+        )
+        assert main(["demo", "--hub", "running"]) == 1
+        output = capsys.readouterr().out
+        assert f"Load?2Jer ({loader.get_public_id()}) replied samp.error: disk ?full." in output
+        assert not set(output) & set("\x9b\u202e")
 
 
 def test_no_running_hub(capsys: pytest.CaptureFixture[str]) -> None:

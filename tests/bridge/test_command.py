@@ -57,6 +57,18 @@ def test_clients_come_and_go(
     client.wait_for(lambda: client.names() == {})
 
 
+def test_it_starts_the_hubs(isolated: Path, tmp_path: Path, python_environment: dict[str, str]) -> None:
+    """Both of them, in place of the usual one."""
+    with between(tmp_path, python_environment, "--start-hub") as program:
+        program.wait_for("Connected to ")
+        assert (tmp_path / "hub0").exists()
+        assert (tmp_path / "hub1").exists()
+        assert not (isolated / ".samp").exists()
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+    assert not list(tmp_path.glob("hub?"))
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_it_is_killed(
     hubs: list[SAMPHubServer], tmp_path: Path, python_environment: dict[str, str], connect: Connect,

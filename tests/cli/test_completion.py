@@ -50,7 +50,9 @@ def test_commands() -> None:
 def test_options() -> None:
     assert {"--to", "--all", "--timeout", "--json", "--color", "--help"} <= set(texts("call", "-"))
     assert texts("call", "--ti") == ["--timeout"]
-    assert dict(candidates(["call", "--ti"])) == {"--timeout": "how long to wait (default: 60; 0: no limit)"}
+    assert dict(candidates(["call", "--ti"])) == {
+        "--timeout": "how long to wait for responses (default: 60; 0: no limit)"
+    }
     assert texts("call", "--timeout", "") == []
     assert texts("list", "--color", "a") == ["auto", "always"]
     assert texts("list", "--color=a") == ["--color=auto", "--color=always"]

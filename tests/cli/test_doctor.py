@@ -69,7 +69,7 @@ def test_no_problem(make_hub: MakeHub, samp: Samp) -> None:
     with_web = samp("doctor", WEB, hub._web_port)
     assert with_web.status == 0, with_web.out
     assert with_web.out.endswith("\nThere is no problem.\n")
-    for text in ("can connect to each other", "The hub at http://", "A message through the hub", "serves web pages"):
+    for text in ("can connect to each other", "The hub at http://", "test message through the hub", "serves web pages"):
         assert text in with_web.out
     assert "No other client is connected" in with_web.out
     assert " problem  " not in with_web.out
@@ -221,7 +221,7 @@ def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
     monkeypatch.setattr(doctor_checks, "_account_home", lambda: tmp_path)
     out = samp("doctor", WEB, free_port).out
-    for text in ("goes through a proxy", "logged in from another computer", "the home directory of your account is"):
+    for text in ("go through a proxy", "logged in from another computer", "the home directory of your account is"):
         assert text in " ".join(out.split())
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
     assert "proxy" not in samp("doctor", WEB, free_port).out
@@ -270,7 +270,7 @@ def test_stale_hub(samp: Samp, isolated: Path, free_port: int) -> None:
     done = samp("doctor", WEB, free_port, "--json")
     assert done.status == 1
     (found,) = problems(done)
-    assert "does not run: nothing listens there" in found
+    assert "is not running: nothing listens there" in found
     assert path.exists()  # to look is not to change
 
 
@@ -384,8 +384,8 @@ def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_p
 @pytest.mark.parametrize(
     ("headers", "text"),
     [
-        ("", "does not permit browsers to connect web pages"),
-        ("Access-Control-Allow-Origin: *\r\n", "does not permit browsers to connect pages from the internet"),
+        ("", "does not allow browsers to connect web pages"),
+        ("Access-Control-Allow-Origin: *\r\n", "does not allow browsers to connect pages from the internet"),
     ],
 )
 def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,11 +184,12 @@ def test_send_fails(samp: Samp, viewer: Make, csv: Path, tmp_path: Path) -> None
 
 
 def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
-    assert samp("send", csv) == (4, "", "samp: No client is subscribed to a table.\n")
+    assert samp("send", csv) == (4, "", "samp: No client is subscribed to an MType for this table.\n")
+    assert samp("send", csv, "--mtype", "a.b") == (4, "", "samp: No client is subscribed to a.b.\n")
     with SAMPIntegratedClient("Deaf"):
         done = samp("send", csv, "--to", "deaf")
     assert done.status == 4
-    assert "Deaf (c2): it does not take " in done.out
+    assert "Deaf (c3): it does not take " in done.out
 
 
 # Receiving

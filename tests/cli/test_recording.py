@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
-from pyvo.samp.cli.recording import Redactor, read_recording
+from pyvo.samp.cli.recording import Recorder, Redactor, read_recording
 from pyvo.samp.testing import RecordingClient, running_hub
 from tests.process.programs import Program
 
@@ -285,14 +286,14 @@ RESPONSE = {"t": 0, "kind": "response", "call": 1, "response": {"samp.status": "
         (["[" * 100_000], 2, "the line is damaged: "),
         (["[]"], 2, "it is not a JSON object"),
         ([notification(), {"kind": "end", "lines": 3}], 3, "'t' is missing"),
-        ([{"t": "0", "kind": "end", "lines": 2}], 2, "'t' is missing, or is no float"),
+        ([{"t": "0", "kind": "end", "lines": 2}], 2, "'t' is missing, or is not of type float"),
         ([{"t": 0, "kind": "dance"}], 2, "unknown kind 'dance'"),
-        ([{"t": 0, "kind": "notification"}], 2, "'sender' is missing, or is no str"),
+        ([{"t": 0, "kind": "notification"}], 2, "'sender' is missing, or is not of type str"),
         ([notification(message={"samp.params": {}})], 2, "samp.mtype"),
         ([notification(message={"samp.mtype": "a.b", "samp.params": {"x": None}})], 2, "message/samp.params/x is None"),
-        ([notification(5), notification(4)], 3, "the time goes backwards"),
-        ([notification(float("nan"))], 2, "the time goes backwards"),
-        ([notification(-1)], 2, "the time goes backwards"),
+        ([notification(5), notification(4)], 3, "the time is earlier than in the line before"),
+        ([notification(float("nan"))], 2, "the time is earlier than in the line before"),
+        ([notification(-1)], 2, "the time is earlier than in the line before"),
         ([CALL, CALL], 3, "a call needs a new number for each recipient"),
         ([notification(kind="call", recipients=["c2"], calls=[])], 2, "a call needs a new number"),
         ([notification(recipients=[7])], 2, "the recipients are not strings"),
@@ -366,6 +367,24 @@ def test_killed_recorder(samp_hub: SAMPHubServer, samp_client: Make, start: Star
     assert [entry.kind for entry in read_recording(path, partial=True).entries][-1] == "notification"
 
 
+def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """^C may come when an entry has just been written: the recording is complete nevertheless."""
+    path = tmp_path / "session.jsonl"
+    now = dt.datetime.now().astimezone()
+
+    def interrupt() -> None:
+        monkeypatch.undo()
+        recorder._file.flush()
+        raise KeyboardInterrupt
+
+    with Recorder(path, Redactor(), complete=True, copy_files=False, start=now) as recorder:
+        recorder.add(now, "register", client="c1")
+        monkeypatch.setattr(recorder._file, "flush", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.add(now, "unregister", client="c1")
+    assert [entry.kind for entry in read_recording(path).entries] == ["register", "unregister", "end"]
+
+
 def test_what_cannot_be_replayed(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:
     """Files that are not there, responses that are missing, clients that the recording lacks."""
     message = {"samp.mtype": "a.b", "samp.params": {"url": "file:///there/is/no/file"}}
@@ -433,7 +452,7 @@ def test_hub_of_another_package(samp_hub: SAMPHubServer, samp_client: Make, star
     samp_client("Viewer", ["a.b"])
     sender = samp_client("Sender", [])
     program = start("snoop", "--record", path)
-    program.wait_for("does not show messages to single clients")
+    program.wait_for("shows no messages to single clients")
     sender.wait_for("samp snoop", 20, "a.b")
     sender.bind_receive_response("tag", lambda *_: None)
     sender.ecall_all("tag", "a.b", n=1)

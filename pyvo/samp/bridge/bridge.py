@@ -36,7 +36,7 @@ from .hub_side import HubSide
 from .link import PROTOCOLS, BridgeRefusedError, Hello, Link, LinkHandler, LinkState, Transport
 from .local_clients import MARKS, ORIGIN, LocalClient, LocalClients, Worker
 from .offers import Offers
-from .peer import Context, Peer, RemoteClient
+from .peer import Context, Peer, RemoteClient, to_ascii
 from .policy import Policy
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class Bridge:
             raise
 
     def _close(self, reason: str) -> None:
-        """Stop the transport, and remove everything of the peers."""
+        """Stop the transport, and remove everything that belongs to the peers."""
         self._hub.stop_monitor()
         self.transport.stop(reason)
         with self._changed:
@@ -275,13 +275,13 @@ class Bridge:
 
     def _metadata(self) -> dict[str, Any]:
         with self._lock:
-            # Quoted: both are texts of the peer, and must not look like the entry of another one
+            # Quoted, because both are texts of the peer, which must not look like the entry of another peer
             peers = " ".join(f"{quote(peer.hub_id, '')}:{quote(peer.session, '')}" for peer in self._peers.values())
         label = sanitize_for_display(self.transport.label, 60) or "another hub"
         return {
-            "samp.name": _ascii(f"SAMP bridge to {label}"),
+            "samp.name": to_ascii(f"SAMP bridge to {label}"),
             "samp.description.text": "Joins this hub to another one: the clients of each hub appear at the other.",
-            MARKS[0]: _ascii(label),
+            MARKS[0]: to_ascii(label),
             ORIGIN: f"{self._hub.bridge_id}/bridge",
             PEERS: peers,
         }
@@ -379,7 +379,3 @@ def _peers_of(client: LocalClient) -> dict[str, str]:
     text = client.metadata.get(PEERS)
     pairs = [pair.partition(":") for pair in text.split()[:1000]] if isinstance(text, str) else []
     return {unquote(hub_id): unquote(session) for hub_id, _, session in pairs}
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()

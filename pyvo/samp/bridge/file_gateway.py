@@ -30,7 +30,7 @@ from .offers import Offers, RemoteFile
 
 log = logging.getLogger(__name__)
 
-#: Bytes of one file that is copied for Aladin, and of all of them: the oldest ones are removed.
+#: Maximum number of bytes of one copy for Aladin, and of all copies; the oldest ones are removed.
 MAX_COPY = 1024**3
 MAX_COPIES = 4 * MAX_COPY
 #: Headers of a file's response that cross the bridge.
@@ -203,7 +203,7 @@ class FileGateway:
 
 
 class _LimitedFile:
-    """A file that is written, as a `Sink`."""
+    """A file to write, as a `Sink`; its size is limited."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -250,10 +250,8 @@ class _DownloadSource:
             return False
         return self._length is None or count == self._length
 
-    def stop(self) -> None:
-        """Make `copy_to` return."""
+    def close(self) -> None:
+        """End the transfer; a waiting `copy_to` returns."""
         self._download.close()
 
-    def close(self) -> None:
-        """End the transfer."""
-        self._download.close()
+    stop = close

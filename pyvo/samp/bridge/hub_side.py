@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..client.hub_monitor import HubMonitor
 from ..client.hub_proxy import SAMPHubProxy
@@ -36,19 +36,17 @@ UNREGISTER_TIMEOUT = 2.0
 Respond = Callable[[HTTPRequest, ServerConnection], Response | None]
 
 
-class Delivery:
+class Delivery(NamedTuple):
     """A message or response that the hub delivers to a registration."""
 
-    __slots__ = ("body", "msg_id", "name", "sender", "size")
-
-    def __init__(self, name: str, sender: str, msg_id: str, body: dict[str, Any], size: int) -> None:
-        #: ``notification``, ``call`` or ``response``.
-        self.name = name
-        self.sender = sender
-        #: The msg-tag of a response.
-        self.msg_id = msg_id
-        self.body = body
-        self.size = size
+    #: ``notification``, ``call`` or ``response``.
+    name: str
+    sender: str
+    #: For a response its msg-tag, for a notification empty.
+    msg_id: str
+    body: dict[str, Any]
+    #: Bytes of the request that delivered it.
+    size: int
 
 
 class Receiver(Protocol):
@@ -58,13 +56,12 @@ class Receiver(Protocol):
         """Receive a delivery, in the thread of the event loop. A deferred response acknowledges it later."""
 
 
-class Registration:
+class Registration(NamedTuple):
     """A client of the hub."""
 
-    def __init__(self, key: str, client_id: str, receiver: Receiver) -> None:
-        self.key = key
-        self.client_id = client_id
-        self.receiver = receiver
+    key: str
+    client_id: str
+    receiver: Receiver
 
 
 class HubSide:
@@ -115,11 +112,6 @@ class HubSide:
         """The id of the hub, the same for each of its bridges. It does not reveal the hub's secret."""
         secret = self.hub.lockfile.get("samp.secret", "")
         return hmac.digest(secret.encode(), b"pyvo-samp bridge", hashlib.sha256)[:16].hex()
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the bridge is connected to the hub."""
-        return self.hub.is_connected
 
     def connect(self) -> None:
         """Connect to the hub; raise `SAMPHubError` if none is running."""
@@ -178,7 +170,7 @@ class HubSide:
         self._monitor = HubMonitor(self.loop, self.hub.url, lambda: ping, self.hub.mark_lost)
 
     def stop_monitor(self) -> None:
-        """Undo `monitor`."""
+        """Stop the checks of `monitor`."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             monitor.stop()

@@ -3,8 +3,8 @@
 The interface between the engine of a bridge and its transports.
 
 A `Transport` makes a `Link` for each peer: one for ssh and for two hubs of one machine, many for NATS. The engine
-provides a `LinkHandler` for each link. Frames of kinds up to `Kind.REPLY` arrive in order from the `Link.send` of one
-end to the `LinkHandler.receive` of the other. Files are transferred separately: `Link.fetch` at the receiver's end,
+provides a `LinkHandler` for each link. Frames of kinds up to `Kind.REPLY` pass in order from `Link.send` at one end to
+`LinkHandler.receive` at the other. Files are transferred separately: `Link.fetch` at the receiver's end,
 `LinkHandler.serve` at the sender's.
 """
 

@@ -2,8 +2,8 @@
 """
 The clients of the hub, as its events describe them, and which of them are announced to the peers.
 
-A client is announced to the peers when it has declared metadata, or has declared none after `GRACE` seconds. Metadata
-mark the clients of other bridges; these are not bridged again, so that no message can circulate. A client that
+A client is announced to the peers when it has declared metadata, or after `GRACE` seconds without any. The clients of
+other bridges have a mark in their metadata. They are not bridged again, so that no message can circulate. A client that
 unregisters is withdrawn after `GONE_DELAY` seconds, because its last message may arrive after the event.
 """
 
@@ -122,7 +122,7 @@ class LocalClients:
         self._own: Registration | None = None
 
     def start(self, metadata: Mapping[str, Any]) -> None:
-        """Register the bridge, and request the clients that are already registered; other bridges are known then."""
+        """Register the bridge, and wait until the clients that registered before, such as other bridges, are known."""
         self._own = own = self._hub.register(metadata, _SUBSCRIPTIONS, self)
         self._hub.monitor(own)
         is_listed = threading.Event()
@@ -209,7 +209,7 @@ class LocalClients:
             self._update(client)
 
     def _find(self, client_id: str) -> LocalClient:
-        """Return a client; if it is new and declares no metadata, it is announced later."""
+        """Return a client; a new one is announced later even if it declares no metadata."""
         with self._lock:
             client = self._clients.get(client_id)
             if client is None:

@@ -357,7 +357,7 @@ class _Session:
             now = time.monotonic()
             for peer in list(self._peers.values()):
                 if now - peer.last_seen > (MISSED_HEARTBEATS + 0.5) * HEARTBEAT_INTERVAL:
-                    self._remove_peer(peer, "that hub does not send heartbeats any more")
+                    self._remove_peer(peer, "that hub no longer sends heartbeats")
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
     async def _on_presence(self, message: Any) -> None:

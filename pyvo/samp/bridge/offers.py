@@ -2,15 +2,15 @@
 """
 The files and URLs that may be read across the bridge.
 
-Those of this machine are read by peers, and those of peers by programs of this machine.
+Peers read those of this machine, and programs of this machine read those of peers.
 
 Theory of operation
 -------------------
 A value of an outgoing message that consists of the URL of a file, or of a server of this machine, becomes an *offer*. A
 placeholder replaces the value in the message, and the offer is sent with the message: a token that cannot be guessed,
-and a file name. The path is not sent. The peer replaces the placeholder by a URL of its own bridge, and reads the offer
-when a program reads that URL. A URL has the same offer for the lifetime of the link, so that a table that is identified
-by its URL can also be identified at the other end.
+and a file name. The path is not sent. The peer replaces the placeholder with a URL of its own bridge, and reads the
+offer when a program reads that URL. A URL has the same offer for the lifetime of the link, so that a table that is
+identified by its URL can also be identified at the other end.
 
 When a program sends such a URL of the bridge back, the same offer is sent with the message, with the id of the hub that
 made it. That end then restores the original URL.
@@ -176,7 +176,7 @@ class Offers:
 
     def import_(self, value: SAMPValue, offers: object, peer: str, *, shown: bool = False) -> SAMPValue:
         """
-        Replace the offers of a peer by URLs of this bridge.
+        Replace the offers of a peer with URLs of this bridge.
 
         Parameters
         ----------

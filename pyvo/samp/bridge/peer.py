@@ -60,7 +60,7 @@ MAX_ID = 200
 _BASIC_METADATA = ("samp.name", "samp.description.text")
 #: Bytes of deliveries that wait for the outbound thread; those that it has sent wait in the link.
 MAX_OUTBOUND = 1024 * 1024
-#: Seconds by which an event of the hub may arrive after a message.
+#: Seconds that an event of the hub may arrive later than a message.
 EVENT_DELAY = 0.2
 
 
@@ -125,7 +125,7 @@ class Proxy:
 
 
 class _Body(NamedTuple):
-    """A message that has arrived, encoded for the hub; or the reason why it is rejected."""
+    """A message that has arrived, encoded for the hub, or the reason for its rejection."""
 
     mtype: str
     message: dict[str, Any]
@@ -193,7 +193,7 @@ class Peer:
         self._inbound = Worker("samp-bridge-inbound")
         self._stopped = threading.Event()
         self._rate = _Rate(MAX_RATE, self._stopped)
-        # Metadata and subscriptions of the clients of this hub, as they were sent
+        # Metadata and subscriptions that were sent, by the id of the client of this hub
         self._announced: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._sent, self._received = Cache(), Cache()
         self._call_ids = count(1)
@@ -346,7 +346,7 @@ class Peer:
             return
         key = proxy.registration.key
         error = quietly(self._hub.hub.reply, key, msg_id, encoded(response))
-        # JSAMP's hub rejects what is not ASCII: without a reply the caller would wait for ever
+        # JSAMP's hub rejects what is not ASCII: without a reply the caller would wait forever
         if error is not None and response["samp.status"] != "samp.error":
             quietly(self._hub.hub.reply, key, msg_id, error_response("The hub has rejected the response"))
 
@@ -361,7 +361,7 @@ class Peer:
         self._context.files.serve(self.hub_id, offer, method, headers, upload)
 
     def on_closed(self, reason: str) -> None:
-        """Remove everything of the peer; see `LinkHandler`."""
+        """Remove everything that belongs to the peer; see `LinkHandler`."""
         self._stopped.set()  # the queued frames are skipped
         self.on_writable()
         self._inbound.put(lambda: self._close(reason))
@@ -417,7 +417,7 @@ class Peer:
             self._declare_as_it_is(proxy)
         except SAMPError as error:  # JSAMP's hub rejects what is not ASCII
             log.debug("The metadata of a client were not accepted: %s", error)
-            proxy.metadata = {key: _to_ascii(proxy.metadata[key]) for key in ("samp.name", *MARKS)}
+            proxy.metadata = {key: to_ascii(proxy.metadata[key]) for key in ("samp.name", *MARKS)}
             proxy.subscriptions = {pattern: {} for pattern in proxy.subscriptions if pattern.isascii()}
             self._declare_as_it_is(proxy)
 
@@ -445,7 +445,7 @@ class Peer:
         metadata["samp.name"] = f"{proxy.name} (via {self.label})"
         if isinstance(text := metadata.get("samp.description.text"), str):
             metadata["samp.description.text"] = sanitize_for_display(text, 500)
-        metadata.pop("samp.description.html", None)  # it would be shown as it is
+        metadata.pop("samp.description.html", None)  # programs may show it as HTML
         metadata[MARKS[0]] = self.label
         metadata[ORIGIN] = f"{self.hub_id}/{proxy.client_id}"
         proxy.metadata = metadata
@@ -467,7 +467,7 @@ class Peer:
         value = parse_json(payload)
         try:
             message = check_message(value.get("message"))
-            encoded(message)  # is it a SAMP value?
+            encoded(message)  # raises an error unless it is a SAMP value
             mtype = str(message["samp.mtype"])
             imported: Any = self._context.offers.import_(message, value.get("offers"), self.hub_id)
             body = _Body(mtype, imported if mtype.startswith("image.") else {}, encoded(imported), "")
@@ -600,5 +600,6 @@ def _map(value: Mapping[str, Any], key: str) -> dict[str, SAMPValue]:
     return item
 
 
-def _to_ascii(value: Any) -> str:
+def to_ascii(value: Any) -> str:
+    """Return a text in which ``?`` replaces all characters that are not ASCII: JSAMP's hub rejects them."""
     return str(value).encode("ascii", "replace").decode()

@@ -67,7 +67,7 @@ class PipeStream:
                 os.write(self._wake[1], b"x")
 
     def close(self) -> None:
-        """Close the pipes; no thread may use them any more."""
+        """Close the pipes. No thread may use them at this time or later."""
         with self._lock:
             self._is_interrupted = True
             for descriptor in (self._source, self._target, *self._wake):

@@ -99,7 +99,7 @@ class StreamLink(Link):
     label : str
         The displayed name of the peer; by default the one in its HELLO.
     on_end : callable
-        Called with the reason and an exit status (0 if it may be tried again), when no thread uses the stream any more.
+        Called with the reason and an exit status (0 if it may be tried again) when no thread uses the stream any more.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class StreamLink(Link):
                     self._handler.on_writable()
                 self._stream.write(data)
         except OSError as error:
-            if self._frames.has_preamble:  # otherwise the reader finds the end, and what the other end printed
+            if self._frames.has_preamble:  # otherwise the reader reports the end, with what the other end printed
                 self._end(f"the connection was lost ({error.strerror or error})")
         finally:
             if self._ended is not None:

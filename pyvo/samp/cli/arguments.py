@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What the command lines of several commands have in common: MTypes, parameters, recipients, numbers, and consent.
+The arguments that several commands share: MTypes, parameters, recipients, numbers, and consent.
 
-The functions that are used as ``type`` of an argument raise `argparse.ArgumentTypeError`, whose text the user sees.
+A function that is the ``type`` of an argument raises `argparse.ArgumentTypeError`, whose text the user sees.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ T = TypeVar("T")
 
 
 class Command(NamedTuple):
-    """A subcommand: what its module gives to `pyvo.samp.cli.main`."""
+    """A subcommand, which its module provides to `pyvo.samp.cli.main`."""
 
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    #: Gets the parsed arguments, with the parser as ``parser``; returns the exit status.
+    #: Called with the parsed arguments, whose ``parser`` is the parser; returns the exit status.
     run: Callable[[argparse.Namespace], int]
     #: The end of the help: examples and exit statuses.
     epilog: str
-    #: Called with the words of the command line before they are parsed.
+    #: Called with the words of the command line, returns those to parse.
     prepare: Callable[[list[str]], list[str]] = list
 
 
 def add_message_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the MType and the parameters."""
-    parser.add_argument("mtype", type=mtype, metavar="MTYPE", help="such as coord.pointAt.sky")
+    parser.add_argument("mtype", type=mtype, metavar="MTYPE", help="the MType, such as coord.pointAt.sky")
     parser.add_argument(
         "parameters",
         nargs="*",
@@ -51,9 +51,9 @@ def add_recipient_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``--to`` and ``--all``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--to", action="append", metavar="NAME", help="a recipient: id, name or part of the name; may be repeated"
+        "--to", action="append", metavar="NAME", help="a recipient: its id, name or part of the name; may be repeated"
     )
-    group.add_argument("--all", action="store_true", help="all clients that are subscribed (the default)")
+    group.add_argument("--all", action="store_true", help="send to all subscribed clients (the default)")
 
 
 def add_timeout_option(parser: argparse.ArgumentParser, default: float) -> None:
@@ -63,12 +63,12 @@ def add_timeout_option(parser: argparse.ArgumentParser, default: float) -> None:
         type=seconds,
         default=default,
         metavar="SECONDS",
-        help="how long to wait (default: %(default)g; 0: no limit)",
+        help="how long to wait for responses (default: %(default)g; 0: no limit)",
     )
 
 
 def parse_message(options: argparse.Namespace) -> dict[str, Any]:
-    """Make a message of the MType and the parameters."""
+    """Make a message from the MType and the parameters."""
     return {"samp.mtype": options.mtype, "samp.params": dict(options.parameters)}
 
 
@@ -102,7 +102,7 @@ def port(text: str) -> int:
 
 
 def _checked(text: str, check: Callable[[str], T]) -> T:
-    # argparse replaces the text of any other error by the name of the function that raised it
+    # argparse shows the text of this error only; of any other it shows the name of the function that raised it
     try:
         return check(text)
     except SAMPValueError as error:
@@ -131,13 +131,13 @@ CONSENT_CHOICES = ("tk", "terminal", "window", "allow-origin", "deny")
 
 
 class OriginAllowList(ConsentPrompt):
-    """Allows the web pages of some origins, such as ``https://example.org``, and no others, without asking the user."""
+    """Allows only web pages from some origins, such as ``https://example.org``, and does not ask the user."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self.origins = frozenset(origins)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Decide by the origin."""
+        """Decide by the origin of the page."""
         return Decision.ONCE if ticket.request.origin in self.origins else Decision.DENY
 
 
@@ -149,19 +149,19 @@ def add_consent_option(parser: argparse._ArgumentGroup) -> None:
         type=_choice_or_origin,
         metavar=("CHOICE", "ORIGIN"),
         default=["terminal"],
-        help="how to decide whether a web page may connect. You decide in a dialog (tk), in the hub window "
-        "(window) or in the terminal (the default); allow-origin allows the pages from these ORIGINs and no others, "
-        "deny allows none",
+        help="how to decide whether a web page may connect: ask you in the terminal (the default), in a dialog (tk) "
+        "or in the hub window (window); or, without asking, allow only pages from the given ORIGINs (allow-origin) or "
+        "none (deny)",
     )
 
 
 def consent_prompt(options: argparse.Namespace) -> Any:
-    """Turn ``--web-consent`` into the ``web_profile_dialog`` of a hub; end the program if its words do not fit."""
+    """Make the ``web_profile_dialog`` of a hub from ``--web-consent``; exit if its words do not fit together."""
     choice, *origins = options.web_consent
     if choice not in CONSENT_CHOICES:
-        options.parser.error(f"--web-consent begins with one of {', '.join(CONSENT_CHOICES)}, not with {choice!r}")
+        options.parser.error(f"--web-consent must begin with one of {', '.join(CONSENT_CHOICES)}, not with {choice!r}")
     if bool(origins) != (choice == "allow-origin") or not set(origins).isdisjoint(CONSENT_CHOICES):
-        needed = "needs at least one ORIGIN" if choice == "allow-origin" else "has no ORIGIN"
+        needed = "needs at least one ORIGIN" if choice == "allow-origin" else "takes no ORIGIN"
         options.parser.error(f"--web-consent {choice} {needed}")
     return OriginAllowList(origins) if origins else choice
 

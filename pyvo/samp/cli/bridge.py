@@ -17,7 +17,7 @@ from ..lockfile import LOCKURL, display_path, is_url, lockfile_source, ping_hub,
 from ..transport.urls import file_url_to_path
 from .arguments import Command, pattern
 from .client_session import get_interruptible
-from .output import CommandError, Status, client_label, help_epilog, sanitize
+from .output import CommandError, Status, client_label, help_epilog, print_notice, sanitize
 
 if TYPE_CHECKING:
     from ..bridge.link import Transport
@@ -32,9 +32,8 @@ _EPILOG = help_epilog(
                                two hubs of this machine
 """,
     {
-        0: "ended by ^C",
+        0: "stopped by ^C",
         1: "",
-        2: "",
         3: "no hub is running at one end, or the ends have different versions",
         130: None,
     },
@@ -42,7 +41,7 @@ _EPILOG = help_epilog(
 
 
 class _StateEvent(NamedTuple):
-    """A new state of a bridge, with a text. The label names the other end."""
+    """A new state of a bridge, and a text about it. The label is the name of the other end."""
 
     bridge: Bridge
     label: str
@@ -51,7 +50,7 @@ class _StateEvent(NamedTuple):
 
 
 class _ClientEvent(NamedTuple):
-    """A client of another hub that was registered here, or unregistered."""
+    """A client of another hub has been registered here, or unregistered."""
 
     client: RemoteClient
     is_present: bool
@@ -61,23 +60,23 @@ _Event = _StateEvent | _ClientEvent
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    ways = parser.add_argument_group("hubs to join to the hub of this machine")
-    ways.add_argument(
+    hubs = parser.add_argument_group("what to join to the hub of this machine")
+    hubs.add_argument(
         "where",
         nargs="?",
         metavar="[USER@]HOST | nats://SERVER/ROOM",
-        help="a machine that ssh reaches, or a room on a NATS server, for any number of hubs",
+        help="a machine that you can reach with ssh, or a room on a NATS server for any number of hubs",
     )
-    ways.add_argument(
+    hubs.add_argument(
         "--between",
         nargs=2,
         metavar="LOCKURL",
         help="join two hubs of this machine, named by their lockfiles (a path, or std-lockurl:...)",
     )
-    ways.add_argument("--stdio", action="store_true", help="run as the other end; ssh uses this option, do not type it")
+    hubs.add_argument("--stdio", action="store_true", help="run as the other end: only for the command that ssh starts")
     ssh = parser.add_argument_group("through ssh")
     ssh.add_argument(
-        "--ssh-option", action="append", default=[], metavar="OPT", help="an option of ssh, such as Port=2222"
+        "--ssh-option", action="append", default=[], metavar="OPT", help="an option for ssh, such as Port=2222"
     )
     ssh.add_argument(
         "--remote-command",
@@ -85,7 +84,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help='the command on the other machine, such as "python3 -m pyvo.samp" (default: %(default)s)',
     )
-    ssh.add_argument("--remote-hub", metavar="LOCKURL", help="the lockfile of the hub there (default: the usual one)")
+    ssh.add_argument(
+        "--remote-hub", metavar="LOCKURL", help="the lockfile of the hub there (default: SAMP_HUB there, or ~/.samp)"
+    )
     limits = parser.add_argument_group("what may cross the bridge")
     for name, way in (("--allow-in", "come in"), ("--allow-out", "go out")):
         limits.add_argument(
@@ -95,26 +96,27 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
             type=pattern,
             default=[],
             metavar="MTYPE",
-            help=f"MTypes or wildcards that may {way} besides the default ones (tables, images, positions, ...)",
+            help=f"more MTypes or wildcards that may {way} (always allowed: those for tables, images, positions, ...)",
         )
     limits.add_argument("--no-files", action="store_true", help="do not transfer files between the machines")
     other = parser.add_argument_group("other")
-    other.add_argument("--label", metavar="TEXT", help="a name for this machine, shown at the other ends")
+    other.add_argument("--label", metavar="TEXT", help="the name of this machine that is shown at the other ends")
     other.add_argument("--start-hub", action="store_true", help="start a hub at each end where none is running")
-    other.add_argument("--no-reconnect", action="store_true", help="exit when the link is lost")
+    other.add_argument("--no-reconnect", action="store_true", help="exit when the connection is lost")
 
 
 def _run(options: argparse.Namespace) -> Status:
     given = [options.where is not None, options.between is not None, options.stdio]
     if sum(given) != 1:
-        options.parser.error("one of HOST, nats://SERVER/ROOM and --between is needed")
+        options.parser.error("give one of HOST, nats://SERVER/ROOM and --between")
     if options.stdio:
         return _run_stdio(options)
     events: SimpleQueue[_Event] = SimpleQueue()
     try:
         with ExitStack() as stack:
             if options.start_hub:
-                stack.enter_context(_own_hub(None))
+                for lockurl in options.between or [None]:
+                    stack.enter_context(_own_hub(lockurl))
             try:
                 bridges = _make_bridges(options, events)
             except SAMPValueError as error:
@@ -123,7 +125,7 @@ def _run(options: argparse.Namespace) -> Status:
                 stack.callback(bridge.stop)
             for bridge in bridges:
                 _start(bridge)
-            print("samp: the bridge runs until ^C", file=sys.stderr, flush=True)
+            print_notice("the bridge runs until ^C")
             while True:
                 _show(get_interruptible(events))
     except KeyboardInterrupt:  # the normal end
@@ -141,7 +143,7 @@ def _make_bridges(options: argparse.Namespace, events: SimpleQueue[_Event]) -> l
     """Return the bridge of the hub here, or, for --between, the bridges of both hubs."""
     policy = Policy(options.allow_in, options.allow_out, files=not options.no_files)
     if options.between is not None:
-        # incoming messages of the first hub are outgoing ones of the second
+        # what comes in to the first hub goes out of the second
         opposite = Policy(options.allow_out, options.allow_in, files=not options.no_files)
         first, second = (display_path(each.removeprefix(LOCKURL)) for each in options.between)
         pair = LocalPair((options.label or first, second))
@@ -169,7 +171,7 @@ def _make_bridge(
 def _make_transport(options: argparse.Namespace) -> Transport:
     if "://" in options.where:
         try:
-            from ..bridge.nats_room import NATSRoom  # noqa: PLC0415 - needs an extra
+            from ..bridge.nats_room import NATSRoom  # noqa: PLC0415 - needs the extra "nats"
         except ImportError as error:
             text = 'nats:// needs the package nats-py: python3 -m pip install "pyvo-samp[nats]"'
             raise CommandError(Status.FAILED, text) from error
@@ -187,7 +189,7 @@ def _make_transport(options: argparse.Namespace) -> Transport:
 
 
 def _remote_arguments(options: argparse.Namespace) -> list[str]:
-    """Return the options for the other end, with --allow-in and --allow-out exchanged."""
+    """Return the options for the other end: there, --allow-in and --allow-out are exchanged."""
     words = [word for word in ("--no-files", "--start-hub") if getattr(options, word[2:].replace("-", "_"))]
     if options.remote_hub is not None:
         words += ["--remote-hub", options.remote_hub]
@@ -213,7 +215,7 @@ def _show(event: _Event) -> None:
         BridgeState.LOST: f"no connection to {event.label}: {event.text}",
     }.get(event.state)
     if shown:
-        print(f"samp: {sanitize(shown, 1000)}", file=sys.stderr, flush=True)
+        print_notice(shown)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from .output import CommandError, Status, Style, add_colour_option, add_json_opt
 RESPONSE_STATUSES: dict[int, str | None] = {
     Status.OK: "all responses are ok, or warnings",
     Status.FAILED: "at least one response is an error",
-    Status.USAGE: "",
     Status.NO_HUB: "",
     Status.NO_RECIPIENT: "",
     Status.TIMEOUT: "",
@@ -43,15 +42,15 @@ _NOTIFY_EPILOG = help_epilog(
   samp notify table.highlight.row --to topcat table-id=demo row=17
   samp notify table.select.rowList table-id=demo row-list:='[0, 3, 17]'
 """,
-    {0: "the hub has accepted the message for all recipients", 1: "", 2: "", 3: "", 4: ""},
+    {0: "the hub has accepted the message for all recipients", 1: "", 3: "", 4: ""},
 )
 
 _TAG = "samp-call"
-#: The parts that R17 names. A response may have others.
+#: The parts of a response that R17 names. It may have others.
 _PARTS = ("samp.status", "samp.result", "samp.error")
 _COLOURS = {SAMP_STATUS_OK: "green", SAMP_STATUS_ERROR: "red"}
 
-#: The id of a recipient and its response; None when it did not respond in time.
+#: The id of a recipient and its response, which is None if it did not respond in time.
 _Collected = tuple[str, dict[str, Any] | None]
 
 
@@ -93,8 +92,8 @@ def call_and_collect(
     Call clients, and yield the id and the response of each; the response is None if none arrived in time.
 
     The responses arrive in `events`, the queue that the client was connected with (see `connected_client`). Without
-    `to`, every client that is subscribed is called. The timeout, in seconds, is for all responses together; 0 stands
-    for no limit.
+    `to`, all subscribed clients are called. The timeout, in seconds, applies to all responses together; 0 means no
+    limit.
     """
     client.bind_receive_response(_TAG, lambda _key, responder, _tag, response: events.put((responder, response)))
     if to is None:
@@ -106,7 +105,7 @@ def call_and_collect(
         for recipient in sorted(pending):
             try:
                 client.call(recipient, _TAG, message)
-            except SAMPProxyError as fault:  # the other recipients are called all the same
+            except SAMPProxyError as fault:  # the other recipients are still called
                 events.put((recipient, error_response(str(fault))))
     deadline = time.monotonic() + timeout if timeout else None
     while pending:
@@ -168,10 +167,10 @@ def _run_notify(options: argparse.Namespace) -> Status:
                 try:
                     client.notify(recipient, message)
                     recipients.append(recipient)
-                except SAMPProxyError as fault:  # the other recipients are notified all the same
+                except SAMPProxyError as fault:  # the other recipients are still notified
                     faults.append(str(fault))
         else:
-            with warnings.catch_warnings():  # the warning that no client is subscribed: here it is an error
+            with warnings.catch_warnings():  # that no client is subscribed, which is an error here
                 warnings.simplefilter("ignore", SAMPWarning)
                 recipients = client.notify_all(message)
         names = NameCache(client)

@@ -6,18 +6,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ..client.lookup import ambiguous, find_id, get_client_names
-from ..errors import SAMPHubError, SAMPProxyError
+from ..errors import SAMPError, SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
+from ..protocol import ok_response, warning_response
 from .output import CommandError, Status, client_label, sanitize
 
 T = TypeVar("T")
 
 METADATA = "samp.hub.event.metadata"
+PING = "samp.app.ping"
 
 
 @contextmanager
@@ -33,8 +35,8 @@ def connected_client(
     """
     Connect a client for the length of a ``with`` block.
 
-    `events` gets ``"lost"`` when the hub is gone, and ``"connected"`` when the client is connected to the next hub.
-    `prepare` is called with the client before it is connected: what it binds is declared in one request.
+    `events` gets ``"lost"`` when the hub has gone, and ``"connected"`` when the client is connected to a hub.
+    `prepare` is called with the client before it connects, so that all its subscriptions are declared in one request.
     """
     client = SAMPIntegratedClient(name, description, callable=callable)
     try:
@@ -47,7 +49,7 @@ def connected_client(
 
 
 def get_interruptible(events: SimpleQueue[T], timeout: float | None = None) -> T:
-    """Get the next item in the main thread, so that ^C ends the wait; raise `queue.Empty` after the timeout."""
+    """Get the next item, in the main thread; ^C ends the wait. Raise `queue.Empty` after the timeout."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -64,7 +66,7 @@ def find_clients(client: SAMPIntegratedClient, references: Iterable[str]) -> lis
     """
     Find the ids of clients, each once, in the order of the references.
 
-    A reference is an id, a name in upper or lower case, or a part of a name: DS9's is SAOImageDS9.
+    A reference is an id, a name, or a part of a name (DS9's name is SAOImageDS9). Upper and lower case are the same.
     """
     names = get_client_names(client)
     found: dict[str, None] = {}
@@ -92,19 +94,30 @@ def find_subscribers(client: SAMPIntegratedClient, references: Iterable[str], mt
     return ids
 
 
+def reply_unprocessed(client: SAMPIntegratedClient, msg_id: str, mtype: str, text: str) -> None:
+    """
+    Reply to a call that is not processed: ``samp.ok`` to a ping, otherwise ``samp.warning`` with a text.
+
+    The sender must not think that, for example, its table has been loaded.
+    """
+    response = ok_response() if mtype == PING else warning_response({}, {"samp.errortxt": text})
+    with suppress(SAMPError):  # the sender or the hub has disconnected
+        client.reply(msg_id, response)
+
+
 class NameCache:
-    """The names of clients. Each is asked for once, and the hub's events keep it up to date."""
+    """The names of clients. Each name is requested once; the hub's events keep it up to date."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self._client = client
         self._names: dict[str, str] = {}
 
     def name(self, client_id: str) -> str:
-        """Return a client's name; an empty text if it has none, or if it cannot be asked for any more."""
+        """Return a client's name; an empty string if it has none, or if the client or the hub has gone."""
         if client_id not in self._names:
             try:
                 name = self._client.get_metadata(client_id).get("samp.name", "")
-            except (SAMPProxyError, SAMPHubError):  # the command reports that the hub has gone when all is shown
+            except (SAMPProxyError, SAMPHubError):  # when the hub has gone, the command reports it after its output
                 name = ""
             self._names[client_id] = name if isinstance(name, str) else ""
         return self._names[client_id]
@@ -114,7 +127,7 @@ class NameCache:
         return client_label(client_id, self.name(client_id))
 
     def subscribe(self) -> None:
-        """Subscribe to the hub's events, before the client is connected: a sender may be gone when it is shown."""
+        """Subscribe to the event, before the client connects: a sender may have gone when its message is shown."""
 
         def on_metadata(_key: str, _sender: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> None:
             self.update(mtype, params)
@@ -122,11 +135,11 @@ class NameCache:
         self._client.bind_receive_notification(METADATA, on_metadata)
 
     def update(self, mtype: str, params: Mapping[str, Any]) -> None:
-        """Take over a name from an event (R26). A client that has gone keeps its name: messages of it may follow."""
+        """Adopt a name from an event (R26). The names of clients that have gone are kept: their messages may follow."""
         metadata = params.get("metadata")
         if mtype == METADATA and isinstance(metadata, dict):
             self._names[str(params.get("id"))] = str(metadata.get("samp.name", ""))
 
     def clear(self) -> None:
-        """Remove all names: the ids of the next hub are new."""
+        """Remove all names: the next hub assigns new ids."""
         self._names.clear()

@@ -3,8 +3,8 @@
 ``samp completion`` prints the script with which a shell completes commands, options, names of clients, and MTypes.
 
 The script calls ``samp _complete`` with the words up to the cursor, and gets a line for each candidate: the text, a tab
-and a description. The lines ``:files`` and ``:dirs`` make the shell complete paths itself. Without a hub, or if it does
-not respond in time, no names and no error are shown.
+and a description. The lines ``:files`` and ``:dirs`` make the shell complete paths itself. If no hub is running, or it
+does not respond in time, no names are offered and no error is shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ _EPILOG = help_epilog(
   source <(samp completion zsh)      in ~/.zshrc, after compinit
   samp completion fish | source      in ~/.config/fish/config.fish
 """,
-    {0: "", 2: ""},
+    {0: ""},
 )
 
 #: Seconds to wait for the hub's list of clients.
@@ -102,9 +103,9 @@ _MTYPES = (
     *("samp.app.ping", "spectrum.load.ssa-generic", "table.highlight.row", "table.load.cdf", "table.load.fits"),
     *("table.load.votable", "table.select.rowList", "voresource.loadlist"),
 )
-#: Arguments, by name, whose values the shell completes.
+#: The arguments whose values the shell completes, by name.
 _FILES = {**dict.fromkeys(("file", "lockfile", "log_output", "record", "recording"), ":files"), "output": ":dirs"}
-#: Names that need no quotes that one of the shells might not understand; a client with another is offered by its id.
+#: Names that need no special quoting in any of the shells; a client with another name is offered by its id.
 _PLAIN_NAME = re.compile(r"\w[\w .,+()@#*/-]*")
 
 
@@ -125,12 +126,12 @@ def _run(options: argparse.Namespace) -> Status:
 
 
 def complete(words: Sequence[str]) -> Status:
-    """Print the candidates for the last word; the others are those before it, without ``samp`` itself."""
+    """Print the candidates for the last word; `words` is the command line up to the cursor, without ``samp``."""
     for candidate in candidates(words):
         print("\t".join(candidate).rstrip("\t"))
     if any(thread.name == "samp-completion" for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(Status.OK)  # the hub hangs: the cleanup at exit would wait for it, too
+        os._exit(Status.OK)  # the hub hangs, and the cleanup at exit would wait for it
     return Status.OK
 
 
@@ -176,7 +177,7 @@ def _expected(
     option = None
     for word in words:
         if word.startswith("-"):
-            action = parser._option_string_actions.get(word)  # none for --option=value, which needs no other value
+            action = parser._option_string_actions.get(word)  # None for --option=value, which needs no other value
             option = action if action is not None and action.nargs != 0 else None
         elif option is not None:
             option = option if option.nargs == "+" else None
@@ -203,7 +204,7 @@ def _values(action: argparse.Action) -> list[Candidate]:
         return list(_names(_ask_hub()))
     if action.dest in {"mtype", "pattern", "web_mtypes"}:
         found = {mtype for entry in _ask_hub() for mtype in entry["subscriptions"] if _PLAIN_NAME.fullmatch(mtype)}
-        if action.dest == "mtype":  # no wildcard, and nothing that only the hub sends
+        if action.dest == "mtype":  # no wildcards, and no MTypes that only the hub sends
             found = {mtype for mtype in found if "*" not in mtype and not mtype.startswith("samp.hub.")}
         return [Candidate(mtype) for mtype in sorted(found | set(_MTYPES))]
     return []
@@ -220,7 +221,7 @@ def _names(entries: Sequence[dict[str, Any]]) -> Iterator[Candidate]:
 
 
 def _ask_hub() -> list[dict[str, Any]]:
-    """Return the descriptions of the other clients; none without a hub or after a timeout."""
+    """Return the descriptions of the other clients; none if no hub is running, or it does not respond in time."""
     # here, because most completions need no client
     from .client_session import connected_client  # noqa: PLC0415
     from .list import describe_client  # noqa: PLC0415
@@ -229,12 +230,12 @@ def _ask_hub() -> list[dict[str, Any]]:
 
     def ask() -> None:
         found = []
-        try:
-            with connected_client("samp completion", "Completes a command line") as client:
-                ids = set(client.get_registered_clients()) - {client.client.hub_id}
-                found = [entry for each in sorted(ids) if (entry := describe_client(client, each)) is not None]
-        except SAMPError:  # completion must not print error messages
-            found = []
+        with (
+            suppress(SAMPError),  # completion must not print error messages
+            connected_client("samp completion", "Completes a command line") as client,
+        ):
+            ids = set(client.get_registered_clients()) - {client.client.hub_id}
+            found = [entry for each in sorted(ids) if (entry := describe_client(client, each)) is not None]
         result.put(found)
 
     threading.Thread(target=ask, name="samp-completion", daemon=True).start()

@@ -2,7 +2,7 @@
 """
 ``samp demo`` sends a table from one program to another, and explains each step.
 
-Both programs are clients in this process. The hub is one of its own, unless the running one is asked for.
+Both programs are clients in this process. The demo starts its own hub, unless you choose the running one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..integrated_client import SAMPIntegratedClient
 from ..lockfile import read_lockfile
 from ..vo_helpers import accessible_table
 from .arguments import Command
-from .output import Status, help_epilog
+from .client_session import NameCache
+from .output import Status, help_epilog, sanitize
 
 MTYPE = "table.load.votable"
 ROWS = 4000
@@ -36,7 +37,7 @@ LOAD_TIMEOUT = 60
 
 
 def make_table() -> Table:
-    """Make a catalogue of a star cluster, always the same, with units, descriptions, texts and missing values."""
+    """Make a catalogue of a star cluster with units, descriptions, texts and missing values. It is always the same."""
     random = np.random.default_rng(20)
     distance = np.abs(random.normal(0, 0.8, ROWS))
     angle = random.uniform(0, 2 * np.pi, ROWS)
@@ -56,7 +57,7 @@ def make_table() -> Table:
         ("name", None, "Designation"),
         ("ra", "deg", "Right ascension, J2000"),
         ("dec", "deg", "Declination, J2000"),
-        ("parallax", "mas", "Parallax; missing where it was not measured"),
+        ("parallax", "mas", "Parallax; missing if it was not measured"),
         ("mag", "mag", "Magnitude in V"),
         ("velocity", "km / s", "Radial velocity; missing for faint stars"),
         ("spectra", None, "Number of spectra; missing for faint stars"),
@@ -69,7 +70,7 @@ def make_table() -> Table:
 
 
 def compare_tables(sent: Table, received: Table) -> list[str]:
-    """Return what differs between two tables: columns, types, units, descriptions, missing and other values."""
+    """Return what differs between two tables: columns, types, units, descriptions, missing values and other values."""
     if sent.colnames != received.colnames:
         return [f"columns: {sent.colnames} became {received.colnames}"]
     if len(sent) != len(received):
@@ -99,7 +100,7 @@ class _Viewer:
 
     def load(self, private_key: str, sender_id: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         """Handle table.load.votable."""
-        _say(f"Viewer received {mtype} from {sender_id}, and reads the file at the url.")
+        _say(f"Viewer received {mtype} from {sender_id}, and reads the file at the URL.")
         try:
             path = url2pathname(urlsplit(params["url"]).path)
             self.tables[params["table-id"]] = Table.read(path, format="votable")
@@ -120,7 +121,7 @@ def _run_with_own_hub() -> Status:
         hub.start()
         params = read_lockfile(lockfile)
         _say(f"Its address is {params['samp.hub.xmlrpc.url']}.")
-        _say("Programs find a hub by its lockfile, usually ~/.samp. This one has one of its own.")
+        _say("Programs find a hub by its lockfile, usually ~/.samp. Only the demo knows the lockfile of this hub.")
 
         _print_step("2. Two programs register with the hub. They do not know each other.")
         viewer = _Viewer()
@@ -157,8 +158,8 @@ def _run_with_running_hub() -> Status:
         _say(f"The hub calls it {sender.get_public_id()}.")
         _print_step("2. Sender asks the hub for the other clients.")
         for other in sorted(sender.get_registered_clients()):
-            mtypes = ", ".join(sorted(sender.get_subscriptions(other))) or "no MType"
-            _say(f"{_client_label(sender, other)} is subscribed to {mtypes}.")
+            mtypes = ", ".join(map(sanitize, sorted(sender.get_subscriptions(other)))) or "no MType"
+            _say(f"{NameCache(sender).client_label(other)} is subscribed to {mtypes}.")
         _print_step(f"3. Sender asks for the clients that are subscribed to {MTYPE}, and sends each of them a message.")
         table = make_table()
         accepted = _send(sender, table)
@@ -168,7 +169,7 @@ def _run_with_running_hub() -> Status:
 
 
 def _send(sender: SAMPIntegratedClient, table: Table) -> bool:
-    """Send the table to all subscribed clients; return whether there is one, and all of them have loaded it."""
+    """Send the table to all subscribed clients; return whether there are any, and all of them have loaded it."""
     recipients = sorted(sender.get_subscribed_clients(MTYPE))
     if not recipients:
         _say("There is none. Start TOPCAT or Aladin, for example, and try again.")
@@ -181,26 +182,21 @@ def _send(sender: SAMPIntegratedClient, table: Table) -> bool:
         for key, value in message["samp.params"].items():  # type: ignore[attr-defined]
             _say(f"    {key:<12} {value}")
         for recipient in recipients:
-            label = _client_label(sender, recipient)
+            label = NameCache(sender).client_label(recipient)
             try:
                 response = sender.call_and_wait(recipient, message, LOAD_TIMEOUT)
             except SAMPError as error:
-                _say(f"{label} did not respond: {error}")
+                _say(f"{label} did not respond: {sanitize(str(error), 500)}")
                 accepted = False
                 continue
-            text = response.get("samp.error", {}).get("samp.errortxt", "")
-            _say(f"{label} replied {response['samp.status']}{': ' if text else ''}{text}.")
+            text = sanitize(response.get("samp.error", {}).get("samp.errortxt", ""), 500)
+            _say(f"{label} replied {sanitize(response['samp.status'])}{': ' if text else ''}{text}.")
             accepted = accepted and response["samp.status"] != SAMP_STATUS_ERROR
     return accepted
 
 
-def _client_label(client: SAMPIntegratedClient, other: str) -> str:
-    name = client.get_metadata(other).get("samp.name")
-    return f"{name} ({other})" if name else other
-
-
 def _print_step(title: str) -> None:
-    """Print the number and title of a step."""
+    """Print the title of a step, with its number."""
     _print_wrapped(title, "" if title.startswith("1.") else "\n", "   ")
 
 
@@ -223,7 +219,7 @@ _EPILOG = help_epilog(
   samp demo                 two programs with a hub of their own
   samp demo --hub running   send a table to the programs that are running now
 """,
-    {0: "the table arrived", 1: "the table did not arrive everywhere", 2: "", 3: ""},
+    {0: "the table arrived", 1: "the table did not arrive everywhere", 3: ""},
 )
 
 
@@ -232,7 +228,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hub",
         choices=["own", "running"],
         default="own",
-        help="which hub: one that is started for the demo (%(default)s, the default), or the running one",
+        help="which hub to use: one that is started for the demo (%(default)s, the default), or the running one",
     )
 
 

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp doctor`` finds the reasons why programs do not find each other, and gives advice.
+``samp doctor`` finds out why programs do not find each other, and gives advice.
 
 It checks this computer, the environment, the lockfile, the hub, its clients, and the Web Profile. Each check yields
 findings.
@@ -44,7 +44,7 @@ from ..transport.urls import is_local_host, make_http_url, split_http_url
 from ..transport.xmlrpc_client import XMLRPCClient
 from .arguments import Command, port
 from .call import call_and_collect
-from .client_session import NameCache
+from .client_session import PING, NameCache
 from .output import (
     CommandError,
     Status,
@@ -79,7 +79,7 @@ def ok(text: str) -> Finding:
 
 
 def note(text: str, advice: str = "") -> Finding:
-    """Report something that may be intended, or that explains a surprise."""
+    """Report something that may be intended, or that may explain unexpected behaviour."""
     return Finding(Kind.NOTE, text, advice)
 
 
@@ -102,7 +102,7 @@ def check_loopback() -> Iterator[Finding]:
     except OSError as error:
         yield problem(
             f"A connection to 127.0.0.1 within this computer failed: {error.strerror or error}.",
-            "SAMP needs such connections. Let the firewall or security program allow connections to 127.0.0.1; in a "
+            "SAMP needs such connections. Allow connections to 127.0.0.1 in your firewall or security program; in a "
             "sandbox or container, enable the loopback interface.",
         )
     else:
@@ -110,7 +110,7 @@ def check_loopback() -> Iterator[Finding]:
 
 
 def check_environment() -> Iterator[Finding]:
-    """Check SAMP_HUB, the home directory, proxies, and whether the user sits at another computer."""
+    """Check SAMP_HUB, the home directory and proxies, and whether the user is logged in from another computer."""
     setting = os.environ.get("SAMP_HUB", "")
     if setting:
         yield note(
@@ -123,14 +123,14 @@ def check_environment() -> Iterator[Finding]:
     exempt = os.environ.get("no_proxy", "") + os.environ.get("NO_PROXY", "")
     if proxy and "127.0.0.1" not in exempt and exempt != "*":
         yield note(
-            f"Web traffic goes through a proxy ({proxy}), even that to 127.0.0.1.",
-            "This package uses no proxy, but other SAMP programs may. Set no_proxy=localhost,127.0.0.1 for them.",
+            f"HTTP requests go through a proxy ({proxy}), even those to 127.0.0.1.",
+            "This package does not use it, but other SAMP programs may. Set no_proxy=localhost,127.0.0.1 for them.",
         )
     if os.environ.get("SSH_CONNECTION"):
         yield note(
             "You are logged in from another computer.",
-            "The hub and programs here do not see those on the computer you sit at. Run `samp bridge USER@HOST` there, "
-            "with the name of this computer.",
+            "Programs here do not see the hub and programs on the computer in front of you. To join the hubs, run "
+            "`samp bridge USER@HOST` there, with the name of this computer.",
         )
     yield from _check_notebook()
 
@@ -153,15 +153,15 @@ def _check_home() -> Iterator[Finding]:
     home = Path(os.path.expanduser("~"))
     if not home.is_dir():
         yield problem(
-            f"The home directory {home} does not exist.", "Set HOME to one that does: the lockfile goes there."
+            f"The home directory {home} does not exist.", "Set HOME to one that exists: the lockfile is put there."
         )
         return
     account = _account_home()
     if account is not None and account != home and not os.environ.get("SAMP_HUB"):
         yield note(
             f"HOME is {home}, but the home directory of your account is {account}.",
-            "Java programs such as TOPCAT and Aladin look in the latter. For one hub for all programs, start these "
-            "with -Duser.home=$HOME, or set SAMP_HUB for all programs.",
+            "Java programs such as TOPCAT and Aladin look for the lockfile in the latter. So that all programs use one "
+            "hub, start these with -Duser.home=$HOME, or set SAMP_HUB for all programs.",
         )
 
 
@@ -175,7 +175,7 @@ def _account_home() -> Path | None:
 
 
 def check_lockfile(found: dict[str, str]) -> Iterator[Finding]:
-    """Check that there is a valid lockfile with safe permissions; `found` gets its content."""
+    """Check that there is a valid lockfile with safe permissions; put its content into `found`."""
     try:
         source = lockfile_source()
     except SAMPHubError as error:
@@ -190,7 +190,7 @@ def check_lockfile(found: dict[str, str]) -> Iterator[Finding]:
         found.update(read_lockfile(source))
     except SAMPHubError as error:
         if is_url(source):
-            yield problem(_without_advice(error), "Make the server serve it, or unset SAMP_HUB and start a hub.")
+            yield problem(_without_advice(error), "Put the lockfile there, or unset SAMP_HUB and start a hub.")
         elif not os.path.lexists(source):
             yield note(f"There is no lockfile at {display_path(source)}: no hub is running.", HINT_START_HUB)
             yield from _check_directory(os.path.dirname(source))
@@ -201,7 +201,7 @@ def check_lockfile(found: dict[str, str]) -> Iterator[Finding]:
 
 
 def _without_advice(error: SAMPHubError) -> str:
-    """Return the text of an error without its advice: the finding has its own."""
+    """Return the text of an error without its advice, because the finding has its own."""
     return str(error).removesuffix(HINT_DOCTOR).removesuffix(HINT_REMOVE_LOCKFILE).rstrip()
 
 
@@ -221,11 +221,11 @@ def _check_file(path: str) -> Iterator[Finding]:
                 f"{name} is a symbolic link to {target}, which does not exist.", f"Remove {name}, then start a hub."
             )
             return
-        yield note(f"{name} is a symbolic link to {target}.", "A hub that starts replaces it by a file.")
+        yield note(f"{name} is a symbolic link to {target}.", "The next hub replaces the link with a file.")
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         yield problem(
             f"{name} belongs to another user (uid {status.st_uid}; you are {os.getuid()}).",
-            "Probably a program was run with sudo. Stop its hub, remove the file as that user (or root), and start a "
+            "A program was probably run with sudo. Stop its hub, remove the file as that user (or root), and start a "
             "hub as yourself.",
         )
 
@@ -241,7 +241,7 @@ def _check_mode(path: str) -> Iterator[Finding]:
         return
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         yield problem(
-            f"{name} can be read by other users (mode {status.st_mode & 0o777:o}), who can connect to your hub.",
+            f"{name} can be read by other users (mode {status.st_mode & 0o777:o}), so they can connect to your hub.",
             f"Run `chmod 600 {name}`, and restart the hub, which makes a new secret.",
         )
 
@@ -259,7 +259,7 @@ def _check_directory(directory: str) -> Iterator[Finding]:
 
 
 def check_other_hubs() -> Iterator[Finding]:
-    """Report hubs that run beside the main one, and that clients find only by SAMP_HUB."""
+    """Report hubs that run beside the main one; clients find them only through SAMP_HUB."""
     directory = Path(os.path.expanduser("~"), ".samp-1")
     try:
         paths = sorted(path for path in directory.iterdir() if path.is_file() and path.suffix not in {".lock", ".new"})
@@ -282,7 +282,8 @@ HUB_TIMEOUT = 5.0
 #: Seconds for clients to respond to a ping.
 CLIENT_TIMEOUT = 6.0
 
-_FIREWALL = "A firewall or security program may block it: let it allow connections to 127.0.0.1 on all ports."
+_PING_MESSAGE: dict[str, Any] = {"samp.mtype": PING, "samp.params": {}}
+_FIREWALL = "A firewall or security program may block it. Allow connections to 127.0.0.1 on all ports there."
 
 
 def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
@@ -293,8 +294,8 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     if not is_local_host(host):
         yield note(
             f"The lockfile names a hub by the host name or address {host}.",
-            "If that is this computer, it must resolve this name; if it is another one, its hub must listen on "
-            "the network.",
+            "If that is this computer, its host name must be resolved here; if it is another computer, its hub must "
+            "listen on the network.",
         )
     try:
         with socket.create_connection((host, port), HUB_TIMEOUT):
@@ -302,14 +303,14 @@ def check_hub(params: Mapping[str, str]) -> Iterator[Finding]:
     except (socket.gaierror, UnicodeError) as error:  # UnicodeError: not a valid host name
         yield problem(
             f"The host {host}, which {name} names, is not known: {getattr(error, 'strerror', error)}.",
-            f"Probably the lockfile is from another computer or another network. Remove {name}, then start a hub. "
-            "If it is this computer's name, add it to /etc/hosts.",
+            f"The lockfile is probably from another computer or another network. Remove {name}, then start a hub. "
+            "If it is the name of this computer, add it to /etc/hosts.",
         )
         return
     except ConnectionRefusedError:
         yield problem(
-            f"The hub that {name} names ({url}) does not run: nothing listens there. It did not remove its lockfile.",
-            f"{HINT_START_HUB} A hub that starts replaces the lockfile; or remove {name}."
+            f"The hub that {name} names ({url}) is not running: nothing listens there. It left its lockfile.",
+            f"{HINT_START_HUB} The next hub replaces the lockfile. Or remove {name}."
             + (" In a container the hub of the host is not at 127.0.0.1." if os.path.exists("/.dockerenv") else ""),
         )
         return
@@ -332,12 +333,12 @@ def _ping(url: str) -> Finding:
     except SAMPTransportError as error:
         return problem(
             f"A program listens at {url}, but does not respond like a hub: {error}",
-            "The program with the hub hangs, or another one is using its port now. End the program with the hub, "
-            f"remove the lockfile, and start again. {HINT_START_HUB}",
+            "The program with the hub hangs, or another program is using its port now. End the program with the hub, "
+            f"and remove the lockfile. {HINT_START_HUB}",
         )
     finally:
         hub.close()
-    return ok(f"The hub at {url} responds, after {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"The hub at {url} responds, in {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:
@@ -365,31 +366,30 @@ def check_clients(params: Mapping[str, str]) -> Iterator[Finding]:
 def _check_call(client: SAMPIntegratedClient, other: str) -> Finding:
     started = time.monotonic()
     try:
-        response = client.call_and_wait(other, {"samp.mtype": "samp.app.ping", "samp.params": {}}, CLIENT_TIMEOUT)
+        response = client.call_and_wait(other, _PING_MESSAGE, CLIENT_TIMEOUT)
     except SAMPError as error:
         return problem(f"Registration succeeded, but a test message did not arrive: {error}", _FIREWALL)
     if response.get("samp.status") == SAMP_STATUS_ERROR:
         text = response.get("samp.error", {}).get("samp.errortxt", "")
         return problem(f"Registration succeeded, but the hub could not deliver a test message: {text}", _FIREWALL)
-    return ok(f"A message through the hub got its response within {1000 * (time.monotonic() - started):.0f} ms.")
+    return ok(f"A test message through the hub got a response in {1000 * (time.monotonic() - started):.0f} ms.")
 
 
 def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQueue[Any]) -> Iterator[Finding]:
     names = NameCache(client)
-    hub_id = client.client.registration.get("samp.hub-id")
+    hub_id = client.client.hub_id
     present = [other for other in client.get_registered_clients() if other not in {hub_id, second}]
     if not present:
         yield note(
             "No other client is connected to the hub.",
-            "Programs connect when they start, or by a menu that is called SAMP or Interop.",
+            "Programs connect when they start, or through a menu called SAMP or Interop.",
         )
         return
-    able = client.get_subscribed_clients("samp.app.ping")
+    able = client.get_subscribed_clients(PING)
     silent = [other for other in present if other not in able]
-    message: dict[str, Any] = {"samp.mtype": "samp.app.ping", "samp.params": {}}
     try:
-        callable_clients = [other for other in present if other in able]
-        responses = list(call_and_collect(client, events, message, callable_clients, CLIENT_TIMEOUT))
+        pinged = [other for other in present if other in able]
+        responses = list(call_and_collect(client, events, _PING_MESSAGE, pinged, CLIENT_TIMEOUT))
     except (SAMPError, CommandError) as error:  # clients have just unregistered
         yield note(f"The programs could not be pinged: {error}")
         return
@@ -398,7 +398,7 @@ def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQue
         if response is None:
             yield problem(
                 f"{names.client_label(other)} did not respond within {CLIENT_TIMEOUT:g} s.",
-                "It hangs, or shows a dialog that waits for you. It will not respond to other messages either.",
+                "It hangs, or shows a dialog that waits for you. It does not respond to other messages either.",
             )
         elif response.get("samp.status") == SAMP_STATUS_ERROR:
             yield problem(
@@ -412,9 +412,9 @@ def _check_programs(client: SAMPIntegratedClient, second: str, events: SimpleQue
 
 
 _BROWSERS = (
-    "look for a question of the hub, which other windows may hide. In the browser, allow the page to reach this "
-    "computer (local network, in the page's permissions), and check content blockers. Safari may allow no https page "
-    "to do so; try another browser."
+    "look for the hub's question, which may be hidden behind other windows. In the browser, allow the page to reach "
+    "this computer (local network, in the page's permissions), and check content blockers. Safari may not allow this "
+    "for any https page; try another browser."
 )
 
 
@@ -426,7 +426,7 @@ def check_web(web_port: int, *, hub_is_running: bool) -> Iterator[Finding]:
     except ConnectionRefusedError:
         yield note(
             f"Web pages find no hub: no program listens on port {web_port}.",
-            "If you need this: `samp hub` serves web pages unless started with -w. TOPCAT's hub has an option for it."
+            "If you need one: `samp hub` serves web pages, unless started with -w. TOPCAT's hub has an option for it."
             if hub_is_running
             else "",
         )
@@ -434,7 +434,7 @@ def check_web(web_port: int, *, hub_is_running: bool) -> Iterator[Finding]:
     except OSError as error:
         yield problem(
             f"Port {web_port}, on which web pages look for the hub, cannot be reached: {error.strerror or error}.",
-            f"Let the firewall or security program allow connections to 127.0.0.1, port {web_port}.",
+            f"Allow connections to 127.0.0.1, port {web_port}, in your firewall or security program.",
         )
         return
     if not _is_hub("127.0.0.1", web_port):
@@ -446,8 +446,8 @@ def check_web(web_port: int, *, hub_is_running: bool) -> Iterator[Finding]:
     if not hub_is_running:
         yield problem(
             f"A hub serves web pages on port {web_port}, but your lockfile does not lead to a hub.",
-            "It may belong to another user, or its lockfile may have been removed, or be in another place. If it is "
-            "yours, restart it.",
+            "The hub may belong to another user, or its lockfile may have been removed or be in another place. If it "
+            "is your hub, restart it.",
         )
     yield from _check_preflight(web_port)
     yield from _check_ipv6(web_port)
@@ -458,7 +458,7 @@ def _is_hub(host: str, port: int) -> bool:
 
 
 def _check_preflight(port: int) -> Iterator[Finding]:
-    """Send the preflight request that a browser sends before a page may connect to the hub (R44)."""
+    """Send the preflight request that browsers send before a page may connect to the hub (R44)."""
     origin = "https://example.org"
     headers = {
         "Origin": origin,
@@ -472,16 +472,16 @@ def _check_preflight(port: int) -> Iterator[Finding]:
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException) as error:
-        text = f"The hub does not respond to the first request of browsers: {error}"
+        text = f"The hub does not respond to the preflight request of browsers: {error}"
         yield problem(text, "Restart it, or use another hub.")
         return
     finally:
         connection.close()
     if response.getheader("Access-Control-Allow-Origin") not in {origin, "*"}:
-        yield problem("The hub does not permit browsers to connect web pages.", "Use another hub, such as `samp hub`.")
+        yield problem("The hub does not allow browsers to connect web pages.", "Use another hub, such as `samp hub`.")
     elif response.getheader("Access-Control-Allow-Private-Network") != "true":
         yield note(
-            "The hub does not permit browsers to connect pages from the internet to this computer.",
+            "The hub does not allow browsers to connect pages from the internet to this computer.",
             "Chrome and browsers built on it may block them. Use another hub, such as `samp hub`.",
         )
     else:
@@ -489,7 +489,7 @@ def _check_preflight(port: int) -> Iterator[Finding]:
 
 
 def _check_ipv6(port: int) -> Iterator[Finding]:
-    """Check ::1, which browsers may try first for `localhost`: another program may listen there."""
+    """Check that no other program listens at ::1, which browsers may try first for `localhost`."""
     try:
         with socket.create_connection(("::1", port), LOCAL_TIMEOUT):
             pass
@@ -497,7 +497,7 @@ def _check_ipv6(port: int) -> Iterator[Finding]:
         return
     if not _is_hub("::1", port):
         yield problem(
-            f"At [::1]:{port}, which browsers may use for localhost, a program listens that is not a hub.",
+            f"A program that is not a hub listens at [::1]:{port}, which browsers may use for localhost.",
             "End that program: web pages may connect to it instead of the hub.",
         )
 
@@ -512,7 +512,6 @@ _EPILOG = help_epilog(
     {
         0: "a hub is running, and there is no problem",
         1: "there is a problem",
-        2: "",
         3: "no hub is running; nothing else is wrong",
     },
 )
@@ -540,14 +539,15 @@ def _run(options: argparse.Namespace) -> Status:
         print_json([{"kind": finding.kind.value, "text": finding.text, "advice": finding.advice} for finding in found])
     problems = sum(finding.kind is Kind.PROBLEM for finding in found)
     if problems:
-        text = "There is a problem." if problems == 1 else f"There are {problems} problems."
-        _print_conclusion(options, style(text, "red"))
-        return Status.FAILED
-    if not params:
-        _print_conclusion(options, "No hub is running; nothing else is wrong.")
-        return Status.NO_HUB
-    _print_conclusion(options, style("There is no problem.", "green"))
-    return Status.OK
+        text = style("There is a problem." if problems == 1 else f"There are {problems} problems.", "red")
+        status = Status.FAILED
+    elif not params:
+        text, status = "No hub is running; nothing else is wrong.", Status.NO_HUB
+    else:
+        text, status = style("There is no problem.", "green"), Status.OK
+    if not options.json:
+        print(f"\n{text}")
+    return status
 
 
 def _check(params: dict[str, str], web_port: int) -> Iterator[Finding]:
@@ -575,14 +575,9 @@ def _print(finding: Finding, style: Style) -> None:
 
 
 def _wrap(text: str, indentation: int) -> list[str]:
-    """Break a text between its words, for the width of the terminal."""
+    """Break a text between words to fit the width of the terminal."""
     width = min(110, shutil.get_terminal_size((110, 24)).columns) - indentation
     return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
-
-
-def _print_conclusion(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        print(f"\n{text}")
 
 
 COMMANDS = {"doctor": Command(_add_arguments, _run, _EPILOG)}

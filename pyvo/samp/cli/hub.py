@@ -22,8 +22,8 @@ from ..hub import SAMPHubServer
 from ..web_profile.consent_prompts import make_prompt
 from .arguments import Command, add_consent_option, consent_prompt, pattern, port, seconds
 from .hub_monitor import ScreenLogHandler, ScreenPausingPrompt, TrafficScreen
-from .main import run_command
-from .output import CleanFormatter, Status, help_epilog
+from .main import load_command, run_command
+from .output import CleanFormatter, Status, help_epilog, sanitize
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,13 @@ _EPILOG = help_epilog(
     {
         0: "it was stopped, for example by ^C or SIGTERM",
         1: "it could not start; perhaps another hub is running",
-        2: "",
         130: None,
         141: "the output pipe of --monitor was closed, for example by head",
         143: None,
     },
 )
 
-#: The desired limit of open files, mostly sockets; systems allow no more without special configuration.
+#: The limit of open files (mostly sockets) to set. Without special configuration, systems allow no more.
 _MAX_FILES = 10_240
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _LEVELS |= {"CRITICAL": logging.CRITICAL, "OFF": logging.CRITICAL + 1}
@@ -61,7 +60,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     hub.add_argument("-p", "--port", type=port, default=0, help="port to listen on (default: a free one)")
     hub.add_argument("-f", "--lockfile", help="path of the lockfile (default: what SAMP_HUB names, or ~/.samp)")
     hub.add_argument(
-        "-w", "--no-web-profile", dest="web_profile", action="store_false", help="do not serve web pages at all"
+        "-w", "--no-web-profile", dest="web_profile", action="store_false", help="do not let web pages connect"
     )
     hub.add_argument("-P", "--pool-size", type=int, default=20, help="accepted for old scripts; has no effect")
     hub.add_argument(
@@ -103,14 +102,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pattern,
         default=[],
         metavar="PATTERN",
-        help="MTypes or wildcards that web pages may send besides the default ones (tables, images, positions, ...), "
-        "such as 'script.*'; '*' lifts the restriction",
+        help="more MTypes or wildcards that web pages may send, such as 'script.*' (always allowed: those for tables, "
+        "images, positions, ...); '*' lifts the restriction",
     )
     hub.add_argument(
         "--no-web-upload",
         dest="web_upload",
         action="store_false",
-        help="do not store files of web pages for other programs (by default up to 4 GiB while a page is connected)",
+        help="do not let web pages store files for other programs (by default up to 4 GiB while a page is connected)",
     )
     hub.add_argument(
         "--monitor", action="store_true", help="show clients and messages: a live table on a terminal, lines elsewhere"
@@ -147,15 +146,15 @@ def _run(options: argparse.Namespace) -> Status:
     except BrokenPipeError:
         raise
     except (SAMPError, OSError) as error:
-        print(f"{options.parser.prog}: {error}", file=sys.stderr)
+        print(f"{options.parser.prog}: {sanitize(str(error), 1000)}", file=sys.stderr)
         return Status.FAILED
     except (KeyboardInterrupt, SystemExit):  # how a hub is stopped, see SAMPHubServer.start
-        return Status.OK
+        pass
     return Status.OK
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files, usually 1024 or less. A program may do that, a library may not."""
+    """Raise the limit of open files, usually 1024 or less. Only a program may do that, not a library."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -240,12 +239,8 @@ COMMANDS = {"hub": Command(_add_arguments, _run, _EPILOG)}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``samp_hub`` with the arguments, by default those of the command line, and return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="samp_hub",
-        description="Run a SAMP hub, through which programs on this computer exchange tables, images and positions.",
-        epilog=_EPILOG.replace("samp hub", "samp_hub"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_arguments(parser)
-    parser.set_defaults(run=_run, parser=parser)
+    _command, parser = load_command("hub")
+    parser.prog = "samp_hub"
+    parser.description = "Run a SAMP hub, which lets programs on this computer exchange tables, images and positions."
+    parser.epilog = _EPILOG.replace("samp hub", "samp_hub")
     return run_command(lambda: parser.parse_args(arguments))

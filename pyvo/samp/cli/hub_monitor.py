@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The monitor of ``samp hub --monitor``: a table of clients and messages on a terminal, lines where there is no terminal.
+The monitor of ``samp hub --monitor``: a table of clients and messages on a terminal, or lines if there is no terminal.
 
 Theory of operation
 -------------------
-The hub's thread puts each event and message into a queue and returns at once. The monitor's own thread gets it from
-there, records it in a `TrafficLog`, as the hub window does, and draws when the queue is empty, at most `MAX_RATE` times
-a second. The table uses the terminal's alternate screen, so that the earlier content returns
-afterwards. The table is hidden while the user is asked for consent in the same terminal.
+The hub's thread puts each event and message into a queue and returns at once. The monitor's own thread gets them from
+there, records them in a `TrafficLog`, as the hub window does, and draws when the queue is empty, at most `MAX_RATE`
+times a second. The table is on the terminal's alternate screen, so that the earlier content returns afterwards. It is
+hidden while the user is asked for consent in the same terminal.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .output import Style, column_widths, is_pipe_closed, pad_or_truncate, sanit
 
 log = logging.getLogger(__name__)
 
-#: The most drawings per second.
+#: Maximum number of drawings per second.
 MAX_RATE = 10.0
-#: How many messages may wait to be shown. When the hub is faster than the terminal, the others are only counted.
+#: Maximum number of messages that wait to be shown; when the hub is faster than the terminal, more are only counted.
 MAX_QUEUED = 5000
 
 _ENTER_ALTERNATE_SCREEN = "\x1b[?1049h\x1b[?25l"
@@ -59,7 +59,7 @@ class TrafficScreen:
         self._write_lock = threading.Lock()  # held while the terminal is written to
         self._thread = threading.Thread(target=self._run, name="samp-monitor", daemon=True)
         self._omitted = 0
-        #: Whether the stream cannot be written any more.
+        #: Whether the stream can no longer be written.
         self.broken = False
         #: Whether the reason is that the reader of the lines, for example `head`, has closed the pipe.
         self.pipe_closed = False
@@ -85,7 +85,7 @@ class TrafficScreen:
     def on_traffic(self, event: Traffic) -> None:
         """Put an event, message or response into the queue; called in the hub's thread."""
         if event.recipient_ids and self._events.qsize() > MAX_QUEUED:
-            self._omitted += 1  # only messages: all clients must be known
+            self._omitted += 1  # only messages are left out: all clients must be known
             return
         self._events.put((dt.datetime.now().astimezone(), event))
 
@@ -153,11 +153,11 @@ class TrafficScreen:
             if is_pipe_closed(error):
                 self.pipe_closed = True
                 return
-            log.warning("The monitor cannot be shown any more; the hub continues without it: %s", error)
+            log.warning("The monitor can no longer be shown; the hub continues without it: %s", error)
 
 
 class ScreenPausingPrompt(ConsentPrompt):
-    """Asks by another prompt, in the terminal that shows the table."""
+    """Asks through another prompt, in the terminal that shows the table."""
 
     def __init__(self, screen: TrafficScreen, prompt: ConsentPrompt) -> None:
         self._screen = screen
@@ -173,7 +173,7 @@ class ScreenPausingPrompt(ConsentPrompt):
 
 
 class ScreenLogHandler(logging.StreamHandler[TextIO]):
-    """Shows the log among the messages, or on standard error once the monitor cannot be shown any more."""
+    """Shows the log among the messages; on standard error when the monitor can no longer be shown."""
 
     def __init__(self, screen: TrafficScreen) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class ScreenLogHandler(logging.StreamHandler[TextIO]):
 
 
 def format_lines(row: MessageRow, log: TrafficLog, item: object) -> list[str]:
-    """Return the lines for an item, which is a line of the log or a `Traffic`, and its row: one for each recipient."""
+    """Return the lines for the row of an item (a line of the log, or a `Traffic`): one for each recipient."""
     clock = f"{row.time:%H:%M:%S}"
     if isinstance(item, Traffic) and item.kind == RESPONSE:
         now = dt.datetime.now().astimezone()
@@ -253,18 +253,16 @@ def _row(cells: list[str], widths: list[int], width: int) -> str:
 
 
 def _message_lines(row: MessageRow, log: TrafficLog, width: int, style: Style) -> list[str]:
-    clock = f"{row.time:%H:%M:%S}  "
-    if not row.recipients:
-        responses = [
-            pad_or_truncate(f"          {log.reply_text(reply)}", width) for reply in row.replies.values()
-        ]
-        return [style(pad_or_truncate(clock + (row.text or sanitize(row.mtype)), width), "dim"), *responses]
-    recipients = ", ".join(log.client_label(recipient) for recipient in row.recipients[:5])
-    if len(row.recipients) > 5:
-        recipients += f" and {len(row.recipients) - 5} more"
-    kind = "call" if row.is_call else "notify"
-    text = f"{clock}{sanitize(row.mtype)}  {kind} {log.client_label(row.sender)} -> {recipients}  {row.text}"
-    lines = [style(pad_or_truncate(text, width), "cyan")]
+    if row.recipients:
+        recipients = ", ".join(log.client_label(recipient) for recipient in row.recipients[:5])
+        if len(row.recipients) > 5:
+            recipients += f" and {len(row.recipients) - 5} more"
+        kind = "call" if row.is_call else "notify"
+        text = f"{sanitize(row.mtype)}  {kind} {log.client_label(row.sender)} -> {recipients}  {row.text}"
+    else:
+        text = row.text or sanitize(row.mtype)
+    line = pad_or_truncate(f"{row.time:%H:%M:%S}  {text}", width)
+    lines = [style(line, "cyan" if row.recipients else "dim")]
     for reply in row.replies.values():
         colour = {"ok": "green", "error": "red"}.get(reply.status, "yellow")
         lines.append(style(pad_or_truncate(f"          {log.reply_text(reply)}", width), colour))

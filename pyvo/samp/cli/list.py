@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import best_match, matches
+from ..protocol import matches
 from .arguments import Command, pattern
 from .client_session import connected_client
 from .output import (
@@ -31,16 +31,16 @@ _EPILOG = help_epilog(
   samp list --mtype table.load.votable   the clients that load VOTables
   samp list --json | jq -r '.[].name'    the names, for a script
 """,
-    {0: "a client is listed", 2: "", 3: "", 4: "no client is connected, or none is subscribed to the MType"},
+    {0: "at least one client is listed", 3: "", 4: "no client is connected, or none is subscribed to the MType"},
 )
 
-#: Nearly every client is subscribed to these, and few users want to read about it.
+#: Shown only with --verbose: nearly every client is subscribed to these.
 _HIDDEN_MTYPES = ("samp.hub.*", "samp.app.*")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--mtype", type=pattern, help="only clients that are subscribed to this MType, or a wildcard such as table.*"
+        "--mtype", type=pattern, help="only clients that are subscribed to this MType or wildcard, such as table.*"
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show descriptions, metadata, and all subscriptions"
@@ -51,12 +51,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Status:
     with connected_client("samp list", "Lists the connected clients") as client:
-        own = client.get_public_id()
-        hub_id = client.client.registration.get("samp.hub-id")
-        described = (describe_client(client, other) for other in client.get_registered_clients())
+        hub_id = client.client.hub_id
+        others = (other for other in client.get_registered_clients() if other != client.get_public_id())
+        described = (describe_client(client, other) for other in others)
         found = [entry for entry in described if entry is not None]
         url = client.hub.lockfile.get("samp.hub.xmlrpc.url", "")
-    found = [entry for entry in found if entry["id"] != own]
     if options.mtype:
         found = [entry for entry in found if _is_subscribed(entry["subscriptions"], options.mtype)]
     if options.json:
@@ -82,12 +81,10 @@ def describe_client(client: SAMPIntegratedClient, client_id: str) -> dict[str, A
 
 
 def _is_subscribed(subscriptions: dict[str, Any], mtype: str) -> bool:
-    if "*" not in mtype:
-        return best_match(subscriptions, mtype) is not None
     return any(matches(mtype, subscribed) or matches(subscribed, mtype) for subscribed in subscriptions)
 
 
-def _print(found: list[dict[str, Any]], hub_id: object, url: str, options: argparse.Namespace) -> None:
+def _print(found: list[dict[str, Any]], hub_id: str | None, url: str, options: argparse.Namespace) -> None:
     style = Style(options.color)
     clients = [entry for entry in found if entry["id"] != hub_id]
     if not clients:
@@ -114,7 +111,7 @@ def _summary(subscriptions: dict[str, Any]) -> str:
     return ", ".join(
         sanitize(subscribed)
         for subscribed in sorted(subscriptions)
-        if not any(subscribed == hidden or matches(hidden, subscribed) for hidden in _HIDDEN_MTYPES)
+        if not any(matches(hidden, subscribed) for hidden in _HIDDEN_MTYPES)
     )
 
 

@@ -2,8 +2,9 @@
 """
 The command ``samp``, or ``python -m pyvo.samp``.
 
-`COMMANDS` is the table of subcommands. It names the module of each, whose own ``COMMANDS`` has a `Command` for it. Only
-the module of the command that is run is imported, so that ``samp list`` does not wait for what ``samp send`` needs.
+`COMMANDS` is the table of subcommands. It names the module of each; the ``COMMANDS`` of that module has its `Command`.
+Only the module of the command that runs is imported, so that ``samp list`` does not wait for the imports of
+``samp send``.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from importlib import import_module
 from ..errors import SAMPError, SAMPHubError
 from ..process_events import signals_as_exit
 from .arguments import Command
-from .output import CleanFormatter, CommandError, Status, is_pipe_closed, sanitize
+from .output import CleanFormatter, CommandError, Status, is_pipe_closed, print_notice
 
 #: The module and the description of each subcommand.
 COMMANDS = {
-    "hub": ("hub", "Run a hub until it is stopped by ^C."),
+    "hub": ("hub", "Run a hub until you stop it with ^C."),
     "list": ("list", "List the connected clients and their subscriptions."),
     "send": ("send", "Send a table, image, spectrum or coverage to other programs."),
-    "receive": ("receive", "Write what other programs send to files."),
+    "receive": ("receive", "Save the files that other programs send."),
     "point": ("point", "Point other programs at a position in the sky."),
     "call": ("call", "Send a message and show the responses."),
     "notify": ("call", "Send a message that needs no response."),
     "snoop": ("snoop", "Show messages as they arrive, and record them."),
     "replay": ("replay", "Send the messages of a recording again."),
-    "bridge": ("bridge", "Join the hubs of two or more machines: the clients of each appear at the others."),
-    "doctor": ("doctor", "Find out why programs do not find each other, and what to do."),
+    "bridge": ("bridge", "Join the hubs of several machines, so that their clients find each other."),
+    "doctor": ("doctor", "Find out why programs do not find each other, and how to fix it."),
     "demo": ("demo", "Send a table from one program to another, and explain each step."),
-    "completion": ("completion", "Print the script with which your shell completes this command."),
+    "completion": ("completion", "Print the script that lets your shell complete samp commands."),
 }
 
 EPILOG = """\
@@ -46,7 +47,7 @@ examples:
   samp point 05:34:31.9 +22:00:52
   samp doctor                      when something does not work
 
-`samp COMMAND --help` shows the options of a command, and its exit statuses.
+`samp COMMAND --help` shows the options and exit statuses of a command.
 """
 
 
@@ -69,20 +70,19 @@ def run_command(parse: Callable[[], argparse.Namespace]) -> int:
                 return int(options.run(options))
             finally:
                 _flush()
-        except CommandError as error:
-            return _print_error(error, error.status)
-        except SAMPHubError as error:
-            return _print_error(error, Status.NO_HUB)
-        except (SAMPError, OSError) as error:
+        except (CommandError, SAMPError, OSError) as error:
             if is_pipe_closed(error):
                 return Status.PIPE_CLOSED
-            return _print_error(error, Status.FAILED)
+            print_notice(str(error))
+            if isinstance(error, CommandError):
+                return error.status
+            return Status.NO_HUB if isinstance(error, SAMPHubError) else Status.FAILED
         except KeyboardInterrupt:
             return Status.INTERRUPTED
 
 
 def _flush() -> None:
-    """Flush the output here, where an error can be handled; at exit the interpreter would print it."""
+    """Flush the output here, where an error can be handled; at exit the interpreter would print the error."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -93,13 +93,8 @@ def _flush() -> None:
         raise
 
 
-def _print_error(error: Exception, status: Status) -> Status:
-    print(f"samp: {sanitize(str(error), 1000)}", file=sys.stderr)
-    return status
-
-
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    if arguments[:1] == ["_complete"]:  # from a shell's completion script; the words after it may be any options
+    if arguments[:1] == ["_complete"]:  # from a shell's completion script; any options may follow
         complete = import_module(".completion", __package__).complete
         return argparse.Namespace(run=lambda _options: complete(arguments[1:]))
     if arguments and arguments[0] in COMMANDS:
@@ -119,7 +114,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def load_command(name: str) -> tuple[Command, argparse.ArgumentParser]:
-    """Import a command, and make its parser."""
+    """Import the module of a command, and make the parser of the command."""
     module_name, text = COMMANDS[name]
     command: Command = import_module(f".{module_name}", __package__).COMMANDS[name]
     parser = argparse.ArgumentParser(
@@ -145,7 +140,7 @@ def _parse_command(name: str, arguments: list[str]) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def _output_setup() -> Iterator[None]:
-    """Print warnings and log records in lines, and characters that the terminal cannot show as escapes."""
+    """Print warnings and log records as lines, and escape the characters that the terminal cannot show."""
     with contextlib.ExitStack() as stack:
         for name in ("stdout", "stderr"):
             _ensure_stream(name, stack)
@@ -166,7 +161,7 @@ def _ensure_stream(name: str, stack: contextlib.ExitStack) -> None:
     """
     Replace an output stream that was closed before the program started (``>&-``).
 
-    Python sets it to None, and the next socket would get the number of its descriptor.
+    Python sets such a stream to None, and the next socket would get its descriptor.
     """
     if getattr(sys, name) is None:
         setattr(sys, name, stack.enter_context(open(os.devnull, "w")))  # noqa: SIM115
@@ -174,4 +169,4 @@ def _ensure_stream(name: str, stack: contextlib.ExitStack) -> None:
 
 
 def _show_warning(message: Warning | str, *_rest: object, **_more: object) -> None:
-    print(f"samp: {sanitize(str(message), 1000)}", file=sys.stderr)
+    print_notice(str(message))

@@ -2,8 +2,8 @@
 """
 Output and exit statuses of the commands.
 
-All text of other clients passes through `sanitize` before it is printed: a name or a parameter could otherwise move the
-cursor, change colours, or type into the terminal. JSON is safe, because it is written in ASCII.
+All text from other clients passes through `sanitize` before it is printed. Otherwise a name or a parameter could move
+the cursor, change colours, or type into the terminal. JSON is safe, because it is written in ASCII.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Status(IntEnum):
 #: The usual meaning of each.
 MEANINGS = {
     Status.OK: "done",
-    Status.FAILED: "it failed; standard error has the reason",
+    Status.FAILED: "it failed; the reason is on standard error",
     Status.USAGE: "invalid command line",
     Status.NO_HUB: "no hub is running, or it has gone",
     Status.NO_RECIPIENT: "there is no such client, or no client is subscribed",
@@ -49,11 +49,11 @@ MEANINGS = {
     Status.TERMINATED: "ended by SIGTERM",
 }
 #: Exit statuses of all commands.
-_COMMON_STATUSES: dict[int, str | None] = {Status.INTERRUPTED: "", Status.PIPE_CLOSED: "", Status.TERMINATED: ""}
+_COMMON_STATUSES: tuple[int, ...] = Status.USAGE, Status.INTERRUPTED, Status.PIPE_CLOSED, Status.TERMINATED
 
 
 def is_pipe_closed(error: Exception) -> bool:
-    """Whether an error of writing means that the reader of the output, for example ``more``, has closed the pipe."""
+    """Whether a write has failed because the reader of the output, for example ``more``, has closed the pipe."""
     closed_on_windows = (
         os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
     )
@@ -61,7 +61,7 @@ def is_pipe_closed(error: Exception) -> bool:
 
 
 class CommandError(Exception):
-    """A command fails with this text and exit status."""
+    """A command has failed; the text is shown, and the status becomes the exit status."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
@@ -72,12 +72,12 @@ def help_epilog(examples: str, meanings: Mapping[int, str | None]) -> str:
     """
     Return the end of a command's help: the examples, which are indented lines, and the exit statuses.
 
-    An empty text in `meanings` stands for the usual meaning. The statuses that all commands have are added; None
-    leaves out one of them.
+    An empty text in `meanings` stands for the usual meaning. The statuses that all commands have are added, unless
+    `meanings` has None for them.
     """
     lines = [
         f"  {int(status):<3}  {text or MEANINGS[Status(status)]}"
-        for status, text in sorted({**_COMMON_STATUSES, **meanings}.items())
+        for status, text in sorted({**dict.fromkeys(_COMMON_STATUSES, ""), **meanings}.items())
         if text is not None
     ]
     return "examples:\n" + examples.rstrip() + "\n\nexit status:\n" + "\n".join(lines)
@@ -99,8 +99,13 @@ def client_label(client_id: str, name: str) -> str:
     return f"{sanitize(name, 40)} ({sanitize(client_id, 40)})" if sanitize(name) else sanitize(client_id, 40)
 
 
+def print_notice(text: str) -> None:
+    """Print a line for the user to standard error, so that standard output contains only results."""
+    print(f"samp: {sanitize(text, 1000)}", file=sys.stderr, flush=True)
+
+
 class CleanFormatter(logging.Formatter):
-    """Formats log records, which may have names of other clients or tracebacks in them."""
+    """Formats log records, which may contain tracebacks and names of other clients."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one or more sanitized lines."""
@@ -109,7 +114,7 @@ class CleanFormatter(logging.Formatter):
 
 
 class Style:
-    """Colours text: ``"always"``, ``"never"``, or ``"auto"``, on a terminal unless ``NO_COLOR`` is set."""
+    """Colours text: ``"always"``, ``"never"``, or ``"auto"``, which means on a terminal, unless ``NO_COLOR`` is set."""
 
     def __init__(self, when: str = "auto", stream: TextIO | None = None) -> None:
         stream = stream or sys.stdout
@@ -129,7 +134,7 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
         "--color",
         choices=["auto", "always", "never"],
         default="auto",
-        help="use colours: on a terminal unless NO_COLOR is set (%(default)s, the default), always, or never",
+        help="when to use colours; %(default)s, the default: on a terminal, unless NO_COLOR is set",
     )
 
 
@@ -144,7 +149,7 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
 
 
 def _width(text: str) -> int:
-    """Return the number of columns of a sanitized text."""
+    """Return the number of terminal columns that a sanitized text takes."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

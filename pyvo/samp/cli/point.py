@@ -1,8 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``samp point`` points other programs at a position in the sky, given in degrees or sexagesimal.
+``samp point`` points other programs at a position in the sky, given in degrees or in sexagesimal notation.
 
-`astropy.coordinates` reads more notations, but its import takes a second: too long for a command that moves a viewer.
+`astropy.coordinates` reads more notations, but its import takes a second. That is too long for a command that moves a
+viewer.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _angle(text: str, *, sexagesimal_in_hours: bool) -> float:
     else:
         raise ValueError(f"{text!r} is not an angle: write degrees, 05:34:31.9, or 5h34m31.9s")
     if float(minutes) >= 60 or float(seconds) >= 60:
-        raise ValueError(f"{text!r} must have less than 60 minutes and 60 seconds")
+        raise ValueError(f"the minutes and seconds of {text!r} must be less than 60")
     in_hours = unit == "h" or (unit not in ("d", "°") and sexagesimal_in_hours)
     value = (int(whole) + (float(minutes) + float(seconds) / 60) / 60) * (15 if in_hours else 1)
     return -value if sign == "-" else value
@@ -77,7 +78,7 @@ _EPILOG = help_epilog(
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("position", nargs="+", metavar="RA DEC", help="degrees, or sexagesimal (see below)")
+    parser.add_argument("position", nargs="+", metavar="RA DEC", help="degrees or sexagesimal (see below)")
     add_recipient_arguments(parser)
     add_timeout_option(parser, 20.0)
     add_json_option(parser, "all responses as JSON")
@@ -85,7 +86,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(arguments: list[str]) -> list[str]:
-    """Put a blank before negative declinations: argparse would parse ``-05:23:28`` as an option."""
+    """Put a space before negative declinations; argparse would take ``-05:23:28`` for an option."""
     return [f" {word}" if re.match(r"-[\d.]", word) else word for word in arguments]
 
 

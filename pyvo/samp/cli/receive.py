@@ -2,8 +2,8 @@
 """
 ``samp receive`` writes the files that other programs send.
 
-Messages suggest file names. A name from a message never leaves the directory, hides or replaces no file, and has no
-characters that are special for a shell or a terminal.
+Messages suggest file names. Whatever a message suggests, its file stays in the directory, is not hidden, and replaces
+no other file. The name has no characters that are special for a shell or a terminal.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, NamedTuple
@@ -31,9 +29,9 @@ from ..integrated_client import SAMPIntegratedClient
 from ..protocol import error_response, ok_response
 from .arguments import Command, pattern, positive_number, seconds
 from .client_session import NameCache, connected_client, get_interruptible
-from .output import CommandError, Status, add_json_option, help_epilog, print_json, sanitize
+from .output import CommandError, Status, add_json_option, help_epilog, print_json, print_notice, sanitize
 
-#: The most characters of a name, without the suffix; file systems allow 255 bytes.
+#: Maximum number of characters of a name, without the suffix; file systems allow 255 bytes.
 MAX_STEM_LENGTH = 80
 _MAGIC = {
     b"SIMPLE  =": ".fits",
@@ -45,14 +43,14 @@ _MAGIC = {
     b"PAR1": ".parquet",
     b"# %ECSV": ".ecsv",
 }
-#: Suffixes of URLs that are used when the content is not recognized.
+#: Suffixes that are taken from the URL if the content is not recognized.
 _URL_SUFFIXES = {".fits", ".fit", ".vot", ".xml", ".csv", ".tsv", ".txt", ".cdf", ".moc", ".gz"}
-#: Names of devices on Windows, with any suffix.
+#: Names of devices on Windows, whatever the suffix.
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def file_stem(params: Mapping[str, Any], mtype: str) -> str:
-    """Make a file name, without suffix, of the ``name`` of a message, the end of its ``url``, or the MType."""
+    """Make a file name, without suffix, from the ``name`` of a message, the end of its ``url``, or the MType."""
     url = params.get("url")
     from_url = unquote(urlsplit(url).path.rpartition("/")[2]) if isinstance(url, str) else ""
     for text in (params.get("name"), from_url, mtype):
@@ -71,7 +69,7 @@ def _safe_stem(text: str) -> str:
 
 
 def file_suffix(beginning: bytes, url: str) -> str:
-    """Return the suffix for a file with these first bytes, or the suffix of its URL when they are not recognized."""
+    """Return the suffix for a file with these first bytes; if they are not recognized, the suffix of its URL."""
     if beginning.startswith(b"\x1f\x8b"):
         inner = Path(urlsplit(url).path.removesuffix(".gz")).suffix.lower()
         return f"{inner}.gz" if inner in _URL_SUFFIXES else ".gz"
@@ -84,31 +82,27 @@ def file_suffix(beginning: bytes, url: str) -> str:
     return suffix if suffix in _URL_SUFFIXES else ".dat"
 
 
-def _candidates(stem: str, suffix: str) -> Iterator[str]:
-    inner = stem[: -len(suffix)] if stem.lower().endswith(suffix) and stem.lower() != suffix else stem
-    yield f"{inner}{suffix}"
-    for number in count(2):
-        yield f"{inner}-{number}{suffix}"
-
-
 def new_file(directory: Path, stem: str, suffix: str) -> BinaryIO:
-    """Open a new file in a directory; a number is added to its name if the name is taken."""
-    for name in _candidates(stem, suffix):
+    """Open a new file in a directory; if the name is taken, add a number to it."""
+    if stem.lower().endswith(suffix) and stem.lower() != suffix:
+        stem = stem[: -len(suffix)]
+    number = 1
+    while True:
+        name = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
         try:
             return open(directory / name, "xb")
         except FileExistsError:
-            continue
-    raise AssertionError("the names do not end")
+            number += 1
 
 
 def copy_into(directory: Path, stem: str, source: Path, url: str) -> Path:
-    """Copy a file to a new one in a directory, and return its path; remove the new file when that fails."""
+    """Copy a file to a new one in a directory, and return its path; if that fails, remove the new file."""
     with source.open("rb") as file:
         return copy_open_file(directory, stem, file, url)
 
 
 def copy_open_file(directory: Path, stem: str, file: BinaryIO, url: str) -> Path:
-    """Do what `copy_into` does with a file that is open."""
+    """Copy an open file as `copy_into` does."""
     suffix = file_suffix(file.read(PEEK_SIZE), url)
     file.seek(0)
     with new_file(directory, stem, suffix) as copy:
@@ -129,9 +123,8 @@ _EPILOG = (
   samp receive --count 1 --timeout 60 --json | jq -r .path
 """,
         {
-            0: "^C, or the number of files of --count is reached",
+            0: "stopped by ^C, or after the number of files that --count gives",
             1: "",
-            2: "",
             3: "",
             5: "no message arrived within --timeout",
             130: None,
@@ -148,7 +141,7 @@ DEFAULT_MTYPES = ("table.load.*", "image.load.*", "spectrum.load.*", "coverage.l
 
 
 class ReceivedMessage(NamedTuple):
-    """A message that has arrived; of a notification the msg-id is None."""
+    """A message that has arrived. The msg-id of a notification is None."""
 
     sender_id: str
     msg_id: str | None
@@ -161,7 +154,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mtype",
         action="append",
         type=pattern,
-        help=f"an MType or a wildcard; may be repeated (default: {', '.join(DEFAULT_MTYPES)})",
+        help=f"receive this MType or wildcard; may be repeated (default: {', '.join(DEFAULT_MTYPES)})",
     )
     parser.add_argument(
         "-o",
@@ -208,7 +201,7 @@ def _run(options: argparse.Namespace) -> Status:
 
     try:
         with connected_client(options.name, "Writes files", callable=True, events=events, prepare=bind) as client:
-            print(f"samp: waiting for {', '.join(patterns)}, until ^C", file=sys.stderr, flush=True)
+            print_notice(f"waiting for {', '.join(patterns)}, until ^C")
             return _write_all(client, events, caches[0], options)
     except KeyboardInterrupt:  # the normal end
         return Status.OK
@@ -222,7 +215,7 @@ def _write_all(
         try:
             item = get_interruptible(events, options.timeout or None)
         except Empty:
-            print(f"samp: no message arrived within {options.timeout:g} s", file=sys.stderr)
+            print_notice(f"no message arrived within {options.timeout:g} s")
             return Status.TIMEOUT
         if item == "lost":
             raise SAMPHubError("The hub has stopped.")
@@ -233,14 +226,14 @@ def _write_all(
 def _save(
     client: SAMPIntegratedClient, message: ReceivedMessage, names: NameCache, options: argparse.Namespace
 ) -> bool:
-    """Write one file, reply, and print a line; return whether it worked."""
+    """Write one file, reply, and print a line; return whether the file was written."""
     started = time.monotonic()
     mtype, sender = sanitize(message.mtype), names.client_label(message.sender_id)
     try:
         path = _write(message, options.output)
     except (SAMPError, OSError, ValueError) as error:
         _reply(client, message, error_response(error_text(error)))
-        print(f"samp: {mtype} from {sender}: {sanitize(str(error), 500)}", file=sys.stderr, flush=True)
+        print_notice(f"{mtype} from {sender}: {error}")
         return False
     _reply(client, message, ok_response())
     size = path.stat().st_size
@@ -278,7 +271,7 @@ def _reply(client: SAMPIntegratedClient, message: ReceivedMessage, response: dic
     except SAMPHubError:
         raise
     except SAMPError as error:  # the sender is gone, or its call has timed out
-        print(f"samp: the hub did not accept the reply: {sanitize(str(error))}", file=sys.stderr)
+        print_notice(f"the hub did not accept the reply: {error}")
 
 
 COMMANDS = {"receive": Command(_add_arguments, _run, _EPILOG)}

@@ -4,17 +4,17 @@ Recordings of messages: the file format, which ``samp snoop --record`` writes an
 
 The format
 ----------
-A line of JSON for each entry, in ASCII. The first line names the version of the format. Each other line has the seconds
+Each entry is a line of JSON in ASCII. The first line has the version of the format. Each other line has the seconds
 since the start (``t``) and a ``kind``: ``register``, ``metadata``, ``subscriptions`` and ``unregister`` of a client,
 ``notification``, ``call``, ``response``, ``file``, and ``end`` as the last one, which shows that the recording is
-complete. Calls have numbers in place of msg-ids. Files are in a directory beside the recording.
+complete. Calls have numbers instead of msg-ids. Files are in a directory beside the recording.
 
 What is left out
 ----------------
-A recording may be given to other people, so it contains no key of the session. Msg-ids and msg-tags are not written;
-the hub's secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network
-usually has a token in it: such a URL is replaced by ``http://127.0.0.1/recorded-1/name``, the same URL by the same
-text. Of other URLs, passwords are removed, and query values that look like a token. The results of ``client.env.get``
+You may give a recording to other people, so it contains no keys of the session. Msg-ids and msg-tags are not written.
+The hub's secret and the recorder's own key are removed wherever they appear. A URL of a server on the local network
+usually contains a token, so it is replaced by ``http://127.0.0.1/recorded-1/name``, and equal URLs by equal texts.
+Passwords, and query values that look like a token, are removed from other URLs. The results of ``client.env.get``
 are not written.
 """
 
@@ -25,7 +25,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ from ..errors import SAMPError, SAMPWarning
 from ..formats.fetching import local_copy
 from ..protocol import check_message, check_response, encode
 from ..transport.urls import file_url_to_path, is_ip_address, is_local_host
-from .output import CommandError, Status, sanitize
+from .output import CommandError, Status, print_notice
 from .receive import copy_into, copy_open_file, file_stem
 
 VERSION = 1
@@ -63,15 +62,15 @@ _FIELDS: dict[str, dict[str, type]] = {
 
 _URL = re.compile(r"(?<![a-z0-9+.-])(?!file:)[a-z][a-z0-9+.-]*://[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
 _URL_END = ".,;:!?)]"
-#: What may be a token: this package's own have 22 characters, keys in hexadecimal digits 32.
+#: What may be a token: those of this package have 22 characters, hexadecimal keys have 32.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
 _SECRET_NAME = re.compile(r"token|key|secret|passw|sig|auth|cred|session", re.IGNORECASE)
-#: Minimum length: a secret that the user has chosen may be so short that it is part of harmless words.
+#: Shorter secrets, which the user has chosen, are not removed: they may be parts of harmless words.
 _MIN_SECRET_LENGTH = 8
 
 
 def local_url(url: object) -> bool:
-    """Whether a URL is one of a file on this computer, or on a server in the local network."""
+    """Whether this is the URL of a file on this computer, or on a server in the local network."""
     if not isinstance(url, str):
         return False
     try:
@@ -154,12 +153,11 @@ class Recorder:
         self._redactor = redactor
         self._start = start
         self._directory = path.with_name(f"{path.stem}.files") if copy_files else None
-        self._lines = 0
         self._calls: dict[str, tuple[int, str]] = {}  # number and MType, by msg-id
         try:
-            self._file: TextIO = open(path, "x", encoding="ascii", opener=_open_private)  # noqa: SIM115
+            self._file: TextIO = open(path, "x+", encoding="ascii", opener=_open_private)  # noqa: SIM115
         except FileExistsError as error:
-            raise CommandError(Status.FAILED, f"{path} already exists; a recording does not replace it") from error
+            raise CommandError(Status.FAILED, f"{path} already exists, and a recording does not replace it") from error
         self._write({_HEADER_KEY: VERSION, "start": start.isoformat(timespec="milliseconds"), "complete": complete})
 
     def __enter__(self) -> Self:
@@ -169,15 +167,18 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._file:
-            self.add(dt.datetime.now().astimezone(), "end", lines=self._lines + 1)
+            # Counted in the file: ^C may come when an entry has just been written
+            self._file.seek(0)
+            lines = sum(1 for _ in self._file)
+            self._file.seek(0, os.SEEK_END)
+            self.add(dt.datetime.now().astimezone(), "end", lines=lines + 1)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()  # the recording of a session that crashes is the most valuable one
-        self._lines += 1
 
     def add(self, time: dt.datetime, kind: str, **fields: Any) -> None:
-        """Write an entry; in the names of the fields ``_`` stands for ``-``."""
+        """Write an entry; ``_`` in the names of the fields is written as ``-``."""
         seconds = round(max(0.0, (time - self._start).total_seconds()), 3)
         self._write({"t": seconds, "kind": kind, **{name.replace("_", "-"): value for name, value in fields.items()}})
 
@@ -243,7 +244,7 @@ class Recorder:
         except (SAMPError, OSError) as error:
             text = self._redactor.clean(str(error))
             self.add(time, "file", url=public_url, error=text)
-            print(f"samp: a file was not recorded: {sanitize(text, 500)}", file=sys.stderr, flush=True)
+            print_notice(f"a file was not recorded: {text}")
         else:
             self.add(
                 time, "file", url=public_url, path=f"{directory.name}/{path.name}", sha256=_file_digest(path)
@@ -252,9 +253,10 @@ class Recorder:
 
 def open_named_file(params: Mapping[str, Any]) -> BinaryIO | None:
     """
-    Open the file that a message names if it is on this computer; at once, because the sender may remove it soon.
+    Open the file that a message names, if it is on this computer.
 
-    Return None if it cannot be opened; `Recorder.add_message` reports that.
+    Call it as soon as the message arrives, because the sender may remove the file. If the file cannot be opened, return
+    None; `Recorder.add_message` reports the error.
     """
     url = params.get("url")
     path = file_url_to_path(url.strip()) if isinstance(url, str) else None
@@ -303,7 +305,7 @@ def read_recording(path: Path, *, partial: bool = False) -> Recording:
         lines = file.read().splitlines(keepends=True)
     if not lines:
         raise _error(path, 1, "the file is empty")
-    header = _parse(path, 1, lines[0], {})
+    header = _parse(path, 1, lines[0])
     version = header.get(_HEADER_KEY)
     if version is None:
         raise _error(path, 1, "this is not a recording of samp snoop")
@@ -329,29 +331,42 @@ def _read_entries(path: Path, lines: list[bytes], partial: bool) -> Iterator[Ent
             if partial:
                 return
             raise _error(path, number, "the recording ends in this line; --partial sends the messages before it")
-        fields = _parse(path, number, line, {"t": float, "kind": str})
-        kind = fields.get("kind")
-        if kind not in _FIELDS:
-            raise _error(path, number, f"unknown kind {kind!r}")
-        for name, expected in _FIELDS[kind].items():
-            if not isinstance(fields.get(name), expected) or (expected is int and isinstance(fields[name], bool)):
-                raise _error(path, number, f"{name!r} is missing, or is no {expected.__name__}")
-        if not seconds <= fields["t"] < MAX_SECONDS:
-            raise _error(path, number, "the time goes backwards")
-        seconds = fields["t"]
+        fields = _parse(path, number, line)
         try:
-            _check_fields(path, kind, fields, calls)
+            _check_entry(path, fields, seconds, calls)
         except (SAMPError, ValueError) as error:
             raise _error(path, number, str(error)) from error
-        yield Entry(number, seconds, kind, fields)
+        seconds = fields["t"]
+        yield Entry(number, seconds, fields["kind"], fields)
+
+
+def _check_entry(path: Path, fields: dict[str, Any], seconds: float, calls: set[int]) -> None:
+    """Check an entry; `seconds` is the time of the one before it, `calls` has the numbers of the earlier calls."""
+    _check_types(fields, {"t": float, "kind": str})
+    kind = fields["kind"]
+    if kind not in _FIELDS:
+        raise ValueError(f"unknown kind {kind!r}")
+    _check_types(fields, _FIELDS[kind])
+    if not seconds <= fields["t"] < MAX_SECONDS:
+        raise ValueError("the time is earlier than in the line before, or invalid")
+    _check_fields(path, kind, fields, calls)
+
+
+def _check_types(fields: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Check the types of fields; an int is accepted where a float is expected."""
+    for name, expected in types.items():
+        value = fields.get(name)
+        allowed = (int, float) if expected is float else expected
+        if not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool):
+            raise ValueError(f"{name!r} is missing, or is not of type {expected.__name__}")
 
 
 def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]) -> None:
-    """Check the fields of an entry; convert values to SAMP values, which a recording edited by hand may lack."""
+    """Check the fields of an entry. Convert them to SAMP values: the recording may have been edited by hand."""
     checks: dict[str, Callable[[Any], object]] = {"message": check_message, "response": check_response}
     for name in ("message", "response", "metadata", "subscriptions"):
         if name in fields:
-            with warnings.catch_warnings():  # texts beyond ASCII were sent before
+            with warnings.catch_warnings():  # about texts that are not ASCII: they were sent before
                 warnings.simplefilter("ignore", SAMPWarning)
                 fields[name] = encode(fields[name], name)
             checks.get(name, bool)(fields[name])
@@ -369,7 +384,7 @@ def _check_fields(path: Path, kind: str, fields: dict[str, Any], calls: set[int]
 
 def _check_copy(directory: Path, name: str, digest: object) -> None:
     copy = directory / name
-    if not copy.resolve().is_relative_to(directory.resolve()):  # a recording from elsewhere must not send other files
+    if not copy.resolve().is_relative_to(directory.resolve()):  # someone else's recording must not send other files
         raise ValueError(f"the file {name!r} is not beside the recording")
     if not copy.is_file():
         raise ValueError(f"the file {name!r} is missing")
@@ -377,18 +392,13 @@ def _check_copy(directory: Path, name: str, digest: object) -> None:
         raise ValueError(f"the file {name!r} is not the one that was recorded")
 
 
-def _parse(path: Path, number: int, line: bytes, types: Mapping[str, type]) -> dict[str, Any]:
-    """Read one line; the numbers among the fields of these types may be whole ones."""
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise _error(path, number, f"the line is damaged: {error}") from error
     if not isinstance(fields, dict):
         raise _error(path, number, "the line is damaged: it is not a JSON object")
-    for name, expected in types.items():
-        allowed = (int, float) if expected is float else expected
-        if not isinstance(fields.get(name), allowed) or isinstance(fields[name], bool):
-            raise _error(path, number, f"{name!r} is missing, or is no {expected.__name__}")
     return fields
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -27,12 +26,11 @@ from typing import Any, Self
 from ..client.lookup import match_name
 from ..errors import SAMPError, SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import ok_response, warning_response
 from ..temporary_files import make_private_dir, safe_file_name
 from ..transport.urls import file_url_to_path
 from .arguments import Command
-from .client_session import NameCache, connected_client, find_clients, get_interruptible
-from .output import Status, Style, add_colour_option, client_label, help_epilog, sanitize
+from .client_session import NameCache, connected_client, find_clients, get_interruptible, reply_unprocessed
+from .output import Status, Style, add_colour_option, client_label, help_epilog, print_notice, sanitize
 from .recording import Entry, Recording, local_url, read_recording
 
 _EPILOG = (
@@ -45,15 +43,14 @@ _EPILOG = (
         {
             0: "the recording was played to its end",
             1: "the recording cannot be read; standard error names the line",
-            2: "",
             3: "",
             4: "there is no client with the name that --to gives",
         },
     )
     + """
 
-A recording can send anything to your programs, scripts for Aladin and DS9
-included. Read one that comes from somebody else before you play it.
+A recording can send anything to your programs, including scripts for Aladin
+and DS9. Before you play someone else's recording, read it.
 """
 )
 
@@ -70,8 +67,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="NAME",
-        help="a connected client: it receives what the client of that name received in the recording, or, without such "
-        "a client, all messages",
+        help="a connected client, which receives what the client of that name received in the recording; if there was "
+        "no such client, it receives all messages",
     )
     parser.add_argument("--partial", action="store_true", help="play an incomplete recording")
     add_colour_option(parser)
@@ -117,7 +114,7 @@ class _StandIn:
         self.client.hub.declare_metadata(str(self.client.get_private_key()), dict(metadata))
 
     def declare_subscriptions(self, subscriptions: Mapping[str, Any]) -> None:
-        """Declare the subscriptions of the recorded client; messages are received and not processed further."""
+        """Declare the subscriptions of the recorded client. The messages that arrive are not processed."""
         for pattern in self._patterns - set(subscriptions):
             self.client.unbind_receive_call(pattern, declare=False)
             self.client.unbind_receive_notification(pattern, declare=False)
@@ -128,10 +125,7 @@ class _StandIn:
 
     def _on_message(self, _key: str, sender_id: str, msg_id: str | None, mtype: str, _params: Any, _extra: Any) -> None:
         if msg_id is not None and not self._player.on_call(self.recorded_id, sender_id, mtype, msg_id):
-            is_ping = mtype == "samp.app.ping"
-            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
-            with suppress(SAMPError):  # the sender or the hub has disconnected
-                self.client.reply(msg_id, response)
+            reply_unprocessed(self.client, msg_id, mtype, _WARNING)
 
 
 class _Player:
@@ -147,14 +141,14 @@ class _Player:
         self._style = Style(options.color)
         self._stand_ins: dict[str, _StandIn] = {}
         self._names: dict[str, str] = {}
-        self._target_id: str | None = None  # of the client of --to
-        self._replaced: set[str] = set()  # the recorded clients in whose place it is; empty for all
+        self._target_id: str | None = None  # the id of the client that --to names
+        self._replaced: set[str] = set()  # the recorded clients that it replaces; all if this is empty
         self._urls: dict[str, str] = {}
         self._directory: Path | None = None
         self._remove_directory: Callable[[], object] = lambda: None
         self._changed = threading.Condition()
         self._expected: defaultdict[tuple[str, str, str], deque[int]] = defaultdict(deque)
-        self._msg_ids: dict[int, str] = {}  # of calls that stand-ins have received, by number
+        self._msg_ids: dict[int, str] = {}  # of the calls that stand-ins have received, by number
         self._responses: dict[int, dict[str, Any]] = {}  # the recorded ones
         self._recipients: dict[int, str] = {}
         self._tags: dict[int, str] = {}
@@ -190,7 +184,7 @@ class _Player:
         for tag, recipient_id in self._waiting:
             self._report(f"{tag}: no response of {self._label(recipient_id)} in time")
         counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in self._counts.items())
-        print(f"samp: {counts}", file=sys.stderr)
+        print_notice(counts)
 
     @contextmanager
     def _reporting(self, entry: Entry) -> Iterator[None]:
@@ -203,7 +197,7 @@ class _Player:
 
     def _report(self, text: str) -> None:
         self._counts["problem"] += 1
-        print(f"samp: {sanitize(text, 1000)}", file=sys.stderr, flush=True)
+        print_notice(text)
 
     # Entries
 
@@ -293,22 +287,22 @@ class _Player:
             self._report(f"line {entry.line} cannot be replayed: call {number} did not arrive")
             return
         stand_in.client.reply(self._msg_ids[number], self._with_urls(entry.fields["response"]))
-        # The next entry may be that the sender or the recipient of the call unregisters
+        # With the next entry, the sender or the recipient of the call may unregister
         open_call = self._tags[number], stand_in.id
         self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, lambda: open_call in self._waiting)
 
     def _play_end(self, entry: Entry) -> None:
-        """Do nothing: the last entry gives the time of the end."""
+        """Do nothing: the last entry only has the time of the end."""
 
     # Parts of entries
 
     def _sender(self, entry: Entry) -> _StandIn | None:
-        """Return the stand-in that sends; None for the client of --to, for which no message is sent."""
+        """Return the stand-in that sends; None if the client that --to names sent the message itself."""
         recorded_id = entry.fields["sender"]
         if recorded_id in self._replaced:
             self._report(f"line {entry.line} is not sent: {self._options.to} itself sent it")
             return None
-        if recorded_id not in self._stand_ins:  # it had unregistered before the recording began to note clients
+        if recorded_id not in self._stand_ins:  # it had unregistered before the recording listed the clients
             self._stand_ins[recorded_id] = _StandIn(self, recorded_id)
         return self._stand_ins[recorded_id]
 
@@ -347,7 +341,7 @@ class _Player:
     # URLs and msg-ids
 
     def _message(self, entry: Entry) -> dict[str, Any]:
-        """Return the message with URLs and msg-ids of this replay; report the URLs that were not recorded."""
+        """Return the message with the URLs and msg-ids of this replay; report a URL that was not recorded."""
         message: dict[str, Any] = self._with_urls(entry.fields["message"])
         params = message["samp.params"]
         url = params.get("url")
@@ -395,7 +389,7 @@ class _Player:
         print(f"{clock}  {mtype}  {entry.kind} from {sender} to {to}", flush=True)
 
     def _label(self, client_id: str) -> str:
-        """Return the name of a recipient: the recorded one of a stand-in."""
+        """Return the name of a recipient; of a stand-in, the recorded name."""
         for recorded_id, stand_in in self._stand_ins.items():
             if stand_in.id == client_id:
                 return client_label(recorded_id, self._names.get(recorded_id, ""))

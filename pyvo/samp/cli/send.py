@@ -7,7 +7,7 @@ import argparse
 import warnings
 
 from ..errors import SAMPWarning
-from ..exchange.reports import SendReport, SendResult
+from ..exchange.reports import SendReport
 from .arguments import Command, add_recipient_arguments, add_timeout_option, mtype
 from .client_session import connected_client, find_clients
 from .output import (
@@ -28,15 +28,14 @@ _EPILOG = help_epilog(
   samp send stars.csv --to topcat          converted to a VOTable
   samp send https://example.org/m51.fits --to ds9 --to aladin
   samp send spectrum.fits --mtype spectrum.load.ssa-generic
-  samp send m51.fits.bz2 --mtype image.load.fits       sent as it is
+  samp send m51.fits.bz2 --mtype image.load.fits       sent unchanged
 """,
     {
         0: "all recipients have loaded the file",
         1: "the file cannot be sent, or a recipient did not load it",
-        2: "",
         3: "",
         4: "",
-        5: "no response in time from a recipient; a converted file is removed",
+        5: "a recipient did not respond in time; a converted file is removed",
     },
 )
 
@@ -47,7 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_recipient_arguments(parser)
     parser.add_argument("--name", help="the name that the recipients show (default: the name of the file)")
-    parser.add_argument("--mtype", type=mtype, help="the MType to use; the file or URL is sent as it is")
+    parser.add_argument("--mtype", type=mtype, help="the MType to use; the file or URL is then sent unchanged")
     add_timeout_option(parser, 60.0)
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar, even if the file is large")
     add_json_option(parser, "the recipients and the outcome for each as JSON")
@@ -56,7 +55,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Status:
     with connected_client("samp send", "Sends a file", callable=True) as client, warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAMPWarning)  # the report has the same
+        warnings.simplefilter("ignore", SAMPWarning)  # the report says the same
         to = find_clients(client, options.to) if options.to else None
         hidden = options.json or options.no_progress
         try:
@@ -73,7 +72,8 @@ def _run(options: argparse.Namespace) -> Status:
 
 def _report(report: SendReport, options: argparse.Namespace) -> Status:
     if not report.deliveries:
-        raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to a {report.kind}.")
+        wanted = options.mtype or f"an MType for this {report.kind}"
+        raise CommandError(Status.NO_RECIPIENT, f"No client is subscribed to {wanted}.")
     if options.json:
         print_json(_as_json(report))
     else:
@@ -95,18 +95,18 @@ def _print(report: SendReport, style: Style) -> None:
 
 
 def _as_json(report: SendReport) -> dict[str, object]:
-    return {"kind": report.kind, "name": report.name, "recipients": [_entry(result) for result in report.deliveries]}
-
-
-def _entry(result: SendResult) -> dict[str, object]:
-    return {
-        "id": result.id,
-        "name": result.name,
-        "mtype": result.mtype,
-        "url": result.url,
-        "status": (result.response or {}).get("samp.status"),
-        "outcome": result.outcome,
-    }
+    recipients = [
+        {
+            "id": result.id,
+            "name": result.name,
+            "mtype": result.mtype,
+            "url": result.url,
+            "status": (result.response or {}).get("samp.status"),
+            "outcome": result.outcome,
+        }
+        for result in report.deliveries
+    ]
+    return {"kind": report.kind, "name": report.name, "recipients": recipients}
 
 
 COMMANDS = {"send": Command(_add_arguments, _run, _EPILOG)}

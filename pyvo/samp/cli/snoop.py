@@ -6,20 +6,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, NamedTuple
 
 from ..broker.deliveries import TRAFFIC
-from ..errors import SAMPError, SAMPHubError
+from ..errors import SAMPHubError
 from ..integrated_client import SAMPIntegratedClient
-from ..protocol import matches, ok_response, warning_response
+from ..protocol import matches
 from .arguments import Command, pattern, positive_number
-from .client_session import METADATA, NameCache, connected_client, get_interruptible
+from .client_session import METADATA, PING, NameCache, connected_client, get_interruptible, reply_unprocessed
 from .list import describe_client
-from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, sanitize
+from .output import Status, Style, add_colour_option, add_json_option, help_epilog, print_json, print_notice, sanitize
 from .recording import Recorder, Redactor, open_named_file
 
 _EPILOG = (
@@ -30,17 +29,16 @@ _EPILOG = (
   samp snoop coord.pointAt.sky --count 1 --json | jq -r '.params.ra'
   samp snoop --record session.jsonl --files   record a session for `samp replay`
 """,
-        {0: "^C, or as many messages as --count says", 1: "the recording cannot be written", 2: "", 3: "", 130: None},
+        {0: "stopped by ^C, or after --count messages", 1: "the recording cannot be written", 3: "", 130: None},
     )
     + """
 
-The hub delivers a message for a single client to that client only;
-`samp hub --monitor` shows such messages, too, and so does --record, which
-also writes the responses, if the hub is one of this package.
+The hub delivers a message for a single client only to that client, so that
+it is not shown here. `samp hub --monitor` shows it. --record, too, shows and
+records such messages and all responses if the hub is one of this package.
 """
 )
 
-_PING = "samp.app.ping"  # every client has a handler for it, which would hide the pings
 _WARNING = "samp snoop has displayed this message and does not process it further"
 
 
@@ -54,7 +52,7 @@ class ReceivedMessage(NamedTuple):
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
     file: BinaryIO | None = None
-    """The file that the message names, if it is to be recorded."""
+    """The file that the message names, if files are recorded."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +97,7 @@ def _run(options: argparse.Namespace) -> Status:
             ) as client,
             _recorder(client, events, options) as recorder,
         ):
-            print(f"samp: listening for {options.pattern}, until ^C", file=sys.stderr, flush=True)
+            print_notice(f"listening for {options.pattern}, until ^C")
             _print_messages(client, events, options, recorder)
     except KeyboardInterrupt:  # the normal end
         pass
@@ -117,15 +115,13 @@ def _bind(
         file = open_named_file(named) if open_files else None
         events.put(ReceivedMessage(now, sender_id, msg_id, mtype, params, extra, file))
         if msg_id is not None:
-            # a warning, because the sender must not think that a table has been loaded
-            is_ping = mtype == _PING
-            response = ok_response() if is_ping else warning_response({}, {"samp.errortxt": _WARNING})
-            with contextlib.suppress(SAMPError):  # the sender or the hub has disconnected
-                client.reply(msg_id, response)
+            reply_unprocessed(client, msg_id, mtype, _WARNING)
 
-    # the metadata event gives the names of clients, whatever pattern the user wants to see
+    # the metadata event, which has the names of clients, is needed for all patterns
     wanted = {METADATA, *patterns}
-    for mtype in wanted | ({_PING} if any(matches(each, _PING) for each in wanted) else set()):
+    if any(matches(each, PING) for each in wanted):
+        wanted.add(PING)  # the handler that every client has for it would hide the pings
+    for mtype in wanted:
         client.bind_receive_message(mtype, on_message)
 
 
@@ -133,7 +129,7 @@ def _bind(
 def _recorder(
     client: SAMPIntegratedClient, events: SimpleQueue[Any], options: argparse.Namespace
 ) -> Iterator[Recorder | None]:
-    """Start the recording with the registered clients, if the user has requested one."""
+    """Start the recording, if there is one, with the registered clients."""
     if not options.record:
         yield None
         return
@@ -142,10 +138,9 @@ def _recorder(
     now = dt.datetime.now().astimezone()
     with Recorder(options.record, redactor, complete=is_complete, copy_files=options.files, start=now) as recorder:
         if not is_complete:
-            print(
-                "samp: this hub, of another package, does not show messages to single clients or responses; the "
-                "recording will not contain them",
-                file=sys.stderr,
+            print_notice(
+                "this hub, which is not of this package, shows no messages to single clients and no responses, so the "
+                "recording will not contain them"
             )
             _bind(client, [options.pattern], events, open_files=options.files)
         for client_id in client.get_registered_clients():
@@ -202,7 +197,7 @@ def _print_messages(
         elif item == "lost":
             if not options.reconnect:
                 raise SAMPHubError("The hub has stopped.")
-            names.clear()  # messages of the next hub, with the same ids, may come before "connected"
+            names.clear()  # messages of the next hub, which assigns the same ids, may arrive before "connected"
         else:
             names.update(item.mtype, item.params)
             is_own = item.mtype.startswith("samp.hub.event.") and item.params.get("id") == client.get_public_id()
