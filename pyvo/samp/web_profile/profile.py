@@ -204,7 +204,7 @@ class WebRequestHandler(HubOperations):
     ) -> Response | DeferredResponse:
         """Store or remove a file of a page, if the page has the client's token and its origin."""
         token, _, path = request.target.partition("?")[0].removeprefix(UPLOAD).partition("/")
-        web_client = self._profile.uploading_client(token)
+        web_client = self._profile.by_upload_token.get(token)
         is_own = web_client is not None and request.headers.get("origin", "").lower() == web_client.origin
         if request.method == "OPTIONS":
             allowed = (UPLOAD_METHODS, UPLOAD_HEADERS) if is_own else ()
@@ -337,7 +337,8 @@ class WebProfile:
         self.url_permissions = UrlPermissions()
         self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
         self.upload_server = UploadServer(loop.run_in_worker) if upload else None
-        self._by_upload_token: dict[str, WebClient] = {}
+        #: The registered web clients that may upload files, by upload token.
+        self.by_upload_token: dict[str, WebClient] = {}
         self._handler = handler = WebRequestHandler(self)
         self._servers = [XMLRPCServer(("127.0.0.1", port), loop, handler)]
         self.port = self._servers[0].port
@@ -410,10 +411,6 @@ class WebProfile:
         except KeyError:  # disconnected after its key was checked
             raise SAMPProxyError(1, "This client is no longer registered with the hub") from None
 
-    def uploading_client(self, token: str) -> WebClient | None:
-        """Return the client with an upload token."""
-        return self._by_upload_token.get(token)
-
     def allow_callbacks(self, client: Client, *, allow: bool) -> None:
         """Make a client callable, or stop that (R13)."""
         web_client = self.web_client(client)
@@ -483,7 +480,7 @@ class WebProfile:
             web_client.uploads = self.upload_server.add_client(
                 partial(self.url_permissions.allow_from_client, web_client.token)
             )
-            self._by_upload_token[web_client.upload_token] = web_client
+            self.by_upload_token[web_client.upload_token] = web_client
             info["x-samp.upload"] = f"{url}{UPLOAD}{web_client.upload_token}/"
         response.set_result(info)
 
@@ -499,9 +496,9 @@ class WebProfile:
                 del self._final_messages[next(iter(self._final_messages))]
         self._web_clients.pop(web_client.client.client_id, None)
         self.url_permissions.remove_client(web_client.token)
-        self._by_upload_token.pop(web_client.upload_token, None)
-        if web_client.uploads is not None and self.upload_server is not None:
-            self.upload_server.remove_client(web_client.uploads)
+        self.by_upload_token.pop(web_client.upload_token, None)
+        if web_client.uploads is not None:
+            self.loop.run_in_worker(web_client.uploads.close)  # which removes its files
 
     def _drop_callbacks(self, client: Client, web_client: WebClient) -> None:
         for delivery in web_client.clear():

@@ -445,14 +445,7 @@ class PullQueue:
 
     def _finish(self) -> None:
         self._closed = True
-        self._queue.clear()
-        self._bytes = 0
-        self._cancel_inactivity_timer()
-        self._last = None
-        self._unconfirmed.clear()
-        for pull in list(self._waiting):
-            self._remove_pull(pull)
-            pull.response.set_result([])
+        self.clear()
 
 
 def _write_callbacks(batch: list[Delivery]) -> PreEncoded:

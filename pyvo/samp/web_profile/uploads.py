@@ -276,10 +276,6 @@ class UploadServer:
         """Create the uploads of a new client; ``on_complete`` is called with the URL of each complete file."""
         return ClientUploads(self._get_directory, on_complete)
 
-    def remove_client(self, uploads: ClientUploads) -> None:
-        """Remove the files of a client; return at once."""
-        self._run_in_worker(uploads.close)
-
     def close(self) -> None:
         """Remove all files. Blocks."""
         with self._directory_lock:
