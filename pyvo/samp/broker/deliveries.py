@@ -80,12 +80,6 @@ class Delivery(NamedTuple):
     #: The message or response.
     body: EncodedMessage
 
-    def arguments(self) -> list[SAMPValue]:
-        """Return the arguments of the callback that follow the private key, in the order of R32."""
-        if self.tag is None:
-            return [self.sender_id, self.body.value]
-        return [self.sender_id, self.tag, self.body.value]
-
     @property
     def size(self) -> int:
         """Bytes that this delivery needs while it waits."""
