@@ -197,16 +197,11 @@ class PageRequests:
 
     def _report(self) -> None:
         """Send the state to the pages if it has changed."""
-        now = (self.state, self.page, self.path)
+        state, page, path = now = (self.state, self.page, self.path)
         if now != self._reported:
             self._reported = now
-            self.send_state()
+            self._send({"op": "state", "page": page, "state": state, "path": path, "resume": self._was_connected}, ())
         self.changed.notify_all()
-
-    def send_state(self) -> None:
-        """Send the state to the pages."""
-        content = {"op": "state", "page": self.page, "state": self.state, "path": self.path}
-        self._send({**content, "resume": self._was_connected}, ())
 
     # Requests, in any thread
 
@@ -350,11 +345,7 @@ class PageRequests:
             self._activate(self._candidate, lost)
             return
         self._candidate, self._reported = "", ()  # notifies a page that wanted to become active
-        for request in lost:
-            self._lose(request)
-        for request in list(self._requests.values()):
-            if request.state is RequestState.WAITING:
-                self._send_request(request)
+        self._send_again(lost)
 
     def _on_taken(self, page: str, content: Mapping[str, Any], _buffers: object) -> None:
         request = self._request(page, content)
@@ -415,6 +406,10 @@ class PageRequests:
         self.page, self._candidate = page, ""
         self._was_connected = self._has_hub = True
         self._echo_sent, self._since = None, self._clock()
+        self._send_again(lost)
+
+    def _send_again(self, lost: Sequence[PageRequest]) -> None:
+        """Send the active page the requests that wait, and those that were lost."""
         for request in lost:
             self._lose(request)
         for request in list(self._requests.values()):

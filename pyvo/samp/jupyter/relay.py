@@ -281,7 +281,8 @@ class HubRelay(anywidget.AnyWidget):
             with path.open("rb") as file:
                 for first in range(0, max(1, total), CHUNK):
                     chunk = file.read(min(CHUNK, total - first))
-                    pending.append(self._put_chunk(target, first, total, chunk))
+                    content = {**target, "first": first, "size": len(chunk), "total": total}
+                    pending.append(self._requests.submit(content, [chunk], FILE_TIMEOUT, repeatable=True))
                     if len(pending) == CREDITS:
                         state = self._await_chunk(pending.popleft()) or state
                 while pending:
@@ -293,10 +294,6 @@ class HubRelay(anywidget.AnyWidget):
         if not state.get("url"):
             raise SAMPClientError(f"The file {path.name} changed while it was sent.")
         return str(state["url"])
-
-    def _put_chunk(self, target: Mapping[str, Any], first: int, total: int, chunk: bytes) -> PageRequest:
-        content = {**target, "first": first, "size": len(chunk), "total": total}
-        return self._requests.submit(content, [chunk], FILE_TIMEOUT, repeatable=True)
 
     def _await_chunk(self, request: PageRequest) -> dict[str, Any] | None:
         """Wait for the response to a part; return the hub's description of the file if it is complete."""

@@ -21,6 +21,7 @@ import stat
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ..temporary_files import safe_file_name
@@ -125,7 +126,8 @@ def publish_file(path: str | os.PathLike[str], name: str | None = None, director
     publication = create_publication(name or source.name, directory)
     try:
         if not _link(source, publication.path):
-            with open(source, "rb") as file, open(_create(publication.path), "wb") as copy:
+            create = partial(os.open, mode=0o600)
+            with open(source, "rb") as file, open(publication.path, "xb", opener=create) as copy:
                 shutil.copyfileobj(file, copy, 1024 * 1024)
     except BaseException:
         publication.withdraw()
@@ -143,10 +145,6 @@ def _link(source: Path, link: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
 
 
 def remove_expired(directory: Path) -> None:
