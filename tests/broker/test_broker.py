@@ -660,7 +660,7 @@ def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.Log
     hub.broker.set_callable(bad, True, Bad())
     hub.broker.notify_all(client, message())
     assert len(queue.received) == 1
-    assert "could not hand over" in caplog.text
+    assert "could not pass on" in caplog.text
 
 
 # Restrictions on what a client may send (R47)
