@@ -423,7 +423,6 @@ def test_notify(hub: Hub) -> None:
     assert queue.received == [
         Delivery("receiveNotification", other.client_id, other.private_key, client.client_id, None, encoded)
     ]
-    assert queue.received[0].arguments() == [client.client_id, encoded.value]
     assert not own.received
 
 
@@ -661,7 +660,7 @@ def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.Log
     hub.broker.set_callable(bad, True, Bad())
     hub.broker.notify_all(client, message())
     assert len(queue.received) == 1
-    assert "could not hand over" in caplog.text
+    assert "could not pass on" in caplog.text
 
 
 # Restrictions on what a client may send (R47)
@@ -734,5 +733,4 @@ def test_size_of_a_delivery() -> None:
     encoded = message(data="x" * 1000)
     delivery = Delivery("receiveCall", "c1", "key", "c2", "id", encoded)
     assert 1000 < delivery.size < 2500
-    assert delivery.arguments() == ["c2", "id", encoded.value]
     assert encoded.encoded() is encoded.encoded()

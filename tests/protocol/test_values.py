@@ -171,7 +171,7 @@ def test_what_cannot_be_encoded_is_named(value: Any, error: type[Exception], tol
         ({"samp.params": {"rows": np.ma.array([1, 2], mask=[False, True])}}, "samp.params/rows/1 is None"),
         ({"samp.params": {"rows": np.array([1, np.nan])}}, "samp.params/rows/1: nan"),
         ({"samp.params": {3: "x"}}, "samp.params has the key 3"),
-        ({"samp.params": {"a\x02": "x"}}, "samp.params/a\x02 has the character"),
+        ({"samp.params": {"a\x02": "x"}}, "samp.params/a\x02 contains the character"),
         (None, "the value is None"),
         ([None], "0 is None"),
     ],

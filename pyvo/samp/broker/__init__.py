@@ -3,14 +3,14 @@
 The broker: the registered clients, their subscriptions and the open calls.
 
 =============== ==================================================================================
-``deliveries``  what the hub hands to one recipient: `EncodedMessage`, `Delivery`, `DeliveryQueue`
+``deliveries``  what the hub sends to one recipient: `EncodedMessage`, `Delivery`, `DeliveryQueue`
 ``registry``    `Client` and `PendingCall`, and the tables that find them
 ``broker``      `Broker`: the rules of the protocol
 ``operations``  the XML-RPC methods that both profiles offer, as calls of a `Broker`
 =============== ==================================================================================
 
-The first three do no I/O, start no thread and read no clock that was not passed to them. They import one module of
-`pyvo.samp.transport`, the writer of XML-RPC: a message is encoded once for all its recipients, and encoding is no I/O.
+The first three do no I/O, start no thread and read only the clock that is passed to them. They import one module of
+`pyvo.samp.transport`, the XML-RPC writer, which does no I/O: a message is encoded once for all its recipients.
 ``operations`` is the layer above. It handles requests, and uses timers of the event loop.
 """
 

@@ -81,8 +81,8 @@ class DeferredCalls:
             function, argument = deferred.popleft()
             try:
                 function(argument)
-            except Exception:  # must not keep the other recipients from their deliveries
-                log.exception("The hub could not hand over a message")
+            except Exception:  # the other recipients must still get their deliveries
+                log.exception("The hub could not pass on a message")
 
 
 HUB_METADATA: dict[str, SAMPValue] = {
@@ -96,7 +96,7 @@ HUB_METADATA: dict[str, SAMPValue] = {
 PING = "samp.app.ping"
 QUERY_BY_META = ("samp.query.by-meta", "x-samp.query.by-meta")
 
-# Web clients may send the query: its result holds nothing that getMetadata does not return as well (R47)
+# Web clients may send the query: its result contains only what getMetadata also returns (R47)
 HUB_SUBSCRIPTIONS: dict[str, Annotations] = {
     PING: {},
     **{mtype: {"x-samp.mostly-harmless": "1"} for mtype in QUERY_BY_META},
@@ -128,7 +128,7 @@ class HubClient:
         except KeyError as missing:
             return error_response(f"{message.mtype} needs the parameter {missing.args[0]!r}")
         if not isinstance(key, str):
-            return error_response(f"The parameter 'key' of {message.mtype} is a string")
+            return error_response(f"The parameter 'key' of {message.mtype} must be a string")
         return ok_response({"ids": [c.client_id for c in self._clients if c.metadata.get(key) == value]})
 
 
@@ -145,7 +145,7 @@ class Broker:
     """
     The registered clients, their subscriptions and the pending calls. Safe to use from any thread.
 
-    The methods raise `SAMPProxyError` for a request that is refused, and `SAMPValueError` for an invalid MType; either
+    The methods raise `SAMPProxyError` if they refuse a request, and `SAMPValueError` for an invalid MType. Either
     becomes the fault that the client receives. ``clock`` returns the time in seconds. ``new_key`` makes private keys
     and msg-ids: strings that cannot be guessed and never repeat (R6, R7, R21).
     """
@@ -194,7 +194,7 @@ class Broker:
     def authenticate(self, profile: str, private_key: SAMPValue) -> Client:
         """Find the client with this private key, and mark it active (R9)."""
         if not isinstance(private_key, str):
-            raise SAMPProxyError(1, "The private key is a string")
+            raise SAMPProxyError(1, "The private key must be a string")
         client = self._registry.by_key(profile, private_key)
         self.mark_active(client)
         return client
@@ -204,7 +204,7 @@ class Broker:
         client.last_active = self.last_active = self._clock()
 
     def set_callable(self, client: Client, is_callable: bool = True, queue: DeliveryQueue | None = None) -> None:
-        """Make a client callable, or no longer callable (R13). It loses its subscriptions then."""
+        """Make a client callable or not callable (R13). One that is no longer callable loses its subscriptions."""
         with self._operation:
             self._check_active(client)
             if queue is not None:
@@ -217,7 +217,7 @@ class Broker:
         """
         Unregister a client: its key becomes invalid, its calls end, the other clients are notified (R10, R23).
 
-        Nothing happens if it is not registered any more. Clients that wait for its responses get the reason, which
+        Nothing happens if it is no longer registered. Clients that wait for its responses get ``reason``, a text that
         continues a sentence that begins with the client's name.
         """
         with self._operation:
@@ -225,7 +225,7 @@ class Broker:
                 self._unregister(client, reason, None)
 
     def disconnect(self, client: Client, reason: str) -> None:
-        """Unregister a client from the side of the hub, and notify it if it is subscribed to that (R26)."""
+        """Unregister a client because the hub decides so; notify it if it is subscribed to `DISCONNECT` (R26)."""
         with self._operation:
             if not client.is_active:
                 return
@@ -299,7 +299,7 @@ class Broker:
         for pattern, value in subscriptions.items():
             check_pattern(pattern)
             if value and not isinstance(value, dict):
-                raise SAMPProxyError(1, f"The annotations of a subscription are a map; those of {pattern} are not")
+                raise SAMPProxyError(1, f"The annotations of the subscription to {pattern} must be a map")
             checked[pattern] = value if isinstance(value, dict) else {}  # some clients write an empty map as ""
         with self._operation:
             self._check_active(client)
@@ -315,7 +315,7 @@ class Broker:
 
     def get_subscribed_clients(self, client: Client, mtype: str) -> dict[str, SAMPValue]:
         """Map the id of each other client that would receive an MType to its annotations (R14)."""
-        check_pattern(mtype)  # some clients ask for "table.*": they get the clients subscribed to all of it
+        check_pattern(mtype)  # some clients ask for "table.*", and get the clients that are subscribed to all of it
         with self._operation:
             self._check_active(client)
             recipients = self._registry.subscribers(mtype, client)
@@ -380,8 +380,8 @@ class Broker:
         """
         Call one client; its response is passed to a function (R18, R22, R23). The sender need not be callable.
 
-        ``on_response`` is called once, unless `cancel_call` comes first: possibly before this method returns, possibly
-        in another thread, and with the broker's lock held, so that it must not block.
+        ``on_response`` is called once, unless `cancel_call` comes first. It may be called before this method returns,
+        and in another thread. The broker's lock is held during the call, so it must not block.
         """
         with self._operation:
             mtype = self._check_send(sender, message)
@@ -408,7 +408,7 @@ class Broker:
         with self._operation:
             call = self._calls.find(msg_id, client.client_id)
             if call is None:
-                raise SAMPProxyError(1, "No call with this msg-id waits for a reply of this client")
+                raise SAMPProxyError(1, "No call with this msg-id waits for a reply from this client")
             self._complete_call(call, response)
 
     def slow_down(self, client_id: str) -> None:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Deliveries: what the broker hands to a recipient, and the interface of a recipient's delivery queue."""
+"""Deliveries: what the broker sends to a recipient, and the interface of a recipient's delivery queue."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NOTIFICATION = "receiveNotification"
 CALL = "receiveCall"
 RESPONSE = "receiveResponse"
 
-#: The hub sends it about each message and response to clients of the Standard Profile that are subscribed to exactly
-#: this MType, not by a wildcard.
+#: MType of the notification that the hub sends about each message and response. It goes to clients of the Standard
+#: Profile that are subscribed to exactly this MType, not by a wildcard.
 TRAFFIC = "x-samp.hub.event.traffic"
 
 # Bytes that a delivery needs in addition to its message: the envelope, and the objects that hold it
@@ -80,12 +80,6 @@ class Delivery(NamedTuple):
     #: The message or response.
     body: EncodedMessage
 
-    def arguments(self) -> list[SAMPValue]:
-        """Return the arguments of the callback that follow the private key, in the order of R32."""
-        if self.tag is None:
-            return [self.sender_id, self.body.value]
-        return [self.sender_id, self.tag, self.body.value]
-
     @property
     def size(self) -> int:
         """Bytes that this delivery needs while it waits."""
@@ -99,9 +93,9 @@ class Traffic(NamedTuple):
     kind: str
     #: Public id of the sender, or of the responder.
     sender_id: str
-    #: Public ids of the recipients; empty for an event, which goes to all who have subscribed to it.
+    #: Public ids of the recipients; empty for an event, which goes to all clients that are subscribed to it.
     recipient_ids: Sequence[str]
-    #: Msg-ids of a call, one for each recipient; the msg-id that a response is for.
+    #: Msg-ids: of a call, one for each recipient; of a response, the one that it is for.
     msg_ids: Sequence[str]
     #: What is sent.
     body: EncodedMessage
@@ -123,7 +117,7 @@ class Traffic(NamedTuple):
 
 class DeliveryQueue(Protocol):
     """
-    The deliveries for one client. Each profile implements its own way to make them.
+    The deliveries for one client. Each profile has its own implementation.
 
     The broker calls both methods with its lock held. They must not block, must not wait for a lock that is held during
     a call of the broker, and must not raise.

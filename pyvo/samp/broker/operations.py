@@ -20,9 +20,9 @@ from .broker import Broker
 from .deliveries import EncodedMessage
 from .registry import Client
 
-#: Seconds by which a response to a client is delayed that sends faster than a recipient accepts.
+#: Seconds by which the hub delays its response to a client that sends faster than a recipient accepts.
 SLOW_DOWN_TIME = 0.02
-#: Seconds to which the timeout of a callAndWait is cut. A selector cannot wait longer than some weeks.
+#: Maximum timeout of a callAndWait in seconds. A selector cannot wait longer than a few weeks.
 MAX_TIMEOUT = 1e6
 
 
@@ -139,7 +139,7 @@ class HubOperations(XMLRPCHandler):
         self, key: str, recipient_id: str, message: dict[str, SAMPValue], timeout: str
     ) -> DeferredResponse:
         """
-        Call one client and return its response, or a fault after the time-out (R18, R22).
+        Call one client and return its response, or a fault after the timeout (R18, R22).
 
         The call is cancelled if the caller closes its connection.
         """
@@ -166,7 +166,7 @@ class HubOperations(XMLRPCHandler):
             self._broker.cancel_call(call)
 
         call = self._broker.call_and_wait(client, recipient_id, encoded, on_response)
-        if deferred.state == "waiting":  # the hub itself has replied already
+        if deferred.state == "waiting":  # otherwise the recipient, the hub itself, has already replied
             deferred.add_cancel_callback(on_caller_gone)
             if seconds > 0:
                 timer = self._loop.call_later(seconds, on_timeout)

@@ -18,10 +18,10 @@ Annotations: TypeAlias = "dict[str, SAMPValue]"
 
 OnResponse: TypeAlias = Callable[[EncodedMessage], object]
 
-#: Called with an MType and with the annotations of the recipient's matching subscription: whether to send (R47).
+#: Called with an MType and the annotations of the recipient's matching subscription; returns whether to send (R47).
 SendFilter: TypeAlias = "Callable[[str, Mapping[str, SAMPValue]], bool]"
 
-# Keeps a client that makes calls without end to a recipient that never replies from filling the hub's memory
+# Without a limit, a client that keeps calling a recipient that never replies would fill the hub's memory
 MAX_OPEN_CALLS = 100_000
 
 
@@ -83,7 +83,7 @@ class Client:
 
     @property
     def display_name(self) -> str:
-        """Public id and, if declared, name: the client in error and log texts."""
+        """The client's name in error and log texts: its public id and, if declared, its name."""
         name = self.metadata.get("samp.name")
         if not isinstance(name, str) or not name.strip():
             return self.client_id
@@ -120,7 +120,7 @@ class CallTable:
     def check_limit(sender: Client, more: int) -> None:
         """Raise a fault if the sender would have too many pending calls."""
         if len(sender.pending_sent) + more > MAX_OPEN_CALLS:
-            raise SAMPProxyError(1, f"This client has {len(sender.pending_sent)} calls without a response; no more")
+            raise SAMPProxyError(1, f"This client has {len(sender.pending_sent)} calls without a response, the limit")
 
     def add(self, call: PendingCall) -> None:
         """Add a pending call."""

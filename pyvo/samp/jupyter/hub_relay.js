@@ -3,7 +3,7 @@
 // The script of the page: carries requests of the kernel to the SAMP hub on the computer of this browser.
 //
 // It calls only http://localhost:PORT of the hub, with headers that are fixed here. A message of the kernel has the body
-// of a request, or names a file of the hub. The head of page_requests.py tells what the messages mean.
+// of a request, or names a file of the hub. The head of page_requests.py explains the messages.
 
 const CHUNK = 1024 * 1024;
 const CREDITS = 4; // parts of a file that may be on their way to the kernel
@@ -14,7 +14,7 @@ const MAX_FAILURES = 3;
 const KERNEL_TIMEOUT = 10000;
 const PING = "<?xml version='1.0'?><methodCall><methodName>samp.webhub.ping</methodName><params></params></methodCall>";
 
-// States of a kernel that does not want the responses any more.
+// States of a kernel that no longer needs the responses.
 const GONE = new Set(["restarting", "autorestarting", "terminating", "dead"]);
 
 function randomId() {
@@ -56,9 +56,9 @@ class Relay {
         this.puts = new Map(); // requests with the parts of each file that is sent to the hub
         this.offset = Infinity; // the least difference between the clocks of page and kernel
         this.state = { page: "", state: "", path: "", resume: false };
-        this.isKnown = false; // whether the kernel has told the state
+        this.isKnown = false; // whether the kernel has sent the state
         this.view = "idle"; // idle, asking, claimed, ready, no hub, blocked, insecure, no kernel, stopped
-        this.hasHub = null; // as far as it is known
+        this.hasHub = null; // null until it is known
         this.failures = 0;
         this.transferred = "";
         this.listeners = new Set();
@@ -148,7 +148,7 @@ class Relay {
         if (content.op === "state") {
             this.state = content;
             this.onState();
-        } else if (content.page === this.id && !this.isHidden) { // after "bye" nothing is begun
+        } else if (content.page === this.id && !this.isHidden) { // after "bye" no request is started
             const handle = { call: this.call, put: this.put, delete: this.delete, fetch: this.fetchFile }[content.op];
             if (handle) this.carryOut(content, (signal) => handle.call(this, content, buffers, signal));
             else if (content.op === "cancel") this.running.get(content.id)?.abort();
@@ -160,7 +160,7 @@ class Relay {
     answerEcho(echo) {
         const ids = [...this.running.keys()];
         const message = { op: "alive", echo, ids, page: this.id };
-        // By all paths: this shows the kernel which of them work
+        // By all paths: the kernel learns which of them work
         const byControl = this.kernel !== null;
         const isControlBest = byControl && (this.state.path === "" || this.state.path === "control");
         if (byControl) this.sendControl({ ...message, is_best: isControlBest }, []);
@@ -246,12 +246,12 @@ class Relay {
         }
     }
 
-    // Breaks all requests off if the hub is gone, or hangs for MAX_FAILURES checks; tells the kernel if that changes.
+    // Aborts all requests if the hub is gone, or does not respond to MAX_FAILURES checks; tells the kernel about changes.
     async checkHub() {
         const hadHub = this.hasHub;
         try {
             const signal = AbortSignal.timeout(HEALTH_TIMEOUT);
-            // any response will do, also one that pages may not read; "no-cors" requires "follow"
+            // any response will do, even one that pages may not read; "no-cors" requires "follow"
             await this.request("/", { mode: "no-cors", redirect: "follow", signal });
             this.failures = 0;
         } catch (error) {
@@ -284,7 +284,7 @@ class Relay {
         return this.request(`/upload/${token}/${file}/${encodeURIComponent(name)}`, init);
     }
 
-    // A part is not broken off: if the hub got it after the file was deleted, it would begin the file anew.
+    // A part is never aborted: if the hub received it after the file was deleted, it would start the file again.
     async put(content, buffers) {
         const { id, file, first, size, total } = content;
         const headers = total > 0 ? { "Content-Range": `bytes ${first}-${first + size - 1}/${total}` } : {};
@@ -383,7 +383,7 @@ const STYLE = `
 .pyvo-samp .detail { color: var(--jp-ui-font-color2, GrayText); }
 `;
 
-const START = "Run `samp hub --web-consent tk` in a terminal of this computer. TOPCAT's own hub does for messages, but accepts no files.";
+const START = "Run `samp hub --web-consent tk` in a terminal of this computer. TOPCAT's own hub is enough for messages, but accepts no files.";
 
 // The kind of a state, its title, paragraphs, and the text of the button if there is one.
 function describe(relay) {
@@ -393,7 +393,7 @@ function describe(relay) {
     if (relay.view === "insecure") {
         return ["bad", "This page is not secure", [
             `Browsers let a page use programs on your computer only if it comes by https. The address of this page begins with ${location.protocol}//.`,
-            "Ask those who run this Jupyter service for an https address.",
+            "Ask the operators of this Jupyter service for an https address.",
         ]];
     }
     if (relay.view === "asking" || relay.view === "claimed") {
@@ -409,8 +409,8 @@ function describe(relay) {
     }
     if (relay.view === "no hub") {
         return ["bad", "No SAMP hub on this computer", [
-            `Nothing answers at ${hub}. ${START} Then try again.`,
-            "If your browser asked for permission, and the question was closed without an answer, try again as well.",
+            `Nothing responds at ${hub}. ${START} Then try again.`,
+            "Also try again if your browser asked for permission and you closed the question without choosing.",
         ], "Try again"];
     }
     if (relay.view === "stopped") {
@@ -418,7 +418,7 @@ function describe(relay) {
     }
     if (relay.view === "no kernel") {
         return ["busy", "Waiting for the kernel", [
-            "It does not answer. If a cell is running, wait for its end; if the kernel was restarted, run this cell again.",
+            "It does not respond. If a cell is running, wait until it ends. If the kernel was restarted, run this cell again.",
         ]];
     }
     if (relay.view === "idle" && page && page !== relay.id) {
@@ -442,7 +442,7 @@ function describe(relay) {
     if (state === "lost") {
         return ["bad", "The hub does not answer any more", [`${START} Then connect the notebook again: \`client.connect(web=relay)\`.`]];
     }
-    if (state !== "open") return ["busy", "Waiting for the kernel", ["It has not answered for some seconds."]];
+    if (state !== "open") return ["busy", "Waiting for the kernel", ["It has not responded for some seconds."]];
     const detail = path === "between cells"
         ? "Messages reach this notebook when no cell runs: use `await` to wait for them."
         : "Keep this tab open: messages and files pass through it.";

@@ -4,9 +4,9 @@ The pages of a notebook, and the requests to the hub that one of them carries ou
 
 Theory of operation
 -------------------
-A random id identifies a page. It sends *hello* when it is loaded, and *claims* the requests when its user has clicked
-and it has reached the hub. One page is active: the last one whose user has clicked. After a reload, the page claims by
-itself.
+A random id identifies a page. A page sends *hello* when it is loaded, and *claims* the requests when its user has
+clicked and it has reached the hub. One page is active: the last one whose user has clicked. After a reload, the page
+claims without a click.
 
 Any message may be lost with the connection between kernel and page, and a page may disappear without notice.
 Nevertheless no request is carried out twice::
@@ -14,13 +14,13 @@ Nevertheless no request is carried out twice::
     WAITING --sent to the active page--> SENT --"taken"--> TAKEN --"response" or "failed"--> ENDED
 
 A page sends *taken* before it calls the hub. A request that is SENT is sent to the next page as soon as it is certain
-that the first page has not taken it and will not take it. If the response to a TAKEN request is lost, it ends with an
-error that says that it was sent. Two rules give this certainty:
+that the first page has not taken it and will not take it. If the response to a TAKEN request is lost, the request ends
+with an error that says that it was sent. Two rules ensure this:
 
 - The active page responds to an *echo* with *alive* and the numbers of the requests that it has taken. As messages
   arrive in order, it has not received a request that was sent before the echo and is not in this list.
-- A page does not carry out a request that is older than `STALE` (it was held up on the way, while the computer of the
-  page slept), and a page that has not responded to an echo for longer than that is regarded as closed.
+- A page does not carry out a request that is older than `STALE`, for example because it was held up while the
+  computer of the page slept. A page that has not responded to an echo for longer than that is regarded as closed.
 
 An echo is sent when a request is not taken, or gets no response, in time. No timeout ends a request until the page
 responds to the echo: a page that is offline for a minute delivers the response when it is online again.
@@ -40,32 +40,32 @@ from typing import Any
 
 from ..errors import SAMPError, SAMPTransportError
 
-#: The ways of messages from the page to the kernel, the best first: see `PageRequests.receive`.
+#: The paths of messages from the page to the kernel, the best one first: see `PageRequests.receive`.
 CONTROL, SUBSHELL, BETWEEN_CELLS = PATHS = ("control", "subshell", "between cells")
 
-#: Bytes in one message, and the messages that may be on their way.
+#: Bytes in one message, and the number of messages that may be on their way.
 CHUNK = 1024 * 1024
 CREDITS = 4
-#: Seconds after which a page does not carry out a request any more; the script of the page has the same.
+#: Seconds after which a page no longer carries out a request; the script of the page has the same value.
 STALE = 5.0
 #: Seconds to wait for the active page's response to an echo; longer than `STALE`.
 ECHO_TIMEOUT = 7.0
 #: Seconds after which an echo is sent if a request is not taken, and after which one is sent again.
 ECHO_DELAY = 3.0
 ECHO_INTERVAL = 10.0
-#: Seconds for which a request waits for the first page, for the user's click, and for a page that was lost.
+#: Seconds for which a request waits for the first page, for the user's click, and for a lost page to return.
 HELLO_TIMEOUT = 30.0
 CLICK_TIMEOUT = 300.0
 RETURN_TIMEOUT = 120.0
 
 _NO_PAGE = (
     "No page of the notebook shows the relay. Make it the last line of a cell of its own, run that cell, and click "
-    "Connect. If this cell shows the relay itself, the notebook passes messages of its page on only between cells: "
-    "then connect in a later cell"
+    "Connect. If this cell already shows the relay, this notebook passes messages from its page to the kernel only "
+    "between cells: connect in a later cell"
 )
 _NOT_CONNECTED = "The page of the notebook is not connected to the hub: click Connect in the output of the relay"
 _PAGE_GONE = "The page of the notebook is closed or offline. Open or reload it, and click Connect"
-_LOST = "The page of the notebook was closed or reloaded. The request had been sent; its response is lost"
+_LOST = "The page of the notebook was closed or reloaded. The request had been sent, but its response is lost"
 _LATE = "The hub did not respond in time"
 _BLOCKED = "The browser does not allow the page of the notebook to use the hub. The output of the relay says what to do"
 _NO_HUB = "No SAMP hub responds on the computer of the browser. Start `samp hub` there, or TOPCAT"
@@ -197,16 +197,11 @@ class PageRequests:
 
     def _report(self) -> None:
         """Send the state to the pages if it has changed."""
-        now = (self.state, self.page, self.path)
+        state, page, path = now = (self.state, self.page, self.path)
         if now != self._reported:
             self._reported = now
-            self.send_state()
+            self._send({"op": "state", "page": page, "state": state, "path": path, "resume": self._was_connected}, ())
         self.changed.notify_all()
-
-    def send_state(self) -> None:
-        """Send the state to the pages."""
-        content = {"op": "state", "page": self.page, "state": self.state, "path": self.path}
-        self._send({**content, "resume": self._was_connected}, ())
 
     # Requests, in any thread
 
@@ -350,11 +345,7 @@ class PageRequests:
             self._activate(self._candidate, lost)
             return
         self._candidate, self._reported = "", ()  # notifies a page that wanted to become active
-        for request in lost:
-            self._lose(request)
-        for request in list(self._requests.values()):
-            if request.state is RequestState.WAITING:
-                self._send_request(request)
+        self._send_again(lost)
 
     def _on_taken(self, page: str, content: Mapping[str, Any], _buffers: object) -> None:
         request = self._request(page, content)
@@ -415,6 +406,10 @@ class PageRequests:
         self.page, self._candidate = page, ""
         self._was_connected = self._has_hub = True
         self._echo_sent, self._since = None, self._clock()
+        self._send_again(lost)
+
+    def _send_again(self, lost: Sequence[PageRequest]) -> None:
+        """Send the active page the requests that wait, and those that were lost."""
         for request in lost:
             self._lose(request)
         for request in list(self._requests.values()):

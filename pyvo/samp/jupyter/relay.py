@@ -2,9 +2,11 @@
 """
 The widget in a notebook whose page passes the requests of a client on to the hub on the user's computer.
 
-Paths to the kernel ------------------- Messages of the kernel reach the page at any time. The opposite direction
-depends on the front end, because a kernel handles the usual messages of widgets only when no cell runs. There are three
-paths, and a message of the page that arrives by one of them proves that it works:
+Paths to the kernel
+-------------------
+Messages of the kernel reach the page at any time. The opposite direction depends on the front end, because a kernel
+handles ordinary messages of widgets only when no cell runs. There are three paths. A message of the page that arrives
+by one of them proves that this path works:
 
 control
     The page sends its messages on the control channel of the connection that JupyterLab has to the kernel. The kernel
@@ -12,10 +14,10 @@ control
 subshell
     JupyterLab sends the messages of widgets to a subshell of the kernel, which has a thread of its own.
 between cells
-    Messages arrive when the cell has ended. So a cell cannot wait for a response: an attempt raises an error at once.
-    Requests without a result are sent nevertheless.
+    Messages arrive when the cell has ended. So a cell cannot wait for a response, and an attempt raises an error at
+    once. Requests whose result is not needed are still sent.
 
-``_relays`` has the relays of this process by the ids of their comms.
+``_relays`` maps the ids of comms to the relays of this process.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ _UPLOAD_URL = re.compile(r"https?://[^/]+/upload/([A-Za-z0-9_-]{43})/")
 _JUPYTERHUB = ("JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_USER")
 
 _BETWEEN_CELLS_TEXT = (
-    "This notebook passes messages of its page on to the kernel only when no cell runs, so a cell cannot wait for the "
-    "hub. Use AsyncSAMPClient and `await`, or call from a thread; what arrived is there in the next cell."
+    "This notebook passes messages from its page to the kernel only when no cell runs, so a cell cannot wait for the "
+    "hub. Use AsyncSAMPClient and `await`, or call from a thread; messages that arrive are available in the next cell."
 )
 _NO_UPLOAD_TEXT = (
     "The hub on the computer of the browser does not accept files, and this Jupyter server does not offer them. Stop "
@@ -119,7 +121,7 @@ class HubRelay(anywidget.AnyWidget):
 
     @property
     def identity(self) -> dict[str, str]:
-        """The registration's properties: the client is not in the page, and whether users share its origin."""
+        """What a registration states in addition: the client is not in the page, and whether users share its origin."""
         is_shared = any(os.environ.get(name) for name in _JUPYTERHUB) or any(
             each.get("is_shared") for each in self._requests.pages.values()
         )
@@ -137,8 +139,8 @@ class HubRelay(anywidget.AnyWidget):
         """
         Receive the messages of the comm directly.
 
-        The comm's own `handle_msg` triggers the events ``pre_execute`` and ``post_execute`` in the current thread; the
-        figures of the running cell would be shown too early.
+        The comm's own `handle_msg` triggers the events ``pre_execute`` and ``post_execute`` in the current thread, and
+        the figures of the running cell would be shown too early.
         """
         comm = self.comm
         handle_msg = comm.handle_msg
@@ -153,7 +155,7 @@ class HubRelay(anywidget.AnyWidget):
             comm._reply_subshell_for = lambda _data, default: default
 
     def _receive(self, msg: Mapping[str, Any], path: str) -> bool:
-        """Queue a message that has arrived by a path; return False if it belongs to the widget itself."""
+        """Queue a message that has arrived by a path; return False if it is a message of the widget itself."""
         data = msg["content"].get("data") or {}
         if data.get("method") != "custom" or not isinstance(data.get("content"), dict):
             return False
@@ -172,7 +174,7 @@ class HubRelay(anywidget.AnyWidget):
         body : bytes
             The document.
         timeout : float
-            Seconds to wait for the hub; 0 for no limit. The time for the page and the user is added.
+            Seconds to wait for the hub; 0 for no limit. The time until a page has taken the request is not counted.
 
         Returns
         -------
@@ -281,7 +283,8 @@ class HubRelay(anywidget.AnyWidget):
             with path.open("rb") as file:
                 for first in range(0, max(1, total), CHUNK):
                     chunk = file.read(min(CHUNK, total - first))
-                    pending.append(self._put_chunk(target, first, total, chunk))
+                    content = {**target, "first": first, "size": len(chunk), "total": total}
+                    pending.append(self._requests.submit(content, [chunk], FILE_TIMEOUT, repeatable=True))
                     if len(pending) == CREDITS:
                         state = self._await_chunk(pending.popleft()) or state
                 while pending:
@@ -293,10 +296,6 @@ class HubRelay(anywidget.AnyWidget):
         if not state.get("url"):
             raise SAMPClientError(f"The file {path.name} changed while it was sent.")
         return str(state["url"])
-
-    def _put_chunk(self, target: Mapping[str, Any], first: int, total: int, chunk: bytes) -> PageRequest:
-        content = {**target, "first": first, "size": len(chunk), "total": total}
-        return self._requests.submit(content, [chunk], FILE_TIMEOUT, repeatable=True)
 
     def _await_chunk(self, request: PageRequest) -> dict[str, Any] | None:
         """Wait for the response to a part; return the hub's description of the file if it is complete."""

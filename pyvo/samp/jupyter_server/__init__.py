@@ -2,11 +2,11 @@
 """
 An extension of Jupyter Server that serves files of kernels to programs on the user's computer.
 
-A program such as TOPCAT, on the user's computer, reads what a kernel of a JupyterHub has *published*. It has no account
-there and sends no cookie: the token in the URL is the permission. `publications` runs in the kernel, and does not need
-Jupyter; `handler` runs in the server.
+A program such as TOPCAT, on the user's computer, reads a file that a kernel of a JupyterHub has *published*. The
+program has no account there and sends no cookie: the token in the URL is the permission. `publications` runs in the
+kernel, and does not need Jupyter; `handler` runs in the server.
 
-Our own hub needs no such URL, because the page of the notebook can upload the file to it.
+The hub of this package needs no such URL, because the page of the notebook can upload the file to it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 The files that the kernels of a Jupyter server publish.
 
 Each publication is a directory, named by a token that cannot be guessed, with one file. They are in a directory that
-only the user can enter, within the runtime directory of the server, which its kernels know: it has their connection
-files. So a kernel publishes a file without a request to the server, and may run in an environment of its own.
+only the user can enter, within the runtime directory of the server. Kernels know that directory, because it has their
+connection files. So a kernel can publish a file without a request to the server, and may run in its own environment.
 
-A publication ends when its kernel withdraws it or ends, at the latest after `LIFETIME`.
+A publication ends when its kernel withdraws it or exits, and at the latest after `LIFETIME`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import stat
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ..temporary_files import safe_file_name
@@ -125,7 +126,8 @@ def publish_file(path: str | os.PathLike[str], name: str | None = None, director
     publication = create_publication(name or source.name, directory)
     try:
         if not _link(source, publication.path):
-            with open(source, "rb") as file, open(_create(publication.path), "wb") as copy:
+            create = partial(os.open, mode=0o600)
+            with open(source, "rb") as file, open(publication.path, "xb", opener=create) as copy:
                 shutil.copyfileobj(file, copy, 1024 * 1024)
     except BaseException:
         publication.withdraw()
@@ -145,12 +147,8 @@ def _link(source: Path, link: Path) -> bool:
     return True
 
 
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-
-
 def remove_expired(directory: Path) -> None:
-    """Remove the publications whose time is over, such as those of a kernel that was killed."""
+    """Remove expired publications, such as those of a kernel that was killed."""
     with suppress(FileNotFoundError):
         for each in list(directory.iterdir()):
             if TOKEN.fullmatch(each.name) and is_expired(each):
@@ -158,7 +156,7 @@ def remove_expired(directory: Path) -> None:
 
 
 def is_expired(folder: Path) -> bool:
-    """Whether the time of a publication is over; it begins when its file is created."""
+    """Whether a publication has expired; its lifetime begins when its file is created."""
     try:
         return time.time() - folder.lstat().st_mtime > LIFETIME
     except FileNotFoundError:
@@ -178,10 +176,10 @@ def is_private(directory: Path) -> bool:
 
 
 def _runtime_directory() -> Path:
-    """Return the directory with the connection file of this kernel; outside of a kernel that of the user's servers."""
+    """Return the directory of this kernel's connection file or, outside a kernel, that of the user's servers."""
     kernel_application = sys.modules.get("ipykernel.kernelapp")
     if kernel_application is not None and kernel_application.IPKernelApp.initialized():
         return Path(kernel_application.IPKernelApp.instance().abs_connection_file).parent
-    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - it is there wherever there is a kernel
+    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - installed wherever there is a kernel
 
     return Path(jupyter_runtime_dir())

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Values, MTypes, messages and responses of SAMP. No I/O, no threads, no clock of its own."""
+"""SAMP values, MTypes, messages, responses and timeouts. This package does no I/O and starts no threads."""
 
 from __future__ import annotations
 

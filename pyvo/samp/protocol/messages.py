@@ -13,12 +13,12 @@ from .values import SAMPValue
 
 T = TypeVar("T")
 
-# An MType has as many wider patterns as it has parts: without a limit, one of a million dots would make a million
-# strings of a million characters.
+# An MType has as many wider patterns as parts. Without a limit, an MType with a million dots would produce a million
+# strings of up to a million characters each.
 _MAX_LENGTH = 255
 
-# No part is empty or has wildcards, blanks or control characters. The standard allows fewer characters, but programs
-# use others, and to reject them would not help.
+# A part is not empty, and has no wildcards, blanks or control characters. The standard allows fewer characters, but
+# existing programs use others, and rejecting those would not help.
 _PART = r"[^.*\s\x00-\x1f\x7f]+"
 _MTYPE = re.compile(rf"{_PART}(?:\.{_PART})*")
 
@@ -31,13 +31,13 @@ def subtypes(mtype: str) -> list[str]:
 
 
 def check_mtype(mtype: str) -> None:
-    """Raise `SAMPValueError` unless this is an MType: parts joined by dots, without a wildcard."""
+    """Raise `SAMPValueError` unless ``mtype`` is an MType: parts joined by dots, without a wildcard."""
     if len(mtype) > _MAX_LENGTH or not _MTYPE.fullmatch(mtype):
         raise SAMPValueError(f"{mtype[:_MAX_LENGTH]!r} is not an MType")
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise `SAMPValueError` unless this can be subscribed to: an MType, ``*`` or ``a.b.*`` (rule R12)."""
+    """Raise `SAMPValueError` unless ``pattern`` is valid in a subscription: an MType, ``*`` or ``a.b.*`` (rule R12)."""
     if pattern == "*":
         return
     try:
@@ -75,7 +75,7 @@ def best_match(subscriptions: Mapping[str, T], mtype: str) -> T | None:
 
 @lru_cache(maxsize=512)
 def _candidates(mtype: str) -> tuple[str, ...]:
-    # Cached, because a broadcast needs the same ones for every client.
+    # Cached, because a broadcast needs the same patterns for every client.
     check_mtype(mtype)
     return tuple(subtypes(mtype))
 
@@ -83,7 +83,7 @@ def _candidates(mtype: str) -> tuple[str, ...]:
 #: The ``samp.code`` of the response that the hub sends in place of a recipient that does not reply (rule R23).
 NO_RESPONSE = "samp.noresponse"
 
-# The maps in a response of each status.
+# The maps that a response must contain, by status.
 _PARTS = {
     "samp.ok": ("samp.result",),
     "samp.warning": ("samp.result", "samp.error"),
@@ -95,13 +95,13 @@ def check_message(value: object) -> dict[str, SAMPValue]:
     """
     Check that a SAMP value is a message (rule R16), and return it.
 
-    If it has no ``samp.params``, a copy is returned, with an empty map there. `SAMPValueError` is raised if it is not a
-    map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
+    If ``samp.params`` is missing, return a copy in which it is an empty map. Raise `SAMPValueError` if the value is not
+    a map, ``samp.mtype`` is missing or not an MType, or ``samp.params`` is not a map.
     """
     message = _map(value, "a message")
     mtype = message.get("samp.mtype")
     if not isinstance(mtype, str):
-        raise SAMPValueError("a message needs an MType, a string, in samp.mtype")
+        raise SAMPValueError("a message needs samp.mtype, a string with its MType")
     check_mtype(mtype)
     return _with_maps(message, ("samp.params",))
 
@@ -110,14 +110,13 @@ def check_response(value: object) -> dict[str, SAMPValue]:
     """
     Check that a SAMP value is a response (rule R17), and return it.
 
-    If a map that its status requires is missing, a copy is returned, with an empty map there. `SAMPValueError` is
-    raised if it is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a
-    map.
+    If a map that its status requires is missing, return a copy in which it is an empty map. Raise `SAMPValueError` if
+    the value is not a map, ``samp.status`` is not one of the three, or ``samp.result`` or ``samp.error`` is not a map.
     """
     response = _map(value, "a response")
     status = response.get("samp.status")
     if not isinstance(status, str) or status not in _PARTS:
-        raise SAMPValueError("a response needs samp.ok, samp.warning or samp.error in samp.status")
+        raise SAMPValueError("samp.status of a response must be samp.ok, samp.warning or samp.error")
     return _with_maps(response, _PARTS[status])
 
 
@@ -127,7 +126,7 @@ def ok_response(result: dict[str, SAMPValue] | None = None) -> dict[str, SAMPVal
 
 
 def warning_response(result: dict[str, SAMPValue], error: dict[str, SAMPValue]) -> dict[str, SAMPValue]:
-    """Make the response of a client that has processed the message in part; ``error`` tells which part it has not."""
+    """Make the response of a client that processed a part of the message; ``error`` describes the other part."""
     return {"samp.status": "samp.warning", "samp.result": result, "samp.error": error}
 
 
@@ -137,8 +136,8 @@ def error_response(
     """
     Make the response of a client that could not process the message.
 
-    ``errortxt`` is the error in a sentence, ``usertxt`` the same in more detail for the user, ``debugtxt`` has details
-    for programmers, ``code`` identifies this kind of error.
+    ``errortxt`` describes the error in one sentence. ``usertxt`` explains it to the user in more detail. ``debugtxt``
+    has details for programmers. ``code`` identifies the kind of error.
     """
     optional = {"samp.usertxt": usertxt, "samp.debugtxt": debugtxt, "samp.code": code}
     details: dict[str, SAMPValue] = {"samp.errortxt": errortxt}

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Timeouts that a program passes, or that a message has: parse and check them."""
+"""Parse and check timeouts that a program passes or that a request contains."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ def parse_timeout(timeout: str | float) -> float:
 
 
 def hub_timeout(timeout: str | float) -> float:
-    """Return a timeout for the hub, which accepts whole seconds: 1 for a negative one, since 0 means no limit."""
+    """
+    Return a timeout in seconds to pass to the hub.
+
+    A negative one becomes 1 s, the shortest that the hub accepts: it takes whole seconds, and 0 means no limit.
+    """
     seconds = parse_timeout(timeout)
     return seconds if seconds >= 0 else 1.0
 
 
 def to_whole_seconds(timeout: str | float) -> int:
-    """Return a timeout in whole seconds, as the standard has it (R22): a fraction is rounded up, for 0 is no limit."""
+    """Return a timeout in whole seconds, as the standard requires (R22). It is rounded up, because 0 means no limit."""
     return max(0, math.ceil(parse_timeout(timeout)))
 
 
@@ -39,7 +43,7 @@ def parse_samp_timeout(text: str, limit: float) -> float:
 
 
 class Deadline:
-    """The end of a wait that begins now; ``timeout`` is one for `parse_timeout`."""
+    """The end of a wait that begins now; ``timeout`` is what `parse_timeout` accepts."""
 
     def __init__(self, timeout: str | float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""SAMP values: strings, lists and maps, and how Python objects become them (rules R1 to R4)."""
+"""SAMP values (strings, lists and maps), and how Python objects are encoded as SAMP values (rules R1 to R4)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SAMPValue: TypeAlias = "str | list[SAMPValue] | dict[str, SAMPValue]"
 #: The maximum depth of nested lists and maps, for reading and writing.
 MAX_DEPTH = 64
 
-# The place of a value in the object that is encoded: (place of the parent, own key), None for the outermost value. The
-# path is made of it only for an error message.
+# The place of a value in the object that is encoded: (place of the parent, key or index), or None for the outermost
+# value. It is turned into a path only for an error message.
 _Place: TypeAlias = "tuple[_Place, str | int] | None"
 
 _INT = re.compile(r"[+-]?[0-9]+")
@@ -28,11 +28,11 @@ _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # XML 1.0 does not allow these characters, not even as references.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
-# Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private, Cn unassigned, Zl and Zp line
-# ends
+# Unicode categories: Cc control, Cf format (bidirectional overrides, zero-width), Cs surrogate, Co private,
+# Cn unassigned, Zl and Zp line ends
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
-# From this length on, it is worth checking whether all items are numbers.
+# In a list of at least this length, checking whether all items are integers saves time.
 _LONG_LIST = 64
 
 # Longer than any useful number, and short enough for int() and float() to be fast.
@@ -43,20 +43,20 @@ def encode(value: object, path: str = "") -> SAMPValue:
     """
     Encode a Python object as a SAMP value (rule R4).
 
-    It is a `str`, `bool`, `int`, `float`, numpy scalar, or a list, tuple, one-dimensional array or mapping of such.
-    Numbers become strings (R3), and tuples and arrays become lists, at any depth. The object is not modified. ``path``
-    is the name of the value in error messages, for example ``samp.params``; the keys below are appended.
+    The object is a `str`, `bool`, `int`, `float` or numpy scalar, or a list, tuple, one-dimensional array or mapping of
+    these. Numbers become strings (R3), and tuples and arrays become lists, at any depth. The object is not modified.
+    ``path`` is the name of the value in error messages, for example ``samp.params``; the keys below it are appended.
 
     `SAMPTypeError` is raised for an object that SAMP cannot carry, such as `None`, `bytes` or a path, and for a key
     that is not a string; `SAMPValueError` for NaN, infinities, control characters and values that are nested too deep.
-    The text names the place, for example ``samp.params/rows/3``. A `SAMPWarning` is given, once, if a text is not plain
-    ASCII: hubs based on JSAMP refuse it.
+    The text names the place, for example ``samp.params/rows/3``. If any text is not plain ASCII, one `SAMPWarning` is
+    given: hubs based on JSAMP refuse such a message.
     """
     return _Encoder(path).encode(value)
 
 
 class _Encoder:
-    """One call of `encode`, with the name of the outermost value and the first text that is not ASCII."""
+    """The state of one call of `encode`: the name of the outermost value, and the first text that is not ASCII."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -81,7 +81,7 @@ class _Encoder:
             return self._list(value, place, depth + 1)
         if isinstance(value, int | float):
             return self._number(value, place)
-        # As long as numpy has not been imported, nothing is an object of numpy
+        # If numpy has not been imported, the value cannot be a numpy object
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
             return self._from_numpy(value, place, depth)
@@ -90,7 +90,7 @@ class _Encoder:
     def _text(self, value: str, place: _Place) -> str:
         if found := _FORBIDDEN.search(value):
             raise SAMPValueError(
-                f"{self._name(place)} has the character {found.group()!r} in it, which SAMP cannot carry"
+                f"{self._name(place)} contains the character {found.group()!r}, which SAMP cannot carry"
             )
         if self._ascii and not value.isascii():
             self._ascii = False
@@ -138,14 +138,14 @@ class _Encoder:
         if value.ndim > 1:
             raise SAMPTypeError(f"{self._name(place)} is an array of {value.ndim} dimensions, not of one")
         kind = value.dtype.kind
-        if kind not in "biufUO":  # tolist() would make bare integers of dates
+        if kind not in "biufUO":  # tolist() would turn dates into bare integers
             raise SAMPTypeError(f"{self._name(place)} holds {value.dtype.name}, not strings or numbers")
         if kind == "f":  # tolist() would leave a long double as it is
             value = value.astype(float)
         return self._value(value.tolist(), place, depth)
 
     def _check_depth(self, depth: int) -> None:
-        # This also ends the recursion for a list that contains itself. The path of 64 keys is left out
+        # This also ends the recursion for a list that contains itself. The text leaves out the path of 64 keys
         if depth > MAX_DEPTH:
             raise SAMPValueError(f"{self._name(None)} is nested more than {MAX_DEPTH} levels deep")
 
@@ -159,7 +159,7 @@ class _Encoder:
 
 
 def _unsupported_type_text(value: object) -> str:
-    """Say why SAMP cannot carry an object, and what to do."""
+    """Return why SAMP cannot carry an object, and what to do instead."""
     if value is None:
         return "is None (or a masked value): leave the key out, or send an empty string"
     if isinstance(value, bytes | bytearray | memoryview):
@@ -173,7 +173,7 @@ def format_float(x: float) -> str:
     """
     Write a float as a SAMP float (rule R3); raise `SAMPValueError` if it is not finite.
 
-    It is the shortest decimal that reads back equal, without an exponent between 1e-9 and 1e16.
+    The result is the shortest decimal that reads back as the same number. Between 1e-9 and 1e16 it has no exponent.
     """
     if not math.isfinite(x):
         raise SAMPValueError(f"{float(x)} is not finite, as a SAMP float must be")
@@ -181,8 +181,8 @@ def format_float(x: float) -> str:
     mantissa, _, exponent = shortest.partition("e")
     if not exponent or not 1e-9 <= abs(x) <= 1e16:
         return shortest
-    # DS9 does not understand an exponent. The point is moved by hand, because "%.17f" would round once more, and
-    # next to a power of two the result is another number.
+    # DS9 does not understand an exponent. The point is moved within the string: "%.17f" would round a second time, and
+    # next to a power of two that gives a different number.
     sign, digits, shift = "-" if x < 0 else "", mantissa.lstrip("-").replace(".", ""), int(exponent)
     return f"{sign}0.{'0' * (-shift - 1)}{digits}" if shift < 0 else f"{sign}{digits:0<{shift + 1}}.0"
 
@@ -211,7 +211,7 @@ def parse_bool(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """The text as an error message shows it: quoted, and not at any length."""
+    """Return a text as an error message shows it: quoted, and shortened if it is long."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 

@@ -19,9 +19,9 @@ gets an error response (R23). A delivery is never repeated.
 * The client did not acknowledge it in time. Then deliveries that have waited behind it for as long fail as well:
   a thousand calls to a program that hangs do not take ten seconds each.
 
-The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to those who send to the
-client, so that a client that acknowledges its messages but is slower than they are can keep up: its messages would be
-lost, and the senders of notifications not notified. A client whose queue is full is disconnected.
+The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to the clients that send to
+this one, so that a client that is slow but acknowledges its messages can keep up. Otherwise its messages would be lost,
+and the senders of notifications would not notice. A client whose queue is full is disconnected.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .liveness import Address, LivenessChecker
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a discovery call after which a client is assumed to know all others.
+#: Seconds without a discovery call after which a client is assumed to know all other clients.
 QUIET_PERIOD = 0.25
 #: Seconds after its first callback address for which a client's discovery calls defer events.
 DISCOVERY_PERIOD = 5.0
@@ -54,7 +54,7 @@ MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 #: Length of a queue from which the hub responds more slowly to clients that send to this client.
 LONG_QUEUE = 1000
-#: Characters of a client's fault that the sender of the call gets.
+#: Maximum number of characters of a client's fault that the sender of the call gets.
 MAX_FAULT_TEXT = 2000
 
 # Stands for an argument in `_envelope`
@@ -136,20 +136,20 @@ class EventDeferrer:
 
 @lru_cache
 def _envelope(kind: str, count: int) -> tuple[bytes, bytes]:
-    """Write what is before and after the message in a call: a format for so many strings, and the end."""
+    """Return what precedes and follows the message in a call: a format for ``count`` strings, and the end."""
     before, _, after = write_call(f"samp.client.{kind}", [_PLACEHOLDER] * (count + 1)).rpartition(_PLACEHOLDER)
     return before, after
 
 
 def _encode_string(text: str) -> bytes:
-    """Write a string; those without escapes, as the ids and keys of the hub are, in a short way."""
+    """Encode a string, quickly if it needs no escapes, as the ids and keys of the hub."""
     if text.isascii() and text.isalnum():
         return b"<value><string>%b</string></value>" % text.encode("ascii")
     return write_value(text)
 
 
 def encode_callback(delivery: Delivery) -> list[bytes | memoryview]:
-    """Write the XML-RPC call that makes a delivery (R32), in pieces: the message's own bytes are not copied."""
+    """Encode the XML-RPC call that makes a delivery (R32), in parts, so that the message's bytes are not copied."""
     strings = [_encode_string(delivery.recipient_key), _encode_string(delivery.sender_id)]
     if delivery.tag is not None:
         strings.append(_encode_string(delivery.tag))
@@ -161,7 +161,8 @@ class CallbackSender:
     """
     Makes the deliveries for one client.
 
-    ``on_idle`` is called with it when no delivery waits or is being sent, if it is closed or `reports_idle` is set.
+    ``on_idle(sender)`` is called when no delivery waits or is being sent, if the sender is closed or its `reports_idle`
+    is set.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class CallbackSender:
         self._loop.call_soon(self._enqueue, delivery)
 
     def close(self, final_delivery: Delivery | None) -> None:
-        """Drop the waiting deliveries, and make the final one beside those that are being sent."""
+        """Drop the waiting deliveries. Make the final one without waiting for those that are being sent."""
         self._loop.call_soon(self._finish, final_delivery)
 
     # Called by the profile, in the loop's thread
@@ -211,7 +212,7 @@ class CallbackSender:
         self._drop_idle()
 
     def defer_events(self) -> None:
-        """Defer the hub's events: the client asks for the other clients."""
+        """Defer the hub's events, because the client asks for the other clients."""
         self._deferrer.on_discovery_call()
 
     @property
@@ -248,7 +249,7 @@ class CallbackSender:
         if self.is_closed:
             return
         size = delivery.size
-        # One message always fits, however large: its size is limited where messages are read
+        # A single message is always accepted: its size is limited where messages are read
         if self._queued and (self._queued >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES):
             log.warning("%s does not accept its messages: it is disconnected", self._client.display_name)
             reason = f"{self._queued} messages were waiting for it"
@@ -326,7 +327,7 @@ class CallbackSender:
             connection.close()
 
     def _on_idle_closed(self) -> None:
-        """Probe the client, which has closed an idle connection: it may save resources, or it may have ended."""
+        """Probe the client, which has closed an idle connection, to save resources or because it has ended."""
         if not self.is_connected:
             self._idle = None
         self._liveness.check(self)

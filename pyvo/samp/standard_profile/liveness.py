@@ -22,12 +22,12 @@ from ..transport.event_loop import WRITE, EventLoop, Timer
 
 log = logging.getLogger(__name__)
 
-#: Host, an address and not a name, and port.
+#: Host (an IP address, not a name) and port.
 Address = tuple[str, int]
 
 #: Seconds between rounds of probes.
 CHECK_INTERVAL = 3.0
-#: Each round probes the clients that owe a response, and this fraction of all clients: one in five.
+#: Each round probes the clients that owe a response, and one in this many of all clients.
 CHECK_SHARES = 5
 #: Seconds between a refused probe and the one that confirms it.
 CONFIRM_AFTER = 0.5
@@ -39,7 +39,7 @@ class Probed(Protocol):
     """
     A client whose callback address is probed: a `CallbackSender`, whose module imports this one.
 
-    All of this is called in the loop's thread.
+    All members are used in the loop's thread.
     """
 
     @property
@@ -55,7 +55,7 @@ class Probed(Protocol):
         """Whether a call to the client has no response yet."""
 
     def on_client_dead(self) -> None:
-        """Handle that nothing listens at the address."""
+        """Called when nothing listens at the address any more."""
 
 
 class ConnectProbe:
@@ -75,7 +75,7 @@ class ConnectProbe:
             self._sock = socket.socket(family, socket.SOCK_STREAM)
             self._sock.setblocking(False)
             code = self._sock.connect_ex(address)
-        except OSError as error:  # no descriptor left, no such address family
+        except OSError as error:  # no descriptor is left, or the address family is not supported
             code = error.errno or errno.EINVAL
         if self._sock is not None and code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._timer = loop.call_later(PROBE_TIMEOUT, self.cancel)

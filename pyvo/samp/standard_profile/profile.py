@@ -30,8 +30,8 @@ class StandardProfile:
     """
     The server of the Standard Profile.
 
-    A client must know the secret to register (R7). The constructor raises `OSError` if it cannot listen at the address;
-    port 0 takes a free port.
+    A client must know the secret to register (R7). Port 0 selects a free port. The constructor raises `OSError` if it
+    cannot listen at the address.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class StandardProfile:
         return make_http_url(self._host, self.port)
 
     def start(self) -> None:
-        """Start to accept connections."""
+        """Start accepting connections."""
         self.server.start()
 
     def wait_until_delivered(self, timeout: float) -> bool:
         """
-        Wait until all deliveries were made or have failed; return whether that is so within the time-out.
+        Wait until all deliveries were made or have failed; return False if that takes longer than the timeout.
 
-        Not to be called in the loop's thread.
+        Do not call this in the loop's thread.
         """
         event = threading.Event()
-        # Starts in the loop's thread, behind the deliveries that were added before
+        # The wait starts in the loop's thread, after the deliveries that were added before
         self._loop.call_soon(self._start_delivery_wait, event)
         return event.wait(timeout)
 
     def stop(self) -> None:
-        """Close the server and all connections to clients. In the loop's thread."""
+        """Close the server and all connections to clients. Called in the loop's thread."""
         self.server.stop()
         self._liveness.close()
         for queue in list(self._queues):
@@ -78,7 +78,7 @@ class StandardProfile:
     # Called by the request handler, in the loop's thread
 
     def check_secret(self, secret: str) -> bool:
-        """Compare with the secret, in constant time."""
+        """Return whether this is the hub's secret. The comparison takes constant time."""
         return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret.encode("utf-8"))
 
     def set_callback(self, client: Client, url: str) -> None:
@@ -138,7 +138,7 @@ class _StandardOperations(HubOperations):
         return ""
 
     def on_discovery_call(self, client: Client) -> None:
-        """Defer the events that clients of JSAMP would lose now, see `EventDeferrer`."""
+        """Defer the events that clients based on JSAMP would lose now, see `EventDeferrer`."""
         assert self.current_call is not None
         if self.current_call.request.headers.get("user-agent", "").startswith("JSAMP"):
             self._profile.defer_events(client)

@@ -3,17 +3,18 @@
 Consent: the user decides whether a web page may register (R40, R41).
 
 A page that registers gets nothing before the user has seen its name and the origin of its request, and has agreed.
-`ConsentQueue` shows one consent request at a time; the others wait, and no other client waits for them. How a request
-is shown is the task of a `ConsentPrompt`; `make_prompt` makes one of the ``web_profile_dialog`` of a hub.
+`ConsentQueue` shows one consent request at a time; the other requests wait, and no other client waits for them. A
+`ConsentPrompt` shows a request; `make_prompt` creates the prompt from the ``web_profile_dialog`` of a hub.
 
 A browser that restores a session loads many tabs of one origin at the same moment, and each of them registers. While a
 request of an origin is open, further registrations from that origin share the decision, be it yes or no. The name does
-not matter: a page can state any name, and what one page of an origin may do, all of them can do. The origin ``null``,
-which unrelated pages have, and programs that state no origin share nothing: the user decides about each.
+not matter: a page can state any name, and what one page of an origin may do, all of them can do. Unrelated pages may
+have the origin ``null``, and programs may state no origin. Their registrations share nothing: the user decides about
+each.
 
 On a JupyterHub the pages of all users have the same origin and differ in their path, which browsers do not send. A page
-can say so when it registers (`SHARED_ORIGIN_KEY`). Such a registration shares nothing, and cannot be allowed always.
-When one was allowed, this holds for all later registrations of the origin, whatever they say.
+can declare this when it registers (`SHARED_ORIGIN_KEY`). Such a registration shares nothing, and cannot be allowed
+always. Once such a registration was allowed, all later ones of the origin are treated like it, whatever they declare.
 
 A prompt runs in a worker thread and may take as long as the user does. When all pages that wait for the decision have
 gone away, the request is cancelled: a prompt that can close does so, and the decision of one that cannot is ignored.
@@ -41,27 +42,27 @@ log = logging.getLogger(__name__)
 REFUSED = 2
 #: Seconds for which a request is shown; without a decision it is then denied.
 CONSENT_TIMEOUT = 300.0
-#: Seconds for which a request waits until it is shown, before it is denied: some others may take `CONSENT_TIMEOUT`
-#: each.
+#: Seconds for which a request waits to be shown, before it is denied: some requests ahead of it may take
+#: `CONSENT_TIMEOUT` each.
 QUEUE_TIMEOUT = 1800.0
 #: Seconds that a prompt has to close when its request has expired.
 CANCEL_TIMEOUT = 5.0
 #: Requests that may wait, from all pages together.
 MAX_WAITING = 32
-#: Requests of the origin ``null`` that may be open: any page can make a frame with this origin, and must not take all
-#: of `MAX_WAITING`.
+#: Requests of the origin ``null`` that may be open: any page can make frames with this origin, and must not use up
+#: `MAX_WAITING`.
 MAX_NULL = 8
 #: Registrations that may share one decision; more than the tabs of a session.
 MAX_SHARING = 64
-#: Connections that a browser opens to one host. The registrations of more tabs wait in the browser, and come when the
-#: first ones have a response.
+#: Connections that a browser opens to one host. The registrations of further tabs wait in the browser until the first
+#: ones have a response.
 BROWSER_CONNECTIONS = 6
-#: Seconds for which a decision that this many registrations have shared also holds for those that waited in the
-#: browser.
+#: Seconds for which a decision that `BROWSER_CONNECTIONS` registrations have shared also applies to registrations that
+#: waited in the browser.
 LATE_SHARING = 2.0
-#: With the value "1" in a registration: several users share the origin of the page.
+#: Key in a registration; the value "1" means that several users share the origin of the page.
 SHARED_ORIGIN_KEY = "x-samp.shared-origin"
-#: Characters that an origin may have: it is shown and compared as a whole. A host name has 253 at most.
+#: Maximum number of characters of an origin, which is shown and compared as a whole. A host name has at most 253.
 MAX_ORIGIN = 300
 #: What consent means, for the user.
 CONSENT_TEXT = (
@@ -130,10 +131,10 @@ def parse_registration(
     identity: SAMPValue, origin: str, peer: tuple[str, int], *, can_upload: bool = False
 ) -> ConsentRequest:
     """
-    Make a consent request of a registration.
+    Make a consent request from a registration.
 
-    ``identity`` is a map with ``samp.name``, or the bare name, which old clients send (R40); ``origin`` is the header
-    of the request. A missing name, or an origin that cannot be shown as it is, raises a `SAMPProxyError`.
+    ``identity`` is a map with ``samp.name``, or only the name, which old clients send (R40). ``origin`` is the header
+    of the request. A `SAMPProxyError` is raised if the name is missing, or if the origin cannot be shown as it is.
     """
     details = {"samp.name": identity} if isinstance(identity, str) else identity
     name = details.get("samp.name") if isinstance(details, dict) else None
@@ -173,7 +174,7 @@ class ConsentTicket:
         return bool(self._waiting)
 
     def share(self, on_decision: Callable[[Decision], object]) -> bool:
-        """Add a registration that waits for the decision; False if the ticket is no longer open."""
+        """Add a registration that waits for the decision; return False if the ticket is no longer open."""
         with self._lock:
             if not self._waiting:
                 return False
@@ -182,7 +183,7 @@ class ConsentTicket:
         return True
 
     def decide(self, decision: Decision) -> bool:
-        """Pass the decision to the registrations; False if the ticket is no longer open."""
+        """Pass the decision to the registrations; return False if the ticket is no longer open."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
             self._on_cancel = None
@@ -197,8 +198,8 @@ class ConsentTicket:
         """
         Cancel one registration, or all of them; with the last one the request ends.
 
-        ``on_decision`` is what was submitted for the registration. With ``deny``, the last ones are denied; without,
-        they are not told, because their pages have gone away.
+        ``on_decision`` identifies the registration: it is the function that was submitted for it. With ``deny``, the
+        last ones are denied. Without, they get no decision, because their pages have gone away.
         """
         with self._lock:
             cancelled = [each for each in self._waiting if on_decision in (None, each)]
@@ -236,7 +237,7 @@ class ConsentTicket:
 class ConsentPrompt(ABC):
     """A way to ask the user."""
 
-    #: Whether another request may be shown while the one before is stuck. Two prompts in one terminal would be mixed
+    #: Whether another request may be shown while the previous one is stuck. Two prompts in one terminal would get mixed
     #: up.
     concurrent = False
 
@@ -245,7 +246,7 @@ class ConsentPrompt(ABC):
         """Show the request and wait for the decision; called in a worker thread, for one request at a time."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """End an `ask` that waits, if possible: the hub stops. Its ticket has been cancelled before."""
+        """End a waiting `ask` if possible, because the hub stops. Its ticket has been cancelled before."""
 
 
 class ConsentQueue:
@@ -273,11 +274,11 @@ class ConsentQueue:
         self._lock = threading.Lock()
         self._waiting: deque[ConsentTicket] = deque()
         self._shown: ConsentTicket | None = None
-        self._stuck = False  # the prompt of one worker has not returned, and another worker goes on
+        self._stuck = False  # the prompt of one worker has not returned, and another worker has taken over
         self._busy = False
         self._closed = False
         self._always: set[str] = set()
-        self._shared_origins: set[str] = set()  # of pages that the user has allowed
+        self._shared_origins: set[str] = set()  # declared by pages that the user has allowed
         self._late: tuple[str, Decision, float, int] | None = None  # origin, decision, until when, for how many more
 
     def submit(self, request: ConsentRequest, on_decision: Callable[[Decision], object]) -> ConsentTicket:
@@ -319,7 +320,7 @@ class ConsentQueue:
                 self._waiting.remove(ticket)
 
     def close(self) -> None:
-        """Deny all open requests, and those to come."""
+        """Deny all open requests, and reject new ones."""
         with self._lock:
             self._closed = True
             tickets = self._open_tickets()
@@ -329,7 +330,7 @@ class ConsentQueue:
         self._prompt.close()
 
     def _known_decision(self, request: ConsentRequest) -> Decision | None:
-        """Return the decision that already holds for a request, if there is one."""
+        """Return the decision that already applies to a request, if there is one."""
         if not request.can_always_allow:
             return None
         if request.origin in self._always:
@@ -356,7 +357,7 @@ class ConsentQueue:
         return None
 
     def _open_tickets(self) -> list[ConsentTicket]:
-        # A cancelled request that is still shown counts, or a page could make any number of them
+        # A cancelled request that is still shown counts as well, or a page could open any number of them
         return [*self._waiting, *([self._shown] if self._shown else [])]
 
     def _enqueue(self, ticket: ConsentTicket) -> None:
@@ -380,7 +381,7 @@ class ConsentQueue:
             decision = self._ask(ticket)
             stuck_timer.cancel()
             with self._lock:
-                if self._shown is not ticket:  # it was stuck, and another worker goes on
+                if self._shown is not ticket:  # it was stuck, and another worker has taken over
                     self._stuck = False
                     return
                 self._shown = None  # before the pages get the decision: they may register again at once
@@ -390,7 +391,7 @@ class ConsentQueue:
                 _log_decision(ticket.request, decision, ticket.sharing)
 
     def _remember(self, ticket: ConsentTicket, decision: Decision) -> None:
-        """Keep a decision that holds always, or for tabs whose registrations still wait in the browser."""
+        """Keep a decision that applies always, or to tabs whose registrations still wait in the browser."""
         origin = ticket.request.origin
         if ticket.request.shared_origin and decision is not Decision.DENY:
             self._shared_origins.add(origin)
@@ -411,7 +412,7 @@ class ConsentQueue:
             return Decision.DENY
 
     def _on_prompt_stuck(self, ticket: ConsentTicket) -> None:
-        """Go on without a prompt that does not return: all other requests wait for it."""
+        """Continue without a prompt that does not return, because all other requests wait for it."""
         self._expire(ticket)
         with self._lock:
             if self._shown is not ticket:

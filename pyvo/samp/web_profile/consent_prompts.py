@@ -2,8 +2,8 @@
 """
 The ways to ask the user whether a web page may register.
 
-`make_prompt` makes one of what was given as ``web_profile_dialog``: ``"terminal"`` (also the meaning of `None`),
-``"tk"``, ``"window"``, ``"deny"``, a function, a `WebProfileDialog` or a `ConsentPrompt`.
+`make_prompt` creates the prompt from the ``web_profile_dialog`` of a hub: ``"terminal"`` or `None`, ``"tk"``,
+``"window"``, ``"deny"``, a function, a `WebProfileDialog` or a `ConsentPrompt`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class WebProfileDialog:
     """
     Base class of dialogs that run in the thread of a graphical user interface.
 
-    The hub puts its requests into a queue. The program calls `handle_queue` regularly, in the thread of
-    its windows; it passes a waiting request to `show_dialog`, which a subclass provides. When the user has
-    decided, the subclass calls `consent` or `reject`.
+    The hub puts its requests into a queue. Your program calls `handle_queue` regularly, in the thread of its windows.
+    This passes a waiting request to `show_dialog`, which your subclass provides. When the user has decided, your
+    subclass calls `consent` or `reject`.
     """
 
     #: Requests of the hub: identity, client's address, origin. The hub sets it.
@@ -56,7 +56,7 @@ class WebProfileDialog:
         try:
             self.show_dialog(details["samp.name"], details, client, origin)
         except BaseException:
-            self.reject()  # or this page and all later ones would wait for a decision that the user cannot make
+            self.reject()  # otherwise this page and all later ones would wait for a decision that cannot be made
             raise
 
     def show_dialog(self, samp_name: str, details: Mapping[str, Any], client: tuple[str, int], origin: str) -> None:
@@ -89,7 +89,7 @@ class WebProfileDialog:
 
 def make_prompt(dialog: object) -> ConsentPrompt:
     """
-    Make a prompt of the ``web_profile_dialog`` of a hub.
+    Create a prompt from the ``web_profile_dialog`` of a hub.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class CallablePrompt(ConsentPrompt):
             result = self._function(request.name, request.origin)
         else:
             result = self._function(request.name, dict(request.details), request.peer, request.origin)
-        # A comparison, from which such a decision often comes, may give a boolean of numpy
+        # The decision is often the result of a comparison, which may be a numpy boolean
         if result is True or (str(getattr(result, "dtype", "")) == "bool" and bool(result)):
             return Decision.ONCE
         if result in (Decision.ONCE, Decision.ALWAYS, Decision.ONCE.value, Decision.ALWAYS.value):
@@ -170,7 +170,7 @@ def _takes_two_arguments(function: Callable[..., object]) -> bool:
 
 
 class _RequestQueue(queue.Queue[tuple[Any, Any, Any]]):
-    """Requests for a dialog. It knows whether the dialog has taken one and has not decided yet."""
+    """Requests for a dialog. It knows whether the dialog has taken a request and has not decided about it yet."""
 
     is_shown = False
 
@@ -181,7 +181,7 @@ class _RequestQueue(queue.Queue[tuple[Any, Any, Any]]):
         return request
 
     def cancel(self) -> bool:
-        """Remove a request that the dialog has not taken; False if there is none."""
+        """Remove a request that the dialog has not taken; return False if there is none."""
         try:
             super().get(block=False)
         except queue.Empty:
@@ -306,8 +306,8 @@ class TkPrompt(ConsentPrompt):
     """
     Shows a window in a process of its own (`pyvo.samp.web_profile.consent_tk`).
 
-    Toolkits need their windows in the main thread, which belongs to the user's program; and that program may
-    use another toolkit.
+    Toolkits need their windows in the main thread, which belongs to the user's program, and that program may use
+    another toolkit.
     """
 
     def ask(self, ticket: ConsentTicket) -> Decision:

@@ -2,12 +2,12 @@
 """
 Ask in the terminal whether a web page may register.
 
-A worker thread asks while the main thread does something else. How to read the answer depends on what that is:
+A worker thread asks while the main thread does something else. How the answer is read depends on the main thread:
 
 * it runs a script or the hub: this module reads the terminal, and stops reading when the page goes away;
 * it waits at a plain Python prompt: ``input`` is used, which waits until that prompt has read its line;
 * it waits at an IPython prompt: IPython suspends its prompt for the question;
-* it is a notebook's kernel that runs a cell: ``input`` is then the kernel's own, which asks in the notebook.
+* it runs a cell in a notebook's kernel: ``input`` is then the kernel's own function, which asks in the notebook.
 
 Without a terminal, in the background of one, or between two cells the user cannot be asked, and the page is denied.
 This also holds at the interactive prompt of Python 3.13 and later: it reads each key itself, and no other thread gets a
@@ -43,7 +43,6 @@ _DECISIONS = {
     "no": Decision.DENY,
 }
 
-
 _REPEAT = "Please answer y or n: "
 
 
@@ -51,7 +50,7 @@ class TerminalPrompt(ConsentPrompt):
     """Asks in the terminal, IPython or notebook that the hub runs in."""
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Ask and wait for a line. After an invalid one ask once more; then all but a yes denies."""
+        """Ask and wait for a line. After an invalid line ask once more; then anything but a yes denies."""
         request = ticket.request
         try:
             answer = self._read(_question(request), ticket).strip().lower()

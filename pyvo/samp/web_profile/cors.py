@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Rules for requests of browsers: the host they name, the headers of responses (CORS), the messages they may send.
+Rules for browsers: the host that a request must name, the headers of responses (CORS), the messages pages may send.
 
 The functions have no state.
 """
@@ -70,7 +70,7 @@ def is_allowed_host(host: str | None, port: int) -> bool:
 
 def browser_key(headers: Mapping[str, str]) -> str:
     """
-    Return the same text for all tabs of one browser, which share a few connections (R49).
+    Return a key that all tabs of one browser have in common: they share a few connections (R49).
 
     It is empty for a program that is not a browser.
     """

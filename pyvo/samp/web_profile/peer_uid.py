@@ -39,7 +39,7 @@ def get_peer_uid(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABL
     for table in tables:
         try:
             lines = table.read_text("ascii").splitlines()
-        except (OSError, ValueError) as error:  # another system, or one that hides the table
+        except (OSError, ValueError) as error:  # the system has no such table, or hides it
             log.debug("%s does not list the owners of connections: %s", table, error)
             continue
         for line in lines:
@@ -50,7 +50,7 @@ def get_peer_uid(peer: tuple[str, int], port: int, tables: Iterable[Path] = TABL
 
 
 def _proc_addresses(address: str) -> list[str]:
-    """Write an address as the tables do: hexadecimal, each four bytes in this machine's order; IPv4 also as IPv6."""
+    """Return an address as in the tables: hexadecimal, four bytes at a time in native order; IPv4 also as IPv6."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     packed = [ip.packed]
     if ip.version == 4:

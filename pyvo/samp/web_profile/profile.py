@@ -5,8 +5,8 @@ The Web Profile of a hub: its server, its operations, and the web clients that a
 `WebRequestHandler` handles the requests of browsers: the operations that both profiles have, those that only this one
 has, CORS preflights, policy files, URL translation and uploads. `WebProfile` keeps the web clients.
 
-On a registration, `ConsentQueue` asks the user; then `WebProfile` registers the client at the broker. The broker puts
-deliveries into the client's `PullQueue`, from where the page pulls them. `UrlPermissions` records which URLs a page may
+When a page registers, `ConsentQueue` asks the user; then `WebProfile` registers the client with the broker. The broker
+puts deliveries into the client's `PullQueue`, and the page pulls them. `UrlPermissions` records which URLs a page may
 read, and `UrlProxy` fetches them. `UploadServer` stores the files that a page uploads.
 """
 
@@ -65,15 +65,15 @@ PORT = 21012
 TRANSLATOR = "/translator/"
 #: Start of the path of an upload. The client's upload token follows, then an id and the name of the file.
 UPLOAD = "/upload/"
-#: Calls that are remembered for each web client, to tell its late replies from forged ones.
+#: Calls that are remembered for each web client, to distinguish its late replies from forged ones.
 MAX_CALLS = 10_000
-#: Registered web clients: a page that is always allowed could register without end.
+#: Maximum number of web clients: a page that is always allowed could register any number of times.
 MAX_CLIENTS = 500
 #: Final messages that are kept for web clients that were disconnected and have not pulled since.
 MAX_FINAL_MESSAGES = 100
 
 _PULL = "samp.webhub.pullCallbacks"
-#: Operations without a private key. Nobody else sees their parameters.
+#: Operations without a private key. No other client sees their parameters.
 _PUBLIC_METHODS = ("samp.webhub.ping", "samp.webhub.register")
 _POLICIES = {"/crossdomain.xml": CROSS_DOMAIN, "/clientaccesspolicy.xml": CLIENT_ACCESS_POLICY}
 
@@ -89,7 +89,7 @@ class WebClient(PullQueue):
         self.origin = origin
         #: Part of the translated URLs of this client only (R46).
         self.token = secrets.token_urlsafe(18)
-        #: Part of the URLs for its uploads. It is not the other token, because a page may hand translated URLs out.
+        #: Part of the URLs for its uploads. It differs from `token`, because a page may give translated URLs to others.
         self.upload_token = secrets.token_urlsafe(32)
         #: Its files; None if the hub accepts no uploads.
         self.uploads: ClientUploads | None = None
@@ -97,11 +97,11 @@ class WebClient(PullQueue):
         self.calls: dict[str, None] = {}
 
     def pop_call(self, msg_id: str) -> bool:
-        """Whether this is the first reply to a call that the client received."""
+        """Return whether this is the first reply to a call that the client received."""
         return self.calls.pop(msg_id, self) is None
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Note a call that may be replied to, and the URLs that the page may read (R46)."""
+        """Remember a call that the client may reply to, and the URLs that the page may read (R46)."""
         if delivery.kind == CALL and delivery.tag is not None:
             self.calls[delivery.tag] = None
             if len(self.calls) > MAX_CALLS:
@@ -118,7 +118,7 @@ class WebClient(PullQueue):
         self._profile.broker.unregister(self.client, reason)
 
     def on_empty(self) -> None:
-        """Check whether the hub waits for this."""
+        """Notify the hub if it waits until all callbacks are delivered."""
         self._profile.check_delivered()
 
     def on_closed(self) -> None:
@@ -129,7 +129,7 @@ class WebClient(PullQueue):
 class WebRequestHandler(HubOperations):
     """Handles the requests of browsers."""
 
-    paths = frozenset({"/", "", "/RPC2"})  # the last for Python's ``ServerProxy`` of a URL without a path
+    paths = frozenset({"/", "", "/RPC2"})  # the last is for Python's ``ServerProxy`` with a URL without a path
 
     def __init__(self, profile: WebProfile) -> None:
         own: dict[str, Callable[..., Any]] = {
@@ -143,7 +143,7 @@ class WebRequestHandler(HubOperations):
     # HTTP
 
     def headers(self, request: HTTPRequest | None) -> tuple[tuple[str, str], ...]:
-        """Headers of each response (R44)."""
+        """Return the headers of each response (R44)."""
         return () if request is None else cors_headers(request.headers)
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
@@ -186,7 +186,7 @@ class WebRequestHandler(HubOperations):
         return self.text_response(404, "This is a SAMP hub for web pages", request)
 
     def _translate(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Send what is at a URL, if the page may read it (R46)."""
+        """Send the content of a URL, if the page may read it (R46)."""
         token, _, target = request.target.removeprefix(TRANSLATOR).partition("?")
         url = self._profile.url_permissions.allowed_url(token, target)
         if url is None:
@@ -204,7 +204,7 @@ class WebRequestHandler(HubOperations):
     ) -> Response | DeferredResponse:
         """Store or remove a file of a page, if the page has the client's token and its origin."""
         token, _, path = request.target.partition("?")[0].removeprefix(UPLOAD).partition("/")
-        web_client = self._profile.uploading_client(token)
+        web_client = self._profile.by_upload_token.get(token)
         is_own = web_client is not None and request.headers.get("origin", "").lower() == web_client.origin
         if request.method == "OPTIONS":
             allowed = (UPLOAD_METHODS, UPLOAD_HEADERS) if is_own else ()
@@ -244,7 +244,7 @@ class WebRequestHandler(HubOperations):
         request, connection, _call = self.current_call
         try:
             client = self._client(key)
-        except SAMPProxyError:  # looked up only here, so that the usual pull does not pay for it
+        except SAMPProxyError:  # only now look for a final message, so that the usual pull is not slowed down
             if (final_message := self._profile.pop_final_message(key)) is not None:
                 return final_message
             if self._profile.is_being_disconnected(key):
@@ -271,21 +271,21 @@ class WebRequestHandler(HubOperations):
             return ""
 
     def get_metadata(self, key: str, client_id: str) -> dict[str, SAMPValue]:
-        """Return a client's metadata (R11); the page may read the URLs in them (R46)."""
+        """Return a client's metadata (R11), and allow the page to read the URLs in it (R46)."""
         metadata = super().get_metadata(key, client_id)
         if self._broker.profile_of(client_id) == STANDARD:
             self._profile.allow_urls(self._client(key), metadata)
         return metadata
 
     def on_response_delivered(self, client: Client, response: EncodedMessage) -> None:
-        """Allow the page the URLs in the response (R46)."""
+        """Allow the page to read the URLs in the response (R46)."""
         if response.source_profile == STANDARD:
             self._profile.allow_urls(client, response.value)
 
     def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
-        """Run an operation. After it has succeeded, others can have seen the URLs in its parameters (R46)."""
+        """Run an operation. If it succeeds, other clients may have seen the URLs in its parameters (R46)."""
         name, params = call.method_call.name, call.method_call.params
-        if name != _PULL:  # other tabs of a browser that is in use probably need a connection, too (R49)
+        if name != _PULL:  # other tabs of a browser that is in use probably need a connection as well (R49)
             self._profile.pull_limiter.prioritize(browser_key(call.request.headers))
         hashes = url_hashes(params)
         if not hashes or name in _PUBLIC_METHODS:
@@ -308,12 +308,12 @@ class WebRequestHandler(HubOperations):
 
 class WebProfile:
     """
-    The server of the Web Profile. It serves from the moment it is made.
+    The server of the Web Profile. It accepts requests as soon as it is created.
 
-    Port 0 takes a free one. ``dialog`` is how the user is asked for consent, see `make_prompt`. ``mtypes`` are what
-    pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` says whether pages
-    may store files for other clients. Raises `OSError` if the port is not available, and `TypeError` or
-    `ValueError` if the dialog or the MTypes are not valid.
+    Port 0 selects a free port. ``dialog`` determines how the user is asked for consent, see `make_prompt`. ``mtypes``
+    are the MTypes that pages may send (R47), by default `SAFE_MTYPES`; ``["*"]`` lifts the restriction. ``upload`` is
+    whether pages may store files for other clients. The constructor raises `OSError` if the port is not available, and
+    `TypeError` or `ValueError` if the dialog or the MTypes are not valid.
     """
 
     def __init__(
@@ -337,7 +337,8 @@ class WebProfile:
         self.url_permissions = UrlPermissions()
         self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
         self.upload_server = UploadServer(loop.run_in_worker) if upload else None
-        self._by_upload_token: dict[str, WebClient] = {}
+        #: The registered web clients that may upload files, by upload token.
+        self.by_upload_token: dict[str, WebClient] = {}
         self._handler = handler = WebRequestHandler(self)
         self._servers = [XMLRPCServer(("127.0.0.1", port), loop, handler)]
         self.port = self._servers[0].port
@@ -364,18 +365,22 @@ class WebProfile:
         return f"http://localhost:{self.port}/"
 
     def wait_until_delivered(self, timeout: float) -> bool:
-        """Wait until pages have pulled what waits for them; return whether they have. Not for the loop's thread."""
+        """
+        Wait until the pages have pulled their callbacks; return False if that takes longer than the timeout.
+
+        Do not call this in the loop's thread.
+        """
         self._all_delivered = event = threading.Event()
         self.loop.call_soon(self.check_delivered)
         return event.wait(timeout)
 
     def check_delivered(self) -> None:
-        """End `wait_until_delivered` if nothing waits for pages."""
+        """End `wait_until_delivered` if no callback waits for a page that is likely to pull it soon."""
         if self._all_delivered is not None and not any(web.has_pending for web in self._web_clients.values()):
             self._all_delivered.set()
 
     def stop(self) -> None:
-        """Deny open requests, deliver what waits, close the server. Called in the loop's thread."""
+        """Deny open requests, deliver waiting callbacks, close the server. Called in the loop's thread."""
         self._consent.close()
         for web_client in list(self._web_clients.values()):
             web_client.flush_and_close()
@@ -392,7 +397,7 @@ class WebProfile:
     def request_registration(self, request: ConsentRequest, connection: ServerConnection) -> DeferredResponse:
         """Register a page if the user agrees (R40)."""
         self._check_limit()
-        if is_other_user(connection.peer, self.port):  # could state any origin, even one that is always allowed
+        if is_other_user(connection.peer, self.port):  # it could send any origin, even one that is always allowed
             raise SAMPProxyError(REFUSED, "The Web Profile serves only the user that runs the hub")
         response = DeferredResponse()
 
@@ -404,18 +409,14 @@ class WebProfile:
         return response
 
     def web_client(self, client: Client) -> WebClient:
-        """Return the web client of a client."""
+        """Return the `WebClient` of a client."""
         try:
             return self._web_clients[client.client_id]
         except KeyError:  # disconnected after its key was checked
             raise SAMPProxyError(1, "This client is no longer registered with the hub") from None
 
-    def uploading_client(self, token: str) -> WebClient | None:
-        """Return the client with an upload token."""
-        return self._by_upload_token.get(token)
-
     def allow_callbacks(self, client: Client, *, allow: bool) -> None:
-        """Make a client callable, or stop that (R13)."""
+        """Make a client callable or not callable (R13)."""
         web_client = self.web_client(client)
         if allow == client.callable:
             return
@@ -423,7 +424,8 @@ class WebProfile:
         if allow:
             web_client.expect_pull()
         else:
-            self.loop.call_soon(self._drop_callbacks, client, web_client)  # after deliveries that are still on the way
+            # After the deliveries that are still on their way to its queue
+            self.loop.call_soon(self._drop_callbacks, client, web_client)
 
     def has_waiting_pull(self, client: Client) -> bool:
         """Whether a client waits for callbacks."""
@@ -436,7 +438,7 @@ class WebProfile:
             web_client.mark_active(connection)
 
     def allow_urls(self, client: Client, value: SAMPValue) -> None:
-        """Allow a page the URLs in a value that it received from a Standard Profile client (R46). In any thread."""
+        """Allow a page to read the URLs in a value from a Standard Profile client (R46). Called in any thread."""
         if (web_client := self._web_clients.get(client.client_id)) is not None:
             self.url_permissions.allow_from_client(web_client.token, value)
 
@@ -483,7 +485,7 @@ class WebProfile:
             web_client.uploads = self.upload_server.add_client(
                 partial(self.url_permissions.allow_from_client, web_client.token)
             )
-            self._by_upload_token[web_client.upload_token] = web_client
+            self.by_upload_token[web_client.upload_token] = web_client
             info["x-samp.upload"] = f"{url}{UPLOAD}{web_client.upload_token}/"
         response.set_result(info)
 
@@ -499,9 +501,9 @@ class WebProfile:
                 del self._final_messages[next(iter(self._final_messages))]
         self._web_clients.pop(web_client.client.client_id, None)
         self.url_permissions.remove_client(web_client.token)
-        self._by_upload_token.pop(web_client.upload_token, None)
-        if web_client.uploads is not None and self.upload_server is not None:
-            self.upload_server.remove_client(web_client.uploads)
+        self.by_upload_token.pop(web_client.upload_token, None)
+        if web_client.uploads is not None:
+            self.loop.run_in_worker(web_client.uploads.close)  # which removes its files
 
     def _drop_callbacks(self, client: Client, web_client: WebClient) -> None:
         for delivery in web_client.clear():

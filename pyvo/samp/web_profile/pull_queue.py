@@ -3,29 +3,29 @@
 The callbacks of a web client, which wait in a queue until the page pulls them (R42), and the number of pulls (R49).
 
 The hub cannot call a page in a browser, so the page calls the hub: its *pull* gets a response at once when callbacks
-wait. Otherwise the pull waits here, without a thread, until a callback comes or its time is over.
+wait. Otherwise the pull waits here, without a thread, until a callback comes or its timeout ends.
 
 Nothing is lost
 ---------------
 The connection of a pull may break at any moment: the user closes a tab or reloads a page. Callbacks leave the queue
 only with a response that was written. Before the hub responds to a pull, it checks the connection. Callbacks return to
 the front of the queue if their response could not be written, or if the browser discarded it unread, which the kernel
-reports by resetting the connection. The next pull gets them. A response counts as read when another request has come by
-its connection, or when the browser closed that without a reset.
+reports by resetting the connection. The next pull gets them. A response counts as read when another request has come
+over its connection, or when the browser has closed the connection without a reset.
 
 When a page is gone
 -------------------
 A page that is closed does not unregister. But the browser *breaks off* its pull: it closes the connection while the
 pull waits, or before it has read the whole response. Such a page is unregistered after `DISCONNECT_TIMEOUT`. If only
-the connection was broken, the page pulls again within this time (R43). A client that is not in the
-page, but in a kernel that pulls through it, goes on when the page has been reloaded, and has `RELAY_TIMEOUT` for that.
+the connection was broken, the page pulls again within this time (R43). A client that is not in the page but in a
+kernel, and pulls through the page, continues when the page has been reloaded, and has `RELAY_TIMEOUT` for that.
 
-A page that does not pull has broken nothing off. It may be held up by a modal dialog, by a debugger, as a background
-tab with throttled timers, on a computer that sleeps, or behind the pulls of other tabs (R49). So it stays registered
-for `IDLE_TIMEOUT`, and its callbacks wait. A later close of its connection means nothing: browsers and this hub close
-idle ones. A page that is closed between two pulls looks the same, and is unregistered after the same time. There is one
-sign when the whole browser ends between two pulls: a connection that had several requests, the last from this page, is
-closed within `QUICK_CLOSE`. Browsers keep idle connections much longer.
+A page that does not pull has not broken anything off. It may be held up by a modal dialog, by a debugger, as a
+background tab with throttled timers, on a computer that sleeps, or behind the pulls of other tabs (R49). So it stays
+registered for `IDLE_TIMEOUT`, and its callbacks wait. If its connection is closed later, this means nothing: browsers
+and this hub close idle connections. A page that is closed between two pulls looks the same, and is unregistered after
+the same time. There is one sign that the whole browser has ended between two pulls: a connection that had several
+requests, the last from this page, is closed within `QUICK_CLOSE`. Browsers keep idle connections much longer.
 
 A page that only sends does not allow callbacks and does not pull. It stays registered until it unregisters.
 """
@@ -53,15 +53,15 @@ BURST_RELEASES = 16
 #: Callbacks and bytes that may wait for one client. A client that exceeds them is disconnected (R50).
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-#: Bytes after which a response takes no further callback: a browser parses it in one go.
+#: Bytes after which no further callback is added to a response: the browser has to parse all of it at once.
 MAX_RESPONSE = 4 * 1024 * 1024
 #: Latest responses whose callbacks are kept until it is known that they were read. A browser has six connections.
 MAX_UNCONFIRMED = 6
 #: Seconds that a pull may wait, whatever timeout it states.
 MAX_WAIT = 3600.0
-#: Seconds after which a page is unregistered whose last pull was broken off.
+#: Seconds after which a page is unregistered if its last pull was broken off.
 DISCONNECT_TIMEOUT = 10.0
-#: The same if the client is in a kernel, and the page is that of its notebook, which takes long to load.
+#: The same for a client in a kernel: the page of its notebook takes long to load.
 RELAY_TIMEOUT = 60.0
 #: Seconds without a pull after which any other page is unregistered.
 IDLE_TIMEOUT = 300.0
@@ -73,7 +73,7 @@ MAX_DELAY = 5.0
 
 
 class Pull:
-    """One ``pullCallbacks``, waiting or finished. ``browser`` is the one whose connections it shares (R49)."""
+    """One ``pullCallbacks``, waiting or finished. ``browser`` identifies the browser that made it (R49)."""
 
     def __init__(self, connection: ServerConnection, browser: str = "") -> None:
         self.connection = connection
@@ -127,14 +127,14 @@ class PullLimiter:
             self._release_oldest(pull.browser)
 
     def discard(self, pull: Pull) -> None:
-        """No longer count a pull."""
+        """Stop counting a pull."""
         waiting = self._waiting.get(pull.browser)
         if waiting is not None and waiting.pop(pull, None) is not None and not waiting:
             del self._waiting[pull.browser]
             self._prioritized.pop(pull.browser, None)
 
     def prioritize(self, browser: str) -> None:
-        """Release pulls of a browser without a pause for a while: other requests probably wait for a connection."""
+        """Release some pulls of a browser without pauses: other requests probably wait for a connection."""
         if browser in self._waiting:
             self._prioritized[browser] = BURST_RELEASES
             self._release_oldest(browser)
@@ -180,7 +180,7 @@ class PullQueue:
         self.final_message: PreEncoded | None = None
         self._inactivity_timer: Timer | None = None
         self._inactivity_timeout = IDLE_TIMEOUT
-        self._inactive_since = 0.0  # by the wall clock, which goes on while the computer sleeps
+        self._inactive_since = 0.0  # by the wall clock, which also advances while the computer sleeps
 
     @property
     def _disconnect_timeout(self) -> float:
@@ -220,13 +220,13 @@ class PullQueue:
         self._loop.call_soon(self._enqueue, delivery)
 
     def close(self, final_delivery: Delivery | None) -> None:
-        """Drop the queue; respond to waiting pulls, to one of them with the final delivery if there is one (R26)."""
+        """Drop the deliveries, and respond to the waiting pulls. One of them gets the final delivery, if any (R26)."""
         self._loop.call_soon(self._close, final_delivery)
 
     # Called by the profile
 
     def pull(self, pull: Pull, timeout: float) -> DeferredResponse:
-        """Answer a pull with callbacks as soon as there are some, or with none after ``timeout`` seconds (R42)."""
+        """Respond to a pull with callbacks as soon as there are some, or with none after ``timeout`` seconds (R42)."""
         response = pull.response
         self._cancel_inactivity_timer()
         self._last = None
@@ -302,7 +302,7 @@ class PullQueue:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Answer the pulls that have waited longest with what waits."""
+        """Respond with the waiting callbacks to the pulls that have waited longest."""
         self._flush_scheduled = False
         while self._queue and self._waiting:
             pull = self._waiting[0]
@@ -331,7 +331,7 @@ class PullQueue:
         return batch
 
     def _put_back(self, pull: Pull) -> None:
-        """Return the callbacks of a response to the queue, and give them to the next pull if one waits."""
+        """Return the callbacks of a response to the queue, and respond with them to the next pull if one waits."""
         self._requeue(pull)
         if self._queue and self._waiting:
             self._flush()
@@ -344,7 +344,7 @@ class PullQueue:
             self._bytes += sum(delivery.size for delivery in batch)
 
     def _release(self, pull: Pull) -> None:
-        """Answer a pull with nothing."""
+        """Respond to a pull without callbacks."""
         if pull in self._waiting:
             self._remove_pull(pull)
             self._last = pull
@@ -407,7 +407,7 @@ class PullQueue:
         self._requeue_lost()
         if self._inactivity_timer is None or self._waiting:
             return
-        # A program that uses each connection once also closes it: that means nothing
+        # A program that uses each connection only once also closes it: this does not mean that it is gone
         was_kept = connection is self._last_used and connection.requests > 1
         is_quick = time.time() - self._inactive_since < QUICK_CLOSE
         if broken_off or (was_kept and connection.was_left and is_quick):
@@ -426,7 +426,7 @@ class PullQueue:
 
     def _on_inactive(self) -> None:
         if time.time() - self._inactive_since > self._inactivity_timeout + MAX_DELAY:
-            self._start_inactivity_timer(self._inactivity_timeout)  # the page was suspended, too
+            self._start_inactivity_timer(self._inactivity_timeout)  # the page was suspended as well
         elif not self._closed and not self._waiting:
             self._finish()
             self.on_gone("is gone: the page no longer pulls its callbacks")
@@ -445,18 +445,11 @@ class PullQueue:
 
     def _finish(self) -> None:
         self._closed = True
-        self._queue.clear()
-        self._bytes = 0
-        self._cancel_inactivity_timer()
-        self._last = None
-        self._unconfirmed.clear()
-        for pull in list(self._waiting):
-            self._remove_pull(pull)
-            pull.response.set_result([])
+        self.clear()
 
 
 def _write_callbacks(batch: list[Delivery]) -> PreEncoded:
-    """Encode callbacks in the form of R42; messages that are already encoded are copied."""
+    """Encode callbacks as R42 requires; messages that are already encoded are copied."""
     return PreEncoded(b"<value><array><data>%b</data></array></value>" % b"".join(map(_write_callback, batch)))
 
 

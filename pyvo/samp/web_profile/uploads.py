@@ -66,7 +66,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {
 
 class UploadError(Exception):
     """
-    A request for an upload is rejected.
+    A request for an upload was rejected.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Upload:
     Parameters
     ----------
     path : pathlib.Path
-        Path of the new file. Its parent directory is created, and must not exist.
+        Path of the new file. Its parent directory must not exist; it is created.
     total : int
         Its size in bytes.
 
@@ -115,7 +115,7 @@ class Upload:
             raise
 
     def write(self, begin: int, data: Bytes) -> None:
-        """Write a chunk; if it contradicts received bytes, write nothing and raise an `UploadError`."""
+        """Write a chunk. If it differs from bytes received before, write nothing and raise an `UploadError`."""
         end = begin + len(data)
         with self._lock:
             if self._is_removed:
@@ -275,10 +275,6 @@ class UploadServer:
     def add_client(self, on_complete: Callable[[str], object]) -> ClientUploads:
         """Create the uploads of a new client; ``on_complete`` is called with the URL of each complete file."""
         return ClientUploads(self._get_directory, on_complete)
-
-    def remove_client(self, uploads: ClientUploads) -> None:
-        """Remove the files of a client; return at once."""
-        self._run_in_worker(uploads.close)
 
     def close(self) -> None:
         """Remove all files. Blocks."""

@@ -56,7 +56,7 @@ def find_urls(value: SAMPValue) -> Iterator[str]:
 
 def normalize_url(url: str) -> str | None:
     """
-    Return the same text for all ways to write one URL.
+    Return the normal form of a URL, which is the same for all ways to write it.
 
     It is None for a text that is not an ``http``, ``https`` or ``file`` URL.
     """
@@ -78,7 +78,7 @@ def url_hashes(value: SAMPValue) -> frozenset[int]:
     """
     Return hashes of the URLs in a value: `UrlPermissions` may have to remember a hundred thousand long URLs.
 
-    There are at most `MAX_BLOCKED` and one, which is more than can be blocked.
+    At most `MAX_BLOCKED` + 1 hashes are returned: one more than an origin may block.
     """
     hashes: set[int] = set()
     for url in find_urls(value):
@@ -91,7 +91,7 @@ def url_hashes(value: SAMPValue) -> frozenset[int]:
 
 
 class UrlPermissions:
-    """The URLs that each web client may read; it is known by its token. Safe to use from any thread."""
+    """The URLs that each web client, identified by its token, may read. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class UrlPermissions:
         self._origins: dict[str, str] = {}
         self._trusted: dict[int, None] = {}  # in order of mention
         self._blocked: set[int] = set()
-        self._blocked_by_origin: Counter[str] = Counter()  # numbers of them
+        self._blocked_by_origin: Counter[str] = Counter()  # how many each origin has blocked
 
     def add_client(self, token: str, origin: str = "") -> None:
         """Add a client. All clients of one origin share a quota of URLs that they may block."""
@@ -114,7 +114,7 @@ class UrlPermissions:
             self._origins.pop(token, None)
 
     def allow_from_client(self, token: str, value: SAMPValue) -> None:
-        """Allow a client the URLs in a message, response or metadata of a Standard Profile client."""
+        """Allow a client to read the URLs in a message, response or metadata of a Standard Profile client."""
         for url in find_urls(value):
             key = normalize_url(url)
             if key is not None:

@@ -2,13 +2,13 @@
 """
 URL translation: the hub reads a URL for a web page whose browser does not allow it to (R46).
 
-The hub passes the content on as it comes, so that a file of any size needs the memory of one buffer. This happens in a
-worker thread, on a socket that was detached from the server.
+The hub passes the content on as it arrives, so that a file of any size needs the memory of one buffer only. This
+happens in a worker thread, on a socket that was detached from the server.
 
-*Whether* a page may read a URL is decided before (`UrlPermissions`). These limits hold as well:
+`UrlPermissions` decides beforehand *whether* a page may read a URL. These limits apply as well:
 
 * only regular files are read, never a device or a pipe;
-* redirects are followed a few times, never to another scheme, and never from a host in the internet to this machine or
+* redirects are followed a few times, never to another scheme, and never from a host on the internet to this machine or
   its local network, which the page could not reach itself;
 * no proxy, no cookies, no credentials.
 """
@@ -42,7 +42,7 @@ _PASSED_ON = (
     "ETag",
 )
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Transfers that may run. A browser makes six.
+#: Transfers that may run at the same time. A browser makes six.
 MAX_TRANSFERS = 24
 
 
@@ -63,7 +63,7 @@ class UrlProxy(BodyStreamer):
         headers: Iterable[tuple[str, str]],
     ) -> None:
         """
-        Start a transfer to a blocking socket with a time-out, and return at once.
+        Start a transfer to a blocking socket with a timeout, and return at once.
 
         ``method`` is ``"GET"`` or ``"HEAD"``; ``headers`` of the response are added to those of the content.
         """
@@ -94,7 +94,7 @@ class _RemoteSource:
         self.head = ResponseHead(response.status, passed_on)
 
     def copy_to(self, sink: Sink) -> bool:
-        """Write the bytes as they come."""
+        """Write the bytes as they arrive."""
         response = self._fetch.response
         remaining = response.length
         view = memoryview(bytearray(BUFFER_SIZE))
@@ -118,7 +118,7 @@ class _RemoteSource:
 
 
 class _HTTPFetch:
-    """One request to a server, and its response. ``from_global``: a host in the internet redirected to the URL."""
+    """One request to a server, and its response. ``from_global``: a host on the internet redirected to the URL."""
 
     def __init__(self, url: str, method: str, headers: dict[str, str], *, from_global: bool) -> None:
         try:
@@ -176,5 +176,5 @@ def _fetch_following_redirects(url: str, method: str, headers: dict[str, str]) -
 
 
 def is_global(sock: socket.socket) -> bool:
-    """Whether the other end of a connection is a host in the internet: not this machine nor its local network."""
+    """Whether the other end of a connection is a host on the internet: not this machine nor its local network."""
     return ipaddress.ip_address(sock.getpeername()[0].partition("%")[0]).is_global
