@@ -31,7 +31,7 @@ from .handlers import (
     is_internal,
     to_result,
 )
-from .hub_connection import ConnectionState
+from .hub_connection import CONNECT_AGAIN, ConnectionState
 from .hub_proxy import SAMPHubProxy
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class MessageReceiver(BindingMethods):
             return  # a message of the previous hub, which may have had the same id, does not concern this one
         message = params[2]
         if message["samp.mtype"] == "samp.hub.event.shutdown":
-            self.hub.mark_lost("The hub has shut down. Call connect() when a hub is running again.")
+            self.hub.mark_lost(f"The hub has shut down. {CONNECT_AGAIN}")
         elif message["samp.mtype"] == "samp.hub.disconnect":
             reason = message["samp.params"].get("reason") or "no reason was given"
             text = f"The hub has disconnected this client: {reason}. Call connect() to connect again."

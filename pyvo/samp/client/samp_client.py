@@ -169,7 +169,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
         loop = EventLoop("samp-client")
         try:
             if self._callable:
-                self._cleanup.receiver = self._own_loop() or self._make_receiver(loop)
+                self._cleanup.receiver = self._make_receiver(loop)
         except OSError as error:
             loop.stop()
             raise SAMPClientError(
@@ -179,6 +179,8 @@ class SAMPClient(MessageReceiver, DerivedClient):
         self._is_running = True
 
     def _make_receiver(self, loop: EventLoop) -> CallbackReceiver:
+        if replaces(self, DerivedClient, "_serve_forever"):
+            return OwnLoop(self)
         messages = MessageQueue(loop, self)
         if isinstance(self.hub, SAMPWebHubProxy):
             return CallbackPuller(self.hub, messages)

@@ -35,7 +35,7 @@ from ..transport.event_loop import Timer
 from ..transport.xmlrpc_writer import write_call
 from .cleanup import weak_method
 from .derived_classes import replaces
-from .hub_connection import ConnectionState, ConnectionStatus, LocalHub, Prepared
+from .hub_connection import CONNECT_AGAIN, ConnectionState, ConnectionStatus, LocalHub, Prepared
 from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
 from .receiving import DispatchFunction, HandlerExecutor
@@ -325,7 +325,7 @@ class ClientSession(Prepared):
         return write_call(f"{self.hub.prefix}.getMetadata", [key, own_id]) if key and own_id else None
 
     def _on_hub_gone(self, reason: str) -> None:
-        self.hub.mark_lost(f"{reason}. Call connect() when a hub is running again.")
+        self.hub.mark_lost(f"{reason}. {CONNECT_AGAIN}")
 
     def _on_connection_lost(self, reason: str) -> None:
         log.debug("The connection to the hub has ended: %s", reason)
