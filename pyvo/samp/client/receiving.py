@@ -51,7 +51,7 @@ class HandlerExecutor:
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function there, wait, and return or raise what it does; `SAMPClientError` if that is cancelled."""
+        """Call a function there and wait for its result or exception; `SAMPClientError` if that is cancelled."""
         if threading.current_thread() is self._thread:  # to wait would be a deadlock
             return function(*args, **kwargs)
         function = in_same_call(function)
@@ -124,7 +124,7 @@ class MessageReceiver(BindingMethods):
 
     def add_filter(self, key: object, patterns: Iterable[str], message_filter: MessageFilter) -> None:
         """
-        Have a function of this package get messages before the program's handlers do.
+        Pass messages to a function of this package before the program's handlers get them.
 
         Parameters
         ----------

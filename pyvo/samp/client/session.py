@@ -12,7 +12,7 @@ A lost hub is found by a call that fails, by the shutdown message of the hub, or
 client. In each case the connection calls `_on_connection_lost`. That may run in any thread, even that of the event
 loop, so it only starts a worker (`_handle_connection_lost`), which enters LOST (or CLOSED, if the hub has
 disconnected the client) and calls the program's ``on_state``. If the program wants to reconnect, a timer tries once a
-second to connect to the next hub. A try without a hub only reads the lockfile.
+second to connect to the next hub. While no hub is running, an attempt only reads the lockfile.
 
 `_lock` is held while the session connects or closes. `disconnect` waits some seconds for a `connect` of another
 thread, because a client whose registration is interrupted cannot unregister. It does not wait for a hub that hangs,
