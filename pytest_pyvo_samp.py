@@ -40,7 +40,7 @@ def samp_hub_factory(samp_home: Path) -> Iterator[Callable[..., SAMPHubServer]]:
 
 @pytest.fixture
 def samp_hub(samp_hub_factory: Callable[..., SAMPHubServer]) -> SAMPHubServer:
-    """A running hub of the test's own, without the Web Profile, which all SAMP clients of the test find."""
+    """A running hub for this test, without the Web Profile. All SAMP clients of the test find it."""
     return samp_hub_factory()
 
 

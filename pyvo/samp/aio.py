@@ -143,7 +143,7 @@ class AsyncSAMPClient:
     Parameters
     ----------
     *args, **kwargs
-        As in `SAMPIntegratedClient`, but ``dispatch``.
+        As in `SAMPIntegratedClient`, except ``dispatch``.
 
     Examples
     --------

@@ -134,12 +134,12 @@ class SAMPTypeError(SAMPError, TypeError):
 
 
 class SAMPValueError(SAMPError, ValueError):
-    """A value has the right type but not a valid content."""
+    """A value has the right type, but its content is not valid."""
 
 
 def warn(text: str) -> None:
     """
-    Warn with `SAMPWarning`, as of the line of the program that has called this package.
+    Issue a `SAMPWarning` that points to the line of the program that called this package.
 
     Parameters
     ----------

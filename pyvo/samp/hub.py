@@ -9,8 +9,8 @@ Theory of operation
 The order matters at both ends. At the start all servers must be ready before the lockfile announces the hub: a client
 that reads the lockfile may call at once, and another hub that starts pings. At the stop the lockfile is removed first,
 while the hub still responds to pings. Then the clients are notified, and the deliveries to them get a moment. Then the
-pending calls end with an error response, and at last the sockets close. A client that does not accept its deliveries
-any more can cost that moment and no more.
+pending calls end with an error response, and at last the sockets close. A client that no longer
+accepts its deliveries delays the stop by that moment at most.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class RunningHub:
             return self._window
 
     def _describe(self) -> dict[str, Any]:
-        """Return what the hub window shows of the hub."""
+        """Return the label and the profiles of the hub, which the hub window shows."""
         web = "not served (switched off, or its port is taken)" if self.web is None else f"port {self.web.port}"
         return {
             "label": self._options.label,
@@ -210,8 +210,8 @@ class RunningHub:
             )
         except OSError as error:
             log.warning(
-                "Web pages are not served, everything else is: port %d cannot be listened on (%s). Most likely another "
-                "SAMP hub has it, in TOPCAT or Aladin for instance.",
+                "Web pages are not served, everything else is: the hub cannot listen on port %d (%s). Another SAMP "
+                "hub, for example in TOPCAT or Aladin, probably uses it.",
                 options.web_port,
                 error.strerror or error,
             )
@@ -352,9 +352,9 @@ class SAMPHubServer:
     lockfile : str or path, optional
         Path of the lockfile; by default where clients look: what ``SAMP_HUB`` names, or ``~/.samp``.
     timeout : float
-        Seconds without any activity after which the hub stops; 0: it does not.
+        The hub stops after this many seconds without activity; 0 for no limit.
     client_timeout : float
-        Seconds of silence after which a client is disconnected; 0: it is not.
+        The hub disconnects a client after this many seconds of silence; 0 for no limit.
     mode : {"single", "multiple"}
         ``"multiple"`` puts the lockfile into ``~/.samp-1``, beside those of any number of other hubs.
     label : str

@@ -19,8 +19,8 @@ class SAMPIntegratedClient(ExchangeMixin, MessagingClient):
     Each method that takes the id of a client also takes its name, in upper or lower case: ``"topcat"``.
 
     The methods that call the hub raise `SAMPClientError` when the client is not connected, `SAMPHubError` when the
-    hub is gone or does not respond, `SAMPProxyError` when it returns a fault, and `TypeError` or `ValueError`, before
-    anything is sent, for what is not a SAMP value (R4).
+    hub is gone or does not respond, and `SAMPProxyError` when it returns a fault. For an argument that is not a SAMP
+    value (R4) they raise `TypeError` or `ValueError` before anything is sent.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class SAMPIntegratedClient(ExchangeMixin, MessagingClient):
     description : str, optional
         ``samp.description.text`` of the client.
     metadata : mapping, optional
-        Its metadata (R11); ``name`` and ``description`` are added. What is passed in is not modified.
+        Its metadata (R11); ``name`` and ``description`` are added. The mapping itself is not modified.
     addr : str, optional
         Address on which the client listens for the hub; the loopback address unless given (R37).
     port : int

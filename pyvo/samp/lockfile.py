@@ -49,7 +49,7 @@ def lockfile_source() -> str:
     """
     Return the path or http URL of the lockfile: what ``SAMP_HUB`` names, else ``.samp`` in the home directory (R33).
 
-    Raise `SAMPHubError` if ``SAMP_HUB`` names no lockfile.
+    Raise `SAMPHubError` if ``SAMP_HUB`` is set but does not name a lockfile.
     """
     setting = os.environ.get("SAMP_HUB", "")
     if not setting:
@@ -183,7 +183,7 @@ def _fetch(url: str) -> bytes:
 
 
 def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, *, operation: str = "samp.hub.ping") -> bool:
-    """Ping the hub that a lockfile names. False also if another program, which is not a hub, uses the port now."""
+    """Ping the hub that a lockfile names. Return False also if a program that is not a hub now uses the port."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:
         hub.call(operation)

@@ -4,7 +4,7 @@ Writing and removing the lockfile of a hub (rules R35 and R36).
 
 Theory of operation
 -------------------
-Of any number of hubs that start at the same moment exactly one may own the lockfile. A hub that starts reads the
+When several hubs start at the same moment, exactly one of them may own the lockfile. A hub that starts reads the
 lockfile, pings the hub that it names, and replaces the file if there is no response. Another hub could do the same at
 the same time. So only one hub at a time does this: it holds an advisory lock on an empty file ``<lockfile>.lock``. The
 system releases the lock if the process dies; the file is removed at the end. A hub that finds the file locked does not
@@ -129,7 +129,7 @@ def _retry_while_open(operation: Callable[[], None]) -> None:
 
 @contextmanager
 def _lockfile_guard(path: Path) -> Iterator[None]:
-    """Hold the lock that allows to change a lockfile."""
+    """Hold the lock that a hub needs to change the lockfile."""
     guard = path.with_name(path.name + ".lock")
     descriptor = _acquire_guard(guard)
     if descriptor is None:

@@ -5,7 +5,7 @@ How callbacks of the hub reach a client: they are received, queued, and handled 
 Theory of operation
 -------------------
 In the Standard Profile the hub calls a server of the client (`CallbackServer`, R32). In the Web Profile a thread of the
-client pulls callbacks from the hub (`CallbackPuller`, R42). Either checks what it receives and puts it in the client's
+client pulls callbacks from the hub (`CallbackPuller`, R42). Both check what they receive and put it in the client's
 `MessageQueue`, which takes no time, so that the hub never waits for a handler.
 
 Worker threads take messages from the queue in the order of arrival, one after the other, unless a handler takes longer

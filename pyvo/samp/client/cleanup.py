@@ -46,7 +46,7 @@ class CallbackReceiver(Protocol):
 
 
 class ClientCleanup:
-    """What has to be unregistered, closed and stopped when a client ends."""
+    """Unregisters a client, closes its connection and stops its threads when it ends."""
 
     def __init__(self) -> None:
         #: The client's connection; None until it has one.

@@ -178,10 +178,6 @@ class DerivedClient(Prepared, ABC):
     def _serve_forever(self) -> None:
         """Return immediately: the base receives in other threads."""
 
-    def _own_loop(self) -> OwnLoop | None:
-        """Make the receiver for a derived class that replaces ``_serve_forever``; None for any other."""
-        return OwnLoop(self) if replaces(self, DerivedClient, "_serve_forever") else None
-
 
 class OwnLoop:
     """Runs the ``_serve_forever`` of a derived class; to the base it is a `CallbackReceiver`."""

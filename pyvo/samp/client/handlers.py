@@ -50,7 +50,7 @@ class ReceivedCall:
 
     def __init__(self, calls: ReceivedCalls, private_key: str, msg_id: str) -> None:
         self.calls = calls
-        #: Of the registration that it came for.
+        #: The key of the registration for which the call arrived.
         self.private_key = private_key
         self.msg_id = msg_id
         #: Whether it has been replied to.
@@ -90,7 +90,7 @@ class ReceivedCalls:
         return call if call is not None and call.calls is self and call.msg_id == msg_id else None
 
     def claim(self, private_key: str, msg_id: str) -> ReceivedCall | None:
-        """Mark the call that a reply belongs to, which is about to be sent; None if it is not known."""
+        """Mark the call to which a reply that will now be sent belongs, and return it; None if it is not known."""
         with self._lock:
             call = self.current(msg_id)
             if call is None or call.replied:
@@ -186,7 +186,7 @@ class Binding(NamedTuple):
         Inspect a handler once, when it is bound.
 
         It accepts ``(private_key, sender_id, msg_id, mtype, params, extra)``, or the same without ``msg_id``; any other
-        raises `SAMPClientError`.
+        signature raises `SAMPClientError`.
         """
         copied = encode(annotations or {}, "metadata")
         assert isinstance(copied, dict)

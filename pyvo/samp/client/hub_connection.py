@@ -68,7 +68,7 @@ Request = tuple[str, dict[str, Any]]
 NOT_CONNECTED = "Not connected to a SAMP hub: call connect() first."
 CONNECT_AGAIN = "Call connect() when a hub is running again."
 
-#: How parameters are checked that must be more than a SAMP value. The hub would refuse them as well, but it does not
+#: Checks of the parameters that must be more than a SAMP value. The hub would reject them as well, but it does not
 #: know which line of the program they came from.
 _CHECKS = {"message": check_message, "response": check_response}
 
@@ -137,7 +137,8 @@ class ConnectionStatus:
 
     def __init__(self, reason: str = "") -> None:
         self.state = ConnectionState.DISCONNECTED
-        #: Why there is no connection, as text of an error; while connecting, what that is going to be.
+        #: The text of the error that calls raise without a connection. While connecting, that of the error that is
+        #: raised if no hub responds.
         self.reason = reason
         self._lock = threading.RLock()  # a signal handler may change it
 
@@ -221,14 +222,14 @@ class _HubUnresponsiveError(SAMPTransportError):
 
 
 class HubConnection(Prepared):
-    """What `SAMPHubProxy` has besides the operations of the hub."""
+    """The connection of `SAMPHubProxy` to the hub, without the operations of the hub."""
 
     def __init__(self) -> None:
         """Take no arguments: `__new__` makes everything."""
 
     def _prepare(self) -> None:
         super()._prepare()
-        #: What the hub's methods are looked up in; None before the first connection.
+        #: The object on which the hub's methods are looked up; None before the first connection.
         self.proxy: Any = None
         #: The contents of the lockfile that was used; empty without a connection.
         self.lockfile: dict[str, str] = {}
@@ -251,7 +252,7 @@ class HubConnection(Prepared):
 
     @property
     def _connected(self) -> bool:
-        """What classes derived from upstream's `SAMPHubProxy` set when they connect by themselves."""
+        """Set by classes derived from upstream's `SAMPHubProxy` that connect by themselves."""
         return self.is_connected
 
     @_connected.setter
@@ -264,7 +265,7 @@ class HubConnection(Prepared):
 
     @property
     def _samp_hub(self) -> Any:
-        """What has the hub's operations as methods; subclasses give another one to speak another profile."""
+        """The object whose methods are the hub's operations; a subclass for another profile returns another one."""
         return self.proxy.samp.hub
 
     @property
@@ -337,7 +338,7 @@ class HubConnection(Prepared):
         try:
             client = self._make_client(url, RESPONSE_TIMEOUT, pool_size)
         except SAMPTransportError as error:
-            raise SAMPHubError(f"The address of the hub is of no use: {error}") from error
+            raise SAMPHubError(f"The hub's address is not valid: {error}") from error
         self._client = client
         self.proxy = _RemoteMethod(client)
         self.status.enter(_CONNECTING, no_hub or f"No SAMP hub responds at {url}.")
@@ -504,7 +505,7 @@ class HubConnection(Prepared):
         Parameters
         ----------
         *requests : tuple of (str, dict)
-            Operations and their parameters; they must be such that may be called twice.
+            Operations and their parameters. Each operation must be safe to call twice.
         while_waiting : callable, optional
             Called while the hub processes the requests, or before; perhaps twice.
         """

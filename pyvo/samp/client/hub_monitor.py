@@ -5,7 +5,7 @@ How an idle client notices that its hub is gone.
 The monitor keeps one connection open on which it has asked the hub whether the client is still registered. When the
 process of the hub ends, in whatever way, the operating system closes the connection. The monitor then asks again on a
 new one: a hub that has only closed idle connections knows the client, a dead hub refuses the connection, and another
-hub that now uses the same port does not know the client. The monitor does not ask at regular times, except a hub that
+hub that now uses the same port does not know the client. The monitor pings at regular intervals only if the hub
 keeps no connections open.
 """
 

@@ -18,11 +18,11 @@ class SAMPHubProxy(HubConnection):
     """
     The hub, for its clients.
 
-    Its methods are those of `SAMPIntegratedClient`, but they need the private key of the client, and take ids, no
-    names.
+    Its methods are those of `SAMPIntegratedClient`, but they need the private key of the client, and accept
+    only ids, not names.
 
-    Any number of threads may use it at once. Values are encoded as the standard requires (R4): numbers become strings,
-    and for what is not a SAMP value an error is raised before anything is sent.
+    Any number of threads may use it at once. Values are encoded as the standard requires (R4): numbers become strings.
+    A value that is not a SAMP value raises an error before anything is sent.
 
     Every method that calls the hub raises `SAMPProxyError` when the hub returns a fault, and `SAMPHubError` when the
     hub is gone or does not respond.

@@ -31,7 +31,7 @@ from .handlers import (
     is_internal,
     to_result,
 )
-from .hub_connection import ConnectionState
+from .hub_connection import CONNECT_AGAIN, ConnectionState
 from .hub_proxy import SAMPHubProxy
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class HandlerExecutor:
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function there, wait, and return or raise what it does; `SAMPClientError` if that is cancelled."""
+        """Call a function there and wait for its result or exception; `SAMPClientError` if that is cancelled."""
         if threading.current_thread() is self._thread:  # to wait would be a deadlock
             return function(*args, **kwargs)
         function = in_same_call(function)
@@ -124,7 +124,7 @@ class MessageReceiver(BindingMethods):
 
     def add_filter(self, key: object, patterns: Iterable[str], message_filter: MessageFilter) -> None:
         """
-        Have a function of this package get messages before the program's handlers do.
+        Pass messages to a function of this package before the program's handlers get them.
 
         Parameters
         ----------
@@ -168,7 +168,7 @@ class MessageReceiver(BindingMethods):
             return  # a message of the previous hub, which may have had the same id, does not concern this one
         message = params[2]
         if message["samp.mtype"] == "samp.hub.event.shutdown":
-            self.hub.mark_lost("The hub has shut down. Call connect() when a hub is running again.")
+            self.hub.mark_lost(f"The hub has shut down. {CONNECT_AGAIN}")
         elif message["samp.mtype"] == "samp.hub.disconnect":
             reason = message["samp.params"].get("reason") or "no reason was given"
             text = f"The hub has disconnected this client: {reason}. Call connect() to connect again."

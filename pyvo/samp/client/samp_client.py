@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 Map = Mapping[str, Any]
 
-#: What every callable client subscribes to, to be notified that its registration has ended (R26).
+#: Subscriptions of every callable client. They notify it that its registration has ended (R26).
 _HUB_SUBSCRIPTIONS: dict[str, dict[str, str]] = {"samp.hub.event.shutdown": {}, "samp.hub.disconnect": {}}
 
 
@@ -63,7 +63,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
     description : str, optional
         ``samp.description.text`` of the client.
     metadata : mapping, optional
-        Its metadata (R11); ``name`` and ``description`` are added. What is passed in is not modified.
+        Its metadata (R11); ``name`` and ``description`` are added. The mapping itself is not modified.
     addr : str, optional
         Address on which the client listens for the hub; the loopback address unless given (R37).
     port : int
@@ -104,7 +104,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
         self._declare_lock = threading.RLock()
         self._public_id: str | None = None
         self._hub_id: str | None = None
-        #: What the hub has returned to the registration.
+        #: The hub's response to the registration.
         self.registration: dict[str, Any] = {}
         #: Called with the reason when the hub is gone or has ended the registration.
         self.on_disconnected: Callable[[str], object] | None = None
@@ -169,7 +169,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
         loop = EventLoop("samp-client")
         try:
             if self._callable:
-                self._cleanup.receiver = self._own_loop() or self._make_receiver(loop)
+                self._cleanup.receiver = self._make_receiver(loop)
         except OSError as error:
             loop.stop()
             raise SAMPClientError(
@@ -179,6 +179,8 @@ class SAMPClient(MessageReceiver, DerivedClient):
         self._is_running = True
 
     def _make_receiver(self, loop: EventLoop) -> CallbackReceiver:
+        if replaces(self, DerivedClient, "_serve_forever"):
+            return OwnLoop(self)
         messages = MessageQueue(loop, self)
         if isinstance(self.hub, SAMPWebHubProxy):
             return CallbackPuller(self.hub, messages)
@@ -304,7 +306,7 @@ class SAMPClient(MessageReceiver, DerivedClient):
         Raises
         ------
         SAMPHubError
-            The hub is gone. The client is not registered afterwards in this case, too.
+            The hub is gone. Even then the client is not registered afterwards.
         """
         key = self._cleanup.private_key
         self._forget_registration()

@@ -12,7 +12,7 @@ A lost hub is found by a call that fails, by the shutdown message of the hub, or
 client. In each case the connection calls `_on_connection_lost`. That may run in any thread, even that of the event
 loop, so it only starts a worker (`_handle_connection_lost`), which enters LOST (or CLOSED, if the hub has
 disconnected the client) and calls the program's ``on_state``. If the program wants to reconnect, a timer tries once a
-second to connect to the next hub. A try without a hub only reads the lockfile.
+second to connect to the next hub. While no hub is running, an attempt only reads the lockfile.
 
 `_lock` is held while the session connects or closes. `disconnect` waits some seconds for a `connect` of another
 thread, because a client whose registration is interrupted cannot unregister. It does not wait for a hub that hangs,
@@ -35,7 +35,7 @@ from ..transport.event_loop import Timer
 from ..transport.xmlrpc_writer import write_call
 from .cleanup import weak_method
 from .derived_classes import replaces
-from .hub_connection import ConnectionState, ConnectionStatus, LocalHub, Prepared
+from .hub_connection import CONNECT_AGAIN, ConnectionState, ConnectionStatus, LocalHub, Prepared
 from .hub_monitor import HubMonitor
 from .hub_proxy import SAMPHubProxy
 from .receiving import DispatchFunction, HandlerExecutor
@@ -325,7 +325,7 @@ class ClientSession(Prepared):
         return write_call(f"{self.hub.prefix}.getMetadata", [key, own_id]) if key and own_id else None
 
     def _on_hub_gone(self, reason: str) -> None:
-        self.hub.mark_lost(f"{reason}. Call connect() when a hub is running again.")
+        self.hub.mark_lost(f"{reason}. {CONNECT_AGAIN}")
 
     def _on_connection_lost(self, reason: str) -> None:
         log.debug("The connection to the hub has ended: %s", reason)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The hub by the Web Profile (R39 to R43), for programs that cannot read the lockfile, such as those in a container."""
+"""The hub through the Web Profile (R39 to R43), for programs that cannot read the lockfile, as in a container."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .hub_connection import HUB_GRACE, ConnectionState, LocalHub, RemoteFile
 from .hub_proxy import SAMPHubProxy
 
 WEB_PROFILE_URL = "http://127.0.0.1:21012/"
-#: Operations whose result says nothing.
+#: Operations without a result.
 _WITHOUT_RESULT = frozenset({"declareMetadata", "declareSubscriptions", "notify", "reply", "unregister"})
 
 
 class HubExchange(Protocol):
     """
-    What carries the requests of a client to the Web Profile of a hub on another machine, such as a `HubRelay`.
+    Carries the requests of a client to the Web Profile of a hub on another machine; a `HubRelay` is one.
 
     It may also have: ``cancel(body)``, called when a client no longer waits for the response to a body; ``can_wait``
     and ``post(body, timeout)``, which sends a body that has no result if ``can_wait`` is False, or if the client ends;
@@ -52,7 +52,7 @@ class HubExchange(Protocol):
 
 
 class _RelayedClient(XMLRPCClient):
-    """Calls the hub by a relay, which has the timeouts and the health checks."""
+    """Calls the hub through a relay, which has the timeouts and the health checks."""
 
     def __init__(self, relay: Any, url: str, timeout: float) -> None:
         super().__init__(url, timeout=timeout)
@@ -295,7 +295,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
 
     def download(self, url: str, file: BinaryIO) -> bool:
         """
-        Write what the hub serves of a URL to a file; not without a relay.
+        Write the content that the hub serves for a URL to a file. Does nothing without a relay that has ``download``.
 
         Parameters
         ----------
@@ -305,7 +305,7 @@ class SAMPWebHubProxy(SAMPHubProxy):
         Returns
         -------
         bool
-            Whether there is a relay.
+            Whether the relay was asked.
         """
         download = getattr(self._relay, "download", None)
         if download is None:
