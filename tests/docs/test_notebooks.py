@@ -41,7 +41,7 @@ def outputs(notebook: Any) -> str:
 @pytest.mark.filterwarnings("ignore")
 def test_viewer(run: Any, hub: SAMPHubServer) -> None:
     text = outputs(run("viewer"))
-    assert "My notebook wants us to look at 83.633 +22.014" in text
+    assert "My notebook points at 83.633 +22.014" in text
     assert "Three stars from Viewer" in text
 
 
