@@ -386,7 +386,9 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     blank = np.nan if kind in "fc" else null
     dtype = np.dtype(code).newbyteorder(">")
     letters = f"{count}{_CODES[code]}"
-    return _ColumnWriter(letters, null, (dtype, shape), lambda rows: _filled(values[rows], missing, rows, blank))
+    # in the wider type: the narrow one does not have the number for missing values
+    make: Callable[[slice], Any] = lambda rows: _filled(values[rows].astype(code, copy=False), missing, rows, blank)  # noqa: E731
+    return _ColumnWriter(letters, null, (dtype, shape), make)
 
 
 def _text_writer(values: Any, missing: Any) -> _ColumnWriter | None:
