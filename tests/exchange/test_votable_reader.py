@@ -20,7 +20,7 @@ from astropy.io.votable import parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyvo.samp import SAMPClientError
+from pyvo.samp import SAMPClientError, SAMPWarning
 from pyvo.samp.formats import votable_reader
 from pyvo.samp.formats.tolerant_votable import element_as_table
 from pyvo.samp.formats.votable_reader import read_votable
@@ -399,6 +399,32 @@ def test_many_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert reading is not None
             assert not reading.was_left
             assert reading.table["b"].tolist() == list(range(500))
+
+
+@pytest.mark.parametrize("datatype", ["double", "float"])
+@pytest.mark.parametrize("other", ["", "NaN", "1e-5", "-1e30", "-0", "0.5"])
+def test_floats_without_a_decimal_point(datatype: str, other: str, tmp_path: Path) -> None:
+    """Cells that look like integers are floats, too: missing values, exponents and minus zero keep their values."""
+    path = tmp_path / "t.vot"
+    cells = rows(["1"], ["20"], [other], ["123456789012"])
+    path.write_text(document(f'<FIELD name="a" datatype="{datatype}"/>', cells))
+    reading = check(path)
+    assert reading is not None
+    assert not reading.was_left
+    if not other:
+        assert reading.table["a"].mask.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("cell", ["1.0", "1.5", ".5"])
+def test_integers_with_a_decimal_point(cell: str, tmp_path: Path) -> None:
+    """Such a cell is not an integer: it is missing, and the identifiers beside it keep all their digits."""
+    path = tmp_path / "t.vot"
+    path.write_text(document('<FIELD name="a" datatype="long"/><FIELD name="b" datatype="int"/>',
+                             rows(["9007199254740993", "1"], ["4295806720000000001", cell])))
+    with pytest.warns(SAMPWarning, match="FIELD 'b'"):
+        table = read_votable(path)
+    assert table["a"].tolist() == [9007199254740993, 4295806720000000001]
+    assert table["b"].tolist() == [1, None]
 
 
 def test_numbers_are_rounded_as_by_python(tmp_path: Path) -> None:

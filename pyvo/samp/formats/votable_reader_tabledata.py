@@ -64,8 +64,10 @@ class TabledataRows:
         kinds = ["O" if convert is not _cells_to_scalars else store.dtype.kind
                  for store, convert in zip(stores, self._converters, strict=True)]
         #: Columns of floats and of integers, whose cells are converted together.
-        self._numbers = [np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
-                         for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")]
+        self._floats, self._integers = (
+            np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
+            for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")
+        )
 
     def add(self, block: bytes) -> int:
         """Convert a block of complete rows, and return the number of all rows."""
@@ -74,8 +76,8 @@ class TabledataRows:
             return len(self._stores[0])
         left = set(range(len(self._stores)))
         if not cells.has_references:
-            for columns in self._numbers:
-                converted = cells.numbers(columns) if len(columns) else None
+            for columns, as_floats in ((self._floats, True), (self._integers, False)):
+                converted = cells.numbers(columns, as_floats=as_floats) if len(columns) else None
                 if converted is not None:
                     self._put_numbers(cells, columns, *converted)
                     left -= set(columns.tolist())
@@ -184,7 +186,7 @@ class _Cells:
             return [cell.strip(WHITE_SPACE) for cell in cells]
         return cells
 
-    def numbers(self, columns: Array) -> tuple[Array, Array] | None:
+    def numbers(self, columns: Array, *, as_floats: bool) -> tuple[Array, Array] | None:
         """
         Convert columns of plain decimal numbers.
 
@@ -192,12 +194,13 @@ class _Cells:
         ----------
         columns : ndarray of int
             The columns.
+        as_floats : bool
+            Whether to convert to floats, not to integers. A number with a decimal point is not an integer.
 
         Returns
         -------
         values, is_odd : ndarray
-            The numbers (integers, or floats if there is a point anywhere), and which cells are not of this kind. None
-            if few cells are.
+            The numbers, and which cells are not of this kind. None if few cells are.
         """
         starts, ends = self.starts[:, columns], self.ends[:, columns]
         lengths = ends - starts
@@ -207,7 +210,7 @@ class _Cells:
         use = ~is_odd
         padded = b" " * WIDTH + self._portion
         windows = np.ndarray((len(self._portion) + 1,), f"V{WIDTH}", padded, strides=(1,))
-        numbers = _numbers(windows[ends[use]].view("u1").reshape(-1, WIDTH), lengths[use])
+        numbers = _numbers(windows[ends[use]].view("u1").reshape(-1, WIDTH), lengths[use], as_floats=as_floats)
         if numbers is None:
             return None
         values = np.zeros(starts.shape, dtype=numbers[0].dtype)
@@ -219,7 +222,7 @@ def _word(tag: bytes) -> int:
     return int.from_bytes(tag, "little")
 
 
-def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
+def _numbers(letters: Array, lengths: Array, *, as_floats: bool) -> tuple[Array, Array] | None:
     """
     Convert decimal numbers all together, and return which cells cannot be converted here.
 
@@ -232,6 +235,8 @@ def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
         `WIDTH` letters for each cell: the cell and what precedes it.
     lengths : ndarray of int
         The number of letters of each cell.
+    as_floats : bool
+        Whether to convert to floats, not to integers.
     """
     count = len(letters)
     np.copyto(letters, ord(" "), where=np.arange(WIDTH, dtype="u1") < (WIDTH - lengths).astype("u1")[:, None])
@@ -243,7 +248,7 @@ def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
     is_odd[np.flatnonzero(~(is_space | is_digit | is_sign | is_point)) // WIDTH] = True
     points = np.flatnonzero(is_point)
     rows = points // WIDTH
-    is_odd[rows[1:][rows[1:] == rows[:-1]]] = True
+    is_odd[rows[1:][rows[1:] == rows[:-1]] if as_floats else rows] = True
     first = letters[np.arange(count), WIDTH - lengths]
     is_signed = (first == ord("-")) | (first == ord("+"))
     digits = lengths - is_signed
@@ -261,9 +266,9 @@ def _numbers(letters: Array, lengths: Array) -> tuple[Array, Array] | None:
         return None
     if len(integers) != count:
         return None
-    if not len(points):
-        return integers, is_odd
     is_odd |= (integers == 0) & (first == ord("-"))  # minus zero
+    if not as_floats or not len(points):
+        return integers.astype("f8" if as_floats else "i8"), is_odd
     decimals = np.zeros(count, dtype=np.intp)
     decimals[rows] = WIDTH - 1 - points % WIDTH
     decimals[is_odd] = 0
