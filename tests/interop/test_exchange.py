@@ -20,7 +20,7 @@ from astropy.wcs import WCS
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, SAMPWarning
 
 from .conftest import Run
-from .programs import Screen, until
+from .programs import Screen, until, wait_for_hub
 from .samples import DEC, HEIGHT, RA, WIDTH
 
 Connect = Callable[..., SAMPIntegratedClient]
@@ -134,7 +134,7 @@ def test_table_and_selection_with_topcats_own_hub(
 ) -> None:
     """On TOPCAT's own hub, by the same code."""
     show("topcat", "-hub")
-    until((home / ".samp").exists, bool)
+    wait_for_hub(home)
     picture = artefacts / "exchange-topcat-hub.png"
     exercise_topcat(connect("sender"), connect("other"), lambda: screen.screenshot(picture))
 
@@ -292,7 +292,7 @@ def test_image_table_and_coverage_with_aladins_own_hub(
 ) -> None:
     """On Aladin's own hub, by the same code."""
     start_aladin(show)
-    until((home / ".samp").exists, bool)
+    wait_for_hub(home)
     exercise_aladin(connect("sender"), tmp_path)
     screen.screenshot(artefacts / "exchange-aladin-hub.png")
 
