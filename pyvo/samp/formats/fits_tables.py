@@ -29,7 +29,7 @@ from .detection import is_by_columns
 from .headers import card_of, is_table_keyword
 from .model import decode_field, decode_text
 from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
-from .votable_writer import write_votable
+from .votable_writer import fill_masked, logical_letters, write_votable
 
 #: Integers that FITS does not have, and those that it has, but not with a number for missing values.
 _WIDER = {"i1": "i2"}
@@ -175,8 +175,7 @@ def _with_null(column: Any) -> Any:
     if not np.ma.is_masked(column):
         return column.filled()  # the fill value could be one of the values
     if column.dtype.kind == "b":
-        letters = np.where(np.ma.getdata(column), ord("T"), ord("F")).astype("u1")
-        letters[np.ma.getmaskarray(column)] = 0
+        letters = logical_letters(np.ma.getdata(column), np.ma.getmaskarray(column), slice(None), 0)
         return Column(letters, description=column.description, meta=dict(column.meta))
     if column.dtype.kind in "iu":
         null = unused_value(column)
@@ -376,19 +375,21 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     if code not in _CODES or 0 in shape:
         return None
     count = str(int(np.prod(shape))) if shape else ""
-    if kind == "b":
-        return _ColumnWriter(f"{count}L", None, ("u1", shape), lambda rows: _letters(values[rows], missing, rows))
     null = None
     if missing is not None and kind in "iu":
         null = unused_value(column.astype(code))
         if null is None:
             return None
     blank = np.nan if kind in "fc" else null
-    dtype = np.dtype(code).newbyteorder(">")
-    letters = f"{count}{_CODES[code]}"
-    # in the wider type: the narrow one does not have the number for missing values
-    make: Callable[[slice], Any] = lambda rows: _filled(values[rows].astype(code, copy=False), missing, rows, blank)  # noqa: E731
-    return _ColumnWriter(letters, null, (dtype, shape), make)
+    dtype = np.dtype("u1" if kind == "b" else code).newbyteorder(">")
+
+    def make(rows: slice) -> Any:
+        if kind == "b":
+            return logical_letters(values[rows], missing, rows, 0)
+        # in the wider type: the narrow one does not have the number for missing values
+        return fill_masked(values[rows].astype(code, copy=False), missing, rows, blank)
+
+    return _ColumnWriter(f"{count}{_CODES[code]}", null, (dtype, shape), make)
 
 
 def _text_writer(values: Any, missing: Any) -> _ColumnWriter | None:
@@ -401,14 +402,4 @@ def _text_writer(values: Any, missing: Any) -> _ColumnWriter | None:
         if int(points.max()) > 126 or ((points < 32) & (points > 0)).any() or (has_end & (points == 32)).any():
             return None  # FITS has ASCII only, and ignores trailing blanks
     blank = values.dtype.type()
-    return _ColumnWriter(f"{length}A", None, f"S{length}", lambda rows: _filled(values[rows], missing, rows, blank))
-
-
-def _filled(values: Any, missing: Any, rows: slice, blank: Any) -> Any:
-    """Return values with the masked ones overwritten, so that they are not disclosed."""
-    return values if missing is None else np.where(missing[rows], np.asarray(blank).astype(values.dtype), values)
-
-
-def _letters(values: Any, missing: Any, rows: slice) -> Any:
-    letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
-    return letters if missing is None else np.where(missing[rows], np.uint8(0), letters)
+    return _ColumnWriter(f"{length}A", None, f"S{length}", lambda rows: fill_masked(values[rows], missing, rows, blank))

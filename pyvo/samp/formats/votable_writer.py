@@ -358,13 +358,16 @@ def _make_column_writer(column: Any) -> _ColumnWriter:
         return _texts(values, masked, mask)
     datatype = _TYPES[f"{kind}{column.dtype.itemsize}"]
     arraysize = "x".join(str(size) for size in reversed(shape)) or None
-    if kind == "b":
-        make: Callable[[slice], np.ndarray] = lambda rows: _logical(values[rows], masked, rows)  # noqa: E731
-        return _ColumnWriter(datatype, arraysize, np.dtype(("u1", shape)), make, mask)
-    big = np.dtype((values.dtype.newbyteorder(">"), shape))
     null = unused_value(column) if kind in "iu" and _is_partly_missing(column) else None
-    fill = _fill_value(column, null)
-    return _ColumnWriter(datatype, arraysize, big, lambda rows: _masked_filled(values, rows, masked, fill), mask, null)
+    fill = float("nan") if kind in "fc" else values.dtype.type() if null is None else null
+
+    def make(rows: slice) -> Any:
+        if kind == "b":
+            return logical_letters(values[rows], masked, rows, ord("?"))
+        return fill_masked(values[rows], masked, rows, fill)
+
+    big = np.dtype(("u1" if kind == "b" else values.dtype.newbyteorder(">"), shape))
+    return _ColumnWriter(datatype, arraysize, big, make, mask, null)
 
 
 def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
@@ -376,8 +379,8 @@ def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | Non
     if highest < 128:
         plain = np.dtype(f"S{length}")
 
-        def encode_ascii(rows: slice) -> np.ndarray:
-            return _masked_filled(values, rows, masked, values.dtype.type()).astype(plain)
+        def encode_ascii(rows: slice) -> Any:
+            return fill_masked(values[rows], masked, rows, values.dtype.type()).astype(plain)
 
         return _ColumnWriter("char", str(length), plain, encode_ascii, mask)
     if highest > 0xFFFF:  # such characters take two places
@@ -385,7 +388,7 @@ def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | Non
     units = np.dtype((">u2", (length,)))
 
     def encode(rows: slice) -> np.ndarray:
-        return _utf16(_masked_filled(values, rows, masked, ""), length)
+        return _utf16(fill_masked(values[rows], masked, rows, ""), length)
 
     return _ColumnWriter("unicodeChar", str(length), units, encode, mask)
 
@@ -407,7 +410,7 @@ def _variable(column: Any) -> _ColumnWriter:
 
     def make(rows: slice) -> list[bytes]:
         if dtype.kind == "b":
-            return _counted([_logical(cell, None, rows).tobytes() for cell in cells[rows]], 1)
+            return _counted([logical_letters(cell, None, rows, 0).tobytes() for cell in cells[rows]], 1)
         return _counted([cell.astype(dtype.newbyteorder(">")).tobytes() for cell in cells[rows]], dtype.itemsize)
 
     return _ColumnWriter(_TYPES[f"{dtype.kind}{dtype.itemsize}"], "*", None, make)
@@ -418,27 +421,22 @@ def _counted(cells: list[bytes], size: int) -> list[bytes]:
     return [(len(cell) // size).to_bytes(4, "big") + cell for cell in cells]
 
 
-def _fill_value(column: Any, null: int | None) -> Any:
-    """Return the value for masked elements."""
-    if column.dtype.kind in "fc":
-        return float("nan")
-    return column.dtype.type() if null is None else null
+def fill_masked(values: Any, masked: Any, rows: slice, fill: Any) -> Any:
+    """
+    Return values of some rows with the masked elements overwritten, so that they are not disclosed.
 
-
-def _masked_filled(values: np.ndarray, rows: slice, masked: np.ndarray | None, fill: Any) -> np.ndarray:
-    """Return some rows with the masked elements overwritten, so that they are not disclosed."""
+    ``masked`` is the mask of all rows, or None.
+    """
     if masked is None:
-        return values[rows]
-    shown = values[rows].copy()
-    shown[masked[rows]] = fill
-    return shown
+        return values
+    filled = values.copy()
+    filled[masked[rows]] = fill
+    return filled
 
 
-def _logical(values: np.ndarray, masked: np.ndarray | None, rows: slice) -> np.ndarray:
-    letters = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
-    if masked is not None:
-        letters[masked[rows]] = ord("?")
-    return letters
+def logical_letters(values: Any, masked: Any, rows: slice, missing: int) -> Any:
+    """Encode logical values of some rows as the letters T and F, and masked ones as the byte ``missing``."""
+    return fill_masked(np.where(values, np.uint8(ord("T")), np.uint8(ord("F"))), masked, rows, missing)
 
 
 def _utf16(values: np.ndarray, length: int) -> np.ndarray:
