@@ -94,10 +94,7 @@ class Program:
 
     def wait_for(self, text: str, timeout: float = 30.0) -> None:
         """Wait until the program has printed `text`."""
-        with self._news:
-            self._news.wait_for(lambda: text in self._text or self._ended, timeout)
-            if text not in self._text:
-                pytest.fail(f"{self.name} did not print {text!r} within {timeout} s but:\n{self._text}")
+        self.wait_for_match(re.escape(text), timeout)
 
     def wait_for_match(self, pattern: str, timeout: float = 30.0) -> re.Match[str]:
         """

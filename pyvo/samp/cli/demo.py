@@ -157,9 +157,10 @@ def _run_with_running_hub() -> Status:
     with SAMPIntegratedClient(name="pyvo.samp demo", description="Sends a made-up catalogue") as sender:
         _say(f"The hub calls it {sender.get_public_id()}.")
         _print_step("2. Sender asks the hub for the other clients.")
+        names = NameCache(sender)
         for other in sorted(sender.get_registered_clients()):
             mtypes = ", ".join(map(sanitize, sorted(sender.get_subscriptions(other)))) or "no MType"
-            _say(f"{NameCache(sender).client_label(other)} is subscribed to {mtypes}.")
+            _say(f"{names.client_label(other)} is subscribed to {mtypes}.")
         _print_step(f"3. Sender asks for the clients that are subscribed to {MTYPE}, and sends each of them a message.")
         table = make_table()
         accepted = _send(sender, table)
@@ -181,8 +182,9 @@ def _send(sender: SAMPIntegratedClient, table: Table) -> bool:
         _say(f"    samp.mtype   {MTYPE}")
         for key, value in message["samp.params"].items():  # type: ignore[attr-defined]
             _say(f"    {key:<12} {value}")
+        names = NameCache(sender)
         for recipient in recipients:
-            label = NameCache(sender).client_label(recipient)
+            label = names.client_label(recipient)
             try:
                 response = sender.call_and_wait(recipient, message, LOAD_TIMEOUT)
             except SAMPError as error:

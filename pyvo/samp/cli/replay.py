@@ -150,8 +150,7 @@ class _Player:
         self._expected: defaultdict[tuple[str, str, str], deque[int]] = defaultdict(deque)
         self._msg_ids: dict[int, str] = {}  # of the calls that stand-ins have received, by number
         self._responses: dict[int, dict[str, Any]] = {}  # the recorded ones
-        self._recipients: dict[int, str] = {}
-        self._tags: dict[int, str] = {}
+        self._calls: dict[int, tuple[str, str]] = {}  # tags and recorded recipients of the calls, by number
         self._waiting: dict[tuple[str, str], str] = {}  # senders of calls without a response, by tag and recipient
         self._counts = {"message": 0, "response": 0, "problem": 0}
         for entry in recording.entries:
@@ -258,8 +257,7 @@ class _Player:
         )
         mtype = message["samp.mtype"]
         for recorded_id, number in numbers.items():
-            self._recipients[number] = recorded_id
-            self._tags[number] = tag
+            self._calls[number] = tag, recorded_id
             if recorded_id in self._stand_ins and self._target_id is None:
                 with self._changed:
                     self._expected[recorded_id, sender.id, mtype].append(number)
@@ -278,7 +276,8 @@ class _Player:
 
     def _play_response(self, entry: Entry) -> None:
         number = entry.fields["call"]
-        stand_in = self._stand_ins.get(self._recipients.get(number, ""))
+        tag, recorded_id = self._calls.get(number, ("", ""))
+        stand_in = self._stand_ins.get(recorded_id)
         if stand_in is None or self._target_id is not None:  # the real client replies
             return
         with self._changed:
@@ -288,8 +287,7 @@ class _Player:
             return
         stand_in.client.reply(self._msg_ids[number], self._with_urls(entry.fields["response"]))
         # With the next entry, the sender or the recipient of the call may unregister
-        open_call = self._tags[number], stand_in.id
-        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, lambda: open_call in self._waiting)
+        self._print_responses(time.monotonic() + RESPONSE_TIMEOUT, lambda: (tag, stand_in.id) in self._waiting)
 
     def _play_end(self, entry: Entry) -> None:
         """Do nothing: the last entry only has the time of the end."""
