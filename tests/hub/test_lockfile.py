@@ -250,9 +250,9 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (page(b"", b"302 Found\r\nLocation: http://127.0.0.1:1/"), "HTTP status 302"),
         (page(b"gone", b"404 Not Found"), "HTTP status 404"),
-        (page(b"x" * 70000), "no valid response"),
-        (b"220 ftp.example.org\r\n", "no valid response"),
-        (b"", "no valid response"),
+        (page(b"x" * 70000), "sent an invalid response"),
+        (b"220 ftp.example.org\r\n", "sent an invalid response"),
+        (b"", "sent an invalid response"),
     ],
 )
 def test_web_page_that_is_no_lockfile(response: bytes, reason: str) -> None:

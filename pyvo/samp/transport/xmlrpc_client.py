@@ -431,7 +431,7 @@ class XMLRPCClient:
         except HTTPError as error:
             if self._closed:
                 raise SAMPTransportError(f"The connection to {self._server_name} was closed", sent=True) from error
-            raise SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=True) from error
+            raise SAMPTransportError(f"{self._server_name} sent an invalid response: {error}", sent=True) from error
 
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
@@ -453,7 +453,7 @@ def http_get(url: str, max_size: int, timeout: float) -> bytes:
     except OSError as error:
         raise SAMPTransportError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
     except HTTPError as error:
-        raise SAMPTransportError(f"{host}:{port} gave no valid response: {error}") from error
+        raise SAMPTransportError(f"{host}:{port} sent an invalid response: {error}") from error
     if response.status != 200:
         raise SAMPTransportError(f"{host}:{port} responded with HTTP status {response.status}")
     return bytes(response.body)
