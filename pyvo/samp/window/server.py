@@ -40,6 +40,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
+from ..transport.urls import HOST_REJECTED_TEXT
 from ..web_profile.consent import Decision
 from ..web_profile.consent_prompts import WindowPrompt
 from ..web_profile.peer_uid import is_other_user
@@ -415,7 +416,7 @@ class WindowServer:
         own = f"http://{self._host}"
         for is_rejected, status, text in (
             (is_other_user(connection.peer, self.port), 403, "The hub window serves only its own user"),
-            (headers.get("host") != self._host, 403, "This server has another name"),
+            (headers.get("host") != self._host, 403, HOST_REJECTED_TEXT),
             (headers.get("origin", own) != own or is_foreign, 403, "The hub window serves no other page"),
             (request.method not in {"GET", "POST"}, 405, "This method is not allowed"),
             (request.method == "POST" and media_type != "application/json", 415, "The body must be application/json"),
