@@ -146,7 +146,7 @@ def test_token_is_good_once(window: Window) -> None:
     window.open()
     first = window.key
     status, answer = window.post("/session", {"token": window.token})
-    assert (status, answer) == (403, "This link has expired, or was used before")
+    assert (status, answer) == (403, "This link has expired or has already been used")
     assert window.get("/state")["full"]
     assert len(first) >= 43  # 256 bits
 

@@ -258,7 +258,8 @@ class AsyncXMLRPCClient:
             response = self._reader.next_message(closed=not data)
         except HTTPError as error:
             self._disconnect()
-            self._finish(SAMPTransportError(f"{self._server_name} sent an invalid response: {error}", sent=self._written))
+            text = f"{self._server_name} sent an invalid response: {error}"
+            self._finish(SAMPTransportError(text, sent=self._written))
             return
         if response is not None:
             failure = self._response_error(response)

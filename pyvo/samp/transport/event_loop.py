@@ -14,11 +14,11 @@ microseconds, and writes as much as the socket accepts.
 thread costs more than most tasks.
 
 One event usually causes the next: a client that receives a message acknowledges it, and a client that receives a
-response makes its next request. Blocking in select() costs more than the next event usually takes to arrive, so the hub's loop
-busy-polls for up to `BUSY_POLL_TIME` first, if the last event came as quickly. This needs hardly any additional CPU
-time, because it saves about as much, and it shortens the round trip of a message by a quarter. It slows the hub down
-when more threads want to run than there are processors; then the loop stops busy-polling for `BUSY_POLL_RETRY`. A
-client's loop does not busy-poll, because that would only take CPU time from the client's program.
+response makes its next request. Blocking in select() costs more than the next event usually takes to arrive, so the
+hub's loop busy-polls for up to `BUSY_POLL_TIME` first, if the last event came as quickly. This needs hardly any
+additional CPU time, because it saves about as much, and it shortens the round trip of a message by a quarter. It does
+not help when more threads want to run than there are processors; then the loop stops busy-polling for
+`BUSY_POLL_RETRY`. A client's loop does not busy-poll, because that would only take CPU time from the client's program.
 
 All threads are daemons: they do not keep a finished script alive.
 """

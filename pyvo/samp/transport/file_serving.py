@@ -194,8 +194,8 @@ class BodyStreamer:
         Start to send a source to a blocking socket with a timeout, and return at once.
 
         ``open_source`` may block and may raise `FileError`. ``headers`` are sent in addition to those of the source.
-        Pass ``with_body=False`` for a HEAD request. At the end, ``done`` is called in the worker thread. Its argument is
-        True if the body was written completely.
+        Pass ``with_body=False`` for a HEAD request. At the end, ``done`` is called in the worker thread. Its argument
+        is True if the body was written completely.
         """
         with self._lock:
             self.active += 1

@@ -87,7 +87,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
         The socket cannot be bound to the address.
     """
 
-    request_queue_size = 1024  # with the default backlog of 5, some connections are reset if 100 clients connect at once
+    request_queue_size = 1024  # with the default of 5, some connections are reset if 100 clients connect at once
     allow_reuse_address = os.name != "nt"  # on Windows this would allow two programs to share a port
 
     def __init__(

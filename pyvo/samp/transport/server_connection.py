@@ -44,7 +44,7 @@ REQUEST_TIMEOUT = 15.0
 #: Seconds in which the peer must read a response. The timeout is extended in the same way.
 WRITE_TIMEOUT = 30.0
 MIN_PROGRESS = 1024 * 1024
-#: Seconds for which the server continues to read a rejected request, so that the peer gets the response and not a reset.
+#: Seconds for which the server goes on reading a rejected request, so that the peer gets the response and not a reset.
 DRAIN_TIMEOUT = 2.0
 RECEIVE_SIZE = 64 * 1024
 #: Limit for the bytes that arrive after a request that has no response yet.
@@ -557,7 +557,7 @@ class ServerConnection:
         """Send the corked data now, because the next response will take some time."""
         if self._corked:
             self._corked = False
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # already set; setting it again sends the data
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # setting it again sends the data
 
     def _write(self) -> None:
         if self._out is None:

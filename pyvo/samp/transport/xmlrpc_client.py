@@ -2,8 +2,8 @@
 """
 A blocking XML-RPC client with persistent connections, and `http_get`.
 
-A SAMP client calls its hub with `XMLRPCClient`. Any number of threads may make calls at the same time: each call uses an
-idle connection or opens a new one, so a waiting call does not block the others. A request is sent only once. If the
+A SAMP client calls its hub with `XMLRPCClient`. Any number of threads may make calls at the same time: each call uses
+an idle connection or opens a new one, so a waiting call does not block the others. A request is sent only once. If the
 connection then breaks, it is unknown whether the server has received the request, and the error indicates this
 (``sent``).
 """

@@ -23,7 +23,7 @@ from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 # The quantifiers are possessive (*+, ?+), so no input causes backtracking. Only a "?" after a group is not possessive,
 # because before Python 3.11.5 possessive groups lose the text they captured (gh-101955, Debian 12 has 3.11.2); skipping
 # such a group leaves no alternatives to try.
-# \s matches only the white space of XML, because documents with the other characters that it matches are rejected first.
+# \s matches only the white space of XML, because documents with other white space are rejected before.
 _HEAD = re.compile(
     r"""
     (?: <\?xml[ ]version=('|")1\.0\1 (?: [ ]encoding=('|")(?i:utf-8|us-ascii)\2 )? [ ]?+ \?> )?
@@ -207,7 +207,7 @@ class RawParams(Sequence[memoryview | None]):
     """
     The bytes of the parameters of a plain call. They are found on demand and not copied.
 
-    ``body`` must be a document that `parse_fast` can read, so that each ``<param>`` in it is a tag and not part of a text.
+    `parse_fast` must be able to read ``body``, so that each ``<param>`` in it is a tag and not part of a text.
     """
 
     __slots__ = ("_body", "_count")
