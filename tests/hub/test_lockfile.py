@@ -106,7 +106,7 @@ def test_required_keys(home: Path, key: str) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x/", "http://", "nonsense", "http://127.0.0.1:99999/", "http://a b/"])
 def test_an_invalid_hub_url(home: Path, url: str) -> None:
-    with pytest.raises(SAMPHubError, match="names no valid hub URL"):
+    with pytest.raises(SAMPHubError, match="does not contain a valid hub URL"):
         read_lockfile(put(home / ".samp", hub_xmlrpc_url=url))
 
 

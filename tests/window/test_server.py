@@ -391,7 +391,7 @@ def test_hub_that_stops_while_windows_are_open(open_window: Open, make_hub: Call
     hub.stop()
     assert time.monotonic() - begun < 2.0
     assert [list(stream)[-1] for stream in streams] == [{"stopped": True}] * 3
-    with pytest.raises(SAMPHubError, match="does not run"):
+    with pytest.raises(SAMPHubError, match="The hub is not running"):
         hub.open_window(browser=False)
     hub.start()
     assert open_window(hub).get("/state")["full"]
