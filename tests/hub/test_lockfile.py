@@ -91,7 +91,7 @@ def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
     """R35: there is a lockfile but no response; the error comes at once."""
     put(home / ".samp")
     begin = time.monotonic()
-    with pytest.raises(SAMPHubError, match=r"the one that ~/\.samp names does not respond at http://127.0.0.1:9/"):
+    with pytest.raises(SAMPHubError, match=r"the hub of ~/\.samp does not respond at http://127.0.0.1:9/"):
         lockfile.get_main_running_hub()
     assert time.monotonic() - begin < 1
 
@@ -430,7 +430,7 @@ def test_lockfiles_of_multiple_hubs(home: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.parent.rmdir()
     (home / ".samp-1").touch()
-    with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be made"):
+    with pytest.raises(SAMPHubError, match=r"~/\.samp-1 cannot be created"):
         lockfile_writer.multi_hub_lockfile("x")
 
 
