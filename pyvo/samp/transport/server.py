@@ -45,7 +45,7 @@ _TRANSIENT_ACCEPT_ERRORS = {
 
 
 def max_sockets() -> int:
-    """Return the maximum number of sockets of a server: less than half the process's limit, for two servers."""
+    """Return the maximum number of sockets of a server. Two servers must stay below the process's limit."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
@@ -78,8 +78,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
     max_connections : int, optional
         Limit for the number of open connections.
     max_buffered : int, optional
-        Limit for the total number of bytes that are buffered for incomplete requests and unsent responses. The first
-        64 kB of each connection are not counted. By default four times ``max_body``.
+        Limit for the total number of bytes that are buffered for incomplete requests and unsent responses.
+        Connections with up to 64 kB are not counted. By default four times ``max_body``.
 
     Raises
     ------

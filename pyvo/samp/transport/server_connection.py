@@ -316,7 +316,7 @@ class ServerConnection:
         return self._peek() is not False
 
     def has_no_input(self) -> bool:
-        """Return whether neither data nor the end of the connection have arrived."""
+        """Return whether neither data nor the end of the connection has arrived."""
         return self._peek() is None
 
     def _peek(self) -> bool | None:
@@ -334,7 +334,7 @@ class ServerConnection:
         return False
 
     def detach(self) -> socket.socket:
-        """Return the socket for a thread, in blocking mode; close it with `ConnectionTable.close_detached`."""
+        """Return the socket, blocking and with a timeout, for a thread that calls `ConnectionTable.close_detached`."""
         self._flush_corked()
         self.loop.unregister(self._sock)
         self._mark_closed()
@@ -529,7 +529,7 @@ class ServerConnection:
             response = self._handler.error_response(HTTPError(500, "Internal error"))
         self._run(self._send, response)
         if self._parser.pending and not self._processing:
-            # Not at once, because this may run while another connection's request is being handled, and so on.
+            # Not at once, to avoid recursion: this may run while another connection's request is being handled.
             self.loop.call_soon(self._run, self._process_requests)
 
     # Writing

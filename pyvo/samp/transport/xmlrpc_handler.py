@@ -119,7 +119,7 @@ class XMLRPCHandler:
         of a DNS rebinding attack.
         """
         if "origin" in request.headers:
-            return self.text_response(403, "Requests from web pages are not allowed", request)
+            return self.text_response(403, "Requests from web pages are not allowed here", request)
         host = request.headers.get("host")  # DS9 sends none
         if host is not None and self.is_allowed_host is not None and not self.is_allowed_host(host):
             return self.text_response(403, HOST_REJECTED_TEXT, request)

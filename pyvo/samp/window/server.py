@@ -121,9 +121,9 @@ def _file(path: str) -> Response:
     return Response(200, Path(__file__).with_name(name).read_bytes(), media_type, _HEADERS)
 
 
-def _call_both(one: Observer, two: Observer, event: Traffic) -> None:
-    one(event)
-    two(event)
+def _call_both(first: Observer, second: Observer, event: Traffic) -> None:
+    first(event)
+    second(event)
 
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
@@ -436,7 +436,7 @@ class WindowServer:
         if not self._has_key(request):
             return _text(401, "The key of a session is required", ("WWW-Authenticate", "Bearer"))
         route = self._routes.get((request.method, "/" + path.split("/")[1]))
-        return route(request, connection) if route is not None else _text(404, "Nothing is served at this path")
+        return route(request, connection) if route is not None else _text(404, "There is nothing at this path")
 
     def _has_key(self, request: HTTPRequest) -> bool:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
