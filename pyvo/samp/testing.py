@@ -254,7 +254,7 @@ class MessageRecorder:
             No such message arrived in time. The text lists all received messages.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(mtype, params)
+        wanted = self._encode_params(mtype, params)
         with self._changed:
             found = self._changed.wait_for(lambda: self._next(mtype, wanted), within)
             if found:
@@ -262,7 +262,7 @@ class MessageRecorder:
                 self._returned.add(index)
                 return message
         what = f"message {mtype}" + (f" with {json.dumps(wanted)}" if wanted else "")
-        raise AssertionError(f"No {what} arrived within {within:g} s.\n{self._description(mtype)}")
+        raise AssertionError(f"No {what} arrived within {within:g} s.\n{self._failure_text(mtype)}")
 
     def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
         """
@@ -281,12 +281,12 @@ class MessageRecorder:
             Such a message has arrived.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(mtype, params)
+        wanted = self._encode_params(mtype, params)
         self._flush()
         with self._changed:
             found = self._next(mtype, wanted)
         if found:
-            raise AssertionError(f"A message {found[1].mtype} arrived.\n{self._description(mtype)}")
+            raise AssertionError(f"A message {found[1].mtype} arrived.\n{self._failure_text(mtype)}")
 
     def _flush(self) -> None:
         """Wait for pending messages. The hub delivers the client's ping to itself after all earlier messages."""
@@ -294,7 +294,7 @@ class MessageRecorder:
         self._client.call_and_wait(own_id, {"samp.mtype": _PING, "samp.params": {}}, 10)
 
     @staticmethod
-    def _wanted(mtype: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _encode_params(mtype: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
         check_pattern(mtype)
         wanted = encode(params or {}, "params")
         assert isinstance(wanted, dict)
@@ -307,7 +307,7 @@ class MessageRecorder:
                 return index, message
         return None
 
-    def _description(self, mtype: str) -> str:
+    def _failure_text(self, mtype: str) -> str:
         """Describe the client and all received messages for the text of a failure."""
         client = self._client
         label = client.client._metadata.get("samp.name", "The client")

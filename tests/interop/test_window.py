@@ -456,7 +456,7 @@ def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page
     page.start("register", "asks", ANY)
     window.wait_for("#consent-once:enabled")
     tree = window.act("body", "ariaSnapshot")
-    assert '- alertdialog "A web page asks to connect to the hub":' in tree
+    assert '- alertdialog "A web page asks to join SAMP":' in tree
     for name in ("Deny", "Always allow this origin", "Allow once"):
         assert f'- button "{name}"' in tree
     page.close()

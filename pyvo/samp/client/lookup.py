@@ -19,9 +19,9 @@ from .session import ClientSession
 T = TypeVar("T")
 
 #: Names of the same program in different versions: DS9 8.4.1 has the name SAOImageDS9, DS9 8.6 has the name ds9.
-_SAME_PROGRAM = {"saoimageds9": "ds9"}
+_NAME_ALIASES = {"saoimageds9": "ds9"}
 #: Ids in the form that hubs use. The id of an unregistered client must not match a part of another client's name.
-_LIKE_AN_ID = re.compile(r"(c|cli#)\d+", re.ASCII)
+_CLIENT_ID_PATTERN = re.compile(r"(c|cli#)\d+", re.ASCII)
 
 
 def get_client_names(conn: ClientSession) -> dict[str, str]:
@@ -52,7 +52,7 @@ def clients_called(names: Mapping[str, str], name: str) -> list[str]:
 
 
 def _canonical(name: str) -> str:
-    return _SAME_PROGRAM.get(name.casefold(), name)
+    return _NAME_ALIASES.get(name.casefold(), name)
 
 
 def clients_with_part(names: Mapping[str, str], part: str) -> list[str]:
@@ -62,7 +62,7 @@ def clients_with_part(names: Mapping[str, str], part: str) -> list[str]:
     ``names`` must not include the hub.
     """
     wanted = part.strip().casefold()
-    if len(wanted) < 2 or _LIKE_AN_ID.fullmatch(wanted):
+    if len(wanted) < 2 or _CLIENT_ID_PATTERN.fullmatch(wanted):
         return []
     return [client_id for client_id, name in names.items() if wanted in name.casefold()]
 

@@ -41,7 +41,7 @@ def is_self_connected(sock: socket.socket) -> bool:
     return bool(sock.getsockname() == sock.getpeername())
 
 
-def _connected(host: str, port: int, timeout: float) -> socket.socket:
+def _open_socket(host: str, port: int, timeout: float) -> socket.socket:
     if not is_ip_address(host):
         return socket.create_connection((host, port), timeout)
     # create_connection() would look up the address, which takes a tenth of the time of a call
@@ -59,7 +59,7 @@ class ClientConnection:
     """A connection to a server, with a non-blocking socket. ``timeout`` limits the time for connecting."""
 
     def __init__(self, host: str, port: int, timeout: float, max_body: int) -> None:
-        self.sock = _connected(host, port, timeout)
+        self.sock = _open_socket(host, port, timeout)
         try:
             if is_self_connected(self.sock):
                 raise ConnectionRefusedError("Connection refused")

@@ -36,7 +36,7 @@ class PreEncoded(bytes):
 
 #: An encoded value, or the bytes of a value in a received document.
 Encoded: TypeAlias = "PreEncoded | memoryview"
-_WRITTEN = (PreEncoded, memoryview)
+_ENCODED_TYPES = (PreEncoded, memoryview)
 
 
 def write_value(value: SAMPValue) -> bytes:
@@ -57,7 +57,7 @@ def write_call(method: str, params: Sequence[SAMPValue | Encoded]) -> bytes:
     pieces = [f"<methodCall><methodName>{_escape(method)}</methodName><params>"]
     for param in params:
         pieces.append("<param>")
-        if isinstance(param, _WRITTEN):
+        if isinstance(param, _ENCODED_TYPES):
             parts += (_checked(pieces), param)
             pieces = []
         else:
@@ -72,7 +72,7 @@ def write_response(value: SAMPValue | Encoded) -> bytes:
     """Write a response with a value."""
     if isinstance(value, str) and not value:  # the result of most operations
         return _EMPTY_RESPONSE
-    written = value if isinstance(value, _WRITTEN) else write_value(value)
+    written = value if isinstance(value, _ENCODED_TYPES) else write_value(value)
     return b"".join((_PROLOG, b"<methodResponse><params><param>", written, b"</param></params></methodResponse>"))
 
 
