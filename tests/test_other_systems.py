@@ -296,7 +296,7 @@ def test_windows_has_no_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyvo.samp import process_events
 
     copy = load_module(Path(process_events.__file__))
-    assert copy._ENDING == [signal.SIGTERM]
+    assert copy._TERMINATING_SIGNALS == [signal.SIGTERM]
 
 
 # The terminal

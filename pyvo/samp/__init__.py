@@ -83,7 +83,7 @@ __all__ = [
     "send_table_to",
 ]
 
-#: The modules, and the names that are imported from them.
+#: The names that are imported from each module.
 _NAMES = {
     "aio": ["AsyncSAMPClient"],
     "bridge": ["Bridge"],
@@ -144,7 +144,7 @@ def __dir__() -> list[str]:
 
 
 def _find_version() -> str:
-    """Return the version that the build has written; a checkout that was never built has none."""
+    """Return the version that the build has written, or a default for a checkout that was never built."""
     try:
         return str(import_module(f"{__name__}._version").__version__)
     except ImportError:

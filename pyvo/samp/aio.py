@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The client for programs that use asyncio: a layer over `SAMPIntegratedClient`.
+The client for programs that use asyncio. It is a layer above `SAMPIntegratedClient`.
 
-Methods that wait run in threads, handlers run in the event loop, and `AsyncIncoming` awaits the queue of received
-objects in the event loop. The client below is the attribute ``client``.
+Blocking methods run in threads, handlers run in the event loop, and `AsyncIncoming` awaits received objects in the
+event loop. The underlying client is the attribute ``client``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class AsyncIncoming(AsyncIterator[Any]):
     mtypes : tuple of str
         MTypes or wildcards.
     limit : int
-        How many objects the queue may hold.
+        Maximum number of objects in the queue.
     total : int, optional
-        How many objects are accepted altogether.
+        Maximum number of objects that are accepted in total.
     """
 
     def __init__(self, client: AsyncSAMPClient, mtypes: tuple[str, ...], limit: int, total: int | None) -> None:
@@ -64,10 +64,10 @@ class AsyncIncoming(AsyncIterator[Any]):
         return self
 
     async def open(self) -> Self:
-        """Start to receive; the first ``anext`` does it as well."""
+        """Start receiving. The first ``anext`` does this, too."""
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._client._run(self._open))
-        try:  # a task that is cancelled here must not cancel the opening: the queue would stay open
+        try:  # a task that is cancelled here must not cancel `_open`, or else the queue would stay open
             self._queue = await asyncio.shield(self._opening)
         except Exception:
             self._opening = None
@@ -104,7 +104,7 @@ class AsyncIncoming(AsyncIterator[Any]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop receiving. It may be repeated."""
+        """Stop receiving. May be called more than once."""
         opening, self._opening, self._queue = self._opening, None, None
         if opening is not None:
             await asyncio.shield(asyncio.ensure_future(self._close(opening)))
@@ -112,7 +112,7 @@ class AsyncIncoming(AsyncIterator[Any]):
     async def _close(self, opening: asyncio.Future[Incoming]) -> None:
         try:
             queue = await opening
-        except Exception:  # has been raised in `open`
+        except Exception:  # `open` has raised it
             return
         if self._client._workers is not None:
             await self._client._run(queue.close)
@@ -120,7 +120,7 @@ class AsyncIncoming(AsyncIterator[Any]):
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Methods of `SAMPIntegratedClient` that wait for the hub or for other clients, and so are awaited here.
+#: Methods of `SAMPIntegratedClient` that wait for the hub or for other clients and are therefore coroutines here.
 _WAITING_METHODS = frozenset({
     "ping", "declare_metadata", "declare_subscriptions", "get_metadata", "get_subscriptions", "get_registered_clients",
     "get_subscribed_clients", "notify", "notify_all", "call", "call_all", "call_and_wait", "reply", "enotify",
@@ -132,13 +132,13 @@ _WAITING_METHODS = frozenset({
 
 class AsyncSAMPClient:
     """
-    A SAMP client whose methods are awaited.
+    A SAMP client for asyncio.
 
     It also has the methods of `SAMPIntegratedClient`, with the same parameters:
     ``await client.send(table, to="topcat")``, ``await client.ecall_and_wait(...)``. Handlers run in the event loop.
-    Those that are bound by `on` may be coroutine functions.
+    Handlers that are bound with `on` may be coroutine functions.
 
-    A wait that is cancelled ends immediately for the caller; the operation itself may still be carried out.
+    If a task is cancelled while it waits, the wait ends immediately, but the operation may still be carried out.
 
     Parameters
     ----------
@@ -158,10 +158,10 @@ class AsyncSAMPClient:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "dispatch" in kwargs:
-            raise SAMPClientError("The handlers of this client run in the event loop: dispatch cannot be given")
-        #: The client whose methods are awaited.
+            raise SAMPClientError("AsyncSAMPClient has no parameter dispatch: its handlers run in the event loop")
+        #: The underlying client.
         self.client = SAMPIntegratedClient(*args, **kwargs, dispatch=self._dispatch)
-        self._connect_args: dict[str, Any] = {}  # of the ``async with`` statement
+        self._connect_args: dict[str, Any] = {}  # for the ``async with`` statement
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: WorkerPool | None = None
         self._tasks: set[Any] = set()
@@ -187,7 +187,7 @@ class AsyncSAMPClient:
             await self._run(self._serialized(self.client.connect), *args, **kwargs)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and not was_connected:
-                # no other code disconnects what will be connected
+                # The client will be connected soon, and no other code will disconnect it.
                 self._workers.submit(self._serialized(self.client.disconnect))
                 self._stop_workers()
             elif not self.client.is_connected:
@@ -195,7 +195,7 @@ class AsyncSAMPClient:
             raise
 
     async def disconnect(self) -> None:
-        """Unregister and end the connection. It may be repeated."""
+        """Unregister and close the connection. May be called more than once."""
         for task in list(self._tasks):
             task.cancel()
         if self._workers is not None:
@@ -203,16 +203,16 @@ class AsyncSAMPClient:
             self._stop_workers()
 
     def _serialized(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function so that it first waits until the operation before is done; the wrapper has to be called."""
-        before = self._last_operation
-        after = self._last_operation = threading.Event()
+        """Wrap a function so that it first waits for the previous operation. The wrapper must be called."""
+        previous_done = self._last_operation
+        done = self._last_operation = threading.Event()
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            before.wait()
+            previous_done.wait()
             try:
                 return function(*args, **kwargs)
             finally:
-                after.set()
+                done.set()
 
         return run
 
@@ -253,7 +253,7 @@ class AsyncSAMPClient:
         return self.client.is_connected
 
     async def clients(self) -> Clients:
-        """Return the list of clients, which stays up to date."""
+        """Return the list of clients, which is kept up to date."""
         clients = self.client.clients
         await self._run(clients.subscribe)
         return clients
@@ -333,9 +333,9 @@ class AsyncSAMPClient:
 
     def on(self, mtype: str) -> Callable[[Function], Function]:
         """
-        Make a function, or coroutine function, the handler of an MType; see `SAMPIntegratedClient.on`.
+        Bind a function or coroutine function as the handler of an MType; see `SAMPIntegratedClient.on`.
 
-        Bind handlers before `connect`, or else the event loop waits while the subscriptions are declared.
+        Bind handlers before `connect`; otherwise the event loop is blocked while the subscriptions are declared.
 
         Parameters
         ----------
@@ -353,7 +353,7 @@ class AsyncSAMPClient:
     # Threads and the event loop
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function that waits, in another thread."""
+        """Call a blocking function in another thread."""
         if self._workers is None:
             raise SAMPClientError("Not connected to a SAMP hub: call connect() first.")
         loop = asyncio.get_running_loop()
@@ -363,7 +363,7 @@ class AsyncSAMPClient:
         def work() -> None:
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # is raised where the future is awaited
+            except BaseException as error:  # is raised by the code that awaits the future
                 _set_future(loop, future, future.set_exception, error)
             else:
                 _set_future(loop, future, future.set_result, result)
@@ -377,7 +377,7 @@ class AsyncSAMPClient:
         self._loop.call_soon_threadsafe(job)
 
     def _run_handler(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a function in the event loop. It may return a coroutine, as a decorated coroutine function does."""
+        """Run a function in the event loop. If it is a decorated coroutine function, it returns a coroutine."""
         value = self.client.client.run_handler(function, **arguments)
         return self._await(value) if inspect.iscoroutine(value) else value
 
@@ -386,7 +386,7 @@ class AsyncSAMPClient:
         return self._await(function(**arguments))
 
     def _await(self, coroutine: Any) -> Any:
-        """Run a coroutine in the event loop, and wait for it in this thread, which belongs to the client."""
+        """Run a coroutine in the event loop, and wait for it in this thread, which is a thread of the client."""
         if self._loop is None:
             coroutine.close()
             raise SAMPClientError("There is no event loop yet")
@@ -395,7 +395,7 @@ class AsyncSAMPClient:
         try:
             return task.result()
         except CancelledError:
-            raise SAMPClientError("The client was disconnected before its handler was done") from None
+            raise SAMPClientError("The client was disconnected before its handler had finished") from None
         finally:
             self._tasks.discard(task)
 

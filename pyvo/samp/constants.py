@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Constants of the standard.
+Constants of the SAMP standard.
 
-`SAMP_ICON` is read from its file when it is asked for, not when this module is imported.
+`SAMP_ICON` is read from its file on first use and not when this module is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMP_STATUS_OK = "samp.ok"
 SAMP_STATUS_WARNING = "samp.warning"
 SAMP_STATUS_ERROR = "samp.error"
 
-#: What a web page may send unless the recipient says otherwise (R47).
+#: MTypes that a web page may send, unless the recipient's subscription overrides this (R47).
 SAFE_MTYPES = [
     "samp.app.*",
     "samp.msg.progress",
@@ -35,12 +35,12 @@ SAFE_MTYPES = [
     "coverage.*",
 ]
 
-#: Icon of clients and hubs without one of their own: the bytes of a PNG file.
+#: Default icon of clients and hubs: the bytes of a PNG file.
 SAMP_ICON: bytes
 
 
 def __getattr__(name: str) -> object:
-    """Read the icon on first use, so that importing the package reads no file."""
+    """Read the icon on first use, so that importing the package does not read the file."""
     if name != "SAMP_ICON":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     icon = (Path(__file__).parent / "data" / "icon.png").read_bytes()

@@ -2,20 +2,20 @@
 """
 The exceptions of this package.
 
-All that it raises on purpose derives from `SAMPError`::
+All exceptions that it raises intentionally derive from `SAMPError`::
 
     SAMPError
     +-- SAMPHubError          no hub is running, a hub cannot start, the hub has stopped
-    +-- SAMPClientError       misuse on the client side: not registered, no such name
+    +-- SAMPClientError       misuse of a client: it is not registered, a name does not exist
     +-- SAMPProxyError        the response of the hub or of a client is an XML-RPC fault
     |                         (also an ``xmlrpc.client.Fault``)
-    +-- SAMPTransportError    a socket or HTTP failed below XML-RPC
+    +-- SAMPTransportError    a socket or HTTP error below XML-RPC
     +-- SAMPResponseError     another client responded with an error
-    +-- SAMPTimeoutError      something did not happen in time (also a ``TimeoutError``)
-    +-- SAMPTypeError         not a SAMP value (also a ``TypeError``)
-    +-- SAMPValueError        not a valid SAMP value (also a ``ValueError``)
+    +-- SAMPTimeoutError      a timeout expired (also a ``TimeoutError``)
+    +-- SAMPTypeError         an object is not a SAMP value (also a ``TypeError``)
+    +-- SAMPValueError        a value is not valid (also a ``ValueError``)
 
-    SAMPWarning               something works less well than it should
+    SAMPWarning               an operation succeeded, but with limitations
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ __all__ = [
 
 
 class SAMPWarning(AstropyUserWarning):
-    """Something works, but less well than it should."""
+    """An operation succeeded, but with limitations."""
 
 
 class SAMPError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base class of all exceptions that this package raises intentionally."""
 
 
 class SAMPHubError(SAMPError):
@@ -59,19 +59,19 @@ class SAMPHubError(SAMPError):
 
 
 class SAMPClientError(SAMPError):
-    """A client was used in a way that cannot work, such as before it is registered."""
+    """A client was used incorrectly, for example before it was registered."""
 
 
 class SAMPProxyError(SAMPError, Fault):
     """
-    The response of the hub, or of a client, is an XML-RPC fault.
+    The response of the hub or of a client is an XML-RPC fault.
 
     Parameters
     ----------
     faultCode : int
         Number of the fault.
     faultString : str
-        What went wrong, for the user.
+        Description of the problem for the user.
     """
 
     def __init__(self, faultCode: int, faultString: str) -> None:  # noqa: N803 - names of xmlrpc.client.Fault
@@ -86,17 +86,17 @@ class SAMPProxyError(SAMPError, Fault):
 
 class SAMPTransportError(SAMPError):
     """
-    A socket or HTTP failed.
+    A socket or HTTP error occurred.
 
     Parameters
     ----------
     text : str
-        What happened, and in which connection.
+        Description of the problem and of the connection.
     sent : bool
-        Whether the other side may have received the request. Then it must not be sent again: the message could be
-        delivered twice.
+        Whether the peer may have received the request. In this case it must not be sent again, because the message
+        could be delivered twice.
     refused : bool
-        Whether no program listens at the address, because it has ended.
+        Whether no program listens on the address, because the program has ended.
     """
 
     def __init__(self, text: str, *, sent: bool = False, refused: bool = False) -> None:
@@ -112,7 +112,7 @@ class SAMPResponseError(SAMPError):
     Parameters
     ----------
     text : str
-        The name of the client, and its error text.
+        The name of the client and its error text.
     response : dict
         The response (R17).
     """
@@ -126,11 +126,11 @@ class SAMPResponseError(SAMPError):
 
 
 class SAMPTimeoutError(SAMPError, TimeoutError):
-    """Something did not happen within a timeout."""
+    """A timeout expired."""
 
 
 class SAMPTypeError(SAMPError, TypeError):
-    """An object cannot be written as a SAMP value (rule R1: string, list or map)."""
+    """An object cannot be converted to a SAMP value (a string, list or map, see rule R1)."""
 
 
 class SAMPValueError(SAMPError, ValueError):
@@ -153,8 +153,8 @@ def warn(text: str) -> None:
     warnings.warn(text, SAMPWarning, stacklevel=level)
 
 
-class _Silence:
-    """Whether warnings are ignored, and by how many threads."""
+class _WarningFilters:
+    """The number of threads that ignore warnings, and the saved filters."""
 
     lock = threading.Lock()
     users = 0
@@ -164,29 +164,29 @@ class _Silence:
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """
-    Ignore the warnings of other packages for the length of a ``with`` block; `SAMPWarning` is still shown.
+    Ignore the warnings of other packages for the duration of a ``with`` block; `SAMPWarning` is still shown.
 
-    The filters of `warnings` belong to all threads. So they are changed when the first thread enters such a block, and
-    restored when the last one leaves: if each thread saved and restored them, one could restore what another has
-    changed.
+    All threads share the filters of `warnings`. Therefore they are changed when the first thread enters such a block,
+    and restored when the last thread leaves it. If each thread saved and restored them, a thread could restore filters
+    that another thread has changed.
     """
-    with _Silence.lock:
-        if not _Silence.users:
+    with _WarningFilters.lock:
+        if not _WarningFilters.users:
             action = next((entry[0] for entry in warnings.filters if _is_for_samp(entry)), "default")
-            _Silence.saved = warnings.catch_warnings()
-            _Silence.saved.__enter__()
+            _WarningFilters.saved = warnings.catch_warnings()
+            _WarningFilters.saved.__enter__()
             warnings.simplefilter("ignore")
             warnings.simplefilter(action, SAMPWarning)  # type: ignore[arg-type]
-        _Silence.users += 1
+        _WarningFilters.users += 1
     try:
         yield
     finally:
-        with _Silence.lock:
-            _Silence.users -= 1
-            if not _Silence.users and _Silence.saved is not None:
-                _Silence.saved.__exit__(None, None, None)
+        with _WarningFilters.lock:
+            _WarningFilters.users -= 1
+            if not _WarningFilters.users and _WarningFilters.saved is not None:
+                _WarningFilters.saved.__exit__(None, None, None)
 
 
 def _is_for_samp(entry: tuple[Any, ...]) -> bool:
-    """Whether an entry of `warnings.filters` is for every `SAMPWarning`."""
+    """Return whether an entry of `warnings.filters` applies to every `SAMPWarning`."""
     return entry[1] is None and entry[3] is None and not entry[4] and issubclass(SAMPWarning, entry[2])

@@ -1,16 +1,19 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The hub: `SAMPHubServer`, which runs the broker, the profiles and the lockfile.
+The hub: `SAMPHubServer` runs the broker and the profiles, and manages the lockfile.
 
 ``python -m pyvo.samp.hub`` runs a hub until it is interrupted.
 
 Theory of operation
 -------------------
-The order matters at both ends. At the start all servers must be ready before the lockfile announces the hub: a client
-that reads the lockfile may call at once, and another hub that starts pings. At the stop the lockfile is removed first,
-while the hub still responds to pings. Then the clients are notified, and the deliveries to them get a moment. Then the
-pending calls end with an error response, and at last the sockets close. A client that no longer
-accepts its deliveries delays the stop by that moment at most.
+The order of the steps matters when a hub starts and when it stops.
+
+All servers must be ready before the hub writes the lockfile, because a client that reads the lockfile may call at once,
+and another hub that starts may send a ping.
+
+A hub that stops first removes the lockfile, while it still responds to pings. Then it notifies the clients and waits up
+to `DRAIN_TIMEOUT` for the deliveries to them. Then it ends the pending calls with an error response. Finally it closes
+the sockets. A client that no longer accepts deliveries delays the stop by at most `DRAIN_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -48,9 +51,9 @@ __all__ = ["RunningHub", "SAMPHubServer", "WebProfileDialog"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that clients have to accept their last deliveries when the hub stops.
+#: Seconds to wait for the last deliveries to clients when the hub stops.
 DRAIN_TIMEOUT = 0.8
-#: Seconds that the hub's threads have to end. The sum of both is well below two seconds.
+#: Seconds to wait for the hub's threads to end. The sum of both is well below two seconds.
 JOIN_TIMEOUT = 0.6
 #: Seconds between checks that the lockfile still belongs to the hub.
 LOCKFILE_CHECK_INTERVAL = 60.0
@@ -60,7 +63,7 @@ PROFILE_VERSION = "1.3"
 
 @dataclass(frozen=True)
 class HubOptions:
-    """The parameters of `SAMPHubServer`, checked."""
+    """The checked parameters of `SAMPHubServer`."""
 
     hub_id: str
     secret: str | None
@@ -77,24 +80,24 @@ class HubOptions:
     web_profile_upload: bool
 
     def lockfile_path(self) -> Path:
-        """Return the path of the lockfile for a hub that starts now."""
+        """Return the path of the hub's lockfile; call this when the hub starts."""
         if self.lockfile is not None:
-            return Path(self.lockfile).expanduser().absolute()  # the program may change its directory
+            return Path(self.lockfile).expanduser().absolute()  # the program may change its working directory
         if self.mode == "multiple":
             return multi_hub_lockfile(f"{os.getpid()}-{self.hub_id}")
         return default_lockfile()
 
 
 class RunningHub:
-    """A hub from its start to its stop. A `SAMPHubServer` that is started again makes another one."""
+    """A hub from its start to its stop. Each start of a `SAMPHubServer` creates a new instance."""
 
     def __init__(self, options: HubOptions, observer: Callable[[Traffic], object] | None) -> None:
         self._options = options
         self._lockfile = options.lockfile_path()
-        self._close_lock = threading.Lock()  # acquired by the first `close`, and never released
-        self._remove_lock = threading.Lock()  # the same for the removal of the lockfile
+        self._close_lock = threading.Lock()  # acquired by the first `close` and never released
+        self._remove_lock = threading.Lock()  # in the same way for the removal of the lockfile
         self._timers: list[Timer] = []
-        self._announced = False  # by the lockfile
+        self._announced = False  # whether the lockfile has been written
         self.closed = SignalSafeEvent()
         self.params: dict[str, str] = {}
         self.broker = Broker()
@@ -125,7 +128,7 @@ class RunningHub:
 
         with self._window_lock:
             if not self.is_running:
-                raise SAMPHubError("The hub does not run: start it before its window is opened.")
+                raise SAMPHubError("The hub is not running: start it before you open its window.")
             if self._window is None:
                 try:
                     window = WindowServer(
@@ -141,7 +144,7 @@ class RunningHub:
 
     def _describe(self) -> dict[str, Any]:
         """Return the label and the profiles of the hub, which the hub window shows."""
-        web = "not served (switched off, or its port is taken)" if self.web is None else f"port {self.web.port}"
+        web = "not available (disabled, or its port is in use)" if self.web is None else f"port {self.web.port}"
         return {
             "label": self._options.label,
             "profiles": [
@@ -153,21 +156,21 @@ class RunningHub:
     # Opening
 
     def open(self) -> None:
-        """Open the servers and write the lockfile; raise `SAMPHubError`, with nothing left open, if that fails."""
+        """Open the servers and write the lockfile. If that fails, close everything and raise `SAMPHubError`."""
         try:
             self.loop.start()
             self._open_servers()
             write_lockfile(self._lockfile, self.params)
             self._announced = True
             _running_hubs.add(self)
-            if self.is_closing:  # a signal handler may have closed it before there was a lockfile to remove
+            if self.is_closing:  # a signal handler may have closed the hub before the lockfile existed
                 self._remove_lockfile()
                 _running_hubs.discard(self)
             else:
                 self._start_timers()
                 log.info("The hub is running")
         except BaseException:
-            if owns_lockfile(self._lockfile, self.params):  # ^C came when the lockfile was in place already
+            if owns_lockfile(self._lockfile, self.params):  # ^C came after the lockfile was written
                 self._remove_lockfile()
             self.close()
             raise
@@ -180,8 +183,8 @@ class RunningHub:
         except OSError as error:
             host, port = options.address
             raise SAMPHubError(
-                f"The hub cannot listen on {host}:{port}: {error.strerror or error}. Give it another address or port; "
-                "port 0 takes a free one."
+                f"The hub cannot listen on {host}:{port}: {error.strerror or error}. Use another address or port; "
+                "with port 0, the system chooses a free port."
             ) from error
         self.params = {
             "samp.secret": secret,
@@ -210,8 +213,8 @@ class RunningHub:
             )
         except OSError as error:
             log.warning(
-                "Web pages are not served, everything else is: the hub cannot listen on port %d (%s). Another SAMP "
-                "hub, for example in TOPCAT or Aladin, probably uses it.",
+                "The hub runs without the Web Profile, because it cannot listen on port %d (%s). Another SAMP hub, for "
+                "example in TOPCAT or Aladin, is probably using that port.",
                 options.web_port,
                 error.strerror or error,
             )
@@ -219,7 +222,7 @@ class RunningHub:
     # Timers
 
     def _start_timers(self) -> None:
-        """Start the timers of the time-outs and of the lockfile check. Each fires when something can be due."""
+        """Start the timers for the timeouts and the lockfile check. Each timer fires when a check may be due."""
         if self._options.timeout > 0:
             self._check_activity()
         if self._options.client_timeout > 0:
@@ -232,12 +235,12 @@ class RunningHub:
 
     def _check_activity(self) -> None:
         remaining = self.broker.last_active + self._options.timeout - time.monotonic()
-        if any(client.pending_sent for client in self.broker.clients()):  # the recipient may be at work
+        if any(client.pending_sent for client in self.broker.clients()):  # the recipient may be processing the message
             self._schedule(self._options.timeout, self._check_activity)
         elif remaining > 0:
             self._schedule(remaining, self._check_activity)
         else:
-            log.info("The hub stops: no client has used it for %g s", self._options.timeout)
+            log.info("The hub stops because no client has used it for %g s", self._options.timeout)
             self.loop.run_in_worker(self.close)
 
     def _check_clients(self) -> None:
@@ -249,7 +252,7 @@ class RunningHub:
             if remaining > 0:
                 wait = min(wait, remaining)
             elif not (
-                # a client that waits for a response, has to reply, or waits for callbacks is not silent
+                # a client that waits for a response or for callbacks, or that has to reply, is not silent
                 client.pending_sent
                 or client.pending_received
                 or (self.web is not None and self.web.has_waiting_pull(client))
@@ -258,21 +261,21 @@ class RunningHub:
         self._schedule(wait, self._check_clients)
 
     def _check_lockfile(self) -> None:
-        """Log a warning, once, when the lockfile is gone: connected clients do not notice it."""
+        """Log a warning once if the lockfile is lost, because connected clients do not notice this."""
         if self.is_closing:
             return
         if owns_lockfile(self._lockfile, self.params):
             self._schedule(LOCKFILE_CHECK_INTERVAL, self.loop.run_in_worker, self._check_lockfile)
         else:
             log.warning(
-                "The lockfile of this hub was removed or changed by another program. Clients that are connected are "
-                "served, but new ones do not find this hub: stop it and start it again."
+                "Another program has removed or changed the lockfile of this hub. Connected clients are still served, "
+                "but new clients cannot find the hub: stop it and start it again."
             )
 
     # Closing
 
     def close(self) -> None:
-        """Notify clients and close servers, in bounded time. Safe to repeat, and in any thread or signal handler."""
+        """Notify clients and close servers within a limited time. Can be repeated, in any thread or signal handler."""
         if self.loop.in_loop():
             self.loop.run_in_worker(self.close)
             return
@@ -290,7 +293,7 @@ class RunningHub:
                 log.info("The hub has stopped")
 
     def _remove_lockfile(self) -> None:
-        """Remove the lockfile, once: `open` and `close` may come here at the same time."""
+        """Remove the lockfile once. `open` and `close` may call this at the same time."""
         if self._remove_lock.acquire(blocking=False):
             remove_lockfile(self._lockfile, self.params)
 
@@ -304,7 +307,7 @@ class RunningHub:
         self.broker.close()
 
     def _close_servers(self) -> None:
-        with self._window_lock:  # no window is opened after this
+        with self._window_lock:  # no window can be opened after this
             window = self._window
         if window is not None:
             window.stop()
@@ -318,7 +321,7 @@ class RunningHub:
             self.web.remove_files()
 
     def after_fork_in_child(self) -> None:
-        """Release everything without notifying clients: the parent process continues as the hub."""
+        """Release all resources without notifying clients. The parent process continues to run the hub."""
         self._close_lock.acquire(blocking=False)
         _running_hubs.discard(self)
         if self._window is not None:
@@ -344,35 +347,36 @@ class SAMPHubServer:
     Parameters
     ----------
     secret : str, optional
-        The secret that clients need to register; they read it in the lockfile. By default a new one at each start.
+        The secret that clients need to register and that they read from the lockfile. By default, each start creates a
+        new secret.
     addr : str, optional
-        Address to listen on; by default 127.0.0.1, which only this machine can reach.
+        Address to listen on; by default 127.0.0.1, which is reachable only from this machine.
     port : int
-        Port of the Standard Profile; 0 takes a free one.
+        Port of the Standard Profile; with 0, the system chooses a free port.
     lockfile : str or path, optional
-        Path of the lockfile; by default where clients look: what ``SAMP_HUB`` names, or ``~/.samp``.
+        Path of the lockfile; by default the path that clients use, from ``SAMP_HUB`` or else ``~/.samp``.
     timeout : float
         The hub stops after this many seconds without activity; 0 for no limit.
     client_timeout : float
         The hub disconnects a client after this many seconds of silence; 0 for no limit.
     mode : {"single", "multiple"}
-        ``"multiple"`` puts the lockfile into ``~/.samp-1``, beside those of any number of other hubs.
+        With ``"multiple"``, the lockfile is in the directory ``~/.samp-1``, so that any number of hubs can run.
     label : str
         A name for the hub, written into the lockfile.
     web_profile : bool
         Whether web pages can register, if the user agrees.
     web_profile_dialog : str, callable or WebProfileDialog, optional
-        How the user is asked: ``"terminal"`` (the default), ``"tk"``, ``"window"`` (the hub window, see `open_window`),
-        ``"deny"``, a function, or a dialog.
+        How the hub asks the user for consent: ``"terminal"`` (the default), ``"tk"``, ``"window"`` (the hub window, see
+        `open_window`), ``"deny"``, a function, or a dialog.
     web_port : int
-        Port of the Web Profile. Pages expect 21012; 0 takes a free one.
+        Port of the Web Profile. Web pages expect 21012; with 0, the system chooses a free port.
     pool_size : int
-        Accepted for compatibility; ignored. The hub keeps as many connections as are in use.
+        Accepted for compatibility; ignored. The hub keeps as many connections as it needs.
     web_profile_mtypes : iterable of str, optional
         MTypes that web pages may send; by default `~pyvo.samp.constants.SAFE_MTYPES`. ``["*"]`` allows all.
     web_profile_upload : bool
-        Whether a web page that the user allowed can store files for other clients: up to 4 GiB in a private directory
-        for temporary files, removed with the client.
+        Whether a web page that the user has allowed can store files for other clients: up to 4 GiB in a private
+        temporary directory, which is removed when the page unregisters.
 
     Raises
     ------
@@ -399,8 +403,8 @@ class SAMPHubServer:
         web_profile_upload: bool = True,
     ) -> None:
         if mode not in {"single", "multiple"}:
-            raise ValueError(f"The mode of a hub is 'single' or 'multiple', not {mode!r}")
-        prompt = make_prompt(web_profile_dialog) if web_profile else None  # raises its errors here, not at the start
+            raise ValueError(f"The mode of a hub must be 'single' or 'multiple', not {mode!r}")
+        prompt = make_prompt(web_profile_dialog) if web_profile else None  # raises errors here and not in `start`
         if isinstance(prompt, WindowPrompt):
             web_profile_dialog = prompt
             prompt.on_request = self._open_window_if_closed
@@ -422,10 +426,10 @@ class SAMPHubServer:
         self._start_lock = threading.Lock()
         self._running: RunningHub | None = None
         self._use_browser = True
-        #: Called with each `~pyvo.samp.broker.Traffic`, in the hub's thread, which it must not block. Set it before
-        #: the start, to show the traffic.
+        #: A function that is called with each `~pyvo.samp.broker.Traffic`, for example to show the traffic. It is
+        #: called in the hub's thread and must not block. Set it before `start`.
         self.observer: Callable[[Traffic], object] | None = None
-        #: Called when the hub has started, in the thread of `start`. Set it before the start.
+        #: A function that `start` calls when the hub has started. Set it before `start`.
         self.on_started: Callable[[], object] = lambda: None
         register_after_fork(self)
 
@@ -433,12 +437,12 @@ class SAMPHubServer:
 
     @property
     def id(self) -> str:
-        """Identifies this hub among others; not its id as a client."""
+        """An identifier of this hub among all hubs; this is not its client id."""
         return self._options.hub_id
 
     @property
     def is_running(self) -> bool:
-        """Whether the hub runs."""
+        """Whether the hub is running."""
         running = self._running
         return running is not None and running.is_running
 
@@ -450,7 +454,7 @@ class SAMPHubServer:
 
     @property
     def web_profile_running(self) -> bool:
-        """Whether web pages can find the hub. If not, the log says why: another program may use the port."""
+        """Whether web pages can find the hub. If not, the log has the reason: another program may use the port."""
         running = self._running
         return running is not None and running.is_running and running.web is not None
 
@@ -497,7 +501,8 @@ class SAMPHubServer:
         """
         Open the hub window: a page in the user's browser that shows the clients and their messages.
 
-        The hub serves it on a port of its own, only to this user of this machine. It may be opened several times.
+        The hub serves the page on a separate port, only to this user on this machine. The window can be opened several
+        times.
 
         Parameters
         ----------
@@ -512,11 +517,11 @@ class SAMPHubServer:
         Raises
         ------
         SAMPHubError
-            The hub does not run, or the window cannot be served.
+            The hub is not running, or the window cannot be served.
         """
         running = self._running
         if running is None:
-            raise SAMPHubError("The hub does not run: start it before its window is opened.")
+            raise SAMPHubError("The hub is not running: start it before you open its window.")
         self._use_browser = browser
         url, opened = running.window().open(browser=browser)
         if browser and not opened:
@@ -524,7 +529,7 @@ class SAMPHubServer:
         return url
 
     def _open_window_if_closed(self) -> None:
-        """Open the window for a consent request, unless one is open."""
+        """Open a hub window for a consent request, unless a window is open."""
         running = self._running
         if running is None or running.window().is_watched:
             return
@@ -541,14 +546,14 @@ class SAMPHubServer:
         Parameters
         ----------
         wait : bool
-            Whether to return only when the hub has stopped. While this waits in the main thread, a signal that would
-            end the process (SIGTERM, SIGHUP) ends the wait like ^C: the hub stops properly, and `SystemExit` or
-            `KeyboardInterrupt` is raised. Without ``wait`` signals are not handled.
+            Whether to wait until the hub has stopped. During a wait in the main thread, signals that would kill the
+            process (SIGTERM, SIGHUP) end the wait like ^C: the hub stops properly, and `SystemExit` or
+            `KeyboardInterrupt` is raised. Without ``wait``, signals are not handled.
 
         Raises
         ------
         SAMPHubError
-            This hub or another one is running already, or an address or the lockfile is not available.
+            This hub or another hub is already running, the address is in use, or the lockfile cannot be written.
         """
         if not wait:
             self._launch()
@@ -563,17 +568,17 @@ class SAMPHubServer:
 
     def stop(self) -> None:
         """
-        Stop the hub: clients are notified, the lockfile is removed, pending calls end.
+        Stop the hub: remove the lockfile, notify the clients, and end pending calls.
 
-        It takes less than two seconds whatever the clients do. It may be called again, without a start, and from any
-        thread, handler or signal handler.
+        This takes less than two seconds, even if clients do not respond. The method may be called more than once,
+        before `start`, and from any thread, handler or signal handler.
         """
         running = self._running
         if running is not None:
             running.close()
 
     def after_fork_in_child(self) -> None:
-        """Drop the hub in the child of a fork: it runs in the parent."""
+        """Forget the hub in a forked child; it continues to run in the parent."""
         running, self._running = self._running, None
         self._start_lock = threading.Lock()
         if running is not None:
@@ -582,11 +587,11 @@ class SAMPHubServer:
     def _launch(self) -> RunningHub:
         with self._start_lock:
             if self.is_running:
-                raise SAMPHubError("This hub is running already; make another SAMPHubServer for a second one.")
+                raise SAMPHubError("This hub is already running; create another SAMPHubServer for a second hub.")
             if self._running is not None:
                 self._running.close()  # another thread may be closing it
             running = RunningHub(self._options, self.observer)
-            self._running = running  # before it is open: a signal handler may stop it
+            self._running = running  # before `open`, because a signal handler may stop the hub
             running.open()
         try:
             if running.is_running:
@@ -598,5 +603,5 @@ class SAMPHubServer:
 
 
 if __name__ == "__main__":
-    # The command line is in `cli`, which imports this module: an import statement here would make a circle
+    # `cli` has the command line and imports this module, so an import statement here would be circular.
     sys.exit(importlib.import_module("pyvo.samp.cli.hub").main())

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The lockfile, by which clients find the hub: where it is and how it is read (rules R33 and R34).
+Find and read the lockfile, which tells clients where the hub is (rules R33 and R34).
 
-`pyvo.samp.lockfile_writer` has the hub's side.
+Hubs use `pyvo.samp.lockfile_writer` to write it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .transport.xmlrpc_client import XMLRPCClient, http_get
 
 log = logging.getLogger(__name__)
 
-#: Limit of a lockfile in bytes; real ones have a few hundred.
+#: Limit for the size of a lockfile in bytes; real lockfiles have a few hundred bytes.
 MAX_SIZE = 65536
-#: Seconds in which a hub has to respond to a ping.
+#: Seconds to wait for a hub's response to a ping.
 PING_TIMEOUT = 5.0
-#: Seconds in which a web server has to send a lockfile.
+#: Seconds to wait for a lockfile from a web server.
 FETCH_TIMEOUT = 5.0
 
 REQUIRED = ("samp.secret", "samp.hub.xmlrpc.url", "samp.profile.version")
@@ -33,7 +33,7 @@ HINT_REMOVE_LOCKFILE = "Remove it, and start a hub."
 HINT_DOCTOR = "Run `samp doctor` for advice."
 
 LOCKURL = "std-lockurl:"
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # a drive letter of Windows is no scheme
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # does not match a drive letter of Windows
 
 
 def display_path(path: str | Path) -> str:
@@ -42,14 +42,14 @@ def display_path(path: str | Path) -> str:
     return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
 
 
-# Finding it
+# Finding the lockfile
 
 
 def lockfile_source() -> str:
     """
-    Return the path or http URL of the lockfile: what ``SAMP_HUB`` names, else ``.samp`` in the home directory (R33).
+    Return the path or http URL of the lockfile, from ``SAMP_HUB`` or else ``.samp`` in the home directory (R33).
 
-    Raise `SAMPHubError` if ``SAMP_HUB`` is set but does not name a lockfile.
+    Raise `SAMPHubError` if ``SAMP_HUB`` is set but is not the URL of a lockfile.
     """
     setting = os.environ.get("SAMP_HUB", "")
     if not setting:
@@ -62,8 +62,8 @@ def lockfile_source() -> str:
     source = setting.removeprefix(LOCKURL)
     if _SCHEME.match(source) and not is_url(source) and not source.lower().startswith("file:"):
         raise SAMPHubError(
-            f"The environment variable SAMP_HUB is {setting!r}, but a lockfile is read from a file: or http: URL only. "
-            f"Unset it, or set it to {LOCKURL}file:///path/of/the/lockfile."
+            f"The environment variable SAMP_HUB is {setting!r}, but a lockfile can only be read from a file: or http: "
+            f"URL. Unset it, or set it to {LOCKURL}file:///path/of/the/lockfile."
         )
     return _without_scheme(source)
 
@@ -81,15 +81,15 @@ def _without_scheme(source: str) -> str:
 
 
 def is_url(source: str) -> bool:
-    """Whether the lockfile is on a web server."""
+    """Return whether the lockfile is on a web server."""
     return source.lower().startswith(("http:", "https:"))
 
 
-# Reading
+# Reading the lockfile
 
 
 def parse_lockfile(content: bytes) -> dict[str, str]:
-    """Parse the content of a lockfile into its keys and values, including those that are not in the standard (R34)."""
+    """Return the keys and values of a lockfile, including keys that are not in the standard (R34)."""
     text = content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     params = {}
     for line in text.split("\n"):
@@ -103,7 +103,7 @@ def parse_lockfile(content: bytes) -> dict[str, str]:
 
 
 def format_lockfile(params: Mapping[str, str]) -> bytes:
-    """Format the content of a lockfile; raise `SAMPValueError` for a value with line ends (R34)."""
+    """Return the content of a lockfile; raise `SAMPValueError` for a value with line ends (R34)."""
     for key, value in params.items():
         if "\n" in value or "\r" in value:
             raise SAMPValueError(f"{key} must be one line to be written into the lockfile")
@@ -124,7 +124,7 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Keys and values; all keys that the standard requires are there.
+        Keys and values, including all keys that the standard requires.
 
     Raises
     ------
@@ -143,12 +143,12 @@ def read_lockfile(source: str | Path) -> dict[str, str]:
     try:
         split_http_url(params["samp.hub.xmlrpc.url"])
     except SAMPError as error:
-        raise SAMPHubError(f"The lockfile {display_path(source)} names no valid hub URL: {error}") from error
+        raise SAMPHubError(f"The lockfile {display_path(source)} does not contain a valid hub URL: {error}") from error
     return params
 
 
 def _read_file(path: str) -> bytes:
-    """Read a small regular file; anything else (a FIFO, a device, a huge file) raises an error and blocks nothing."""
+    """Read a small regular file. Anything else (a FIFO, a device, a huge file) raises an error without blocking."""
     shown = display_path(path)
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -172,7 +172,7 @@ def _read_file(path: str) -> bytes:
 
 
 def _fetch(url: str) -> bytes:
-    """Get a lockfile from a web server, within a time-out and without redirects."""
+    """Get a lockfile from a web server, with a timeout and without following redirects."""
     try:
         return http_get(url, MAX_SIZE, FETCH_TIMEOUT)
     except SAMPError as error:
@@ -183,7 +183,7 @@ def _fetch(url: str) -> bytes:
 
 
 def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, *, operation: str = "samp.hub.ping") -> bool:
-    """Ping the hub that a lockfile names. Return False also if a program that is not a hub now uses the port."""
+    """Ping the hub of a lockfile; return whether it responds. A program that is not a hub may now use its port."""
     hub = XMLRPCClient(params["samp.hub.xmlrpc.url"], timeout=timeout)
     try:
         hub.call(operation)
@@ -197,7 +197,7 @@ def ping_hub(params: Mapping[str, str], timeout: float = PING_TIMEOUT, *, operat
 
 def get_main_running_hub() -> dict[str, str]:
     """
-    Find the hub that clients should use: the one in the lockfile that ``SAMP_HUB`` names, or in ``~/.samp``.
+    Find the hub that clients should use, from the lockfile in ``SAMP_HUB`` or else from ``~/.samp``.
 
     Returns
     -------
@@ -207,13 +207,13 @@ def get_main_running_hub() -> dict[str, str]:
     Raises
     ------
     SAMPHubError
-        No hub is running; the text gives advice.
+        No hub is running. The error text contains advice.
     """
     source = lockfile_source()
     params = read_lockfile(source)
     if not ping_hub(params):
         raise SAMPHubError(
-            f"No SAMP hub is running (the one that {display_path(source)} names does not respond at "
+            f"No SAMP hub is running (the hub of {display_path(source)} does not respond at "
             f"{params['samp.hub.xmlrpc.url']}). {HINT_START_HUB}"
         )
     return params

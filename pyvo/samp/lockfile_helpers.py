@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Compatibility: functions for lockfiles under the names that existing programs import."""
+"""Functions for lockfiles under the names that existing programs import, for compatibility."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def create_lock_file(
     Parameters
     ----------
     lockfilename : str or path, optional
-        The file; by default ``mode`` decides.
+        The path of the file; by default it depends on ``mode``.
     mode : {"single", "multiple"}, optional
-        ``"multiple"`` makes a file in ``~/.samp-1``, anything else the one that clients read (R33).
+        With ``"multiple"``, the file is in ``~/.samp-1``; otherwise it is the lockfile that clients read (R33).
     hub_id : str, optional
         Identifies the hub in ``"multiple"`` mode.
     hub_params : mapping of str to str
@@ -70,7 +70,7 @@ def check_running_hub(lockfilename: str | Path) -> tuple[bool, dict[str, str]]:
     Returns
     -------
     is_running : bool
-        Whether it responds.
+        Whether the hub responds.
     hub_params : dict of str to str
         The content of the lockfile; empty if there is none.
     """

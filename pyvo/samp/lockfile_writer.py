@@ -1,17 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Writing and removing the lockfile of a hub (rules R35 and R36).
+Write and remove the lockfile of a hub (rules R35 and R36).
 
 Theory of operation
 -------------------
-When several hubs start at the same moment, exactly one of them may own the lockfile. A hub that starts reads the
-lockfile, pings the hub that it names, and replaces the file if there is no response. Another hub could do the same at
-the same time. So only one hub at a time does this: it holds an advisory lock on an empty file ``<lockfile>.lock``. The
-system releases the lock if the process dies; the file is removed at the end. A hub that finds the file locked does not
-wait, since the hub that holds the lock is about to run.
+If several hubs start at the same time, exactly one of them may own the lockfile. A hub that starts reads the existing
+lockfile, pings the hub in it, and replaces the file if there is no response. To prevent another hub from doing the same
+at the same time, the hub holds an advisory lock on an empty file ``<lockfile>.lock``. The system releases the lock if
+the process dies; the file is removed at the end. A hub does not wait if the file is locked, because the hub that holds
+the lock will be running in a moment.
 
-A hub responds to pings before its lockfile appears and until the lockfile is removed. So no hub that follows this
-replaces the lockfile of a running one.
+A hub responds to pings before its lockfile exists and until the lockfile has been removed. Therefore no hub that
+follows this procedure replaces the lockfile of a running hub.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-#: Errors of file systems without locks; some network file systems have none.
+#: Errors of file systems without locks, such as some network file systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-#: Seconds for which replacing or removing an open file is tried again on Windows, and seconds between two attempts.
+#: For how many seconds replacing or removing an open file is retried on Windows, and the seconds between attempts.
 SHARING_TIMEOUT, SHARING_PAUSE = 2.0, 0.01
 
 
 def default_lockfile() -> Path:
-    """Return the path of the lockfile that clients read; raise `SAMPHubError` if ``SAMP_HUB`` names a web page."""
+    """Return the path of the lockfile that clients read; raise `SAMPHubError` if it is on a web server."""
     source = lockfile_source()
     if is_url(source):
         raise SAMPHubError(
-            f"The environment variable SAMP_HUB names the lockfile {source}, which a hub cannot write. Unset SAMP_HUB, "
-            "or give the hub a lockfile of its own."
+            f"The lockfile in the environment variable SAMP_HUB is {source}, which a hub cannot write. Unset SAMP_HUB, "
+            "or specify another lockfile for the hub."
         )
     return Path(source)
 
 
 def multi_hub_lockfile(name: str) -> Path:
-    """Return the path of a lockfile in ``~/.samp-1``, for hubs beside the main one; make that directory."""
+    """Return the path of a lockfile in ``~/.samp-1`` for an additional hub; create the directory if necessary."""
     directory = Path(os.path.expanduser("~"), ".samp-1")
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise SAMPHubError(f"The directory {display_path(directory)} cannot be made: {error.strerror}") from error
+        raise SAMPHubError(f"The directory {display_path(directory)} cannot be created: {error.strerror}") from error
     return directory / f"samp-hub-{name}"
 
 
@@ -66,39 +66,40 @@ def write_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     """
     Write the lockfile of a hub (R35, R36).
 
-    Raise `SAMPHubError` if another hub runs or starts at this moment, or if the file cannot be written.
+    Raise `SAMPHubError` if another hub is running or starting, or if the file cannot be written.
     """
     path = Path(path)
     try:
         with _lockfile_guard(path):
-            _refuse_if_running(path, params.get("samp.hub.xmlrpc.url"))
+            _raise_if_running(path, params.get("samp.hub.xmlrpc.url"))
             _replace(path, params)
     except OSError as error:
         raise SAMPHubError(
-            f"The lockfile {display_path(path)} cannot be written: {error.strerror or error}. Without it no program "
-            f"finds the hub. Correct that, or set SAMP_HUB to {LOCKURL}file:///another/place for hub and clients alike."
+            f"The lockfile {display_path(path)} cannot be written: {error.strerror or error}. Without it, "
+            f"programs cannot find the hub. Fix this, or set SAMP_HUB to {LOCKURL}file:///another/place for the hub "
+            "and for all clients."
         ) from error
 
 
-def _refuse_if_running(path: Path, own_url: str | None) -> None:
+def _raise_if_running(path: Path, own_url: str | None) -> None:
     try:
         params = read_lockfile(path)
     except SAMPHubError as error:
         log.debug("The lockfile can be replaced: %s", error)
         return
-    # A hub that finds its own address there would ping itself: the hub that used the port before has ended.
+    # With its own URL in the lockfile, this hub would ping itself. The hub that used the port before has ended.
     if params["samp.hub.xmlrpc.url"] != own_url and ping_hub(params):
         raise SAMPHubError(
-            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, by {display_path(path)}). Use "
-            "that, or stop it first; a hub with mode='multiple' runs beside it."
+            f"Another SAMP hub is already running (at {params['samp.hub.xmlrpc.url']}, from {display_path(path)}). "
+            "Use that hub, or stop it first. An additional hub needs mode='multiple'."
         )
 
 
 def _replace(path: Path, params: Mapping[str, str]) -> None:
-    """Write a new file and move it into place: it appears as a whole, and a link there is replaced, not followed."""
+    """Write a new file and move it into place atomically. This replaces a link and does not follow it."""
     content = format_lockfile(params)
     fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)  # left by a hub that died here; no other hub uses it, since this one holds the lock
+    fresh.unlink(missing_ok=True)  # left by a hub that died here; no running hub uses it, because this hub has the lock
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(fresh, flags, 0o600)
     try:
@@ -112,9 +113,9 @@ def _replace(path: Path, params: Mapping[str, str]) -> None:
 
 def _retry_while_open(operation: Callable[[], None]) -> None:
     """
-    Replace or remove a file, which Windows forbids while another process has it open.
+    Replace or remove a file, and retry on Windows, where this fails while another process has the file open.
 
-    A client has the lockfile open for the moment in which it reads it. Windows does not report the end of that.
+    A client opens the lockfile only for a moment, to read it. Windows does not report when the file is closed.
     """
     deadline = time.monotonic() + SHARING_TIMEOUT
     pause = threading.Event()
@@ -129,12 +130,12 @@ def _retry_while_open(operation: Callable[[], None]) -> None:
 
 @contextmanager
 def _lockfile_guard(path: Path) -> Iterator[None]:
-    """Hold the lock that a hub needs to change the lockfile."""
+    """Hold the lock that a hub needs to change the lockfile, for the duration of a ``with`` block."""
     guard = path.with_name(path.name + ".lock")
     descriptor = _acquire_guard(guard)
     if descriptor is None:
         raise SAMPHubError(
-            f"Another SAMP hub is starting at this moment (it holds {display_path(guard)}). Use that one."
+            f"Another SAMP hub is starting at this moment (it holds {display_path(guard)}). Use that hub."
         )
     try:
         yield
@@ -164,17 +165,17 @@ def _acquire_guard(guard: Path) -> int | None:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
-            log.debug("This file system has no locks: two hubs that start in the same instant may miss each other")
+            log.debug("This file system has no locks: two hubs that start at the same time may not notice each other")
             return descriptor
         if current:
             return descriptor
-        # The process that held the lock before has removed the file. A lock on a removed file keeps no other process
-        # out, so lock the new one.
+        # The process that held the lock before has removed the file. A lock on a removed file does not exclude other
+        # processes, so lock the new file.
         os.close(descriptor)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether ``path`` is still the open file."""
+    """Return whether ``path`` is still the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
@@ -182,7 +183,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def owns_lockfile(path: str | Path, params: Mapping[str, str]) -> bool:
-    """Whether the lockfile exists and belongs to this hub."""
+    """Return whether the lockfile exists and belongs to this hub."""
     try:
         found = read_lockfile(path)
     except SAMPHubError:
@@ -194,11 +195,11 @@ def remove_lockfile(path: str | Path, params: Mapping[str, str]) -> None:
     """
     Remove a lockfile if it still belongs to this hub (R35).
 
-    The hub must respond to pings until this returns: as long as it does, no other hub replaces the file between the
-    check and the removal.
+    The hub must respond to pings until this function returns, so that no other hub replaces the file between the check
+    and the removal.
     """
     if not owns_lockfile(path, params):
-        log.warning("The lockfile no longer belongs to this hub, and is not removed")
+        log.warning("The lockfile no longer belongs to this hub and is not removed")
         return
     try:
         _retry_while_open(lambda: os.unlink(path))

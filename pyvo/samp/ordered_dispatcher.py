@@ -1,28 +1,28 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Start items in order, but never wait long for one that does not finish (rule R24).
+Start items in order, but never wait long for an item that does not finish (rule R24).
 
-The hub uses this for the deliveries to a client, where to start an item means to send it; a client uses it for its
-messages, where it means to run a handler.
+The hub uses this for the deliveries to a client: starting an item sends it. A client uses it for its messages: starting
+an item runs a handler.
 
 Theory of operation
 -------------------
-Items are started in the order in which they were put. The item that was started last is the *current* one. Nothing
-else is started until it is done, so that usually one item is processed after the other. If the current item is not done
-after a grace time, it goes on as part of the *overflow*, and the next item is started and becomes the current one. So a
+Items are started in the order in which they were put. The item that was started last is the *current* item. No other
+item is started until it is done, so items are usually processed one after the other. If the current item is not done
+after a grace time, it moves to the *overflow*, and the next item is started and becomes the current item. Thus a
 handler that waits for a nested call gets the message that it waits for, and a handler that never ends delays the others
 once, by the grace time.
 
-The overflow is limited, because each item in it may hold a thread or a connection: when it is full, the current item
-stays current until an item of the overflow is done.
+The overflow is limited, because each item in it may use a thread or a connection. When the overflow is full, the
+current item stays current until an item of the overflow is done.
 
-Nearly always the current item is done at once and nothing waits. So a timer is set only when an item waits, and it is
-not changed with the current item: when it fires, it checks how long the present one has been running, and is set again
-for the rest. Ten thousand quick items cost one timer.
+Nearly always the current item is done at once and no item is waiting. Therefore a timer is set only when an item is
+waiting, and it is not reset for each item: when it fires, it checks how long the current item has been running, and is
+set again for the remaining time. Ten thousand quick items need only one timer.
 
-Items are started without the lock, in whichever thread finds that one can be started, and in one thread at a time:
-`_pump` is a loop with a flag and not a recursion, so that a ``start`` that is done before it returns, or that puts
-another item, needs no stack.
+Items are started without holding the lock, in any thread, but in one thread at a time. `_pump` is a loop with a flag
+and not a recursion, so that a ``start`` function that calls ``done`` before it returns, or that puts another item, does
+not use up the stack.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class _RunningItem:
-    """An item that was started. It is called when the item is done."""
+    """A started item. Call the instance when the item is done."""
 
     __slots__ = ("_dispatcher", "done")
 
@@ -54,12 +54,12 @@ class _RunningItem:
 
 class OrderedDispatcher(Generic[T]):
     """
-    Starts items in order, each when the one before is done or has used up its grace time.
+    Starts items in order: each item when the previous item is done or has exceeded its grace time.
 
-    ``start`` is called with an item, and with a function to call when the item is done: in any thread, even before
-    ``start`` returns. It must not block. If it raises an exception, the item counts as done. ``call_later`` is called
-    with seconds and a function, and returns an object with ``cancel()``, as `EventLoop.call_later` does. ``grace`` is
-    in seconds. ``max_overflow`` is how many items may be running besides the current one.
+    ``start(item, done)`` starts an item and must not block. When the item is done, it calls ``done()``, in any thread,
+    possibly before ``start`` returns. If ``start`` raises an exception, the item counts as done. ``call_later`` is
+    called with seconds and a function, and returns an object with ``cancel()``, like `EventLoop.call_later`. ``grace``
+    is in seconds. ``max_overflow`` is the maximum number of running items in addition to the current item.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class OrderedDispatcher(Generic[T]):
         self._closed = False
 
     def __len__(self) -> int:
-        """The number of items that wait to be started."""
+        """Return the number of waiting items."""
         return len(self._items)
 
     @property
     def idle(self) -> bool:
-        """Whether no item waits or is running."""
+        """Whether no item is waiting or running."""
         return self._current is None and not self._overflow and not self._items
 
     def put(self, item: T) -> None:
@@ -104,7 +104,7 @@ class OrderedDispatcher(Generic[T]):
         self._pump(ready)
 
     def close(self) -> list[T]:
-        """Start no more items, and return those that were waiting. Items that are running go on."""
+        """Stop starting items, and return the waiting ones. Running items continue."""
         with self._lock:
             self._closed = True
             waiting = list(self._items)
@@ -113,7 +113,7 @@ class OrderedDispatcher(Generic[T]):
         return waiting
 
     def _pump(self, ready: tuple[T, _RunningItem] | None) -> None:
-        """Start an item that `_next` has returned, and then what else can be started."""
+        """Start an item that `_next` has returned, and then further items as long as possible."""
         while ready is not None:
             item, run = ready
             try:
@@ -126,7 +126,7 @@ class OrderedDispatcher(Generic[T]):
                 ready = self._next()
 
     def _next(self) -> tuple[T, _RunningItem] | None:
-        """Remove and return the next item if it may be started, for `_pump`. The lock is held."""
+        """Remove and return the next item for `_pump` if it may be started. The caller must hold the lock."""
         if self._pumping:
             return None  # the thread that is starting an item calls this again
         if self._items and self._current is None:
@@ -147,7 +147,7 @@ class OrderedDispatcher(Generic[T]):
             self._timer = None
             if self._closed:
                 return
-            # The same sum as in `_set_timer`, or rounding could set the timer again and again
+            # Use the same sum as `_set_timer`; otherwise rounding errors could set the timer repeatedly.
             overdue = self._current is not None and self._clock() >= self._current_since + self._grace
             if overdue and self._overflow < self._max_overflow:
                 self._current = None

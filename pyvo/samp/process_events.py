@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Signals, and processes that fork.
+Handling of signals and forks.
 
 While a program waits in this package, signals that would kill it raise `SystemExit`, so that hubs and clients are
-closed properly. `SignalSafeEvent` lets a program wait for a signal handler.
+closed properly. A signal handler can set a `SignalSafeEvent`, for which a program waits.
 
-The child of a fork has copies of its parent's sockets, but none of its threads, and its locks stay as they were at
-that moment. It must neither use these connections nor close them for the parent. It forgets them, and its operations
-raise an error that says to connect again.
+A forked child has copies of its parent's sockets and locks but not its threads. A lock that was held at the time of the
+fork stays locked. The child must neither use the parent's connections nor close them for the parent. It forgets them,
+and operations in the child raise an error with the advice to connect again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NoReturn, Protocol
 from weakref import WeakSet
 
 #: Windows has no SIGHUP; it has SIGBREAK for Ctrl+Break and for a console window that is closed.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+_TERMINATING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def signals_as_exit() -> Iterator[None]:
     """
     Turn signals that would kill the process into `SystemExit` within a ``with`` block.
 
-    Hubs and clients then stop as they do on ^C. Signals that the program handles or ignores are left alone, and outside
-    the main thread all of them, because only the main thread can handle signals.
+    Hubs and clients then stop as they do on ^C. Signals that the program handles or ignores are not changed. In other
+    threads no signals are changed, because only the main thread can handle signals.
     """
     ours = []
     if threading.current_thread() is threading.main_thread():
-        ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+        ours = [number for number in _TERMINATING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
-        signal.signal(number, _end)
+        signal.signal(number, _raise_system_exit)
     try:
         yield
     finally:
@@ -44,7 +44,7 @@ def signals_as_exit() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _end(number: int, _frame: object) -> NoReturn:
+def _raise_system_exit(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
@@ -52,8 +52,8 @@ class SignalSafeEvent:
     """
     An event that is set once, possibly in a signal handler.
 
-    A signal handler must not set a `threading.Event`: the thread that the signal interrupts may hold its lock. This
-    event is a lock that is released when it is set.
+    A signal handler must not set a `threading.Event`, because the interrupted thread may hold the event's lock. This
+    event is a lock that is released when the event is set.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class SignalSafeEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Set the event. Setting it again does nothing."""
+        """Set the event. Setting it again has no effect."""
         with suppress(RuntimeError):
             self._lock.release()
 
@@ -69,35 +69,35 @@ class SignalSafeEvent:
         """Wait until the event is set, or for ``timeout`` seconds; return whether it is set."""
         is_set = self._lock.acquire(timeout=-1 if timeout is None else timeout)
         if is_set:
-            self.set()  # for other threads that wait
+            self.set()  # for other waiting threads
         return is_set
 
 
-#: The error of a child that uses its parent's connection.
+#: The error text for a child that uses its parent's connection.
 FORKED_MESSAGE = (
-    "This process was forked from the one that connected to the hub, and has no connection of its own. "
+    "This process was forked from the process that connected to the hub, and is not connected itself. "
     "Call connect() in this process."
 )
 
 
 class ForkAware(Protocol):
-    """An object with threads, locks or sockets that a child cannot use."""
+    """An object with threads, locks or sockets that a forked child cannot use."""
 
     def after_fork_in_child(self) -> None:
-        """Forget them; called in the child, where no other thread runs."""
+        """Forget these resources. Called in the child, where no other thread is running."""
 
 
-_known: WeakSet[ForkAware] = WeakSet()
+_registered: WeakSet[ForkAware] = WeakSet()
 
 
-def register_after_fork(thing: ForkAware) -> None:
-    """Call ``thing.after_fork_in_child()`` in each process that is forked from this one."""
-    _known.add(thing)
+def register_after_fork(target: ForkAware) -> None:
+    """Call ``target.after_fork_in_child()`` in each process that is forked from this process."""
+    _registered.add(target)
 
 
 def _after_fork() -> None:
-    for thing in list(_known):
-        thing.after_fork_in_child()
+    for target in list(_registered):
+        target.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):

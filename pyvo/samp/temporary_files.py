@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Write files for other programs into a private directory, with progress bars for large ones.
+Write files for other programs into a private directory, with progress bars for large files.
 
-Only the user can enter the directory, and it is removed at the end of the process. The directory of a process that was
-killed is removed by the next process of the same user. A lock on the directory shows that its process is alive: the
-lock ends with the process in any case, and works across containers, where process ids mean nothing.
+Only the user can access the directory, and it is removed at the end of the process. If a process was killed, the next
+process of the same user removes its directory. A lock on the directory shows that its process is alive: the system
+always releases the lock when the process ends, and locks work across containers, where process ids are meaningless.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if sys.platform != "win32":
 
 
 PREFIX = "pyvo-samp-"
-#: Seconds for which a new directory is not removed: its process may be about to lock it.
-GRACE = 60.0
+#: Seconds for which a new directory is not removed, because its process may not have locked it yet.
+MIN_AGE = 60.0
 
 
 def make_private_dir() -> tuple[Path, Callable[[], None]]:
     """
-    Make a directory, and remove those of processes that have ended.
+    Make a private directory, and remove the directories of processes that have ended.
 
-    Return the directory and a function that removes it, which does nothing in a child process.
+    Return the directory and a function that removes it. In a child process the function does nothing.
     """
     remove_stale_dirs()
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -53,16 +53,16 @@ def _remove(directory: Path, process: int, descriptor: int | None) -> None:
 
 
 def remove_stale_dirs() -> None:
-    """Remove the directories of processes of this user that have ended."""
+    """Remove the directories of this user's processes that have ended."""
     if sys.platform == "win32":
         return
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             status = directory.lstat()
-        except OSError:  # its process was quicker
+        except OSError:  # another process has removed it
             continue
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-        if not is_ours or time.time() - status.st_mtime < GRACE:
+        if not is_ours or time.time() - status.st_mtime < MIN_AGE:
             continue
         descriptor = _lock(directory)
         if descriptor is not None:
@@ -71,7 +71,7 @@ def remove_stale_dirs() -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock a directory; None if another process has, or this system has no locks."""
+    """Lock a directory; return None if another process has locked it or this system has no locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -86,16 +86,16 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
-#: Names of devices on Windows, with any suffix.
+#: Names of devices on Windows, which are reserved with any suffix.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
 
 
-#: The suffix of a name, or two as in ``.fits.gz``.
+#: One or two suffixes of a file name, such as ``.fits.gz``.
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}$")
 
 
 def safe_file_name(name: str, suffix: str | None = None) -> str:
-    """Return a file name with a suffix (by default its own), made of letters, digits, ``-``, ``_`` and ``.`` only."""
+    """Return a file name with only letters, digits, ``-``, ``_`` and ``.``; the default suffix is that of ``name``."""
     if suffix is None:
         match = _SUFFIX.search(name)
         suffix = match.group() if match else ""
@@ -114,12 +114,12 @@ CHUNK = 4 * 1024 * 1024
 class _ProgressFile(io.RawIOBase):
     """A file that reports the number of bytes written to it."""
 
-    def __init__(self, path: Path, note: Callable[[int], object]) -> None:
+    def __init__(self, path: Path, report: Callable[[int], object]) -> None:
         super().__init__()
-        # 0o600: several users may share the directory for temporary files
+        # Only the user may read the file, because several users may share the temporary directory.
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        self._note = note
-        #: The error of the disk; the library that writes may hide it.
+        self._report = report
+        #: The disk error, because the library that writes the file may hide it.
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -141,7 +141,7 @@ class _ProgressFile(io.RawIOBase):
         except OSError as error:
             self.failure = error
             raise
-        self._note(done)
+        self._report(done)
         return done
 
     def close(self) -> None:
@@ -152,13 +152,16 @@ class _ProgressFile(io.RawIOBase):
 
 def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progress: bool | None) -> None:
     """
-    Write a new file of about `size` bytes; remove it if that fails.
+    Write a new file of about ``size`` bytes; remove it if writing fails.
 
-    `progress` is as in `progress_bar`. Raise OSError if, for example, the disk is full.
+    ``progress`` is as in `progress_bar`. Raise OSError, for example if the disk is full.
     """
     raw = None
     try:
-        with progress_bar(size, progress) as note, io.BufferedWriter(raw := _ProgressFile(path, note), CHUNK) as file:
+        with (
+            progress_bar(size, progress) as report,
+            io.BufferedWriter(raw := _ProgressFile(path, report), CHUNK) as file,
+        ):
             write(cast("BinaryIO", file))
     except BaseException as error:
         path.unlink(missing_ok=True)
@@ -169,8 +172,8 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
             raise
         raise OSError(
             failure.errno,
-            f"The file for the recipients cannot be written: {failure.strerror}. It takes about {size / 1e6:.0f} MB; "
-            "TMPDIR names the directory for such files",
+            f"The file for the recipients cannot be written: {failure.strerror}. It needs about {size / 1e6:.0f} MB; "
+            "set TMPDIR to use another directory",
             str(path),
         ) from error
 
@@ -178,31 +181,31 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], size: int, progr
 @contextmanager
 def progress_bar(size: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
     """
-    Show a progress bar for about `size` bytes; yield a function to be called with each number of bytes.
+    Show a progress bar for about ``size`` bytes; yield a function that adds a number of bytes to the progress.
 
-    `progress` None shows it for large sizes on a terminal or in a notebook.
+    If ``progress`` is None, the bar is shown for large sizes on a terminal or in a notebook.
     """
     in_notebook = "ipykernel" in sys.modules
     if progress is None:
-        seen = in_notebook or (sys.stdout is not None and sys.stdout.isatty())
-        progress = seen and size >= LARGE
+        is_visible = in_notebook or (sys.stdout is not None and sys.stdout.isatty())
+        progress = is_visible and size >= LARGE
     if not progress or size <= 0:
         yield lambda _count: None
         return
     with _progress(size, widget=in_notebook and find_spec("ipywidgets") is not None) as bar:
         done = 0
 
-        def note(count: int) -> None:
+        def report(count: int) -> None:
             nonlocal done
             done = min(size, done + count)  # the size is approximate
             bar.update(done)
 
-        yield note
+        yield report
         bar.update(size)
 
 
-class _NoTerminal:
-    """Standard output that claims to be no terminal."""
+class _PlainOutput:
+    """Standard output that is not recognized as a terminal."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -219,9 +222,9 @@ def _progress(size: int, *, widget: bool) -> Any:
 
     if widget or threading.current_thread() is threading.main_thread():
         return ProgressBar(size, ipython_widget=widget)
-    # In another thread astropy's bar (6.1 to 8.0) fails on a terminal, because only the main thread may handle a
-    # signal. On other files it is silent, which is undone here.
-    bar = ProgressBar(size, ipython_widget=False, file=_NoTerminal())
+    # Outside the main thread, astropy's bar (6.1 to 8.0) fails on a terminal, because only the main thread may handle
+    # signals. On other files the bar is silent, which is undone here.
+    bar = ProgressBar(size, ipython_widget=False, file=_PlainOutput())
     vars(bar).pop("update", None)
     bar._silent = False
     return bar

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tools to test a program that uses SAMP: a separate hub for each test, and clients that record the messages they receive.
+Tools for testing a program that uses SAMP: a separate hub for each test, and clients that record messages.
 
-With pytest use the fixtures ``samp_hub``, ``samp_client``, ``samp_home`` and ``samp_hub_factory``; pytest finds them
-when this package is installed. With another test runner use `running_hub`, `isolated_home` and `RecordingClient`.
+With pytest, use the fixtures ``samp_hub``, ``samp_client``, ``samp_home`` and ``samp_hub_factory``, which are available
+when this package is installed. With another test runner, use `running_hub`, `isolated_home` and `RecordingClient`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from .protocol import best_match, check_pattern, encode, error_response, matches
 __all__ = ["Message", "MessageRecorder", "RecordingClient", "isolated_home", "running_hub", "start_hub"]
 
 _PING = "samp.app.ping"
-#: Characters of a message's parameters in the text of a failure.
+#: Maximum number of characters of a message's parameters in the text of a failure.
 _PREVIEW_LENGTH = 200
 
 
 @contextmanager
 def isolated_home() -> Iterator[Path]:
     """
-    Use an empty directory as the home directory, here and in programs that are started, within a ``with`` block.
+    Use an empty home directory, in this process and in programs that it starts, for the duration of a ``with`` block.
 
-    There is no lockfile in it, and ``SAMP_HUB`` is not set: the user's own hub is not found.
+    The directory contains no lockfile, and ``SAMP_HUB`` is not set, so that the tests cannot find the user's hub.
 
     Yields
     ------
@@ -67,14 +67,14 @@ def isolated_home() -> Iterator[Path]:
 @contextmanager
 def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
     """
-    Run a hub in the current home directory within a ``with`` block.
+    Run a hub in the current home directory for the duration of a ``with`` block.
 
-    At the end of the block the hub is stopped, and clients that this process has created in the block are disconnected.
+    At the end of the block, clients that this process has created in it are disconnected, and the hub is stopped.
 
     Parameters
     ----------
     **options
-        As in `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True`` it uses a
+        As in `~pyvo.samp.SAMPHubServer`. By default the hub has no Web Profile. With ``web_profile=True``, it uses a
         free port instead of 21012.
 
     Yields
@@ -90,7 +90,7 @@ def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
         yield hub
     finally:
         if os.getpid() == process:
-            # a client that reconnects would find the user's own hub once the home directory is restored
+            # a client that reconnects would find the user's hub after the home directory is restored
             for cleanup in live_clients() - clients_before:
                 cleanup.close()
             hub.stop()
@@ -99,7 +99,9 @@ def start_hub(**options: Any) -> Iterator[SAMPHubServer]:
 @contextmanager
 def running_hub(**options: Any) -> Iterator[SAMPHubServer]:
     """
-    Run a hub in a home directory of its own within a ``with`` block; see `isolated_home` and `start_hub`.
+    Run a hub in a separate home directory for the duration of a ``with`` block.
+
+    This combines `isolated_home` and `start_hub`.
 
     Parameters
     ----------
@@ -134,9 +136,9 @@ class Message(NamedTuple):
     Parameters
     ----------
     private_key : str
-        The key of the recipient.
+        The private key of the recipient.
     sender_id : str
-        Public id of the sender.
+        The public id of the sender.
     msg_id : str or None
         The hub's id of a call; None for a notification.
     mtype : str
@@ -144,7 +146,7 @@ class Message(NamedTuple):
     params : dict
         The parameters.
     extra : dict
-        Further keys of the message, besides MType and parameters.
+        Additional keys of the message.
     """
 
     private_key: str
@@ -155,8 +157,8 @@ class Message(NamedTuple):
     extra: dict[str, Any]
 
 
-#: The reply to a call: the result, a whole response with ``samp.status``, an exception for an error response, None
-#: for no reply at all, or a function of the `Message` that returns one of these or raises an exception.
+#: The reply to a call: the result, a complete response with ``samp.status``, an exception for an error response, None
+#: for no reply, or a function that is called with the `Message` and returns one of these or raises an exception.
 Reply: TypeAlias = "Mapping[str, Any] | Exception | Callable[[Message], Any] | None"
 
 
@@ -167,11 +169,12 @@ class MessageRecorder:
     Parameters
     ----------
     client : SAMPIntegratedClient
-        The client for which it is bound, for example with `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
+        The client whose messages it handles. Bind the recorder to an MType, for example with
+        `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
     replies : mapping, optional
-        Maps MTypes or wildcards to replies: the ``samp.result``, a whole response (a map with ``samp.status``), an
-        exception for an error response, None for no reply at all, or a function that is called with the `Message` and
-        returns one of these or raises an exception. By default the reply to a call is ``samp.ok``.
+        Maps MTypes or wildcards to replies: the ``samp.result``, a complete response (a map with ``samp.status``), an
+        exception for an error response, None for no reply, or a function that is called with the `Message` and returns
+        one of these or raises an exception. By default the reply to a call is ``samp.ok``.
     """
 
     def __init__(self, client: SAMPIntegratedClient, replies: Mapping[str, Reply] | None = None) -> None:
@@ -200,7 +203,7 @@ class MessageRecorder:
             As for any handler; see `~pyvo.samp.SAMPIntegratedClient.bind_receive_message`.
         """
         message = Message(private_key, sender_id, msg_id, mtype, params, extra)
-        if mtype != _PING or sender_id != self._client.get_public_id():  # its own pings are those of `_flush`
+        if mtype != _PING or sender_id != self._client.get_public_id():  # the client's own pings are from `_flush`
             with self._changed:
                 self._received.append((time.monotonic() - self._start, message))
                 self._changed.notify_all()
@@ -226,18 +229,19 @@ class MessageRecorder:
 
     def assert_received(self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None) -> Message:
         """
-        Wait for a message, and return it.
+        Wait for a message and return it.
 
-        Each message is returned once: a second call waits for a second message.
+        Each message is returned once: a second call waits for another message.
 
         Parameters
         ----------
         mtype : str
-            Its MType, or a wildcard.
+            The MType, or a wildcard.
         within : float
-            Seconds to wait at most.
+            Maximum number of seconds to wait.
         params : mapping, optional
-            Parameters that it must have; it may have others, too. Numbers are compared as they are sent (R4).
+            Parameters that the message must have; it may have others, too. Numbers are compared in the form in which
+            they are sent (R4).
 
         Returns
         -------
@@ -247,10 +251,10 @@ class MessageRecorder:
         Raises
         ------
         AssertionError
-            No such message arrived in time. The text lists the messages that arrived.
+            No such message arrived in time. The text lists all received messages.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(mtype, params)
+        wanted = self._encode_params(mtype, params)
         with self._changed:
             found = self._changed.wait_for(lambda: self._next(mtype, wanted), within)
             if found:
@@ -258,13 +262,13 @@ class MessageRecorder:
                 self._returned.add(index)
                 return message
         what = f"message {mtype}" + (f" with {json.dumps(wanted)}" if wanted else "")
-        raise AssertionError(f"No {what} arrived within {within:g} s.\n{self._description(mtype)}")
+        raise AssertionError(f"No {what} arrived within {within:g} s.\n{self._failure_text(mtype)}")
 
     def assert_not_received(self, mtype: str, params: Mapping[str, Any] | None = None) -> None:
         """
-        Check that no message has arrived, apart from those that `assert_received` has returned.
+        Check that no message has arrived, except messages that `assert_received` has returned.
 
-        The method first waits for the messages that the hub has already accepted for this client.
+        The method first waits for all messages that the hub has already accepted for this client.
 
         Parameters
         ----------
@@ -277,20 +281,20 @@ class MessageRecorder:
             Such a message has arrived.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(mtype, params)
+        wanted = self._encode_params(mtype, params)
         self._flush()
         with self._changed:
             found = self._next(mtype, wanted)
         if found:
-            raise AssertionError(f"A message {found[1].mtype} arrived.\n{self._description(mtype)}")
+            raise AssertionError(f"A message {found[1].mtype} arrived.\n{self._failure_text(mtype)}")
 
     def _flush(self) -> None:
-        """Wait for pending messages: the hub delivers a ping of the client to itself after all earlier messages."""
+        """Wait for pending messages. The hub delivers the client's ping to itself after all earlier messages."""
         own_id = str(self._client.get_public_id())
         self._client.call_and_wait(own_id, {"samp.mtype": _PING, "samp.params": {}}, 10)
 
     @staticmethod
-    def _wanted(mtype: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _encode_params(mtype: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
         check_pattern(mtype)
         wanted = encode(params or {}, "params")
         assert isinstance(wanted, dict)
@@ -303,8 +307,8 @@ class MessageRecorder:
                 return index, message
         return None
 
-    def _description(self, mtype: str) -> str:
-        """Describe the client and all messages for the text of a failure."""
+    def _failure_text(self, mtype: str) -> str:
+        """Describe the client and all received messages for the text of a failure."""
         client = self._client
         label = client.client._metadata.get("samp.name", "The client")
         if not client.is_connected:
@@ -316,7 +320,7 @@ class MessageRecorder:
         with self._changed:
             received, returned = list(self._received), set(self._returned)
         if not received:
-            return f"{first}{label} has received no message."
+            return f"{first}{label} has not received any messages."
         lines = [f"{first}{label} has received:"]
         names: dict[str, str] = {}
         for index, (seconds, message) in enumerate(received):
@@ -333,21 +337,21 @@ class MessageRecorder:
 
 class RecordingClient(SAMPIntegratedClient):
     """
-    A client that takes the place of another program: it records the messages that it receives, and replies to calls.
+    A client that replaces another program in a test: it records the received messages and replies to calls.
 
-    It is also a `~pyvo.samp.SAMPIntegratedClient`, and can send messages like the other program. Use it in a ``with``
+    It is also a `~pyvo.samp.SAMPIntegratedClient` and can send messages like the other program. Use it in a ``with``
     block, or call ``connect()`` and ``disconnect()``.
 
     Parameters
     ----------
     name : str
-        Its name, such as ``"topcat"``.
+        The client's name, such as ``"topcat"``.
     subscriptions : iterable of str, or mapping
-        The MTypes and wildcards to which it is subscribed; a mapping has their annotations as values.
+        The client's subscriptions: MTypes and wildcards, or a mapping from these to annotations.
     replies : mapping, optional
         As in `MessageRecorder`.
     metadata : mapping, optional
-        Its metadata besides the name.
+        Additional metadata.
     **options
         As in `~pyvo.samp.SAMPIntegratedClient`.
     """
@@ -361,7 +365,7 @@ class RecordingClient(SAMPIntegratedClient):
         **options: Any,
     ) -> None:
         super().__init__(name, metadata=metadata, **options)
-        #: The handler of all messages.
+        #: The handler for all messages.
         self.recorder = MessageRecorder(self, replies)
         for pattern in subscriptions:
             annotation = subscriptions[pattern] if isinstance(subscriptions, Mapping) else None
@@ -374,12 +378,12 @@ class RecordingClient(SAMPIntegratedClient):
 
     def assert_received(self, mtype: str, within: float = 5, params: Mapping[str, Any] | None = None) -> Message:
         """
-        Wait for a message, and return it; see `MessageRecorder.assert_received`.
+        Wait for a message and return it; see `MessageRecorder.assert_received`.
 
         Parameters
         ----------
         mtype, within, params
-            As there.
+            As in `MessageRecorder.assert_received`.
 
         Returns
         -------
@@ -396,7 +400,7 @@ class RecordingClient(SAMPIntegratedClient):
         Parameters
         ----------
         mtype, params
-            As there.
+            As in `MessageRecorder.assert_received`.
         """
         __tracebackhide__ = True
         self.recorder.assert_not_received(mtype, params)
@@ -405,14 +409,14 @@ class RecordingClient(SAMPIntegratedClient):
         """
         Wait until a client has unregistered.
 
-        `~pyvo.samp.SAMPIntegratedClient.wait_for` waits for one that registers.
+        To wait until a client has registered, use `~pyvo.samp.SAMPIntegratedClient.wait_for`.
 
         Parameters
         ----------
         client : str
-            Its id or name.
+            Id or name of the client.
         within : float
-            Seconds to wait at most.
+            Maximum number of seconds to wait.
 
         Raises
         ------

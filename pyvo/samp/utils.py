@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Helpers that programs written for `astropy.samp` import; the package itself does not use them."""
+"""Helpers for programs that were written for `astropy.samp`. The package itself does not use them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SAMPMsgReplierWrapper:
     """
     Decorator that makes a handler reply to calls.
 
-    The map or None that the function returns becomes the result of the call; an exception that it raises becomes the
-    error (its message, not its traceback). If the function has replied by itself, no other reply is sent.
+    The function's return value, a map or None, becomes the result of the call. An exception becomes an error response
+    with the exception's message but not the traceback. If the function has already replied, no other reply is sent.
 
     Parameters
     ----------
@@ -49,28 +49,28 @@ class SAMPMsgReplierWrapper:
                 return f(*arguments)
             hub = self.cli.hub
             current = hub.received_calls.current(msg_id)
-            # There is none where the program calls the handler, for instance from a `receive_call` of its own
+            # There is no current call if the program itself calls the handler, for example from its own `receive_call`.
             handling = nullcontext(current) if current else hub.received_calls.add(private_key, msg_id)
             with handling as call:
                 try:
                     response = {"samp.status": SAMP_STATUS_OK, "samp.result": to_result(f(*arguments))}
-                except Exception as error:  # is the error response
+                except Exception as error:  # becomes the error response
                     response = {"samp.status": SAMP_STATUS_ERROR, "samp.error": {"samp.errortxt": error_text(error)}}
                 if not call.replied:
                     hub.reply(private_key, msg_id, response)
             return None
 
-        # `wraps` makes the signature look like that of `f`, which may lack the msg_id
+        # `functools.wraps` makes the signature look like that of `f`, which may have no msg_id.
         del handler.__wrapped__
         return handler
 
 
 def _reject_entities(*_declaration: object) -> None:
-    raise SAMPValueError("XML with a document type is rejected: it could read files or grow without limit")
+    raise SAMPValueError("XML with a document type or entities is rejected: it could read files or grow without limit")
 
 
 class _SafeParser:
-    """Feeds an unmarshaller of the standard library from a parser that rejects document types (R38)."""
+    """A parser that feeds an unmarshaller of the standard library and rejects document types (R38)."""
 
     def __init__(self, target: xmlrpc.Unmarshaller) -> None:
         self._parser = parser = xml.parsers.expat.ParserCreate(None, None)
@@ -79,7 +79,7 @@ class _SafeParser:
         parser.StartElementHandler = target.start
         parser.EndElementHandler = target.end
         parser.CharacterDataHandler = target.data
-        target.xml(None, None)  # type: ignore[arg-type]  # no decoding: the parser has done that
+        target.xml(None, None)  # type: ignore[arg-type]  # no decoding: the parser does that
 
     def feed(self, data: str | bytes) -> None:
         self._parser.Parse(data, False)
@@ -92,7 +92,7 @@ def safe_xmlrpc_loads(
     data: str | bytes, use_datetime: bool = False, use_builtin_types: bool = False
 ) -> tuple[tuple[Any, ...], str | None]:
     """
-    Read an XML-RPC document as `xmlrpc.client.loads` does, but reject document types and entities.
+    Read an XML-RPC document like `xmlrpc.client.loads`, but reject document types and entities.
 
     Parameters
     ----------
@@ -106,14 +106,14 @@ def safe_xmlrpc_loads(
     params : tuple
         The values.
     method : str or None
-        The name of the method if it is a call.
+        The name of the method if the document is a call.
 
     Raises
     ------
     SAMPValueError
-        It declares a document type.
+        The document declares a document type.
     xmlrpc.client.Fault
-        It is a fault.
+        The document is a fault.
     """
     target = xmlrpc.Unmarshaller(use_datetime=use_datetime, use_builtin_types=use_builtin_types)
     parser = _SafeParser(target)
@@ -137,7 +137,7 @@ class SAMPXXEServerProxy(xmlrpc.ServerProxy):
     uri : str
         URL of the server.
     transport : xmlrpc.client.Transport, optional
-        Another transport; it must read responses safely by itself.
+        Another transport, which must itself reject unsafe responses.
     **options
         As in `xmlrpc.client.ServerProxy`.
     """
@@ -148,18 +148,18 @@ class SAMPXXEServerProxy(xmlrpc.ServerProxy):
 
 class ServerProxyPool:
     """
-    Several proxies of one server behind one name, for use by several threads.
+    A pool of proxies for one server, for use by several threads.
 
-    ``pool.samp.hub.ping()`` calls that method on a proxy that is not in use. If all are in use, a new one is made.
+    ``pool.samp.hub.ping()`` calls this method of an idle proxy. If all proxies are busy, the pool makes a new one.
 
     Parameters
     ----------
     size : int
-        How many idle proxies are kept.
+        Maximum number of idle proxies that are kept.
     proxy_class : callable
-        Makes a proxy.
+        Class or function that makes a proxy.
     *args, **keywords
-        Its arguments.
+        Arguments of ``proxy_class``.
     """
 
     def __init__(self, size: int, proxy_class: Callable[..., Any], *args: Any, **keywords: Any) -> None:

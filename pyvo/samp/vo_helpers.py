@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Sending tables and other products with one call."""
+"""Functions that send tables, images and spectra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "send_table_to",
 ]
 
-#: Seconds that a recipient has to load a table.
+#: Seconds to wait until a recipient has loaded a table.
 LOAD_TIMEOUT = 60
 
 
@@ -40,7 +40,7 @@ def connection(
     client_name : str
         Name of the client.
     description : str
-        A description, which other programs may show.
+        A description that other programs may show.
     **kwargs
         As in `SAMPIntegratedClient`.
 
@@ -62,12 +62,12 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
     conn : SAMPIntegratedClient
         A connected client.
     name : str
-        Name of the client, in upper or lower case.
+        Name of the client. Case is ignored.
 
     Returns
     -------
     str
-        Its id; if several have that name, that of the first.
+        The client's id. If several clients have that name, the id of the first one.
 
     Raises
     ------
@@ -84,14 +84,14 @@ def find_client_id(conn: SAMPIntegratedClient, name: str) -> str:
 @contextmanager
 def accessible_table(table: Any) -> Iterator[str]:
     """
-    Write a table where other programs can read it, for the duration of a ``with`` block.
+    Write a table to a file that other programs can read, for the duration of a ``with`` block.
 
     Parameters
     ----------
     table : object
         The table, or any object that `SAMPIntegratedClient.send` sends as a table. A
-        `~astropy.io.votable.tree.VOTableFile` is written as it is, with all its tables; a VOTable that is in a file or
-        behind a URL stays there.
+        `~astropy.io.votable.tree.VOTableFile` is written unchanged, with all its tables. A VOTable in a file or at a
+        URL is not copied.
 
     Yields
     ------
@@ -101,12 +101,12 @@ def accessible_table(table: Any) -> Iterator[str]:
     Raises
     ------
     TypeError
-        It is not a table, or cannot be written as VOTable.
+        The object is not a table or cannot be written as a VOTable.
 
     Warns
     -----
     SAMPWarning
-        It cannot be written completely as VOTable; the text names what is replaced or left out.
+        Parts of the table cannot be written as a VOTable. The text lists what is replaced or omitted.
     """
     from .formats.registry import as_votable  # noqa: PLC0415
 
@@ -125,16 +125,16 @@ def send_table_to(
     conn: SAMPIntegratedClient, table: Any, client_name: str | None = None, name: str = "data"
 ) -> None:
     """
-    Send a table, and wait until it is loaded.
+    Send a table and wait until it is loaded.
 
     Parameters
     ----------
     conn : SAMPIntegratedClient
         A connected client.
     table : object
-        The table, as of `accessible_table`.
+        The table, as in `accessible_table`.
     client_name : str, optional
-        Name of the recipient; without it, all clients that load VOTables get the table.
+        Name of the recipient; by default, all clients that load VOTables.
     name : str
         The name that the recipient shows.
 
@@ -143,9 +143,9 @@ def send_table_to(
     KeyError
         No client has that name.
     SAMPProxyError
-        It does not load VOTables.
+        The recipient does not load VOTables.
     TypeError
-        It is not a table.
+        The object is not a table.
 
     Warns
     -----
@@ -154,7 +154,7 @@ def send_table_to(
 
     See Also
     --------
-    SAMPIntegratedClient.send : Sends any object, and returns a report.
+    SAMPIntegratedClient.send : Send any object and return a report.
     """
     from .formats.registry import as_votable  # noqa: PLC0415
 
@@ -177,15 +177,15 @@ def send_product_to(
     conn : SAMPIntegratedClient
         A connected client.
     url : str
-        URL of the file; it must stay readable.
+        URL of the file, which must stay readable.
     mtype : str
         MType of the message, such as ``image.load.fits``.
     client_name : str, optional
-        Name of the recipient; without it, all clients that are subscribed to the MType.
+        Name of the recipient; by default, all clients that are subscribed to the MType.
     name : str
         The name that the recipient shows.
     **params
-        Further parameters of the message.
+        Additional parameters of the message.
     """
     if client_name:
         conn.enotify(find_client_id(conn, client_name), mtype, url=url, name=name, **params)

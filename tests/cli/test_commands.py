@@ -132,7 +132,7 @@ def test_invalid_command_lines(samp: Samp, arguments: list[str]) -> None:
         (["hub", "--web-consent", "deny", "https://example.org"], "--web-consent deny takes no ORIGIN\n"),
         (["hub", "--web-consent", "deny", "tk"], "--web-consent deny takes no ORIGIN\n"),
         (["hub", "--web-consent", "allow-origin", "null"], "argument --web-consent: 'null' is neither one of "),
-        (["doctor", "--web-port", "x"], "argument --web-port: A port is a number from 0 to 65535, not 'x'\n"),
+        (["doctor", "--web-port", "x"], "argument --web-port: A port must be a number from 0 to 65535, not 'x'\n"),
     ],
 )
 def test_error_texts(samp: Samp, arguments: list[str], text: str) -> None:

@@ -93,7 +93,7 @@ def test_ambiguous_name(samp: Samp, viewer: Make) -> None:
     viewer("twin", "a.b")
     done = samp("notify", "a.b", "--to", "TWIN")
     assert done.status == 2
-    assert "give an id: c1, c2" in done.err
+    assert "use an id: c1, c2" in done.err
 
 
 def test_parts_of_names(samp: Samp, viewer: Make) -> None:
@@ -106,7 +106,7 @@ def test_parts_of_names(samp: Samp, viewer: Make) -> None:
     assert samp("notify", "a.b", "--to", "twin").out == "Notified Twin (c4)\n"
     done = samp("notify", "a.b", "--to", "win")
     assert done.status == 2
-    assert "'win' may mean Twin, Twin 1, Twin 2; give an id: c2, c3, c4" in done.err
+    assert "'win' matches Twin, Twin 1, Twin 2; use an id: c2, c3, c4" in done.err
     assert samp("notify", "a.b", "--to", "").status == 4
 
 

@@ -89,7 +89,7 @@ def test_parts_of_names(hub: SAMPHubServer, connect: Connect) -> None:
     with pytest.raises(SAMPClientError) as caught:
         alice.enotify("topcat", "test.x")
     ids = f"{topcat.get_public_id()}, {other.get_public_id()}"
-    assert str(caught.value) == f"'topcat' may mean My TOPCAT, TOPCAT 2; give an id: {ids}"
+    assert str(caught.value) == f"'topcat' matches My TOPCAT, TOPCAT 2; use an id: {ids}"
     exact = connect("topcat")
     assert alice.get_metadata("TOPCAT") == {"samp.name": "topcat"}
     exact.disconnect()

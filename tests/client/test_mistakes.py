@@ -132,7 +132,7 @@ def test_ports(port: Any) -> None:
         lambda: SAMPHubServer(web_port=port),
         lambda: SAMPIntegratedClient(port=port),
     ):
-        with pytest.raises(ValueError, match="A port is a number from 0 to 65535"):
+        with pytest.raises(ValueError, match="A port must be a number from 0 to 65535"):
             make()
 
 

@@ -148,7 +148,7 @@ def test_nobody(pair: Pair, table: Table) -> None:
         report = alice.send(table)
     assert not report.ok
     assert "no client accepts it" in repr(report)
-    with pytest.raises(SAMPClientError, match="No client has the id or name 'carol'. Connected are: .*Bob"):
+    with pytest.raises(SAMPClientError, match="No client has the id or name 'carol'. Connected clients: .*Bob"):
         alice.send(table, to="carol")
     with pytest.raises(TypeError, match="What can"):
         alice.send(object(), to="bob")

@@ -70,7 +70,7 @@ def test_ds9(alice: SAMPIntegratedClient, connect: Connect) -> None:
 def test_several(alice: SAMPIntegratedClient, connect: Connect) -> None:
     ds9(connect)
     ds9(connect, "SAOImageDS9")
-    with pytest.raises(SAMPClientError, match="Several clients are subscribed to ds9.set; give one of their ids"):
+    with pytest.raises(SAMPClientError, match="Several clients are subscribed to ds9.set; use one of their ids"):
         alice.ds9("zoom to fit")
     alice.ds9("zoom to fit", to=alice.clients.taking("ds9.set")[1])
 

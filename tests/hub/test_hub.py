@@ -179,7 +179,7 @@ def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
     before = (isolated / ".samp").read_bytes()
     second = SAMPHubServer(web_profile=False)
     with pytest.raises(
-        SAMPHubError, match=r"Another SAMP hub is already running \(at http://127.0.0.1:\d+/, by ~/.samp\)"
+        SAMPHubError, match=r"Another SAMP hub is already running \(at http://127.0.0.1:\d+/, from ~/.samp\)"
     ):
         second.start()
     assert not second.is_running
@@ -268,7 +268,7 @@ def test_lockfile_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
         path /= "deeper"
     threads = threading.active_count()
     hub = SAMPHubServer(lockfile=path, web_profile=False)
-    with pytest.raises(SAMPHubError, match="cannot be written: .*Without it no program finds the hub"):
+    with pytest.raises(SAMPHubError, match="cannot be written: .*Without it, programs cannot find the hub"):
         hub.start()
     assert not hub.is_running
     assert threading.active_count() == threads

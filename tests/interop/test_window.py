@@ -379,7 +379,7 @@ def test_another_origin(
         "script: error", "style: error", "image: error", "frame: SecurityError",
     ]
     page.act("#form", "click")
-    page.wait_for("text=The hub window serves no other page")
+    page.wait_for("text=The hub window rejects requests from other pages")
     assert hub.is_running
     assert window.text("#state") == "running"
 
@@ -391,7 +391,7 @@ def test_token_is_good_once(hub: SAMPHubServer, tab: Callable[[str], Page]) -> N
     first.wait_for(".state.running")
     assert first.act("page", "url") == url.partition("#")[0]
     second = tab(url)
-    second.wait_for("text=This link has expired, or was used before")
+    second.wait_for("text=This link has expired or has already been used")
     assert second.act("#clients > li", "count") == 0
     third = tab(url.partition("#")[0])
     third.wait_for("text=This window has no key")
@@ -456,7 +456,7 @@ def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page
     page.start("register", "asks", ANY)
     window.wait_for("#consent-once:enabled")
     tree = window.act("body", "ariaSnapshot")
-    assert '- alertdialog "A web page wants to join":' in tree
+    assert '- alertdialog "A web page asks to join SAMP":' in tree
     for name in ("Deny", "Always allow this origin", "Allow once"):
         assert f'- button "{name}"' in tree
     page.close()

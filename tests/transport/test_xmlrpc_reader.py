@@ -138,7 +138,7 @@ def test_bad_numbers(value: str) -> None:
 def test_types_that_samp_does_not_have(tag: str) -> None:
     """R5: the text says what is refused and what would do."""
     for value in (f"<{tag}/>", f"<{tag}>x</{tag}>"):
-        with pytest.raises(XMLError, match="not a SAMP value: these are strings, lists and maps") as caught:
+        with pytest.raises(XMLError, match="not a SAMP value: only strings, lists, maps and numbers") as caught:
             the_value(value)
         assert f"<{tag[:37]}" in str(caught.value)
         assert len(str(caught.value)) < 200

@@ -635,7 +635,7 @@ def test_files_of_a_hub_that_was_killed(python_environment, make_hub, monkeypatc
             path = upload(page.register())
         process.kill()
     assert path.exists()
-    monkeypatch.setattr("pyvo.samp.temporary_files.GRACE", -1.0)
+    monkeypatch.setattr("pyvo.samp.temporary_files.MIN_AGE", -1.0)
     make_hub(web_profile=True, web_profile_dialog="deny")
     wait_until(lambda: not path.exists())
 

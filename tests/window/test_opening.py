@@ -98,11 +98,11 @@ def test_browser_that_cannot_be_opened(
 
 
 def test_hub_must_run(make_hub: Callable[..., SAMPHubServer]) -> None:
-    with pytest.raises(SAMPHubError, match="does not run"):
+    with pytest.raises(SAMPHubError, match="The hub is not running"):
         SAMPHubServer(web_profile=False).open_window()
     hub = make_hub()
     hub.stop()
-    with pytest.raises(SAMPHubError, match="does not run"):
+    with pytest.raises(SAMPHubError, match="The hub is not running"):
         hub.open_window()
 
 

@@ -324,8 +324,7 @@ class HubConnection(Prepared):
         else:
             source = lockfile_source()
             params = read_lockfile(source)
-            named = f"the one that {display_path(source)} names does not respond"
-            no_hub = f"No SAMP hub is running ({named}). {HINT_START_HUB}"
+            no_hub = f"No SAMP hub is running (the hub of {display_path(source)} does not respond). {HINT_START_HUB}"
         url = params.get("samp.hub.xmlrpc.url")
         if not url:
             raise SAMPHubError("The hub's parameters have no address (samp.hub.xmlrpc.url).")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A client that sends and receives messages: the operations of the hub, without the private key."""
+"""A client with methods for sending and receiving messages, which need no private key."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Map = Mapping[str, Any]
 
 
 class MessagingClient(ClientSession, BindingMethods):
-    """The part of `SAMPIntegratedClient` that deals with messages, and not with tables, images and other objects."""
+    """The part of `SAMPIntegratedClient` that handles messages. It does not handle tables, images and other objects."""
 
-    # The client, and the others
+    # Registration, metadata and subscriptions
 
     def ping(self) -> Any:
         """Ping the hub."""
@@ -25,11 +25,11 @@ class MessagingClient(ClientSession, BindingMethods):
         return self.hub.ping()
 
     def get_private_key(self) -> str | None:
-        """Return the client's private key; None when it is not connected."""
+        """Return the client's private key, or None if it is not connected."""
         return self.client.get_private_key()
 
     def get_public_id(self) -> str | None:
-        """Return the client's public id; None when it is not connected."""
+        """Return the client's public id, or None if it is not connected."""
         return self.client.get_public_id()
 
     def declare_metadata(self, metadata: Map) -> None:
@@ -39,18 +39,18 @@ class MessagingClient(ClientSession, BindingMethods):
         Parameters
         ----------
         metadata : mapping
-            It is added to the metadata that was declared before.
+            Metadata, which are added to those that were declared before.
         """
         self.client.declare_metadata(metadata)
 
     def declare_subscriptions(self, subscriptions: Map | None = None) -> None:
         """
-        Declare the client's subscriptions to the hub: the MTypes that have handlers, and those given here (R12).
+        Declare the client's subscriptions to the hub: the MTypes with handlers, and the given ones (R12).
 
         Parameters
         ----------
         subscriptions : mapping, optional
-            From MTypes or wildcards to maps of annotations. It replaces the one that was given before.
+            Maps MTypes or wildcards to maps of annotations. It replaces the mapping of an earlier call.
         """
         self.client.declare_subscriptions(subscriptions)
 
@@ -66,7 +66,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Returns
         -------
         dict
-            Empty if that client has declared none.
+            The metadata; empty if the client has not declared any.
         """
         return with_client_id(self, self.hub.get_metadata, client_id)
 
@@ -82,7 +82,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Returns
         -------
         dict
-            From MTypes or wildcards to maps of annotations.
+            Maps MTypes or wildcards to maps of annotations.
         """
         return with_client_id(self, self.hub.get_subscriptions, client_id)
 
@@ -102,7 +102,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Returns
         -------
         dict
-            From public ids to the annotations of the subscription.
+            Maps public ids to the annotations of the subscriptions.
         """
         return self.hub.get_subscribed_clients(self.client.require_key(), mtype)
 
@@ -138,7 +138,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Warns
         -----
         SAMPWarning
-            No client is subscribed to it.
+            No client is subscribed to the MType.
         """
         recipients = self.hub.notify_all(self.client.require_key(), message)
         if not recipients:
@@ -148,7 +148,9 @@ class MessagingClient(ClientSession, BindingMethods):
 
     def call(self, recipient_id: str, msg_tag: str, message: Map) -> str:
         """
-        Send a call to one client; the handler that `bind_receive_response` binds to its tag gets the response (R20).
+        Send a call to one client.
+
+        The handler that `bind_receive_response` binds to the message tag gets the response (R20).
 
         Parameters
         ----------
@@ -195,12 +197,12 @@ class MessagingClient(ClientSession, BindingMethods):
         message : mapping
             With ``samp.mtype`` and ``samp.params``.
         timeout : str, int or float
-            Seconds; 0: no limit, until the recipient replies, or it or the hub is gone.
+            Maximum number of seconds to wait. With 0, wait until the recipient replies or disconnects or the hub stops.
 
         Returns
         -------
         dict
-            The response: ``samp.status`` with ``samp.result`` or ``samp.error`` or both.
+            The response, with ``samp.status`` and ``samp.result`` or ``samp.error`` or both.
         """
         return with_client_id(self, self.hub.call_and_wait, recipient_id, message, timeout)
 
@@ -217,7 +219,7 @@ class MessagingClient(ClientSession, BindingMethods):
         """
         return self.hub.reply(self.client.require_key(), msg_id, response)
 
-    # Sending a message whose parameters are keywords
+    # Sending messages with keyword parameters
 
     def enotify(self, recipient_id: str, mtype: str, **params: Any) -> Any:
         """
@@ -305,7 +307,7 @@ class MessagingClient(ClientSession, BindingMethods):
         mtype : str
             The MType.
         timeout : str, int or float
-            Seconds; 0: no limit.
+            Maximum number of seconds to wait; 0 for no limit.
         **params
             As in `enotify`.
 
@@ -327,9 +329,9 @@ class MessagingClient(ClientSession, BindingMethods):
         status : str
             ``SAMP_STATUS_OK``, ``SAMP_STATUS_WARNING`` or ``SAMP_STATUS_ERROR``.
         result : mapping, optional
-            With the first two, the values that the call returns.
+            The result of the call, for the status OK or WARNING.
         error : mapping, optional
-            With the last two, the error; its text is in ``samp.errortxt``.
+            The error, for the status WARNING or ERROR. Its text is in ``samp.errortxt``.
         """
         response: dict[str, Any] = {"samp.status": status}
         if result is not None:
@@ -347,7 +349,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Parameters
         ----------
         private_key, sender_id, message
-            As there.
+            As in `SAMPClient.receive_notification`.
         """
         return self.client.receive_notification(private_key, sender_id, message)
 
@@ -358,7 +360,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Parameters
         ----------
         private_key, sender_id, msg_id, message
-            As there.
+            As in `SAMPClient.receive_call`.
         """
         return self.client.receive_call(private_key, sender_id, msg_id, message)
 
@@ -369,7 +371,7 @@ class MessagingClient(ClientSession, BindingMethods):
         Parameters
         ----------
         private_key, responder_id, msg_tag, response
-            As there.
+            As in `SAMPClient.receive_response`.
         """
         return self.client.receive_response(private_key, responder_id, msg_tag, response)
 

@@ -187,7 +187,7 @@ class Clients:
         what = f" that takes {mtype}" if mtype else ""
         raise SAMPTimeoutError(
             f"No client called {wanted!r}{what} registered within {deadline.seconds:g} s. "
-            f"Connected are: {present or 'none'}"
+            f"Connected clients: {present or 'none'}"
         )
 
     def _find_ready(self, wanted: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-#: The body of a request or response. A large one stays in the buffer that it was received into, which does not change
-#: any more: to copy it would take as long as to parse it.
+#: The body of a request or response. A large body stays in the buffer into which it was received, which does not change
+#: afterwards: copying it would take as long as parsing it.
 Bytes: TypeAlias = "bytes | bytearray"

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-An XML-RPC client on an `EventLoop`: it calls back instead of blocking a thread.
+An XML-RPC client on an `EventLoop`, with callbacks instead of blocking calls.
 
-The hub delivers messages with it, so that no thread waits for a client that is slow to respond, such as DS9 while it
-loads a large image. All methods run in the thread of the loop.
+The hub delivers messages with it, so that no thread waits for a client that responds slowly, such as DS9 while it
+loads a large image. All methods must be called in the loop's thread.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .xmlrpc_strict_reader import XMLError
 
 log = logging.getLogger(__name__)
 
-#: The response only acknowledges the message, so a client has no reason to send a longer one.
+#: Limit for a response, in bytes. A response only acknowledges the message, so a valid one is short.
 MAX_RESPONSE = 1024 * 1024
-#: Smaller requests are copied into one piece, which is faster than sendmsg().
+#: Requests below this size are copied into one piece, which is faster than sendmsg().
 SMALL = 16 * 1024
-#: The number of different acknowledgements that are remembered, and the size of each, in bytes.
+#: Limits for the number of cached responses, and for the size of each in bytes.
 MAX_KNOWN_RESPONSES = 256
 MAX_KNOWN_SIZE = 1024
-#: Whole responses that acknowledged a delivery and kept the connection open. A program sends the same one again and
-#: again: to compare it is faster than to parse it.
+#: Complete responses that acknowledged a delivery and kept the connection open. A program always sends the same
+#: response, and comparing it is faster than parsing it.
 _known_responses: set[bytes] = set()
 
 Callback = Callable[[SAMPError | None], object]
@@ -43,9 +43,9 @@ class AsyncXMLRPCClient:
     """
     A persistent connection to one XML-RPC server, for one call at a time.
 
-    The hub passes URLs with addresses only (R37). The URL of a hub may contain a host name: it is looked up in a
+    The hub passes only URLs with IP addresses (R37). The URL of a hub may contain a host name, which is looked up in a
     worker thread. ``on_closed`` is called when the server closes the idle connection, for example because its process
-    ends. Errors call the server ``server_name``.
+    ends. Error messages refer to the server as ``server_name``.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class AsyncXMLRPCClient:
         self._unsent: list[memoryview] = []
         self._written = False
         self._done: Callback | None = None
-        self._timer: Timer | None = None  # outlasts a call: a connection in use needs one now and then, not one a call
+        self._timer: Timer | None = None  # kept across calls, so that not every call has to set one
         self._deadline = 0.0
         self._serial = 0
         self._in_send = False
@@ -83,12 +83,12 @@ class AsyncXMLRPCClient:
 
     def send(self, parts: Sequence[bytes | memoryview], done: Callback, timeout: float) -> None:
         """
-        Make a call, unless `busy`.
+        Send a call. The connection must not be `busy`.
 
-        The body may come in several pieces, so that the parts that several recipients get are not copied for each.
+        The body may be given in several parts, so that parts that are common to several recipients need not be copied.
         ``done`` is called once, after this method has returned: with None if the server acknowledged the call, with
-        `SAMPProxyError` if it responded with a fault, or with `SAMPTransportError` if it cannot be reached or its
-        response is invalid or takes longer than ``timeout`` seconds.
+        `SAMPProxyError` if it responded with a fault, or with `SAMPTransportError` if it cannot be reached, if its
+        response is invalid, or if the response takes longer than ``timeout`` seconds.
         """
         assert self._done is None
         self._done = done
@@ -123,7 +123,7 @@ class AsyncXMLRPCClient:
             self._loop.run_in_worker(self._resolve_host, self._serial)
 
     def close(self) -> None:
-        """Close the connection for good. A call that waits ends with an error."""
+        """Close the connection permanently. A pending call ends with an error."""
         self._closed = True
         self._disconnect()
         if self._timer is not None:
@@ -133,7 +133,7 @@ class AsyncXMLRPCClient:
     # Connecting
 
     def _is_reusable(self, sock: socket.socket) -> bool:
-        """Whether an idle connection is still open. If it can be read, the server has closed it or broken HTTP."""
+        """Whether an idle connection is still open. If it is readable, the server has closed it or violated HTTP."""
         if time.monotonic() - self._idle_since > MAX_IDLE_TIME:  # the server may be about to close it
             return False
         try:
@@ -145,7 +145,7 @@ class AsyncXMLRPCClient:
         return False
 
     def _resolve_host(self, serial: int) -> None:
-        """Look up the host name, in a worker thread because that may take long."""
+        """Look up the host name. This runs in a worker thread, because it may take a long time."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -171,7 +171,7 @@ class AsyncXMLRPCClient:
         code = sock.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
-        ready = self._is_connected(sock)  # mostly at once on the same computer
+        ready = self._is_connected(sock)  # usually at once on the same computer
         self._events = READ if ready else READ | WRITE
         self._loop.register(sock, self._events, self._on_event)
         if ready:
@@ -215,7 +215,7 @@ class AsyncXMLRPCClient:
             self._guard(self._read, sock)
 
     def _write(self, sock: socket.socket) -> None:
-        if self._connecting and not self._is_connected(sock):  # else the loop would report WRITE again and again
+        if self._connecting and not self._is_connected(sock):  # otherwise the loop would report WRITE repeatedly
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         unsent = self._unsent
         try:
@@ -229,7 +229,7 @@ class AsyncXMLRPCClient:
         except BlockingIOError:
             self._watch(sock, READ | WRITE)
         except OSError:
-            self._read(sock)  # the server reads no more; its response may say why
+            self._read(sock)  # the server has stopped reading; its response may give the reason
             if self._sock is sock:
                 raise
         else:
@@ -245,7 +245,7 @@ class AsyncXMLRPCClient:
             data = sock.recv(64 * 1024)
         except BlockingIOError:
             return
-        if self._done is None:  # no response is expected: the server has closed the connection or broken HTTP
+        if self._done is None:  # no response is expected: the server has closed the connection or violated HTTP
             self._on_idle_closed()
             return
         whole = not self._reader.pending and not self._unsent  # `data` may be the whole response
@@ -258,7 +258,8 @@ class AsyncXMLRPCClient:
             response = self._reader.next_message(closed=not data)
         except HTTPError as error:
             self._disconnect()
-            self._finish(SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=self._written))
+            text = f"{self._server_name} sent an invalid response: {error}"
+            self._finish(SAMPTransportError(text, sent=self._written))
             return
         if response is not None:
             failure = self._response_error(response)
@@ -310,9 +311,9 @@ class AsyncXMLRPCClient:
             self._on_idle_closed()
             return
         self._disconnect()
-        what = "cannot be reached" if not self._written else "has closed the connection"
+        problem = "has closed the connection" if self._written else "cannot be reached"
         refused = isinstance(error, ConnectionRefusedError)
-        text = f"{self._server_name} {what}: {error.strerror or error}"
+        text = f"{self._server_name} {problem}: {error.strerror or error}"
         self._finish(SAMPTransportError(text, sent=self._written, refused=refused))
 
     def _finish(self, error: SAMPError | None) -> None:

@@ -1,24 +1,24 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-An event loop: one thread that waits for sockets and timers, and worker threads for calls that may block.
+An event loop: one thread waits for sockets and timers, and worker threads run calls that may block.
 
 Theory of operation
 -------------------
-A hub with five hundred idle clients has a thousand sockets and nothing to do. A thread for each socket would be a
+A hub with five hundred idle clients has a thousand idle sockets. With a thread for each socket, it would need a
 thousand threads. Instead, the thread of an `EventLoop` waits in a selector until a socket is ready or a timer is due,
-and runs the callback that was registered for it. A callback must not block: it reads what has arrived, works for some
-microseconds, and writes what the socket accepts.
+and runs the callback that was registered for it. A callback must not block: it reads the available data, works for some
+microseconds, and writes as much as the socket accepts.
 
-`EventLoop.run_in_worker` runs what may block (a question to the user, a download, a user's handler) in a `WorkerPool`.
-It starts threads on demand, uses them again, and ends them when they have been idle for some time: to start a thread
-costs more than most of the work it would do.
+`EventLoop.run_in_worker` runs functions that may block (a consent prompt, a download, a user's handler) in a
+`WorkerPool`. It starts threads on demand, reuses them, and ends them when they have been idle for some time: starting a
+thread costs more than most tasks.
 
-One event mostly causes the next: a client that receives a message acknowledges it, and one that receives a response
-makes its next request. Blocking in select() costs more than the next event usually takes to arrive, so the hub's loop
-busy-polls for up to `BUSY_POLL_TIME` first, if the last event came as quickly. This takes hardly any CPU time, as it
-saves about as much, and shortens the round trip of a message by a quarter. It does not pay when more threads want to
-run than there are processors; then the loop stops it for `BUSY_POLL_RETRY`. A client's loop does not busy-poll, because
-it would only take time from its program.
+One event usually causes the next: a client that receives a message acknowledges it, and a client that receives a
+response makes its next request. Blocking in select() costs more than the next event usually takes to arrive, so the
+hub's loop busy-polls for up to `BUSY_POLL_TIME` first, if the last event came as quickly. This needs hardly any
+additional CPU time, because it saves about as much, and it shortens the round trip of a message by a quarter. It does
+not help when more threads want to run than there are processors; then the loop stops busy-polling for
+`BUSY_POLL_RETRY`. A client's loop does not busy-poll, because that would only take CPU time from the client's program.
 
 All threads are daemons: they do not keep a finished script alive.
 """
@@ -49,14 +49,14 @@ Task = tuple[Callable[..., object], tuple[Any, ...]]
 EventCallback = Callable[[int], None]
 Events = list[tuple[selectors.SelectorKey, int]]
 
-#: Seconds of busy-polling before the loop blocks; none on a machine with one processor, or with a clock that cannot
-#: measure it: on Windows, before Python 3.13, the clock advances by 16 ms.
+#: Seconds of busy-polling before the loop blocks. 0 on a machine with one processor, or if the clock is too coarse: on
+#: Windows, before Python 3.13, it advances in steps of 16 ms.
 BUSY_POLL_TIME = 100e-6 if (os.cpu_count() or 1) > 1 and time.get_clock_info("monotonic").resolution < 1e-5 else 0.0
-#: A delay of so many seconds shows that more threads want to run than there are processors.
+#: If busy-polling ends this many seconds late, more threads want to run than there are processors.
 OVERLOAD_DELAY = 1e-3
 #: Seconds without busy-polling after such a delay.
 BUSY_POLL_RETRY = 1.0
-#: Rounds for callbacks that call `EventLoop.call_soon` while the loop ends.
+#: Maximum number of rounds for callbacks that call `EventLoop.call_soon` while the loop ends.
 SHUTDOWN_ROUNDS = 100
 
 
@@ -64,7 +64,7 @@ _sched_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 def run_logged(function: Callable[..., object], args: tuple[Any, ...]) -> None:
-    """Call a function, and log whatever it raises (`SystemExit` included): it must not end the thread."""
+    """Call a function and log any exception, including `SystemExit`, so that it does not end the thread."""
     try:
         function(*args)
     except BaseException:
@@ -73,9 +73,9 @@ def run_logged(function: Callable[..., object], args: tuple[Any, ...]) -> None:
 
 class WorkerPool:
     """
-    Threads for calls that may block; they are started on demand and used again.
+    Threads for calls that may block. They are started on demand and reused.
 
-    ``name`` is the prefix of the threads' names; a thread without work ends after ``idle_timeout`` seconds.
+    ``name`` is the prefix of the threads' names. An idle thread ends after ``idle_timeout`` seconds.
     """
 
     def __init__(self, name: str, idle_timeout: float = 5.0) -> None:
@@ -83,7 +83,7 @@ class WorkerPool:
         self._idle_timeout = idle_timeout
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # a signal handler may interrupt a method
-        self._idle = 0  # threads that wait and are not claimed by a task
+        self._idle = 0  # waiting threads that are not claimed by a task
         self._backlog = 0  # tasks for which no thread could be started
         self._threads: set[threading.Thread] = set()
         self._serial = count(1)
@@ -95,24 +95,24 @@ class WorkerPool:
         return len(self._threads)
 
     def submit(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function(*args)`` in a thread of the pool; return at once. After `stop` tasks are not run."""
+        """Run ``function(*args)`` in a thread of the pool; return at once. After `stop`, the task is dropped."""
         with self._lock:
             if self._stopped:
                 log.debug("A task was submitted after the end of the pool")
                 return
             self._tasks.put((function, args))
             if self._idle:
-                self._idle -= 1  # claimed: that thread will take this task, or the one before
+                self._idle -= 1  # claimed: that thread will take this task or an earlier one
                 return
             thread = threading.Thread(target=self._run, name=f"{self._name}-{next(self._serial)}", daemon=True)
             self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError as error:  # the system has no thread left, or the interpreter is ending
+        except RuntimeError as error:  # too many threads, or the interpreter is shutting down
             with self._lock:
                 self._threads.discard(thread)
-                self._backlog += 1  # the next thread that has finished its task takes it
-            log.error("A task waits until another one has ended: %s", error)
+                self._backlog += 1  # the next thread that finishes its task takes it
+            log.error("No thread can be started, so a task waits until another task has ended: %s", error)
 
     def stop(self, timeout: float = 1.0) -> None:
         """End idle threads, and wait up to ``timeout`` seconds for busy ones."""
@@ -127,7 +127,7 @@ class WorkerPool:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
-        """Forget the threads: they are in the parent process only."""
+        """Forget the threads, which exist only in the parent process."""
         self._lock = threading.RLock()
         self._stopped = True
         self._threads = set()
@@ -161,7 +161,7 @@ class WorkerPool:
 
 
 class Timer:
-    """A call that is due later; `EventLoop.call_later` makes it."""
+    """A scheduled call, made by `EventLoop.call_later`."""
 
     __slots__ = ("call", "when")
 
@@ -171,24 +171,24 @@ class Timer:
         self.call: Task | None = call
 
     def cancel(self) -> None:
-        """Cancel the call, unless it has begun. In any thread."""
+        """Cancel the call, unless it has started. May be called in any thread."""
         self.call = None
 
     @property
     def active(self) -> bool:
-        """Whether the call is still to come."""
+        """Whether the call has neither started nor been cancelled."""
         return self.call is not None
 
 
 def _make_pipe() -> tuple[Any, Any]:
-    """Make an unbuffered, non-blocking pipe; return the ends to read and to write."""
-    if os.name == "nt":  # a selector takes sockets only
+    """Return the read end and the write end of an unbuffered, non-blocking pipe."""
+    if os.name == "nt":  # selectors accept only sockets
         ends = socket.socketpair()
         with ends[0], ends[1]:
             for end in ends:
                 end.setblocking(False)
             return ends[0].makefile("rb", buffering=0), ends[1].makefile("wb", buffering=0)
-    reader, writer = os.pipe()  # in a seventh of the time of a pair of sockets
+    reader, writer = os.pipe()  # takes a seventh of the time of a socket pair
     for descriptor in (reader, writer):
         os.set_blocking(descriptor, False)
     return open(reader, "rb", buffering=0), open(writer, "wb", buffering=0)
@@ -198,7 +198,8 @@ class EventLoop:
     """
     A thread that runs callbacks when sockets are ready and when timers are due.
 
-    ``name`` is the name of the thread, and the prefix of its workers' names. ``busy_poll``: poll before blocking.
+    ``name`` is the name of the thread, and the prefix of its workers' names. With ``busy_poll``, the loop polls for a
+    short time before it blocks.
     """
 
     def __init__(self, name: str = "samp-loop", *, busy_poll: bool = False) -> None:
@@ -212,8 +213,9 @@ class EventLoop:
         self._ready: deque[Task] = deque()
         self._lock = threading.RLock()  # a signal handler may interrupt a method
         self._asleep = False
-        #: Whether `start` has been called, and `stop`.
+        #: Whether `start` has been called.
         self.started = False
+        #: Whether `stop` has been called.
         self.stopped = False
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -223,16 +225,16 @@ class EventLoop:
     # Methods for any thread
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
-        if not self.started:  # after ^C within start(), `Thread` would let itself be started again
+        """Start the thread, unless it was started before."""
+        if not self.started:  # after ^C within start(), `Thread` would allow a second start
             self.started = True
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
         """
-        Stop the thread and its workers, and wait up to ``timeout`` seconds for them; callbacks that are due still run.
+        Stop the thread and its workers, and wait up to ``timeout`` seconds for them. Callbacks that are due still run.
 
-        It may be called in any thread, that of the loop included, and more than once.
+        This method may be called in any thread, including the loop's own, and more than once.
         """
         with self._lock:
             first = not self.stopped
@@ -243,7 +245,7 @@ class EventLoop:
             return
         self._wake()
         deadline = time.monotonic() + timeout
-        if self._thread is threading.current_thread():  # it ends after this callback; workers may be waiting for that
+        if self._thread is threading.current_thread():  # it ends after this callback, for which workers may wait
             deadline = 0.0
         else:
             self._thread.join(timeout)
@@ -251,13 +253,13 @@ class EventLoop:
             self.workers.stop(deadline - time.monotonic())
 
     def after_fork_in_child(self) -> None:
-        """Close the child's copies of all sockets, registered ones included."""
+        """Close the child's copies of all sockets, including the registered ones."""
         self.stopped = True
         self._ident = None
         self._lock = threading.RLock()
         self.workers.after_fork_in_child()
-        # Without unregistering: on Linux the child shares the parent's epoll object.
-        with suppress(OSError):  # on macOS the child has no such descriptor
+        # Do not unregister them: on Linux the child shares the parent's epoll object.
+        with suppress(OSError):  # on macOS the child does not inherit the kqueue descriptor
             for key in list((self._selector.get_map() or {}).values()):
                 key.fileobj.close()  # type: ignore[union-attr]
             self._selector.close()
@@ -269,7 +271,7 @@ class EventLoop:
         return threading.get_ident() == self._ident
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function(*args)`` in the loop's thread, soon."""
+        """Run ``function(*args)`` in the loop's thread as soon as possible."""
         self._ready.append((function, args))
         if self._asleep:
             self._asleep = False  # before the wake-up: the loop may block again at once
@@ -306,13 +308,13 @@ class EventLoop:
         try:
             self._selector.unregister(sock)
         except (KeyError, ValueError):
-            log.debug("A socket was unregistered that was not registered")
+            log.debug("The socket to unregister is not registered")
 
     # The thread
 
     def _wake(self) -> None:
         try:
-            self._waker.write(b"\0")  # it fails silently if many wake-ups wait
+            self._waker.write(b"\0")  # fails silently if the pipe is full of wake-ups
         except (OSError, ValueError):
             log.debug("The loop has ended")
 
@@ -338,13 +340,13 @@ class EventLoop:
                 self._run_ready()
         finally:
             self._close()
-            self._ident = None  # the system may give it to another thread
+            self._ident = None  # the system may reuse it for another thread
 
     def _busy_poll(self, until: float) -> Events:
-        """Poll until there are events or the time is over."""
+        """Poll until there are events or until the time ``until``."""
         events: Events = []
         while not events and not self._ready and time.monotonic() < until:
-            _sched_yield()  # the peer may be waiting for this very processor
+            _sched_yield()  # the peer may be waiting for this processor
             events = self._selector.select(0.0)
         if time.monotonic() - until > OVERLOAD_DELAY:
             self._busy_poll_from = until + BUSY_POLL_RETRY
@@ -352,7 +354,7 @@ class EventLoop:
 
     def _select(self) -> Events:
         """Wait for events, for `call_soon`, or for a timer to be due."""
-        # Set before `_ready` is read: a `call_soon` after that sees it and wakes the loop.
+        # Set before `_ready` is read, so that a later `call_soon` wakes the loop.
         self._asleep = True
         timeout = self._select_timeout()
         events = self._selector.select(timeout)
@@ -381,18 +383,18 @@ class EventLoop:
                 run_logged(*call)
 
     def _purge_timers(self) -> None:
-        """Remove cancelled timers: a hub makes one for each message, and cancels it a millisecond later."""
+        """Remove cancelled timers. A hub sets a timer for each message and cancels it a millisecond later."""
         self._timers = [entry for entry in self._timers if entry[2].active]
         heapq.heapify(self._timers)
         self._purge_at = max(64, 2 * len(self._timers))
 
     def _run_ready(self) -> None:
         ready = self._ready
-        for _ in range(len(ready)):  # calls that these add wait until the sockets have been polled
+        for _ in range(len(ready)):  # calls added meanwhile run after the next poll of the sockets
             run_logged(*ready.popleft())
 
     def _close(self) -> None:
-        self._ident = None  # the system may give it to another thread
+        self._ident = None  # the system may reuse it for another thread
         self._selector.close()
         self._waker.close()
         self._wake_end.close()

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Send the content of a file, or of any other source, as the body of an HTTP response.
+Send the content of a file or of another source as the body of an HTTP response.
 
-Writing a large file must not keep the loop from other work. So the socket is detached from its server, and a worker
-thread writes: a file of any size needs the memory of one buffer.
+Writing a large file must not block the loop. Therefore the socket is detached from its server, and a worker thread
+writes to it. A file of any size needs only one buffer of memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 class FileError(Exception):
-    """Something cannot be sent: the HTTP status, the reason for it, and further headers of the response."""
+    """A source cannot be sent. It has the HTTP status, the reason, and additional headers of the error response."""
 
     def __init__(self, status: int, text: str, headers: list[tuple[str, str]] | None = None) -> None:
         super().__init__(text)
@@ -54,17 +54,17 @@ class ResponseHead(NamedTuple):
 
 
 class Sink(Protocol):
-    """Where a body is written: a socket, or what has these methods of one."""
+    """The destination of a body: a socket, or an object with these methods of a socket."""
 
     def sendall(self, data: bytes | memoryview, /) -> None:
         """Write bytes."""
 
     def sendfile(self, file: BinaryIO, offset: int = 0, count: int | None = None, /) -> int:
-        """Write a part of a file; return the number of bytes."""
+        """Write a part of a file; return the number of bytes written."""
 
 
 class BodySource(Protocol):
-    """What is sent."""
+    """The source of a body."""
 
     head: ResponseHead
 
@@ -72,7 +72,7 @@ class BodySource(Protocol):
         """Write the body; return whether it is complete."""
 
     def stop(self) -> None:
-        """End `copy_to`, which runs in another thread."""
+        """Make `copy_to`, which runs in another thread, return."""
 
     def close(self) -> None:
         """Close the file or connection."""
@@ -80,15 +80,15 @@ class BodySource(Protocol):
 
 class FileSource:
     """
-    A file of this machine: only a regular one, never a device or a pipe.
+    A regular file of this machine. Devices and pipes are rejected.
 
-    ``request_headers`` have their names in lower case; ``range`` and ``if-range`` are used. Raises `FileError` if the
-    file cannot be read or has no such range.
+    The names in ``request_headers`` are in lower case; ``range`` and ``if-range`` are used. Raises `FileError` if the
+    file cannot be read or the range is outside the file.
     """
 
     def __init__(self, path: str, request_headers: dict[str, str]) -> None:
         try:
-            # Checked before it is opened: opening a device can do something, opening a pipe can wait for ever.
+            # Check before opening: opening a device can have side effects, and opening a pipe can block forever.
             regular = stat.S_ISREG(os.stat(path).st_mode)
             self._file: BinaryIO = open(os.open(path, _FLAGS), "rb") if regular else _reject_non_regular()  # noqa: SIM115
         except (OSError, ValueError) as error:
@@ -116,7 +116,7 @@ class FileSource:
         self.head = ResponseHead(code, headers)
 
     def read(self, size: int) -> bytes:
-        """Read up to that many of the bytes that the request wants; empty at their end."""
+        """Read up to ``size`` bytes of the requested range; return ``b""`` at its end."""
         data = self._file.read(min(size, self._unread))
         self._unread -= len(data)
         return data
@@ -139,7 +139,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 
 
 def _reject_non_regular() -> BinaryIO:
-    raise FileError(403, "Only files are handed out, no directories, pipes or devices")
+    raise FileError(403, "Only regular files are served, not directories, pipes or devices")
 
 
 def _content_type(path: str) -> str:
@@ -148,7 +148,7 @@ def _content_type(path: str) -> str:
 
 
 def _range(headers: dict[str, str], size: int) -> tuple[int, int, int]:
-    """Return first byte, number of bytes and status for a Range header; a malformed or multiple range means all."""
+    """Return first byte, number of bytes and status for a Range header; ignore a malformed or multiple range."""
     match = _RANGE.fullmatch(headers.get("range", "").strip())
     if match is None or not any(match.groups()) or "if-range" in headers:
         return 0, size, 200
@@ -160,16 +160,16 @@ def _range(headers: dict[str, str], size: int) -> tuple[int, int, int]:
         if last and int(last) < int(first):
             return 0, size, 200
     if start >= stop:
-        raise FileError(416, "The file has no such bytes", [("Content-Range", f"bytes */{size}")])
+        raise FileError(416, "The requested range is outside the file", [("Content-Range", f"bytes */{size}")])
     return start, stop - start, 206
 
 
 class BodyStreamer:
     """
-    Writes sources to detached sockets, in worker threads.
+    Writes sources to detached sockets in worker threads.
 
     ``run_in_worker(function, *args)`` runs a function in another thread. ``return_socket(sock)`` closes a detached
-    socket, see `ConnectionTable.close_detached`.
+    socket; see `ConnectionTable.close_detached`.
     """
 
     def __init__(self, run_in_worker: Callable[..., object], return_socket: Callable[[socket.socket], object]) -> None:
@@ -191,18 +191,18 @@ class BodyStreamer:
         done: Callable[[bool], object] | None = None,
     ) -> None:
         """
-        Send a source to a blocking socket with a timeout; returns at once.
+        Start to send a source to a blocking socket with a timeout, and return at once.
 
-        ``open_source`` may block, and raise `FileError`. ``headers`` are sent in addition to those of the source. A
-        response to HEAD is one without a body. At the end, ``done`` is called in the worker thread, with whether
-        everything was written.
+        ``open_source`` may block and may raise `FileError`. ``headers`` are sent in addition to those of the source.
+        Pass ``with_body=False`` for a HEAD request. At the end, ``done`` is called in the worker thread. Its argument
+        is True if the body was written completely.
         """
         with self._lock:
             self.active += 1
         self._run_in_worker(self._run, partial(self._transfer, sock, open_source, list(headers), with_body), sock, done)
 
     def stop(self) -> None:
-        """End all transfers."""
+        """Stop all transfers."""
         with self._lock:
             self._stopped = True
             sources = list(self._sources)
@@ -257,7 +257,7 @@ class BodyStreamer:
 
 
 def _reset_connection(sock: socket.socket) -> None:
-    """Make the connection end with a reset, so that no program takes half of a body without a length for the whole."""
+    """Let the connection end with a reset. Otherwise an incomplete body without a length would appear complete."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
 
 

@@ -1,16 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-HTTP/1.x without sockets: bytes go in, requests or responses come out.
+HTTP/1.x without sockets: parsers that turn bytes into requests and responses.
 
-A server uses `RequestParser`, a client `ResponseParser`. Both receive bytes as they arrive, and return complete
+A server uses `RequestParser`, and a client uses `ResponseParser`. Both receive bytes as they arrive and return complete
 messages. Both enforce limits, because the bytes may come from any program.
 
 The parsers accept what deployed programs send: DS9 ends its header lines with a bare line feed, sends no ``Host``
 header, and closes the connection one byte before the announced length of its faults. JSAMP closes the connection after
 each response.
 
-The headers are not parsed with the standard library: it uses its e-mail parser, which would take most of the time of a
-message.
+The headers are not parsed with the standard library: its e-mail parser would take most of the time that a message
+needs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import ClassVar, NamedTuple
 from . import Bytes
 
 MAX_LINES = 100
-#: Headers that must not be repeated. They decide where a message ends or who may send it, and two programs could use
-#: different ones.
+#: Headers that must not be repeated. They determine where a message ends or whether it is allowed, and two programs
+#: could use different copies of a repeated header.
 _SINGLE = frozenset({"content-length", "host", "origin", "transfer-encoding", "content-encoding"})
-#: The header lines and the blank line after them. A line that two programs could understand differently is refused,
-#: such as one with a control character, or with a space next to the name.
+#: The header lines and the blank line after them. A line that two programs could interpret differently is rejected, for
+#: example a line with a control character or with a space next to the name.
 _HEADERS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r?\n)*\r?\n").fullmatch
 
 
@@ -57,7 +57,7 @@ def parse_headers(text: str) -> dict[str, str]:
 
 
 def should_keep_alive(version: str, headers: dict[str, str]) -> bool:
-    """Whether the connection stays open after a message: by default in HTTP/1.1, on request in HTTP/1.0."""
+    """Return whether the connection stays open after a message: by default in HTTP/1.1, on request in HTTP/1.0."""
     connection = headers.get("connection")
     if connection is None:
         return version != "HTTP/1.0"
@@ -80,7 +80,7 @@ def content_length(headers: dict[str, str], limit: int) -> int | None:
 
 
 class HTTPRequest(NamedTuple):
-    """A request that was received. Header names are in lower case. Requests share ``headers``: do not modify it."""
+    """A received request. Header names are in lower case. Do not modify ``headers``, which requests share."""
 
     method: str
     target: str
@@ -90,7 +90,7 @@ class HTTPRequest(NamedTuple):
 
 
 class HTTPResponse(NamedTuple):
-    """A response that was received. Header names are in lower case."""
+    """A received response. Header names are in lower case."""
 
     status: int
     reason: str
@@ -112,7 +112,7 @@ class Response(NamedTuple):
     headers: Iterable[tuple[str, str]] = ()
 
     def encode(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
-        """Return head and body in one piece, since two writes could become two packets; no body in reply to HEAD."""
+        """Return head and body in one piece, because two writes could become two packets. Omit the body for HEAD."""
         head = (
             f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Status')}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
@@ -128,7 +128,7 @@ REASONS = {int(status): status.phrase for status in HTTPStatus}
 
 
 class HTTPError(Exception):
-    """A request or response violates HTTP or a limit; ``status`` is the HTTP status to report that with."""
+    """A request or response violates HTTP or a limit. ``status`` is the HTTP status of the error response."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -137,7 +137,7 @@ class HTTPError(Exception):
         self.head: tuple[str, dict[str, str]] | None = None
 
 
-#: Bytes that chunked coding may add to a body, in addition to eight for each byte of the body.
+#: Number of bytes that chunked coding may add to a body, plus eight for each byte of the body.
 MAX_CHUNK_OVERHEAD = 64 * 1024
 MAX_LINE = 1024
 #: Bodies above this size are not copied.
@@ -146,7 +146,9 @@ LARGE = 64 * 1024
 
 class BodyDecoder:
     """
-    Decodes a body while it arrives: of known ``length``, in chunks, or until the connection closes (``until_close``).
+    Decodes a body while it arrives.
+
+    The body has a known ``length``, or is chunked, or ends when the connection closes (``until_close``).
 
     ``limit`` is the maximum number of bytes, before and after decompression.
     """
@@ -156,13 +158,13 @@ class BodyDecoder:
         if coding is not None and coding.lower() != "chunked":
             raise HTTPError(501, "The transfer encoding is not supported")
         if coding is not None and length is not None:
-            raise HTTPError(400, "Both a length and chunks are announced")
+            raise HTTPError(400, "Content-Length and chunked coding exclude each other")
         compression = headers.get("content-encoding", "identity").lower()
         if compression not in ("identity", "gzip", "x-gzip"):
             raise HTTPError(415, "The content encoding is not supported")
         self._compressed = compression != "identity"
         self._limit = limit
-        #: The number of bytes that are missing, as far as that is known.
+        #: The number of missing bytes, if the length is known.
         self.remaining = length or 0
         self._chunked = coding is not None
         self._until_close = until_close and coding is None and length is None
@@ -170,11 +172,11 @@ class BodyDecoder:
         self._after_chunk = False
         self._in_trailer = False
         self._chunk_overhead = 0
-        #: What has arrived. A list of chunks of one byte would take fifty times their size.
+        #: The received data. A list of one-byte chunks would take fifty times their size.
         self.data = bytearray()
 
     def append_direct(self, data: bytes) -> bool:
-        """Append data without a buffer in between; return False if it may contain more than the body."""
+        """Append data to the body directly; return False if they may contain more than the body."""
         if self._chunked or len(data) > self.remaining:
             return False
         self.data += data
@@ -182,7 +184,7 @@ class BodyDecoder:
         return True
 
     def feed_from(self, buffer: bytearray) -> bool:
-        """Move the bytes of the body out of ``buffer``; return True when the body is complete."""
+        """Move the bytes of the body out of ``buffer``; return whether the body is complete."""
         if self._chunked:
             return self._feed_chunks(buffer)
         if self._until_close:
@@ -197,9 +199,9 @@ class BodyDecoder:
             return gunzip_limited(self.data, self._limit)
         return self.data if len(self.data) > LARGE else bytes(self.data)
 
-    def _transfer(self, buffer: bytearray, most: int) -> int:
-        """Move up to ``most`` bytes from ``buffer`` to the body; return their number."""
-        size = min(len(buffer), most)
+    def _transfer(self, buffer: bytearray, max_size: int) -> int:
+        """Move up to ``max_size`` bytes from ``buffer`` to the body; return the number of moved bytes."""
+        size = min(len(buffer), max_size)
         if len(self.data) + size > self._limit:
             raise HTTPError(413, f"The body is longer than {self._limit} bytes")
         if size == len(buffer):
@@ -255,24 +257,24 @@ class BodyDecoder:
 
 
 def gunzip_limited(data: Bytes, limit: int) -> bytes:
-    """Decompress gzip data to at most ``limit`` bytes (a few kB can become gigabytes)."""
+    """Decompress gzip data to at most ``limit`` bytes; a few kB could expand to gigabytes."""
     decompressor = zlib.decompressobj(wbits=31)
     try:
-        plain = decompressor.decompress(data, limit + 1)
+        content = decompressor.decompress(data, limit + 1)
     except zlib.error as error:
         raise HTTPError(400, "The body is not valid gzip") from error
-    if len(plain) > limit:
+    if len(content) > limit:
         raise HTTPError(413, f"The decompressed body is longer than {limit} bytes")
     if not decompressor.eof or decompressor.unused_data:
         raise HTTPError(400, "The body is not one complete gzip file")
-    return plain
+    return content
 
 
 MAX_HEAD = 32 * 1024
 MAX_BODY = 64 * 1024 * 1024
-#: How many informational responses (status 100 to 199) may come before the final one.
+#: Maximum number of informational responses (status 100 to 199) before the final one.
 MAX_INFORMATIONAL = 10
-#: The number of heads in the cache, and the length that one may have.
+#: Limits for the number of heads in the cache and for the length of each.
 HEAD_CACHE_SIZE = 256
 MAX_CACHED_HEAD = 1024
 
@@ -292,16 +294,16 @@ class Head(NamedTuple):
 
 
 class MessageParser:
-    """The common part of the parsers: a head of lines, then a body."""
+    """The common part of the parsers. A message consists of a head and a body."""
 
-    #: Parsed heads. A program sends the same head again and again, on new connections too.
+    #: Parsed heads. A program sends the same head repeatedly, also on new connections.
     head_cache: ClassVar[dict[tuple[bytes, int], Head]]
-    #: Matches the first line, without the line end.
+    #: Matches the first line without its line end.
     start_line: re.Pattern[str]
-    #: The values of the first byte, so that another protocol such as TLS is refused at once.
+    #: Valid first bytes, so that another protocol such as TLS is rejected at once.
     start_bytes: bytes
     message_kind: str
-    #: Whether a body without a length ends with the connection.
+    #: Whether a body without a length ends when the connection closes.
     until_close = False
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
@@ -324,7 +326,7 @@ class MessageParser:
 
     @property
     def expected(self) -> int:
-        """The number of bytes that the present body still misses, as far as that is known."""
+        """The number of missing bytes of the current body, if its length is known."""
         return self._body.remaining if self._body else 0
 
     def receive_data(self, data: bytes) -> None:
@@ -333,7 +335,7 @@ class MessageParser:
             self._buffer += data
 
     def _extract_head(self) -> Head | None:
-        """Remove all lines up to the blank one and parse them; return None until they have arrived."""
+        """Remove and parse all lines up to the blank line; return None until they have arrived."""
         buffer = self._buffer
         end = self._find_end_of_head()
         if end < 0 or end > MAX_HEAD:
@@ -368,7 +370,7 @@ class MessageParser:
         return crlf + 3 if crlf >= 0 else -1
 
     def _check_start_line(self) -> None:
-        """Refuse another protocol at once: a TLS or HTTP/0.9 client would wait forever for a response."""
+        """Reject other protocols at once: a TLS or HTTP/0.9 client would wait forever for a response."""
         buffer = self._buffer
         if self._start_line_checked or not buffer:
             return
@@ -390,15 +392,15 @@ class MessageParser:
 
     def _extract_body(self, *, closed: bool = False) -> tuple[Bytes, bool] | None:
         """
-        Remove the body of the message whose head was parsed; return it, and whether it is complete.
+        Remove the body of the message whose head was parsed; return the body and whether it is complete.
 
-        Return None until it has arrived. If the connection was ``closed``, what has arrived is all.
+        Return None until the body has arrived. If the connection was ``closed``, return the data that have arrived.
         """
         body = self._body
         if body is None:
             head = self._head
             size = head.length or 0
-            if head.identity_encoded and len(self._buffer) >= size:  # most messages are short and come in one piece
+            if head.identity_encoded and len(self._buffer) >= size:  # most messages are short and arrive in one piece
                 content = bytes(self._buffer[:size])
                 del self._buffer[:size]
                 return content, True
@@ -415,7 +417,7 @@ def _is_plain(headers: dict[str, str]) -> bool:
 
 
 class RequestParser(MessageParser):
-    """Parses the requests on one connection; ``max_body`` limits a body before and after decompression."""
+    """Parses the requests on a connection. ``max_body`` limits a body before and after decompression."""
 
     head_cache: ClassVar[dict[tuple[bytes, int], Head]] = {}
     start_line = re.compile(r"([A-Za-z][A-Za-z-]*) ([^\0-\x20\x7f]+) (HTTP/1\.[0-9])")
@@ -473,7 +475,7 @@ class RequestParser(MessageParser):
 
 
 class ResponseParser(MessageParser):
-    """Parses the responses on one connection; ``max_body`` limits a body before and after decompression."""
+    """Parses the responses on a connection. ``max_body`` limits a body before and after decompression."""
 
     head_cache: ClassVar[dict[tuple[bytes, int], Head]] = {}
     start_line = re.compile(r"(HTTP/1\.[0-9]) +([1-9][0-9][0-9])(?: ([^\0\r]*))?")
@@ -487,15 +489,15 @@ class ResponseParser(MessageParser):
 
     @property
     def pending(self) -> bool:
-        """Whether part of a response has arrived, or an informational one before it."""
+        """Whether part of a response, or an informational response before it, has arrived."""
         return bool(self._buffer) or self._body is not None or self._informational > 0
 
     def next_message(self, *, closed: bool = False) -> HTTPResponse | None:
         """
         Return the next complete response, or None.
 
-        If the server has ``closed`` the connection, the body is what has arrived of it: DS9 closes the connection one
-        byte early, and the XML parser notices if something else is missing.
+        If the server has ``closed`` the connection, an incomplete body is accepted: DS9 closes the connection one byte
+        early, and the XML parser detects any other missing data.
         """
         if self._body is None and not self._parse_next_head():
             if closed:
@@ -512,7 +514,7 @@ class ResponseParser(MessageParser):
 
     def _parse_next_head(self) -> bool:
         while (head := self._extract_head()) is not None:
-            if not head.start[0].startswith("1"):  # else informational
+            if not head.start[0].startswith("1"):  # otherwise it is informational
                 self._head = head
                 return True
             self._informational += 1
@@ -524,8 +526,8 @@ class ResponseParser(MessageParser):
         _, status, reason = start
         length = 0 if status in ("204", "304") else content_length(headers, self.max_body)
         is_until_close = length is None and "transfer-encoding" not in headers
-        # Without "keep-alive" the connection is not used again, even in HTTP/1.1: DS9 sends no Connection header and
-        # closes the connection after each response, so the next message could be lost.
+        # Without "keep-alive" the connection is not reused, even in HTTP/1.1: DS9 sends no Connection header and closes
+        # the connection after each response, so the next message could be lost.
         keep_alive = "keep-alive" in headers.get("connection", "").lower() and not is_until_close
         is_plain = length is not None and _is_plain(headers)
         return Head((status, reason), headers, keep_alive, length, is_plain, False)

@@ -1,22 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The HTTP server of the hub's profiles, of a client's callbacks and of the files that are sent.
+The HTTP server for the hub's profiles, for a client's callbacks, and for the files that a client sends.
 
 Theory of operation
 -------------------
 `XMLRPCServer` derives from the standard library's ``SimpleXMLRPCServer``, whose constructor creates and binds the
-socket. It does not serve as that does: an `EventLoop` watches all connections. It reads what has arrived, and calls the
-request handler with each complete request, in the loop's thread. The handler returns
+socket. It serves requests differently: an `EventLoop` watches all connections, reads the data as they arrive, and calls
+the request handler with each complete request, in the loop's thread. The handler returns
 
 * a `Response`, which is written at once;
-* a `DeferredResponse`, if the response depends on another client or on the user: the connection waits without a
-  thread, and the loop notices if the peer closes it;
-* None, after `ServerConnection.detach`: a worker thread writes a long response to the socket itself.
+* a `DeferredResponse`, if the response depends on another client or on the user: the connection waits without using a
+  thread, and the loop detects if the peer closes it;
+* None, after `ServerConnection.detach`: a worker thread writes a long response directly to the socket.
 
-An idle, slow or waiting connection therefore costs a descriptor and no thread. The `ConnectionTable` counts the
-descriptors. Above the limit it closes a connection for each new one: the connection that has been slow for longest,
-for example with half a request, or else the one that has been idle for longest. A program that opens many connections
-cannot keep other programs out.
+An idle, slow or waiting connection therefore needs a descriptor but no thread. The `ConnectionTable` counts the
+descriptors. At the limit it closes an old connection for each new one: the connection that has been slow for the
+longest time, for example with an incomplete request, or else the connection that has been idle for the longest time. A
+program that opens many connections cannot lock other programs out.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from .server_connection import ConnectionTable, RequestHandler, ServerConnection
 
 log = logging.getLogger(__name__)
 
-#: Seconds without accepting connections after the process has run out of descriptors.
+#: Seconds for which no connections are accepted after the process has run out of descriptors.
 ACCEPT_PAUSE = 0.5
-#: Seconds between two warnings about that.
+#: Seconds between two warnings about missing descriptors.
 WARNING_INTERVAL = 60.0
-#: Errors of the one connection that was to be accepted; accepting goes on.
+#: Errors that affect only the connection being accepted; the server continues to accept connections.
 _TRANSIENT_ACCEPT_ERRORS = {
     errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ETIMEDOUT, errno.EHOSTUNREACH,
 }  # fmt: skip
 
 
 def max_sockets() -> int:
-    """Return how many sockets one server may have: less than half of the process's limit, as there may be two."""
+    """Return the maximum number of sockets of a server. Two servers must stay below the process's limit."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
@@ -58,17 +58,17 @@ class XMLRPCServer(SimpleXMLRPCServer):
     """
     An HTTP server on an `EventLoop`.
 
-    Of ``SimpleXMLRPCServer`` it uses the constructor, which creates, binds and opens the socket, and ``server_close``.
-    The methods of the dispatcher, such as ``register_function``, are inherited, but no request gets there: the
-    `RequestHandler` gets them all. The loop takes the place of ``serve_forever``, which would need a thread for each
-    connection: idle clients must cost no thread. Measured with 500 idle clients: this server takes 227 us for a ping
-    and has 3 threads; one with a thread for each connection and the same parser takes 258 us and has 503 threads; the
-    standard library's ``SimpleXMLRPCServer`` with ``ThreadingMixIn`` takes 854 us and has 502.
+    It uses only the constructor of ``SimpleXMLRPCServer``, which creates, binds and opens the socket, and
+    ``server_close``. The methods of the dispatcher, such as ``register_function``, are inherited but have no effect,
+    because all requests go to the `RequestHandler`. The loop replaces ``serve_forever``, which would need a thread for
+    each connection, even for idle clients. Measured with 500 idle clients: this server takes 227 us for a ping and has
+    3 threads; a server with a thread for each connection and the same parser takes 258 us and has 503 threads; the
+    standard library's ``SimpleXMLRPCServer`` with ``ThreadingMixIn`` takes 854 us and has 502 threads.
 
     Parameters
     ----------
     address : tuple of (str, int)
-        Address and port; port 0 takes a free one.
+        Address and port; with port 0, the system chooses a free port.
     loop : EventLoop
         The loop that watches the sockets.
     handler : RequestHandler
@@ -78,8 +78,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
     max_connections : int, optional
         Limit for the number of open connections.
     max_buffered : int, optional
-        Limit for the bytes that are buffered for all connections together, above 64 kB for each: requests that are
-        arriving and responses that are being read. By default four times ``max_body``.
+        Limit for the total number of bytes that are buffered for incomplete requests and unsent responses.
+        Connections with up to 64 kB are not counted. By default four times ``max_body``.
 
     Raises
     ------
@@ -87,8 +87,8 @@ class XMLRPCServer(SimpleXMLRPCServer):
         The socket cannot be bound to the address.
     """
 
-    request_queue_size = 1024  # with the usual backlog of 5, some of a hundred clients that connect at once are reset
-    allow_reuse_address = os.name != "nt"  # on Windows it would let two programs share a port
+    request_queue_size = 1024  # with the default of 5, some connections are reset if 100 clients connect at once
+    allow_reuse_address = os.name != "nt"  # on Windows this would allow two programs to share a port
 
     def __init__(
         self,
@@ -125,14 +125,14 @@ class XMLRPCServer(SimpleXMLRPCServer):
         return len(self.table)
 
     def start(self) -> None:
-        """Start to serve."""
+        """Start serving requests."""
         if self.loop.started:
             self.loop.call_soon(self._listen)
-        else:  # no thread to wake up yet
+        else:  # the loop has no thread yet
             self._listen()
 
     def stop_listening(self) -> None:
-        """Accept no more connections; open ones are still served (loop's thread only)."""
+        """Stop accepting connections; open connections are still served (loop's thread only)."""
         if not self.table.stopping:
             self.table.stopping = True
             self.loop.unregister(self.socket)
@@ -151,7 +151,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
             self.loop.register(self.socket, READ, self._on_accept)
 
     def _on_accept(self, _events: int) -> None:
-        # One at a time: mostly there is no second one, and asking for it costs more than another event.
+        # Accept one connection per event: usually no other is waiting, and trying costs more than another event.
         try:
             sock, peer = self.socket.accept()
         except BlockingIOError:
@@ -163,7 +163,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = ServerConnection(self.table, self.handler, self.max_body, sock, (peer[0], peer[1]))
-        except OSError as error:  # on macOS, if the peer has reset the connection
+        except OSError as error:  # happens on macOS if the peer has reset the connection
             log.debug("A connection was closed before it could be used: %s", error)
             sock.close()
             return
@@ -180,7 +180,7 @@ class XMLRPCServer(SimpleXMLRPCServer):
         if now >= self._warned + WARNING_INTERVAL:
             self._warned = now
             log.warning("A connection cannot be accepted: %s; %d are open", error, self.connections)
-        # Without a descriptor nothing can be accepted, and the event would come again and again.
+        # Without a free descriptor no connection can be accepted, and the loop would report the event repeatedly.
         if not self.table.evict():
             self.loop.unregister(self.socket)
             self._pause = self.loop.call_later(ACCEPT_PAUSE, self._listen)

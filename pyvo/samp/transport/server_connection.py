@@ -1,14 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The connections that a server has accepted, and the responses that come later.
+The connections that a server has accepted, and deferred responses.
 
-A `ServerConnection` reads requests as they arrive and writes the responses in the same order. The `ConnectionTable` has
-all connections of a server and chooses which to close when there are too many.
+A `ServerConnection` reads requests as they arrive and writes the responses in the same order. The `ConnectionTable`
+keeps all connections of a server and decides which connection to close when there are too many.
 
-Reading, handling and writing are in one class, because each of them depends on the state of the others: no request is
-handled before the response to the last one is written, one deadline is for whichever the connection waits for, and an
-end of the input means something else while a response is written, is deferred, or neither. `RequestParser` has what
-does not depend on that: how bytes become requests.
+Reading, handling and writing are in one class, because they depend on each other's state. A request is handled only
+after the response to the previous one has been written. There is one deadline for all kinds of waiting. The end of the
+input has different consequences while a response is being written, while a response is deferred, and otherwise. Parsing
+does not depend on this state and is in `RequestParser`.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an idle connection is kept. Our own clients close theirs earlier (`MAX_IDLE_TIME`), so that no
-#: request is written to a connection that is just being closed.
+#: Seconds for which an idle connection is kept open. Our own clients close idle connections earlier (`MAX_IDLE_TIME`),
+#: so that they do not write a request to a connection that is just being closed.
 IDLE_TIMEOUT = 90.0
-#: Seconds after which a connection with half a request is closed before an idle one.
+#: A connection that has been slow for this many seconds is closed in preference to an idle one.
 SLOW_AFTER = 1.0
-#: Seconds in which a request must arrive. If `MIN_PROGRESS` bytes have arrived, the time starts anew.
+#: Seconds in which a request must arrive. The timeout is extended if at least `MIN_PROGRESS` bytes have arrived.
 REQUEST_TIMEOUT = 15.0
-#: The same for a response and the peer that reads it.
+#: Seconds in which the peer must read a response. The timeout is extended in the same way.
 WRITE_TIMEOUT = 30.0
 MIN_PROGRESS = 1024 * 1024
-#: Seconds for which a rejected request is still read, so that the peer gets the response and not a reset.
+#: Seconds for which the server goes on reading a rejected request, so that the peer gets the response and not a reset.
 DRAIN_TIMEOUT = 2.0
 RECEIVE_SIZE = 64 * 1024
-#: Limit for the bytes that arrive behind a request that has no response yet.
+#: Limit for the bytes that arrive after a request that has no response yet.
 MAX_PIPELINED = 64 * 1024
-#: Flag for send(): more follows, so that several responses go in one packet. Not on all systems.
+#: Flag for send(): more data follow, so that several responses are sent in one packet. Not available on all systems.
 MSG_MORE = getattr(socket, "MSG_MORE", 0)
-#: Bytes of an unfinished request or response that are buffered without a reservation.
+#: Number of bytes of an incomplete request or response that are buffered without a reservation.
 UNACCOUNTED_SIZE = 64 * 1024
 
 
 class RequestHandler(Protocol):
-    """Interface between a server and what responds to its requests. The loop's thread calls it: it must not block."""
+    """Interface between a server and its request handler. It is called in the loop's thread and must not block."""
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
-        """Respond to a request. None: the connection was detached."""
+        """Respond to a request. Return None if the connection was detached."""
 
     def error_response(self, error: HTTPError) -> Response:
-        """Return the response to data that are not a valid request, or exceed a limit."""
+        """Return the response to an invalid request, or to a request that exceeds a limit."""
 
 
 class DeferredResponse:
     """
-    A response that is given later. Of `set_result`, `set_exception` and `cancel` the first one counts.
+    A response that is given later. Only the first call of `set_result`, `set_exception` or `cancel` has an effect.
 
     All methods may be called from any thread.
     """
@@ -79,26 +79,26 @@ class DeferredResponse:
         self._on_cancel: Callable[[], object] | None = None
         self._on_done: Callable[[DeferredResponse], object] | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
-        #: Called in the loop's thread: with True when the response has been passed to the kernel, with False if the
-        #: connection was closed before. Set it before the result.
+        #: Called in the loop's thread: with True when the response has been passed to the kernel, or with False if the
+        #: connection was closed before that. Set it before the result.
         self.on_sent: Callable[[bool], object] | None = None
         #: ``"waiting"``, then ``"done"`` or ``"cancelled"``.
         self.state = "waiting"
 
     def set_result(self, value: object) -> bool:
-        """Give the response; return False if there is one already or the request was cancelled."""
+        """Set the response; return False if there is one already or the request was cancelled."""
         return self._finish("done", (value, None))
 
     def set_exception(self, error: BaseException) -> bool:
-        """Respond with an error; return False if there is a response already or the request was cancelled."""
+        """Set an error; return False if there is a response already or the request was cancelled."""
         return self._finish("done", (None, error))
 
     def cancel(self) -> bool:
-        """Cancel: the peer has closed the connection. Return False if there was a response before."""
+        """Cancel the request because the peer has closed the connection; return False if there is a response."""
         return self._finish("cancelled", (None, None))
 
     def add_cancel_callback(self, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` when the response is cancelled, at once if it already is."""
+        """Call ``callback()`` when the request is cancelled; call it at once if it already is."""
         with self._lock:
             if self.state == "waiting":
                 self._on_cancel = callback
@@ -107,14 +107,14 @@ class DeferredResponse:
             callback()
 
     def result(self) -> Any:
-        """Return the result, or raise the exception, that was set."""
+        """Return the result that was set, or raise the exception that was set."""
         value, error = self._outcome
         if error is not None:
             raise error
         return value
 
     def add_done_callback(self, callback: Callable[[DeferredResponse], object]) -> None:
-        """Call ``callback(self)`` when there is a response, at once if there already is."""
+        """Call ``callback(self)`` when there is a response; call it at once if there already is."""
         with self._lock:
             if self.state == "waiting":
                 self._on_done = callback
@@ -142,8 +142,8 @@ def peer_discarded_data(sock: socket.socket) -> bool:
     """
     Return whether the peer has closed the connection without reading all data that were sent to it.
 
-    The peer's system then sends a reset, which may not have arrived yet. But a peer that closes after it has read
-    data has acknowledged them: data that are not acknowledged were not read. A pending error of the socket is cleared.
+    In this case the peer's system sends a reset, which may not have arrived yet. But a peer that closes after reading
+    the data has acknowledged them, so unacknowledged data were not read. A pending error of the socket is cleared.
     """
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         return True
@@ -151,23 +151,24 @@ def peer_discarded_data(sock: socket.socket) -> bool:
         return False
     try:
         count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
-    except OSError:  # not every system has this request for sockets; Linux has
+    except OSError:  # not all systems support this request for sockets; Linux does
         return False
     return int.from_bytes(count, sys.byteorder) > 0
 
 
 class ConnectionTable:
     """
-    The connections of a server: which are idle, slow or busy, how much is buffered for them, and which to close.
+    The connections of a server.
 
-    It belongs to the loop's thread, except for the detached sockets.
+    The table knows which connections are idle, slow or busy, counts the bytes that are buffered for them, and closes
+    connections when there are too many. It belongs to the loop's thread, except for the detached sockets.
     """
 
     def __init__(self, loop: EventLoop, max_connections: int, max_buffered: int) -> None:
         self.loop = loop
         self.max_connections = max_connections
         self.max_buffered = max_buffered
-        #: Whether the server stops: connections are closed after their response.
+        #: Whether the server is stopping. Each connection is then closed after its response.
         self.stopping = False
         self._connections: set[ServerConnection] = set()
         self._idle: dict[ServerConnection, float] = {}  # in the order in which they became idle
@@ -181,7 +182,7 @@ class ConnectionTable:
         return len(self._connections)
 
     def add(self, connection: ServerConnection) -> bool:
-        """Add a connection; return False if there are too many and no other one can be closed."""
+        """Add a connection; return False if there are too many and no other connection can be closed."""
         self._connections.add(connection)
         if len(self._connections) > self.max_connections and not self.evict():
             return False
@@ -194,11 +195,11 @@ class ConnectionTable:
         self.mark_busy(connection)
 
     def evict(self) -> bool:
-        """Close the slowest or the longest idle connection; return False if all connections are busy."""
+        """Close the connection that is slow or idle for longest; return False if all connections are busy."""
         slowest, since = next(iter(self._slow.items()), (None, 0.0))
         if slowest is None or since + SLOW_AFTER > time.monotonic():
             for connection in list(islice(self._idle, 16)):
-                if connection.has_no_input():  # or its request would be lost
+                if connection.has_no_input():  # otherwise its request would be lost
                     connection.close()
                     return True
         if slowest is not None:
@@ -206,7 +207,7 @@ class ConnectionTable:
         return slowest is not None
 
     def close_all(self) -> None:
-        """Close all connections, and end the transfers of detached sockets."""
+        """Close all connections, and stop the transfers on detached sockets."""
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in list(self._connections):
@@ -214,7 +215,7 @@ class ConnectionTable:
         with self._detached_lock:
             for sock in self._detached:
                 try:
-                    sock.shutdown(socket.SHUT_RDWR)  # wakes up the thread that writes to it, which closes it
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that writes to the socket, which then closes it
                 except OSError:
                     log.debug("A detached connection is closed already")
 
@@ -224,12 +225,12 @@ class ConnectionTable:
         self._slow.pop(connection, None)
 
     def mark_slow(self, connection: ServerConnection) -> None:
-        """Note that the peer has to finish something: sending a request, or reading a response."""
+        """Note that the peer has to finish sending a request or reading a response."""
         self.mark_busy(connection)
         self._slow[connection] = time.monotonic()
 
     def mark_idle(self, connection: ServerConnection) -> None:
-        """Note that a connection waits for its next request."""
+        """Note that a connection is waiting for its next request."""
         self.mark_busy(connection)
         self._idle[connection] = time.monotonic()
         if self._sweep is None:
@@ -246,19 +247,19 @@ class ConnectionTable:
             connection.close()
 
     def reserve_buffer(self, size: int) -> bool:
-        """Reserve bytes, or release them if ``size`` is negative; return False if that exceeds the limit."""
+        """Reserve bytes, or release them if ``size`` is negative; return False if the limit would be exceeded."""
         if size > 0 and self._reserved + size > self.max_buffered:
             return False
         self._reserved += size
         return True
 
     def register_detached(self, sock: socket.socket) -> None:
-        """Note a detached socket until `close_detached`. In any thread."""
+        """Register a detached socket until `close_detached`. May be called in any thread."""
         with self._detached_lock:
             self._detached.add(sock)
 
     def close_detached(self, sock: socket.socket) -> None:
-        """Close a detached socket. In any thread."""
+        """Close a detached socket. May be called in any thread."""
         with self._detached_lock:
             self._detached.discard(sock)
         sock.close()
@@ -296,7 +297,7 @@ class ServerConnection:
         self._ended = False
         self._events = READ
         self.closed = False
-        #: The number of requests that were received.
+        #: The number of received requests.
         self.requests = 0
         #: Whether the peer is known to have closed the connection.
         self.was_left = False
@@ -307,19 +308,19 @@ class ServerConnection:
         self.loop.register(sock, READ, self._on_event)
 
     def start_reading(self) -> None:
-        """Read at once: mostly a request comes with the connection. This saves a round of the loop."""
+        """Read at once, because a request usually follows the connection. This saves a round of the loop."""
         self._run(self._read)
 
     def peer_is_open(self) -> bool:
-        """Return whether the peer has not closed the connection. The kernel knows it before the loop does."""
+        """Return whether the peer has kept the connection open. The kernel knows this before the loop does."""
         return self._peek() is not False
 
     def has_no_input(self) -> bool:
-        """Return whether nothing has arrived: neither data nor the end of the connection."""
+        """Return whether neither data nor the end of the connection has arrived."""
         return self._peek() is None
 
     def _peek(self) -> bool | None:
-        """Return what the next read would find: data (True), the end (False) or nothing yet (None)."""
+        """Return the outcome of the next read: data (True), the end (False) or nothing yet (None)."""
         if self.closed:
             return False
         try:
@@ -333,7 +334,7 @@ class ServerConnection:
         return False
 
     def detach(self) -> socket.socket:
-        """Return the socket, blocking and with a timeout, for a thread; `ConnectionTable.close_detached` closes it."""
+        """Return the socket, blocking and with a timeout, for a thread that calls `ConnectionTable.close_detached`."""
         self._flush_corked()
         self.loop.unregister(self._sock)
         self._mark_closed()
@@ -342,7 +343,7 @@ class ServerConnection:
         return self._sock
 
     def close(self) -> None:
-        """Close the connection, and cancel the response that it waits for."""
+        """Close the connection, and cancel its deferred response."""
         if self.closed:
             return
         self.loop.unregister(self._sock)
@@ -364,7 +365,7 @@ class ServerConnection:
         self._table.remove(self)
 
     def _run(self, step: Callable[..., object], *args: object) -> None:
-        """Call a method; an error in it closes this connection and affects nothing else."""
+        """Call a method. An error in it closes this connection and affects nothing else."""
         if self.closed:
             return
         try:
@@ -372,7 +373,7 @@ class ServerConnection:
         except OSError:  # reset by the peer
             self.was_left = self.was_reset = True
             self.close()
-        except BaseException:  # a request must not end the interpreter either
+        except BaseException:  # a request must not be able to end the interpreter
             log.exception("A connection is closed because of an error")
             self.close()
 
@@ -406,7 +407,7 @@ class ServerConnection:
                 self.close()
 
     def _on_eof(self) -> None:
-        """Handle the end of input. The peer may still read a response that is being written, but waits for no other."""
+        """Handle the end of input. Only a response that is already being written is still sent to the peer."""
         if self._out is None:
             self.close()
         else:
@@ -414,13 +415,13 @@ class ServerConnection:
             self._watch(WRITE)
 
     def _check_reset(self) -> None:
-        """Note that the peer has closed the connection, and whether it had read all that was sent to it."""
+        """Note that the peer has closed the connection, and whether it had read all data that were sent to it."""
         self.was_left = True
         self.was_reset = self.was_reset or peer_discarded_data(self._sock)
 
     def _process_requests(self) -> None:
-        """Handle the requests that have arrived, one after the other."""
-        if self._processing:  # called within the loop below, which goes on
+        """Handle the complete requests in order."""
+        if self._processing:  # called from within the loop below, which continues
             return
         parser = self._parser
         self._processing = True
@@ -469,11 +470,11 @@ class ServerConnection:
             self._table.mark_idle(self)
             return
         if not self._reserve_buffer(parser.buffered):
-            self._send_error(HTTPError(503, "Too much is arriving at once"))
+            self._send_error(HTTPError(503, "Too many incomplete requests are buffered"))
             return
         if parser.send_100_continue:
             parser.send_100_continue = False
-            with suppress(BlockingIOError):  # the peer has responses to read first; it will send the body anyway
+            with suppress(BlockingIOError):  # the peer has to read responses first; it will send the body anyway
                 self._sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._deadline is None:
             self._table.mark_slow(self)
@@ -528,14 +529,14 @@ class ServerConnection:
             response = self._handler.error_response(HTTPError(500, "Internal error"))
         self._run(self._send, response)
         if self._parser.pending and not self._processing:
-            # Not at once: this may run within the handling of another connection's request, and that in another's.
+            # Not at once, to avoid recursion: this may run while another connection's request is being handled.
             self.loop.call_soon(self._run, self._process_requests)
 
     # Writing
 
     def _send(self, response: Response) -> None:
         data = response.encode(keep_alive=self._keep_alive, with_body=self._with_body)
-        # send() costs more than the rest of a response: pipelined requests get their responses in one packet.
+        # send() costs more than the rest of a response, so the responses to pipelined requests are sent in one packet.
         self._corked = self._processing and self._parser.pending and self._keep_alive
         try:
             sent = self._sock.send(data, MSG_MORE if self._corked else 0)
@@ -549,14 +550,14 @@ class ServerConnection:
             self._watch(WRITE if self._ended else READ | WRITE)
             self._set_deadline(WRITE_TIMEOUT, self._on_write_timeout, len(self._out))
         else:
-            log.warning("Too many responses wait for their clients to read them; one of %d bytes is dropped", len(data))
+            log.warning("Too many responses are waiting to be read; a response of %d bytes is dropped", len(data))
             self.close()
 
     def _flush_corked(self) -> None:
-        """Send the data that wait for the next response, because it will take some time."""
+        """Send the corked data now, because the next response will take some time."""
         if self._corked:
             self._corked = False
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # set already; setting it sends the data
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # setting it again sends the data
 
     def _write(self) -> None:
         if self._out is None:
@@ -616,7 +617,7 @@ class ServerConnection:
             self._deadline = None
 
     def _reserve_buffer(self, size: int) -> bool:
-        """Reserve ``size`` bytes in all, unless that is very little."""
+        """Reserve ``size`` bytes in total, if that is more than `UNACCOUNTED_SIZE`; return False at the limit."""
         if size > max(UNACCOUNTED_SIZE, self._reserved):
             if not self._table.reserve_buffer(size - self._reserved):
                 return False

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""URLs and hosts: split, check and compare them. No host name is looked up (R37)."""
+"""Functions to split, check and compare URLs and hosts. They never look up host names (R37)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPTransportError, SAMPValueError
 
-#: The characters of a URL that are not percent-encoded; letters and digits never are.
+#: Characters that are not percent-encoded in a URL, in addition to letters and digits.
 URL_SAFE_CHARS = "!#$%&'()*+,/:;=?@[]~-._"
+
+
+#: The error text for a request whose ``Host`` header was rejected.
+HOST_REJECTED_TEXT = "The Host header does not name this server"
 
 
 @lru_cache(maxsize=128)
@@ -22,8 +26,8 @@ def split_http_url(url: str) -> tuple[str, int, str]:
     """
     Split an ``http`` URL into host, port and path; raise `SAMPTransportError` for any other URL.
 
-    The host is ``127.0.0.1`` for ``localhost``, so that it need not be looked up. The defaults are port 80 and path
-    ``/``; the path includes the query.
+    For ``localhost`` the host is ``127.0.0.1``, which needs no lookup. The default port is 80, and the default path is
+    ``/``. The path includes the query.
     """
     try:
         parts = urlsplit(url)
@@ -40,7 +44,7 @@ def split_http_url(url: str) -> tuple[str, int, str]:
 
 @lru_cache(maxsize=128)
 def is_ip_address(host: str) -> bool:
-    """Whether a host is an IP address and not a name."""
+    """Return whether a host is an IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -49,20 +53,20 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address is a loopback address; IPv4 addresses mapped to IPv6 count as well (R45)."""
+    """Return whether an IP address is a loopback address, possibly an IPv4 address mapped to IPv6 (R45)."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None)
     return (mapped or ip).is_loopback
 
 
 def is_local_host(host: str) -> bool:
-    """Whether a host is ``localhost`` or a loopback address."""
+    """Return whether a host is ``localhost`` or a loopback address."""
     return host == "localhost" or (is_ip_address(host) and is_loopback(host))
 
 
 def file_url_to_path(url: str) -> str | None:
     """
-    Return the decoded path of a ``file:`` URL, with a single slash in front; None for any other URL.
+    Return the decoded path of a ``file:`` URL, with a single leading slash; return None for any other URL.
 
     ``file:///p``, ``file:/p``, ``file://localhost/p`` and ``file://localhost//p`` are accepted.
     """
@@ -74,18 +78,18 @@ def file_url_to_path(url: str) -> str | None:
         return None
     if parts.netloc.lower() not in ("", "localhost", "127.0.0.1"):
         return None
-    # A file name may contain "?", which programs that write such URLs by hand do not encode. On Windows, a path that
-    # begins with two slashes names another computer.
+    # A file name may contain "?", which is not encoded by programs that build such URLs without a library. On Windows,
+    # a path that begins with two slashes is on another computer.
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return "/" + unquote(path).lstrip("/")
 
 
 def file_url_to_local_path(url: str) -> str | None:
     r"""
-    Return the path of a ``file:`` URL as this system writes paths; None for any other URL.
+    Return the path of a ``file:`` URL in the syntax of this system; return None for any other URL.
 
-    On Windows ``/C:/data/x`` becomes ``C:\data\x``. A path that would name another computer becomes one of this
-    computer: opening ``\\host\share`` would send the user's credentials to that host.
+    On Windows ``/C:/data/x`` becomes ``C:\data\x``. A path on another computer becomes a path on this computer, because
+    opening ``\\host\share`` would send the user's credentials to that host.
     """
     path = file_url_to_path(url)
     if path is None or os.name != "nt":
@@ -101,7 +105,7 @@ def make_http_url(host: str, port: int, path: str = "/") -> str:
 
 
 def request_head(method: str, url: str, last_lines: str) -> bytes:
-    """Return the head of a request to ``url``, which ends with ``last_lines``."""
+    """Return the head of a request to ``url``. Its last lines are ``last_lines``."""
     host, port, path = split_http_url(url)
     authority = make_http_url(host, port, "").removeprefix("http://")
     head = f"{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: pyvo.samp\r\n{last_lines}"
@@ -115,10 +119,10 @@ def post_head(url: str) -> bytes:
 
 def host_filter(address: str) -> Callable[[str], bool]:
     """
-    Make the function that checks the ``Host`` header of a request (R38), for a server that listens at an address.
+    Return a function that checks the ``Host`` header of a request (R38), for a server that listens on an address.
 
-    A page from a host whose name was made to resolve to this computer ("DNS rebinding") sends that name in ``Host``. It
-    cannot send an address. A server that listens on all addresses accepts any address and the name of the computer.
+    In a DNS rebinding attack, the name of a page's host resolves to this computer. The browser then sends that name in
+    ``Host`` and not an address. A server that listens on all addresses accepts any address and the computer's name.
     """
     names = {"localhost", "127.0.0.1", "[::1]", address.lower(), f"[{address.lower()}]"}
     everywhere = address in {"", "0.0.0.0", "::"}
@@ -139,7 +143,7 @@ def validate_port(port: int | str) -> int:
     """Return a port number as an int; raise `SAMPValueError` unless it is from 0 to 65535."""
     text = str(port).strip()
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise SAMPValueError(f"A port is a number from 0 to 65535, not {port!r}")
+        raise SAMPValueError(f"A port must be a number from 0 to 65535, not {port!r}")
     return int(text)
 
 
@@ -147,9 +151,9 @@ def resolve_callback_url(url: str, peer: str) -> str:
     """
     Return a client's callback URL with ``peer``, the address of the client, in place of a host name.
 
-    The name is not looked up (R37): it must be that of the computer that the request came from. DS9 sends the host
-    name of its computer, which may resolve to an address at which DS9 does not listen. `SAMPTransportError` is raised
-    for a URL that is not an ``http`` URL.
+    The host name is not looked up (R37), because it can only be the name of the computer that sent the request. DS9
+    sends the host name of its computer, which may resolve to an address on which DS9 does not listen. Raise
+    `SAMPTransportError` if the URL is not an ``http`` URL.
     """
     host, port, path = split_http_url(url)
     if urlsplit(url).hostname == "localhost" or not is_ip_address(host) or _is_unspecified(host):

@@ -2,9 +2,10 @@
 """
 A blocking XML-RPC client with persistent connections, and `http_get`.
 
-A SAMP client calls its hub with `XMLRPCClient`. Any number of threads may call at the same time: each call uses an
-idle connection or opens a new one, so a call that waits does not block another. A request is sent only once. If the
-connection breaks after that, it is unknown whether the server received the request, and the error says so (``sent``).
+A SAMP client calls its hub with `XMLRPCClient`. Any number of threads may make calls at the same time: each call uses
+an idle connection or opens a new one, so a waiting call does not block the others. A request is sent only once. If the
+connection then breaks, it is unknown whether the server has received the request, and the error indicates this
+(``sent``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .xmlrpc_reader import raise_if_fault, read_response
 from .xmlrpc_strict_reader import XMLError
 from .xmlrpc_writer import Encoded, write_call
 
-#: Seconds for which an idle connection may be used again: much shorter than our servers keep theirs open.
+#: Seconds for which an idle connection may be reused. Our servers keep connections open much longer.
 MAX_IDLE_TIME = 45.0
 
 
@@ -35,15 +36,15 @@ def is_self_connected(sock: socket.socket) -> bool:
     Return whether a socket is connected to itself.
 
     This happens if no program listens on a port of this computer and the system chooses the same port as the local
-    one. It is rare, but a client that tries again and again to reach a hub that has stopped does meet it.
+    port. It is rare, but it does occur in a client that repeatedly tries to reach a stopped hub.
     """
     return bool(sock.getsockname() == sock.getpeername())
 
 
-def _connected(host: str, port: int, timeout: float) -> socket.socket:
+def _open_socket(host: str, port: int, timeout: float) -> socket.socket:
     if not is_ip_address(host):
         return socket.create_connection((host, port), timeout)
-    # create_connection() would look the address up, which takes a tenth of the time of a call
+    # create_connection() would look up the address, which takes a tenth of the time of a call
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
@@ -55,10 +56,10 @@ def _connected(host: str, port: int, timeout: float) -> socket.socket:
 
 
 class ClientConnection:
-    """A connection to a server. Its socket does not block: `wait` does. ``timeout`` limits the time to connect."""
+    """A connection to a server, with a non-blocking socket. ``timeout`` limits the time for connecting."""
 
     def __init__(self, host: str, port: int, timeout: float, max_body: int) -> None:
-        self.sock = _connected(host, port, timeout)
+        self.sock = _open_socket(host, port, timeout)
         try:
             if is_self_connected(self.sock):
                 raise ConnectionRefusedError("Connection refused")
@@ -74,7 +75,7 @@ class ClientConnection:
             self._poll.register(self.sock, select.POLLIN)
 
     def wait(self, timeout: float, *, writing: bool = False) -> bool:
-        """Wait until the socket can be read, or also written; return False after ``timeout`` seconds."""
+        """Wait until the socket is readable (or writable, if ``writing``); return False after ``timeout`` seconds."""
         if self._poll is None:  # Windows; elsewhere select() fails for descriptors above 1023
             sockets = [self.sock]
             return any(select.select(sockets, sockets if writing else [], sockets, timeout))
@@ -87,25 +88,26 @@ class ClientConnection:
                 self._poll.modify(self.sock, select.POLLIN)
 
     def is_reusable(self) -> bool:
-        """Whether an idle connection is still open. If it can be read, the server has closed it or broken HTTP."""
+        """Whether an idle connection is still open. If it is readable, the server has closed it or violated HTTP."""
         return time.monotonic() - self.idle_since <= MAX_IDLE_TIME and not self.wait(0.0)
 
 
 class ResponseTimeoutError(SAMPTransportError):
-    """A response did not come in time, from a server that passed all health checks during the wait."""
+    """A response did not arrive in time, although the server passed all health checks during the wait."""
 
 
 class CallOptions(NamedTuple):
     """How `XMLRPCClient` waits for the response to a call."""
 
-    #: Seconds that the response may take; 0 or less: no limit. None: the client's timeout.
+    #: Seconds that the response may take; 0 or less for no limit; None for the client's timeout.
     timeout: float | None = None
-    #: Called every ``health_check_interval`` seconds without a response. If it raises an exception the call ends.
+    #: Called every ``health_check_interval`` seconds without a response. If it raises an exception, the call ends.
     health_check: Callable[[], object] | None = None
     health_check_interval: float = 20.0
-    #: Called once when the request has been written, while the server works on it.
+    #: Called once when the request has been written, while the server processes it.
     while_waiting: Callable[[], object] | None = None
-    #: The HTTP response is appended to it. After an interruption (^C), the call still waits `FINAL_RESPONSE_TIMEOUT`.
+    #: A list to which the HTTP response is appended. With a list, the call waits `FINAL_RESPONSE_TIMEOUT` for the
+    #: response even after an interruption (^C).
     raw_responses: list[HTTPResponse] | None = None
 
 
@@ -113,7 +115,7 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class ResponseDeadline:
-    """When the wait for a response ends (after ``timeout`` by default), and when the next health check is due."""
+    """The deadline for a response (by default after ``timeout`` seconds) and for the next health check."""
 
     def __init__(self, server_name: str, options: CallOptions, timeout: float) -> None:
         self._server_name = server_name
@@ -123,7 +125,7 @@ class ResponseDeadline:
         self._interval = options.health_check_interval
 
     def remaining(self) -> float:
-        """Return the seconds until the next health check or the end; raise `SAMPTransportError` at the end."""
+        """Return the seconds until the next health check or the deadline; raise `SAMPTransportError` after it."""
         if self._end is None:
             return self._interval
         remaining = self._end - time.monotonic()
@@ -133,7 +135,7 @@ class ResponseDeadline:
         return remaining if self._health_check is None else min(remaining, self._interval)
 
     def check(self) -> None:
-        """Call the health check, after `remaining` seconds without a response."""
+        """Call the health check; use this after waiting `remaining` seconds without a response."""
         self.remaining()
         if self._health_check is not None:
             self._health_check()
@@ -142,13 +144,13 @@ class ResponseDeadline:
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
-#: Seconds without progress after which sending fails, even if the response may take any time.
+#: Seconds without progress after which sending fails, even if there is no limit for the response.
 SEND_TIMEOUT = 30.0
-#: Seconds to wait for the response after sending has failed, or after an interruption (^C).
+#: Seconds to wait for the response after sending has failed or after an interruption (^C).
 FINAL_RESPONSE_TIMEOUT = 1.0
-#: Seconds to wait for all responses to pipelined requests; those without one are sent again.
+#: Seconds to wait for all responses to pipelined requests. Requests without a response are sent again.
 PIPELINE_TIMEOUT = 3.0
-RECEIVE_SIZE = 64 * 1024  # each larger buffer would cost a system call to allocate it
+RECEIVE_SIZE = 64 * 1024  # allocating a larger buffer would need a system call
 #: Requests with a body below this size are sent in one piece.
 SMALL = 64 * 1024
 
@@ -164,8 +166,9 @@ class XMLRPCClient:
     """
     A client of one XML-RPC server.
 
-    A response may take ``timeout`` seconds, unless `CallOptions` say otherwise. Up to ``keep`` idle connections stay
-    open; the number of simultaneous calls is not limited. Errors call the server ``server_name``.
+    A response may take ``timeout`` seconds, unless `CallOptions` specify another timeout. Up to ``keep`` idle
+    connections stay open; the number of simultaneous calls is not limited. Error messages refer to the server as
+    ``server_name``.
     """
 
     def __init__(
@@ -197,7 +200,7 @@ class XMLRPCClient:
         return self.post(write_call(method, params), options)
 
     def post(self, body: bytes, options: CallOptions = DEFAULT_OPTIONS) -> SAMPValue:
-        """Make a call whose XML document has been written already."""
+        """Make a call with an XML document that is already encoded."""
         raw_responses = options.raw_responses
         deadline = ResponseDeadline(self._server_name, options, self.timeout)
         connection = self._acquire()
@@ -206,7 +209,7 @@ class XMLRPCClient:
             if raw_responses is not None:
                 raw_responses.append(response)
         except BaseException as error:
-            # After an interruption (^C), the response may still tell what the server has done
+            # After an interruption (^C), the response may still show what the server has done.
             if raw_responses is not None and not raw_responses and not isinstance(error, SAMPTransportError):
                 with suppress(SAMPTransportError):
                     raw_responses.append(self._read_final_response(connection, sent=True))
@@ -224,10 +227,10 @@ class XMLRPCClient:
         while_waiting: Callable[[], object] | None = None,
     ) -> None:
         """
-        Call several methods in order, and ignore their results. The methods must be idempotent.
+        Call several methods in order and ignore their results. The methods must be idempotent.
 
-        If there is an idle connection, all requests are written to it at once. Those without a response are sent
-        again, one after the other; ``while_waiting`` is then called a second time.
+        If there is an idle connection, all requests are written to it at once. Requests without a response are then
+        sent again, one after the other, and ``while_waiting`` is called a second time.
 
         Raises
         ------
@@ -238,7 +241,7 @@ class XMLRPCClient:
         """
         bodies = [write_call(method, params) for method, params in calls]
         responses: list[HTTPResponse] = []
-        if bodies and self._idle:  # without an idle connection, the server may be one that closes connections
+        if bodies and self._idle:  # without an idle connection, the server may be closing connections
             connection = self._acquire()
             try:
                 responses = self._pipeline(connection, bodies, while_waiting)
@@ -262,7 +265,7 @@ class XMLRPCClient:
             raise SAMPTransportError(text, sent=True) from error
 
     def close(self) -> None:
-        """Close all connections; calls that wait raise `SAMPTransportError`. May be called again."""
+        """Close all connections. Pending calls raise `SAMPTransportError`. May be called more than once."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -274,7 +277,7 @@ class XMLRPCClient:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def after_fork_in_child(self) -> None:
-        """Close the copies of the sockets in the child of a fork; the connections stay the parent's."""
+        """Close the copies of the sockets in a forked child; the parent continues to use the connections."""
         self._closed = True
         self._lock = threading.RLock()  # a thread of the parent may have held it
         for connection in (*self._idle, *self._busy):
@@ -327,7 +330,7 @@ class XMLRPCClient:
             else:
                 self._idle.append(connection)
             while self._idle and now - self._idle[0].idle_since > MAX_IDLE_TIME:
-                surplus.append(self._idle.pop(0))  # the last one is always used first
+                surplus.append(self._idle.pop(0))  # the most recently used connection is at the end
         for old in surplus:
             old.sock.close()
 
@@ -346,7 +349,7 @@ class XMLRPCClient:
         while_waiting: Callable[[], object] | None,
     ) -> HTTPResponse:
         head = b"%b%d\r\n\r\n" % (self._head, len(body))
-        # A small request goes out in one packet; a large body is not copied
+        # A small request is sent in one packet; a large body is not copied.
         unsent = [memoryview(head + body)] if len(body) < SMALL else [memoryview(head), memoryview(body)]
         written = False
         while unsent:
@@ -374,7 +377,7 @@ class XMLRPCClient:
     def _pipeline(
         self, connection: ClientConnection, bodies: Sequence[bytes], while_waiting: Callable[[], object] | None
     ) -> list[HTTPResponse]:
-        """Write several requests at once; return the responses that arrived, which may be fewer."""
+        """Write several requests at once; return the responses that arrive, possibly fewer than the requests."""
         responses: list[HTTPResponse] = []
         deadline = ResponseDeadline(self._server_name, DEFAULT_OPTIONS, min(self.timeout, PIPELINE_TIMEOUT))
         data = b"".join([b"%b%d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies])
@@ -398,15 +401,15 @@ class XMLRPCClient:
         return responses
 
     def _wait_to_write(self, connection: ClientConnection, deadline: ResponseDeadline) -> HTTPResponse | None:
-        """Wait until more can be written. Return the response if the server sends one first, such as 413."""
+        """Wait until more data can be written; return an early response of the server, such as 413."""
         if not connection.wait(min(SEND_TIMEOUT, deadline.remaining()), writing=True):
-            raise SAMPTransportError(f"{self._server_name} does not read what it is sent", sent=True)
+            raise SAMPTransportError(f"{self._server_name} does not read the request", sent=True)
         return self._read(connection)
 
     def _read_final_response(
         self, connection: ClientConnection, *, sent: bool, error: OSError | None = None
     ) -> HTTPResponse:
-        """Return the response of a server that has closed the connection, such as one to a request that is too long."""
+        """Return the response of a server that has closed the connection, for example to a request that is too long."""
         try:
             while True:
                 response = self._read(connection)
@@ -419,7 +422,7 @@ class XMLRPCClient:
         raise SAMPTransportError(f"{self._server_name} has closed the connection", sent=sent) from error
 
     def _read(self, connection: ClientConnection) -> HTTPResponse | None:
-        """Read what has arrived; return the response if it is complete."""
+        """Read the available data; return the response if it is complete."""
         try:
             data = connection.sock.recv(RECEIVE_SIZE)
             connection.reader.receive_data(data)
@@ -431,7 +434,7 @@ class XMLRPCClient:
         except HTTPError as error:
             if self._closed:
                 raise SAMPTransportError(f"The connection to {self._server_name} was closed", sent=True) from error
-            raise SAMPTransportError(f"{self._server_name} gave no valid response: {error}", sent=True) from error
+            raise SAMPTransportError(f"{self._server_name} sent an invalid response: {error}", sent=True) from error
 
 
 def http_get(url: str, max_size: int, timeout: float) -> bytes:
@@ -453,7 +456,7 @@ def http_get(url: str, max_size: int, timeout: float) -> bytes:
     except OSError as error:
         raise SAMPTransportError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
     except HTTPError as error:
-        raise SAMPTransportError(f"{host}:{port} gave no valid response: {error}") from error
+        raise SAMPTransportError(f"{host}:{port} sent an invalid response: {error}") from error
     if response.status != 200:
         raise SAMPTransportError(f"{host}:{port} responded with HTTP status {response.status}")
     return bytes(response.body)

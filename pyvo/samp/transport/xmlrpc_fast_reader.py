@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A fast parser for plain XML-RPC documents, which are most of those that programs write.
+A fast parser for plain XML-RPC documents, which most programs write.
 
-A hub parses every message, and a parser with a callback for every tag would take most of its time. Here a regular
-expression matches a whole ``<member>`` or ``<value>``, which takes about a fifth of that time.
+A hub parses every message, and a parser with a callback for every tag would take most of the hub's time. This parser
+uses a regular expression that matches a whole ``<member>`` or ``<value>``, which takes about a fifth of that time.
 
-It reads only plain documents, of strings, arrays and structs in ASCII, and returns None for all others, valid or not.
-These are left to `parse_strict`. Tests check that both parsers return the same value.
+It reads only plain documents, which are ASCII and contain only strings, arrays and structs. It returns None for all
+other documents, valid or not; `parse_strict` parses these. Tests check that both parsers return the same value.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..protocol import MAX_DEPTH, SAMPValue
 from . import Bytes
 from .xmlrpc_strict_reader import XML_WHITESPACE, ParsedDocument
 
-# The quantifiers are possessive (*+, ?+), so there is no backtracking, whatever the input. Only "?" behind a group is
-# not, because possessive groups lose what they captured before Python 3.11.5 (gh-101955, Debian 12 has 3.11.2); there
-# is nothing to try again when such a group is left out.
-# \s matches only the white space of XML, because the other characters that it matches have been ruled out before.
+# The quantifiers are possessive (*+, ?+), so no input causes backtracking. Only a "?" after a group is not possessive,
+# because before Python 3.11.5 possessive groups lose the text they captured (gh-101955, Debian 12 has 3.11.2); skipping
+# such a group leaves no alternatives to try.
+# \s matches only the white space of XML, because documents with other white space are rejected before.
 _HEAD = re.compile(
     r"""
     (?: <\?xml[ ]version=('|")1\.0\1 (?: [ ]encoding=('|")(?i:utf-8|us-ascii)\2 )? [ ]?+ \?> )?
@@ -33,8 +33,8 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(r"</params>\s*+</method(Call|Response)>\s*+", re.ASCII)
 
-# One of: a string with the tags around it; the beginning of a struct or array; the end of one; or, if nothing else
-# matches, the rest of the document.
+# A token is a string with the tags around it, or the start or the end of a struct or array. If nothing else matches, it
+# is the rest of the document.
 _TOKEN = re.compile(
     r"""
     (?: <(member)> \s*+ <name>([^<]*+)</name> \s*+ | <(param)> \s*+ )?
@@ -52,27 +52,28 @@ _TOKEN = re.compile(
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n"))
 _EACH_CONTROL = [bytes([control]) for control in _CONTROLS]
 
-#: Texts and documents above this size are not copied and searched several times.
+#: Texts and documents above this size are not copied or searched several times.
 _LONG = 64 * 1024
-#: Documents with such texts have at most one tag in this number of bytes.
+#: Long texts are extracted only from documents with at most one tag in this many bytes on average.
 _MIN_TAG_SPACING = 1000
 _UNKNOWN_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)")
 
-# Replaces "&lt;" until the tags have been matched. A plain document does not contain it.
+# Replaces "&lt;" until the tags have been matched. A plain document does not contain this character.
 _LT_MARK = "\x01"
 
-# A list of strings as this package and other programs write it.
+# The tags of a list of strings, as this package and other programs write them.
 _LIST_START, _LIST_END = "<array><data><value><string>", "</string></value></data></array>"
 _NEXT_STRING = "</string></value><value><string>"
 
-# A list of all tokens is faster than an iterator, but can take ten times the memory of the document.
-_ALL_AT_ONCE = 1_000_000
+# Up to this size the tokens are in a list, which is faster than an iterator but can take ten times the memory of the
+# document.
+_MAX_LIST_SIZE = 1_000_000
 
 _Groups: TypeAlias = "tuple[str, ...]"
 
 
 def parse_fast(body: Bytes) -> ParsedDocument | None:
-    """Parse a document; return None if it is not plain, or not XML-RPC."""
+    """Parse a document; return None if it is not plain or not XML-RPC."""
     if not body.isascii() or _has_controls(body):
         return None
     short, cut = _extract_long_texts(body) if len(body) > _LONG else (body, {})
@@ -101,7 +102,7 @@ def _extract_long_texts(body: Bytes) -> tuple[Bytes, dict[str, str]]:
     """
     Replace the long texts of a document by unpredictable marks.
 
-    Returns the shorter document, and the text for each mark: an empty one if the text is not plain.
+    Return the shorter document and a dict with the text for each mark. The text is empty if it is not plain.
     """
     pieces: list[Bytes] = []
     cut: dict[str, str] = {}
@@ -124,7 +125,7 @@ def _extract_long_texts(body: Bytes) -> tuple[Bytes, dict[str, str]]:
 
 
 def _without_long_list(text: str, cut: dict[str, Any]) -> str:
-    """Replace a long list of strings, such as half a million row numbers, by a mark, as `_extract_long_texts` does."""
+    """Replace a long list of strings, such as half a million row numbers, by a mark like `_extract_long_texts`."""
     start = text.find(_LIST_START)
     end = text.find(_LIST_END, start)
     if start < 0 or end - start < _LONG or text.count("<", 0, start) >= MAX_DEPTH:
@@ -142,26 +143,26 @@ def _without_long_list(text: str, cut: dict[str, Any]) -> str:
 
 
 def _unescape(text: str) -> str:
-    """Return the text with all references resolved; an empty string if it is not plain."""
-    if "]" in text and "]]>" in text:  # XML allows it only at the end of CDATA
+    """Return the text with all references resolved; return an empty string if it is not plain."""
+    if "]" in text and "]]>" in text:  # XML allows this only at the end of CDATA
         return ""
     if "&" not in text:
         return text
     if _UNKNOWN_ENTITY.search(text):
         return ""
     text = text.replace("&lt;", _LT_MARK).replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
-    return text.replace("&amp;", "&")  # last, else "&amp;lt;" would become "<"
+    return text.replace("&amp;", "&")  # last, otherwise "&amp;lt;" would become "<"
 
 
 def _has_controls(body: Bytes) -> bool:
     if len(body) < _LONG:
         return len(body.translate(None, _CONTROLS)) != len(body)
-    return any(control in body for control in _EACH_CONTROL)  # many searches take half the time of one copy
+    return any(control in body for control in _EACH_CONTROL)  # all searches together take half the time of one copy
 
 
 def _tokens(text: str, start: int, end: int) -> Iterable[_Groups]:
     tokens: Iterable[_Groups]
-    if end - start < _ALL_AT_ONCE:
+    if end - start < _MAX_LIST_SIZE:
         tokens = _TOKEN.findall(text, start, end)
     else:
         tokens = (match.groups("") for match in _TOKEN.finditer(text, start, end))
@@ -174,7 +175,7 @@ def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
     values: list[SAMPValue] = []
     current: Any = values  # the list or map that is being filled
     wrapping = "param"  # the tag around each value in it: "param", "member", or "" in a list
-    outer: list[tuple[Any, str]] = []  # the same for the lists and maps around it
+    outer: list[tuple[Any, str]] = []  # the same for the enclosing lists and maps
     value: SAMPValue
     for member, name, param, string, bare, after, opening, closing, after_closing, rest in tokens:
         if closing:
@@ -204,9 +205,9 @@ def _values(tokens: Iterable[_Groups]) -> list[SAMPValue] | None:
 
 class RawParams(Sequence[memoryview | None]):
     """
-    The bytes of the parameters of a plain call, which are searched on demand and not copied.
+    The bytes of the parameters of a plain call. They are found on demand and not copied.
 
-    ``body`` is a document that `parse_fast` could read, so each ``<param>`` in it is a tag and not part of a text.
+    `parse_fast` must be able to read ``body``, so that each ``<param>`` in it is a tag and not part of a text.
     """
 
     __slots__ = ("_body", "_count")
@@ -223,7 +224,7 @@ class RawParams(Sequence[memoryview | None]):
         place = range(self._count)[index]
         body = self._body
         start, end = 0, len(body)
-        # The search skips the parameter itself, which may be a long message, from both sides
+        # Search from both ends, so that the parameter itself is not searched: it may be a long message.
         for _ in range(place + 1):
             start = body.index(b"<param>", start) + len(b"<param>")
         for _ in range(self._count - place):

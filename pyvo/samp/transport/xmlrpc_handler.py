@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-XML-RPC in HTTP: the body of a request becomes a call of a function, and its result or exception the response.
+XML-RPC over HTTP: each request calls a function, and the result or exception becomes the response.
 
-A profile, or a client, gives its operations as a table of functions by method name. The handler reads from the
-signature of a function how many parameters it has, and whether each is a string, a list or a map, and checks the
-parameters of each call against that.
+A profile or a client passes its operations as a mapping from method names to functions. The handler gets the number of
+parameters and their types (string, list or map) from the signature of each function, and checks the parameters of each
+call.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from ..errors import SAMPError, SAMPProxyError
 from .http11 import HTTPError, HTTPRequest, Response
 from .server_connection import DeferredResponse, ServerConnection
+from .urls import HOST_REJECTED_TEXT
 from .xmlrpc_reader import MethodCall, read_call
 from .xmlrpc_writer import write_fault, write_response
 
 log = logging.getLogger(__name__)
 
-#: Fault codes. SAMP gives them no meaning.
+#: Fault codes. SAMP does not define their meaning.
 FAULT = 1
 INTERNAL = 2
 
@@ -32,7 +33,7 @@ _TYPE_NAMES: dict[type, str] = {str: "string", list: "list", dict: "map"}
 
 
 class RPCCall(NamedTuple):
-    """A call: the HTTP request, its connection, and the method and parameters in its body."""
+    """A call: the HTTP request, its connection, and the method and parameters from its body."""
 
     request: HTTPRequest
     connection: ServerConnection
@@ -79,28 +80,28 @@ def _parameters(function: Callable[..., Any]) -> tuple[tuple[type | None, ...], 
     return tuple(types), minimum, variadic
 
 
-#: Cached: a program may make many clients, whose operations are methods of the same class.
+#: Cached, because a program may create many clients, whose operations are methods of the same class.
 _parameters_of_method = lru_cache(maxsize=256)(_parameters)
 
 
 def _type(annotation: object) -> type | None:
-    """Return the type that an annotation names; annotations are strings where their evaluation is postponed."""
+    """Return the type that an annotation names. The annotation is a string if its evaluation is postponed."""
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return _TYPES.get(name.partition("[")[0])
 
 
 class XMLRPCHandler:
     """
-    A request handler that calls operations: functions by XML-RPC method name.
+    A request handler that calls operations. ``operations`` maps XML-RPC method names to functions.
 
-    They run in the loop's thread and must not block. Annotations ``str``, ``list`` and ``dict`` of their parameters are
-    checked before they are called. A result is a SAMP value, a `PreEncoded`, or a `DeferredResponse` with one of them;
-    an `SAMPError` becomes a fault.
+    The functions run in the loop's thread and must not block. Parameters annotated with ``str``, ``list`` or ``dict``
+    are checked before the call. The result is a SAMP value, a `PreEncoded`, or a `DeferredResponse` with one of them. A
+    `SAMPError` becomes a fault.
     """
 
     #: The paths for POST requests: DS9 uses ``/``, Python's ``ServerProxy`` ``/RPC2``, JSAMP ``/xmlrpc``.
     paths = frozenset({"/", "", "/RPC2", "/xmlrpc"})
-    #: Returns whether a request may name this host, see `host_filter`.
+    #: A function that returns whether a ``Host`` header is allowed; see `host_filter`.
     is_allowed_host: Callable[[str], bool] | None = None
 
     def __init__(self, operations: Mapping[str, Callable[..., Any]]) -> None:
@@ -112,16 +113,16 @@ class XMLRPCHandler:
 
     def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
         """
-        Return the response to a request that is rejected before its body is read, or None.
+        Return an error response if a request is rejected before its body is parsed; otherwise return None.
 
-        By default these are requests of web pages, which have an Origin, or a Host that DNS was made to resolve to this
-        machine (R38).
+        By default, requests from web pages are rejected (R38). They have an ``Origin`` header, or the ``Host`` header
+        of a DNS rebinding attack.
         """
         if "origin" in request.headers:
-            return self.text_response(403, "Requests of web pages are not allowed here", request)
+            return self.text_response(403, "Requests from web pages are not allowed here", request)
         host = request.headers.get("host")  # DS9 sends none
         if host is not None and self.is_allowed_host is not None and not self.is_allowed_host(host):
-            return self.text_response(403, "This server has another name", request)
+            return self.text_response(403, HOST_REJECTED_TEXT, request)
         return None
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
@@ -129,11 +130,11 @@ class XMLRPCHandler:
         return self.text_response(405, "The method must be POST", request, (("Allow", "POST"),))
 
     def headers(self, request: HTTPRequest | None) -> tuple[tuple[str, str], ...]:
-        """Return the headers of the response to a request; None stands for a request that could not be parsed."""
+        """Return additional headers for the response; ``request`` is None if it could not be parsed."""
         return ()
 
     def invoke(self, function: Callable[..., Any], call: RPCCall) -> Any:
-        """Call an operation with the parameters of a call, which have been checked."""
+        """Call an operation. The parameters of the call have been checked."""
         return function(*call.method_call.params)
 
     # Interface to the server
@@ -160,14 +161,14 @@ class XMLRPCHandler:
     ) -> None:
         response.on_sent = done.on_sent
         in_time = response.set_result(self.xml_response(self._outcome(done.result), request))
-        if not in_time and done.on_sent is not None:  # the connection was closed at this moment
+        if not in_time and done.on_sent is not None:  # the connection was closed in the meantime
             connection.loop.call_soon(done.on_sent, False)
 
     def error_response(self, error: HTTPError) -> Response:
         """Return the response to an invalid request."""
         return self.text_response(error.status, str(error), None)
 
-    # Making responses
+    # Responses
 
     def xml_response(self, body: bytes, request: HTTPRequest | None) -> Response:
         """Return a response with an XML-RPC body."""
@@ -180,7 +181,7 @@ class XMLRPCHandler:
     def text_response(
         self, status: int, text: str, request: HTTPRequest | None, headers: tuple[tuple[str, str], ...] = ()
     ) -> Response:
-        """Return a response in plain text."""
+        """Return a plain-text response."""
         return Response(status, text.encode() + b"\n", headers=(*self.headers(request), *headers))
 
     # Calling
@@ -207,7 +208,7 @@ class XMLRPCHandler:
             return self._fault_for(error)
 
     def _fault_for(self, error: Exception) -> bytes:
-        """Return the fault for an exception. An unexpected one is logged, and its text is not sent (R38)."""
+        """Return the fault for an exception. An unexpected exception is logged, and its text is not sent (R38)."""
         if isinstance(error, SAMPProxyError):
             return write_fault(error.faultCode, error.faultString)
         if isinstance(error, SAMPError):

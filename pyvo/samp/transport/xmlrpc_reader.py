@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Reads XML-RPC documents and returns SAMP values (R5, R30).
+Read XML-RPC documents and return SAMP values (R5, R30).
 
-It accepts what deployed programs write, and returns only the strings, lists and maps of R1. No document is trusted: a
-DTD and entities other than the five of XML are refused, the depth of nesting is limited, and time and memory are
-proportional to the length of the document.
+The reader accepts the documents of all deployed programs and returns only the strings, lists and maps of R1. It does
+not trust any document: it rejects a DTD and entities other than the five of XML, it limits the depth of nesting, and
+its time and memory are proportional to the length of the document.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _CODECS = {
 
 
 class MethodCall(NamedTuple):
-    """A call that was received."""
+    """A received call."""
 
     name: str
     params: list[SAMPValue]
     raw: Sequence[memoryview | None]
     """
-    For each parameter the bytes ``<value>...</value>`` that can be copied into another document; None if they must be
-    written anew.
+    For each parameter, the bytes ``<value>...</value>``, which can be copied into another document; None if the value
+    must be encoded again.
     """
 
 
 def read_call(body: Bytes) -> MethodCall:
-    """Read a call; raise `XMLError` if it is not one. Numbers become strings."""
+    """Read a call; raise `XMLError` for any other document. Numbers become strings."""
     document = parse_fast(body)
     is_plain = document is not None
     if document is None:
@@ -71,7 +71,7 @@ def raise_if_fault(body: Bytes) -> None:
     """
     Raise `SAMPProxyError` if ``body`` is a fault, and `XMLError` if it is not an XML-RPC response.
 
-    The value of an acknowledgement is ignored (R30), so a response without a fault is not parsed.
+    The value of an acknowledgement is not used (R30), so a response without a fault is not parsed.
     """
     if b"<methodResponse" not in body or b"<fault" in body:
         read_response(body)

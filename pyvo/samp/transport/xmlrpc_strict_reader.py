@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A parser for all XML-RPC documents, based on expat: slow, but simple.
+A parser for all XML-RPC documents, based on expat. It is slow but simple.
 
-It defines the meaning of a document; `xmlrpc_fast_reader` must return the same value or None. It has its own stack and
-stops at the first error, so neither deep nesting nor a DTD is a danger.
+It defines the value of a document; `xmlrpc_fast_reader` must return the same value or None. It uses its own stack and
+stops at the first error, so deep nesting and DTDs are harmless.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ XML_WHITESPACE = " \t\r\n"
 
 
 class XMLError(SAMPValueError):
-    """A document is not XML-RPC, or contains something that is not a SAMP value."""
+    """A document is not XML-RPC, or contains a value that is not a SAMP value."""
 
 
 class ParsedDocument(NamedTuple):
-    """A parsed document: only a call has a ``method``, and only a fault has a ``fault``."""
+    """A parsed document. Only a call has a ``method``, and only a fault has a ``fault``."""
 
     method: str | None
     params: list[SAMPValue]
@@ -32,11 +32,11 @@ class ParsedDocument(NamedTuple):
 
 
 def parse_strict(text: str) -> ParsedDocument:
-    """Parse a document that has been decoded; the encoding in its XML declaration is ignored."""
+    """Parse a decoded document. The encoding in its XML declaration is ignored."""
     return _Reader().read(text)
 
 
-# The child elements of each element: the tags of the first child, of the second ...
+# The allowed tags of the children of each element: of the first child, of the second child, and so on.
 _IN_ORDER = {
     "": ({"methodCall", "methodResponse"},),
     "methodCall": ({"methodName"}, {"params"}),
@@ -47,16 +47,16 @@ _IN_ORDER = {
     "array": ({"data"},),
     "member": ({"name"}, {"value"}),
 }
-# ... or the tag of any number of children.
+# Elements with any number of children, and the tag of these children.
 _REPEATED = {"params": "param", "data": "value", "struct": "member"}
 # The minimum number of children.
 _MIN_CHILDREN = {"methodCall": 1, "methodResponse": 1, "param": 1, "fault": 1, "member": 2}
-# The elements that have text. In the others only white space is allowed.
+# The elements that contain text. Other elements may contain only white space between their children.
 _WITH_TEXT = {"methodName", "name", "value", "string", "int", "i4", "i8", "double", "boolean"}
 
 
 class _Element:
-    """An open element: the values of its children, and the pieces of its text."""
+    """An open element, with the values of its children and the pieces of its text."""
 
     __slots__ = ("items", "tag", "text")
 
@@ -78,7 +78,7 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._doctype
-        if "\0" in text:  # expat would decode it as UTF-16 in spite of the argument
+        if "\0" in text:  # expat would decode it as UTF-16 despite the argument
             raise XMLError("the document is not XML (it has a NUL character)")
         try:
             parser.Parse(text, True)
@@ -88,7 +88,7 @@ class _Reader:
         return document
 
     def _doctype(self, *_: object) -> None:
-        # A DTD can define entities of any size, and include local files
+        # A DTD can define entities of any size and include local files.
         raise XMLError("a document type declaration is not allowed")
 
     def _start(self, tag: str, _attributes: object) -> None:
@@ -123,7 +123,7 @@ class _Reader:
 def _misplaced_tag_text(tag: str, parent: str) -> str:
     shown = tag if len(tag) <= 40 else tag[:37] + "..."
     if parent == "value":
-        return f"<{shown}> is not a SAMP value: these are strings, lists and maps; numbers become strings"
+        return f"<{shown}> is not a SAMP value: only strings, lists, maps and numbers are allowed"
     return f"<{shown}> is not allowed here" + (f" in <{parent}>" if parent else "")
 
 
@@ -138,7 +138,7 @@ def _value(items: list[SAMPValue], text: str) -> SAMPValue:
 def _struct(members: list[tuple[str, SAMPValue]], _: str) -> dict[str, SAMPValue]:
     value = dict(members)
     if len(value) != len(members):
-        # Two programs could use different ones
+        # Two programs could use different values.
         raise XMLError("a map has the same key twice")
     return value
 
@@ -147,7 +147,7 @@ def _int(_: list[object], text: str) -> str:
     try:
         return str(parse_int(text.strip(XML_WHITESPACE)))
     except SAMPValueError:
-        raise XMLError("an integer does not consist of digits") from None
+        raise XMLError("an integer must consist of decimal digits") from None
 
 
 def _double(_: list[object], text: str) -> str:
@@ -171,7 +171,7 @@ def _method_name(_: list[object], text: str) -> str:
     return name
 
 
-# They make the value of an element from the values of its children and its text.
+# Functions that build the value of an element from the values of its children and its text.
 _BUILDERS: dict[str, Callable[[list[Any], str], Any]] = {
     "methodCall": lambda items, _: ParsedDocument(items[0], items[1] if len(items) > 1 else []),
     "methodResponse": lambda items, _: (

@@ -1,9 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Writes SAMP values as XML-RPC documents (R30).
+Write SAMP values as XML-RPC documents (R30).
 
-All known programs can read what it writes: an XML declaration, opening and closing tags for empty values as well, and
-ASCII only, with numeric character references for other characters. DS9 hangs if a document is written differently.
+All known programs can read these documents. They have an XML declaration, opening and closing tags even for empty
+values, and only ASCII characters, with numeric character references for other characters. DS9 hangs if a document is
+written differently.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ _EMPTY_RESPONSE = _PROLOG + (
     b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
 )
 
-# From this length on, it is worth checking whether all items are strings.
+# For lists of at least this length it is worth checking whether all items are strings.
 _LONG_LIST = 64
-# The characters that XML does not allow, not even as references. There is a faster check for those of ASCII.
+# Characters that XML does not allow, even as references. There is a faster check for the ASCII ones.
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r"))
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class PreEncoded(bytes):
-    """A value that has been written already: ``<value>...</value>``, to be copied into a document."""
+    """An encoded value, ``<value>...</value>``, which is copied into a document."""
 
     __slots__ = ()
 
 
-#: The same, or the bytes of a value in a document that was received.
+#: An encoded value, or the bytes of a value in a received document.
 Encoded: TypeAlias = "PreEncoded | memoryview"
-_WRITTEN = (PreEncoded, memoryview)
+_ENCODED_TYPES = (PreEncoded, memoryview)
 
 
 def write_value(value: SAMPValue) -> bytes:
     """
     Write a SAMP value as ``<value>...</value>``, in ASCII.
 
-    `SAMPTypeError` is raised for anything but strings, lists and maps, and `SAMPValueError` for a character that XML
-    does not allow and for values that are nested too deep.
+    Raise `SAMPTypeError` for anything except strings, lists and maps. Raise `SAMPValueError` for a character that XML
+    does not allow and for values that are nested too deeply.
     """
     pieces: list[str] = []
     _append_value(value, MAX_DEPTH, pieces.append)
@@ -51,12 +52,12 @@ def write_value(value: SAMPValue) -> bytes:
 
 
 def write_call(method: str, params: Sequence[SAMPValue | Encoded]) -> bytes:
-    """Write a call. The parameters are SAMP values, or values that have been written already."""
+    """Write a call. The parameters are SAMP values or encoded values."""
     parts: list[bytes | memoryview] = [_PROLOG]
     pieces = [f"<methodCall><methodName>{_escape(method)}</methodName><params>"]
     for param in params:
         pieces.append("<param>")
-        if isinstance(param, _WRITTEN):
+        if isinstance(param, _ENCODED_TYPES):
             parts += (_checked(pieces), param)
             pieces = []
         else:
@@ -71,12 +72,12 @@ def write_response(value: SAMPValue | Encoded) -> bytes:
     """Write a response with a value."""
     if isinstance(value, str) and not value:  # the result of most operations
         return _EMPTY_RESPONSE
-    written = value if isinstance(value, _WRITTEN) else write_value(value)
+    written = value if isinstance(value, _ENCODED_TYPES) else write_value(value)
     return b"".join((_PROLOG, b"<methodResponse><params><param>", written, b"</param></params></methodResponse>"))
 
 
 def write_fault(code: int, text: str) -> bytes:
-    """Write a fault. Characters of the text that XML does not allow become ``?``."""
+    """Write a fault. Characters that XML does not allow are replaced by ``?``."""
     escaped = _escape(_FORBIDDEN.sub("?", text)).encode("ascii", "xmlcharrefreplace")
     return (
         b"%b<methodResponse><fault><value><struct>"
@@ -87,21 +88,21 @@ def write_fault(code: int, text: str) -> bytes:
 
 
 def _checked(pieces: list[str]) -> bytes:
-    """Join text and encode it in ASCII. Its characters are checked here, which is faster than for each string."""
+    """Join text, check its characters, and encode it in ASCII. This is faster than checking each string."""
     text = "".join(pieces)
     if text.isascii():
         written = text.encode("ascii")
     else:
         if found := _FORBIDDEN.search(text):
-            raise SAMPValueError(f"a string holds the character {found.group()!r}, which XML cannot carry")
+            raise SAMPValueError(f"a string contains the character {found.group()!r}, which XML does not allow")
         written = text.encode("ascii", "xmlcharrefreplace")
     if len(written.translate(None, _CONTROLS)) != len(written):
-        raise SAMPValueError("a string holds a control character, which XML cannot carry")
+        raise SAMPValueError("a string contains a control character, which XML does not allow")
     return written
 
 
 def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> None:
-    """Pass the pieces of a value to ``add``, so that a long string is not copied at every level."""
+    """Pass the pieces of a value to ``add``. Joining them here would copy a long string at every level."""
     if isinstance(value, str):
         add(f"<value><string>{_escape(value)}</string></value>")
     elif not levels:
@@ -128,14 +129,14 @@ def _append_value(value: SAMPValue, levels: int, add: Callable[[str], None]) -> 
 
 
 def _append_strings(strings: list[SAMPValue], add: Callable[[str], None]) -> None:
-    """Append the strings of a long list, such as half a million row numbers, all at once."""
+    """Append all strings of a long list, such as half a million row numbers, at once."""
     text = "\0".join(cast("list[str]", strings))
     if text.count("\0") != len(strings) - 1:
-        raise SAMPValueError("a string holds a control character, which XML cannot carry")
+        raise SAMPValueError("a string contains a control character, which XML does not allow")
     between = "</string></value><value><string>"
     add(f"<value><string>{_escape(text).replace(chr(0), between)}</string></value>")
 
 
 def _escape(text: str) -> str:
-    # To search first would not be faster. A CR must be escaped because a parser returns it as a line feed.
+    # Searching first would not be faster. A CR must be escaped, because a parser would return it as a line feed.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")

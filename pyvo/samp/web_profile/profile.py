@@ -33,7 +33,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
-from ..transport.urls import is_loopback
+from ..transport.urls import HOST_REJECTED_TEXT, is_loopback
 from ..transport.xmlrpc_handler import RPCCall
 from ..transport.xmlrpc_writer import PreEncoded
 from .consent import REFUSED, ConsentQueue, ConsentRequest, Decision, parse_registration
@@ -151,7 +151,7 @@ class WebRequestHandler(HubOperations):
         if not is_loopback(connection.peer[0]):
             text = "The Web Profile serves this computer only"
         elif not is_allowed_host(request.headers.get("host"), self._profile.port):
-            text = "This server has another name"
+            text = HOST_REJECTED_TEXT
         elif request.method == "POST" and request.target.partition("?")[0] not in self.paths:
             text = "There is nothing at this path"
         else:

@@ -11,15 +11,15 @@ import threading
 import webbrowser
 from pathlib import Path
 
-#: Seconds for the program that starts the browser.
+#: Seconds to wait for the program that starts the browser.
 TIMEOUT = 10.0
 
 
 def write_redirect(url: str) -> Path:
     """
-    Write a page that redirects to a URL, into a file that only the user can read.
+    Write a page that redirects to a URL into a file that only the user can read.
 
-    A browser gets its first address on its command line, which all users of a machine can see.
+    The URL itself must not be on the browser's command line, which all users of a machine can see.
     """
     handle, name = tempfile.mkstemp(prefix="samp-window-", suffix=".html")  # with mode 0600
     with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -31,17 +31,17 @@ def write_redirect(url: str) -> Path:
 
 
 def open_browser(path: Path) -> bool:
-    """Show a file in the user's browser; return whether the browser seems to have started."""
+    """Show a file in the user's browser; return whether the browser has probably started."""
     variables = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     if sys.platform not in {"win32", "darwin"} and not any(map(os.environ.get, variables)):
-        # A text browser would take the terminal of the hub
+        # A text browser would take over the terminal of the hub.
         return False
     opened: list[bool] = []
 
     def run() -> None:
         opened.append(webbrowser.open(path.as_uri()))
 
-    # In a thread: `webbrowser` waits until some browsers are closed
+    # Run this in a thread, because with some browsers `webbrowser` waits until they are closed.
     thread = threading.Thread(target=run, name="samp-browser", daemon=True)
     thread.start()
     thread.join(TIMEOUT)

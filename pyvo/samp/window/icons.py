@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Fetch the icon of a client, for the browser that shows the hub window.
+Fetch the icon of a client for the hub window.
 
-The client states the URL. That of a Standard Profile client may be a file or a server of this machine, which the client
-can read as well. That of a web page must be a public ``https`` server. Only PNG, GIF and JPEG images are returned: an
-SVG image can contain a script.
+The metadata of the client contain the URL. The icon of a Standard Profile client may be a file of this machine or on a
+server of this machine, because the client itself can read both. The icon of a web page must be on a public ``https``
+server. Only PNG, GIF and JPEG images are returned, because an SVG image can contain a script.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..transport.file_serving import FileError, FileSource
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path
 
 MAX_SIZE = 256 * 1024
-#: Seconds for all steps together.
+#: Total time in seconds.
 TIMEOUT = 5.0
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,15 +35,15 @@ _TYPES = {
 
 
 class IconError(Exception):
-    """An icon cannot be fetched, or must not be."""
+    """An icon cannot be fetched or is not allowed."""
 
 
 def fetch_icon(url: str, *, trusted: bool) -> tuple[str, bytes]:
     """
     Fetch an icon; return its media type and content, or raise `IconError`.
 
-    ``trusted`` tells whether a Standard Profile client states the URL. Apart from the lookup of a host name this takes
-    `TIMEOUT` at most.
+    ``trusted`` is whether the URL comes from a Standard Profile client. Except for the lookup of a host name, this
+    takes at most `TIMEOUT` seconds.
     """
     deadline = time.monotonic() + TIMEOUT
     try:
@@ -73,14 +73,14 @@ def _read_file(path: str) -> bytes:
 
 
 def _fetch(url: str, deadline: float, *, trusted: bool) -> bytes:
-    local = trusted  # whether the address may be local; after a redirect by a public server it must not
+    local = trusted  # whether a local address is allowed, which it is not after a redirect by a public server
     for _ in range(MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not trusted):
             raise IconError("The icon of a web page must be on a public https server")
         sock = _connect(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), deadline, local)
-        # A server that sends single bytes slowly must not exceed the time
-        timer = threading.Timer(_remaining(deadline), _break, [sock])
+        # The timer stops a server that sends single bytes slowly.
+        timer = threading.Timer(_remaining(deadline), _shut_down, [sock])
         timer.daemon = True
         timer.start()
         try:
@@ -98,7 +98,7 @@ def _fetch(url: str, deadline: float, *, trusted: bool) -> bytes:
 
 
 def _connect(host: str, port: int, deadline: float, local: bool) -> socket.socket:
-    """Connect to the address that was checked: a second lookup of the name could return another one."""
+    """Connect to the address that was checked, because a second lookup could return another address."""
     error = OSError("The host has no address")
     for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         if not local and not _is_public(str(address[0])):
@@ -108,14 +108,14 @@ def _connect(host: str, port: int, deadline: float, local: bool) -> socket.socke
             sock.settimeout(_remaining(deadline))
             sock.connect(address)
             return sock
-        except OSError as this:
+        except OSError as current:
             sock.close()
-            error = this
+            error = current
     raise error
 
 
 def _get(sock: socket.socket, parts: SplitResult) -> tuple[str | None, bytes]:
-    """Request the target; return the location of its redirect, or its content."""
+    """Request the icon; return the location of a redirect, or the content."""
     connection = http.client.HTTPConnection(parts.netloc.rpartition("@")[2])
     connection.sock = sock
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_SAFE_CHARS)
@@ -130,9 +130,9 @@ def _get(sock: socket.socket, parts: SplitResult) -> tuple[str | None, bytes]:
         return None, response.read(MAX_SIZE + 1)
 
 
-def _break(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     """End the wait for the server. `SSLSocket.shutdown` is not used because it changes the object."""
-    with contextlib.suppress(OSError):  # it is closed already
+    with contextlib.suppress(OSError):  # already closed
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 

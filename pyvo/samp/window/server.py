@@ -4,14 +4,15 @@ The HTTP server of the hub window.
 
 Theory of operation
 -------------------
-The server has an event loop and a port of its own, because port 21012 serves pages of every origin. In the hub's
-thread only `WindowServer.observe` runs, which appends to a bounded queue. A *recorder* thread moves the queue into the
-`TrafficLog`. Each open window has one *stream*: a worker thread that writes the changes of the log as lines of JSON. A
-stream keeps only the numbers of the last changes that it has written, so that a slow reader costs no memory. A reader
-that does not read at all is disconnected, and gets a snapshot when it connects again.
+The server has its own event loop and port, because port 21012 serves pages of every origin. Only `WindowServer.observe`
+runs in the hub's thread; it appends events to a bounded queue. A *recorder* thread moves the events from the queue to
+the `TrafficLog`. Each open window has a *stream*: a worker thread that writes the changes of the log as lines of JSON.
+A stream stores only the numbers of the last changes that it has written, so that a slow reader needs no memory. A
+reader that stops reading is disconnected, and gets a snapshot when it connects again.
 
-Only the user may use the server. It checks the Host, Origin and Sec-Fetch headers of a request, the user that owns the
-connection, and the key of the session. A page gets the key once, for a token that only the user's browser receives.
+Only the user may use the server. It checks the Host, Origin and Sec-Fetch headers of a request, the user who owns the
+connection, and the key of the session. A page gets the key in exchange for a token, which only the user's browser
+receives and which is valid once.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ..transport.event_loop import EventLoop
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
+from ..transport.urls import HOST_REJECTED_TEXT
 from ..web_profile.consent import Decision
 from ..web_profile.consent_prompts import WindowPrompt
 from ..web_profile.peer_uid import is_other_user
@@ -51,39 +53,39 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a token is valid.
 TOKEN_LIFETIME = 60.0
-#: Limits for what is open at the same time, and for a request.
+#: Limits for the number of simultaneous tokens, sessions and so on, and for the size of a request.
 MAX_TOKENS = 32
 MAX_SESSIONS = 16
 MAX_STREAMS = 8
 MAX_ICONS = 4
 MAX_CONNECTIONS = 64
 MAX_BODY = 16 * 1024
-#: The most events in the queue; then the oldest is dropped. Large messages may have `MAX_LARGE_BYTES` together.
+#: Maximum number of events in the queue; the oldest are dropped. Large messages may have `MAX_LARGE_BYTES` in total.
 MAX_QUEUED = 500
 LARGE_SIZE = 16 * 1024
 MAX_LARGE_BYTES = 16 * 1024 * 1024
-#: The least seconds between two rounds of the recorder, and between two lines of a stream.
+#: Minimum number of seconds between two rounds of the recorder, and between two lines of a stream.
 RECORD_INTERVAL = 0.1
 STREAM_INTERVAL = 0.5
-#: The same for a stream at a rate that it cannot follow: to show more costs the browser, and with it a small machine.
+#: The same for a stream that cannot keep up with the messages: more lines would overload a small machine's browser.
 BUSY_STREAM_INTERVAL = 1.0
-#: About how many events are recorded per second. More would slow the hub: the others are only counted.
+#: Approximate maximum number of events recorded per second. More would slow the hub down; the others are only counted.
 MAX_RECORD_RATE = 1000
-#: Seconds after which a stream writes an empty line, so that both sides notice a lost connection.
+#: Seconds after which a stream writes an empty line, so that both sides detect a lost connection.
 HEARTBEAT_INTERVAL = 10.0
-#: Seconds for which a stream waits for its reader.
+#: Seconds that a stream waits for its reader.
 WRITE_TIMEOUT = 10.0
 #: Size of the send buffer of a stream.
 SEND_BUFFER_SIZE = 128 * 1024
-#: Rows in one line of a stream: the newest ones. The others follow when the rate is lower again.
+#: Maximum number of rows in a line of a stream: the newest rows. The others follow when there is less traffic.
 MAX_ROWS = 50
-#: Recipients that a row lists.
+#: Maximum number of recipients listed in a row.
 MAX_RECIPIENTS = 50
-#: Characters of a message that are sent before the user asks for the rest.
+#: Maximum number of characters of a message that are sent unless the user requests the whole message.
 MAX_TEXT = 64 * 1024
 MAX_WARNINGS = 20
 PING_TIMEOUT = 10.0
-#: Seconds that the threads have to end.
+#: Seconds to wait for the threads to end.
 STOP_TIMEOUT = 0.2
 
 STANDARD = "standard"
@@ -104,7 +106,7 @@ _FILES = {
     "/window.js": ("window.js", "text/javascript; charset=utf-8"),
     "/window.css": ("window.css", "text/css; charset=utf-8"),
 }
-_ICON_PATH = "/favicon.ico"  # browsers request it
+_ICON_PATH = "/favicon.ico"  # browsers request this path by default
 
 
 Observer: TypeAlias = Callable[[Traffic], object]
@@ -119,9 +121,9 @@ def _file(path: str) -> Response:
     return Response(200, Path(__file__).with_name(name).read_bytes(), media_type, _HEADERS)
 
 
-def _call_both(one: Observer, two: Observer, event: Traffic) -> None:
-    one(event)
-    two(event)
+def _call_both(first: Observer, second: Observer, event: Traffic) -> None:
+    first(event)
+    second(event)
 
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
@@ -134,10 +136,10 @@ def _json(value: object) -> Response:
 
 class WindowServer:
     """
-    Serves the hub window, from `start` to `stop`.
+    The server of the hub window.
 
-    ``prompt`` has the consent requests, if the window shows them. ``describe`` returns the label and the profiles of
-    the hub. ``stop_hub`` is called in a thread of this server. Raises `OSError` if the server cannot listen.
+    ``prompt`` provides the consent requests if the window shows them. ``describe`` returns the label and the profiles
+    of the hub. ``stop_hub`` is called in a thread of this server. Raises `OSError` if the server cannot listen.
     """
 
     def __init__(
@@ -157,20 +159,20 @@ class WindowServer:
         )
         self.port = self._server.port
         self._host = f"127.0.0.1:{self.port}"
-        # `observe` fills the queue with the broker's lock held, and must not acquire another lock.
+        # `observe` fills the queue while the broker's lock is held, and must not acquire another lock.
         self._queue: deque[tuple[float, Traffic]] = deque(maxlen=MAX_QUEUED)
         self._queued = threading.Event()
-        self._seen = 0  # events, counted by `observe`
-        self._taken = 0  # events, counted by the recorder
+        self._observed = 0  # number of events that `observe` has got
+        self._processed = 0  # number of events that the recorder has recorded or found to be dropped
         self._large_bytes = 0
-        # `_changed` protects all that follows.
+        # `_changed` protects the following attributes.
         self._changed = threading.Condition()
         self._traffic = TrafficLog()
         self._missed = 0
         self._streams: set[socket.socket] = set()
         self._icons = 0
         self._stopping = threading.Event()
-        self._tokens: dict[str, Path | None] = {}  # and the redirect file that contains it
+        self._tokens: dict[str, Path | None] = {}  # token -> the redirect file that contains it
         self._keys: deque[bytes] = deque(maxlen=MAX_SESSIONS)
         self._recorder = threading.Thread(target=self._record, name="samp-window-recorder", daemon=True)
         self._log_handler = _WarningHandler(self._queued.set)
@@ -188,11 +190,11 @@ class WindowServer:
     # Called by the hub
 
     def start(self) -> None:
-        """Start to observe the hub and to serve."""
+        """Start observing the hub and serving the window."""
         first = self._broker.observer
         self._broker.observer = self.observe if first is None else partial(_call_both, self.observe, first)
         with self._changed:
-            self._traffic.touch()  # a reader that has seen nothing has version 0
+            self._traffic.touch()  # version 0 is that of a reader without data
             self._traffic.add_clients(dt.datetime.now(dt.UTC), self._broker.clients())
         logging.getLogger("pyvo.samp").addHandler(self._log_handler)
         if self._prompt is not None:
@@ -203,7 +205,7 @@ class WindowServer:
         log.info("The hub window is served on port %d", self.port)
 
     def stop(self) -> None:
-        """Stop in bounded time, from any thread; open windows then show that the hub has stopped."""
+        """Stop within a limited time, in any thread. Open windows then show that the hub has stopped."""
         logging.getLogger("pyvo.samp").removeHandler(self._log_handler)
         if self._prompt is not None:
             self._prompt.on_change = lambda: None
@@ -213,28 +215,28 @@ class WindowServer:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._streams, STOP_TIMEOUT / 2)
         for token in list(self._tokens):
-            self._use_token(token)
+            self._revoke_token(token)
         self._loop.call_soon(self._server.stop)
         self._loop.stop(STOP_TIMEOUT)
         if self._recorder.is_alive() and self._recorder is not threading.current_thread():
             self._recorder.join(STOP_TIMEOUT)
 
     def after_fork_in_child(self) -> None:
-        """Close the copies of the sockets in the child of a fork."""
+        """Close the copies of the sockets in a forked child."""
         logging.getLogger("pyvo.samp").removeHandler(self._log_handler)
         self._loop.after_fork_in_child()
 
     def observe(self, event: Traffic) -> None:
-        """Queue an event for the recorder; called in the hub's thread, with the broker's lock held."""
+        """Queue an event for the recorder. Called in the hub's thread while the broker's lock is held."""
         size = len(event.body.encoded())
         if size > LARGE_SIZE:
             if self._large_bytes and self._large_bytes + size > MAX_LARGE_BYTES:
-                self._seen += 1
+                self._observed += 1
                 self._queued.set()
                 return
             self._large_bytes += size
         self._queue.append((time.time(), event))
-        self._seen += 1
+        self._observed += 1
         if not self._queued.is_set():
             self._queued.set()
 
@@ -248,9 +250,9 @@ class WindowServer:
 
     def open(self, *, browser: bool) -> tuple[str, bool]:
         """
-        Open the window in the user's browser; return a link for another one, and whether the browser was opened.
+        Open the window in the user's browser; return a link for another window, and whether the browser was opened.
 
-        The link works once, within `TOKEN_LIFETIME`.
+        The link works once, within `TOKEN_LIFETIME` seconds.
         """
         opened = False
         if browser:
@@ -258,7 +260,7 @@ class WindowServer:
             try:
                 redirect = write_redirect(self._url(token))
             except OSError as error:
-                log.warning("The file that leads the browser to the hub window cannot be written: %s", error)
+                log.warning("The redirect file for the hub window cannot be written: %s", error)
             else:
                 with self._changed:
                     self._tokens[token] = redirect
@@ -274,11 +276,11 @@ class WindowServer:
             self._tokens[token] = None
             oldest = next(iter(self._tokens)) if len(self._tokens) > MAX_TOKENS else None
         if oldest is not None:
-            self._use_token(oldest)
-        self._loop.call_later(TOKEN_LIFETIME, self._use_token, token)
+            self._revoke_token(oldest)
+        self._loop.call_later(TOKEN_LIFETIME, self._revoke_token, token)
         return token
 
-    def _use_token(self, token: str) -> bool:
+    def _revoke_token(self, token: str) -> bool:
         """Make a token invalid; return whether it was valid."""
         with self._changed:
             if token not in self._tokens:
@@ -294,16 +296,16 @@ class WindowServer:
         while not self._stopping.is_set():
             self._queued.wait()
             self._queued.clear()
-            count = self._take_queue()
+            count = self._record_queue()
             self._notify()
             self._stopping.wait(RECORD_INTERVAL + count / MAX_RECORD_RATE)
 
-    def _take_queue(self) -> int:
-        """Record the events in the queue; return how many there were."""
+    def _record_queue(self) -> int:
+        """Record the events in the queue; return their number."""
         queue, traffic = self._queue, self._traffic
-        missed = self._seen - self._taken - len(queue)
-        # Without `_changed`: another thread may hold the broker's lock and wait for `_changed`
-        answered = traffic.due - self._broker.pending_calls() if missed > 0 else set()
+        missed = self._observed - self._processed - len(queue)
+        # Do not hold `_changed` here: another thread may hold the broker's lock and wait for `_changed`.
+        finished = traffic.due - self._broker.pending_calls() if missed > 0 else set()
         count = len(queue)
         with self._changed:
             for _ in range(count):
@@ -311,13 +313,13 @@ class WindowServer:
                 if event.kind != RESPONSE or event.msg_ids[0] in traffic.due:
                     traffic.record(dt.datetime.fromtimestamp(seconds, dt.UTC), event)
         self._large_bytes = 0
-        self._taken += count
+        self._processed += count
         clients, now = self._broker.clients(), dt.datetime.now(dt.UTC)
         with self._changed:
             if missed > 0:
-                self._taken += missed
+                self._processed += missed
                 self._missed += missed
-                traffic.give_up(answered)
+                traffic.stop_tracking(finished)
                 traffic.add_clients(now, clients)
             else:
                 traffic.set_counts(now, clients)
@@ -331,10 +333,10 @@ class WindowServer:
 
     def _update(self, since: int, written: dict[int, int] | None = None) -> dict[str, Any]:
         """
-        Return the changes since a version; all of the record if the version is 0 or unknown.
+        Return the changes since a version, or the whole log if the version is 0 or unknown.
 
-        `written` has the last change of each row that a stream has written, by the row's number, and under 0 that of
-        all others. `MAX_ROWS` rows with later changes are returned, and noted there.
+        `written` maps the number of each row that a stream has written to the last change that was written; the key 0
+        is for all other rows. At most `MAX_ROWS` rows with later changes are returned, and `written` is updated.
         """
         hub = self._describe()
         consent = self._consent()
@@ -402,21 +404,21 @@ class WindowServer:
             return _text(409, error.faultString)
 
     def error_response(self, error: HTTPError) -> Response:
-        """Make the response to a request that is malformed or exceeds a limit."""
+        """Return the response to a request that is malformed or exceeds a limit."""
         return _text(error.status, str(error))
 
     def _check(self, request: HTTPRequest, connection: ServerConnection, path: str) -> Response | None:
         headers = request.headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A link in a notebook or the redirect file may lead to the page, which shows nothing without a token
+        # A link in a notebook or in the redirect file may open the page, which shows nothing without a token.
         fetch = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
         is_link = request.method == "GET" and path == "/" and fetch == ("navigate", "document")
         is_foreign = headers.get("sec-fetch-site", "none") not in {"same-origin", "none"} and not is_link
         own = f"http://{self._host}"
         for is_rejected, status, text in (
             (is_other_user(connection.peer, self.port), 403, "The hub window serves only its own user"),
-            (headers.get("host") != self._host, 403, "This server has another name"),
-            (headers.get("origin", own) != own or is_foreign, 403, "The hub window serves no other page"),
+            (headers.get("host") != self._host, 403, HOST_REJECTED_TEXT),
+            (headers.get("origin", own) != own or is_foreign, 403, "The hub window rejects requests from other pages"),
             (request.method not in {"GET", "POST"}, 405, "This method is not allowed"),
             (request.method == "POST" and media_type != "application/json", 415, "The body must be application/json"),
         ):
@@ -434,7 +436,7 @@ class WindowServer:
         if not self._has_key(request):
             return _text(401, "The key of a session is required", ("WWW-Authenticate", "Bearer"))
         route = self._routes.get((request.method, "/" + path.split("/")[1]))
-        return route(request, connection) if route is not None else _text(404, "Nothing is served at this path")
+        return route(request, connection) if route is not None else _text(404, "There is nothing at this path")
 
     def _has_key(self, request: HTTPRequest) -> bool:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -442,8 +444,8 @@ class WindowServer:
         return scheme == "Bearer" and any(keys)
 
     def _post_session(self, request: HTTPRequest) -> Response:
-        if not self._use_token(_body(request)["token"]):
-            return _text(403, "This link has expired, or was used before")
+        if not self._revoke_token(_body(request)["token"]):
+            return _text(403, "This link has expired or has already been used")
         key = secrets.token_urlsafe(32)
         self._keys.append(key.encode())
         return _json({"key": key})
@@ -452,7 +454,7 @@ class WindowServer:
         since = int(request.target.partition("?since=")[2])
         with self._changed:
             if self._stopping.is_set() or len(self._streams) >= MAX_STREAMS:
-                return _text(503, "No more windows can be served")
+                return _text(503, "Too many windows are open")
             sock = connection.detach()
             self._streams.add(sock)
         self._loop.run_in_worker(self._stream, sock, since)
@@ -463,7 +465,7 @@ class WindowServer:
         with self._changed:
             row = self._traffic.find(int(path.split("/")[2]))
             if row is None:
-                return _text(404, "This message is not kept any more")
+                return _text(404, "This message is no longer in the log")
             value, preview, replies = row.value, row.text, list(row.replies.values())
         limit = None if query == "whole" else MAX_TEXT
 
@@ -524,7 +526,7 @@ class WindowServer:
 
     def _post_disconnect(self, request: HTTPRequest, _connection: ServerConnection) -> Response:
         client = self._client(request)
-        log.info("The user disconnects %s in the hub window", client.display_name)
+        log.info("The user disconnected %s in the hub window", client.display_name)
         self._broker.disconnect(client, "The user disconnected it in the hub window")
         return _json({})
 
@@ -555,7 +557,7 @@ class WindowServer:
         return _text(409, problem) if problem else _json({})
 
     def _post_stop(self, _request: HTTPRequest, _connection: ServerConnection) -> Response:
-        log.info("The user stops the hub in the hub window")
+        log.info("The user stopped the hub in the hub window")
         self._loop.call_later(0.1, self._stop_hub)  # after the response
         return _json({})
 
@@ -571,7 +573,7 @@ class WindowServer:
             )
             self._write_changes(sock, since)
             sock.sendall(b'{"stopped": true}\n')
-        except OSError as error:  # closed, or not read
+        except OSError as error:  # the browser has closed the connection, or does not read
             log.debug("The connection of a hub window is lost: %s", error)
         finally:
             with self._changed:
@@ -597,7 +599,7 @@ class WindowServer:
 
 
 class _WarningHandler(logging.Handler):
-    """Keeps the last warnings of the log."""
+    """A logging handler that keeps the last warnings."""
 
     def __init__(self, on_warning: Callable[[], object]) -> None:
         super().__init__(logging.WARNING)
@@ -610,7 +612,7 @@ class _WarningHandler(logging.Handler):
         self._on_warning()
 
     def recent(self) -> list[tuple[float, str]]:
-        """Return the last warnings, with their times."""
+        """Return the times and texts of the last warnings."""
         self.acquire()
         try:
             return list(self._lines)
@@ -619,7 +621,7 @@ class _WarningHandler(logging.Handler):
 
 
 def _is_connected(sock: socket.socket) -> bool:
-    """Whether the browser has not closed the connection of a stream; it never writes to it."""
+    """Return whether the browser has kept the connection of a stream open. The browser never writes to it."""
     try:
         return not select.select([sock], [], [], 0)[0]
     except (OSError, ValueError):

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The record of what happens in a hub: the clients, and the last messages with their responses.
+The log of a hub's traffic: the clients, and the last messages with their responses.
 
-The hub window and ``samp hub --monitor`` show the same record. It has no thread, clock or lock: the caller passes the
-times, and calls it from one thread at a time.
+The hub window and ``samp hub --monitor`` show this log. It has no thread, clock or lock: the caller passes the times,
+and uses the log in one thread at a time.
 
-Every change has a number, `TrafficLog.version`, and each row has the number of its last change. A reader that has seen
-all changes up to a number asks for the rows with a higher one.
+Every change has a number, `TrafficLog.version`, and each row has the number of its last change. A reader that has all
+changes up to a number requests the rows with a higher number.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from ..broker.deliveries import CALL, RESPONSE
 from ..protocol import SAMPValue
 from ..protocol.values import sanitize_for_display
 
-#: The most messages that are kept, and the most bytes of all of them with their responses.
+#: Limits for the number of messages in the log, and for the total number of bytes of messages and responses.
 MESSAGES_KEPT = 500
 MAX_BYTES = 32 * 1024 * 1024
-#: How many calls without a response are kept. The response to an older call is shown without its call.
+#: Maximum number of calls without a response. The response to an older call is shown without the call.
 CALLS_KEPT = 1000
-#: How many names are kept, those of unregistered clients included.
+#: Maximum number of names, including those of unregistered clients.
 NAMES_KEPT = 1000
-#: Limits for the metadata and subscriptions of a client.
+#: Limits for the metadata entries and subscriptions of a client, and for the length of an entry.
 MAX_ENTRIES = 100
 MAX_PATTERNS = 1000
 MAX_ENTRY_LENGTH = 1000
-#: Characters of a message in a table.
+#: Number of characters of a message in a table.
 PREVIEW_LENGTH = 500
 
 HUB = "hub"
-#: The status of a call, the worst first.
+#: The possible statuses of a call, the worst first.
 STATUSES = ("due", "error", "warning", "unknown", "ok")
 _SAMP_STATUS = {"samp.ok": "ok", "samp.warning": "warning", "samp.error": "error"}
-#: Characters that are invisible, or change the direction of the text around them.
+#: Characters that are invisible or change the direction of the text around them.
 _INVISIBLE = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
@@ -69,18 +69,19 @@ class ClientRow:
         self.profile = profile
         self.name = ""
         self.metadata: dict[str, str] = {}
-        #: The metadata as they were declared.
+        #: The metadata as the client declared them.
         self.declared: object = None
-        #: The URL of its icon, or an empty text.
+        #: The URL of the icon, or an empty string.
         self.icon = ""
         self.subscriptions: list[str] = []
         self.sent = 0
         self.received = 0
         self.last_active: dt.datetime | None = None
-        #: The row of its registration, to which the name is added later.
+        #: The row of the client's registration, to which the name is added later.
         self.registration: MessageRow | None = None
-        #: The last change of the row, and of the metadata or subscriptions.
+        #: The number of the last change of the row.
         self.changed = 0
+        #: The number of the last change of the metadata or subscriptions.
         self.described = 0
 
 
@@ -97,7 +98,7 @@ class Reply(NamedTuple):
 
 
 class MessageRow:
-    """A message with its responses, an event, or a line of the log."""
+    """A message with its responses, an event, or a line of the hub's log."""
 
     __slots__ = ("changed", "event_text", "is_call", "mtype", "number", "recipients", "replies", "sender", "size",
                  "time", "value")  # fmt: skip
@@ -112,13 +113,13 @@ class MessageRow:
         self.is_call = False
         self.recipients: Sequence[str] = ()
         self.replies: dict[str, Reply] = {}
-        #: The message; None for an event, and for a message that was too long to keep.
+        #: The message; None for an event or if the message is no longer stored.
         self.value: dict[str, SAMPValue] | None = None
         self.size = 0
 
     @property
     def text(self) -> str:
-        """One line with the parameters, or the text of the event."""
+        """The parameters in one line, or the text of the event."""
         if self.value is None:
             return self.event_text
         short, _ = _shortened(self.value["samp.params"], PREVIEW_LENGTH)
@@ -133,7 +134,7 @@ class MessageRow:
 
     @property
     def status(self) -> str:
-        """The worst status of all recipients; empty unless this is a call."""
+        """The worst status of all recipients; empty if this is not a call."""
         if not self.is_call:
             return ""
         found = {reply.status for reply in self.replies.values()}
@@ -143,25 +144,26 @@ class MessageRow:
 
 
 class TrafficLog:
-    """A record of the clients and of the last messages."""
+    """A log of the clients and of the last messages."""
 
     def __init__(self) -> None:
         #: The registered clients, by id.
         self.clients: dict[str, ClientRow] = {}
         self.messages: deque[MessageRow] = deque()
-        #: The number of all messages.
+        #: The number of all messages so far.
         self.total = 0
-        #: The number of the last change, and of the last change of the list of clients.
+        #: The number of the last change.
         self.version = 0
+        #: The number of the last change of the list of clients.
         self.clients_changed = 0
-        #: The names of clients, unregistered ones included.
+        #: The names of clients, including unregistered ones.
         self.names: dict[str, str] = {HUB: "Hub"}
         self._rows = 0
         self._bytes = 0
         self._calls: dict[str, tuple[MessageRow, str]] = {}
 
     def client_label(self, client_id: str) -> str:
-        """Return the name and id of a client, which may be gone: ``TOPCAT (c3)``."""
+        """Return the name and id of a registered or unregistered client, such as ``TOPCAT (c3)``."""
         name, shown = sanitize_for_display(self.names.get(client_id, ""), 40), sanitize_for_display(client_id, 40)
         return f"{name} ({shown})" if name else shown
 
@@ -171,12 +173,12 @@ class TrafficLog:
         return text + (f", {reply.error}" if reply.error else "")
 
     def find(self, number: int) -> MessageRow | None:
-        """Return the row with this number, if it is kept."""
+        """Return the row with this number, or None if it is no longer in the log."""
         index = number - self.messages[0].number if self.messages else -1
         return self.messages[index] if 0 <= index < len(self.messages) else None
 
     def changed_rows(self, since: int) -> list[MessageRow]:
-        """Return the rows that changed after this version, the oldest first."""
+        """Return the rows that have changed since a version, the oldest first."""
         return [row for row in self.messages if row.changed > since]
 
     def touch(self) -> int:
@@ -189,7 +191,7 @@ class TrafficLog:
         return self._append(MessageRow(time, "", "", sanitize_for_display(text, 300)))
 
     def add_clients(self, time: dt.datetime, clients: Iterable[Client]) -> None:
-        """Record the clients that the broker has: at the start, and after events were dropped."""
+        """Record all clients of the broker. Call this at the start, and after events were dropped."""
         present = {client.client_id: client for client in clients}
         for client_id in self.clients.keys() - present.keys():
             self._remove_client(client_id)
@@ -202,7 +204,7 @@ class TrafficLog:
         self.set_counts(time, present.values())
 
     def set_counts(self, time: dt.datetime, clients: Iterable[Client]) -> None:
-        """Copy the counts of the broker, which include dropped events."""
+        """Copy the message counts from the broker, which include dropped events."""
         for client in clients:
             row = self.clients.get(client.client_id)
             if row is None or (row.sent, row.received) == (client.sent, client.received):
@@ -213,7 +215,7 @@ class TrafficLog:
             row.changed = self.touch()
 
     def record(self, time: dt.datetime, event: Traffic) -> MessageRow:
-        """Record what the broker did; return the row: a new one, or an earlier one that has one more response."""
+        """Record an event of the broker; return its row, which is an earlier row if the event is a response."""
         if not event.recipient_ids:
             return self._add_event(time, event)
         if event.kind == RESPONSE:
@@ -289,16 +291,16 @@ class TrafficLog:
         return row
 
     def _count_bytes(self, row: MessageRow, size: int) -> None:
-        """Count bytes of a row, and drop the oldest rows until the limits hold."""
+        """Add bytes to the size of a row, and drop the oldest rows while a limit is exceeded."""
         row.size += size
         self._bytes += size
         while len(self.messages) > MESSAGES_KEPT or (self._bytes > MAX_BYTES and len(self.messages) > 1):
-            self._forget(self.messages.popleft())
-        if self._bytes > MAX_BYTES:  # a single message is too long: keep its preview only
+            self._drop_contents(self.messages.popleft())
+        if self._bytes > MAX_BYTES:  # a single message is too long: keep only its preview
             row.event_text = row.text
-            self._forget(row)
+            self._drop_contents(row)
 
-    def _forget(self, row: MessageRow) -> None:
+    def _drop_contents(self, row: MessageRow) -> None:
         """Drop the contents of a row. `_calls` may still refer to the row."""
         self._bytes -= row.size
         row.size = 0
@@ -320,28 +322,28 @@ class TrafficLog:
         for recipient_id, msg_id in zip(event.recipient_ids, event.msg_ids, strict=False):
             self._calls[msg_id] = row, recipient_id
         while len(self._calls) > CALLS_KEPT:
-            self._give_up(next(iter(self._calls)))
+            self._stop_tracking(next(iter(self._calls)))
         return row
 
     @property
     def due(self) -> KeysView[str]:
-        """The msg-ids of the calls without a response."""
+        """The msg-ids of the tracked calls, which have no response yet."""
         return self._calls.keys()
 
-    def give_up(self, msg_ids: Iterable[str]) -> None:
-        """Stop waiting for responses: they were dropped, or too many are due."""
+    def stop_tracking(self, msg_ids: Iterable[str]) -> None:
+        """Stop tracking calls whose responses were dropped."""
         for msg_id in msg_ids:
             if msg_id in self._calls:
-                self._give_up(msg_id)
+                self._stop_tracking(msg_id)
 
-    def _give_up(self, msg_id: str) -> None:
+    def _stop_tracking(self, msg_id: str) -> None:
         row, recipient_id = self._calls.pop(msg_id)
-        row.replies[recipient_id] = Reply(recipient_id, "unknown", "no longer followed", 0.0, "", "")
+        row.replies[recipient_id] = Reply(recipient_id, "unknown", "no longer tracked", 0.0, "", "")
         row.changed = self.touch()
 
     def _add_response(self, time: dt.datetime, event: Traffic) -> MessageRow:
         row, _ = self._calls.pop(event.msg_ids[0], (None, ""))
-        if row is None:  # the call is not kept any more
+        if row is None:  # the call is no longer tracked
             row = self._append(MessageRow(time, event.recipient_ids[0], "(an older call)"))
         response: Any = event.body.value
         samp_status = str(response.get("samp.status"))
@@ -373,7 +375,7 @@ class TrafficLog:
 
 def json_text(value: SAMPValue, limit: int | None = None) -> tuple[str, bool]:
     """
-    Return a value as JSON on several lines, about ``limit`` characters at most, and whether that is all of it.
+    Return a value as JSON on several lines, with about ``limit`` characters at most, and whether it is complete.
 
     Characters that are invisible or change the direction of the text are escaped.
     """
@@ -383,7 +385,7 @@ def json_text(value: SAMPValue, limit: int | None = None) -> tuple[str, bool]:
 
 
 def _shortened(value: SAMPValue, limit: int) -> tuple[SAMPValue, bool]:
-    """Copy about ``limit`` characters of a value, without reading more; return whether that is all of it."""
+    """Return a copy of about ``limit`` characters of a value, and whether it is complete."""
     left = limit
 
     def copy(value: SAMPValue) -> SAMPValue:

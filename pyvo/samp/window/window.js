@@ -1,9 +1,11 @@
 // Licensed under a 3-clause BSD style license - see LICENSE.rst
-// The hub window. The texts of other programs are shown with `textContent` only.
+// The hub window. Texts from other programs are shown only with `textContent`.
 
-const KEPT = 500; // messages
-const MARKS = 10; // of each client
-const CONSENT_DELAY = 700; // milliseconds: a click that was meant for something else must not decide; the server checks this as well
+const MAX_MESSAGES = 500;
+const MAX_MARKS = 10; // for each client
+// Milliseconds for which the consent buttons are disabled, so that a click meant for something else does not decide. The
+// server checks this, too.
+const CONSENT_DELAY = 700;
 const byId = (id) => document.getElementById(id);
 const clients = new Map(), names = new Map(), messages = new Map(), rows = new Map(), icons = new Map();
 let key = null, version = 0, isPaused = false, request = null, consentTimer = 0, noticeTimer = 0;
@@ -15,7 +17,7 @@ function make(tag, properties = {}, ...children) {
     return element;
 }
 
-function setText(id, text) { // a screen reader reads only changes
+function setText(id, text) { // change only new texts, because a screen reader reads every change
     if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
@@ -37,8 +39,8 @@ async function call(method, path, body) {
 
 async function act(path, body, done) {
     try {
-        const answer = await (await call("POST", path, body)).json();
-        setText("notice", done(answer));
+        const result = await (await call("POST", path, body)).json();
+        setText("notice", done(result));
         clearTimeout(noticeTimer);
         noticeTimer = setTimeout(() => setText("notice", ""), 10_000);
     } catch (error) {
@@ -59,7 +61,7 @@ async function openSession() {
     return key ? "" : "This window has no key";
 }
 
-async function follow() {
+async function readUpdates() { // return whether the hub has stopped
     const response = await call("GET", `/events?since=${version}`);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let parts = [];
@@ -96,7 +98,7 @@ async function run() {
             apply(await (await call("GET", "/state")).json());
             setState("running", "running");
             failures = 0;
-            if (await follow()) break;
+            if (await readUpdates()) break;
         } catch (error) {
             if (error.status === 401) return setState("this session has ended; open the window again", "gone");
         }
@@ -107,7 +109,7 @@ async function run() {
     showConsent([]);
 }
 
-// The record
+// The log
 
 function apply(update) {
     version = update.version;
@@ -133,7 +135,7 @@ function apply(update) {
         rows.delete(message.n);
     }
     const numbers = [...messages.keys()].sort((a, b) => a - b);
-    for (const number of numbers.slice(0, -KEPT)) {
+    for (const number of numbers.slice(0, -MAX_MESSAGES)) {
         messages.delete(number);
         rows.delete(number);
     }
@@ -151,7 +153,7 @@ function removeClient(id) {
     icons.delete(id);
 }
 
-function loadIcon(id) { // one after the other: the hub fetches only a few at the same time
+function loadIcon(id) { // load one at a time, because the hub fetches only a few at the same time
     iconQueue = iconQueue.then(async () => {
         try {
             const blob = await (await call("GET", `/icon/${id}`)).blob();
@@ -179,13 +181,13 @@ function showHub(update) {
 
 // Clients
 
-function marksOf() { // for each client: its last messages, and how many responses are due
+function makeMarks() { // return the last messages of each client, and the number of responses that are due
     const found = new Map([...clients.keys()].map((id) => [id, { marks: [], due: 0 }]));
     const add = (id, kind, status, mtype) => {
         const entry = found.get(id);
         if (!entry) return;
         if (status === "due") entry.due += 1;
-        if (entry.marks.length < MARKS || (status === "due" && entry.due <= MARKS)) entry.marks.push([kind, status, mtype]);
+        if (entry.marks.length < MAX_MARKS || (status === "due" && entry.due <= MAX_MARKS)) entry.marks.push([kind, status, mtype]);
     };
     for (const message of [...messages.values()].sort((a, b) => b.n - a.n)) {
         if (!message.count) continue;
@@ -196,7 +198,7 @@ function marksOf() { // for each client: its last messages, and how many respons
 }
 
 function showClients() {
-    const list = byId("clients"), marks = marksOf();
+    const list = byId("clients"), marks = makeMarks();
     const items = new Map([...list.children].map((item) => [item.dataset.id, item]));
     for (const [id, item] of items) if (!clients.has(id)) item.remove();
     for (const client of clients.values()) {
@@ -204,7 +206,7 @@ function showClients() {
         fillClient(item, client, marks.get(client.id));
     }
     setText("client-count", String(clients.size));
-    byId("nobody").hidden = clients.size > 0;
+    byId("no-clients").hidden = clients.size > 0;
     const select = byId("by-client");
     const ids = [...clients.keys()];
     if (select.dataset.ids !== ids.map(title).join("\n")) {
@@ -220,16 +222,16 @@ function makeClient(id) {
     const item = make("li");
     item.dataset.id = id;
     const ping = make("button", { textContent: "Ping" });
-    ping.onclick = () => act("/ping", { id }, (answer) => (answer.status
-        ? `${title(id)} replied ${answer.status} in ${duration(answer.seconds)}`
-        : `${title(id)} has not replied within ${answer.seconds} s`));
-    const leave = make("button", { textContent: "Disconnect", className: "danger" });
-    leave.onclick = () => ask(`Disconnect ${title(id)} from the hub?`, "Disconnect", () =>
+    ping.onclick = () => act("/ping", { id }, (result) => (result.status
+        ? `${title(id)} replied ${result.status} in ${duration(result.seconds)}`
+        : `${title(id)} has not replied within ${result.seconds} s`));
+    const disconnect = make("button", { textContent: "Disconnect", className: "danger" });
+    disconnect.onclick = () => ask(`Disconnect ${title(id)} from the hub?`, "Disconnect", () =>
         act("/disconnect", { id }, () => `${title(id)} was disconnected`));
     item.append(make("details", {},
         make("summary", {}, make("span", { className: "icon", ariaHidden: "true" }), make("bdi", { className: "name" }),
             make("span", { className: "marks", role: "img" }), make("span", { className: "facts" }, make("span"), make("span", { className: "active" }))),
-        make("div", { className: "more" }, make("dl"), make("p", { className: "buttons" }, ping, leave))));
+        make("div", { className: "more" }, make("dl"), make("p", { className: "buttons" }, ping, disconnect))));
     return item;
 }
 
@@ -298,13 +300,13 @@ function showMessages() {
     const body = byId("rows"), keep = new Set(wanted);
     for (const row of [...body.children]) if (!keep.has(row)) row.remove();
     let next = body.firstChild;
-    for (const row of wanted) { // rows are not moved, because one of them may have the focus
+    for (const row of wanted) { // do not move rows, because one of them may have the focus
         if (row === next) next = next.nextSibling;
         else body.insertBefore(row, next);
     }
     if (focused && !document.activeElement?.dataset?.n) body.querySelector(`[data-n="${focused}"]`)?.focus();
-    byId("silence").hidden = wanted.length > 0;
-    setText("silence", messages.size ? "No message matches the filter." : "No message has been sent yet.");
+    byId("no-messages").hidden = wanted.length > 0;
+    setText("no-messages", messages.size ? "No message matches the filter." : "No message has been sent yet.");
 }
 
 async function showDetail(n, whole) {
@@ -338,7 +340,7 @@ function ask(text, verb, action) {
     byId("confirm").showModal();
 }
 
-function holdConsent() { // the buttons work when the user has had time to read the request
+function disableConsentButtons() { // enable them again after the user has had time to read the request
     const buttons = ["deny", "always", "once"].map((word) => byId(`consent-${word}`));
     for (const button of buttons) button.disabled = true;
     clearTimeout(consentTimer);
@@ -350,14 +352,14 @@ function holdConsent() { // the buttons work when the user has had time to read 
 function showConsent(requests) {
     const next = requests[0] ?? null, dialog = byId("consent");
     if (next?.id === request?.id) return;
-    if (!next) setText("live", "No web page waits for consent");
+    if (!next) setText("live", "No web page is waiting for consent");
     request = next;
     if (!next) return dialog.close();
     setText("consent-name", next.name);
     setText("consent-origin", next.origin);
     setText("consent-meaning", next.meaning);
     byId("consent-always").hidden = !next.always;
-    holdConsent();
+    disableConsentButtons();
     if (!dialog.open) dialog.showModal();
     byId("consent-title").focus();
 }
@@ -365,16 +367,16 @@ function showConsent(requests) {
 for (const decision of ["deny", "always", "once"]) {
     byId(`consent-${decision}`).onclick = () => {
         const { id, name: page } = request;
-        holdConsent();
+        disableConsentButtons();
         act("/consent", { id, decision }, () => `${page}: ${{ deny: "denied", always: "always allowed", once: "allowed" }[decision]}`);
     };
 }
-byId("consent").addEventListener("cancel", (event) => event.preventDefault()); // Escape decides nothing
+byId("consent").addEventListener("cancel", (event) => event.preventDefault()); // the Escape key must not close the dialog
 byId("consent").addEventListener("close", () => { if (request) byId("consent").showModal(); });
-addEventListener("focus", holdConsent);
-document.addEventListener("visibilitychange", holdConsent);
+addEventListener("focus", disableConsentButtons);
+document.addEventListener("visibilitychange", disableConsentButtons);
 
-byId("stop").onclick = () => ask("Stop the hub? All programs lose their connection.", "Stop the hub", () => act("/stop", {}, () => ""));
+byId("stop").onclick = () => ask("Stop the hub? All programs will be disconnected.", "Stop the hub", () => act("/stop", {}, () => ""));
 byId("confirm-no").onclick = () => byId("confirm").close();
 byId("detail-close").onclick = () => byId("detail").close();
 for (const id of ["by-client", "by-mtype", "by-status"]) byId(id).addEventListener("input", showMessages);
@@ -384,5 +386,5 @@ byId("pause").onclick = () => {
     setText("pause", isPaused ? "Continue" : "Pause");
     if (!isPaused) showMessages();
 };
-addEventListener("hashchange", () => location.reload()); // another link, opened in this tab
+addEventListener("hashchange", () => location.reload()); // another link was opened in this tab
 run();
