@@ -248,6 +248,54 @@ def test_tabledata_is_read_as_astropy_reads_it(text: str, tmp_path: Path) -> Non
     check(path)
 
 
+# Most columns hold numbers of one style, which are converted together. A few cells of another style are among them.
+STYLES: dict[str, Any] = {
+    "double": [
+        st.integers(-(10**6), 10**6).map(str),
+        st.integers(-(10**20), 10**20).map(str),
+        st.decimals(-360, 360, places=5).map(str),
+        st.floats(-1, 1).map(lambda value: f"{value:.17f}"),
+        st.floats(allow_nan=False, allow_infinity=False).map(repr),
+        st.integers(0, 10**15).map(lambda value: f"{value / 1000:+.3f}"),
+    ],
+    "long": [
+        st.integers(0, 99).map(str),
+        st.integers(-(2**63), 2**63 - 1).map(str),
+        st.integers(0, 10**9).map(lambda value: f"{value:+012d}"),
+    ],
+}
+STYLES["float"] = STYLES["double"]
+STYLES["short"] = [st.integers(-(2**15), 2**15 - 1).map(str)]
+OTHERS = {"double": NUMBERS, "float": NUMBERS, "long": INTEGERS | st.sampled_from(["1.0", ".5", "1e3"]), "short": INTEGERS}
+
+
+@st.composite
+def columns_of_one_style(draw: Any) -> str:
+    datatypes = draw(st.lists(st.sampled_from(sorted(STYLES)), min_size=1, max_size=4))
+    null = draw(st.sampled_from(["", "", "0", "-99"]))
+    values = f'<VALUES null="{null}"/>' if null else ""
+    fields = "".join(f'<FIELD name="c{number}" datatype="{datatype}">{values}</FIELD>'
+                     for number, datatype in enumerate(datatypes))
+    count = draw(st.integers(4, 20))
+    columns = []
+    for datatype in datatypes:
+        style = draw(st.sampled_from(STYLES[datatype]))
+        cells = draw(st.lists(style, min_size=count, max_size=count))
+        for place in draw(st.lists(st.integers(0, count - 1), max_size=3)):
+            cells[place] = draw(OTHERS[datatype] | st.sampled_from(["", null, "-0"]))
+        columns.append(cells)
+    return document(fields, rows(*map(list, zip(*columns, strict=True))), version=draw(st.sampled_from(["1.2", "1.4"])))
+
+
+@given(text=columns_of_one_style())
+@PROPERTY
+def test_columns_of_one_style_are_read_as_astropy_reads_them(text: str, tmp_path: Path) -> None:
+    """Numbers that are converted together, and others among them, give the same values and masks in both readers."""
+    path = tmp_path / "t.vot"
+    path.write_bytes(text.encode())
+    check(path)
+
+
 FIXED: dict[str, tuple[str, int]] = {
     "double": (">f8", 8), "float": (">f4", 4), "short": (">i2", 2), "int": (">i4", 4), "long": (">i8", 8),
     "unsignedByte": ("u1", 1), "floatComplex": (">c8", 8), "doubleComplex": (">c16", 16),
