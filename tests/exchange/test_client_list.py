@@ -110,7 +110,7 @@ def test_waiting(pair: Pair, connect: Connect) -> None:
     assert found[0].id == carol.get_public_id()
     with pytest.raises(SAMPTimeoutError, match=r"called 'dora' registered within 0\.1 s. Connected are: Bob, Carol"):
         alice.wait_for("dora", 0.1)
-    with pytest.raises(SAMPTimeoutError, match="'carol' that takes x-test.b"):
+    with pytest.raises(SAMPTimeoutError, match="'carol' that is subscribed to x-test.b"):
         alice.wait_for("carol", 0.1, "x-test.b")
 
 
