@@ -333,7 +333,7 @@ def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:
     with pytest.raises(SAMPClientError, match="are elsewhere"):
         read_table(path)
     path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="none.bin"/></BINARY></DATA>'))
-    with pytest.warns(SAMPWarning, match="rows of it are in another file: There is no file"):
+    with pytest.warns(SAMPWarning, match="although its rows are in another file: There is no file"):
         assert to_sendable(path).formats[0].write is None
 
 

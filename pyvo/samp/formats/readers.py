@@ -20,7 +20,7 @@ from astropy.table import Table
 from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
 from ..temporary_files import progress_bar
-from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
+from .detection import PEEK_SIZE, is_description, is_fits, is_votable, open_decompressed, peek_at, text_formats
 from .fetching import Download, Place, complete_file, open_place
 from .fits_tables import open_hdus, table_of_hdus
 from .model import MessageParams, RasterImage, Sender
@@ -149,7 +149,7 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
 def _read_tst(path: Path, encoding: str) -> Any:
     """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
     with path.open("rb") as file:
-        text = unpacked(file).read().decode(encoding)
+        text = open_decompressed(file).read().decode(encoding)
     lines = text.partition("\n[EOD]")[0].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
     return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")

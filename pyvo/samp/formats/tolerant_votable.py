@@ -30,7 +30,7 @@ from astropy.table import Column, Table
 
 from ..errors import SAMPClientError, warn, without_warnings
 from ..transport.urls import file_url_to_path
-from .detection import unpacked
+from .detection import open_decompressed
 from .fetching import local_copy
 from .fits_tables import open_hdus, table_of_hdus
 from .model import decode_texts, split_texts
@@ -209,7 +209,7 @@ def describe_table(table: Table, document: bytes) -> None:
 def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     """Return a VOTable with the streams inline that are in other local files; None if there are none."""
     with path.open("rb") as file:
-        content, rest = unpacked(file), b""
+        content, rest = open_decompressed(file), b""
         while chunk := content.read(CHUNK_SIZE):
             if _LINKED_STREAM.search(rest + chunk):
                 break
@@ -233,7 +233,7 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
 
 def _parsed(path: Path) -> tuple[bytes, Element]:
     with path.open("rb") as file:
-        return _scanned(unpacked(file).read())
+        return _scanned(open_decompressed(file).read())
 
 
 def _scanned(data: bytes) -> tuple[bytes, Element]:

@@ -32,7 +32,7 @@ from astropy.io.votable import parse
 from astropy.table import MaskedColumn, Table
 
 from ..errors import SAMPClientError
-from .detection import unpacked
+from .detection import open_decompressed
 from .fetching import Place, complete_file
 from .tolerant_votable import TAG, Element, Scanner, element_as_table, read_votable_with_astropy
 from .votable_reader_rows import BinaryRows, ColumnStore, OtherReaderNeeded, decode_base64, make_stores
@@ -46,8 +46,8 @@ MAX_HEAD, MAX_TAIL = 64 * 1024 * 1024, 1024 * 1024
 MAX_ROW = 64 * 1024 * 1024
 #: Number of rows that ``nrows`` may give wrongly, as some documents among astropy's tests do.
 MAX_CLAIM = 1_000_000
-#: Packed files may expand to this many bytes, or to this many times their size.
-MAX_UNPACKED, MAX_GROWTH = 256 * 1024 * 1024, 200
+#: Maximum decompressed size of a compressed file: in bytes or as a multiple of its size, whichever is larger.
+MAX_DECOMPRESSED, MAX_GROWTH = 256 * 1024 * 1024, 200
 
 WHITE_SPACE = (b" ", b"\t", b"\r", b"\n")
 _STREAM = re.compile(rb"<(?:[^\s/>]*:)?STREAM")
@@ -89,8 +89,8 @@ def read_votable(
             raise SAMPClientError(f"The file is broken: {error}") from error
         file.seek(0)
         source = _Source(file, size)
-        if source.is_packed:
-            while source.read(BLOCK_SIZE):  # check that it does not expand too much
+        if source.is_compressed:
+            while source.read(BLOCK_SIZE):  # check that the decompressed size is within the limit
                 pass
     return (read_otherwise or read_votable_with_astropy)(complete_file(place))
 
@@ -103,12 +103,12 @@ class _Source:
         self._note = note
         self._noted = 0
         self._size = size or 0
-        self._file = unpacked(file)
-        self.is_packed = self._file is not file
-        #: Number of unpacked bytes that were read.
+        self._file = open_decompressed(file)
+        self.is_compressed = self._file is not file
+        #: Number of decompressed bytes that were read.
         self.done = 0
-        #: Maximal number of bytes of the document.
-        self.limit = max(MAX_UNPACKED, self._size * MAX_GROWTH) if self.is_packed else size or sys.maxsize
+        #: Maximum size of the document in bytes.
+        self.limit = max(MAX_DECOMPRESSED, self._size * MAX_GROWTH) if self.is_compressed else size or sys.maxsize
 
     @property
     def fraction(self) -> float:
@@ -119,8 +119,8 @@ class _Source:
         """Read some bytes; fewer at the end of the file only."""
         data = self._file.read(count)
         self.done += len(data)
-        if self.is_packed and self.done > self.limit:
-            raise SAMPClientError(f"The packed file has more than {self.limit} bytes in it: it is not read")
+        if self.is_compressed and self.done > self.limit:
+            raise SAMPClientError(f"The compressed file contains more than {self.limit} bytes; it is not read")
         if self._note is not None:
             position = self._raw.tell()
             self._note(position - self._noted)
