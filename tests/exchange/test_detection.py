@@ -163,7 +163,7 @@ def test_no_table(tmp_path: Path) -> None:
     path.write_text("<html><body>Of <VOTABLE > and SIMPLE  = more</body></html>")
     with pytest.raises(SAMPTypeError, match="is unknown"):
         to_sendable(path)
-    with pytest.raises(SAMPClientError, match="no FITS file, no VOTable"):
+    with pytest.raises(SAMPClientError, match="neither a FITS file nor a VOTable"):
         read_table(path)
 
 

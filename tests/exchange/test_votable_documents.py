@@ -144,7 +144,7 @@ def test_a_table_element_of_no_document() -> None:
 
 
 def test_fits_gets_one_table_and_says_so() -> None:
-    with pytest.warns(SAMPWarning, match="the first of the 2 tables"):
+    with pytest.warns(SAMPWarning, match="the first of the 2 tables of the document is written"):
         assert len(Table.read(written(to_sendable(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
 
 
