@@ -79,7 +79,7 @@ def test_what_is_no_table(pair: Pair) -> None:
 def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
     with pair[0].link(table, to="bob") as link:
         for rows in ([1.5], ["a"], [None]):
-            with pytest.raises(SAMPValueError, match="by their numbers or a mask"):
+            with pytest.raises(SAMPValueError, match="by row numbers or a mask"):
                 link.select(rows)
         assert link.select([]).ok
         assert viewer.rows == [[]]

@@ -333,7 +333,7 @@ def test_control_characters_in_names_and_metadata() -> None:
     table = Table({"a\x01": [1], "a?": [2]}, meta={"k\x02": "x\x0by", "name": "n\ud800", "lines": ["a\x01", "b"]})
     table["a?"].description = "d\x1f"
     table["a?"].meta["ucd"] = "u\ufffe"
-    with pytest.warns(SAMPWarning, match="XML has no control characters") as caught:
+    with pytest.warns(SAMPWarning, match="XML does not allow control characters") as caught:
         back = sent_votable(table)
     said = str(caught[0].message)
     for name in (r"column 'a\x01'", r"key 'k\x02'", r"value of 'k\x02'", "value of 'name'", "value of 'lines'",

@@ -293,9 +293,9 @@ class _FileRequestHandler:
             with server.lock:
                 lease = server.leases.get(token)
         if lease is None or streamer is None or name != lease.file.name:
-            return Response(404, b"The file does not exist or is no longer available\n")
+            return Response(404, b"There is no such file, or it is no longer served\n")
         if streamer.active >= MAX_TRANSFERS:
-            return Response(503, b"Too many files are being transferred\n", headers=(("Retry-After", "1"),))
+            return Response(503, b"Too many files are being read\n", headers=(("Retry-After", "1"),))
         with_body = request.method == "GET"
         if with_body:
             lease.on_transfer_start()
