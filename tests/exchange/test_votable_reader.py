@@ -352,7 +352,7 @@ def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list
     ],
 )
 def test_ordinary_tabledata_is_not_left_to_astropy(fields: str, data: str, tmp_path: Path) -> None:
-    """Numbers, texts, arrays, empty cells and white space are read quickly, with a prefix or none, compressed or not."""
+    """Numbers, texts, arrays, empty cells and white space are read quickly, with or without a prefix or compression."""
     path = tmp_path / "t.vot"
     for prefix in ("", "vot"):
         text = document(fields, data, prefix=prefix).encode()
