@@ -166,7 +166,7 @@ def test_waiting_for_an_id(pair: Pair, connect: Connect) -> None:
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found after a moment, in which it might have said something."""
-    monkeypatch.setattr(client_list, "SETTLE_TIME", 0.2)
+    monkeypatch.setattr(client_list, "DECLARATION_TIMEOUT", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
     start = time.monotonic()

@@ -30,7 +30,7 @@ from ..protocol.timeouts import Deadline
 __all__ = ["ClientInfo", "Clients"]
 
 #: Seconds that a client has to declare its subscriptions: after its registration, and again after it declares a name.
-SETTLE_TIME = 2.0
+DECLARATION_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ class Clients:
         """
         Return the wanted client, or None and the seconds that a candidate has left to declare its subscriptions.
 
-        A candidate is ready when it has declared subscriptions, or has had `SETTLE_TIME` to do so. The candidates are
-        determined anew in each call: a client with exactly the wanted name may register while the names of others
-        contain it, and takes precedence.
+        A candidate is ready when it has declared subscriptions, or has had `DECLARATION_TIMEOUT` to do so. The
+        candidates are determined again in each call, because a client with exactly the wanted name takes precedence
+        over clients whose names contain it, and may register later.
         """
         names = {info.id: info.name for info in self._known.values()}
         ids, is_part = _candidates(names, wanted)
@@ -207,7 +207,7 @@ class Clients:
             raise ambiguous(names, wanted, [info.id for info in infos])
         wait = None
         for info in infos:
-            left = self._known_since[info.id] + SETTLE_TIME - time.monotonic()
+            left = self._known_since[info.id] + DECLARATION_TIMEOUT - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
             wait = left

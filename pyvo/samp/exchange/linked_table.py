@@ -33,8 +33,8 @@ HIGHLIGHT = "table.highlight.row"
 #: Seconds after the response to the table during which an error may mean that the viewer does not know the table yet:
 #: TOPCAT replies shortly before the table is available.
 RETRY_WINDOW = 5.0
-#: Seconds between two attempts.
-PAUSE = 0.1
+#: Seconds between two attempts to select or highlight rows.
+RETRY_DELAY = 0.1
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
 
@@ -213,7 +213,7 @@ class Link:
             report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + RETRY_WINDOW:
                 break
-            pause.wait(PAUSE)
+            pause.wait(RETRY_DELAY)
         for each in report.deliveries:
             if each.failure or each.is_open:
                 warn(f"{each.name} did not apply the {report.kind}: {each.outcome}")

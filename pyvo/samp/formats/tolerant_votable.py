@@ -221,11 +221,11 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     streams = [stream for stream, href in hrefs if href and urlsplit(href).scheme not in {"http", "https", "ftp"}]
     if not streams:
         return None
-    made, place = bytearray(), 0
+    made, position = bytearray(), 0
     for stream in streams:
-        made += data[place : stream.start] + _inline(_stream_bytes(data, stream, url or path.absolute().as_uri()))
-        place = stream.end
-    return bytes(made + data[place:])
+        made += data[position : stream.start] + _inline(_stream_bytes(data, stream, url or path.absolute().as_uri()))
+        position = stream.end
+    return bytes(made + data[position:])
 
 
 # The document
@@ -386,7 +386,7 @@ class _TableReader:
 
     def _row_source(self) -> bytes:
         if self._cells is not None:
-            return _written_rows([self._cells[place] for place in range(len(self._fields))])
+            return _written_rows([self._cells[index] for index in range(len(self._fields))])
         if self._rows is None:
             return NO_ROWS
         if not self._is_binary:
@@ -453,11 +453,11 @@ class _TableReader:
         """Read the cells one by one. Absent cells and cells that do not match the type of the column become missing."""
         self._cells = _cells(self._source(self._rows), range(len(self._fields)))
         bad = []
-        for place, texts in self._cells.items():
-            head = self._head(self._fields[place])
-            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[place]) else []
+        for index, texts in self._cells.items():
+            head = self._head(self._fields[index])
+            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[index]) else []
             if numbers:
-                bad.append(f"{self._fields[place].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
+                bad.append(f"{self._fields[index].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
             for number in numbers:
                 texts[number] = ""
         table = self._read(self._document())
@@ -469,11 +469,11 @@ class _TableReader:
 
     def _restore_texts(self, table: Table) -> None:
         """In columns of texts, replace the values that astropy has read by the correct texts."""
-        arrays = [place for place, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
+        arrays = [index for index, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
         cells = self._cells or {}
         if self._rows is not None and not self._is_binary and arrays:
             cells = cells or _cells(self._source(self._rows), arrays)
-        for place, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
+        for index, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
             if not _is_text(each) or (self._is_binary and not self._as_bytes):
                 continue
             sizes = _dimensions(each)
@@ -483,7 +483,7 @@ class _TableReader:
             elif length is None:
                 values = _plain(table[name], sizes)
             else:
-                values = _shaped([split_texts(text, length) for text in cells[place]], sizes)
+                values = _shaped([split_texts(text, length) for text in cells[index]], sizes)
             _replace(table, name, values)
 
 
@@ -525,8 +525,8 @@ def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
         return np.array([row[0] for row in rows], dtype=object if is_variable else np.str_)
     if is_variable:
         made = np.empty(len(rows), dtype=object)
-        for place, row in enumerate(rows):
-            made[place] = np.array(row, dtype=np.str_)
+        for index, row in enumerate(rows):
+            made[index] = np.array(row, dtype=np.str_)
         return made
     shape = [int(size) for size in reversed(sizes[1:])]
     count = int(np.prod(shape))
@@ -540,26 +540,26 @@ def _replace(table: Table, name: str, values: Any) -> None:
     table.replace_column(name, column, copy=False)
 
 
-def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
+def _cells(rows: bytes, indices: Sequence[int]) -> dict[int, list[str]]:
     """Return the texts of some columns of a TABLEDATA element. Leading blanks are kept, unlike in astropy."""
-    columns: dict[int, list[str]] = {place: [] for place in places}
+    columns: dict[int, list[str]] = {index: [] for index in indices}
     parts: list[str] = []
-    place, row = -1, 0
+    index, row = -1, 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
     def on_start(tag: str, _attributes: dict[str, str]) -> None:
-        nonlocal place
+        nonlocal index
         if tag == "TR":
-            place = -1
+            index = -1
         elif tag == "TD":
-            place += 1
-            parser.CharacterDataHandler = parts.append if place in columns else None
+            index += 1
+            parser.CharacterDataHandler = parts.append if index in columns else None
 
     def on_end(tag: str) -> None:
         nonlocal row
-        if tag == "TD" and place in columns:
-            columns[place].append("".join(parts))
+        if tag == "TD" and index in columns:
+            columns[index].append("".join(parts))
             parts.clear()
             parser.CharacterDataHandler = None
         elif tag == "TR":

@@ -148,7 +148,7 @@ class _Cells:
             places = np.repeat(places, 1 + is_empty)
             tags = words[places]
         if len(places) % count:
-            raise OtherReaderNeeded("other elements than rows of as many cells as there are fields")
+            raise OtherReaderNeeded("rows that do not have one cell for each field")
         places, tags = places.reshape(-1, count), tags.reshape(-1, count)
         opening, closing = tags[:, 1:-1:2] == _word(b"<TD>"), tags[:, 2:-1:2] == _word(b"</TD")
         is_empty = places[:, 1:-1:2] == places[:, 2:-1:2]
@@ -160,7 +160,7 @@ class _Cells:
             and (last == ord(">")).all()
             and (self._codes[np.minimum(places[:, -1], len(self._codes) - 5) + 4] == ord(">")).all()
         ):
-            raise OtherReaderNeeded("other elements than rows of as many cells as there are fields")
+            raise OtherReaderNeeded("rows that do not have one cell for each field")
         return places
 
     def _check_references(self) -> None:
