@@ -200,7 +200,8 @@ class Incoming:
         """
         Reserve a place in the queue, and return None.
 
-        If there is no place, return an error response; if the handlers are to get the message, an empty one.
+        If the queue is full, return an error response. If it accepts no more objects, return an empty response, which
+        means that the handlers get the message.
         """
         with self._changed:
             if self._end is not None or self._left == 0:

@@ -75,7 +75,7 @@ class SendResult:
 
     @property
     def failure(self) -> str:
-        """The reason of the failure; empty if nothing has failed so far."""
+        """The reason for the failure; empty if nothing has failed so far."""
         if self.response is not None and self.response.get("samp.status") == "samp.error":
             return response_error_text(self.response)
         return self.error
