@@ -189,7 +189,7 @@ def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
     with SAMPIntegratedClient("Deaf"):
         done = samp("send", csv, "--to", "deaf")
     assert done.status == 4
-    assert "Deaf (c3): it does not take " in done.out
+    assert "Deaf (c3): it is not subscribed to " in done.out
 
 
 # Receiving

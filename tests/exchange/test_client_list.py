@@ -110,7 +110,7 @@ def test_waiting(pair: Pair, connect: Connect) -> None:
     assert found[0].id == carol.get_public_id()
     with pytest.raises(SAMPTimeoutError, match=r"'dora' registered within 0\.1 s. Connected clients: Bob, Carol"):
         alice.wait_for("dora", 0.1)
-    with pytest.raises(SAMPTimeoutError, match="'carol' that takes x-test.b"):
+    with pytest.raises(SAMPTimeoutError, match="'carol' that is subscribed to x-test.b"):
         alice.wait_for("carol", 0.1, "x-test.b")
 
 
@@ -166,7 +166,7 @@ def test_waiting_for_an_id(pair: Pair, connect: Connect) -> None:
 
 def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found after a moment, in which it might have said something."""
-    monkeypatch.setattr(client_list, "SETTLE_TIME", 0.2)
+    monkeypatch.setattr(client_list, "DECLARATION_TIMEOUT", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
     start = time.monotonic()

@@ -86,7 +86,7 @@ def test_slices() -> None:
 def test_coordinates_that_fits_does_not_have() -> None:
     """A plane across the sky, for one: the image is sent without, and the program is told."""
     plane = NDDataRef(np.ones((4, 10, 12)), wcs=cube_coordinates())[:, 3]
-    with pytest.warns(SAMPWarning, match="have no form in FITS: it is sent without them"):
+    with pytest.warns(SAMPWarning, match="FITS cannot represent the coordinates of the image .*without them"):
         header = sent(plane).header
     assert "CTYPE1" not in header
 
@@ -126,7 +126,7 @@ def test_what_describes_another_file() -> None:
 
 def test_uncertainties() -> None:
     image = CCDData(np.ones((2, 2)), unit="adu", uncertainty=StdDevUncertainty(np.ones((2, 2))))
-    with pytest.warns(SAMPWarning, match="without its"):
+    with pytest.warns(SAMPWarning, match="the image is sent without them"):
         sent(image)
 
 
@@ -146,7 +146,7 @@ def test_masks(kind: str) -> None:
 
 
 def test_too_few_dimensions() -> None:
-    with pytest.raises(SAMPTypeError, match="NDData with data of 1 dimensions is no image"):
+    with pytest.raises(SAMPTypeError, match="NDData with 1-dimensional data is not an image"):
         to_sendable(NDData(np.ones(4)))
 
 

@@ -71,7 +71,7 @@ def test_what_is_no_table(pair: Pair) -> None:
     """Nobody is sent it."""
     alice, bob = pair
     with bob.incoming("*") as queue:
-        with pytest.raises(SAMPTypeError, match="Tables can be linked, and 'image' is sent as image"):
+        with pytest.raises(SAMPTypeError, match="Only tables can be linked, but 'image' is sent as image"):
             alice.link(np.zeros((3, 3)), to="bob")
         assert len(queue) == 0
 
@@ -79,7 +79,7 @@ def test_what_is_no_table(pair: Pair) -> None:
 def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
     with pair[0].link(table, to="bob") as link:
         for rows in ([1.5], ["a"], [None]):
-            with pytest.raises(SAMPValueError, match="by their numbers or a mask"):
+            with pytest.raises(SAMPValueError, match="by row numbers or a mask"):
                 link.select(rows)
         assert link.select([]).ok
         assert viewer.rows == [[]]
@@ -170,7 +170,7 @@ def test_a_viewer_that_has_just_loaded(
     assert link.highlight(1).ok
     monkeypatch.setattr(linked_table, "RETRY_WINDOW", 0.0)
     viewer.refusals = 1
-    with pytest.warns(SAMPWarning, match="Bob did not follow: No table with that id"):
+    with pytest.warns(SAMPWarning, match="Bob did not apply the highlight: No table with that id"):
         assert not link.highlight(1).ok
     link.close()
 

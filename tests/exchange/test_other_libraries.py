@@ -134,7 +134,7 @@ def test_all_of_a_spectrum(pair: Pair) -> None:
     assert "CRVAL1" not in back.meta
     table = exchange(pair, spectrum, "table.load.fits")
     assert np.isnan(np.ma.filled(table["flux"], np.nan)).tolist() == spectrum.mask.tolist()
-    with pytest.raises(SAMPTypeError, match="flux of 2 dimensions cannot be sent: send its spectra one by one"):
+    with pytest.raises(SAMPTypeError, match="flux of 2 dimensions cannot be sent: send each spectrum separately"):
         pair[0].send(kind(spectral_axis=np.linspace(1, 2, 4) * u.um, flux=np.ones((2, 4)) * u.Jy))
 
 

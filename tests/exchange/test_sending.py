@@ -106,12 +106,12 @@ def test_several_and_one_that_does_not_take_it(hub: SAMPHubServer, connect: Conn
     alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
     Reader(bob, "table.*")
     Reader(carol, "image.load.fits")
-    with pytest.warns(SAMPWarning, match=r"Carol did not load the table: it does not take table\.load\.votable or"):
+    with pytest.warns(SAMPWarning, match=r"Carol did not load the table: it is not subscribed to table\.load\.votable"):
         report = alice.send(table, to=["bob", "carol"])
     assert not report.ok
     assert list(report.asked.values()) == ["Bob"]
     assert list(report.failed) == [carol.get_public_id()]
-    with pytest.raises(SAMPResponseError, match="Carol: it does not take"):
+    with pytest.raises(SAMPResponseError, match="Carol: it is not subscribed to"):
         report.check()
 
 
@@ -150,7 +150,7 @@ def test_nobody(pair: Pair, table: Table) -> None:
     assert "no client accepts it" in repr(report)
     with pytest.raises(SAMPClientError, match="No client has the id or name 'carol'. Connected clients: .*Bob"):
         alice.send(table, to="carol")
-    with pytest.raises(TypeError, match="What can"):
+    with pytest.raises(TypeError, match="Supported types"):
         alice.send(object(), to="bob")
 
 
@@ -305,7 +305,7 @@ def test_an_mtype_of_ones_own(pair: Pair, image: CCDData, tmp_path: Path) -> Non
     path = tmp_path / "x.fits"
     image.write(path)
     reader = Reader(bob, "table.load.fits", "image.load.fits")
-    with pytest.raises(TypeError, match=r"A image cannot be sent as table\.load\.fits|An image"):
+    with pytest.raises(TypeError, match=r"The image cannot be sent as table\.load\.fits"):
         alice.send(image, mtype="table.load.fits")
     assert alice.send(path, mtype="image.load.fits", extra_thing="1").ok
     assert reader.params[0]["extra_thing"] == "1"
@@ -379,7 +379,7 @@ def test_mistakes_with_an_mtype(pair: Pair, tmp_path: Path, table: Table) -> Non
             alice.send(place, mtype="image.load.fits")
     with pytest.raises(SAMPValueError):
         alice.send(tmp_path, mtype="a.*")
-    with pytest.raises(SAMPTypeError, match=r"A table cannot be sent as x\.y; it can as table\.load\.votable"):
+    with pytest.raises(SAMPTypeError, match=r"The table cannot be sent as x\.y\. Its MTypes are: table\.load\.votable"):
         alice.send(table, mtype="x.y")
 
 
@@ -460,12 +460,12 @@ def test_a_form_that_cannot_be_written(pair: Pair, connect: Connect) -> None:
     reader = Reader(bob, "table.load.votable")
     Reader(carol, "table.load.fits")
     table = Table({"fine": [1, 2], "text": ["é", "b"]})
-    with pytest.warns(SAMPWarning, match="Carol did not load the table: .* as a FITS table. .* is in: text"):
+    with pytest.warns(SAMPWarning, match="Carol did not load the table: .* as a FITS table. .* these columns: text"):
         report = alice.send(table)
     assert reader.loaded[0]["text"].tolist() == ["é", "b"]
     assert list(report.failed) == [carol.get_public_id()]
     assert not report.ok
-    with pytest.raises(SAMPTypeError, match="is in: text"):
+    with pytest.raises(SAMPTypeError, match="these columns: text"):
         alice.send(table, to="carol")
     assert list(Path(tempfile.gettempdir()).glob("pyvo-samp-*/*")) == []
 
@@ -670,7 +670,7 @@ def test_positions_to_all(pair: Pair) -> None:
     assert alice.point_at((10.0, 20.0)).ok
     for params in seen:
         assert [float(params["ra"]), float(params["dec"])] == pytest.approx([10, 20])
-    with pytest.raises(ValueError, match="One position"):
+    with pytest.raises(ValueError, match="Only one position"):
         alice.point_at(SkyCoord([1, 2], [3, 4], unit="deg"))
 
 

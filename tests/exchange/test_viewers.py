@@ -104,7 +104,7 @@ def test_aladin(alice: SAMPIntegratedClient, connect: Connect) -> None:
 def test_nothing_is_shown(alice: SAMPIntegratedClient, connect: Connect) -> None:
     client = connect("SAOImageDS9")
     client.on("ds9.get")(lambda cmd: "")
-    with pytest.raises(SAMPClientError, match="shows nothing that has a position"):
+    with pytest.raises(SAMPClientError, match="shows no image with sky coordinates"):
         alice.get_position("SAOImageDS9")
 
 

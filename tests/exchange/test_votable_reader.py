@@ -400,7 +400,7 @@ def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list
     ],
 )
 def test_ordinary_tabledata_is_not_left_to_astropy(fields: str, data: str, tmp_path: Path) -> None:
-    """Numbers, texts, arrays, empty cells and white space are read quickly, with a prefix or none, packed or not."""
+    """Numbers, texts, arrays, empty cells and white space are read quickly, with or without a prefix or compression."""
     path = tmp_path / "t.vot"
     for prefix in ("", "vot"):
         text = document(fields, data, prefix=prefix).encode()
@@ -553,13 +553,13 @@ def test_length_of_a_cell_that_lies(tmp_path: Path) -> None:
            "cut off")
 
 
-def test_a_packed_file_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small packed file with a huge document in it is an error, also if it is left to astropy."""
-    monkeypatch.setattr(votable_reader, "MAX_UNPACKED", 1_000_000)
+def test_a_compressed_file_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small compressed file with a huge document in it is an error, also if it is left to astropy."""
+    monkeypatch.setattr(votable_reader, "MAX_DECOMPRESSED", 1_000_000)
     path = tmp_path / "t.vot"
     for data in (rows(*(["1"] for _ in range(300_000))), "<!-- -->" + rows(*(["1"] for _ in range(300_000)))):
-        broken(path, gzip.compress(document(LONG, data).encode()), "packed")
-    broken(path, gzip.compress(document(LONG, stream(bytes(900_000 * 9))).encode()), "packed")
+        broken(path, gzip.compress(document(LONG, data).encode()), "compressed")
+    broken(path, gzip.compress(document(LONG, stream(bytes(900_000 * 9))).encode()), "compressed")
 
 
 def test_a_billion_entities(tmp_path: Path) -> None:

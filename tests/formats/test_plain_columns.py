@@ -294,7 +294,7 @@ def test_bytes_beyond_ascii() -> None:
     with pytest.warns(SAMPWarning, match="'a' has bytes that are neither ASCII nor UTF-8: .* Latin-1"):
         back = sent_votable(Table({"a": [*utf8, "étoile".encode("latin-1")]}))
     assert back["a"].tolist() == ["Orion", "étoile", "étoile"]
-    with pytest.raises(SAMPTypeError, match=r"is in: a \("):
+    with pytest.raises(SAMPTypeError, match=r"these columns: a \("):
         write_fits_table(Table({"a": utf8}), io.BytesIO())
 
 
@@ -333,7 +333,7 @@ def test_control_characters_in_names_and_metadata() -> None:
     table = Table({"a\x01": [1], "a?": [2]}, meta={"k\x02": "x\x0by", "name": "n\ud800", "lines": ["a\x01", "b"]})
     table["a?"].description = "d\x1f"
     table["a?"].meta["ucd"] = "u\ufffe"
-    with pytest.warns(SAMPWarning, match="XML has no control characters") as caught:
+    with pytest.warns(SAMPWarning, match="XML does not allow control characters") as caught:
         back = sent_votable(table)
     said = str(caught[0].message)
     for name in (r"column 'a\x01'", r"key 'k\x02'", r"value of 'k\x02'", "value of 'name'", "value of 'lines'",
@@ -410,7 +410,7 @@ def test_names_that_fits_cannot_hold(through: Through) -> None:
     with pytest.warns(SAMPWarning, match="A column has the name '  '; it is sent as 'col3'"):
         back = through(table)
     assert [list(column) for column in back.columns.values()] == [[1], [2], [3]]
-    with pytest.raises(SAMPTypeError, match="999 columns at most"):
+    with pytest.raises(SAMPTypeError, match="999 columns, but the table has"):
         write_fits_table(Table({f"c{number}": [1] for number in range(1000)}), io.BytesIO())
 
 
@@ -458,21 +458,21 @@ def test_warnings_that_are_errors() -> None:
         (({}, []), "objects of type dict and list"),
         ((2**70, 1), "64 bits"),
         ((np.array(["a"]), np.array(["b", "c"])), "arrays of strings"),
-        ((np.zeros((2, 2)), np.zeros((3, 2))), "several dimensions"),
+        ((np.zeros((2, 2)), np.zeros((3, 2))), "multidimensional arrays"),
         ((dt.date(2020, 1, 1), None), "objects of type date"),
     ],
 )
 def test_what_no_format_can_hold(through: Through, cells: tuple[Any, ...], reason: str) -> None:
     """The error names the columns, and no others."""
     table = Table({"fine": [1, 2], "also": objects("a", None), "odd": objects(*cells)})
-    with pytest.raises(SAMPTypeError, match=rf"is in: odd \(.*{reason}") as caught:
+    with pytest.raises(SAMPTypeError, match=rf"these columns: odd \(.*{reason}") as caught:
         through(table)
     assert "also" not in str(caught.value)
 
 
 def test_what_fits_cannot_hold() -> None:
     table = Table({"fine": [1, 2], "é": [1, 2], "text": ["é", "b"]})
-    with pytest.raises(SAMPTypeError, match=r"as a FITS table. What that cannot hold is in: é \(.*, text \("):
+    with pytest.raises(SAMPTypeError, match=r"as a FITS table\. It does not support these columns: é \(.*, text \("):
         write_fits_table(table, io.BytesIO())
 
 
@@ -480,7 +480,7 @@ def test_units_that_fits_does_not_have() -> None:
     """The column is written without, and the program told."""
     table = Table({"x": Column([1.0], unit=u.def_unit("furlong_of_mine")), "y": Column([1.0], unit="m")})
     file = io.BytesIO()
-    with pytest.warns(SAMPWarning, match="no unit furlong_of_mine: .* get 'x' without") as caught:
+    with pytest.warns(SAMPWarning, match="no unit furlong_of_mine: .* get the column 'x' without") as caught:
         write_fits_table(table, file)
     assert caught[0].filename == __file__
     header = fits.getheader(io.BytesIO(file.getvalue()), 1)

@@ -140,7 +140,7 @@ def test_arrays_of_various_lengths() -> None:
 
 def test_what_no_format_can_hold() -> None:
     """The error names the column."""
-    with pytest.raises(SAMPTypeError, match="is in: odd"):
+    with pytest.raises(SAMPTypeError, match="these columns: odd"):
         through(Table({"fine": [1, 2], "odd": np.array([{}, []], dtype=object)}))
 
 

@@ -189,7 +189,7 @@ def test_saved_by_stilts(
 @pytest.mark.parametrize("name", FOR_PEOPLE)
 def test_formats_for_people(name: str, run: Run, full: Path) -> None:
     """They are refused with a reason."""
-    with pytest.raises(SAMPTypeError, match="is not known"):
+    with pytest.raises(SAMPTypeError, match="is unknown"):
         to_sendable(saved(run, full, name))
 
 

@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A list of the other clients that the hub's events keep up to date (R26).
+A list of the other clients, which the hub's events keep up to date (R26).
 
 Theory of operation
 -------------------
-When the list is first used, the client subscribes to the hub's events, and only then asks the hub for the clients, so
-that no change is missed. An event about what is known already changes nothing. A hub never uses an id twice (R6), so a
-client that has unregistered stays out of the list, even if the hub is just being asked about it. The next hub uses the
-same ids again: the list belongs to one registration, and is made anew for the next one.
+When the list is first used, the client subscribes to the hub's events and then asks the hub for the clients, in this
+order, so that no change is missed. An event that repeats known information changes nothing. A hub never uses an id
+twice (R6), so a client that has unregistered is not added again, even if a request about it is still in progress.
+Another hub uses the same ids again, so the list belongs to one registration and is rebuilt for the next one.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from ..protocol.timeouts import Deadline
 
 __all__ = ["ClientInfo", "Clients"]
 
-#: Seconds in which a client has to declare its subscriptions after its registration, and again after it has a name.
-SETTLE_TIME = 2.0
+#: Seconds that a client has to declare its subscriptions: after its registration, and again after it declares a name.
+DECLARATION_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
 class ClientInfo:
     """
-    Another client, as it was when the list was read.
+    Another client, with the metadata and subscriptions that it had when the list was read.
 
     Parameters
     ----------
     id : str
-        Its public id.
+        The public id of the client.
     metadata : dict
-        What it declared (R11).
+        The metadata that it declared (R11).
     subscriptions : dict
-        Its subscriptions: from MTypes or wildcards to annotations (R12).
+        Its subscriptions: a map from MTypes or wildcards to annotations (R12).
     session : object
         Identifies the registration during which the id is valid.
     """
@@ -57,22 +57,22 @@ class ClientInfo:
 
     @property
     def name(self) -> str:
-        """Its name; empty if it has none."""
+        """The name of the client; empty if it has none."""
         return str(self.metadata.get("samp.name", ""))
 
     @property
     def description(self) -> str:
-        """Its description; empty if it has none."""
+        """The description of the client; empty if it has none."""
         return str(self.metadata.get("samp.description.text", ""))
 
     @property
     def icon(self) -> str:
-        """URL of its icon; empty if it has none."""
+        """The URL of the client's icon; empty if it has none."""
         return str(self.metadata.get("samp.icon.url", ""))
 
     def takes(self, mtype: str) -> bool:
         """
-        Tell whether it is subscribed to an MType.
+        Return whether the client is subscribed to an MType.
 
         Parameters
         ----------
@@ -88,9 +88,9 @@ class ClientInfo:
 
 class Clients:
     """
-    The other clients of the hub, without the hub itself; always up to date.
+    The other clients of the hub, without the hub itself. The list is always up to date.
 
-    Iteration is in the order of registration. The index is an id, a name or part of a name, in upper or lower case.
+    Iteration is in the order of registration. The index is an id, a name or a part of a name, in upper or lower case.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ class Clients:
         self._known: dict[str, ClientInfo] = {}
         self._known_since: dict[str, float] = {}
         self._gone: set[str] = set()
-        self._subscribed_key: str | None = None  # private key of the registration to which the list belongs
-        #: Identifies that registration: another hub gives the same ids to other clients.
+        self._subscribed_key: str | None = None  # private key of the registration that the list belongs to
+        #: Identifies that registration, because another hub gives the same ids to other clients.
         self.session = object()
         self._is_used = False
         self._refresh_lock = threading.Lock()
@@ -166,10 +166,10 @@ class Clients:
         Parameters
         ----------
         wanted, timeout, mtype
-            As ``client``, ``timeout`` and ``mtype`` there.
+            As the parameters ``client``, ``timeout`` and ``mtype`` of that method.
         """
         deadline = Deadline(timeout)
-        release_slot()  # within a handler: the events are behind it in the queue
+        release_slot()  # in a handler: the events come after its message in the queue
         self.subscribe()
         with self._changed:
             while True:
@@ -180,21 +180,23 @@ class Clients:
                     raise self._end
                 left = deadline.remaining
                 client = self._client()
-                if left == 0 or client is None or not is_callable(client):  # one that is not callable gets no events
+                if left == 0 or client is None or not is_callable(client):  # without being callable it gets no events
                     break
                 self._changed.wait(min((x for x in (left, wait) if x is not None), default=None))
             present = ", ".join(sorted(info.name for info in self._known.values() if info.name))
-        what = f" that takes {mtype}" if mtype else ""
+        condition = f" that is subscribed to {mtype}" if mtype else ""
         raise SAMPTimeoutError(
-            f"No client called {wanted!r}{what} registered within {deadline.seconds:g} s. "
+            f"No client called {wanted!r}{condition} registered within {deadline.seconds:g} s. "
             f"Connected clients: {present or 'none'}"
         )
 
     def _find_ready(self, wanted: str, mtype: str | None) -> tuple[ClientInfo | None, float | None]:
         """
-        Return the client that is waited for, or the seconds that a candidate has left to declare its subscriptions.
+        Return the wanted client, or None and the seconds that a candidate has left to declare its subscriptions.
 
-        A client of that name may register while others have that part in their names: only a candidate is returned.
+        A candidate is ready when it has declared subscriptions, or has had `DECLARATION_TIMEOUT` to do so. The
+        candidates are determined again in each call, because a client with exactly the wanted name takes precedence
+        over clients whose names contain it, and may register later.
         """
         names = {info.id: info.name for info in self._known.values()}
         ids, is_part = _candidates(names, wanted)
@@ -205,25 +207,25 @@ class Clients:
             raise ambiguous(names, wanted, [info.id for info in infos])
         wait = None
         for info in infos:
-            left = self._known_since[info.id] + SETTLE_TIME - time.monotonic()
+            left = self._known_since[info.id] + DECLARATION_TIMEOUT - time.monotonic()
             if info.subscriptions or left <= 0:
                 return info, None
             wait = left
         return None, wait
 
     def subscribe(self) -> None:
-        """Subscribe to the hub's events, and fill the list."""
+        """Subscribe to the hub's events and fill the list."""
         client = self._client()
         if client is None:
             return
         client.client.require_key()
         with self._changed:
             self._end = None
-        if not is_callable(client):  # it gets no events, and has to ask each time
+        if not is_callable(client):  # it gets no events and has to ask the hub each time
             self._fill(client)
             return
         with self._refresh_lock:
-            # again if the client has connected to another hub since
+            # repeated if the client has connected to another hub in the meantime
             while self._subscribed_key != (key := client.client.require_key()):
                 client.client.add_filter(self, ["samp.hub.event.*"], self._on_event)
                 self._is_used = True
@@ -249,7 +251,7 @@ class Clients:
         Parameters
         ----------
         end : SAMPClientError, optional
-            The error to raise in threads that wait for a client, unless another hub may come.
+            The error to raise in threads that wait for a client. Without it they continue to wait for another hub.
         """
         with self._changed:
             self._end = end
@@ -261,16 +263,16 @@ class Clients:
             self._changed.notify_all()
 
     def resubscribe(self) -> None:
-        """Fill the list anew on a new hub, if it was used before."""
+        """Fill the list again after the connection to another hub, if it was used before."""
         client = self._client()
         if self._is_used and client is not None:
             client.client.loop.run_in_worker(self._refill)
 
     def _refill(self) -> None:
-        self.clear()  # of late events of the last hub: ids begin anew with each hub
+        self.clear()  # remove entries from late events of the previous hub: each hub assigns the same ids again
         try:
             self.subscribe()
-        except SAMPClientError:  # the program has disconnected in between
+        except SAMPClientError:  # the program has disconnected in the meantime
             return
 
     def _fill(self, client: MessagingClient) -> None:
@@ -290,11 +292,11 @@ class Clients:
         session = self.session
         try:
             return ClientInfo(client_id, client.get_metadata(client_id), client.get_subscriptions(client_id), session)
-        except SAMPProxyError:  # it has just unregistered
+        except SAMPProxyError:  # the client has just unregistered
             return None
 
     def _put_if_unchanged(self, info: ClientInfo) -> bool:
-        """Store what the hub has returned, unless an event has come in between: it may be newer."""
+        """Store the hub's response, unless an event about the client has arrived since, which may be newer."""
         with self._changed:
             if info.id in self._updated:
                 self._updated.discard(info.id)
@@ -313,34 +315,38 @@ class Clients:
             self._changed.notify_all()
 
     def _on_event(self, message: ReceivedMessage) -> None:
-        """Process one of the hub's events; the program's own handlers get it, too."""
+        """Process an event of the hub. The program's own handlers get the event as well."""
         client = self._client()
         client_id = message.params.get("id")
         if client is None or not isinstance(client_id, str) or message.sender_id != client.client.hub_id:
             return
         if client_id in {client.get_public_id(), client.client.hub_id}:
             return
-        what = message.mtype.rpartition(".")[2]
+        event = message.mtype.rpartition(".")[2]
         with self._changed:
-            if message.private_key != client.get_private_key():  # an event of the last hub
+            if message.private_key != client.get_private_key():  # an event of the previous hub
                 return
             self._updated.add(client_id)
             info = self._known.get(client_id, ClientInfo(client_id, session=self.session))
-            if what == "unregister":
+            if event == "unregister":
                 self._gone.add(client_id)
                 self._known.pop(client_id, None)
                 self._changed.notify_all()
-            elif what == "register":
+            elif event == "register":
                 self._put(info)
-            elif what in {"metadata", "subscriptions"} and isinstance(message.params.get(what), dict):
-                self._put(replace(info, **{what: message.params[what]}))
-        if what == "unregister":
+            elif event in {"metadata", "subscriptions"} and isinstance(message.params.get(event), dict):
+                self._put(replace(info, **{event: message.params[event]}))
+        if event == "unregister":
             for listener in self._listeners:
                 listener(client_id)
 
 
 def _candidates(names: Mapping[str, str], wanted: str) -> tuple[list[str], bool]:
-    """Return the ids of clients with that id, name or else part of a name, and whether it is a part of a name."""
+    """
+    Return the ids of the clients that match, and whether only a part of their names matches.
+
+    An id takes precedence over a name, and a name over a part of a name.
+    """
     if wanted in names:
         return [wanted], False
     found = clients_called(names, wanted)
@@ -348,7 +354,7 @@ def _candidates(names: Mapping[str, str], wanted: str) -> tuple[list[str], bool]
 
 
 def _summary(info: ClientInfo, count: int) -> str:
-    """Return the subscriptions of a client, without those to SAMP's own messages."""
+    """Return the subscriptions of a client as a text, without the MTypes that begin with ``samp.``."""
     mtypes = sorted(mtype for mtype in info.subscriptions if not mtype.startswith("samp."))
     more = f", {len(mtypes) - count} more" if len(mtypes) > count else ""
     return ", ".join(mtypes[:count]) + more or "no messages"

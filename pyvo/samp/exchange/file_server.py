@@ -1,20 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Files that recipients of messages read, and how long each recipient may read them.
+Serve files to the recipients of messages, and remove each file when no recipient needs it any more.
 
 Theory of operation
 -------------------
-A file that is written for recipients is in a directory that only its owner can enter. Programs on the same machine read
-it by its ``file:`` URL (Aladin 12 loads no image from an ``http`` URL of this machine). Programs on other machines read
-it over HTTP from a server on the client's own event loop, each by a URL of its own with a token that cannot be guessed.
+Files for recipients are written to a directory that only its owner can enter. Programs on the same machine read them by
+``file:`` URLs (Aladin 12 does not load images from an ``http`` URL of the same machine). Programs on other machines
+read them over HTTP from a server on the client's own event loop. Each of them gets its own URL, which contains a token
+that cannot be guessed.
 
-A recipient has a *lease* on a file. The file is removed when the last lease has ended: when each recipient has replied.
-TOPCAT, DS9 and Aladin reply when they have read a file, and they can read on what they hold open or mapped. Over HTTP
-the server knows which recipients have fetched the file: one that replies before it has fetched it has `FETCH_GRACE`
-seconds to do so. Closing the server removes all files that are left.
+Each recipient has a *lease* on its file. The file is removed when the last lease ends, which is when every recipient
+has replied. TOPCAT, DS9 and Aladin reply after they have read a file, and can continue to read a removed file that they
+have open or mapped into memory. Over HTTP the server knows which recipients have fetched the file. A recipient that
+replies before it has fetched the file gets another `FETCH_GRACE` seconds. Closing the server removes all remaining
+files.
 
-URLs consist of plain letters, because DS9 does not decode ``%20``. A user's file whose URL would need an escape gets a
-second name: a symbolic link in the private directory.
+URLs contain no escapes, because DS9 does not decode ``%20``. If the URL of a user's file would need an escape, the file
+gets a second name: a symbolic link in the private directory.
 """
 
 from __future__ import annotations
@@ -39,27 +41,31 @@ from ..transport.urls import host_filter, make_http_url
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which a recipient has to fetch a file that it has already confirmed.
+#: Seconds that a recipient has to fetch a file after it has replied that it loaded the file.
 FETCH_GRACE = 60.0
-#: Files that are transferred at a time.
+#: Number of files that are transferred at the same time.
 MAX_TRANSFERS = 64
 
 
 class Lease:
-    """The right of one recipient to read one file. The server's lock guards all that changes."""
+    """The right of one recipient to read one file. The server's lock guards the attributes that change."""
 
     def __init__(self, file: PublishedFile, url: str, token: str = "") -> None:
         self.file = file
         self.url = url
-        #: What the URL contains; empty for a ``file:`` URL.
+        #: The token in the URL; empty for a ``file:`` URL.
         self.token = token
-        #: Whether the recipient has read the file; assumed for a ``file:`` URL, where it is unknown.
+        #: Whether the recipient has read the file; always true for a ``file:`` URL, where this is unknown.
         self.fetched = not token
         self.active_transfers = 0
         self.replied = False
 
     def on_response(self, *, loaded: bool) -> None:
-        """End the lease after the recipient's reply; later if it says that it has `loaded` what it has not fetched."""
+        """
+        End the lease after the recipient's reply.
+
+        If the recipient reports that it has `loaded` a file that it has not fetched yet, end the lease later.
+        """
         server = self.file.server
         with server.lock:
             self.replied = True
@@ -69,12 +75,12 @@ class Lease:
                 self.end()
 
     def on_transfer_start(self) -> None:
-        """Note that the recipient begins to read."""
+        """Note that the recipient has started to read the file."""
         with self.file.server.lock:
             self.active_transfers += 1
 
     def on_transfer_end(self, complete: bool) -> None:
-        """Note that the recipient has stopped reading."""
+        """Note that the recipient has stopped reading the file."""
         with self.file.server.lock:
             self.active_transfers -= 1
             self.fetched = self.fetched or complete
@@ -82,7 +88,7 @@ class Lease:
                 self.end()
 
     def end(self) -> None:
-        """End the lease, and remove the file if this was the last one on it."""
+        """End the lease, and remove the file if this was its last lease."""
         with self.file.server.lock:
             self.file.server.leases.pop(self.token, None)
             self.file.leases.discard(self)
@@ -92,10 +98,11 @@ class Lease:
 
 class PublishedFile:
     """
-    A file of a server: its path, and the last part of its URLs.
+    A file that the server publishes.
 
-    If it is ``temporary``, it is removed from the disk when its last lease has ended. ``recipients`` are the public ids
-    of the clients for which it is. ``remote`` is a copy on another machine, which is what the recipients then read.
+    ``name`` is the last part of its URLs. A ``temporary`` file is removed from the disk when its last lease ends.
+    ``recipients`` are the public ids of the clients that may read it. ``remote`` is a copy on another machine, which
+    the recipients read instead of the file.
     """
 
     def __init__(
@@ -122,7 +129,7 @@ class PublishedFile:
         return "%" not in self.path.as_uri()
 
     def create_lease(self, *, http: bool = False) -> Lease:
-        """Make a URL for one more recipient."""
+        """Create a lease, with a URL, for one more recipient."""
         with self.server.lock:
             if self.remote is not None:
                 lease = Lease(self, self.remote.url)
@@ -136,27 +143,28 @@ class PublishedFile:
         return lease
 
     def discard(self) -> None:
-        """Remove the file although recipients may still want it."""
+        """Remove the file, even if recipients have not read it yet."""
         with self.server.lock:
             for lease in list(self.leases):
                 lease.end()
             self.remove()
 
     def remove(self) -> None:
-        """Remove the file, of which no lease is left; repeatable."""
+        """Remove the file, which has no leases left. Further calls do nothing."""
         if self in self.server.published:
             self.server.published.remove(self)
             if self.remote is not None:
                 self.server.loop.run_in_worker(self.remote.remove)
-            if self.temporary:  # on Windows an open file stays: it goes with the directory
+            if self.temporary:  # Windows cannot remove an open file; it is removed with the directory
                 self.server.remove_path(self.path)
 
 
 class FileServer:
     """
-    Lets recipients read files. Safe to use from any thread.
+    Publishes files for recipients. Methods can be called from any thread.
 
-    ``loop`` runs the server's sockets; the file server is closed before the loop is stopped. It listens on ``address``.
+    The server listens on ``address``. Its sockets are run by ``loop``, which must not be stopped before the server is
+    closed.
     """
 
     def __init__(self, loop: EventLoop, address: str = "127.0.0.1") -> None:
@@ -174,12 +182,12 @@ class FileServer:
 
     @property
     def files(self) -> list[Path]:
-        """The files that recipients may read."""
+        """The paths of the published files."""
         with self.lock:
             return [file.path for file in self.published]
 
     def create_path(self, name: str) -> Path:
-        """Return the path of a file to be written, in a private directory; programs show the name to their users."""
+        """Return a path in a private directory for a new file. Other programs may show `name` to their users."""
         with self.lock:
             if self._directory is None:
                 self._directory, remove = make_private_dir()
@@ -190,7 +198,7 @@ class FileServer:
 
     @staticmethod
     def remove_path(path: Path) -> None:
-        """Remove what `create_path` made."""
+        """Remove a file and the directory that `create_path` made for it."""
         with suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
@@ -208,8 +216,8 @@ class FileServer:
         """
         Publish a file.
 
-        It replaces an earlier one with the same `key` (a table that is sent again), unless that one has other
-        recipients, which may not have read it yet.
+        The file replaces an earlier one with the same `key` (a table that is sent again), unless the earlier one has
+        further recipients, which may not have read it yet.
         """
         name = safe_file_name(name, path.suffix)
         file = PublishedFile(self, path, name, temporary=temporary, recipients=recipients, remote=remote)
@@ -223,17 +231,21 @@ class FileServer:
         return file
 
     def link_with_plain_name(self, path: Path) -> Path:
-        """Return a symbolic link with a plain name to a user's file; the file itself where links are forbidden."""
+        """
+        Return a symbolic link to a user's file with a name that needs no escapes in a URL.
+
+        Return the path of the file itself if the system does not allow symbolic links.
+        """
         link = self.create_path(safe_file_name(path.name, path.suffix))
         try:
             link.symlink_to(path)
-        except OSError as error:  # on Windows, for most users
+        except OSError as error:  # on Windows most users may not create links
             log.debug("The symbolic link cannot be made: %s", error)
             return path
         return link
 
     def base_url(self) -> str:
-        """Return the URL under which the files are served over HTTP; start to listen if needed. The lock is held."""
+        """Return the base URL of the files over HTTP, and start the server if needed. The caller must hold the lock."""
         if self._server is None:
             handler = _FileRequestHandler(self, self._address)
             server = XMLRPCServer((self._address, 0), self.loop, handler)
@@ -243,7 +255,7 @@ class FileServer:
         return make_http_url(self._address, self._server.port, "")
 
     def close(self) -> None:
-        """Stop serving, and remove all temporary files; repeatable."""
+        """Stop the server and remove all temporary files. Further calls do nothing."""
         with self.lock:
             self.closed = True
             server, self._server = self._server, None
@@ -259,7 +271,7 @@ class FileServer:
 
 
 class _FileRequestHandler:
-    """Responds to the requests of the HTTP server; it refers to the file server weakly, so that it can be collected."""
+    """Handles HTTP requests. It has a weak reference to the file server, so that the server can be collected."""
 
     def __init__(self, server: FileServer, address: str) -> None:
         self._server = weakref.ref(server)
@@ -267,14 +279,14 @@ class _FileRequestHandler:
         self.streamer: BodyStreamer | None = None
 
     def handle(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Respond to a request; see `RequestHandler`."""
+        """Return the response to a request, or stream the file; see `RequestHandler`."""
         server, streamer = self._server(), self.streamer
         host = request.headers.get("host")
-        # a web page whose host name was made to resolve to this machine (R38)
+        # DNS rebinding: the host name of a web page was made to resolve to this machine (R38)
         if host is not None and not self._is_allowed_host(host):
-            return Response(403, b"This server goes by another name\n")
+            return Response(403, b"The Host header does not name this server\n")
         if request.method not in {"GET", "HEAD"}:
-            return Response(405, b"Files are read here\n", headers=(("Allow", "GET, HEAD"),))
+            return Response(405, b"Only GET and HEAD are allowed\n", headers=(("Allow", "GET, HEAD"),))
         token, _, name = request.target.partition("?")[0].lstrip("/").partition("/")
         lease = None
         if server is not None:
@@ -290,7 +302,7 @@ class _FileRequestHandler:
         streamer.stream(
             connection.detach(),
             partial(FileSource, str(lease.file.path), request.headers),
-            # a web page that was sent the URL may read it
+            # allow any web page to read the file if it knows the URL
             [("Access-Control-Allow-Origin", "*")] if "origin" in request.headers else [],
             with_body=with_body,
             done=lease.on_transfer_end if with_body else None,
@@ -298,5 +310,5 @@ class _FileRequestHandler:
         return None
 
     def error_response(self, error: HTTPError) -> Response:
-        """Respond to bytes that are no request."""
+        """Return the response to bytes that are not a valid HTTP request."""
         return Response(error.status, f"{error}\n".encode())

@@ -1,12 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Queues of objects that arrive: `receive` and `incoming`.
+Queues of received objects, which `receive` and `incoming` use.
 
-While a queue is open, it gets the messages of its MTypes before any handler; the bindings of handlers stay as they are.
-An object is fetched and read before its sender gets the response, because the sender may then remove the file. If that
-fails, the response is an error.
+While a queue is open, it gets the messages of its MTypes before any handler. The bindings of handlers are not changed.
+An object is fetched and read before the client replies, because the sender may remove the file after the reply. If the
+object cannot be read, the response is an error.
 
-Only the program refers to a queue: when it drops one, for example by leaving a loop, the queue gets no more messages.
+The client refers to a queue weakly. When the program drops a queue, for example by leaving a loop, the queue gets no
+more messages.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 class Incoming:
     """
-    A queue of objects that arrive. An iteration ends when it is closed, or the client is disconnected.
+    A queue of received objects. An iteration ends when the queue is closed or the client is disconnected.
 
     Parameters
     ----------
@@ -44,26 +45,26 @@ class Incoming:
     mtypes : tuple of str
         MTypes or wildcards.
     limit : int
-        The number of objects that may wait; further senders get an error response.
+        Maximum number of objects in the queue. Senders of further objects get an error response.
     total : int, optional
-        The number of objects that the queue accepts at all; later messages go to the handlers.
+        Maximum number of objects that the queue accepts in its lifetime. Later messages go to the handlers.
     """
 
     def __init__(self, state: ExchangeState, mtypes: tuple[str, ...], limit: int, total: int | None = None) -> None:
         if not mtypes:
-            raise SAMPClientError("Which messages? Give MTypes or wildcards, such as 'table.load.*'")
+            raise SAMPClientError("No MTypes are given. Pass MTypes or wildcards, such as 'table.load.*'")
         self._state = state
         self._patterns = dict.fromkeys(mtypes, True)
         self._limit = limit
         self._left = total
         self._items: deque[tuple[Any, tuple[str, ...] | None]] = deque()
         self._reading = 0
-        self._replied_count = 0  # of those that are being read: their senders believe that we have them
+        self._replied_count = 0  # objects with a sent reply that are not in the queue yet
         self._changed = threading.Condition()
         self._end: SAMPError | None = None
         #: Called in another thread when the queue has changed; for event loops.
         self.on_item: Callable[[], object] | None = None
-        self._key = object()  # names the filter, which must not refer to the queue
+        self._key = object()  # identifies the filter, which must not refer to the queue
         state.client.client.add_filter(self._key, mtypes, weak_method(self._receive))
         state.queues.add(self)
         self._finalizer = weakref.finalize(self, _remove_filter_later, weakref.ref(state.client.client), self._key)
@@ -76,12 +77,12 @@ class Incoming:
         Parameters
         ----------
         timeout : str, int or float
-            Seconds; 0 waits without limit, and less than 0 not at all.
+            Seconds to wait; 0: no limit, less than 0: do not wait.
 
         Returns
         -------
         object
-            As returned by `SAMPIntegratedClient.receive`.
+            The object, as `SAMPIntegratedClient.receive` returns it.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class Incoming:
         SAMPClientError
             The queue was closed, or the client disconnected.
         """
-        release_slot()  # within a handler: the message is behind it in the queue
+        release_slot()  # in a handler: the message comes after the handler's own in the queue
         deadline = Deadline(timeout)
         while True:
             with self._changed:
@@ -107,7 +108,7 @@ class Incoming:
                 return found
 
     def get_nowait(self) -> Any:
-        """Return the next object that has arrived, or None; warn about objects that could not be read."""
+        """Return the next object, or None if the queue is empty. Warn about objects that could not be read."""
         while True:
             with self._changed:
                 if not self._items:
@@ -135,7 +136,7 @@ class Incoming:
         return self._end is not None and not self._replied_count
 
     def close(self) -> None:
-        """Accept no more messages; repeatable."""
+        """Stop accepting messages. Further calls do nothing."""
         self.stop(SAMPClientError("The queue is closed"))
         self._finalizer.detach()
         self._state.queues.discard(self)
@@ -145,12 +146,12 @@ class Incoming:
 
     def stop(self, reason: SAMPError) -> None:
         """
-        End the queue with an error for all threads that wait, now or later.
+        End the queue. Threads that wait for an object, now or later, get an error.
 
         Parameters
         ----------
         reason : SAMPError
-            The error.
+            The error to raise in those threads.
         """
         with self._changed:
             if self._end is None:
@@ -170,7 +171,7 @@ class Incoming:
         if message.mtype.startswith("samp.") and "*" in self._patterns:
             named = {pattern: True for pattern in self._patterns if pattern != "*"}
             if best_match(named, message.mtype) is None:
-                return None  # "*" does not mean the messages between hub and clients
+                return None  # the wildcard "*" does not include messages between hub and clients
         rejection = self._reserve()
         if rejection is not None:
             return rejection or None
@@ -187,8 +188,8 @@ class Incoming:
             return error_response(_ascii(str(error)))
         response = ok_response({})
         if message.call is not None:
-            # Reply before the program gets the object: it may disconnect at once, and the hub would tell the sender
-            # that its recipient has unregistered.
+            # Reply before the program gets the object: it may disconnect at once, and the hub would then report to the
+            # sender that the recipient has unregistered.
             with self._changed:
                 self._replied_count += 1
             self._state.client.client._reply(message.call, response)
@@ -196,12 +197,17 @@ class Incoming:
         return response
 
     def _reserve(self) -> dict[str, SAMPValue] | None:
-        """Reserve a place: None if there is one, else the response, which is empty if handlers get the message."""
+        """
+        Reserve a place in the queue, and return None.
+
+        If the queue is full, return an error response. If it accepts no more objects, return an empty response, which
+        means that the handlers get the message.
+        """
         with self._changed:
             if self._end is not None or self._left == 0:
                 return {}
             if len(self._items) + self._reading >= self._limit:
-                return error_response(f"{self._limit} objects wait here to be processed: there is no room for more")
+                return error_response(f"The queue is full: {self._limit} objects are waiting to be processed")
             self._reading += 1
             if self._left is not None:
                 self._left -= 1
@@ -213,7 +219,7 @@ class Incoming:
             self._replied_count -= replied
             if isinstance(item, _ReadError) and self._left is not None:
                 self._left += 1
-            if key is not None:  # an object that is sent again with the same table-id replaces the one that waits
+            if key is not None:  # an object that is sent again with the same table-id replaces the one in the queue
                 self._items = deque(entry for entry in self._items if entry[1] != key)
             self._items.append((item, key))
             self._changed.notify_all()
@@ -226,28 +232,28 @@ class Incoming:
 
 
 def _remove_filter_later(client: weakref.ref[SAMPClient], key: object) -> None:
-    """Remove the filter of a queue that was collected; in a worker, because any thread may run finalizers."""
+    """Remove the filter of a collected queue in a worker thread, because any thread may run finalizers."""
     alive = client()
     if alive is None:
         return
     try:
         alive.loop.run_in_worker(alive.remove_filter, key)
-    except SAMPClientError:  # the client is stopped and has no workers
+    except SAMPClientError:  # the client is stopped and has no worker threads
         threading.Thread(target=alive.remove_filter, args=(key,), daemon=True).start()
 
 
 def _key(message: ReceivedMessage) -> tuple[str, ...] | None:
-    """Return what identifies a table, image... that its sender has given an id."""
+    """Return a key for an object to which its sender has given an id (``table-id``, ``image-id``...); else None."""
     kind = message.mtype.partition(".")[0]
     identifier = message.params.get(f"{kind}-id")
     if not (isinstance(identifier, str) and identifier):
         return None
-    # with the private key, because another hub gives the same public ids to other clients
+    # the key contains the private key, because another hub gives the same public ids to other clients
     return (message.private_key, message.sender_id, kind, identifier)
 
 
 class _ReadError:
-    """Takes the place of an object that could not be read."""
+    """An item of the queue in place of an object that could not be read."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,9 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-One table in several programs: rows that are selected or highlighted in one of them show in the others.
+Link a table in several programs: rows that are selected or highlighted in one program are shown in the others.
 
-All programs know the table by the ``table-id`` under which it was sent; the messages about its rows contain that id.
-The program in which rows are selected notifies all others: nothing is passed on from one viewer to another.
+The programs identify the table by the ``table-id`` in the message with which it was sent. The messages about its rows
+contain that id. The program in which the user selects rows sends these messages to all others; messages from one viewer
+are not forwarded to another.
 """
 
 from __future__ import annotations
@@ -29,19 +30,24 @@ __all__ = ["Link", "check_linkable"]
 
 SELECT = "table.select.rowList"
 HIGHLIGHT = "table.highlight.row"
-#: Seconds after the response to the table in which an error may mean that the viewer does not know it yet: TOPCAT
-#: replies a moment before it does.
+#: Seconds after the response to the table during which an error may mean that the viewer does not know the table yet:
+#: TOPCAT replies shortly before the table is available.
 RETRY_WINDOW = 5.0
-PAUSE = 0.1
+#: Seconds between two attempts to select or highlight rows.
+RETRY_DELAY = 0.1
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
 
 
 def check_linkable(table: Any) -> tuple[Sendable, int]:
-    """Return what can be sent of a table, and its number of rows; raise SAMPTypeError if it has none that are known."""
+    """
+    Return the `Sendable` of a table and its number of rows.
+
+    Raise SAMPTypeError if the object is not a table or its rows cannot be counted.
+    """
     sendable = to_sendable(table)
     if sendable.kind != "table" or sendable.count is None:
-        raise SAMPTypeError(f"Tables can be linked, and {sendable.name!r} is sent as {sendable.kind}")
+        raise SAMPTypeError(f"Only tables can be linked, but {sendable.name!r} is sent as {sendable.kind}")
     try:
         return sendable, sendable.count()
     except Exception as error:  # from any reader of files
@@ -50,16 +56,16 @@ def check_linkable(table: Any) -> tuple[Sendable, int]:
 
 class Link:
     """
-    A table that other programs have, too.
+    A table that is linked with other programs.
 
     Parameters
     ----------
     state : ExchangeState
         The state of the client.
     rows : int
-        Its number of rows.
+        The number of rows of the table.
     report : SendReport
-        The results of sending it.
+        The results of sending the table.
     """
 
     def __init__(self, state: ExchangeState, rows: int, report: SendReport) -> None:
@@ -81,23 +87,23 @@ class Link:
 
     @property
     def selection(self) -> np.ndarray:
-        """The rows that were selected last, as a mask; no row at first."""
+        """The rows of the last selection as a mask; initially no row is selected."""
         with self._lock:
             return np.zeros(self._rows, dtype=bool) if self._selected is None else self._selected.copy()
 
     @property
     def highlighted(self) -> int | None:
-        """The row that was highlighted last."""
+        """The number of the row that was highlighted last; None if there is none."""
         return self._highlighted
 
     def on_select(self, listener: Listener) -> Listener:
         """
-        Call a function with the mask each time another program selects rows; also usable as a decorator.
+        Call a function with the mask each time another program selects rows. Can be used as a decorator.
 
         Parameters
         ----------
         listener : callable
-            Called where handlers run (see ``dispatch`` of `SAMPIntegratedClient`).
+            The function. It is run like a handler (see ``dispatch`` of `SAMPIntegratedClient`).
         """
         refuse_coroutine_function(listener)
         self._on_select.append(listener)
@@ -105,12 +111,12 @@ class Link:
 
     def on_highlight(self, listener: Listener) -> Listener:
         """
-        Call a function with the row number each time another program highlights a row; also usable as a decorator.
+        Call a function with the row number each time another program highlights a row. Can be used as a decorator.
 
         Parameters
         ----------
         listener : callable
-            Called where handlers run.
+            The function. It is run like a handler.
         """
         refuse_coroutine_function(listener)
         self._on_highlight.append(listener)
@@ -148,7 +154,7 @@ class Link:
         Parameters
         ----------
         rows : array_like
-            A mask (bool, one for each row of the table), or row numbers (int, from 0).
+            A mask (one bool for each row of the table), or row numbers (int, starting at 0).
         timeout : str, int or float
             Seconds to wait for the responses; 0: no limit.
 
@@ -160,12 +166,12 @@ class Link:
         wanted = np.asarray(np.ma.filled(rows, False)) if np.ma.isMA(rows) else np.asarray(rows)
         if wanted.dtype == bool:
             if wanted.shape != (self._rows,):
-                raise SAMPValueError(f"The mask has the shape {wanted.shape}, the table {self._rows} rows")
+                raise SAMPValueError(f"The mask has the shape {wanted.shape}, but the table has {self._rows} rows")
             mask = wanted.copy()
         else:
             if wanted.size and wanted.dtype.kind not in "iu":
-                raise SAMPValueError(f"Rows are selected by their numbers or a mask, not by {wanted.dtype} such as "
-                                     f"{wanted.ravel()[0]!r}")
+                raise SAMPValueError("Rows are selected by row numbers or a mask, not by values of type "
+                                     f"{wanted.dtype}, such as {wanted.ravel()[0]!r}")
             mask = self._mask([int(row) for row in wanted.ravel()])
         with self._lock:
             self._selected = mask
@@ -178,7 +184,7 @@ class Link:
         Parameters
         ----------
         row : int
-            Its number, from 0; a negative one counts from the end.
+            The row number, starting at 0. A negative number counts from the end.
         timeout : str, int or float
             Seconds to wait for the responses; 0: no limit.
 
@@ -207,17 +213,18 @@ class Link:
             report.wait(seconds)
             if not report.failed or time.monotonic() > self._since + RETRY_WINDOW:
                 break
-            pause.wait(PAUSE)
+            pause.wait(RETRY_DELAY)
         for each in report.deliveries:
             if each.failure or each.is_open:
-                warn(f"{each.name} did not follow: {each.outcome}")
+                warn(f"{each.name} did not apply the {report.kind}: {each.outcome}")
         return report
 
     def _holders(self) -> dict[str, SendResult]:
         """
-        Return the clients that have the table, by their present ids.
+        Return the results for the clients that have the table, by the current ids of the clients.
 
-        Another hub gives other ids, and an old id to another client: there the names count.
+        Another hub gives the clients new ids, and may give an old id to another client. Therefore the clients are
+        identified by their names after the connection to another hub.
         """
         sent = [each for each in self.report.deliveries if each.mtype and not each.failure]
         client = self._state.client
@@ -229,12 +236,12 @@ class Link:
     def _is_subscribed(self, client_id: str, mtype: str) -> bool:
         try:
             return best_match(self._state.client.get_subscriptions(client_id), mtype) is not None
-        except SAMPError:  # it has unregistered
+        except SAMPError:  # the client has unregistered
             return False
 
     def _checked(self, row: int) -> int:
         if not 0 <= row < self._rows:
-            raise SAMPValueError(f"There is no row {row}: the table has {self._rows}")
+            raise SAMPValueError(f"There is no row {row}: the table has {self._rows} rows")
         return row
 
     def _mask(self, rows: list[int]) -> np.ndarray:
@@ -246,7 +253,7 @@ class Link:
         return mask
 
     def close(self) -> None:
-        """Stop to share selections. The other programs keep the table."""
+        """Stop sharing selections. The other programs keep the table."""
         self._state.client.client.remove_filter(self)
 
     def __enter__(self) -> Self:

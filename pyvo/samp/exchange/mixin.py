@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The methods of a client that send and receive objects: tables, images, spectra, positions.
+Methods of a client that send and receive objects: tables, images, spectra and positions.
 
-Each method imports the modules that it needs when it is called, so that a client which exchanges messages only does not
-load them.
+Each method imports the modules that it needs when it is called, so that clients that only exchange messages do not load
+them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ExchangeMixin:
         """
         Send a table, an image, a spectrum, a coverage or a position to other programs.
 
-        Each recipient gets it by an MType, and in a format, to which it is subscribed.
+        Each recipient gets the object with an MType that it is subscribed to, and in the format of that MType.
 
         Parameters
         ----------
@@ -75,33 +75,34 @@ class ExchangeMixin:
             ``.wcs``), 2-d array, Spectrum, MOC, SkyCoord, or the path or URL of a file, whose format is detected from
             its content.
         to : str, entry of ``client.clients``, or several of them, optional
-            Ids or names of the recipients, or parts of names that one client has (``"ds9"``). By default all clients
-            that are subscribed to one of the MTypes.
+            Ids or names of the recipients. A part of a name (``"ds9"``) is allowed if only one client has it in its
+            name. By default all clients that are subscribed to one of the MTypes.
         name : str, optional
-            The name that the recipients show; by default the object's own.
+            The name that the recipients display; by default the name of the object.
         mtype : str, optional
-            The MType to use. A file or URL is then sent as it is, whatever it holds.
+            The MType to use. If it is given, a file or URL is sent unchanged, and its content is not checked.
         timeout : str, int or float
-            Seconds to wait for the responses; 0: no limit, less than 0: no wait. The report gets later responses, too.
+            Seconds to wait for the responses; 0: no limit, less than 0: do not wait. Responses that arrive later are
+            added to the report.
         table_id : str, optional
             The table-id (image-id...). An object that is sent again with the same id replaces the earlier one.
         progress : bool, optional
-            Whether to show a progress bar while a file is written; by default for a large one, on a terminal or in a
-            notebook.
+            Whether to show a progress bar while a file is written. By default it is shown for large files if the
+            program runs on a terminal or in a notebook.
         wait : bool
-            Whether to wait for the responses at all.
+            Whether to wait for the responses.
         **params
             Further parameters of the message.
 
         Returns
         -------
         SendReport
-            The recipients, their responses, and what failed.
+            The recipients, their responses, and the failures.
 
         Raises
         ------
         TypeError
-            The object cannot be sent; the text lists what can.
+            The object cannot be sent. The text lists the supported types.
         SAMPClientError
             A recipient is not connected.
         OSError
@@ -123,7 +124,7 @@ class ExchangeMixin:
         self, table: Any, to: ClientRef | None = None, name: str | None = None, timeout: str | float = 60.0
     ) -> Link:
         """
-        Send a table, and share the selection of its rows from then on.
+        Send a table, and then share the selection of its rows with the recipients.
 
         Parameters
         ----------
@@ -135,12 +136,12 @@ class ExchangeMixin:
         Returns
         -------
         Link
-            With ``selection``, ``on_select``, ``select`` and ``highlight``.
+            An object with the attributes ``selection``, ``on_select``, ``select`` and ``highlight``.
 
         Raises
         ------
         TypeError
-            The object is no table.
+            The object is not a table.
         """
         from .linked_table import Link, check_linkable  # noqa: PLC0415
         from .sending import send  # noqa: PLC0415
@@ -155,20 +156,20 @@ class ExchangeMixin:
         """
         Wait for the next table, image, spectrum, coverage, position or other message.
 
-        The sender gets the response when the object has been read, or could not be read.
+        The sender gets the response after the object was read, or after an attempt to read it failed.
 
         Parameters
         ----------
         mtype : str
             MType or wildcard, such as ``"table.load.*"``.
         timeout : str, int or float
-            Seconds; 0 waits without limit, and less than 0 not at all.
+            Seconds to wait; 0: no limit, less than 0: do not wait.
 
         Returns
         -------
         Table, HDUList, SkyCoord, Spectrum, MOC, RasterImage or MessageParams
-            The object, with the attributes ``sender`` (an id) and ``name``; for other messages the parameters, as a
-            dictionary.
+            The object, with the attributes ``sender`` (an id) and ``name``. For other messages a dictionary of the
+            parameters.
 
         Raises
         ------
@@ -178,7 +179,7 @@ class ExchangeMixin:
         Warns
         -----
         SAMPWarning
-            An object arrived that cannot be read; the wait continues.
+            An object arrived that cannot be read. The method continues to wait.
         """
         from .incoming import Incoming  # noqa: PLC0415
 
@@ -190,22 +191,22 @@ class ExchangeMixin:
         """
         Iterate over the objects that arrive: ``for table in client.incoming("table.load.*"): ...``.
 
-        Objects that arrive during an iteration wait in a queue. The loop ends when the client is disconnected, or when
-        another thread calls ``close()``. Objects that still wait are lost with the queue; to use one queue for several
-        loops, write ``with client.incoming("table.load.*") as queue: ...``.
+        Objects that arrive during an iteration are queued. The loop ends when the client is disconnected, or when
+        another thread calls ``close()``. When the loop is left, the queue and the objects in it are discarded. To use
+        one queue for several loops, write ``with client.incoming("table.load.*") as queue: ...``.
 
         Parameters
         ----------
         *mtypes : str
             MTypes or wildcards.
         limit : int
-            The number of objects that may wait. Further senders get an error response.
+            Maximum number of objects in the queue. Senders of further objects get an error response.
 
         Returns
         -------
         Incoming
-            An iterator over objects as `receive` returns them, with ``get(timeout)`` and ``close()``; also a context
-            manager.
+            An iterator over objects as `receive` returns them. It has the methods ``get(timeout)`` and ``close()``, and
+            is a context manager.
         """
         from .incoming import Incoming  # noqa: PLC0415
 
@@ -213,14 +214,15 @@ class ExchangeMixin:
 
     def on(self, mtype: str) -> Callable[[Function], Function]:
         """
-        Make a function the handler of an MType: ``@client.on("table.highlight.row")``.
+        Register a function as the handler of an MType: ``@client.on("table.highlight.row")``.
 
-        The function gets the parameters of the message that it names, ``table_id`` for ``table-id``, converted by their
-        annotations: ``int``, ``float``, ``bool``, ``list[int]``, ``dict[str, float]``, ``tuple[int, ...]``, an
-        ``Enum``, ``numpy.ndarray``. A parameter annotated with ``Table``, ``QTable``, ``HDUList`` or ``SkyCoord`` gets
-        the object that the message names. The function may also name ``sender``, ``mtype`` and ``params``, the
-        parameters as a dictionary; a parameter of the message with one of these names is in ``params`` only. The return
-        value becomes the result of a call, an exception its error. A parameter with a default may be missing from a
+        The parameters of the message are passed by name to the parameters of the function (``table-id`` to
+        ``table_id``) and converted according to the annotations: ``int``, ``float``, ``bool``, ``list[int]``,
+        ``dict[str, float]``, ``tuple[int, ...]``, an ``Enum``, ``numpy.ndarray``. A parameter annotated with ``Table``,
+        ``QTable``, ``HDUList`` or ``SkyCoord`` gets the object that the message refers to. The function may also have
+        the parameters ``sender``, ``mtype`` and ``params`` (the parameters of the message as a dictionary). If the
+        message itself has a parameter with one of these names, it is only available in ``params``. The return value is
+        sent as the result of a call, and an exception as its error. A parameter with a default is optional in the
         message.
 
         Parameters
@@ -231,7 +233,7 @@ class ExchangeMixin:
         Returns
         -------
         callable
-            The decorator; it returns the function unchanged.
+            A decorator that returns the function unchanged.
         """
         from ..client.handlers import refuse_coroutine_function  # noqa: PLC0415
         from .typed_handlers import make_typed_handler  # noqa: PLC0415
@@ -248,7 +250,7 @@ class ExchangeMixin:
 
     @property
     def clients(self) -> Clients:
-        """The other clients: a list that the hub's events keep up to date."""
+        """The list of the other clients, which the hub's events keep up to date."""
         return self._exchange.clients
 
     def wait_for(self, client: str, timeout: str | float = 60.0, mtype: str | None = None) -> ClientInfo:
@@ -258,11 +260,11 @@ class ExchangeMixin:
         Parameters
         ----------
         client : str
-            Its name, in upper or lower case, a part of its name (``"ds9"``), or id.
+            The name of the client, a part of its name (``"ds9"``), in upper or lower case, or its id.
         timeout : str, int or float
-            Seconds; 0 waits without limit, and less than 0 not at all.
+            Seconds to wait; 0: no limit, less than 0: do not wait.
         mtype : str, optional
-            An MType to which it has to be subscribed.
+            An MType that the client has to be subscribed to.
 
         Returns
         -------
@@ -272,7 +274,7 @@ class ExchangeMixin:
         Raises
         ------
         SAMPTimeoutError
-            It did not connect in time.
+            The client did not connect in time.
         SAMPClientError
             Several clients have that part in their names.
         """
@@ -282,12 +284,12 @@ class ExchangeMixin:
 
     def point_at(self, position: Any, to: ClientRef | None = None, timeout: str | float = 20.0) -> SendReport:
         """
-        Have viewers show a position.
+        Show a position in viewers.
 
         Parameters
         ----------
         position : SkyCoord, str or (float, float)
-            The position; two numbers are degrees (ICRS).
+            The position. Two numbers are ICRS coordinates in degrees.
         to, timeout
             As in `send`.
 
@@ -303,12 +305,12 @@ class ExchangeMixin:
 
     def get_position(self, client: ClientRef | None = None, timeout: str | float = 20.0) -> Any:
         """
-        Ask a viewer for the position that it shows.
+        Return the position that a viewer shows.
 
         Parameters
         ----------
         client : str or entry of ``client.clients``, optional
-            The viewer; by default the only one that can be asked.
+            The viewer; by default the only connected one that supports this.
         timeout : str, int or float
             Seconds to wait for the response; 0: no limit.
 
@@ -320,7 +322,7 @@ class ExchangeMixin:
         Raises
         ------
         SAMPResponseError
-            It responded with an error.
+            The viewer responded with an error.
         """
         from .viewers import get_position  # noqa: PLC0415
 
@@ -328,21 +330,21 @@ class ExchangeMixin:
 
     @property
     def ds9(self) -> DS9:
-        """DS9, controlled by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
+        """Control DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("version")``."""
         from .viewers import DS9  # noqa: PLC0415
 
         return DS9(self._messaging_client)
 
     def aladin(self, script: str, to: ClientRef | None = None, timeout: str | float = 60.0) -> str:
         """
-        Have Aladin run a script.
+        Run a script in Aladin.
 
         Parameters
         ----------
         script : str
-            Commands of Aladin.
+            Aladin commands.
         to : str or entry of ``client.clients``, optional
-            The Aladin; by default the only one.
+            The Aladin client; by default the only one.
         timeout : str, int or float
             Seconds to wait for the response; 0: no limit.
 
@@ -354,7 +356,7 @@ class ExchangeMixin:
         Raises
         ------
         SAMPResponseError
-            It responded with an error.
+            Aladin responded with an error.
         """
         from .viewers import run_aladin_script  # noqa: PLC0415
 
@@ -372,7 +374,7 @@ class ExchangeMixin:
 
 
 def __getattr__(name: str) -> Any:
-    """Return `ExchangeMixin` by its old name."""
+    """Return `ExchangeMixin` for its old name."""
     if name == "Exchange":
         warnings.warn("Exchange is now called ExchangeMixin", DeprecationWarning, stacklevel=2)
         return ExchangeMixin

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Reports about what was sent: the recipients, their responses, and what failed."""
+"""Reports about sent objects: the recipients, their responses, and the failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["SendReport", "SendResult", "response_error_text"]
 
 
 def response_error_text(response: Mapping[str, Any]) -> str:
-    """Return the text of the error or warning in a response (R17); an empty text if there is none."""
+    """Return the text of the error or warning in a response (R17); an empty string if there is none."""
     if response.get("samp.status") == "samp.ok":
         return ""
     error = response.get("samp.error")
@@ -34,22 +34,22 @@ def response_error_text(response: Mapping[str, Any]) -> str:
 @dataclass
 class SendResult:
     """
-    What one recipient was sent, and its response.
+    The message that was sent to one recipient, and its response.
 
     Parameters
     ----------
     id : str
-        Public id of the recipient.
+        The public id of the recipient.
     name : str
-        Its name.
+        The name of the recipient.
     mtype : str
-        The MType of the message; empty if none was sent.
+        The MType of the message; empty if no message was sent.
     url : str
-        The URL in the message; empty if there is none.
+        The URL in the message; empty if it contains none.
     response : dict, optional
         The response (R17); None until it arrives.
     error : str
-        Why the message could not be sent, or no response will arrive; empty otherwise.
+        The reason why the message could not be sent or no response will arrive; otherwise empty.
     lease : Lease, optional
         The recipient's right to read the file.
     """
@@ -64,25 +64,25 @@ class SendResult:
 
     @property
     def problem(self) -> str:
-        """The old name of ``error``."""
+        """Old name of ``error``."""
         warnings.warn("problem is now called error", DeprecationWarning, stacklevel=2)
         return self.error
 
     @property
     def is_open(self) -> bool:
-        """Whether the response is still to come."""
+        """Whether the response has not arrived yet."""
         return self.response is None and not self.error
 
     @property
     def failure(self) -> str:
-        """What failed; empty if nothing has failed so far."""
+        """The reason for the failure; empty if nothing has failed so far."""
         if self.response is not None and self.response.get("samp.status") == "samp.error":
             return response_error_text(self.response)
         return self.error
 
     @property
     def outcome(self) -> str:
-        """The result in one word or sentence, for display."""
+        """The result as a word or sentence, for display."""
         if self.is_open:
             return "no response yet"
         if self.failure:
@@ -98,18 +98,18 @@ class SendReport:
     Parameters
     ----------
     kind : str
-        What was sent: ``"table"``, ``"image"``...
+        The kind of the object: ``"table"``, ``"image"``...
     name : str
-        The name that the recipients show.
+        The name that the recipients display.
     deliveries : iterable of SendResult
-        One for each recipient.
+        The result for each recipient.
     identifier : str
         The table-id, image-id... in the messages.
 
     Attributes
     ----------
     kind, name, deliveries
-        As given.
+        The values of the parameters.
     id : str
         The identifier.
     on_done : callable or None
@@ -123,31 +123,31 @@ class SendReport:
         self.deliveries = list(deliveries)
         self.on_done: Callable[[], object] | None = None
         self._changed = threading.Condition()
-        self._ending: set[str] = set()  # recipients that have replied, and whose leases are about to end
+        self._ending: set[str] = set()  # recipients that have replied, but whose leases have not ended yet
 
     @property
     def asked(self) -> dict[str, str]:
-        """The recipients to which a message was sent: from ids to names."""
+        """The names of the recipients to which a message was sent, by client id."""
         return {each.id: each.name for each in self.deliveries if each.mtype}
 
     @property
     def answered(self) -> dict[str, dict[str, Any]]:
-        """The responses, also errors, by client id."""
+        """The responses, including errors, by client id."""
         return {each.id: each.response for each in self.deliveries if each.response is not None}
 
     @property
     def failed(self) -> dict[str, str]:
-        """The recipients that do not have the object: from ids to reasons."""
+        """The reasons why recipients did not get or load the object, by client id."""
         return {each.id: each.failure for each in self.deliveries if each.failure}
 
     @property
     def waiting(self) -> dict[str, str]:
-        """The recipients that have not replied yet: from ids to names."""
+        """The names of the recipients that have not replied yet, by client id."""
         return {each.id: each.name for each in self.deliveries if each.is_open}
 
     @property
     def ok(self) -> bool:
-        """Whether there were recipients, and all of them have the object."""
+        """Whether there was at least one recipient, and all recipients have loaded the object."""
         return bool(self.deliveries) and not self.waiting and not self.failed
 
     def wait(self, timeout: str | float = 0) -> Self:
@@ -157,9 +157,9 @@ class SendReport:
         Parameters
         ----------
         timeout : str, int or float
-            Seconds; 0 waits without limit, until they have replied or are gone, and less than 0 not at all.
+            Seconds to wait; 0: no limit (until each recipient has replied or unregistered), less than 0: do not wait.
         """
-        release_slot()  # within a handler: the responses are behind it in the queue
+        release_slot()  # in a handler: the responses come after its message in the queue
         deadline = Deadline(timeout)
         with self._changed:
             while self.waiting or self._ending:
@@ -171,12 +171,12 @@ class SendReport:
 
     def check(self) -> Self:
         """
-        Raise an error unless all recipients have the object.
+        Raise an error unless all recipients have loaded the object.
 
         Raises
         ------
         SAMPResponseError
-            A recipient does not have it, or there was none.
+            A recipient has not loaded the object, or there was no recipient.
         """
         if not self.ok:
             bad = [f"{each.name}: {each.outcome}" for each in self.deliveries if each.failure or each.is_open]
@@ -186,16 +186,16 @@ class SendReport:
 
     def record(self, recipient_id: str, *, response: dict[str, Any] | None = None, error: str = "") -> None:
         """
-        Note the response of a recipient, or why there will be none; only the first such note counts.
+        Record the response of a recipient, or the reason why there will be none. Later calls for it do nothing.
 
         Parameters
         ----------
         recipient_id : str
-            Public id of the recipient.
+            The public id of the recipient.
         response : dict, optional
-            Its response.
+            The response of the recipient.
         error : str
-            Why there will be no response.
+            The reason why there will be no response.
         """
         with self._changed:
             for each in self.deliveries:
@@ -211,7 +211,7 @@ class SendReport:
             lease.on_response(loaded=loaded)
         if done and self.on_done is not None:
             self.on_done()
-        with self._changed:  # only now: when `wait` returns, the files are gone
+        with self._changed:  # after the lease has ended, so that the files are removed when `wait` returns
             self._ending.discard(recipient_id)
             self._changed.notify_all()
 
@@ -237,7 +237,7 @@ class SendReport:
 
 
 def __getattr__(name: str) -> Any:
-    """Return `SendResult` by its old name."""
+    """Return `SendResult` for its old name."""
     if name == "Delivery":
         warnings.warn("Delivery is now called SendResult", DeprecationWarning, stacklevel=2)
         return SendResult

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Send an object to one client, to several, or to all that are subscribed to it.
+Send an object to one client, to several clients, or to all clients that are subscribed to one of its MTypes.
 
-`formats.registry` returns the formats of the object. For each recipient the best format is chosen that it is subscribed
-to; each format is written once; then all recipients are called, and a `SendReport` collects their responses. The files
-are available until each recipient has replied (`file_server`).
+`formats.registry` returns the formats of the object. For each recipient the best format among its subscriptions is
+chosen. Each format is written once. Then all recipients are called, and a `SendReport` collects their responses. The
+files are available until each recipient has replied (`file_server`).
 
-`ExchangeState` is what one client needs for all of this.
+`ExchangeState` holds the state of one client for the exchange of objects.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from .reports import SendReport, SendResult
 
 class ExchangeState:
     """
-    What a client needs to exchange objects: files, the list of clients, open reports and open queues.
+    The state of a client for the exchange of objects: files, the list of clients, open reports and open queues.
 
-    The client owns it; it refers to the client weakly.
+    The client owns the state. The state refers to the client weakly.
     """
 
     def __init__(self, client: MessagingClient) -> None:
@@ -49,7 +49,7 @@ class ExchangeState:
         self._lock = threading.RLock()
         self._file_server: FileServer | None = None
         self._tags: dict[SendReport, str] = {}
-        #: The `Incoming` queues, which end with the connection.
+        #: The `Incoming` queues, which end when the client disconnects.
         self.queues: weakref.WeakSet[Any] = weakref.WeakSet()
         self.clients = Clients(self._client)
         self.clients.on_gone(self._on_gone)
@@ -61,24 +61,25 @@ class ExchangeState:
 
     @property
     def file_server(self) -> FileServer:
-        """The server of files; a new one after the client was disconnected."""
+        """The file server; a new one after the client was disconnected."""
         with self._lock:
             if self._file_server is None or self._file_server.closed:
                 client = self.client.client
                 self._file_server = FileServer(client.loop, local_address(client.listen_address, client.hub.url))
-                # when a program drops its client, client and state are collected
+                # close the server also if the program drops the client, so that client and state are collected
                 weakref.finalize(self, self._file_server.close).atexit = False
             return self._file_server
 
     def track(self, report: SendReport, tag: str) -> None:
         """Keep a report until all recipients have replied."""
-        self.clients.subscribe()  # to notice recipients that unregister without a reply, whatever the hub does
+        # notice recipients that unregister without a reply, even if the hub sends no error response for them
+        self.clients.subscribe()
         with self._lock:
             self._tags[report] = tag
         report.on_done = partial(self.untrack, report)
 
     def untrack(self, report: SendReport) -> None:
-        """Drop a report to which no more responses come."""
+        """Drop a report that gets no more responses."""
         with self._lock:
             tag = self._tags.pop(report, None)
         client = self._client()
@@ -92,7 +93,7 @@ class ExchangeState:
             report.record(client_id, error="it unregistered before it responded")
 
     def on_disconnected(self, *, for_good: bool) -> None:
-        """Finish all reports; if the program disconnected (`for_good`), end the queues and remove the files too."""
+        """Finish all reports. If the program disconnected (`for_good`), also end the queues and remove the files."""
         end = SAMPClientError("The client was disconnected") if for_good else None
         self.clients.clear(end=end)
         with self._lock:
@@ -122,7 +123,7 @@ def send(
     wait: bool = True,
     params: dict[str, Any] | None = None,
 ) -> SendReport:
-    """Send an object, or the `Sendable` made of it; see `ExchangeMixin.send`."""
+    """Send an object or a `Sendable`; see `ExchangeMixin.send`."""
     client = state.client
     client.client.require_key()
     seconds = parse_timeout(timeout)
@@ -142,7 +143,7 @@ def send(
         if each.mtype:
             location = locations[each.mtype]
             if isinstance(location, PublishedFile):
-                # DS9 takes "%20" for part of a file's name; our http URLs contain nothing to be decoded
+                # DS9 does not decode "%20" in a file URL; the http URLs of the file server contain no escapes
                 each.lease = location.create_lease(http=is_remote or (each.id in ds9s and not location.has_plain_url))
                 each.url = each.lease.url
             else:
@@ -156,14 +157,14 @@ def send(
 
 
 def _to_sendable(obj: Any, mtype: str | None) -> Sendable:
-    # `client.clients` and `client.on` load this module, and need neither astropy.table nor astropy.io
+    # imported here because `client.clients` and `client.on` load this module, but need no astropy.table or astropy.io
     from ..formats.files import file_or_url_as  # noqa: PLC0415
     from ..formats.registry import to_sendable  # noqa: PLC0415
 
     if mtype is None:
         return to_sendable(obj)
     check_mtype(mtype)
-    # the user knows what is in the file
+    # with an explicit MType, a file is sent without detecting its format
     return file_or_url_as(obj, mtype) if isinstance(obj, str | os.PathLike) else to_sendable(obj)
 
 
@@ -173,12 +174,12 @@ def _usable_formats(sendable: Sendable, mtype: str | None) -> list[MessageFormat
     matching = [each for each in sendable.formats if each.mtype == mtype]
     if not matching:
         known = ", ".join(each.mtype for each in sendable.formats)
-        raise SAMPTypeError(f"A {sendable.kind} cannot be sent as {mtype}; it can as {known}")
+        raise SAMPTypeError(f"The {sendable.kind} cannot be sent as {mtype}. Its MTypes are: {known}")
     return matching
 
 
 def _results(client: MessagingClient, to: ClientRef | None, formats: list[MessageFormat]) -> Iterable[SendResult]:
-    """Choose the best format for each recipient."""
+    """Return a result for each recipient, with the MType of the best format for it."""
     if to is not None:
         recipients = resolve_recipients(client, to)
         return [_result_for(client, client_id, name, formats) for client_id, name in recipients.items()]
@@ -194,25 +195,25 @@ def _result_for(client: MessagingClient, client_id: str, name: str, formats: lis
     result = SendResult(client_id, name or client_id)
     try:
         subscriptions = client.get_subscriptions(client_id)
-    except SAMPError as error:  # it has just unregistered
+    except SAMPError as error:  # the client has just unregistered
         result.error = str(error)
         return result
     matching = [each for each in formats if best_match(subscriptions, each.mtype) is not None]
     if matching:
         result.mtype = _best(matching, result.name).mtype
     else:
-        result.error = f"it does not take {' or '.join(each.mtype for each in formats)}"
+        result.error = f"it is not subscribed to {' or '.join(each.mtype for each in formats)}"
     return result
 
 
 def _best(matching: list[MessageFormat], program: str) -> MessageFormat:
-    """Return the format that is best for a program, or else the first."""
+    """Return the format that is best for a program; if none is, the first."""
     better = (each for each in matching if each.is_better_for is not None and each.is_better_for(program))
     return next(better, matching[0])
 
 
 def _is_remote(client: MessagingClient) -> bool:
-    """Tell whether the hub, and so perhaps a recipient, is on another machine."""
+    """Return whether the hub is on another machine, so that recipients may be there as well."""
     return client.hub.is_relayed or not is_local_host(urlsplit(client.hub.url).hostname or "")
 
 
@@ -224,9 +225,10 @@ def _write_formats(
     progress: bool | None,
 ) -> dict[str, PublishedFile | str]:
     """
-    Write each format that a recipient is to get, and return the files (or URLs) by MTypes.
+    Write each format that was chosen for a recipient, and return the files (or URLs) by MType.
 
-    A format that cannot be written fails only the recipients that accept no other. If none can be written, raise.
+    If a format cannot be written, the error is recorded for the recipients of this format. If no format can be written,
+    the error is raised.
     """
     written: dict[str, PublishedFile | str] = {}
     errors: list[SAMPError] = []
@@ -258,13 +260,13 @@ def _write_format(
     recipients: list[str],
     progress: bool | None,
 ) -> PublishedFile | str:
-    """Return the file in one format for the recipients, or a URL that all of them can read."""
+    """Write one format, and return the published file, or a URL that all recipients can read."""
     if chosen.write is None and sendable.path is None:
         return quote(sendable.url, safe=URL_SAFE_CHARS) if sendable.url else ""
     server, key = state.file_server, f"{chosen.mtype} {report.id}"
     if chosen.write is not None:
         path = server.create_path(safe_file_name(report.name, chosen.suffix))
-        # the rows of a VOTable are in base64
+        # a VOTable contains the rows in base64
         expected = sendable.size * 4 // 3 if chosen.suffix == ".vot" else sendable.size
         try:
             write_file(path, chosen.write, expected, progress)
@@ -272,7 +274,7 @@ def _write_format(
             server.remove_path(path)
             if isinstance(error, OSError | SAMPError) or not isinstance(error, Exception):
                 raise
-            # of astropy, or of the library that the object is of
+            # an error of astropy or of the object's own library
             raise SAMPTypeError(f"The {sendable.kind} cannot be written for {chosen.mtype}: {error}") from error
         return _publish(state, path, report.name, temporary=True, key=key, recipients=recipients)
     path = original = cast("Path", sendable.path)
@@ -284,7 +286,11 @@ def _write_format(
 
 
 def _publish(state: ExchangeState, path: Path, name: str, *, temporary: bool, **options: Any) -> PublishedFile:
-    """Let recipients read a file: here, or where the connection to the hub copies it."""
+    """
+    Publish a file for recipients.
+
+    They read it from this machine, or a copy on the hub's machine if the connection to the hub makes such copies.
+    """
     server = state.file_server
     try:
         remote = state.client.hub.upload(path, safe_file_name(name, path.suffix))
@@ -296,7 +302,7 @@ def _publish(state: ExchangeState, path: Path, name: str, *, temporary: bool, **
 
 
 def to_ascii(name: str) -> str:
-    """Return the name in ASCII: hubs in Java reject the whole message because of one accent."""
+    """Return the name in ASCII, because hubs written in Java reject the whole message if it contains an accent."""
     if name.isascii() and name.isprintable():
         return name
     letters = unicodedata.normalize("NFKD", name)
@@ -321,10 +327,10 @@ def call_recipients(
     state: ExchangeState, report: SendReport, messages: dict[str, dict[str, Any]], timeout: float
 ) -> None:
     """
-    Call all recipients; the report gets their responses later.
+    Call all recipients. Their responses are added to the report when they arrive.
 
-    ``messages`` maps public ids of recipients to messages. ``timeout`` is in seconds, for each response if this client
-    is not callable and so has to wait for it.
+    ``messages`` maps public ids of recipients to messages. ``timeout`` is in seconds. It applies to each response if
+    this client is not callable, because the client then waits for each response.
     """
     client = state.client
     if not messages:
@@ -358,7 +364,7 @@ def _call_and_wait(
 
 
 def _warn(report: SendReport, timeout: float) -> None:
-    verb = "take" if report.kind == "position" else "load"
+    verb = "accept" if report.kind == "position" else "load"
     for each in report.deliveries:
         if each.failure:
             warn(f"{each.name} did not {verb} the {report.kind}: {each.failure}")

@@ -1,10 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Handlers that take the parameters that they name: ``def row(table_id, row: int)``.
+Handlers that get the parameters of a message as arguments: ``def row(table_id, row: int)``.
 
-The parameters of a message are passed by name and converted to the types of the annotations. The return value becomes
-the result of a call, an exception its error. The signature is read once, when the handler is bound. Conversion, which
-may mean to read a table from a URL, happens in the client's thread; the handler runs where handlers of the program run.
+The parameters of a message are passed by name and converted to the types of the annotations. The return value is sent
+as the result of a call, and an exception as its error. The signature is read once, when the handler is bound.
+Parameters are converted in the client's thread, because a conversion may read a table from a URL. The handler itself
+runs where the program's handlers run.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from ..formats.model import Sender
 from ..protocol import parse_bool, parse_float, parse_int
 from .sending import ExchangeState
 
-#: Classes of objects that are made of a whole message, by their names.
+#: Names of the classes of objects that are made from a whole message.
 _OBJECT_TYPES = frozenset(
     ("Table", "QTable", "HDUList", "SkyCoord", "MOC", "Spectrum", "Spectrum1D", "RasterImage", "MessageParams")
 )
-#: Names that two of them had in earlier versions.
+#: Names of two of these classes in earlier versions.
 _OLD_NAMES = {"Picture": "RasterImage", "Received": "MessageParams"}
 _UNIONS = (typing.Union, types.UnionType)
 
@@ -40,9 +41,9 @@ def make_typed_handler(
     state: ExchangeState, function: Callable[..., Any], run: Callable[..., Any]
 ) -> Callable[..., Any]:
     """
-    Make a handler, as `bind_receive_message` accepts it, of a function with named parameters.
+    Return a handler for `bind_receive_message` that calls a function with named parameters.
 
-    ``run(function, **arguments)`` calls the function where handlers of the program run.
+    ``run(function, **arguments)`` calls the function where the program's handlers run.
     """
     signature = _Signature(function)
     title = getattr(function, "__qualname__", None) or repr(function)
@@ -50,7 +51,7 @@ def make_typed_handler(
     @internal_handler
     def handler(_key: str, sender_id: str, mtype: str, params: Mapping[str, Any], _extra: Any) -> Any:
         value = run(function, **signature.arguments(mtype, params, _Source(state, sender_id)))
-        if inspect.iscoroutine(value):  # a decorator hid a coroutine function
+        if inspect.iscoroutine(value):  # a decorator has hidden a coroutine function
             value.close()
             refuse_coroutine_function(title, is_one=True)
         return _to_result(value)
@@ -59,7 +60,7 @@ def make_typed_handler(
 
 
 class _Source(NamedTuple):
-    """The sender of a message. Its name is looked up when a handler accesses it."""
+    """The sender of a message. Its name is only looked up if a handler needs the sender."""
 
     state: ExchangeState
     client_id: str
@@ -73,17 +74,17 @@ class _Parameter(NamedTuple):
 
     hint: Any
     required: bool
-    #: The classes that the annotation names, as far as such objects are made of a whole message.
+    #: The classes in the annotation whose objects are made from a whole message.
     object_types: frozenset[str]
     may_be_none: bool
 
 
 class _Signature:
-    """The parameters of a function, and how a message fills them."""
+    """The parameters of a function. It makes the arguments from a message."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
-            raise SAMPClientError(f"A handler is something to call, not {function!r}")
+            raise SAMPClientError(f"A handler must be callable: {function!r}")
         self._parameters: dict[str, _Parameter] = {}
         self._takes_rest = False
         parameters = _parameters(function)
@@ -95,12 +96,12 @@ class _Signature:
             ):
                 continue  # (*args, **kwargs): all parameters are passed by name
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise SAMPClientError(f"The parameters of a handler are passed by name; {name!r} cannot be")
+                raise SAMPClientError(f"The parameters of a handler are passed by name; {name!r} cannot be passed so")
             else:
                 names = _class_names(hint)
                 required = parameter.default is parameter.empty
                 self._parameters[name] = _Parameter(hint, required, names & _OBJECT_TYPES, "None" in names)
-        #: What the program has fixed in a partial; a message does not change it.
+        #: Names of arguments that the program has fixed in a partial; a message does not override them.
         self._fixed = frozenset(function.keywords if isinstance(function, functools.partial) else ())
 
     def arguments(self, mtype: str, params: Mapping[str, Any], source: _Source) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class _Signature:
                 continue
             if parameter.object_types and not isinstance(given.get(name), dict):
                 arguments.update(_object_argument(name, parameter, mtype, params, source))
-            elif name in context:  # a message must not pass for one of another sender
+            elif name in context:  # takes precedence: a message must not fake its sender by a parameter of this name
                 arguments[name] = context[name]()
             elif name in given:
                 try:
@@ -134,8 +135,8 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
     """
     Return the parameters of a function with their annotations.
 
-    A decorator that uses `functools.wraps` and passes on what it does not name itself (``**kwargs``) has the parameters
-    of the wrapped function, too.
+    If a function wraps another one by `functools.wraps` and has ``**kwargs``, the parameters of the wrapped function
+    are included.
     """
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
     layer: Any = function
@@ -159,7 +160,11 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
 
 
 def _wrapped(function: Any) -> Any:
-    """Return the function that another one wraps by `functools.wraps`, bound like that one; None if there is none."""
+    """
+    Return the function that a function wraps by `functools.wraps`; None if it wraps none.
+
+    If the function is a partial or a bound method, the wrapped function is bound to the same arguments.
+    """
     if isinstance(function, functools.partial):
         inner = _wrapped(function.func)
         return None if inner is None else functools.partial(inner, *function.args, **function.keywords)
@@ -167,13 +172,13 @@ def _wrapped(function: Any) -> Any:
     if wrapped is None and not inspect.isroutine(function) and not inspect.isclass(function):
         function = function.__call__
         wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None and inspect.ismethod(function):  # the wrapped function still takes self
+    if wrapped is not None and inspect.ismethod(function):  # the wrapped function still has the parameter self
         return types.MethodType(wrapped, function.__self__)
     return wrapped
 
 
 def _annotated_function(function: Any) -> Any:
-    """Return the function whose module the names in the annotations belong to."""
+    """Return the function whose module defines the names in the annotations."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isclass(function):
@@ -196,7 +201,7 @@ def _class_names(hint: Any) -> frozenset[str]:
     """Return the names of the classes that an annotation allows."""
     if isinstance(hint, typing.ForwardRef):
         hint = hint.__forward_arg__
-    if isinstance(hint, str):  # it could not be evaluated
+    if isinstance(hint, str):  # an annotation that could not be evaluated
         names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", hint)]
         names += ["None"] if "Optional" in names else []
         return frozenset(_OLD_NAMES.get(name, name) for name in names)
@@ -211,7 +216,7 @@ def _class_names(hint: Any) -> frozenset[str]:
 def _object_argument(
     name: str, parameter: _Parameter, mtype: str, params: Mapping[str, Any], source: _Source
 ) -> dict[str, Any]:
-    """Return the argument that is made of a whole message; none if the parameter keeps its default."""
+    """Return the argument that is made from a whole message; an empty map if the parameter keeps its default."""
     wanted = parameter.object_types
     has_url = "url" in params and wanted != {"SkyCoord"}
     if has_url or ("SkyCoord" in wanted and ("ra" in params or "dec" in params)):
@@ -220,13 +225,13 @@ def _object_argument(
         return {name: obj} if parameter.required or fits_hint else {}
     if parameter.required and not parameter.may_be_none:
         needed = "'ra' and 'dec'" if wanted == {"SkyCoord"} else "'url'"
-        raise SAMPClientError(f"The message {mtype} has no parameter {needed}, of which {name!r} is made")
+        raise SAMPClientError(f"The message {mtype} has no parameter {needed}, which the argument {name!r} requires")
     return {name: None} if parameter.required else {}
 
 
 def _read_object(mtype: str, params: Mapping[str, Any], source: _Source, wanted: frozenset[str]) -> Any:
-    """Read the object that a message names; a table with quantities where only such a table is allowed."""
-    # handlers of plain parameters need not load astropy.table and astropy.io
+    """Read the object that a message refers to; return a QTable if the annotation allows QTable but not Table."""
+    # imported here because handlers with plain parameters need neither astropy.table nor astropy.io
     from ..formats.readers import read_message, read_position  # noqa: PLC0415
 
     if "url" not in params or wanted == {"SkyCoord"}:
@@ -245,7 +250,7 @@ def _read_object(mtype: str, params: Mapping[str, Any], source: _Source, wanted:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Convert a SAMP value to the type of an annotation (R3); return it unchanged for a type that is not known."""
+    """Convert a SAMP value to the type of an annotation (R3); return it unchanged if the type is unknown."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if "ndarray" in (getattr(hint, "__name__", ""), getattr(origin, "__name__", "")):
         return _to_array(value)
@@ -260,7 +265,7 @@ def _convert(value: Any, hint: Any) -> Any:
 def _checked(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         expected = "string" if kind is str else "list" if kind is list else "map"
-        raise SAMPTypeError(f"a {type(value).__name__} came where a {expected} was expected")
+        raise SAMPTypeError(f"expected a {expected}, not a {type(value).__name__}")
     return value
 
 
@@ -279,17 +284,17 @@ def _to_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = (kinds[0],) * len(items)
     if len(items) != len(kinds):
-        raise SAMPTypeError(f"{len(items)} items came where {len(kinds)} were expected")
+        raise SAMPTypeError(f"expected {len(kinds)} items, not {len(items)}")
     return tuple(_convert(item, kind) for item, kind in zip(items, kinds, strict=True))
 
 
 def _to_member(value: Any, kind: type[enum.Enum]) -> enum.Enum:
-    """Return the member with a value, or else with a name."""
+    """Return the member of an enumeration with this value or name."""
     text = _checked(value, str)
     for member in kind:
         if text in (str(member.value), member.name):
             return member
-    raise SAMPTypeError(f"{text!r} is none of {', '.join(str(member.value) for member in kind)}")
+    raise SAMPTypeError(f"{text!r} is not one of {', '.join(str(member.value) for member in kind)}")
 
 
 def _to_array(value: Any) -> Any:
@@ -301,7 +306,7 @@ def _to_array(value: Any) -> Any:
 
 
 _SCALARS: dict[type, Callable[[str], Any]] = {int: parse_int, float: parse_float, bool: parse_bool, str: str}
-#: Converters by the generic type, called with the value and what stands in the brackets.
+#: Converters by the generic type. They are called with the value and the arguments of the type.
 _GENERICS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
     **dict.fromkeys(_UNIONS, _to_one_of),
     list: lambda value, inner: [_convert(item, inner[0]) for item in _checked(value, list)],
@@ -311,7 +316,7 @@ _GENERICS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
 
 
 def _to_result(value: Any) -> Any:
-    """Return what a handler returned as a map; a single value gets the key that SAMP's own messages use."""
+    """Convert the return value of a handler to a map; a single value gets the key that SAMP's own MTypes use."""
     if value is None or isinstance(value, Mapping):
         return value
     if hasattr(value, "icrs"):

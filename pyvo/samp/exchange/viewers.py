@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Viewers: the position that they show, and the commands of DS9 and Aladin.
+Get the position that a viewer shows, and run commands in DS9 and Aladin.
 
-What takes long to import, astropy.io and astropy.coordinates, is imported when a file or position has to be read: most
-commands need neither.
+astropy.io and astropy.coordinates take long to import and most commands need neither. They are imported when a file or
+a position is read.
 """
 
 from __future__ import annotations
@@ -28,16 +28,21 @@ from .reports import response_error_text
 
 __all__ = ["DS9", "call_for_result", "get_position", "run_aladin_script", "to_skycoord"]
 
-#: Files that DS9 8.4.1 writes for its responses and leaves behind. Binary ones have no further suffix.
+#: Names of the files that DS9 8.4.1 writes for its responses and does not remove. Binary files have no further suffix.
 _MADE_BY_DS9 = re.compile(r"ds9\d{9,}\.xpa(\.\w+)?", re.ASCII)
-#: Characters that no text contains; DS9 writes form feeds between pages.
+#: Control characters that do not occur in text. Form feed is not among them: DS9 writes it between pages.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
 def call_for_result(
     client: MessagingClient, client_id: str, mtype: str, timeout: str | float, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Call a client and return its ``samp.result``; raise SAMPResponseError or SAMPTimeoutError, or warn."""
+    """
+    Call a client and return its ``samp.result``.
+
+    Raise SAMPResponseError if the response is an error, and SAMPTimeoutError if there is none in time. Issue a warning
+    if the response is a warning.
+    """
     message = {"samp.mtype": mtype, "samp.params": dict(params)}
     deadline = Deadline(hub_timeout(timeout))
     try:
@@ -61,9 +66,9 @@ def call_for_result(
 
 def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str) -> str:
     """
-    Return the key under which a result has its content; empty if the result has none.
+    Return the key of the content in a result; an empty string if there is none of these keys.
 
-    Content under other keys would be lost: that is an error if there is nothing else, and a warning otherwise.
+    Content under other keys is not returned. Raise an error if there is only such content; otherwise warn about it.
     """
     filled = [key for key in keys if result.get(key)]
     rest = [key for key in result if key not in keys or key in filled[1:]]
@@ -71,12 +76,12 @@ def _content_key(result: Mapping[str, Any], keys: Collection[str], program: str)
         found, wanted = ", ".join(rest), " or ".join(keys)
         raise SAMPClientError(f"{program} responded with {found}, not with {wanted}: {dict(result)}")
     if rest:
-        warn(f"{program} responded with more than {filled[0]}; this is not returned: {', '.join(rest)}")
+        warn(f"The response of {program} contains more than {filled[0]}; this is not returned: {', '.join(rest)}")
     return filled[0] if filled else ""
 
 
 def _ds9_content(client: MessagingClient, result: Mapping[str, Any], program: str) -> Any:
-    """Return the content of a result of DS9: a short text is its value, anything else is in a file that it names."""
+    """Return the content of a result of DS9: a short text is in ``value``, anything else in the file at ``url``."""
     key = _content_key(result, ("value", "url"), program)
     if key != "url":
         return str(result.get(key, "")).strip()
@@ -86,36 +91,37 @@ def _ds9_content(client: MessagingClient, result: Mapping[str, Any], program: st
             content = _read_content(path, Path(urlsplit(url).path).name)
             _remove_if_made_by_ds9(path)
             return content
-    except Exception as error:  # of astropy, about a file that is no FITS file
+    except Exception as error:  # from astropy, if the file is not a valid FITS file
         raise SAMPClientError(f"The file in the response of {program} cannot be read: {error}") from error
 
 
 def _read_content(path: Path, name: str) -> Any:
-    """Read text as str, FITS as HDUList, anything else as bytes."""
+    """Return the content of a file: text as str, FITS as HDUList, anything else as bytes."""
     content = path.read_bytes()
     made_by_ds9 = _MADE_BY_DS9.fullmatch(name)
-    # the result of "fits header" is a text with a line for each card
+    # the result of "fits header" begins like a FITS file, but is text with one line for each card
     if content.startswith(b"SIMPLE  =") and b"\n" not in content[:2880]:
         from ..formats.readers import read_image  # noqa: PLC0415
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about oddities in a file of another program
+            warnings.simplefilter("ignore")  # about deviations from the standard in a file of another program
             return read_image(path)
-    if made_by_ds9 and made_by_ds9[1] is None:  # pixels may look like text
+    if made_by_ds9 and made_by_ds9[1] is None:  # binary, although pixel values may look like text
         return content
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        # what DS9 writes in a locale that is not UTF-8
+        # DS9 writes Latin-1 in a locale that is not UTF-8
         return content.decode("latin-1") if made_by_ds9 else content
     return content if _CONTROL.search(text) and not made_by_ds9 else text
 
 
 def _remove_if_made_by_ds9(path: Path) -> None:
     """
-    Remove a file that DS9 has made for one response, because DS9 does not.
+    Remove a file that DS9 has made for a response, because DS9 does not remove it.
 
-    Any client may name any file. So only a file of the user's own with a name like those of DS9 is removed.
+    A client can put any file name into a response. Therefore a file is only removed if it belongs to the user and has a
+    name like those that DS9 uses.
     """
     if _MADE_BY_DS9.fullmatch(path.name) is None:
         return
@@ -125,7 +131,12 @@ def _remove_if_made_by_ds9(path: Path) -> None:
 
 
 def to_skycoord(position: Any) -> Any:
-    """Make a SkyCoord of a text in degrees or hours (``"5h34m32s +22d00m52s"``), of two numbers in degrees..."""
+    """
+    Convert a position to a SkyCoord.
+
+    It can be a string in degrees or hours (``"5h34m32s +22d00m52s"``), two numbers in degrees, or any object that
+    SkyCoord accepts.
+    """
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
     if isinstance(position, str):
@@ -133,26 +144,26 @@ def to_skycoord(position: Any) -> Any:
         return SkyCoord(position, unit=("hourangle", "deg") if in_hours else "deg")
     if isinstance(position, tuple | list):
         if len(position) != 2:
-            raise SAMPValueError("A position has two coordinates")
+            raise SAMPValueError(f"A position has two coordinates, not {len(position)}")
         return SkyCoord(*position, unit="deg")
     coordinates = SkyCoord(position)
     if coordinates.size != 1:
-        raise SAMPValueError(f"One position can be pointed at, not {coordinates.size}")
+        raise SAMPValueError(f"Only one position can be shown, not {coordinates.size}")
     return coordinates
 
 
 def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str | float) -> Any:
-    """Ask a viewer for the position that it shows; see `ExchangeMixin.get_position`."""
+    """Return the position that a viewer shows; see `ExchangeMixin.get_position`."""
     from ..formats.readers import attach_source, read_position  # noqa: PLC0415
 
-    # DS9 has no message for that, but a command
+    # DS9 does not support coord.get.sky, but it has a command that returns the position
     mtype = "coord.get.sky" if viewer is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
     client_id = resolve_one(client, mtype, viewer, "Aladin")
     if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
         result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
         numbers = str(_ds9_content(client, result, client_name(client, client_id))).split()
         if len(numbers) != 2:
-            raise SAMPClientError(f"{client_name(client, client_id)} shows nothing that has a position")
+            raise SAMPClientError(f"{client_name(client, client_id)} shows no image with sky coordinates")
         result = {"ra": numbers[0], "dec": numbers[1]}
     else:
         result = call_for_result(client, client_id, "coord.get.sky", timeout, {})
@@ -161,7 +172,7 @@ def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str
 
 class DS9:
     """
-    DS9, controlled by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("pan wcs fk5 degrees")``.
+    Control DS9 by its own commands: ``client.ds9("zoom to fit")``, ``client.ds9.get("pan wcs fk5 degrees")``.
 
     Parameters
     ----------
@@ -181,11 +192,11 @@ class DS9:
         Parameters
         ----------
         cmd : str
-            A command, as for ``xpaset``.
+            The command, as for ``xpaset``.
         to : str or entry of ``client.clients``, optional
-            The DS9; by default the only one.
+            The DS9 client; by default the only one.
         url : str, optional
-            URL of the file for the command.
+            The URL of the file for the command.
         timeout : str, int or float
             Seconds to wait for the response; 0: no limit.
 
@@ -199,33 +210,33 @@ class DS9:
 
     def get(self, cmd: str, *, to: ClientRef | None = None, timeout: str | float = 30.0) -> Any:
         """
-        Ask DS9 for a value or file.
+        Return a value or the content of a file from DS9.
 
         Parameters
         ----------
         cmd : str
-            A command, as for ``xpaget``.
+            The command, as for ``xpaget``.
         to : str or entry of ``client.clients``, optional
-            The DS9; by default the only one.
+            The DS9 client; by default the only one.
         timeout : str, int or float
             Seconds to wait for the response; 0: no limit.
 
         Returns
         -------
         str, HDUList or bytes
-            The result; empty if DS9 returns none. DS9 writes long results to a file: text (``"regions"``,
-            ``"fits header"``, ``"data image 1 1 3 3 yes"``) comes as `str`, FITS (``"fits"``) as
-            `~astropy.io.fits.HDUList`, anything else (``"png"``, ``"array"``, ``"nrrd"``) as `bytes`. DS9 leaves the
-            file behind; it is removed when it has been read.
+            The result; an empty string if DS9 returns none. DS9 writes long results to a file. Text (``"regions"``,
+            ``"fits header"``, ``"data image 1 1 3 3 yes"``) is returned as `str`, FITS (``"fits"``) as
+            `~astropy.io.fits.HDUList`, anything else (``"png"``, ``"array"``, ``"nrrd"``) as `bytes`. DS9 does not
+            remove the file; this method removes it after reading it.
 
         Raises
         ------
         SAMPResponseError
             DS9 responded with an error.
         SAMPTimeoutError
-            DS9 did not respond. It never responds to unknown commands, nor while a dialog is open.
+            DS9 did not respond in time. It does not respond to unknown commands, or while a dialog is open.
         SAMPClientError
-            The file that DS9 named cannot be read, because DS9 shows nothing of that kind.
+            The file in DS9's response cannot be read, because DS9 shows no data of that kind.
         """
         client_id = resolve_one(self._client, "ds9.get", to, "DS9")
         result = call_for_result(self._client, client_id, "ds9.get", timeout, {"cmd": cmd})

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Detect the format of a file by its content: by its structure, never by a word somewhere in it."""
+"""Detect the format of a file from the structure of its content, not from single words in it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any, BinaryIO, cast
 from ..errors import SAMPTypeError, without_warnings
 from .fetching import Place
 
-#: Returns the first bytes of a file, unpacked; fewer than asked for only where the file ends.
+#: Returns a given number of bytes from the beginning of a file, decompressed; fewer only if the file is shorter.
 Peek = Callable[[int], bytes]
 
-#: Bytes that are read first, and at most, to find the end of a header.
+#: Number of bytes that are read first, and maximum number, to find the end of a header.
 PEEK_SIZE = 64 * 1024
 MAX_PEEK_SIZE = 64 * 1024 * 1024
 
-#: What opens packed files, by their first bytes.
-_PACKED: dict[bytes, Callable[[Any], Any]] = {
+#: Functions that open compressed files, by the first bytes of the files.
+_DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
 _BLOCK, _CARD = 2880, 80
-#: What may stand in front of the root element of an XML document.
+#: Everything that may precede the root element of an XML document.
 _PROLOG = re.compile(
     rb"(?:\s|<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*'|\[.*?\]\s*(?=>))*>)*", re.DOTALL
 )
@@ -37,45 +37,45 @@ _ROOT = re.compile(rb"<(?:[\w.-]+:)?VOTABLE[\s/>]")
 
 
 def peek_at(place: Place) -> Peek:
-    """Return a function that reads the first bytes of a file, unpacked if gzip or bzip2 packed it."""
+    """Return a function that reads the first bytes of a file, and decompresses them (gzip, bzip2) if needed."""
 
     def peek(count: int) -> bytes:
         with place.open("rb") as file:
-            return unpack(file.read(count), count)
+            return decompress_prefix(file.read(count), count)
 
     return peek
 
 
-def unpacked(file: BinaryIO) -> BinaryIO:
-    """Return a file that reads the unpacked content of a packed one; `file` itself if it is not packed."""
+def open_decompressed(file: BinaryIO) -> BinaryIO:
+    """Return a file object that decompresses a file; `file` itself if it is not compressed."""
     beginning = file.read(8)
     file.seek(0)
-    for magic, opener in _PACKED.items():
+    for magic, opener in _DECOMPRESSORS.items():
         if beginning.startswith(magic):
             return cast("BinaryIO", opener(file))
     return file
 
 
-def unpack(beginning: bytes, count: int) -> bytes:
-    """Unpack the first bytes of a file if gzip or bzip2 packed it; return at most `count` bytes."""
-    unpacked = b""
-    while beginning and len(unpacked) < count:  # such a file may consist of many members
+def decompress_prefix(beginning: bytes, count: int) -> bytes:
+    """Decompress the first bytes of a file if they are compressed (gzip, bzip2); return at most `count` bytes."""
+    content = b""
+    while beginning and len(content) < count:  # a compressed file may consist of many members
         if beginning.startswith(b"\x1f\x8b"):
             member: Any = zlib.decompressobj(wbits=31)
         elif beginning.startswith(b"BZh"):
             member = bz2.BZ2Decompressor()
         else:
-            return unpacked or beginning[:count]
+            return content or beginning[:count]
         try:
-            unpacked += member.decompress(beginning, count - len(unpacked))
+            content += member.decompress(beginning, count - len(content))
         except (zlib.error, OSError):
             break
         beginning = member.unused_data
-    return unpacked
+    return content
 
 
 def _growing_prefixes(peek: Peek) -> Iterator[bytes]:
-    """Yield the beginning of a file, each time more of it, up to its end or `MAX_PEEK_SIZE`."""
+    """Yield longer and longer beginnings of a file, up to its end or `MAX_PEEK_SIZE`."""
     size = PEEK_SIZE
     beginning = peek(size)
     yield beginning
@@ -89,16 +89,16 @@ def _growing_prefixes(peek: Peek) -> Iterator[bytes]:
 
 
 def is_fits(beginning: bytes) -> bool:
-    """Tell whether the first bytes are those of a FITS file."""
+    """Return whether the first bytes are those of a FITS file."""
     return beginning.startswith((b"SIMPLE  =", b"XTENSION="))
 
 
 def fits_kind(peek: Peek) -> str:
     """
-    Return what a FITS file holds: ``"table"``, ``"colfits"``, ``"image"`` or ``"coverage"``.
+    Return the kind of content of a FITS file: ``"table"``, ``"colfits"``, ``"image"`` or ``"coverage"``.
 
-    The first HDU with data decides. Only STIL reads colfits, tables whose columns are the cells of one row. Raise
-    SAMPTypeError if there are no data, or the file ends within a header.
+    The kind is that of the first HDU with data. In a colfits table the columns are stored as the cells of one row; only
+    STIL reads this format. Raise SAMPTypeError if the file contains no data, or ends within a header.
     """
     described, by_columns = False, False
     for header in _headers(peek):
@@ -117,17 +117,17 @@ def fits_kind(peek: Peek) -> str:
 
 
 def is_description(header: Any) -> bool:
-    """Tell whether the data of an HDU are a VOTable about the next HDU, as STIL (TOPCAT, STILTS) writes it."""
+    """Return whether the data of an HDU are a VOTable that describes the next HDU. STIL (TOPCAT, STILTS) writes it."""
     return header.get("VOTMETA") is True and header.get("NAXIS") == 1
 
 
 def is_by_columns(header: Any) -> bool:
-    """Tell whether STIL (TOPCAT, STILTS) wrote a table by columns (``colfits``): one row of columns."""
+    """Return whether a table is a ``colfits`` table of STIL (TOPCAT, STILTS): one row whose cells are the columns."""
     return header.get("COLFITS") is True or "ColFits" in str(header.get("STILCLAS", ""))
 
 
 def _headers(peek: Peek) -> Iterator[Any]:
-    """Yield the headers of a FITS file, and read only as much of the file as they need."""
+    """Yield the headers of a FITS file. Read only as much of the file as needed."""
     from astropy.io import fits  # noqa: PLC0415
 
     start, header = 0, None
@@ -138,11 +138,11 @@ def _headers(peek: Peek) -> Iterator[Any]:
             yield header
             start = end + -(-_data_size(header) // _BLOCK) * _BLOCK
     if header is None:
-        raise SAMPTypeError("The file begins as a FITS file, but its first header has no end")
+        raise SAMPTypeError("The file begins like a FITS file, but its first header has no END card")
 
 
 def _end_of_header(beginning: bytes, start: int) -> int | None:
-    """Return the offset of what follows a header; None if the bytes end before the header does."""
+    """Return the offset of the first byte after a header; None if the header is incomplete."""
     for card in range(start, len(beginning) - 7, _CARD):
         if beginning[card : card + 8] == b"END     ":
             return start + -(-(card + _CARD - start) // _BLOCK) * _BLOCK
@@ -152,7 +152,7 @@ def _end_of_header(beginning: bytes, start: int) -> int | None:
 def _data_size(header: Any) -> int:
     """Return the size of the data of an HDU in bytes."""
     axes = [int(header.get(f"NAXIS{number}", 0)) for number in range(1, int(header.get("NAXIS", 0)) + 1)]
-    if axes and axes[0] == 0 and header.get("GROUPS"):  # random groups, as old radio telescopes wrote them
+    if axes and axes[0] == 0 and header.get("GROUPS"):  # random groups, as in old radio interferometry data
         axes = axes[1:]
     size = 1 if axes else 0
     for axis in axes:
@@ -164,13 +164,13 @@ def _data_size(header: Any) -> int:
 
 
 def is_votable(peek: Peek) -> bool:
-    """Tell whether a file is a VOTable: an XML document whose root element is VOTABLE."""
+    """Return whether a file is a VOTable: an XML document whose root element is VOTABLE."""
     for beginning in _growing_prefixes(peek):
         text = _plain_xml(beginning)
         end = cast("re.Match[bytes]", _PROLOG.match(text)).end()
         if _ROOT.match(text, end):
             return True
-        if not text.startswith((b"<!", b"<?"), end):  # otherwise a comment may end behind what was read
+        if not text.startswith((b"<!", b"<?"), end):  # otherwise a comment may continue beyond the bytes read so far
             return False
     return False
 
@@ -183,11 +183,11 @@ def _plain_xml(beginning: bytes) -> bytes:
 
 
 def text_formats(beginning: bytes, name: str) -> list[tuple[str, str]]:
-    """Return formats (names of astropy) with encodings to try for a file that is neither FITS nor VOTable."""
+    """Return the formats (by astropy's names) and encodings to try for a file that is neither FITS nor VOTable."""
     for magic, kind in ((b"PAR1", "parquet"), (b"\x89HDF", "hdf5")):
         if beginning.startswith(magic):
             return [(kind, "")]
-    encodings = ["utf-8", "latin-1"]  # STIL writes its formats of text in Latin-1
+    encodings = ["utf-8", "latin-1"]  # STIL writes its text formats in Latin-1
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Get the file that a message names: local files as they are, others as a temporary copy, read while it arrives."""
+"""Open the file at the URL in a message: a local file itself, or a temporary copy, which is read while it arrives."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..errors import SAMPClientError
 from ..temporary_files import progress_bar
 from ..transport.urls import URL_SAFE_CHARS, file_url_to_local_path, is_local_host
 
-#: Seconds in which a server has to send some bytes.
+#: Seconds within which a server has to send some bytes.
 FETCH_TIMEOUT = 60.0
-#: Bytes that are copied at a time.
+#: Number of bytes that are copied at a time.
 CHUNK = 1024 * 1024
 
-#: Writes the content of a URL to a file, or returns False if the URL can be read here.
+#: Writes the content of a URL to a file, or returns False if the URL can be read on this machine.
 Download: TypeAlias = Callable[[str, BinaryIO], bool]
 
 
 class ArrivingFile:
-    """The copy of a file that is being fetched. It can be opened before it is complete, by one reader at a time."""
+    """The copy of a file that is being fetched. One reader at a time can read it before it is complete."""
 
     def __init__(self, url: str, path: Path, copy: Any, response: Any, note: Callable[[int], object]) -> None:
         self.path = path
@@ -36,17 +36,17 @@ class ArrivingFile:
         self._copy = copy
         self._response = response
         self._note = note
-        #: Bytes of the whole file; None if the server does not state it.
+        #: Size of the whole file in bytes; None if the server does not send it.
         self.size: int | None = response.length
 
     @contextmanager
     def open(self, _mode: str) -> Iterator[BinaryIO]:
-        """Read from the beginning, as `pathlib.Path.open` with the mode ``"rb"`` does."""
+        """Open the file for reading from the beginning, like `pathlib.Path.open` with the mode ``"rb"``."""
         self.seek(0)
         yield cast("BinaryIO", self)
 
     def read(self, count: int) -> bytes:
-        """Read some bytes, and wait for them; return fewer at the end of the file only."""
+        """Read `count` bytes, and wait for them if needed. Return fewer only at the end of the file."""
         data = bytes(self._copy.read(count))
         try:
             while len(data) < count and (more := self._response.read(count - len(data))):
@@ -54,13 +54,14 @@ class ArrivingFile:
                 self._note(len(more))
                 data += more
         except (OSError, http.client.HTTPException) as error:
-            raise SAMPClientError(f"{self._url} broke off: {error}") from error
+            raise SAMPClientError(f"The transfer of {self._url} was interrupted: {error}") from error
         if len(data) < count and self._response.length:
-            raise SAMPClientError(f"{self._url} broke off: {self._response.length} bytes are missing")
+            text = f"The transfer of {self._url} was interrupted: {self._response.length} bytes are missing"
+            raise SAMPClientError(text)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move in the part that has arrived."""
+        """Change the position within the part that has arrived."""
         return int(self._copy.seek(offset, whence))
 
     def tell(self) -> int:
@@ -68,7 +69,7 @@ class ArrivingFile:
         return int(self._copy.tell())
 
     def complete(self) -> Path:
-        """Wait for the rest, and return the path of the copy."""
+        """Wait for the rest of the file, and return the path of the copy."""
         self.seek(0, os.SEEK_END)
         while self.read(CHUNK):
             pass
@@ -76,7 +77,7 @@ class ArrivingFile:
         return self.path
 
 
-#: A file on this machine, or one that arrives.
+#: A file on this machine, or a file that is being fetched.
 Place: TypeAlias = Path | ArrivingFile
 
 
@@ -85,9 +86,9 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError as error:
-        raise SAMPClientError(f"This is no URL: {url!r}") from error
+        raise SAMPClientError(f"{url!r} is not a valid URL: {error}") from error
     if parts.scheme not in {"http", "https"}:
-        raise SAMPClientError(f"Only http, https and file URLs are read, not {url!r}")
+        raise SAMPClientError(f"Only http, https and file URLs can be read, not {url!r}")
     handlers: list[urllib.request.BaseHandler] = []
     if is_local_host(host):  # a proxy cannot reach this machine
         handlers.append(urllib.request.ProxyHandler({}))
@@ -113,10 +114,10 @@ def read_prefix(url: str, count: int) -> bytes:
 @contextmanager
 def open_place(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Place]:
     """
-    Provide a file, given by its path or its URL (``file:``, ``http`` or ``https``), within a ``with`` block.
+    Provide the file at a path or URL (``file:``, ``http`` or ``https``) within a ``with`` block.
 
-    A file on another machine is copied while it is read, and the copy removed. ``download`` may copy what is on the
-    machine of the hub. Raise SAMPClientError if it cannot be read.
+    A file on another machine is copied while it is read, and the copy is removed at the end. If ``download`` is given,
+    it is used for files on the hub's machine. Raise SAMPClientError if the file cannot be read.
     """
     local = path if path is not None or url is None else _local(url)
     if download is not None and url is not None and (local is not None or _names_this_machine(url)):
@@ -143,7 +144,7 @@ def open_place(url: str | None, path: Path | None = None, download: Download | N
 
 @contextmanager
 def _temporary_file(url: str) -> Iterator[Path]:
-    """Make a file that only the user can read (0600); remove it afterwards."""
+    """Create a file that only the user can read (0600), and remove it afterwards."""
     descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
     os.close(descriptor)
     copy = Path(name)
@@ -154,13 +155,13 @@ def _temporary_file(url: str) -> Iterator[Path]:
 
 
 def complete_file(place: Place) -> Path:
-    """Return the path of a file, when it has arrived."""
+    """Wait until a file is complete, and return its path."""
     return place if isinstance(place, Path) else place.complete()
 
 
 @contextmanager
 def local_copy(url: str | None, path: Path | None = None, download: Download | None = None) -> Iterator[Path]:
-    """Provide a complete file within a ``with`` block, otherwise as `open_place` does."""
+    """Provide a complete file within a ``with`` block; otherwise like `open_place`."""
     with open_place(url, path, download) as place:
         yield complete_file(place)
 
@@ -178,6 +179,6 @@ def _local(url: str) -> Path | None:
 
 
 def _suffix(url: str) -> str:
-    """Return the suffix in a URL if it is plain: some readers choose the format by it."""
+    """Return the suffix of the file name in a URL if it is alphanumeric; some readers choose the format by it."""
     suffixes = Path(urlsplit(url).path).suffixes[-2:]
     return "".join(suffix for suffix in suffixes if suffix[1:].isalnum() and len(suffix) < 10)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files and URLs to send: the first bytes identify the format; in a FITS file, the headers identify the content."""
+"""Files and URLs to send. The first bytes identify the format; in a FITS file the headers identify the content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import SAMPClientError, SAMPTypeError, SAMPValueError, warn, without_warnings
 from ..transport.urls import file_url_to_local_path
-from .detection import PEEK_SIZE, Peek, fits_kind, is_fits, is_votable, peek_at, text_formats, unpack
+from .detection import PEEK_SIZE, Peek, decompress_prefix, fits_kind, is_fits, is_votable, peek_at, text_formats
 from .fetching import local_copy, read_prefix
 from .model import SUPPORTED_TYPES, MessageFormat, Sendable
 from .readers import read_fits_table, read_other_table, read_table
@@ -28,18 +28,19 @@ _RASTER_IMAGES = {
     b"GIF8": ("image.load.gif",),
 }
 _CDF = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")
-#: A URL of any scheme; a single letter is a drive of Windows.
+#: The scheme of a URL, with at least two letters because a single letter is a drive on Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
-#: The parameter for the id in the messages about each kind of object.
+#: The name of the message parameter for the id, by the kind of object.
 _ID_KEYS = {"table": "table-id", "image": "image-id", "spectrum": "spectrum-id", "coverage": "coverage-id"}
 
 
 def adapt_file(obj: Any) -> Sendable | None:
     """
-    Return the file itself where other programs read its format, or else the table in it; None if `obj` is no path.
+    Return the formats of a file, given by its path or URL; None for any other object.
 
-    Raise FileNotFoundError if there is no such file, SAMPClientError if the URL cannot be read, and SAMPTypeError if
-    other programs cannot load the content.
+    A file in a format that other programs read is sent unchanged. Otherwise the table in it is sent. Raise
+    FileNotFoundError if the file does not exist, SAMPClientError if the URL cannot be read, and SAMPTypeError if other
+    programs cannot load the content.
     """
     if not isinstance(obj, str | os.PathLike):
         return None
@@ -53,7 +54,7 @@ def adapt_file(obj: Any) -> Sendable | None:
     if not _exists(path):
         raise FileNotFoundError(_no_such_file(text))
     if not path.is_file():
-        raise SAMPTypeError(f"{text!r} is no file. What can be sent: {SUPPORTED_TYPES}.")
+        raise SAMPTypeError(f"{text!r} is not a file. Supported types: {SUPPORTED_TYPES}.")
     return _detect(peek_at(path), path.name, path, None)
 
 
@@ -61,11 +62,11 @@ def _detect_url(url: str) -> Sendable:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise SAMPValueError(f"{url!r} is no URL: {error}") from None
+        raise SAMPValueError(f"{url!r} is not a valid URL: {error}") from None
     if parts.scheme not in {"http", "https"}:
         raise SAMPClientError(f"Only http, https and file URLs can be sent, not {url!r}")
     name = unquote(PurePosixPath(parts.path).name) or "data"
-    return _detect(lambda count: unpack(read_prefix(url, count), count), name, None, url)
+    return _detect(lambda count: decompress_prefix(read_prefix(url, count), count), name, None, url)
 
 
 def _detect(peek: Peek, name: str, path: Path | None, url: str | None) -> Sendable:
@@ -92,39 +93,43 @@ def _detect(peek: Peek, name: str, path: Path | None, url: str | None) -> Sendab
         table = read_fits_table(file) if is_fits(beginning) else read_other_table(file, text_formats(beginning, name))
     if table is None:
         raise SAMPTypeError(
-            f"The format of {name!r} is not known. Files in these formats can be sent: FITS, VOTable, ECSV, CSV and "
-            "other tables that astropy reads, MOC, PNG, JPEG, GIF, CDF."
+            f"The format of {name!r} is unknown. Files in these formats can be sent: FITS, VOTable, ECSV, CSV and "
+            "other table formats that astropy reads, MOC, PNG, JPEG, GIF, CDF."
         )
     return sendable_table(table, name)
 
 
 def _count_rows(path: Path | None, url: str | None) -> int:
-    with local_copy(url, path) as file, without_warnings():  # about oddities in a file of another program
+    with local_copy(url, path) as file, without_warnings():  # about deviations from the standard in the file
         return len(read_table(file, url or ""))
 
 
 def _inline_writer(path: Path | None, url: str | None) -> Callable[[BinaryIO], object] | None:
-    """Return the writer of a VOTable whose rows are in another local file, which is not sent; None if they are not."""
-    if path is None:  # recipients can resolve the reference to the other file
+    """
+    Return a function that writes a VOTable with its rows inline, if it refers to another local file; else None.
+
+    The file to which the VOTable refers is not sent, so recipients could not read the rows.
+    """
+    if path is None:  # for a URL the recipients can resolve the reference to the other file
         return None
     try:
         document = with_streams_inline(path, url or "")
     except SAMPClientError as error:
-        warn(f"{path.name} is sent as it is, but rows of it are in another file: {error}")
+        warn(f"{path.name} is sent unchanged, although its rows are in another file: {error}")
         return None
     return None if document is None else lambda file: file.write(document)
 
 
 def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Sendable:
     """
-    Return a file or URL to be sent with an MType that the user gives, without reading it.
+    Return a file or URL to be sent with an MType given by the user. The content is not read.
 
-    The recipient may read what this package does not: another format, another compression, a URL that only it reaches.
+    The recipient may support formats, compressions and URLs that this package cannot read.
     """
     text = os.fspath(place)
     kind = mtype.partition(".")[0]
     chosen = next(
-        # a script tells Aladin what to load
+        # Aladin loads a coverage by a script
         (each for each in coverage_formats(None) if each.make_params is not None and each.mtype == mtype),
         MessageFormat(mtype, "", id_key=_ID_KEYS.get(kind)),
     )
@@ -140,17 +145,17 @@ def file_or_url_as(place: str | os.PathLike[str], mtype: str) -> Sendable:
 
 
 def _exists(path: Path) -> bool:
-    """Tell whether a file or directory exists; False for a text that cannot be a path."""
+    """Return whether a file or directory exists; False for a string that cannot be a path."""
     try:
         return path.exists()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-    except ValueError:  # it contains NUL
+    except ValueError:  # the string contains NUL
         pass
     return False
 
 
 def _no_such_file(text: str) -> str:
-    shown = text if len(text) <= 200 else text[:200] + "..."  # it may be the content of a file
-    return f"There is no file {shown!r}, and it is no URL either. What can be sent: {SUPPORTED_TYPES}."
+    shown = text if len(text) <= 200 else text[:200] + "..."  # the string may be the content of a file
+    return f"There is no file {shown!r}, and it is not a URL either. Supported types: {SUPPORTED_TYPES}."

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Read and write tables in FITS, with their missing values.
+Read and write FITS tables, including missing values.
 
-Large tables for TOPCAT are written in its format fits-plus: the primary HDU contains a VOTable without rows, which
-holds what FITS has no keywords for (UCDs, utypes, PARAM elements, descriptions), and the table is in the next HDU.
-TOPCAT maps such a file into memory instead of reading it. The rows are written in blocks, which takes hardly any
-memory. Only tables for which `is_plain` is true can be written in this format: FITS holds all of them, except for the
-difference between an empty text and a missing one, which TOPCAT does not make either.
+Large tables are sent to TOPCAT in its format fits-plus. The primary HDU contains a VOTable without rows, with the
+metadata for which FITS has no keywords (UCDs, utypes, PARAM elements, descriptions). The next HDU contains the table.
+TOPCAT maps such a file into memory instead of reading it. The rows are written in blocks, which needs little memory.
+Only tables for which `is_plain` returns true can be written in this format. FITS can represent all their values, except
+that it does not distinguish an empty text from a missing one. TOPCAT does not distinguish them either.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from .model import decode_field, decode_text
 from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_value, write_with_column_errors
 from .votable_writer import fill_masked, logical_letters, write_votable
 
-#: Integers that FITS does not have, and those that it has, but not with a number for missing values.
+#: Integer types that FITS does not have, and types for which it has no number for missing values, with replacements.
 _WIDER = {"i1": "i2"}
 _WIDER_MASKED = {"u2": "i4", "u4": "i8"}
-#: The types of columns by the letters of FITS.
+#: The types of columns by the format letters of FITS.
 _TYPES = {
     "L": "?", "X": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "C": "c8", "M": "c16",
     "A": "U1",
 }  # fmt: skip
-#: The number of columns that a FITS table can have.
+#: Maximum number of columns of a FITS table.
 MAX_COLUMNS = 999
 #: Sizes in bytes of the blocks of a FITS file, and of a header card.
 BLOCK, LINE = 2880, 80
@@ -47,19 +47,19 @@ BLOCK, LINE = 2880, 80
 
 def write_fits_table(table: Any, file: BinaryIO) -> None:
     """
-    Write a table as a FITS file; warn about units and metadata that FITS cannot hold.
+    Write a table as a FITS file. Warn about units and metadata that FITS cannot represent.
 
-    The file must be seekable. Raise SAMPTypeError, which names the columns, if FITS cannot hold them.
+    The file must be seekable. Raise SAMPTypeError with the names of the columns that FITS cannot represent.
     """
     flat = flatten_columns(table)
     if len(flat.colnames) > MAX_COLUMNS:
-        raise SAMPTypeError(f"A FITS table has {MAX_COLUMNS} columns at most, and the table {len(flat.colnames)}")
+        raise SAMPTypeError(f"A FITS table can have {MAX_COLUMNS} columns, but the table has {len(flat.colnames)}")
     left_out = _clear_metadata(flat)
     if left_out:
-        warn(f"FITS cannot hold all the metadata; the table is sent without {', '.join(map(repr, left_out))}")
+        warn(f"FITS cannot represent all metadata; the table is sent without {', '.join(map(repr, left_out))}")
     for name in flat.colnames:
         if flat[name].unit is not None and not _is_unit_of_fits(flat[name].unit):
-            warn(f"FITS has no unit {flat[name].unit}: recipients of FITS get {name!r} without its unit")
+            warn(f"FITS has no unit {flat[name].unit}: recipients of FITS get the column {name!r} without its unit")
             flat[name].unit = None
     write_with_column_errors(flat, file, _write, "a FITS table")
 
@@ -73,12 +73,12 @@ def _is_unit_of_fits(unit: Any) -> bool:
 
 
 def _clear_metadata(flat: Table) -> list[str]:
-    """Remove the metadata that FITS cannot hold, and return their names."""
+    """Remove the metadata that FITS cannot represent, and return their names."""
     left_out = []
     known: dict[str, Any] = {}
     keywords = set()
     for key, given in flat.meta.items():
-        # astropy adds to this list; in a table that came as a VOTable it is one text
+        # astropy appends to this list; in a table that was read from a VOTable it is one text
         value = given.splitlines() if key == "comments" and isinstance(given, str) else given
         items = value if isinstance(value, list) else [value]
         items = [decode_text(item)[0] if isinstance(item, bytes) else item for item in items]
@@ -102,21 +102,21 @@ def _clear_metadata(flat: Table) -> list[str]:
             flat.rename_column(name, unused_name(flat, flat, name.rstrip()))
     for name in flat.colnames:
         column = flat[name]
-        odd = [key for key, value in column.meta.items() if not (isinstance(key, str) and _is_serializable(value))]
-        left_out += [f"{name}.{key}" for key in odd]
-        column.meta = {key: value for key, value in column.meta.items() if key not in odd}
-        if not isinstance(column.format, str):  # a function, say
+        kept = {key: value for key, value in column.meta.items() if isinstance(key, str) and _is_serializable(value)}
+        left_out += [f"{name}.{key}" for key in column.meta if key not in kept]
+        column.meta = kept
+        if not isinstance(column.format, str):  # for example a function
             column.format = None
     return left_out
 
 
 def _has_card(keyword: str, value: Any) -> bool:
-    """Whether a line of a header can hold a value, and astropy writes it."""
+    """Return whether astropy can write a keyword and its value as a header card."""
     from astropy.utils.exceptions import AstropyUserWarning  # noqa: PLC0415
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", AstropyUserWarning)  # of keywords that follow no convention
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # of long ones
+        warnings.simplefilter("error", AstropyUserWarning)  # about keywords that follow no convention
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # about long keywords
         try:
             card = card_of(keyword, value, "")
             if card is None:
@@ -128,7 +128,7 @@ def _has_card(keyword: str, value: Any) -> bool:
 
 
 def _is_serializable(value: Any) -> bool:
-    """Tell whether astropy can write some metadata of a column into comments."""
+    """Return whether astropy can write a metadata value of a column into comments."""
     if isinstance(value, list | tuple):
         return all(_is_serializable(item) for item in value)
     if isinstance(value, dict):
@@ -147,10 +147,10 @@ def _write(flat: Table, file: BinaryIO) -> None:
         ready.write(file, format="fits")
         if not logical:
             return
-        # A missing logical value is a zero byte, which astropy does not write: the column was written as bytes, and its
-        # header card is now corrected.
+        # A missing logical value is a zero byte, which astropy does not write. Therefore the column was written as
+        # bytes, and its header card is corrected here.
         head = io.BytesIO()
-        ready[:1].write(head, format="fits")  # astropy writes no arrays of various lengths without a row
+        ready[:1].write(head, format="fits")  # astropy cannot write variable-length arrays without any row
     lines = list(fits.getheader(io.BytesIO(head.getvalue()), 1).cards)
     keywords = {f"TFORM{ready.colnames.index(name) + 1}" for name in logical}
     for number, card in enumerate(lines):
@@ -161,8 +161,8 @@ def _write(flat: Table, file: BinaryIO) -> None:
 
 
 def _with_null(column: Any) -> Any:
-    """Return a column in a type that FITS has, with a number for missing values that no other value has."""
-    if 0 in column.shape[1:]:  # astropy (8.0) would write a TFORM of one element
+    """Return a column in a type that FITS has, with an otherwise unused number for missing values."""
+    if 0 in column.shape[1:]:  # astropy 8.0 would write a TFORM of one element
         empty = np.empty(len(column), dtype=object if len(column) else float)
         for row in range(len(column)):
             empty[row] = np.zeros(0)
@@ -173,7 +173,7 @@ def _with_null(column: Any) -> Any:
     if not isinstance(column, MaskedColumn):
         return column
     if not np.ma.is_masked(column):
-        return column.filled()  # the fill value could be one of the values
+        return column.filled()  # a plain column: the fill value, which astropy writes as TNULL, may be a valid value
     if column.dtype.kind == "b":
         letters = logical_letters(np.ma.getdata(column), np.ma.getmaskarray(column), slice(None), 0)
         return Column(letters, description=column.description, meta=dict(column.meta))
@@ -187,21 +187,25 @@ def _with_null(column: Any) -> Any:
 
 
 def table_of_hdus(hdus: Any) -> Table:
-    """Read the first table among HDUs, without what STIL says about it in the primary HDU; warn about other tables."""
+    """
+    Read the first table among HDUs, and warn about other tables.
+
+    The description of the table that STIL writes into the primary HDU is not used.
+    """
     with without_warnings():
-        tables = (fits.BinTableHDU, fits.TableHDU)  # in astropy 6 that of compressed images is derived from them
+        tables = (fits.BinTableHDU, fits.TableHDU)  # in astropy 6 the class of compressed images is derived from them
         numbers = [n for n, hdu in enumerate(hdus) if isinstance(hdu, tables) and not hdu.header.get("ZIMAGE")]
         if not numbers:
-            raise SAMPClientError("The FITS file holds no table")
+            raise SAMPClientError("The FITS file contains no table")
         table = _read_hdu(hdus, numbers[0])
         others = ", ".join(hdus[number].name or f"HDU {number}" for number in numbers[1:])
     if others:
-        warn(f"The FITS file holds {len(numbers)} tables: the first is read, but not {others}")
+        warn(f"The FITS file contains {len(numbers)} tables: the first is read, but not {others}")
     return table
 
 
 def open_hdus(place: Path | BinaryIO) -> Any:
-    """Open a FITS file as `table_of_hdus` needs it: texts as bytes, nothing mapped into memory."""
+    """Open a FITS file for `table_of_hdus`: texts are read as bytes, and nothing is mapped into memory."""
     return fits.open(place, memmap=False, ignore_missing_simple=True, character_as_bytes=True)
 
 
@@ -213,7 +217,7 @@ def _read_hdu(hdus: Any, number: int) -> Table:
     if by_columns and hdu.header["NAXIS1"] == 0:  # astropy does not read cells without values
         return Table(names=hdu.columns.names, dtype=[_TYPES[column.format[-1]] for column in hdu.columns])
     table = Table.read(hdus, format="fits", hdu=number)
-    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # None: there are no columns
+    raw = np.empty(0) if hdu.data is None else hdu.data.view(np.ndarray)  # it is None if there are no columns
     for name in table.colnames:
         column, values = table[name], raw[name] if name in (raw.dtype.names or ()) else None
         changed, missing = np.asarray(column), np.ma.getmaskarray(column)
@@ -233,11 +237,11 @@ def _read_hdu(hdus: Any, number: int) -> Table:
 
 
 def _name_columns(header: Any) -> None:
-    """Give each column a unique name: astropy would fail to read the table, or read one column twice."""
+    """Give each column a unique name, because otherwise astropy fails to read the table or reads one column twice."""
     seen: set[str] = set()
     for number in range(1, int(header.get("TFIELDS", 0)) + 1):
         given = str(header.get(f"TTYPE{number}", "")).rstrip()
-        # Blanks in front stay: astropy finds the columns by the names that stand in __serialized_columns__
+        # keep leading blanks, because astropy finds columns by their names in __serialized_columns__
         given = name = given if given.strip() else f"col{number}"
         count = 2
         while name.lower() in seen:
@@ -248,7 +252,7 @@ def _name_columns(header: Any) -> None:
 
 
 def _rows_from_columns(table: Table, header: Any) -> Table:
-    """Convert a table of one row, whose cells contain the columns, to rows."""
+    """Convert a table of one row whose cells contain the columns to a table of rows."""
     made = Table(meta=dict(table.meta))
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
@@ -260,7 +264,7 @@ def _rows_from_columns(table: Table, header: Any) -> Table:
 
 
 def _use_keywords(table: Table) -> None:
-    """Move the values of keywords about columns (of STIL and others) to the columns."""
+    """Move the values of keywords that describe columns (written by STIL and others) to the columns."""
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
         if description := table.meta.pop(f"TCOMM{number}", None):
@@ -270,31 +274,34 @@ def _use_keywords(table: Table) -> None:
                 column.meta[key] = str(value)
 
 
-#: Approximate number of bytes of rows that are written at a time.
+#: Approximate size in bytes of the blocks in which rows are written.
 BLOCK_SIZE = 1024 * 1024
-#: The letters of FITS for numpy's types.
+#: The format letters of FITS by numpy's types.
 _CODES = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "c8": "C", "c16": "M"}
-#: The rows of the VOTable, which the primary HDU must not have.
+#: The rows of a VOTable, which the primary HDU must not contain.
 _DATA = re.compile(rb"<DATA>.*?</DATA>", re.DOTALL)
 
 
 class _ColumnWriter(NamedTuple):
-    """One column of fits-plus: its format, the number for missing values, and its values as records."""
+    """Writes one column of a fits-plus table."""
 
+    #: The value of TFORM.
     code: str
+    #: The number for missing values (TNULL).
     null: int | None
+    #: The type of the column in the records.
     dtype: Any
     #: Returns the values of some rows.
     make: Callable[[slice], Any]
 
 
 def is_plain(table: Any) -> bool:
-    """Tell whether a table can be written by `write_fits_plus`."""
+    """Return whether `write_fits_plus` can write a table."""
     return _column_writers(flatten_columns(table)) is not None
 
 
 def write_fits_plus(table: Any, file: BinaryIO) -> None:
-    """Write a table, for which `is_plain` is true, in the format fits-plus."""
+    """Write a table for which `is_plain` is true in the format fits-plus."""
     flat = flatten_columns(table)
     writers = _column_writers(flat)
     assert writers is not None
@@ -315,7 +322,7 @@ def write_fits_plus(table: Any, file: BinaryIO) -> None:
 
 
 def _primary_header(size: int) -> bytes:
-    """Make the header by which STIL recognizes such a file: it requires these keywords in this order."""
+    """Make the primary header. STIL recognizes fits-plus by these keywords and requires them in this order."""
     header = fits.Header()
     for keyword, value, comment in (
         ("SIMPLE", True, "Standard FITS format"),
@@ -386,7 +393,7 @@ def _make_column_writer(column: Any) -> _ColumnWriter | None:
     def make(rows: slice) -> Any:
         if kind == "b":
             return logical_letters(values[rows], missing, rows, 0)
-        # in the wider type: the narrow one does not have the number for missing values
+        # convert to the wider type first, because the narrow one cannot hold the number for missing values
         return fill_masked(values[rows].astype(code, copy=False), missing, rows, blank)
 
     return _ColumnWriter(f"{count}{_CODES[code]}", null, (dtype, shape), make)
@@ -400,6 +407,6 @@ def _text_writer(values: Any, missing: Any) -> _ColumnWriter | None:
         has_end = np.empty_like(points, dtype=bool)
         has_end[:, :-1], has_end[:, -1] = points[:, 1:] == 0, True
         if int(points.max()) > 126 or ((points < 32) & (points > 0)).any() or (has_end & (points == 32)).any():
-            return None  # FITS has ASCII only, and ignores trailing blanks
+            return None  # FITS only has ASCII text, and ignores trailing blanks
     blank = values.dtype.type()
     return _ColumnWriter(f"{length}A", None, f"S{length}", lambda rows: fill_masked(values[rows], missing, rows, blank))

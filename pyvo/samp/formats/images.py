@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Images, and FITS files in memory, which may contain tables as well."""
+"""Adapters for images and for FITS files in memory, which may also contain tables."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _image(hdus: Callable[[], Any], name: str, size: int) -> Sendable:
             except ValueError as error:
                 if "closed file" not in str(error):
                     raise
-                raise SAMPTypeError("The file that the HDUs come from is closed, and their data were not read before: "
-                                    "send the path of the file, or send them before it is closed") from error
+                raise SAMPTypeError("The file of the HDUs was closed before their data were read: send the path of "
+                                    "the file, or send the HDUs before it is closed") from error
 
     return Sendable("image", name or "image", (MessageFormat("image.load.fits", ".fits", write, "image-id"),), size)
 
@@ -52,7 +52,7 @@ def adapt_hdu(obj: Any) -> Sendable | None:
 
 
 def _primary(header: Any) -> Any:
-    """Return the header of an extension without the keywords of extensions."""
+    """Return the header of an extension without the keywords that only extensions have."""
     header = header.copy()
     for key in ("XTENSION", "PCOUNT", "GCOUNT", "INHERIT"):
         header.remove(key, ignore_missing=True)
@@ -105,9 +105,9 @@ def adapt_nddata(obj: Any) -> Sendable | None:
     if np.size(pixels) == 0:
         raise SAMPTypeError(f"{type(obj).__name__} without pixels cannot be sent")
     if dimensions < 2:
-        raise SAMPTypeError(f"{type(obj).__name__} with data of {dimensions} dimensions is no image, which has two")
+        raise SAMPTypeError(f"{type(obj).__name__} with {dimensions}-dimensional data is not an image, which is 2-d")
     if kind.kind not in "biuf":
-        raise SAMPTypeError(f"{type(obj).__name__} with data of type {kind} is no image: FITS has no such pixels")
+        raise SAMPTypeError(f"{type(obj).__name__} with data of type {kind} is not an image: FITS has no such pixels")
     meta = safe_getattr(obj, "meta")
     meta = meta if isinstance(meta, Mapping) else {}
 
@@ -117,7 +117,7 @@ def adapt_nddata(obj: Any) -> Sendable | None:
         if unit is not None:
             header["BUNIT"] = unit.to_string() if hasattr(unit, "to_string") else str(unit)
         if safe_getattr(obj, "uncertainty") is not None:
-            warn("Image viewers load no uncertainties: the image is sent without its own")
+            warn("Image viewers do not load uncertainties: the image is sent without them")
         masks = (safe_getattr(obj, "mask"), safe_getattr(pixels, "mask"))
         mask = next((mask for mask in masks if mask is not None), None)
         return fits.HDUList([fits.PrimaryHDU(_pixels(_unmasked(pixels), mask), header)])
@@ -126,7 +126,7 @@ def adapt_nddata(obj: Any) -> Sendable | None:
 
 
 def _unmasked(array: Any) -> Any:
-    """Return the plain array of one of numpy's or astropy's masked arrays."""
+    """Return the data of a masked array (of numpy or astropy) as a plain array."""
     return np.asarray(np.ma.getdata(safe_getattr(array, "unmasked") if hasattr(array, "unmasked") else array))
 
 
@@ -138,7 +138,6 @@ def adapt_array(obj: Any) -> Sendable | None:
         return sendable_table(Table(obj))
     if obj.ndim < 2 or obj.dtype.kind not in "biuf":
         return None
-
     if obj.size == 0:
         raise SAMPTypeError(f"An image without pixels (of shape {obj.shape}) cannot be sent")
 
@@ -152,7 +151,7 @@ def adapt_array(obj: Any) -> Sendable | None:
 
 
 def _pixels(data: Any, mask: Any) -> Any:
-    """Return the pixels in a type that FITS has, with NaN for masked ones."""
+    """Return the pixels in a type that FITS supports, with NaN for masked pixels."""
     kind, size = data.dtype.kind, data.dtype.itemsize
     if mask is not None and np.any(mask):
         wide = size > 4 or (size > 2 and kind in "iu")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What can be sent of an object and in which formats, what is received, and the decoding of texts in tables."""
+"""Types that describe sent and received objects and their formats, and functions that decode the texts of tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-#: What `send` takes, for error messages.
+#: The objects that `send` accepts, for error messages.
 SUPPORTED_TYPES = (
     "Table, QTable, structured numpy array, VOTableFile, TableElement, anything with .votable or .to_table() (pyvo "
     "and astroquery results), pandas DataFrame, HDU, HDUList, CCDData, NDData, Cutout2D, numpy image (2-d array), "
@@ -20,7 +20,7 @@ SUPPORTED_TYPES = (
 
 
 def decode_text(data: bytes) -> tuple[str, bool]:
-    """Decode UTF-8, or else Latin-1; also return whether it is UTF-8."""
+    """Decode UTF-8; if that fails, Latin-1. Return the text and whether it is UTF-8."""
     try:
         return data.decode(), True
     except UnicodeDecodeError:
@@ -28,7 +28,7 @@ def decode_text(data: bytes) -> tuple[str, bool]:
 
 
 def decode_field(content: bytes) -> str:
-    """Decode a text field of fixed size, in which NUL ends the text."""
+    """Decode a text field of fixed size. A NUL character ends the text."""
     return decode_text(content.partition(b"\0")[0])[0]
 
 
@@ -36,7 +36,7 @@ def decode_texts(cells: Iterable[Any], datatype: str, length: int | None) -> lis
     """
     Decode the cells of a column of texts: arrays of bytes for ``char``, of 16-bit numbers for ``unicodeChar``.
 
-    ``length`` is that of each text, if a cell contains several.
+    ``length`` is the length of each text if a cell contains several texts.
     """
     is_wide = datatype == "unicodeChar"
     dtype = np.dtype(">u2" if is_wide else "u1")
@@ -75,7 +75,7 @@ class Sender(str):
     name: str
 
     def __new__(cls, client_id: str, name: str = "") -> Self:
-        """Make a string of the id."""
+        """Make a string from the id."""
         new = super().__new__(cls, client_id)
         new.name = name
         return new
@@ -90,7 +90,7 @@ class MessageParams(dict[str, Any]):
 
 
 class RasterImage(bytes):
-    """The content of an image file that is no FITS file (PNG, JPEG...)."""
+    """The content of an image file in a format other than FITS (PNG, JPEG...)."""
 
     mtype: str
     sender: Sender
@@ -103,37 +103,37 @@ class MessageFormat:
 
     mtype: str
     suffix: str
-    #: Writes the file; None for an object that needs none, or is in one already.
+    #: Writes the file; None if the object needs no file, or is already in a file.
     write: Callable[[BinaryIO], object] | None = None
-    #: The parameter for the object's id, such as ``table-id``.
+    #: The name of the parameter for the object's id, such as ``table-id``.
     id_key: str | None = None
     #: Further parameters.
     params: dict[str, Any] = field(default_factory=dict)
-    #: Makes all parameters from the URL and the name, for messages with other ones than ``url`` and ``name``.
+    #: Makes all parameters from the URL and the name, for MTypes that have no parameters ``url`` and ``name``.
     make_params: Callable[[str, str], dict[str, Any]] | None = None
-    #: Tells whether a program, by its name, should get this format although it accepts an earlier one, too.
+    #: Returns whether the program with a given name should get this format even if it accepts an earlier one as well.
     is_better_for: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
 class Sendable:
-    """What can be sent of an object."""
+    """An object to send: its kind, its name and its formats."""
 
     kind: str
     name: str
     formats: Sequence[MessageFormat]
-    #: Approximate number of bytes, for progress bars.
+    #: Approximate size in bytes, for progress bars.
     size: int = 0
-    #: The file that contains it already.
+    #: The file that already contains the object.
     path: Path | None = None
-    #: The URL that it has already.
+    #: The URL that the object already has.
     url: str | None = None
     #: Returns the number of rows of a table.
     count: Callable[[], int] | None = None
 
 
 def isinstance_by_name(obj: Any, module: str, *names: str) -> bool:
-    """Tell whether an object is of a class of a module, without loading the module: then no such object exists."""
+    """Return whether an object is an instance of a class of a module; False if the module has not been imported."""
     loaded = sys.modules.get(module)
     if loaded is None:
         return False
@@ -141,12 +141,12 @@ def isinstance_by_name(obj: Any, module: str, *names: str) -> bool:
 
 
 def first_nonempty(*candidates: object) -> str:
-    """Return the first candidate that is a string and not blank; an empty string if there is none."""
+    """Return the first candidate that is a non-blank string; an empty string if there is none."""
     return next((str(text) for text in candidates if isinstance(text, str) and text.strip()), "")
 
 
 def safe_getattr(obj: Any, name: str) -> Any:
-    """Return an attribute of an object of any kind; None if there is none, or if reading it fails."""
+    """Return an attribute of any object; None if the object is a class, has no such attribute or reading it fails."""
     if isinstance(obj, type):
         return None
     try:

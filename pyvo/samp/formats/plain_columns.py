@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Flatten tables to columns of plain numbers and texts, which any format can hold.
+Convert tables to columns of plain numbers and texts, which all formats support.
 
 A column of positions, times, records or objects becomes one or several plain columns. Masked values stay masked, and
 the data below the mask are overwritten, so that they are not disclosed.
@@ -22,7 +22,7 @@ from astropy.units import StructuredUnit
 from ..errors import SAMPTypeError, SAMPWarning, warn
 from .model import decode_text, isinstance_by_name, safe_getattr
 
-#: Attributes of a position besides its place on the sky, with units and UCDs.
+#: Attributes of a position in addition to its coordinates, with their units and UCDs.
 _MOTIONS = {
     "pm_ra_cosdec": ("mas / yr", "pos.pm;pos.eq.ra"),
     "pm_dec": ("mas / yr", "pos.pm;pos.eq.dec"),
@@ -32,7 +32,7 @@ _MOTIONS = {
 _FLOATS = {"f2": "f4", "f12": "f8", "f16": "f8", "c24": "c16", "c32": "c16"}
 #: Integer types that VOTable does not have, and the types that hold their values.
 WIDER_INTEGERS = {"i1": "i2", "u2": "i4", "u4": "i8"}
-#: NUL, which ends a text in every format, and lone surrogates, which no encoding has.
+#: NUL, which ends a text in all formats, and lone surrogates, which no encoding can represent.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 #: Number of rows of texts that are checked at a time.
 CHECKED_ROWS = 65536
@@ -40,31 +40,32 @@ CHECKED_ROWS = 65536
 
 def flatten_columns(table: Any) -> Table:
     """
-    Convert a table to columns that any format can hold.
+    Convert a table to columns that all formats support.
 
-    Quantities become columns with a unit, positions two columns in degrees (ICRS) and others for what else they have,
-    times ISO strings (UTC), differences of times numbers; objects become numbers or texts, and records and other
-    mixtures are taken apart. Units, descriptions and metadata stay.
+    Quantities become columns with a unit. Positions become two columns in degrees (ICRS), and further columns for
+    distances and motions. Times become ISO strings (UTC), and time differences become numbers. Objects become numbers
+    or texts. Records and other compound columns become one column for each part. Units, descriptions and metadata are
+    kept.
 
     Parameters
     ----------
     table : astropy.table.Table
-        Any table; it is not modified.
+        The table; it is not modified.
 
     Returns
     -------
     astropy.table.Table
-        A table that shares its data with the other where it can.
+        A new table. It shares data with the given one where possible.
 
     Raises
     ------
     SAMPTypeError
-        No format can hold it; the text names the columns.
+        No format supports some of the columns. The text names them.
 
     Warns
     -----
     SAMPWarning
-        Characters of a text are replaced, or bytes are decoded by a guess.
+        Characters are replaced, or the encoding of bytes is guessed.
     """
     flat = Table(meta=dict(table.meta))
     unsupported = []
@@ -77,22 +78,22 @@ def flatten_columns(table: Any) -> Table:
                 flat.add_column(column, name=part if part == name else unused_name(flat, table, part), copy=False)
         except SAMPWarning:  # the program turns warnings into errors
             raise
-        except Exception as error:  # from classes of any library
+        except Exception as error:  # any library may have defined the column's class
             unsupported.append(f"{name} ({error})")
     if unsupported:
-        raise SAMPTypeError(f"The table cannot be sent. What no format can hold is in: {', '.join(unsupported)}")
+        raise SAMPTypeError(f"The table cannot be sent. No format supports these columns: {', '.join(unsupported)}")
     return flat
 
 
 def unused_name(flat: Table, table: Any, name: str) -> str:
-    """Return the name, with underscores added until no column of both tables has it."""
+    """Return the name, with underscores appended until neither table has a column of this name."""
     while name in flat.colnames or name in table.colnames:
         name += "_"
     return name
 
 
 def unused_value(column: Any) -> int | None:
-    """Return a number for missing values that is not in a column of integers; None if all numbers are."""
+    """Return a number for missing values that does not occur in a column of integers; None if all numbers occur."""
     values = np.unique(np.ma.getdata(column)[~np.ma.getmaskarray(column)])
     limits = np.iinfo(column.dtype)
     if not len(values) or values[0] > limits.min:
@@ -106,7 +107,7 @@ def unused_value(column: Any) -> int | None:
 def write_with_column_errors(
     table: Table, file: BinaryIO, write: Callable[[Table, BinaryIO], object], format_name: str
 ) -> None:
-    """Write a flat table by `write`; the error names the columns that cannot be written as `format_name`."""
+    """Write a flat table with `write`. If this fails, raise an error that names the columns that cannot be written."""
     try:
         write(table, file)
     except Exception as error:
@@ -114,12 +115,12 @@ def write_with_column_errors(
             raise
         reasons = ((name, _failure(table, name, write)) for name in table.colnames)
         unsupported = [f"{name} ({reason})" for name, reason in reasons if reason is not None]
-        what = f"What that cannot hold is in: {', '.join(unsupported)}" if unsupported else str(error)
-        raise SAMPTypeError(f"The table cannot be written as {format_name}. {what}") from error
+        reason = f"It does not support these columns: {', '.join(unsupported)}" if unsupported else str(error)
+        raise SAMPTypeError(f"The table cannot be written as {format_name}. {reason}") from error
 
 
 def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]) -> Exception | None:
-    """Return the error of writing a column alone; None if that succeeds."""
+    """Return the error that is raised when a column is written alone; None if it can be written."""
     alone = table[[name]]
     alone.meta.clear()
     with warnings.catch_warnings():
@@ -132,7 +133,7 @@ def _failure(table: Table, name: str, write: Callable[[Table, BinaryIO], object]
 
 
 def _is_os_error(error: BaseException | None) -> bool:
-    """Tell whether an error, or one in whose context it was raised, is an OSError."""
+    """Return whether an error, or another one in its context, is an OSError."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error is not None
@@ -185,7 +186,7 @@ def _flatten_column(name: str, column: Any) -> Iterator[tuple[str, Column]]:
 
 
 def _nat_mask(column: Any) -> np.ndarray:
-    """Return the mask of dates, for which numpy has NaT."""
+    """Return the mask of a column of dates, in which NaT is missing as well."""
     return np.asarray(np.isnat(np.ma.getdata(column)) | np.ma.getmaskarray(column))
 
 
@@ -202,14 +203,14 @@ def _flatten_position(name: str, column: Any) -> Iterator[tuple[str, Column]]:
         yield f"{name}.distance", _number_column(icrs.distance.to_value(unit), unit, "pos.distance", note)
     for key, (unit, ucd) in _MOTIONS.items() if "s" in column.data.differentials else ():
         value = safe_getattr(icrs, key)
-        if value is not None and value.unit.is_equivalent(unit):  # it is not for a motion without a distance
+        if value is not None and value.unit.is_equivalent(unit):  # it is not equivalent for a motion without a distance
             yield f"{name}.{key}", _number_column(value.to_value(unit), unit, ucd, note)
 
 
 def _flatten_time(column: Any) -> Column:
-    times = column.copy() if column.scale == "local" else column.utc  # the offset of local time is unknown
+    times = column.copy() if column.scale == "local" else column.utc  # the offset of local times from UTC is unknown
     times.precision = 9
-    # astropy returns numbers if there are no rows
+    # if there are no rows, astropy returns an array of numbers
     texts = np.asarray(getattr(times.isot, "unmasked", times.isot)).astype(np.str_, copy=False)
     shown = texts[~np.asarray(column.mask)]
     for zeros in ("000000", "000"):
@@ -231,7 +232,7 @@ def _number_column(values: Any, unit: Any, ucd: str = "", description: str | Non
 
 
 def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
-    """Make a column of other values with the unit, description and metadata of a column."""
+    """Make a column of `values` with the unit, description and metadata of `column`."""
     about: dict[str, Any] = {"unit": column.unit, "description": column.description, "meta": dict(column.meta)}
     values = np.asarray(np.ma.getdata(values))
     return MaskedColumn(values, mask=missing, **about) if missing.any() else Column(values, **about)
@@ -241,7 +242,7 @@ def _copy_meta(column: Any, values: Any, missing: np.ndarray) -> Any:
 
 
 def _with_plain_texts(name: str, column: Any) -> Any:
-    """Decode bytes beyond ASCII, and replace characters that no format can hold."""
+    """Decode non-ASCII bytes, and replace characters that no format supports."""
     values = np.asarray(np.ma.getdata(column))
     if not values.dtype.isnative:
         column = column.astype(values.dtype.newbyteorder("="))
@@ -253,13 +254,13 @@ def _with_plain_texts(name: str, column: Any) -> Any:
     cells = [b"" if hole else cell for cell, hole in zip(values.flat, missing.flat, strict=True)]
     decoded = [decode_text(cell) if isinstance(cell, bytes) else (cell, True) for cell in cells]
     if not all(is_utf8 for _, is_utf8 in decoded):
-        warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are sent as Latin-1")
+        warn(f"The column {name!r} has bytes that are neither ASCII nor UTF-8: they are interpreted as Latin-1")
     texts = _writable_texts(name, [text for text, _ in decoded])
     return _copy_meta(column, np.array(texts, dtype=np.str_).reshape(values.shape), missing)
 
 
 def _has_unwritable_texts(values: np.ndarray) -> bool:
-    """Tell whether texts or bytes have to be changed before they can be written."""
+    """Return whether texts or bytes have to be changed before they can be written."""
     is_text = values.dtype.kind == "U"
     length = values.dtype.itemsize // (4 if is_text else 1)
     if not length or not values.size:
@@ -274,10 +275,10 @@ def _has_unwritable_texts(values: np.ndarray) -> bool:
 
 
 def _writable_texts(name: str, texts: list[str]) -> list[str]:
-    """Replace NUL, at which readers end a text, and lone surrogates, which no encoding has."""
+    """Replace NUL, which ends a text for readers, and lone surrogates, which no encoding can represent."""
     changed = [_UNWRITABLE.sub("?", text) for text in texts]
     if changed != texts:
-        warn(f"The column {name!r} has NUL characters or lone surrogates: '?' is sent instead of each")
+        warn(f"The column {name!r} has NUL characters or lone surrogates: each is replaced by '?'")
     return changed
 
 
@@ -285,7 +286,7 @@ def _writable_texts(name: str, texts: list[str]) -> list[str]:
 
 
 def _flatten_objects(name: str, column: Any) -> Any:
-    """Convert a column of objects of one kind: numbers, texts or arrays."""
+    """Convert a column of objects, which must all be numbers, texts or arrays."""
     missing = np.array([_is_missing(value) for value in column], dtype=bool).reshape(column.shape)
     missing |= np.ma.getmaskarray(column)
     present = list(np.ma.getdata(column)[~missing])
@@ -310,7 +311,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _flatten_texts(name: str, column: Any, missing: np.ndarray) -> Any:
-    """Convert to strings of a fixed length; leave objects if one string is much longer than the others."""
+    """Convert to fixed-length strings; keep objects if one string is much longer than the others."""
     written = _writable_texts(name, list(np.where(missing, "", np.ma.getdata(column)).flat))
     texts = np.fromiter(written, dtype=object, count=len(written)).reshape(column.shape)
     lengths = [len(text) for text in texts.flat]
@@ -320,7 +321,7 @@ def _flatten_texts(name: str, column: Any, missing: np.ndarray) -> Any:
 
 
 def _flatten_arrays(column: Any, missing: np.ndarray) -> Any:
-    """Convert to arrays of various lengths and one type, with NaN for missing elements."""
+    """Convert to variable-length arrays of one type, with NaN for missing elements."""
     cells: list[Any] = [np.ma.asarray([] if none else cell) for cell, none in zip(column, missing, strict=True)]
     dtype = np.result_type(*({cell.dtype for cell in cells if cell.size} or {np.dtype("f8")}))
     if dtype.kind not in "biufc":
@@ -329,14 +330,14 @@ def _flatten_arrays(column: Any, missing: np.ndarray) -> Any:
     dtype = np.dtype({**_FLOATS, **WIDER_INTEGERS}.get(code, code))
     if code == "u8":
         if any(cell.size and int(cell.max()) >= 2**63 for cell in cells):
-            raise SAMPTypeError("integers of more than 63 bits in arrays of various lengths")
+            raise SAMPTypeError("integers of more than 63 bits in variable-length arrays")
         dtype = np.dtype("i8")
     if any(np.ma.is_masked(cell) for cell in cells):
         dtype = dtype if dtype.kind in "fc" else np.dtype("f8")
         cells = [np.ma.filled(cell.astype(dtype), np.nan) for cell in cells]
     if any(cell.ndim > 1 for cell in cells):
         if missing.any() or len({cell.shape for cell in cells}) > 1:
-            raise SAMPTypeError("arrays of several dimensions and various sizes")
+            raise SAMPTypeError("multidimensional arrays of different sizes")
         return _copy_meta(column, np.stack([np.asarray(cell, dtype=dtype) for cell in cells]), missing)
     changed = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):

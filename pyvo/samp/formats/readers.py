@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Make objects of messages: fetch and read the file that ``table.load.votable`` and similar messages name.
+Make objects from messages: fetch and read the file at the URL in ``table.load.votable`` and similar messages.
 
-Objects are read completely: the sender may remove its file as soon as it gets the response.
+Objects are read completely, because the sender may remove its file as soon as it gets the response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from astropy.table import Table
 from ..errors import SAMPClientError, warn, without_warnings
 from ..protocol import parse_float
 from ..temporary_files import progress_bar
-from .detection import PEEK_SIZE, is_description, is_fits, is_votable, peek_at, text_formats, unpacked
+from .detection import PEEK_SIZE, is_description, is_fits, is_votable, open_decompressed, peek_at, text_formats
 from .fetching import Download, Place, complete_file, open_place
 from .fits_tables import open_hdus, table_of_hdus
 from .model import MessageParams, RasterImage, Sender
@@ -34,9 +34,9 @@ def read_message(
     mtype: str, params: Mapping[str, Any], sender: Sender, download: Download | None = None
 ) -> Any:
     """
-    Make an object of a message, with the attributes ``sender`` and ``name``; of an unknown MType `MessageParams`.
+    Make an object from a message, with the attributes ``sender``, ``name`` and ``mtype``.
 
-    ``download`` is as in `open_place`.
+    If the MType is unknown, return `MessageParams`. ``download`` has the same meaning as in `open_place`.
     """
     kind, _, rest = mtype.partition(".")
     name = str(params.get("name") or "")
@@ -46,27 +46,31 @@ def read_message(
         return attach_source(MessageParams(params), sender, name, mtype)
     url = params.get("url")
     if not isinstance(url, str) or not url:
-        raise SAMPClientError(f"The message {mtype} names no url")
+        raise SAMPClientError(f"The message {mtype} has no parameter 'url'")
     read = _READERS[kind]
     if kind == "image" and not mtype.endswith("fits"):
         read = _read_raster_image
     with open_place(url.strip(), download=download) as place:
         try:
-            with without_warnings():  # about oddities in a file of another program
+            with without_warnings():  # about deviations from the standard in a file of another program
                 obj = read(place if read is read_table else complete_file(place), url.strip())
         except Exception as error:
-            raise SAMPClientError(f"What {url} holds cannot be read for {mtype}: {error}") from error
+            raise SAMPClientError(f"The content of {url} cannot be read for {mtype}: {error}") from error
     return attach_source(obj, sender, name or str(params.get(f"{kind}-id") or ""), mtype)
 
 
 def attach_source(obj: Any, sender: Sender, name: str, mtype: str) -> Any:
-    """Say on an object where it comes from; not by `setattr`, which some classes take for a change of their data."""
+    """
+    Set the attributes of an object that describe its source.
+
+    Do not use `setattr`, because some classes treat it as a change of their data.
+    """
     obj.__dict__.update(sender=sender, name=name, mtype=mtype)
     return obj
 
 
 def read_position(params: Mapping[str, Any]) -> Any:
-    """Make a SkyCoord (ICRS) of ``ra`` and ``dec`` in degrees."""
+    """Make a SkyCoord (ICRS) from ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord  # noqa: PLC0415
 
     missing = [key for key in ("ra", "dec") if key not in params]
@@ -80,14 +84,14 @@ def _degrees(key: str, value: Any) -> float:
     try:
         return parse_float(str(value))
     except ValueError as error:
-        raise SAMPClientError(f"The position's {key}: {error}") from error
+        raise SAMPClientError(f"The position's {key} is invalid: {error}") from error
 
 
 def read_table(place: Place, url: str = "") -> Any:
     """
-    Read the first table of a file in any known format; `url` is the base of relative URLs in it.
+    Read the first table of a file in any known format. `url` is the base of relative URLs in the file.
 
-    A VOTable is read while it arrives.
+    A VOTable is read while the file arrives.
     """
     peek = peek_at(place)
     if is_votable(peek):
@@ -101,7 +105,7 @@ def read_table(place: Place, url: str = "") -> Any:
         return read_fits_table(path)
     table = read_other_table(path, text_formats(beginning, path.name))
     if table is None:
-        raise SAMPClientError("It is no FITS file, no VOTable, and no other table that astropy reads")
+        raise SAMPClientError("The file is neither a FITS file nor a VOTable nor another table that astropy reads")
     return table
 
 
@@ -109,27 +113,27 @@ def read_fits_table(place: Path) -> Table:
     """
     Read the first table of a FITS file; warn if there are more.
 
-    Missing logical values are masked, and text beyond ASCII is decoded. The description that STIL (TOPCAT, STILTS)
-    writes into the primary HDU is used, and a table that STIL wrote by columns (``colfits``) gets its rows back.
+    Missing logical values are masked, and non-ASCII text is decoded. The description that STIL (TOPCAT, STILTS) writes
+    into the primary HDU is used, and a table that STIL wrote by columns (``colfits``) is converted to rows.
     """
     with without_warnings(), open_hdus(place) as hdus:
         return first_table(hdus)
 
 
 def first_table(hdus: Any) -> Table:
-    """Make a table of the first one among HDUs, as `read_fits_table` does."""
+    """Read the first table among HDUs; see `read_fits_table`."""
     table = table_of_hdus(hdus)
     if is_description(hdus[0].header) and hdus[0].data is not None:
         try:
             with without_warnings():
                 describe_table(table, hdus[0].data.tobytes().rstrip(b"\0 "))
-        except Exception as error:  # anything may be in it
-            warn(f"What the file says about its table in the form of a VOTable is left out: {error}")
+        except Exception as error:  # the description may contain anything
+            warn(f"The description of the table in the form of a VOTable is left out: {error}")
     return table
 
 
 def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
-    """Read a table in the first of some formats (names of astropy, with encodings) that fits; None if none does."""
+    """Read a table in the first matching format (astropy's name and the encoding); return None if none matches."""
     for name, encoding in formats:
         try:
             with without_warnings():
@@ -140,16 +144,16 @@ def read_other_table(path: Path, formats: list[tuple[str, str]]) -> Any:
         except (ValueError, TypeError, OSError, ImportError, KeyError, IndexError) as error:
             log.debug("%s is not %s in %s: %s", path.name, name, encoding, error)
             continue
-        # any text is a table of one column, and any line the header of a table without rows
+        # any text can be read as a table of one column, and any line as the header of a table without rows
         if name != "ascii" or (len(table.colnames) > 1 and len(table)):
             return table
     return None
 
 
 def _read_tst(path: Path, encoding: str) -> Any:
-    """Read a Tab-Separated Table: the names of the columns stand above a line of hyphens."""
+    """Read a Tab-Separated Table, in which the column names precede a line of hyphens."""
     with path.open("rb") as file:
-        text = unpacked(file).read().decode(encoding)
+        text = open_decompressed(file).read().decode(encoding)
     lines = text.partition("\n[EOD]")[0].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("-") and not line.strip("-\t"))
     return Table.read([lines[start - 1], *lines[start + 1 :]], format="ascii.tab")
@@ -159,7 +163,7 @@ def read_image(path: Path, _url: str = "") -> Any:
     """Read a FITS file into memory."""
     with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
         for hdu in hdus:
-            hdu.data  # noqa: B018 - it is read when it is first asked for
+            hdu.data  # noqa: B018 - the first access reads the data
         return hdus
 
 
@@ -176,7 +180,7 @@ def _read_moc(path: Path, _url: str = "") -> Any:
 
 
 def _read_spectrum(path: Path, url: str = "") -> Any:
-    """Read a spectrum by specutils if that is installed and understands the file, or else as a table."""
+    """Read a spectrum with specutils if it is installed and supports the file, otherwise as a table."""
     try:
         specutils = import_module("specutils")
     except ImportError:
@@ -191,9 +195,9 @@ def _read_spectrum(path: Path, url: str = "") -> Any:
             return kind.read(path)
         except Exception:
             return table
-    from astropy.nddata import StdDevUncertainty  # noqa: PLC0415 - it takes long to load, and spectra are rare
+    from astropy.nddata import StdDevUncertainty  # noqa: PLC0415 - importing it takes long, and spectra are rare
 
-    mask = getattr(table["flux"], "mask", None)  # a spectrum has its own
+    mask = getattr(table["flux"], "mask", None)  # passed separately, because a spectrum has its own mask
     plain = table.filled(float("nan")) if table.has_masked_columns else table
     error = StdDevUncertainty(plain["uncertainty"].quantity) if "uncertainty" in plain.colnames else None
     axis, flux = (plain[name].quantity for name in ("spectral_axis", "flux"))

@@ -2,8 +2,8 @@
 """
 Map Python objects to MTypes and file formats.
 
-Each kind of object has an adapter: a function that returns a `Sendable` with the object's formats, the best one first,
-or None for any other object. A path or a URL has one as well, which detects the format by the content.
+Each kind of object has an adapter: a function that returns a `Sendable` with the formats of the object, the best one
+first, or None for objects of other kinds. The adapter for paths and URLs detects the format from the content.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .readers import read_table
 from .sky import adapt_moc, adapt_position, adapt_spectrum
 from .tables import adapt_frame, adapt_table, adapt_tabular, adapt_votable, sendable_table
 
-#: The adapters in the order in which they are tried; the more specific ones come first.
+#: The adapters in the order in which they are tried. More specific adapters come first.
 _ADAPTERS: list[Callable[[Any], Sendable | None]] = [
     adapt_file, adapt_table, adapt_votable, adapt_frame, adapt_hdu, adapt_hdulist, adapt_position, adapt_moc,
     adapt_spectrum, adapt_nddata, adapt_array, adapt_tabular,
@@ -32,9 +32,9 @@ _ADAPTERS: list[Callable[[Any], Sendable | None]] = [
 
 def to_sendable(obj: Any) -> Sendable:
     """
-    Return what can be sent of an object of one of the `SUPPORTED_TYPES`.
+    Return the name and the formats of an object of one of the `SUPPORTED_TYPES`.
 
-    Raise SAMPTypeError if other programs cannot load such an object, FileNotFoundError if a path names no file.
+    Raise SAMPTypeError if other programs cannot load such an object, and FileNotFoundError if a file does not exist.
     """
     for adapter in _ADAPTERS:
         try:
@@ -49,11 +49,11 @@ def to_sendable(obj: Any) -> Sendable:
             ) from error
         if sendable is not None:
             return sendable
-    raise SAMPTypeError(f"{_describe_type(obj)} cannot be sent. What can: {SUPPORTED_TYPES}.")
+    raise SAMPTypeError(f"{_describe_type(obj)} cannot be sent. Supported types: {SUPPORTED_TYPES}.")
 
 
 def as_votable(obj: Any) -> tuple[Sendable, MessageFormat]:
-    """Return what can be sent of a table, and the format of it that is a VOTable; raise SAMPTypeError for others."""
+    """Return the `Sendable` of a table and its VOTable format; raise SAMPTypeError if the object is not a table."""
     sendable = to_sendable(obj)
     chosen = _votable_format(sendable)
     if chosen is None and sendable.kind == "table":  # a file of another format
@@ -61,7 +61,7 @@ def as_votable(obj: Any) -> tuple[Sendable, MessageFormat]:
             sendable = sendable_table(read_table(path), sendable.name)
         chosen = _votable_format(sendable)
     if chosen is None:
-        raise SAMPTypeError(f"{sendable.name!r} is sent as {sendable.kind}, and that is no table")
+        raise SAMPTypeError(f"{sendable.name!r} is sent as {sendable.kind}, which is not a table")
     return sendable, chosen
 
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Spectra, coverages and positions."""
+"""Adapters for spectra, coverages and positions."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
     if axis is None or flux is None or not dimensions:
         return None
     if dimensions > 1:
-        raise SAMPTypeError(f"{type(obj).__name__} with a flux of {dimensions} dimensions cannot be sent: send its "
-                            "spectra one by one")  # fmt: skip
+        raise SAMPTypeError(f"{type(obj).__name__} with a flux of {dimensions} dimensions cannot be sent: send each "
+                            "spectrum separately")  # fmt: skip
     mask = safe_getattr(obj, "mask")
     table = QTable([axis, flux if mask is None else Masked(flux, mask=mask)], names=["spectral_axis", "flux"])
     uncertainty = safe_getattr(obj, "uncertainty")
@@ -44,7 +44,7 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
 
     def write(file: BinaryIO) -> None:
         if left_out:
-            warn(f"Tables cannot hold all that is known of the spectrum; it is sent without {', '.join(left_out)}")
+            warn(f"A table cannot hold all metadata of the spectrum; it is sent without {', '.join(left_out)}")
         write_votable(table, file)
 
     description = {"Access.Format": "application/x-votable+xml", "Target.Name": name}
@@ -56,7 +56,7 @@ def adapt_spectrum(obj: Any) -> Sendable | None:
 
 
 def _plain(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the metadata that tables can hold, with those of a header in them, and the names of the others."""
+    """Return the metadata that a table can hold, including those of a nested header, and the names of the others."""
     known: dict[str, Any] = {}
     left_out: list[str] = []
     for key, value in meta.items():
@@ -83,10 +83,10 @@ def adapt_moc(obj: Any) -> Sendable | None:
 
 
 def coverage_formats(write: Callable[[BinaryIO], object] | None) -> tuple[MessageFormat, ...]:
-    """Return the formats of a coverage; `write` writes its FITS file, None if it is in a file already."""
+    """Return the formats of a coverage. `write` writes its FITS file; None if the coverage is already in a file."""
     return (
         MessageFormat("coverage.load.moc.fits", ".fits", write, "coverage-id"),
-        # Aladin 12 does not subscribe to that MType, and never replies when it gets a coverage by another one
+        # Aladin 12 does not subscribe to that MType, and never replies when it gets a coverage with another load MType
         MessageFormat("script.aladin.send", ".fits", write, make_params=_load_script),
     )
 
@@ -108,12 +108,12 @@ def adapt_position(obj: Any) -> Sendable | None:
         return sendable_table(QTable({"position": coordinates.ravel()}), "positions")
     try:
         ra, dec = (float(angle.deg.ravel()[0]) for angle in (coordinates.icrs.ra, coordinates.icrs.dec))
-    except Exception as error:  # from astropy, about the transformation that it tried first
+    except Exception as error:  # from astropy, about the first transformation that failed
         frame = coordinates.frame.name
         raise SAMPTypeError(
-            f"A position in the frame {frame} cannot be sent unless all is known (time, location, distance...) by "
-            f"which it can be converted to ICRS: {error}"
+            f"A position in the frame {frame} can only be sent if it has all the information (time, location, "
+            f"distance...) that is needed to convert it to ICRS: {error}"
         ) from error
     if not (math.isfinite(ra) and math.isfinite(dec)):
-        raise SAMPTypeError(f"A position with coordinates that are not finite (ra {ra}, dec {dec}) cannot be sent")
+        raise SAMPTypeError(f"A position with non-finite coordinates (ra {ra}, dec {dec}) cannot be sent")
     return Sendable("position", "position", (MessageFormat("coord.pointAt.sky", "", params={"ra": ra, "dec": dec}),))

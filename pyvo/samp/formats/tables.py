@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Tables, and objects that can be converted to tables."""
+"""Adapters for tables and for objects that can be converted to tables."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .model import MessageFormat, Sendable, first_nonempty, isinstance_by_name, 
 from .tolerant_votable import element_as_table
 from .votable_writer import XMLText, write_votable
 
-#: Attributes of a document, and of each RESOURCE in it, besides tables and RESOURCEs.
+#: Attributes of a document, and of each RESOURCE in it, other than tables and RESOURCEs.
 _AROUND_TABLES = ("infos", "coordinate_systems", "time_systems", "params", "groups", "links")
 _writing = threading.Lock()
-#: Size in bytes from which TOPCAT gets a table in the format that it reads fastest.
+#: Minimum size in bytes of a table that is sent to TOPCAT in the format that TOPCAT reads fastest.
 LARGE = 1_000_000
 
 
@@ -52,7 +52,7 @@ def sendable_table(table: Any, name: str = "") -> Sendable:
 
 
 def adapt_table(obj: Any) -> Sendable | None:
-    """Return the formats of an astropy table or a row of one; None for any other object."""
+    """Return the formats of an astropy table or row; None for any other object."""
     if isinstance(obj, Table):
         return sendable_table(obj)
     if isinstance(obj, Row):
@@ -61,12 +61,12 @@ def adapt_table(obj: Any) -> Sendable | None:
 
 
 def adapt_votable(obj: Any) -> Sendable | None:
-    """Return the formats of a VOTable, or of an object with one; None for any other object."""
+    """Return the formats of a VOTable, or of an object with an attribute ``votable``; None for any other object."""
     document = obj if isinstance(obj, VOTableFile) else safe_getattr(obj, "votable")
     if not isinstance(document, VOTableFile):
         if not isinstance(obj, TableElement):
             return None
-        if obj.ref is not None:  # its columns are those of another table
+        if obj.ref is not None:  # the columns are defined in another table
             return sendable_table(element_as_table(obj), first_nonempty(obj.name, obj.ID))
         document = _document_with(obj)
     tables = list(document.iter_tables())
@@ -80,14 +80,14 @@ def adapt_votable(obj: Any) -> Sendable | None:
 
 
 def _write_first(tables: list[Any], file: BinaryIO) -> None:
-    """Write the first of some tables as FITS."""
+    """Write the first of several tables as FITS."""
     if len(tables) > 1:
-        warn(f"A FITS file gets the first of the {len(tables)} tables of the document only")
+        warn(f"Only the first of the {len(tables)} tables of the document is written to the FITS file")
     write_fits_table(element_as_table(tables[0]), file)
 
 
 def _document_with(element: Any) -> Any:
-    """Make a document of one table, with everything outside the tables of the document to which it belongs."""
+    """Make a document with one table and all elements around it in the document to which it belongs."""
     whole = safe_getattr(element, "_votable")
     document = VOTableFile(version=str(safe_getattr(whole, "version") or "1.4"))
     chain = _resources_around(element, safe_getattr(whole, "resources") or [])
@@ -95,7 +95,7 @@ def _document_with(element: Any) -> Any:
     for old in [whole, *chain] if chain else ():
         if old is not whole:
             new = Resource(name=old.name, ID=old.ID, utype=old.utype, type=old.type, **old.extra_attributes)
-            # for example the description of a service that needs an identifier from the table
+            # RESOURCEs without tables, for example the description of a service that needs an identifier from the table
             new.resources.extend(other for other in old.resources if not any(other.iter_tables()))
             place.resources.append(new)
             place = new
@@ -110,7 +110,7 @@ def _document_with(element: Any) -> Any:
 
 
 def _resources_around(element: Any, resources: Iterable[Any]) -> list[Any]:
-    """Return the RESOURCEs that contain a table, the outermost first; an empty list if none does."""
+    """Return the RESOURCEs that contain a table, the outermost first; an empty list if there are none."""
     for resource in resources:
         if any(table is element for table in resource.tables):
             return [resource]
@@ -132,7 +132,7 @@ def _write_document(document: Any, file: BinaryIO) -> None:
 
 @contextmanager
 def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
-    """Store the names of RESOURCEs, which astropy (8.0) does not write, as extra attributes, which it writes."""
+    """Store the names of RESOURCEs, which astropy 8.0 does not write, as extra attributes, which it does write."""
     named = []
     with _writing:
         try:
@@ -149,7 +149,7 @@ def _names_of_resources(resources: Iterable[Any]) -> Iterator[None]:
 
 
 def _data_format(document: Any) -> str | None:
-    """Return the format in which astropy writes the rows without loss; None for the format in which they came."""
+    """Return the format in which astropy writes the rows without loss; None for the original format."""
     version = tuple(int(part) for part in str(document.version).split("."))
     cells = ((field, table.array[field.ID]) for table in document.iter_tables() for field in table.fields)
     if not all(_fits_binary(field, column) for field, column in cells):
@@ -159,10 +159,10 @@ def _data_format(document: Any) -> str | None:
 
 def _fits_binary(field: Any, column: Any) -> bool:
     """
-    Tell whether astropy writes a column correctly in binary form.
+    Return whether astropy writes a column correctly in binary form.
 
-    Astropy writes arrays of various lengths in the type in which it stores them, which the field may contradict. Fields
-    of characters have no room for text beyond ASCII, or beyond 16 bits.
+    Astropy writes variable-length arrays in the type in which it stores them, which may not be the type of the field.
+    Fields of type ``char`` cannot hold non-ASCII text, and ``unicodeChar`` cannot hold characters of more than 16 bits.
     """
     if field.datatype not in {"char", "unicodeChar"}:
         return not str(field.arraysize or "").endswith("*")
@@ -176,7 +176,7 @@ def _is_in_16_bits(text: str) -> bool:
 
 
 def adapt_frame(obj: Any) -> Sendable | None:
-    """Return the formats of a DataFrame or Series of pandas; None for any other object."""
+    """Return the formats of a pandas DataFrame or Series; None for any other object."""
     if not isinstance_by_name(obj, "pandas", "DataFrame", "Series"):
         return None
     frame = obj.to_frame() if isinstance_by_name(obj, "pandas", "Series") else obj
@@ -199,7 +199,7 @@ def adapt_frame(obj: Any) -> Sendable | None:
 
 
 def _unique(labels: Iterable[Any]) -> list[str]:
-    """Make unique column names of labels of any kind, such as tuples, the labels of columns with several levels."""
+    """Make unique column names from labels of any type, such as tuples, the labels of columns with several levels."""
     names: list[str] = []
     for label in labels:
         parts = label if isinstance(label, tuple) else (label,)

@@ -2,10 +2,10 @@
 """
 Read VOTables that astropy's reader rejects as a whole because of one element.
 
-Expat locates the elements of the document. Of the first table a new document is made, which astropy reads: the FIELD
-and PARAM elements, changed where astropy does not read them, and the rows. In this way arrays of texts
-(``datatype="char" arraysize="5x3"``), text beyond ASCII in BINARY and BINARY2, and rows in a FITS file are read, which
-astropy 8.0 does not do. Elements that astropy still rejects are left out, and a warning names them.
+Expat locates the elements of the document. From the first table this module makes a new document, which astropy reads.
+It contains the rows and the FIELD and PARAM elements; those that astropy cannot read are modified. In this way arrays
+of texts (``datatype="char" arraysize="5x3"``), non-ASCII text in BINARY and BINARY2, and rows in a FITS file can be
+read, which astropy 8.0 cannot do. Elements that astropy still rejects are left out, and a warning names them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from astropy.table import Column, Table
 
 from ..errors import SAMPClientError, warn, without_warnings
 from ..transport.urls import file_url_to_path
-from .detection import unpacked
+from .detection import open_decompressed
 from .fetching import local_copy
 from .fits_tables import open_hdus, table_of_hdus
 from .model import decode_texts, split_texts
 
-#: Bytes of a document that are searched at a time, and the maximal length of a start tag.
+#: Number of bytes of a document that are searched at a time, and maximum length of a start tag.
 CHUNK_SIZE, MAX_TAG_SIZE = 1024 * 1024, 4096
 #: The rows of an empty table, which astropy requires.
 NO_ROWS = b"<TABLEDATA/>"
@@ -46,24 +46,24 @@ TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
 _LINKED_STREAM = re.compile(rb"<(?:[\w.-]+:)?STREAM\s[^>]*?href\s*=")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)")
-#: Control characters, also as references, that XML does not have; and the surrogates for bytes that are no UTF-8.
+#: Control characters that XML does not allow, also as references; and surrogates for bytes that are not UTF-8.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:0*(?:[0-8]|1[124-9]|2\\d|3[01])|"
                        "x0*(?:[0-8bBcCeEfF]|1[0-9a-fA-F]));")  # fmt: skip
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 #: Elements that contain rows.
 _ROWS = {"TABLEDATA", "STREAM", "FITS", "PARQUET"}
-#: Types of texts; the last one is not in the standard.
+#: Datatypes of texts. The last one is not in the standard.
 _TEXTS = {"char", "unicodeChar", "string"}
 #: The key under which astropy stores whether a text was ``char`` or ``unicodeChar``.
 _DATATYPE = "_votable_string_dtype"
-#: The attributes of a FIELD that a column of astropy keeps, and those that it requires.
+#: The attributes of a FIELD that astropy's column keeps, and those that it needs.
 _KEPT = ("ID", "name", "datatype", "arraysize", "unit", "ucd", "utype", "xtype", "width", "precision")
 _NEEDED = _KEPT[:7]
 
 
 @dataclass
 class Element:
-    """An element of a document, and its place."""
+    """An XML element and its position in the document."""
 
     name: str
     attributes: dict[str, str]
@@ -73,15 +73,15 @@ class Element:
 
     @property
     def tag(self) -> str:
-        """The name without its prefix, which is cut off as astropy does."""
+        """The name without its namespace prefix, which astropy ignores as well."""
         return self.name.partition(":")[2] or self.name
 
     def all(self, *tags: str) -> list[Element]:
-        """Return the children with one of some tags."""
+        """Return the children with one of the given tags."""
         return [child for child in self.children if child.tag in tags]
 
     def first(self, *tags: str) -> Element | None:
-        """Return the first of these children, if there is one."""
+        """Return the first child with one of the given tags, or None."""
         return next(iter(self.all(*tags)), None)
 
     def walk(self, tag: str) -> Iterable[Element]:
@@ -98,15 +98,15 @@ class Element:
 
 
 class Scanner:
-    """Locates the elements of a document that arrives in parts, except for those within rows."""
+    """Locates the elements of a document that is passed in parts, except for elements within rows."""
 
     def __init__(self) -> None:
         self.root = Element("", {}, 0)
-        #: The bytes so far.
+        #: The bytes received so far.
         self.data = bytearray()
         self.encoding = "utf-8"
         self.has_doctype = False
-        #: The elements that were open where the first rows begin, the innermost last.
+        #: The elements that are open at the start of the first rows, the innermost last.
         self.rows: list[Element] = []
         self._open = [self.root]
         self._parser = expat.ParserCreate()
@@ -115,11 +115,11 @@ class Scanner:
         self._parser.StartElementHandler, self._parser.EndElementHandler = self._on_start, self._on_end
 
     def add(self, data: bytes, *, is_last: bool) -> None:
-        """Add a part of the document; raise `~xml.parsers.expat.ExpatError` if it is no XML."""
+        """Add a part of the document; raise `~xml.parsers.expat.ExpatError` if it is not well-formed XML."""
         self.data += data
         self._parser.Parse(data, is_last)
         if is_last:
-            del self._parser  # which refers to this object
+            del self._parser  # it refers to this object
 
     def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         self.encoding = (encoding or "utf-8").lower()
@@ -151,14 +151,14 @@ class Scanner:
 
 def read_votable_with_astropy(path: Path, url: str = "") -> Table:
     """
-    Read the first table with rows of a VOTable, and tolerate what astropy's own reader rejects.
+    Read the first table with rows of a VOTable, and tolerate elements that astropy's own reader rejects.
 
     Parameters
     ----------
     path : pathlib.Path
-        The file, which may be packed.
+        The file, which may be compressed.
     url : str
-        The URL of the file if it is a copy; the base of relative URLs in it.
+        The original URL if the file is a copy. It is the base of relative URLs in the file.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def read_votable_with_astropy(path: Path, url: str = "") -> Table:
     Warns
     -----
     SAMPWarning
-        Elements of the head are left out, cells cannot be read, or there are more tables.
+        Elements of the head are left out, cells cannot be read, or the document contains more tables.
     """
     data, root = _parsed(path)
     table = _wanted_table(data, root)
@@ -177,7 +177,7 @@ def read_votable_with_astropy(path: Path, url: str = "") -> Table:
 
 
 def element_as_table(element: Any) -> Any:
-    """Make an astropy table of a TableElement, with the values of PARAM elements as metadata."""
+    """Convert a TableElement to an astropy table, with the values of PARAM elements as metadata."""
     table = element.to_table(use_names_over_ids=True)
     for param in element.params:
         value = param.value
@@ -188,7 +188,7 @@ def element_as_table(element: Any) -> Any:
 
 
 def describe_table(table: Table, document: bytes) -> None:
-    """Copy names, units, descriptions, UCDs and parameters from a VOTable without rows to a table, in place."""
+    """Copy names, units, descriptions, UCDs and parameters from a VOTable without rows to a table (in place)."""
     data, root = _scanned(document)
     element = next(iter(root.walk("TABLE")), None)
     if element is None:
@@ -207,9 +207,9 @@ def describe_table(table: Table, document: bytes) -> None:
 
 
 def with_streams_inline(path: Path, url: str = "") -> bytes | None:
-    """Return a VOTable with the streams inline that are in other local files; None if there are none."""
+    """Return a VOTable with streams from other local files included inline; None if it has no such streams."""
     with path.open("rb") as file:
-        content, rest = unpacked(file), b""
+        content, rest = open_decompressed(file), b""
         while chunk := content.read(CHUNK_SIZE):
             if _LINKED_STREAM.search(rest + chunk):
                 break
@@ -221,11 +221,11 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
     streams = [stream for stream, href in hrefs if href and urlsplit(href).scheme not in {"http", "https", "ftp"}]
     if not streams:
         return None
-    made, place = bytearray(), 0
+    made, position = bytearray(), 0
     for stream in streams:
-        made += data[place : stream.start] + _inline(_stream_bytes(data, stream, url or path.absolute().as_uri()))
-        place = stream.end
-    return bytes(made + data[place:])
+        made += data[position : stream.start] + _inline(_stream_bytes(data, stream, url or path.absolute().as_uri()))
+        position = stream.end
+    return bytes(made + data[position:])
 
 
 # The document
@@ -233,17 +233,17 @@ def with_streams_inline(path: Path, url: str = "") -> bytes | None:
 
 def _parsed(path: Path) -> tuple[bytes, Element]:
     with path.open("rb") as file:
-        return _scanned(unpacked(file).read())
+        return _scanned(open_decompressed(file).read())
 
 
 def _scanned(data: bytes) -> tuple[bytes, Element]:
-    """Return a document in UTF-8, and its elements; mend, with a warning, characters that are not allowed."""
+    """Return a document in UTF-8 and its elements. Replace or remove invalid characters, with a warning."""
     encoding = _ENCODING.match(data[:200])
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = _DECLARATION.sub("", data.decode("utf-16"), count=1).encode()
     elif encoding is not None and encoding[1].lower() not in {b"utf-8", b"us-ascii"}:
         data = _DECLARATION.sub("", data.decode(encoding[1].decode(), "replace"), count=1).encode()
-    data = data.lstrip()  # some services write empty lines first, which XML does not allow
+    data = data.lstrip()  # some services write empty lines at the beginning, which XML does not allow
     try:
         return data, _scan(data)
     except expat.ExpatError as error:
@@ -251,13 +251,13 @@ def _scanned(data: bytes) -> tuple[bytes, Element]:
         mended, bad_bytes = _NO_UTF8.subn(lambda found: chr(ord(found[0]) - 0xDC00), text)
         mended, bad_controls = _CONTROLS.subn("", mended)
         if not bad_bytes and not bad_controls:
-            raise SAMPClientError(f"This is no XML document: {error}") from error
+            raise SAMPClientError(f"This is not a valid XML document: {error}") from error
         data = _DECLARATION.sub("", mended, count=1).encode()
         root = _scan(data)
         if bad_bytes:
             warn(f"The document is not in UTF-8: {bad_bytes} bytes are read as Latin-1")
         if bad_controls:
-            warn(f"The document has characters that XML does not allow: {bad_controls} are left out")
+            warn(f"The document contains characters that XML does not allow: {bad_controls} are left out")
         return data, root
 
 
@@ -268,17 +268,17 @@ def _scan(data: bytes) -> Element:
 
 
 def _wanted_table(data: bytes, root: Element) -> Element:
-    """Return the first table with rows, or else the first with columns, or else the first."""
+    """Return the first table with rows; if there is none, the first with columns; otherwise the first table."""
     tables = [table for table in root.walk("TABLE") if table.all("FIELD")] or list(root.walk("TABLE"))
     if not tables:
         status = (info for info in root.walk("INFO") if info.attributes.get("name") == "QUERY_STATUS")
         reason = " ".join(_text(data, info) for info in status if info.attributes.get("value") == "ERROR")
-        raise SAMPClientError("The VOTable contains no table" + (f"; the service says: {reason}" if reason else ""))
+        raise SAMPClientError("The VOTable contains no table" + (f". Error of the service: {reason}" if reason else ""))
     with_rows = [table for table in tables if table.first("DATA") is not None]
     chosen = (with_rows or tables)[0]
     if len(with_rows) > 1:
         others = ", ".join(table.title for table in with_rows[1:])
-        warn(f"The VOTable holds {len(with_rows)} tables: {chosen.title} is read, but not {others}")
+        warn(f"The VOTable contains {len(with_rows)} tables: {chosen.title} is read, but not {others}")
     return chosen
 
 
@@ -306,9 +306,9 @@ class _TableReader:
         self._format = rows.tag if rows is not None else "TABLEDATA"
         self._fields = table.all("FIELD")
         self._params = [*table.all("PARAM"), *(p for group in table.all("GROUP") for p in group.walk("PARAM"))]
-        #: The texts of the cells by columns, if they replace the rows.
+        #: The texts of the cells by column number, if they replace the rows of the document.
         self._cells: dict[int, list[str]] | None = None
-        #: Whether astropy reads texts as bytes, which are decoded here.
+        #: Whether astropy reads texts as bytes and this class decodes them.
         self._as_bytes = self._is_binary and any(_dimensions(each)[:-1] for each in self._fields if _is_text(each))
 
     @property
@@ -338,7 +338,7 @@ class _TableReader:
             log.debug("astropy does not read the VOTable as it is: %s", error)
         try:
             return self._read(self._document())
-        except Exception:  # it is not the head
+        except Exception:  # the rows are the cause, not the head
             if self._rows is None or self._is_binary:
                 raise
             return self._read_good_cells()
@@ -367,7 +367,7 @@ class _TableReader:
     # The document that astropy reads
 
     def _document(self, *, rows: bool = True) -> bytes:
-        """Return a document that holds this table alone."""
+        """Return a document that only contains this table."""
         names = ((name, self._table.attributes.get(name)) for name in ("ID", "name", "ucd", "utype"))
         about = self._table.first("DESCRIPTION")
         return b"".join([
@@ -386,7 +386,7 @@ class _TableReader:
 
     def _row_source(self) -> bytes:
         if self._cells is not None:
-            return _written_rows([self._cells[place] for place in range(len(self._fields))])
+            return _written_rows([self._cells[index] for index in range(len(self._fields))])
         if self._rows is None:
             return NO_ROWS
         if not self._is_binary:
@@ -398,7 +398,7 @@ class _TableReader:
         return b"<%s>%s</%s>" % (tag, _inline(_stream_bytes(self._data, stream, self._base)), tag)
 
     def _head(self, element: Element) -> bytes:
-        """Return a FIELD or PARAM as astropy reads it."""
+        """Return a FIELD or PARAM element, changed if astropy cannot read it."""
         attributes = {key: value for key in (*_KEPT, "value") if (value := element.attributes.get(key))}
         children = element.children
         if _is_text(element):
@@ -408,7 +408,7 @@ class _TableReader:
                     attributes.update(_flat_size(element))
                     children = element.all("DESCRIPTION", "LINK")
             else:
-                attributes["arraysize"] = "*"  # astropy cuts off what is longer
+                attributes["arraysize"] = "*"  # astropy truncates longer texts
                 attributes["datatype"] = attributes["datatype"].replace("string", "char")
         if element.tag == "PARAM":
             attributes.setdefault("value", "")
@@ -421,7 +421,7 @@ class _TableReader:
     # Elements that astropy rejects
 
     def _leave_out(self) -> None:
-        """Leave out elements of the head that astropy rejects, with warnings."""
+        """Leave out elements of the head that astropy rejects, and warn about them."""
         about = self._table.first("DESCRIPTION")
         if about is not None and (error := _rejection(self._source(about))):
             self._table.children.remove(about)
@@ -435,7 +435,7 @@ class _TableReader:
                 self._reduce(each, error)
 
     def _reduce(self, column: Element, error: str) -> None:
-        """Reduce a FIELD to what astropy accepts."""
+        """Reduce a FIELD to the attributes and children that astropy accepts."""
         children, attributes = column.children, dict(column.attributes)
         for child in list(children):
             if _rejection(self._written("FIELD", {"name": "x", "datatype": "int"}, [child])):
@@ -447,33 +447,33 @@ class _TableReader:
             column.attributes.update(datatype="char", arraysize="*")
             warn(f"{column.title} is read as text: {error}")
         else:
-            warn(f"Some of what is said of {column.title} is left out: {error}")
+            warn(f"Parts of the definition of {column.title} are left out: {error}")
 
     def _read_good_cells(self) -> Table:
-        """Read the cells one by one; those that do not fit the type of the column are missing, as are absent ones."""
+        """Read the cells one by one. Absent cells and cells that do not match the type of the column become missing."""
         self._cells = _cells(self._source(self._rows), range(len(self._fields)))
         bad = []
-        for place, texts in self._cells.items():
-            head = self._head(self._fields[place])
-            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[place]) else []
+        for index, texts in self._cells.items():
+            head = self._head(self._fields[index])
+            numbers = _bad_cells(head, texts, 0, len(texts)) if not _is_text(self._fields[index]) else []
             if numbers:
-                bad.append(f"{self._fields[place].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
+                bad.append(f"{self._fields[index].title} ({len(numbers)}, such as {texts[numbers[0]]!r})")
             for number in numbers:
                 texts[number] = ""
         table = self._read(self._document())
-        which = f" in: {', '.join(bad)}" if bad else ", as rows have more or fewer of them than the table has columns"
+        which = f" in: {', '.join(bad)}" if bad else ", because rows have more or fewer cells than there are columns"
         warn(f"Cells of the table cannot be read and are missing{which}")
         return table
 
     # Texts
 
     def _restore_texts(self, table: Table) -> None:
-        """Replace the values that astropy has read for columns of texts by texts."""
-        arrays = [place for place, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
+        """In columns of texts, replace the values that astropy has read by the correct texts."""
+        arrays = [index for index, each in enumerate(self._fields) if _is_text(each) and _dimensions(each)[:-1]]
         cells = self._cells or {}
         if self._rows is not None and not self._is_binary and arrays:
             cells = cells or _cells(self._source(self._rows), arrays)
-        for place, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
+        for index, (name, each) in enumerate(zip(table.colnames, self._fields, strict=True)):
             if not _is_text(each) or (self._is_binary and not self._as_bytes):
                 continue
             sizes = _dimensions(each)
@@ -483,7 +483,7 @@ class _TableReader:
             elif length is None:
                 values = _plain(table[name], sizes)
             else:
-                values = _shaped([split_texts(text, length) for text in cells[place]], sizes)
+                values = _shaped([split_texts(text, length) for text in cells[index]], sizes)
             _replace(table, name, values)
 
 
@@ -492,7 +492,7 @@ def _is_text(element: Element) -> bool:
 
 
 def _dimensions(element: Element) -> list[str]:
-    """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]``; ``["*"]`` for invalid ones, too."""
+    """Return the dimensions of a FIELD or PARAM, such as ``["5", "3"]``; ``["*"]`` also if they are invalid."""
     text = "".join(element.attributes.get("arraysize", "").split())
     sizes = text.split("x") if text else ["1"]
     inner, last = sizes[:-1], sizes[-1]
@@ -502,7 +502,7 @@ def _dimensions(element: Element) -> list[str]:
 
 
 def _flat_size(element: Element) -> dict[str, str]:
-    """Return the attribute ``arraysize`` of a text that is read as an array of one dimension."""
+    """Return the attribute ``arraysize`` for texts that are read as a one-dimensional array."""
     sizes = _dimensions(element)
     if sizes[-1] == "*":
         return {"arraysize": "*"}
@@ -513,20 +513,20 @@ def _flat_size(element: Element) -> dict[str, str]:
 
 
 def _plain(column: Any, sizes: list[str]) -> Any:
-    """Return a column of texts; missing ones are empty."""
+    """Return a column of texts, in which missing texts are empty."""
     texts: Any = np.ma.filled(np.ma.asarray(column, dtype=object), "")
     return texts if sizes[-1] == "*" else texts.astype(np.str_)
 
 
 def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
-    """Return a column of texts, or of arrays of texts, with the dimensions of its FIELD."""
+    """Convert rows to a column of texts, or of arrays of texts, with the dimensions of the FIELD."""
     is_variable = sizes[-1] == "*"
     if len(sizes) == 1:
         return np.array([row[0] for row in rows], dtype=object if is_variable else np.str_)
     if is_variable:
         made = np.empty(len(rows), dtype=object)
-        for place, row in enumerate(rows):
-            made[place] = np.array(row, dtype=np.str_)
+        for index, row in enumerate(rows):
+            made[index] = np.array(row, dtype=np.str_)
         return made
     shape = [int(size) for size in reversed(sizes[1:])]
     count = int(np.prod(shape))
@@ -535,31 +535,31 @@ def _shaped(rows: list[list[str]], sizes: list[str]) -> Any:
 
 def _replace(table: Table, name: str, values: Any) -> None:
     old = table[name]
-    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # the type may be another one now
+    meta = {key: value for key, value in old.meta.items() if key != _DATATYPE}  # the type may have changed
     column = Column(values, name=name, unit=old.unit, description=old.description, meta=meta)
     table.replace_column(name, column, copy=False)
 
 
-def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
-    """Return the texts of some columns of a TABLEDATA element with leading blanks, which astropy strips."""
-    columns: dict[int, list[str]] = {place: [] for place in places}
+def _cells(rows: bytes, indices: Sequence[int]) -> dict[int, list[str]]:
+    """Return the texts of some columns of a TABLEDATA element. Leading blanks are kept, unlike in astropy."""
+    columns: dict[int, list[str]] = {index: [] for index in indices}
     parts: list[str] = []
-    place, row = -1, 0
+    index, row = -1, 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
     def on_start(tag: str, _attributes: dict[str, str]) -> None:
-        nonlocal place
+        nonlocal index
         if tag == "TR":
-            place = -1
+            index = -1
         elif tag == "TD":
-            place += 1
-            parser.CharacterDataHandler = parts.append if place in columns else None
+            index += 1
+            parser.CharacterDataHandler = parts.append if index in columns else None
 
     def on_end(tag: str) -> None:
         nonlocal row
-        if tag == "TD" and place in columns:
-            columns[place].append("".join(parts))
+        if tag == "TD" and index in columns:
+            columns[index].append("".join(parts))
             parts.clear()
             parser.CharacterDataHandler = None
         elif tag == "TR":
@@ -573,13 +573,13 @@ def _cells(rows: bytes, places: Sequence[int]) -> dict[int, list[str]]:
 
 
 def _written_rows(columns: Sequence[Sequence[str]]) -> bytes:
-    """Return a TABLEDATA element of the texts of its cells."""
+    """Make a TABLEDATA element from the texts of its cells."""
     rows = ("".join(f"<TD>{escape(text)}</TD>" for text in row) for row in zip(*columns, strict=True))
     return f"<TABLEDATA>{''.join(f'<TR>{row}</TR>' for row in rows)}</TABLEDATA>".encode()
 
 
 def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[int]:
-    """Return the row numbers of the cells of one column that astropy rejects, by bisection."""
+    """Find the cells of a column that astropy rejects, by bisection, and return their row numbers."""
     if start == end or not _rejection(head, _written_rows([texts[start:end]])):
         return []
     if end - start == 1:
@@ -589,13 +589,13 @@ def _bad_cells(head: bytes, texts: Sequence[str], start: int, end: int) -> list[
 
 
 def _unprefixed(source: bytes) -> bytes:
-    """Return a part of the document without namespace prefixes, which are declared elsewhere."""
+    """Return a part of the document without namespace prefixes, because their declarations are in other parts."""
     prefix = re.match(rb"<([\w.-]+:)", source)
     return source if prefix is None else re.sub(rb"(</?)" + re.escape(prefix[1]), rb"\1", source)
 
 
 def _rejection(part: bytes, rows: bytes = NO_ROWS) -> str:
-    """Return why astropy rejects a part of a TABLE; an empty text if it accepts it."""
+    """Return the reason why astropy rejects a part of a TABLE; an empty string if astropy accepts it."""
     field = b"" if part.startswith(b"<FIELD") else b'<FIELD name="x" datatype="int"/>'
     inside = (field + part) if part.startswith(b"<PARAM") else (part + field)
     inside += b"<DATA>%s</DATA>" % rows
@@ -609,7 +609,7 @@ def _rejection(part: bytes, rows: bytes = NO_ROWS) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error without the place in the document, which the user has never seen."""
+    """Return the first line of an error without the position, because the user has never seen this document."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return re.sub(r"^\S*:\d+:\d+: |^None:\?:\?: |^\?:\?: ", "", lines[0])
 
@@ -618,13 +618,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _stream_bytes(data: bytes, stream: Element, base: str) -> bytes:
-    """Return the content of a stream, wherever it is."""
+    """Return the content of a stream, which is inline or at the URL in ``href``."""
     encoding = stream.attributes.get("encoding", "none").strip().lower()
     href = stream.attributes.get("href", "").strip()
     if href:
         url = urljoin(base, href)
-        if _origin(url) != _origin(base):  # a table must not make this program fetch from elsewhere
-            raise SAMPClientError(f"The rows of the VOTable are elsewhere, at {url}: they are not fetched")
+        if _origin(url) != _origin(base):  # a table must not make this program fetch data from another origin
+            raise SAMPClientError(f"The rows of the VOTable come from another source, {url}: they are not fetched")
         with local_copy(url) as path:
             content = path.read_bytes()
     else:
@@ -635,11 +635,11 @@ def _stream_bytes(data: bytes, stream: Element, base: str) -> bytes:
         return gzip.decompress(content)
     if encoding in {"none", "dynamic"}:
         return content
-    raise SAMPClientError(f"The VOTable has a stream in an encoding that is not known, {encoding!r}")
+    raise SAMPClientError(f"The VOTable has a stream with the unknown encoding {encoding!r}")
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Return the scheme and the host with the port of a URL; those of all files on this machine are equal."""
+    """Return the scheme, host and port of a URL; the result is the same for all files on this machine."""
     parts = urlsplit(url)
     return (parts.scheme, parts.netloc.lower() if file_url_to_path(url) is None else "")
 

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Convert the rows of a VOTable in BINARY and BINARY2 to columns of numpy, many rows at a time.
+Convert the rows of a VOTable in BINARY and BINARY2 to numpy arrays, many rows at a time.
 
-Theory of operation: if all fields have a fixed size, a block is an array of records. Otherwise one loop finds the start
-of each row, and the rest is done for all rows at once. The values go to a `ColumnStore` for each field, as those of
-TABLEDATA do (`votable_reader_tabledata`).
+Theory of operation: if all fields have a fixed size, a block is an array of records. Otherwise a loop finds the start
+of each row, and everything else is done for all rows at once. The values of each field are stored in a `ColumnStore`,
+which `votable_reader_tabledata` uses as well.
 
-Data that astropy may read differently raise `OtherReaderNeeded`, and astropy reads the whole document.
+`OtherReaderNeeded` is raised for data that astropy may read differently. Astropy then reads the whole document.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ __all__ = [
     "decode_base64", "find_null", "make_stores",
 ]  # fmt: skip
 
-#: The bytes of a boolean; all others mean missing values, or errors in an array.
+#: The bytes of a boolean. All other bytes are missing values; in an array they are errors.
 BOOLEAN_TRUE, BOOLEAN_FALSE, BOOLEAN_MISSING = b"Tt1", b"Ff0", b"\0 ?"
 Array = np.ndarray[Any, Any]
 #: Values, and a mask that can be broadcast to them, or None.
 Converted = tuple[Any, Any]
 
 
-class OtherReaderNeeded(Exception):  # noqa: N818 - it is no error
+class OtherReaderNeeded(Exception):  # noqa: N818 - it is not an error
     """The document has to be read by astropy."""
 
 
 class ColumnStore:
     """
-    The values of one column so far, and their mask.
+    The values of one column that have been read so far, and their mask.
 
     Parameters
     ----------
     field : astropy.io.votable.tree.Field
         The field.
-    is_13 : bool
+    since_1_3 : bool
         Whether the document is of version 1.3 or later.
     """
 
-    def __init__(self, field: Any, *, is_13: bool) -> None:
+    def __init__(self, field: Any, *, since_1_3: bool) -> None:
         self.datatype: str = field.datatype
-        self.is_13 = is_13
+        self.since_1_3 = since_1_3
         self.name: str = field.ID
         self.is_text = self.datatype in {"char", "unicodeChar"}
         size = str(field.arraysize or "")
         self.is_variable = size.endswith("*")
         if self.is_variable and "x" in size:
-            raise OtherReaderNeeded(f"arrays of arrays of various lengths in {self.name}")
+            raise OtherReaderNeeded(f"multidimensional variable-length arrays in {self.name}")
         if self.is_variable and self.datatype == "bit":
-            raise OtherReaderNeeded(f"bits of various numbers in {self.name}")
-        #: numpy's type of the values; object for values of various lengths.
+            raise OtherReaderNeeded(f"variable-length arrays of bits in {self.name}")
+        #: The numpy type of the values; object for variable-length values.
         full = np.dtype(field.converter.format)
         self.shape: tuple[int, ...] = full.shape
         self.dtype = full.base
         if full.itemsize == 0:
-            raise OtherReaderNeeded(f"cells without content in {self.name}")
+            raise OtherReaderNeeded(f"cells of size 0 in {self.name}")
         self.null = None if self.is_text else getattr(field.converter, "null", None)
         element = field.converter._base if self.dtype.kind == "O" and not self.is_text else None
         if self.shape:
@@ -77,22 +77,22 @@ class ColumnStore:
         if element is not None:
             self.null = getattr(element, "null", None)
         if self.null is not None and np.isnan(self.null):
-            raise OtherReaderNeeded(f"NaN for what is missing in {self.name}")
-        #: numpy's type of one element of an array of various lengths.
+            raise OtherReaderNeeded(f"NaN as the null value of {self.name}")
+        #: The numpy type of one element of a variable-length array.
         self.element = None if element is None else np.dtype(element.format)
         self._used = 0
         self._values = np.empty((0, *self.shape), dtype=self.dtype)
         self._mask = np.zeros((0, *self.shape), dtype=bool)
 
     def reserve(self, rows: int) -> None:
-        """Allocate memory for a number of rows; most of it takes no memory before it is written to."""
+        """Allocate memory for a number of rows. The system provides most of it only when it is written to."""
         if rows > len(self._values):
             values, mask = np.empty((rows, *self.shape), dtype=self.dtype), np.zeros((rows, *self.shape), dtype=bool)
             values[: self._used], mask[: self._used] = self._values[: self._used], self._mask[: self._used]
             self._values, self._mask = values, mask
 
     def put(self, values: Any, mask: Any = None) -> Array:
-        """Store the next rows, and return them as they are stored."""
+        """Store the next rows, and return the stored values."""
         start, end = self._used, self._used + len(values)
         if end > len(self._values):
             self._resize(max(end, len(self._values) + len(self._values) // 4))
@@ -103,7 +103,7 @@ class ColumnStore:
         return self._values[start:end]
 
     def mark(self, mask: Any) -> None:
-        """Mask something in the rows that were stored last."""
+        """Mask values in the rows that were stored last."""
         if mask.any():
             if self.shape and np.ndim(mask) == 1:
                 mask = np.reshape(mask, (-1, *(1 for _ in self.shape)))
@@ -113,8 +113,8 @@ class ColumnStore:
         for array in (self._values, self._mask):
             array.resize((rows, *self.shape), refcheck=False)
 
-    def take(self) -> tuple[Array, Array]:
-        """Return values and mask of all rows. The store is empty afterwards."""
+    def detach(self) -> tuple[Array, Array]:
+        """Return the values and the mask of all rows. The store is empty afterwards."""
         self._resize(self._used)
         values, mask = self._values, self._mask
         self._values, self._mask, self._used = values[:0], mask[:0], 0
@@ -124,15 +124,15 @@ class ColumnStore:
         return self._used
 
 
-def make_stores(fields: Sequence[Any], *, is_13: bool) -> list[ColumnStore]:
-    """Make a store for each field; `is_13` is true for documents of version 1.3 or later."""
+def make_stores(fields: Sequence[Any], *, since_1_3: bool) -> list[ColumnStore]:
+    """Make a store for each field. `since_1_3` is true for documents of version 1.3 or later."""
     if not fields:
         raise OtherReaderNeeded("a table without fields")
-    return [ColumnStore(field, is_13=is_13) for field in fields]
+    return [ColumnStore(field, since_1_3=since_1_3) for field in fields]
 
 
 def find_null(values: Array, null: Any) -> Array | None:
-    """Return the mask of the values that mean missing ones; None if no value does."""
+    """Return the mask of the values that stand for missing ones; None if no value can do so."""
     if null is not None:
         return np.asarray(values == null)
     return np.isnan(values) if values.dtype.kind in "fc" else None
@@ -147,7 +147,7 @@ def as_objects(cells: Sequence[Any]) -> Array:
 
 @cache
 def _astropy_widens_arrays() -> bool:
-    """Whether astropy reads float arrays of various lengths as double: 8.0 does, 6.1 does not."""
+    """Return whether astropy reads variable-length float arrays as double; 8.0 does, 6.1 does not."""
     head = '<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="a" datatype="float" arraysize="*"/>'
     rows = "<DATA><BINARY><STREAM encoding='base64'>AAAAAQAAAAA=</STREAM></BINARY></DATA></TABLE></RESOURCE></VOTABLE>"
     table = parse(io.BytesIO((head + rows).encode()), verify="ignore").get_first_table()
@@ -155,7 +155,7 @@ def _astropy_widens_arrays() -> bool:
 
 
 def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array:
-    """Make arrays of various lengths of their elements, in the types that astropy uses."""
+    """Split `values` into arrays with the lengths `counts`, in the types that astropy uses."""
     native = values.dtype.newbyteorder("=")
     widened = {"f": "f8", "i": "i8", "u": "i8"} if _astropy_widens_arrays() else {}
     wide = values.astype(widened.get(values.dtype.kind, native))
@@ -174,7 +174,11 @@ def as_arrays(values: Array, mask: Array | None, counts: Sequence[int]) -> Array
 
 @cache
 def _base64_tables() -> tuple[Array, Array]:
-    """Return what the first two and the last two of four letters give, as bits of the three bytes; else a high bit."""
+    """
+    Return tables that map the first two and the last two of four base64 letters to bits of the three decoded bytes.
+
+    The highest bit is set for invalid letters.
+    """
     digits = np.full(256, 64, dtype="u4")
     digits[np.frombuffer(string.ascii_letters.swapcase().encode() + b"0123456789+/", "u1")] = np.arange(64)
     one, other = np.tile(digits, 256), np.repeat(digits, 256)
@@ -184,14 +188,14 @@ def _base64_tables() -> tuple[Array, Array]:
 
 
 def decode_base64(letters: bytes) -> bytes:
-    """Decode base64 as `binascii.a2b_base64` does in its strict mode, which takes five times as long."""
-    count = max(0, len(letters) // 4 - 1)  # the last letters may be padding
+    """Decode base64 like `binascii.a2b_base64` in its strict mode, but five times as fast."""
+    count = max(0, len(letters) // 4 - 1)  # the last four letters may contain padding
     pairs = np.frombuffer(letters, "<u2", 2 * count).reshape(-1, 2)
     first, second = _base64_tables()
     words = first.take(pairs[:, 0])
     words |= second.take(pairs[:, 1])
     if count and words.max() >= 1 << 24:
-        return binascii.a2b_base64(letters, strict_mode=True)  # which raises the error
+        return binascii.a2b_base64(letters, strict_mode=True)  # raises the error
     last = binascii.a2b_base64(letters[4 * count :], strict_mode=True)
     decoded = np.empty((count, 3), dtype="u1")
     for place, column in enumerate(words.astype("<u4", copy=False).view("u1").reshape(-1, 4).T[:3]):
@@ -200,11 +204,12 @@ def decode_base64(letters: bytes) -> bytes:
 
 
 class _Segment(NamedTuple):
-    """Consecutive fields of fixed size, and perhaps one of various length after them."""
+    """Consecutive fields of fixed size, optionally followed by a variable-length field."""
 
     dtype: np.dtype[Any]
-    #: The field of various length, whose count is the last item of the segment, and the size of an element.
+    #: The number of the variable-length field. Its element count is the last item of the segment.
     variable: int | None
+    #: The size of an element of that field in bytes.
     size: int
 
 
@@ -215,9 +220,9 @@ class BinaryRows:
     Parameters
     ----------
     stores : list of ColumnStore
-        Where the values go.
+        The stores that get the values.
     has_flags : bool
-        Whether each row begins with bits that say what is missing (BINARY2).
+        Whether each row begins with flags for missing values (BINARY2).
     """
 
     def __init__(self, stores: list[ColumnStore], *, has_flags: bool) -> None:
@@ -225,7 +230,7 @@ class BinaryRows:
         self._has_flags = has_flags
         self._segments = self._layout()
         self._rest: list[bytes] = []
-        self._count = 0  # bytes in it
+        self._count = 0  # number of bytes in _rest
         self._needed = 1
 
     def _layout(self) -> list[_Segment]:
@@ -241,7 +246,7 @@ class BinaryRows:
         return segments
 
     def add(self, data: bytes) -> int:
-        """Convert the complete rows received so far, and return the number of all rows."""
+        """Convert the complete rows received so far, and return the total number of rows."""
         self._rest.append(data)
         self._count += len(data)
         if self._count >= self._needed:
@@ -251,10 +256,10 @@ class BinaryRows:
         return len(self._stores[0])
 
     def finish(self) -> None:
-        """Check that no bytes are left."""
+        """Check that no bytes of an incomplete row are left."""
         if self._count:
             raise SAMPClientError(
-                f"The table is cut off: its data end {self._count} bytes after the beginning of row "
+                f"The table is cut off: its data end {self._count} bytes after the start of row "
                 f"{len(self._stores[0]) + 1}"
             )
 
@@ -271,7 +276,7 @@ class BinaryRows:
         if not len(starts):
             return end
         flags = None
-        text: list[str] = []  # the whole block, decoded when it is needed
+        text: list[str] = []  # the text of the whole block, when it is first needed
         for segment in self._segments:
             if not segment.dtype.itemsize:
                 continue
@@ -285,7 +290,7 @@ class BinaryRows:
             if segment.variable is not None:
                 counts = records["count"].astype(np.intp)
                 store = self._stores[segment.variable]
-                values = _various(data, text, starts, counts, store)
+                values = _variable_length(data, text, starts, counts, store)
                 self._put(segment.variable, values, None, flags)
                 starts = starts + counts * segment.size
         return end
@@ -300,7 +305,11 @@ class BinaryRows:
             store.mark(flags[:, number])
 
     def _row_starts(self, data: bytes) -> tuple[list[int], int]:
-        """Find the complete rows and the end of the last one; store the number of bytes that the next one needs."""
+        """
+        Return the starts of the complete rows and the end of the last one.
+
+        Store the number of bytes that the next row needs.
+        """
         count = struct.Struct(">I").unpack_from
         steps = [(segment.dtype.itemsize - 4, segment.dtype.itemsize, segment.size) for segment in self._segments[:-1]]
         last = self._segments[-1].dtype.itemsize
@@ -325,7 +334,7 @@ class BinaryRows:
 
 
 def _binary_type(store: ColumnStore) -> tuple[Any, ...]:
-    """Return the type of the bytes of a field of fixed size."""
+    """Return the type of a fixed-size field in the binary data."""
     if store.is_text:
         length = store.dtype.itemsize // 4
         return ("u1", (length,)) if store.datatype == "char" else (">u2", (length,))
@@ -337,7 +346,7 @@ def _binary_type(store: ColumnStore) -> tuple[Any, ...]:
 
 
 def _element_type(store: ColumnStore) -> np.dtype[Any]:
-    """Return the type of the bytes of one element of a field of various length."""
+    """Return the type of one element of a variable-length field in the binary data."""
     if store.is_text:
         return np.dtype("u1" if store.datatype == "char" else ">u2")
     assert store.element is not None
@@ -345,7 +354,7 @@ def _element_type(store: ColumnStore) -> np.dtype[Any]:
 
 
 def _records(data: bytes, dtype: np.dtype[Any], starts: Array) -> Array:
-    """Return the records at some places, which need not be aligned."""
+    """Return the records at the given offsets, which need not be aligned."""
     if len(starts) * dtype.itemsize == len(data) or (len(starts) > 1 and starts[1] - starts[0] == dtype.itemsize):
         whole = np.diff(starts)
         if not len(whole) or (whole == dtype.itemsize).all():
@@ -359,7 +368,7 @@ def _bits(raw: Array, count: int) -> Array:
 
 
 def _fixed(raw: Array, store: ColumnStore) -> Converted:
-    """Convert a field of fixed size in some rows."""
+    """Convert a fixed-size field in some rows."""
     if store.is_text:
         return _characters(raw, store), None
     if store.datatype == "bit":
@@ -375,15 +384,15 @@ def _booleans(raw: Array, *, is_array: bool) -> Converted:
     values = np.isin(raw, np.frombuffer(BOOLEAN_TRUE, "u1"))
     mask = ~(values | np.isin(raw, np.frombuffer(BOOLEAN_FALSE, "u1")))
     if is_array and not np.isin(raw[mask], np.frombuffer(BOOLEAN_MISSING, "u1")).all():
-        raise OtherReaderNeeded("an unknown letter for a boolean")
+        raise OtherReaderNeeded("an unknown byte for a boolean")
     return values, mask
 
 
 def _characters(raw: Array, store: ColumnStore) -> Array:
-    """Convert characters of one or two bytes each; a zero ends the text."""
+    """Convert texts with one or two bytes for each character; NUL ends a text."""
     if store.datatype == "char":
         if raw.size and int(raw.max()) > 127:
-            raise OtherReaderNeeded("text beyond ASCII")
+            raise OtherReaderNeeded("non-ASCII text")
     elif ((raw >= 0xD800) & (raw < 0xE000)).any():
         raise OtherReaderNeeded("characters of four bytes")
     points = raw.astype("u4")
@@ -394,23 +403,23 @@ def _characters(raw: Array, store: ColumnStore) -> Array:
     return texts
 
 
-def _various(data: bytes, text: list[str], starts: Array, counts: Array, store: ColumnStore) -> Array:
-    """Convert a field of various length in some rows."""
+def _variable_length(data: bytes, text: list[str], starts: Array, counts: Array, store: ColumnStore) -> Array:
+    """Convert a variable-length field in some rows."""
     element = _element_type(store)
     places = zip(starts.tolist(), (starts + counts * element.itemsize).tolist(), strict=True)
     if store.is_text:
         if store.datatype == "char":
             if not text:
                 text.append(data.decode("latin-1"))
-            all_of_it = text[0]
-            cells = [all_of_it[start:end] for start, end in places]
+            block = text[0]
+            cells = [block[start:end] for start, end in places]
             if not "".join(cells).isascii():
-                raise OtherReaderNeeded("text beyond ASCII")
+                raise OtherReaderNeeded("non-ASCII text")
         else:
             try:
                 cells = [data[start:end].decode("utf_16_be") for start, end in places]
             except UnicodeDecodeError as error:
-                raise OtherReaderNeeded("half a character") from error
+                raise OtherReaderNeeded("an incomplete character") from error
         return as_objects(cells) if store.dtype.kind == "O" else np.array(cells, dtype=store.dtype)
     raw = np.frombuffer(b"".join([data[start:end] for start, end in places]), dtype=element)
     if store.datatype == "boolean":

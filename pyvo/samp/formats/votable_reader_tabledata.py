@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Convert the rows of a VOTable in TABLEDATA to columns of numpy, many rows at a time.
+Convert the rows of a VOTable in TABLEDATA to numpy arrays, many rows at a time.
 
-Theory of operation: all places of ``<`` in a block are found at once. They must be those of ``<TR>``, as many
-``<TD>`` and ``</TD>`` as there are fields, and ``</TR>``, repeated: this detects comments, CDATA sections, attributes
-and absent cells. Plain decimal numbers are converted all together (`_numbers`), other cells by Python's ``float`` and
-``int``, which astropy calls as well.
+Theory of operation: the positions of all ``<`` in a block are found at once. Each row must consist of ``<TR>``, one
+``<TD>`` and ``</TD>`` for each field, and ``</TR>``. Any other sequence means that there are comments, CDATA sections,
+attributes or absent cells. Plain decimal numbers are converted all at once (`_numbers`), other cells by Python's
+``float`` and ``int``, which astropy calls as well.
 
-Data that astropy may read differently raise `OtherReaderNeeded`.
+`OtherReaderNeeded` is raised for data that astropy may read differently.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 
 from .votable_reader_rows import Array, ColumnStore, Converted, OtherReaderNeeded, as_arrays, as_objects, find_null
 
-#: The white space of XML, which astropy's reader strips from cells.
+#: The white space characters of XML, which astropy's reader strips from cells.
 WHITE_SPACE = " \t\r\n"
-#: Values and masks of the texts of a boolean.
+#: The values and masks of booleans by their texts.
 BOOLEANS = {
     **dict.fromkeys(("T", "TRUE", "1", "true", "True", "t"), (True, False)),
     **dict.fromkeys(("F", "FALSE", "0", "false", "False", "f"), (False, False)),
@@ -34,11 +34,11 @@ BITS = {"1": (True, False), "0": (False, False), "": (False, True)}
 ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 REFERENCE = re.compile(r"&(?:([a-z]+)|#([0-9]+)|#x([0-9A-Fa-f]+));")
 
-#: One more than the letters of the longest number that is converted with the others.
+#: Numbers with fewer characters than this are converted all at once.
 WIDTH = 24
-#: Whether long doubles have 64 bits for digits, as on Intel's processors, or more.
+#: Whether the significand of long doubles has at least 64 bits, as on Intel processors.
 _HAS_LONG_DOUBLES = np.finfo(np.longdouble).nmant >= 63
-#: Powers of ten, all of them exact.
+#: Powers of ten, which long doubles represent exactly.
 _POWERS = np.array([10**power for power in range(19)], dtype="i8").astype(np.longdouble)
 
 
@@ -49,11 +49,11 @@ class TabledataRows:
     Parameters
     ----------
     stores : list of ColumnStore
-        Where the values go.
+        The stores that get the values.
     encoding : str
-        Of the document: "utf-8" or "ascii".
+        The encoding of the document: "utf-8" or "ascii".
     prefix : bytes
-        Of the names of elements, such as ``b"vot:"``.
+        The namespace prefix of the elements, such as ``b"vot:"``.
     """
 
     def __init__(self, stores: list[ColumnStore], encoding: str, prefix: bytes) -> None:
@@ -63,14 +63,14 @@ class TabledataRows:
         self._converters = [_cell_converter(store) for store in stores]
         kinds = ["O" if convert is not _cells_to_scalars else store.dtype.kind
                  for store, convert in zip(stores, self._converters, strict=True)]
-        #: Columns of floats and of integers, whose cells are converted together.
+        #: The numbers of the columns of floats and of integers, whose cells are converted all at once.
         self._floats, self._integers = (
             np.array([number for number, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
             for wanted in ("f" if _HAS_LONG_DOUBLES else "", "iu")
         )
 
     def add(self, block: bytes) -> int:
-        """Convert a block of complete rows, and return the number of all rows."""
+        """Convert a block of complete rows, and return the total number of rows."""
         cells = _Cells(self._plain(block), len(self._stores), self._encoding)
         if not len(cells.starts):
             return len(self._stores[0])
@@ -86,25 +86,25 @@ class TabledataRows:
             store.put(*self._converters[number](cells.texts(number), store))
         return len(self._stores[0])
 
-    def _put_numbers(self, cells: _Cells, columns: Array, values: Array, is_odd: Array) -> None:
-        """Store columns of numbers; other cells (`is_odd`), such as empty ones, are converted one by one."""
+    def _put_numbers(self, cells: _Cells, columns: Array, values: Array, is_irregular: Array) -> None:
+        """Store columns of numbers. Convert irregular cells, such as empty ones, one by one."""
         for place, number in enumerate(columns.tolist()):
             store = self._stores[number]
-            column, odd = values[:, place], np.flatnonzero(is_odd[:, place])
+            column, irregular = values[:, place], np.flatnonzero(is_irregular[:, place])
             missing = None
-            if len(odd):
+            if len(irregular):
                 column = column.copy()
-                column[odd], mask = self._converters[number](cells.texts(number, odd), store)
+                column[irregular], mask = self._converters[number](cells.texts(number, irregular), store)
                 if mask is not None and store.dtype.kind != "f":
                     missing = np.zeros(len(column), dtype=bool)
-                    missing[odd] = mask
+                    missing[irregular] = mask
             if store.dtype.kind == "f":
                 store.put(*_as_floats(column, store))
             else:
                 store.put(*_as_integers(column, missing, store, store.dtype))
 
     def _plain(self, block: bytes) -> bytes:
-        """Return a block without prefixes and carriage returns; check its characters."""
+        """Check the characters of a block, and return it without namespace prefixes and carriage returns."""
         if self._prefix:
             block = block.replace(b"<" + self._prefix, b"<").replace(b"</" + self._prefix, b"</")
         if b"\r" in block:
@@ -117,13 +117,13 @@ class TabledataRows:
 
 
 class _Cells:
-    """The places of the cells of a block."""
+    """The cells of a block: their positions, texts and numbers."""
 
     def __init__(self, block: bytes, columns: int, encoding: str) -> None:
-        self._portion = block
+        self._block = block
         self._codes = np.frombuffer(block, dtype="u1")
         tags = self._tags(2 * columns + 2)
-        #: Rows times columns.
+        #: The offsets of the cells, as arrays of rows times columns.
         self.starts = tags[:, 1:-1:2] + 4
         self.ends = np.maximum(tags[:, 2:-1:2], self.starts)
         try:
@@ -138,17 +138,17 @@ class _Cells:
             self._check_references()
 
     def _tags(self, count: int) -> Array:
-        """Find the places of all tags, `count` in each row; the tag of an empty element counts twice."""
+        """Return the positions of all tags, `count` in each row. The tag of an empty element counts twice."""
         places: Array = np.flatnonzero(self._codes == ord("<"))
-        padded = self._portion + b"    "  # so that four bytes can be read at any place
-        words = np.ndarray((len(self._portion),), "<u4", padded, strides=(1,))
+        padded = self._block + b"    "  # four bytes can be read at each position
+        words = np.ndarray((len(self._block),), "<u4", padded, strides=(1,))
         tags = words[places]
         is_empty = tags == _word(b"<TD/")
         if is_empty.any():
             places = np.repeat(places, 1 + is_empty)
             tags = words[places]
         if len(places) % count:
-            raise OtherReaderNeeded("other elements than rows of as many cells as there are fields")
+            raise OtherReaderNeeded("rows that do not have one cell for each field")
         places, tags = places.reshape(-1, count), tags.reshape(-1, count)
         opening, closing = tags[:, 1:-1:2] == _word(b"<TD>"), tags[:, 2:-1:2] == _word(b"</TD")
         is_empty = places[:, 1:-1:2] == places[:, 2:-1:2]
@@ -160,7 +160,7 @@ class _Cells:
             and (last == ord(">")).all()
             and (self._codes[np.minimum(places[:, -1], len(self._codes) - 5) + 4] == ord(">")).all()
         ):
-            raise OtherReaderNeeded("other elements than rows of as many cells as there are fields")
+            raise OtherReaderNeeded("rows that do not have one cell for each field")
         return places
 
     def _check_references(self) -> None:
@@ -178,7 +178,7 @@ class _Cells:
             text = self._text
             cells = [text[start:end] for start, end in places]
         else:
-            block = self._portion
+            block = self._block
             cells = [block[start:end].decode() for start, end in places]
         if self.has_references:
             cells = [REFERENCE.sub(_character, _checked(cell)) if "&" in cell else cell for cell in cells]
@@ -193,29 +193,29 @@ class _Cells:
         Parameters
         ----------
         columns : ndarray of int
-            The columns.
+            The numbers of the columns.
         as_floats : bool
-            Whether to convert to floats, not to integers. A number with a decimal point is not an integer.
+            Whether to convert to floats instead of integers. A number with a decimal point is not an integer.
 
         Returns
         -------
-        values, is_odd : ndarray
-            The numbers, and which cells are not of this kind. None if few cells are.
+        values, is_irregular : ndarray
+            The numbers, and a mask of the cells that are not plain decimal numbers. None if most cells are not.
         """
         starts, ends = self.starts[:, columns], self.ends[:, columns]
         lengths = ends - starts
-        is_odd = (lengths < 1) | (lengths >= WIDTH)
-        if 2 * np.count_nonzero(is_odd) > is_odd.size:
+        is_irregular = (lengths < 1) | (lengths >= WIDTH)
+        if 2 * np.count_nonzero(is_irregular) > is_irregular.size:
             return None
-        use = ~is_odd
-        padded = b" " * WIDTH + self._portion
-        windows = np.ndarray((len(self._portion) + 1,), f"V{WIDTH}", padded, strides=(1,))
+        use = ~is_irregular
+        padded = b" " * WIDTH + self._block
+        windows = np.ndarray((len(self._block) + 1,), f"V{WIDTH}", padded, strides=(1,))
         numbers = _numbers(windows[ends[use]].view("u1").reshape(-1, WIDTH), lengths[use], as_floats=as_floats)
         if numbers is None:
             return None
         values = np.zeros(starts.shape, dtype=numbers[0].dtype)
-        values[use], is_odd[use] = numbers
-        return values, is_odd
+        values[use], is_irregular[use] = numbers
+        return values, is_irregular
 
 
 def _word(tag: bytes) -> int:
@@ -224,19 +224,20 @@ def _word(tag: bytes) -> int:
 
 def _numbers(letters: Array, lengths: Array, *, as_floats: bool) -> tuple[Array, Array] | None:
     """
-    Convert decimal numbers all together, and return which cells cannot be converted here.
+    Convert decimal numbers all at once, and return them with a mask of the cells that cannot be converted here.
 
-    Without its point each number is an integer, which numpy reads quickly; it is then divided by a power of ten, in
-    long doubles. Both are exact, so that the quotient has one rounding error; cases in which it matters are detected.
+    Each number without its decimal point is an integer, which numpy reads quickly. It is then divided by a power of ten
+    in long doubles. Both are exact, so the quotient has a single rounding error. Cases in which the error matters are
+    detected.
 
     Parameters
     ----------
     letters : ndarray of uint8
-        `WIDTH` letters for each cell: the cell and what precedes it.
+        `WIDTH` characters for each cell, which end with the cell. Characters before the cell are overwritten.
     lengths : ndarray of int
-        The number of letters of each cell.
+        The number of characters of each cell.
     as_floats : bool
-        Whether to convert to floats, not to integers.
+        Whether to convert to floats instead of integers.
     """
     count = len(letters)
     np.copyto(letters, ord(" "), where=np.arange(WIDTH, dtype="u1") < (WIDTH - lengths).astype("u1")[:, None])
@@ -244,44 +245,45 @@ def _numbers(letters: Array, lengths: Array, *, as_floats: bool) -> tuple[Array,
     is_sign, is_point = (letters == ord("-")) | (letters == ord("+")), letters == ord(".")
     if np.count_nonzero(is_space) != count * WIDTH - int(lengths.sum()):
         return None
-    is_odd = np.zeros(count, dtype=bool)
-    is_odd[np.flatnonzero(~(is_space | is_digit | is_sign | is_point)) // WIDTH] = True
+    is_irregular = np.zeros(count, dtype=bool)
+    is_irregular[np.flatnonzero(~(is_space | is_digit | is_sign | is_point)) // WIDTH] = True
     points = np.flatnonzero(is_point)
     rows = points // WIDTH
-    is_odd[rows[1:][rows[1:] == rows[:-1]] if as_floats else rows] = True
+    is_irregular[rows[1:][rows[1:] == rows[:-1]] if as_floats else rows] = True
     first = letters[np.arange(count), WIDTH - lengths]
     is_signed = (first == ord("-")) | (first == ord("+"))
     digits = lengths - is_signed
     digits[rows] -= 1
     starts_with_0 = letters[np.arange(count), np.minimum(WIDTH - lengths + is_signed, WIDTH - 1)] == ord("0")
-    is_odd |= (digits < 1) | (digits - starts_with_0 > 18)
-    if 2 * np.count_nonzero(is_odd) > count:
+    is_irregular |= (digits < 1) | (digits - starts_with_0 > 18)
+    if 2 * np.count_nonzero(is_irregular) > count:
         return None
-    if is_odd.any():
-        letters[is_odd] = np.frombuffer(b"0".rjust(WIDTH), "u1")
-        is_point[is_odd] = False
+    if is_irregular.any():
+        letters[is_irregular] = np.frombuffer(b"0".rjust(WIDTH), "u1")
+        is_point[is_irregular] = False
     try:
         integers = np.fromstring((letters[~is_point] if len(points) else letters).tobytes(), dtype="i8", sep=" ")
     except (ValueError, DeprecationWarning):
         return None
     if len(integers) != count:
         return None
-    is_odd |= (integers == 0) & (first == ord("-"))  # minus zero
+    is_irregular |= (integers == 0) & (first == ord("-"))  # minus zero
     if not as_floats or not len(points):
-        return integers.astype("f8" if as_floats else "i8"), is_odd
+        return integers.astype("f8" if as_floats else "i8"), is_irregular
     decimals = np.zeros(count, dtype=np.intp)
     decimals[rows] = WIDTH - 1 - points % WIDTH
-    decimals[is_odd] = 0
+    decimals[is_irregular] = 0
     exact = integers / _POWERS[decimals]
     values = exact.astype("f8")
     distance, spacing = np.abs((exact - values).astype("f8")), np.spacing(np.abs(values))
-    is_odd |= (2 * distance == spacing) | (4 * distance == spacing)  # halfway between two doubles: which one is it?
-    return values, is_odd
+    # halfway between two doubles, whose spacing is half as large below a power of two: the rounding error may decide
+    is_irregular |= (2 * distance == spacing) | (4 * distance == spacing)
+    return values, is_irregular
 
 
 def _checked(cell: str) -> str:
     if len(REFERENCE.findall(cell)) != cell.count("&"):
-        raise OtherReaderNeeded("an ampersand that is no reference")
+        raise OtherReaderNeeded("an ampersand that is not part of a reference")
     return cell
 
 
@@ -289,7 +291,7 @@ def _character(match: re.Match[str]) -> str:
     name, number, hexadecimal = match.groups()
     if name:
         if name not in ENTITIES:
-            raise OtherReaderNeeded("an entity of the document's own")
+            raise OtherReaderNeeded("an entity that the document defines")
         return ENTITIES[name]
     code = int(number[:9]) if number else int(hexadecimal[:9], 16)
     if code < 32 or 0xD800 <= code < 0xE000 or code in {0xFFFE, 0xFFFF} or code > 0x10FFFF:
@@ -303,7 +305,7 @@ def _cell_converter(store: ColumnStore) -> Callable[[Sequence[str], ColumnStore]
     if store.datatype in {"floatComplex", "doubleComplex"}:
         raise OtherReaderNeeded("complex numbers in TABLEDATA")
     if store.is_variable:
-        return _cells_to_various_arrays
+        return _cells_to_variable_arrays
     return _cells_to_arrays if store.shape else _cells_to_scalars
 
 
@@ -360,9 +362,9 @@ def _cells_to_integers(cells: Sequence[str], store: ColumnStore, kind: np.dtype[
         try:
             values = np.fromiter(map(int, cells), "i8", len(cells))
         except ValueError:
-            values, missing = _odd_integers(cells, store)
+            values, missing = _irregular_integers(cells, store)
     except (OverflowError, ValueError) as error:
-        raise OtherReaderNeeded(f"no integer in {store.name}") from error
+        raise OtherReaderNeeded(f"an invalid integer in {store.name}") from error
     return _as_integers(values, missing, store, kind)
 
 
@@ -374,7 +376,7 @@ def _as_integers(values: Array, missing: Array | None, store: ColumnStore, kind:
     return values, missing if mask is None else mask if missing is None else mask | missing
 
 
-def _odd_integers(cells: Sequence[str], store: ColumnStore) -> tuple[Array, Array]:
+def _irregular_integers(cells: Sequence[str], store: ColumnStore) -> tuple[Array, Array]:
     blank = 0 if store.null is None else int(store.null)
     values, missing = [], []
     for given in cells:
@@ -384,21 +386,21 @@ def _odd_integers(cells: Sequence[str], store: ColumnStore) -> tuple[Array, Arra
             values.append(blank)
         else:
             values.append(int(cell, 16) if cell.startswith("0x") else int(cell, 10))
-        missing.append(is_blank and (store.is_13 or cell == "nan"))
+        missing.append(is_blank and (store.since_1_3 or cell == "nan"))
     return np.array(values, dtype="i8"), np.array(missing)
 
 
 def _cells_to_arrays(cells: Sequence[str], store: ColumnStore) -> Converted:
-    """Convert arrays of a fixed size."""
+    """Convert fixed-size arrays."""
     items = math.prod(store.shape)
     parts, missing = [], []
     for cell in cells:
         elements = list("".join(cell.split())) if store.datatype == "bit" else cell.split()
         missing.append(not cell)
-        if not cell and store.is_13:
+        if not cell and store.since_1_3:
             elements = ["0"] * items
         if len(elements) != items or "," in cell:
-            raise OtherReaderNeeded(f"arrays of another size in {store.name}")
+            raise OtherReaderNeeded(f"arrays of a wrong size in {store.name}")
         parts.append(elements)
     flat = list(chain.from_iterable(parts))
     values, mask = _cells_to_scalars(flat, store)
@@ -407,7 +409,7 @@ def _cells_to_arrays(cells: Sequence[str], store: ColumnStore) -> Converted:
     return values.reshape(shape), whole if mask is None else mask.reshape(shape) | whole
 
 
-def _cells_to_various_arrays(cells: Sequence[str], store: ColumnStore) -> Converted:
+def _cells_to_variable_arrays(cells: Sequence[str], store: ColumnStore) -> Converted:
     parts = [cell.split() for cell in cells]
     flat = list(chain.from_iterable(parts))
     if any("," in element for element in flat):
@@ -417,9 +419,9 @@ def _cells_to_various_arrays(cells: Sequence[str], store: ColumnStore) -> Conver
     assert store.element is not None
     if store.element.kind == "f":
         try:
-            values = np.fromiter(map(float, flat), "f8", len(flat))  # astropy does not make them narrow
+            values = np.fromiter(map(float, flat), "f8", len(flat))  # astropy does not convert them to single precision
         except ValueError as error:
-            raise OtherReaderNeeded(f"no number in {store.name}") from error
+            raise OtherReaderNeeded(f"an invalid number in {store.name}") from error
         mask = np.isnan(values) if store.null is None else values.astype(store.element) == store.null
     else:
         values, mask = _cells_to_scalars(flat, store)

@@ -2,9 +2,9 @@
 """
 Write tables as VOTables in BINARY2, quickly.
 
-Astropy writes the XML document of a table without rows. This module encodes the rows, many at a time, by numpy: each
-row consists of bits for missing cells and of the values one after the other. A million rows take seconds, and the
-memory of one block.
+Astropy writes the XML document of a table without rows. This module encodes the rows with numpy, many rows at a time.
+Each row consists of flags for missing cells and the values one after the other. Writing a million rows takes seconds
+and needs the memory of one block.
 """
 
 from __future__ import annotations
@@ -32,41 +32,42 @@ from .plain_columns import WIDER_INTEGERS, flatten_columns, unused_name, unused_
 #: Approximate size in bytes of a block of rows.
 BLOCK_SIZE = 1024 * 1024
 
-#: The types of VOTable by numpy's kinds and sizes, as `flatten_columns` leaves them.
+#: The datatypes of VOTable by numpy's kinds and sizes; `flatten_columns` and `_with_votable_types` make these types.
 _TYPES = {
     "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": "long",
     "f4": "float", "f8": "double", "c8": "floatComplex", "c16": "doubleComplex",
 }  # fmt: skip
-#: Characters that XML 1.0 does not have, not even as references.
+#: Characters that XML 1.0 does not allow, not even as references.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LACKS = "XML has no control characters and lone surrogates: '?' is sent instead, in {}"
-#: One attribute as astropy writes it, and characters that a parser turns into spaces unless they are references.
+_REPLACED = "XML does not allow control characters and lone surrogates: they are replaced by '?' in {}"
+#: One attribute as astropy writes it.
 _ATTRIBUTE = re.compile(r' [\w:.-]+="[^"]*"')
 _TAG = re.compile(r"<(\w+)")
 _ESCAPED_TWICE = re.compile("&amp;(lt|gt|amp);")
+#: Characters that a parser converts to spaces in attributes, unless they are written as references.
 _LINE_ENDS = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})
-#: The metadata of tables, and of columns with a check of the value, that astropy writes as attributes.
+#: The metadata of tables that astropy writes as attributes, and those of columns with a check of the value.
 _OF_TABLES = frozenset({"ID", "name", "ucd", "utype", "description"})
 _OF_COLUMNS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("ucd", "utype", "xtype"), lambda value: isinstance(value, str)),
-    # astropy makes a format of these, and fails to read a table if the format is not valid
+    # astropy makes a format from these, and cannot read a table if the format is invalid
     "width": lambda value: bool(re.fullmatch(r"0*[1-9]\d{0,2}", str(value))),
     "precision": lambda value: bool(re.fullmatch(r"[EF]?[1-9]\d?|F?0", str(value))),
     "values": lambda value: isinstance(value, dict),
     "links": lambda value: isinstance(value, list),
 }
-#: Number of names in one warning.
+#: Maximum number of names in one warning.
 NAMED = 10
 
 
 class XMLText:
     """
-    A file for text in which each character that XML cannot hold becomes a question mark.
+    A text file that replaces each character that XML does not allow by a question mark.
 
     Parameters
     ----------
     file : binary file
-        Where the text is written, in UTF-8.
+        The file to which the text is written in UTF-8.
     """
 
     encoding = "utf-8"
@@ -97,12 +98,12 @@ class XMLText:
     def warn(self) -> None:
         """Warn about characters that were replaced."""
         if self._replaced:
-            warn(_LACKS.format(_list(map(repr, self._replaced))))
+            warn(_REPLACED.format(_list(map(repr, self._replaced))))
 
 
 @functools.cache
 def _escapes_twice() -> bool:
-    """Tell whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
+    """Return whether astropy writes the value ``&`` of a PARAM as ``&amp;amp;``; 8.0 does."""
     file = io.StringIO()
     document = VOTableFile()
     param = Param(document, name="p", datatype="char", arraysize="*", value="&")
@@ -111,18 +112,18 @@ def _escapes_twice() -> bool:
 
 
 def _list(names: Any) -> str:
-    """Join the first names for a message."""
+    """Return the first names as a text for a message."""
     shown = list(names)
     more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
     return ", ".join(shown[:NAMED]) + more
 
 
 class _ColumnWriter(NamedTuple):
-    """One column: its type in VOTable, and a function that encodes some of its rows."""
+    """Writes one column: its type in VOTable, and a function that encodes some of its rows."""
 
     datatype: str
     arraysize: str | None
-    #: The type of its bytes in a row; None if their number varies, and `make` returns a list.
+    #: The type of a cell in the binary data. None if the number of bytes varies; `make` then returns a list.
     dtype: Any
     make: Callable[[slice], Any]
     mask: np.ndarray | None = None
@@ -139,37 +140,37 @@ def write_votable(table: Any, file: BinaryIO) -> None:
     table : astropy.table.Table
         The table.
     file : binary file
-        Where to.
+        The file to which the VOTable is written.
 
     Raises
     ------
     SAMPTypeError
-        VOTable cannot hold it; the text names the columns.
+        VOTable does not support some of the columns. The text names them.
 
     Warns
     -----
     SAMPWarning
-        VOTable cannot hold some characters, which are replaced, or some metadata, which are left out.
+        Characters that VOTable does not allow are replaced, or metadata that it cannot represent are left out.
     """
     write_with_column_errors(flatten_columns(table), file, _write, "a VOTable")
 
 
 def _write(flat: Table, file: BinaryIO) -> None:
     flat = _with_votable_types(flat.copy(copy_data=False))
-    _replace_what_xml_lacks(flat)
+    _replace_invalid_characters(flat)
     left_out = _clear_metadata(flat)
     writers = [_make_column_writer(flat[name]) for name in flat.colnames]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VOWarning)  # units and names that the standard does not know: better kept
-        warnings.simplefilter("ignore", UnitsWarning)  # as of Angstrom, which it does not like any more
+        warnings.simplefilter("ignore", VOWarning)  # about units and names that are not in the standard; they are kept
+        warnings.simplefilter("ignore", UnitsWarning)  # about deprecated units such as Angstrom
         try:
             text, xml = _document(flat, writers, [])
-        except Exception:  # of any class: metadata of columns can be anything
+        except Exception:  # any error: metadata of columns can be any objects
             left_out += _clear_unwritable_metadata(flat, writers)
         text, xml = _document(flat, writers, left_out)
     xml.warn()
     if left_out:
-        warn(f"VOTable cannot hold all the metadata; the table is sent without {_list(map(repr, left_out))}")
+        warn(f"VOTable cannot represent all metadata; the table is sent without {_list(map(repr, left_out))}")
     if not writers:
         file.write(text)
         return
@@ -181,7 +182,7 @@ def _write(flat: Table, file: BinaryIO) -> None:
 
 
 def _document(flat: Table, writers: list[_ColumnWriter], left_out: list[str]) -> tuple[bytes, XMLText]:
-    """The document without rows, and the file by which it was written."""
+    """Return the document without rows, and the file that was used to write it."""
     empty = Table(meta={key: flat.meta[key] for key in _OF_TABLES & set(flat.meta)})
     for name in flat.colnames:
         column = flat[name]
@@ -198,8 +199,8 @@ def _document(flat: Table, writers: list[_ColumnWriter], left_out: list[str]) ->
     return file.getvalue(), xml
 
 
-def _replace_what_xml_lacks(flat: Table) -> None:
-    """Replace characters that XML cannot hold in names, descriptions and metadata, and warn about them."""
+def _replace_invalid_characters(flat: Table) -> None:
+    """Replace characters that XML does not allow in names, descriptions and metadata, and warn about them."""
     replaced = []
 
     def written(value: Any, where: str) -> Any:
@@ -224,11 +225,11 @@ def _replace_what_xml_lacks(flat: Table) -> None:
         if changed != name:
             flat.rename_column(name, unused_name(flat, flat, changed))
     if replaced:
-        warn(_LACKS.format(_list(replaced)))
+        warn(_REPLACED.format(_list(replaced)))
 
 
 def _clear_metadata(flat: Table) -> list[str]:
-    """Remove the metadata that a VOTable cannot hold, and return their names."""
+    """Remove the metadata that a VOTable cannot represent, and return their names."""
     left_out = []
     for name in flat.colnames:
         known = {}
@@ -245,7 +246,7 @@ def _clear_metadata(flat: Table) -> list[str]:
 
 
 def _clear_unwritable_metadata(flat: Table, writers: list[_ColumnWriter]) -> list[str]:
-    """Remove the metadata of columns with which astropy cannot write a document, and return their names."""
+    """Remove the metadata of the columns that astropy cannot write, and return the names of the metadata."""
     left_out = []
     for name, writer in zip(flat.colnames, writers, strict=True):
         alone = flat[[name]]
@@ -259,7 +260,7 @@ def _clear_unwritable_metadata(flat: Table, writers: list[_ColumnWriter]) -> lis
 
 
 def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
-    """Write the metadata of the table as PARAM elements; return the keys of those that cannot be written."""
+    """Add the metadata of the table as PARAM elements; return the keys of those that cannot be written."""
     left_out = []
     params = document.get_first_table().params
     for key, value in meta.items():
@@ -274,7 +275,7 @@ def _add_params(document: Any, meta: dict[Any, Any]) -> list[str]:
 
 
 def _param(value: Any) -> dict[str, Any] | None:
-    """Return the attributes of a PARAM with a value; None if a PARAM cannot have it."""
+    """Return the attributes of a PARAM for a value; None if a PARAM cannot have this value."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         value = "\n".join(value)  # for example the comments of a FITS file
     if isinstance(value, str):
@@ -283,7 +284,7 @@ def _param(value: Any) -> dict[str, Any] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for example about None in a list
             array = np.asanyarray(value)
-    except Exception:  # from lists of any objects
+    except Exception:  # a list may contain any objects
         return None
     if np.ma.is_masked(array) or array.dtype.kind not in "biuf" or array.ndim > 1 or not array.size:
         return None
@@ -300,7 +301,7 @@ def _param(value: Any) -> dict[str, Any] | None:
 
 
 def _with_votable_types(table: Table) -> Table:
-    """Widen the types that VOTable does not have."""
+    """Convert columns of types that VOTable does not have to wider types."""
     for name in list(table.colnames):
         column = table[name]
         code = column.dtype.kind + str(column.dtype.itemsize)
@@ -321,12 +322,12 @@ def _with_votable_types(table: Table) -> Table:
 
 
 def _is_partly_missing(column: Any) -> bool:
-    """Tell whether elements of arrays are missing, which need a number that stands for them."""
+    """Return whether elements of arrays are missing, so that a number is needed for missing values."""
     return column.ndim > 1 and np.ma.is_masked(column)
 
 
 def _split(table: Table, name: str) -> None:
-    """Make a column of each element of an array of strings: few programs read such arrays, and astropy does not."""
+    """Replace a column of string arrays by one column for each element, because few programs read such arrays."""
     column = table[name]
     place = table.colnames.index(name)
     table.remove_column(name)
@@ -336,7 +337,7 @@ def _split(table: Table, name: str) -> None:
 
 
 def _split_complex(table: Table, name: str) -> None:
-    """Make two columns of complex arrays of various lengths, which STILTS 3.4 misreads: it counts real numbers."""
+    """Split variable-length complex arrays into two columns: STILTS 3.4 misreads their length as a number of reals."""
     column = table[name]
     place = table.colnames.index(name)
     table.remove_column(name)
@@ -371,7 +372,7 @@ def _make_column_writer(column: Any) -> _ColumnWriter:
 
 
 def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | None) -> _ColumnWriter:
-    """Write texts of a fixed length."""
+    """Return the writer for fixed-length texts."""
     values = values if values.dtype.itemsize else values.astype(f"{values.dtype.kind}1")
     length = values.dtype.itemsize // (4 if values.dtype.kind == "U" else 1)
     points = np.ascontiguousarray(values).view("u4") if values.dtype.kind == "U" else np.zeros(0)
@@ -383,7 +384,7 @@ def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | Non
             return fill_masked(values[rows], masked, rows, values.dtype.type()).astype(plain)
 
         return _ColumnWriter("char", str(length), plain, encode_ascii, mask)
-    if highest > 0xFFFF:  # such characters take two places
+    if highest > 0xFFFF:  # such characters are encoded as two units
         length += int((points.reshape(len(values), length) > 0xFFFF).sum(axis=1).max())
     units = np.dtype((">u2", (length,)))
 
@@ -394,7 +395,7 @@ def _texts(values: np.ndarray, masked: np.ndarray | None, mask: np.ndarray | Non
 
 
 def _variable(column: Any) -> _ColumnWriter:
-    """Write arrays of various lengths, or texts of very different ones."""
+    """Return the writer for variable-length arrays, or for texts of very different lengths."""
     if column.dtype.kind == "O" and len(column) and isinstance(column[0], str | np.ma.core.MaskedConstant):
         texts = list(np.ma.getdata(column))
         mask = np.asarray(np.ma.getmaskarray(column))
@@ -417,13 +418,13 @@ def _variable(column: Any) -> _ColumnWriter:
 
 
 def _counted(cells: list[bytes], size: int) -> list[bytes]:
-    """Put the number of its elements, of some size, before each cell."""
+    """Prefix each cell with the number of its elements, which have the given size in bytes."""
     return [(len(cell) // size).to_bytes(4, "big") + cell for cell in cells]
 
 
 def fill_masked(values: Any, masked: Any, rows: slice, fill: Any) -> Any:
     """
-    Return values of some rows with the masked elements overwritten, so that they are not disclosed.
+    Return the values of some rows. Masked elements are overwritten, so that they are not disclosed.
 
     ``masked`` is the mask of all rows, or None.
     """
@@ -435,12 +436,12 @@ def fill_masked(values: Any, masked: Any, rows: slice, fill: Any) -> Any:
 
 
 def logical_letters(values: Any, masked: Any, rows: slice, missing: int) -> Any:
-    """Encode logical values of some rows as the letters T and F, and masked ones as the byte ``missing``."""
+    """Encode the logical values of some rows as the letters T and F, and masked values as the byte ``missing``."""
     return fill_masked(np.where(values, np.uint8(ord("T")), np.uint8(ord("F"))), masked, rows, missing)
 
 
 def _utf16(values: np.ndarray, length: int) -> np.ndarray:
-    """Encode texts in UTF-16, as Java programs store them."""
+    """Encode texts in UTF-16, which Java programs use as well."""
     points = np.ascontiguousarray(values).view("u4").reshape(len(values), -1)
     if points.shape[1] == length:
         return points.astype(">u2")
@@ -449,21 +450,21 @@ def _utf16(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _encode_rows(writers: list[_ColumnWriter], rows: int) -> Iterator[bytes]:
-    """Yield the rows in base64, some at a time."""
+    """Yield the rows in base64, one block at a time."""
     width = sum(64 if writer.dtype is None else writer.dtype.itemsize for writer in writers)
     step = max(1, BLOCK_SIZE // max(1, width))
     make = _mixed_rows if any(writer.dtype is None for writer in writers) else _fixed_rows
     rest = b""
     for start in range(0, rows, step):
         data = rest + make(writers, slice(start, min(rows, start + step)))
-        whole = len(data) - len(data) % 57  # lines of 76 letters, as usual
+        whole = len(data) - len(data) % 57  # 57 bytes are encoded as the usual line of 76 letters
         rest = data[whole:]
         yield base64.encodebytes(data[:whole])
     yield base64.encodebytes(rest)
 
 
 def _flags(writers: list[_ColumnWriter], which: slice) -> np.ndarray:
-    """Return the bits for missing cells; that of the first column is the highest of the first byte."""
+    """Return the flags for missing cells. The flag of the first column is the highest bit of the first byte."""
     flags = np.zeros((which.stop - which.start, (len(writers) + 7) // 8), dtype="u1")
     for index, writer in enumerate(writers):
         if writer.mask is not None:
@@ -472,7 +473,7 @@ def _flags(writers: list[_ColumnWriter], which: slice) -> np.ndarray:
 
 
 def _fixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
-    """Encode some rows of one length."""
+    """Encode some rows, which all have the same length."""
     flags = _flags(writers, which)
     layout = [("flags", "u1", flags.shape[1:]), *((f"c{i}", writer.dtype) for i, writer in enumerate(writers))]
     block = np.zeros(len(flags), dtype=layout)
@@ -483,7 +484,7 @@ def _fixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
 
 
 def _mixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
-    """Encode some rows of various lengths."""
+    """Encode some rows, whose lengths may differ."""
     columns = [_cells(_flags(writers, which))]
     for writer in writers:
         made = writer.make(which)
@@ -492,6 +493,6 @@ def _mixed_rows(writers: list[_ColumnWriter], which: slice) -> bytes:
 
 
 def _cells(values: np.ndarray) -> list[bytes]:
-    """Return the bytes of each row."""
+    """Return the bytes of the value in each row."""
     data, size = values.tobytes(), values.nbytes // len(values)
     return [data[start : start + size] for start in range(0, len(data), size)]
