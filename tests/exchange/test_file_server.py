@@ -76,6 +76,12 @@ def test_get_head_and_range(server: FileServer, lease: Lease) -> None:
     assert request(lease.url, Range=f"bytes={len(CONTENT)}-")[0] == 416
 
 
+@pytest.mark.parametrize("byte_range", ["5000-1", f"1-{'9' * 5000}", f"{'0' * 20}-1", "1-2,4-5", "x-y", "-"])
+def test_ranges_that_are_ignored(lease: Lease, byte_range: str) -> None:
+    """The response to a malformed range, to several, and to numbers of any length is the whole file."""
+    assert request(lease.url, Range=f"bytes={byte_range}")[::2] == (200, CONTENT)
+
+
 def test_nothing_else_is_there(lease: Lease) -> None:
     """The token and the name must both be right; Aladin's question for ``/properties`` is a 404."""
     path = urlsplit(lease.url).path
@@ -118,6 +124,16 @@ def test_read_after_the_answer(server: FileServer, lease: Lease) -> None:
     assert lease.file.path.exists()
     assert request(lease.url)[2] == CONTENT
     wait_until_gone(lease.file.path, server)
+
+
+def test_a_failed_reader_that_stops_later(server: FileServer, lease: Lease) -> None:
+    """A recipient replies with an error while it reads, and then closes the connection: the file is removed."""
+    lease.on_transfer_start()
+    lease.on_response(loaded=False)
+    assert lease.file.path.exists()
+    lease.on_transfer_end(complete=False)
+    wait_until_gone(lease.file.path, server)
+    assert server.files == []
 
 
 def test_never_read(server: FileServer, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,21 @@ def test_what_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) -> None:
         assert len(caught) == 7
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[bad", "http://127.0.0.1:0/x", f"file:///{'x' * 5000}", "file:///a%00b", "data:,x"]
+)
+def test_urls_that_cannot_be_read(pair: Pair, table: Table, url: str) -> None:
+    """The sender gets an error, and the recipient still waits for its one object."""
+    alice, bob = pair
+    with bob.incoming("table.load.votable", limit=1, total=1) as queue:
+        reply = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
+        assert reply["samp.status"] == "samp.error"
+        with pytest.warns(SAMPWarning):
+            assert queue.get_nowait() is None
+        assert alice.send(table, to="bob").ok
+        assert_same(queue.get(10), table)
+
+
 def test_all_forms_of_file_urls(pair: Pair, table: Table, tmp_path: Path) -> None:
     """As the programs write them, blanks and percent signs included."""
     alice, bob = pair

@@ -37,7 +37,7 @@ from ..transport.file_serving import BodyStreamer, FileSource
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import ServerConnection
-from ..transport.urls import host_filter, make_http_url
+from ..transport.urls import HOST_REJECTED_TEXT, host_filter, make_http_url
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class Lease:
         self.url = url
         #: The token in the URL; empty for a ``file:`` URL.
         self.token = token
-        #: Whether the recipient has read the file; always true for a ``file:`` URL, where this is unknown.
-        self.fetched = not token
+        #: Whether the recipient has read the file, or has failed to. For a ``file:`` URL this is unknown, and assumed.
+        self.is_done = not token
         self.active_transfers = 0
         self.replied = False
 
@@ -69,7 +69,8 @@ class Lease:
         server = self.file.server
         with server.lock:
             self.replied = True
-            if loaded and not self.fetched and not server.closed:
+            self.is_done = self.is_done or not loaded
+            if not self.is_done and not server.closed:
                 server.loop.call_later(FETCH_GRACE, self.end)
             elif not self.active_transfers:
                 self.end()
@@ -83,8 +84,8 @@ class Lease:
         """Note that the recipient has stopped reading the file."""
         with self.file.server.lock:
             self.active_transfers -= 1
-            self.fetched = self.fetched or complete
-            if self.replied and self.fetched and not self.active_transfers:
+            self.is_done = self.is_done or complete
+            if self.replied and self.is_done and not self.active_transfers:
                 self.end()
 
     def end(self) -> None:
@@ -284,7 +285,7 @@ class _FileRequestHandler:
         host = request.headers.get("host")
         # DNS rebinding: the host name of a web page was made to resolve to this machine (R38)
         if host is not None and not self._is_allowed_host(host):
-            return Response(403, b"The Host header does not name this server\n")
+            return Response(403, HOST_REJECTED_TEXT.encode() + b"\n")
         if request.method not in {"GET", "HEAD"}:
             return Response(405, b"Only GET and HEAD are allowed\n", headers=(("Allow", "GET, HEAD"),))
         token, _, name = request.target.partition("?")[0].lstrip("/").partition("/")

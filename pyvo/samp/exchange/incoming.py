@@ -182,8 +182,8 @@ class Incoming:
             sender = Sender(message.sender_id, client_name(self._state.client, message.sender_id))
             item = read_message(message.mtype, message.params, sender, self._state.client.hub.download)
             key = _key(message)
-        except SAMPError as error:
-            log.info("The object of a message could not be read: %s", error)
+        except Exception as error:  # whatever it is, the place in the queue is released
+            log.info("The object of a message could not be read: %s", error, exc_info=not isinstance(error, SAMPError))
             self._put(_ReadError(f"{message.mtype} from {message.sender_id}: {error}"))
             return error_response(_ascii(str(error)))
         response = ok_response({})

@@ -128,15 +128,15 @@ def open_place(url: str | None, path: Path | None = None, download: Download | N
                 yield copy
                 return
     if local is not None:
-        if not local.is_file():
+        if not os.path.isfile(local):  # also False if the name is too long or a directory is not accessible
             raise SAMPClientError(f"There is no file {str(local)!r}")
         yield local
         return
     assert url is not None
     with (
+        _open(url) as response,
         _temporary_file(url) as copy,
         copy.open("w+b") as file,
-        _open(url) as response,
         progress_bar(int(response.length or 0), None) as note,
     ):
         yield ArrivingFile(url, copy, file, response, note)
@@ -145,7 +145,10 @@ def open_place(url: str | None, path: Path | None = None, download: Download | N
 @contextmanager
 def _temporary_file(url: str) -> Iterator[Path]:
     """Create a file that only the user can read (0600), and remove it afterwards."""
-    descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
+    except OSError as error:
+        raise SAMPClientError(f"There is no room for a copy of {url}: {error.strerror}") from error
     os.close(descriptor)
     copy = Path(name)
     try:

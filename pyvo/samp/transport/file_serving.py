@@ -34,7 +34,7 @@ _TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".gz": "application/gzip",
 }
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 class FileError(Exception):
@@ -154,9 +154,9 @@ def _range(headers: dict[str, str], size: int) -> tuple[int, int, int]:
         return 0, size, 200
     first, last = match.groups()
     if not first:
-        start, stop = max(0, size - int(last[:18])), size
+        start, stop = max(0, size - int(last)), size
     else:
-        start, stop = int(first[:18]), min(size, int(last[:18]) + 1 if last else size)
+        start, stop = int(first), min(size, int(last) + 1 if last else size)
         if last and int(last) < int(first):
             return 0, size, 200
     if start >= stop:

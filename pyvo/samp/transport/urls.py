@@ -39,7 +39,7 @@ def split_http_url(url: str) -> tuple[str, int, str]:
     path = parts.path or "/"
     if parts.query:
         path += "?" + parts.query
-    return "127.0.0.1" if host == "localhost" else host, port or 80, path
+    return "127.0.0.1" if host == "localhost" else host, 80 if port is None else port, path
 
 
 @lru_cache(maxsize=128)
