@@ -358,7 +358,8 @@ class SAMPHubServer:
     timeout : float
         The hub stops after this many seconds without activity; 0 for no limit.
     client_timeout : float
-        The hub disconnects a client after this many seconds of silence; 0 for no limit.
+        The hub disconnects a client that has made no request and acknowledged no message for this many seconds, unless
+        it has a pending call or pulls messages; 0 for no limit.
     mode : {"single", "multiple"}
         With ``"multiple"``, the lockfile is in the directory ``~/.samp-1``, so that any number of hubs can run.
     label : str

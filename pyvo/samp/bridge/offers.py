@@ -154,7 +154,7 @@ class Offers:
                 return file
             if not self._allowed:
                 raise RejectedError("This bridge does not pass on files of this machine")
-            self._permissions.allow_from_client(peer, key)
+            self._permissions.allow_offered(peer, key)
             if self._permissions.allowed_url(peer, key) is None:
                 raise RejectedError("The other machine has sent the URL of this file first, so it is not offered to it")
             offer = self._by_url.get(key)
@@ -199,7 +199,7 @@ class Offers:
         hashes = url_hashes([form for url in mentioned for form in (url.strip(), _with_one_host(url.strip()))])
         if hashes and not self._permissions.has_quota(peer, hashes):
             raise RejectedError("The other end has sent too many URLs of this machine")
-        self._permissions.block_from_page(peer, hashes)
+        self._permissions.block_sent(peer, hashes)
         if any(find_local_urls(text, whole=shown) for text in texts_in(value)):
             raise RejectedError(
                 "It contains the URL of a file, of this machine or of its local network, which the sender's bridge "

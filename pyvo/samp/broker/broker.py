@@ -158,7 +158,7 @@ class Broker:
         self._calls = CallTable()
         self._serial = count(1)
         self._closed = False
-        #: Time of the last request of any client, by the clock.
+        #: Time of the last activity of any client (see `Client.last_active`), by the clock.
         self.last_active = clock()
         #: Called with `Traffic` for each event, message and response, to show it. It must not block.
         self.observer: Callable[[Traffic], object] | None = None
@@ -200,7 +200,7 @@ class Broker:
         return client
 
     def mark_active(self, client: Client) -> None:
-        """Set the time of the client's last request to now."""
+        """Set the time of the client's last activity, a request or an acknowledged delivery, to now."""
         client.last_active = self.last_active = self._clock()
 
     def set_callable(self, client: Client, is_callable: bool = True, queue: DeliveryQueue | None = None) -> None:

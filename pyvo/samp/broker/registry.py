@@ -69,7 +69,7 @@ class Client:
         self.is_active = True
         #: Whether the client's next response is delayed, because a recipient does not keep up with it.
         self.is_too_fast = False
-        #: Time of the client's last request, by the broker's clock.
+        #: Time of the client's last request, or of the last delivery that it acknowledged, by the broker's clock.
         self.last_active = 0.0
         #: Messages that the client has sent and received, without the hub's events and without responses.
         self.sent = 0

@@ -103,7 +103,7 @@ class MessageFormat:
 
     mtype: str
     suffix: str
-    #: Writes the file; None if the object needs no file, or is already in a file.
+    #: Writes to a file that cannot be read; None if the object needs no file, or is already in a file.
     write: Callable[[BinaryIO], object] | None = None
     #: The name of the parameter for the object's id, such as ``table-id``.
     id_key: str | None = None

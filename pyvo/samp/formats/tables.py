@@ -29,7 +29,7 @@ LARGE = 1_000_000
 
 
 def sendable_table(table: Any, name: str = "") -> Sendable:
-    """Return the formats of an astropy table."""
+    """Return the formats of an astropy table, to which all tables in memory are converted."""
     name = first_nonempty(name, table.meta.get("name"), table.meta.get("ID"), table.meta.get("EXTNAME"))
     size = sum(int(getattr(column, "nbytes", 8 * len(table))) for column in table.columns.values())
 

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 QUIET_PERIOD = 0.25
 #: Seconds after its first callback address for which a client's discovery calls defer events.
 DISCOVERY_PERIOD = 5.0
-#: Seconds in which a client has to acknowledge a delivery.
+#: Seconds in which a client has to acknowledge a delivery. After that the delivery fails; the client stays registered.
 DELIVERY_TIMEOUT = 10.0
 #: Limits of a client's queue.
 MAX_QUEUED = 10_000
@@ -184,7 +184,7 @@ class CallbackSender:
         self.address: Address = split_http_url(url)[:2]
         self._dispatcher: OrderedDispatcher[_QueuedDelivery] = OrderedDispatcher(self._send, loop.call_later)
         self._deferrer = EventDeferrer(self._dispatcher.put, loop.call_later)
-        self._idle: AsyncXMLRPCClient | None = None  # kept for the next delivery
+        self._kept: AsyncXMLRPCClient | None = None  # kept for the next delivery
         self._active: dict[AsyncXMLRPCClient, str] = {}  # and the URL that each was opened to
         self._queued = 0
         self._queued_bytes = 0
@@ -209,7 +209,7 @@ class CallbackSender:
         """Make all further deliveries to another address."""
         self.address = split_http_url(url)[:2]
         self._url = url
-        self._drop_idle()
+        self._drop_kept()
 
     def defer_events(self) -> None:
         """Defer the hub's events, because the client asks for the other clients."""
@@ -231,7 +231,7 @@ class CallbackSender:
     @property
     def is_connected(self) -> bool:
         """Whether an idle connection to the client is open, so that its end would be noticed."""
-        return self._idle is not None and self._idle.connected
+        return self._kept is not None and self._kept.connected
 
     @property
     def owes_response(self) -> bool:
@@ -275,9 +275,9 @@ class CallbackSender:
             self._broker.delivery_failed(item.delivery, f"{self._client.display_name} does not accept its messages")
             done()
             return
-        connection, self._idle = self._idle, None
+        connection, self._kept = self._kept, None
         if connection is None:
-            connection = AsyncXMLRPCClient(self._loop, self._url, self._client.display_name, self._on_idle_closed)
+            connection = AsyncXMLRPCClient(self._loop, self._url, self._client.display_name, self._on_kept_closed)
         self._active[connection] = self._url
         on_sent = partial(self._on_sent, connection, item, now, done)
         connection.send(encode_callback(item.delivery), on_sent, DELIVERY_TIMEOUT)
@@ -321,21 +321,21 @@ class CallbackSender:
     def _return_connection(self, connection: AsyncXMLRPCClient) -> None:
         """Keep a connection for the next delivery, unless one is kept already."""
         url = self._active.pop(connection)
-        if connection.connected and self._idle is None and not self.is_closed and url == self._url:
-            self._idle = connection
+        if connection.connected and self._kept is None and not self.is_closed and url == self._url:
+            self._kept = connection
         else:
             connection.close()
 
-    def _on_idle_closed(self) -> None:
+    def _on_kept_closed(self) -> None:
         """Probe the client, which has closed an idle connection, to save resources or because it has ended."""
         if not self.is_connected:
-            self._idle = None
+            self._kept = None
         self._liveness.check(self)
 
-    def _drop_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.close()
-            self._idle = None
+    def _drop_kept(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     # Closing
 
@@ -343,7 +343,7 @@ class CallbackSender:
         self.is_closed = True
         for item in self._deferrer.drain() + self._dispatcher.close():
             self._release_quota(item)
-        self._drop_idle()
+        self._drop_kept()
         self._liveness.discard(self)
 
     def _finish(self, final_delivery: Delivery | None) -> None:

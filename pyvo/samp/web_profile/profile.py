@@ -107,7 +107,7 @@ class WebClient(PullQueue):
             if len(self.calls) > MAX_CALLS:
                 del self.calls[next(iter(self.calls))]
         if delivery.body.source_profile == STANDARD:
-            self._profile.url_permissions.allow_from_client(self.token, delivery.body.value)
+            self._profile.url_permissions.allow_offered(self.token, delivery.body.value)
 
     def on_overflow(self, reason: str) -> None:
         """Disconnect the client (R50)."""
@@ -295,7 +295,7 @@ class WebRequestHandler(HubOperations):
         if not permissions.has_quota(token, hashes):
             raise SAMPProxyError(1, "The pages of this origin have mentioned too many URLs and can send no new ones")
         result = super().invoke(function, call)
-        permissions.block_from_page(token, hashes)
+        permissions.block_sent(token, hashes)
         return result
 
     def _client(self, key: str) -> Client:
@@ -440,7 +440,7 @@ class WebProfile:
     def allow_urls(self, client: Client, value: SAMPValue) -> None:
         """Allow a page to read the URLs in a value from a Standard Profile client (R46). Called in any thread."""
         if (web_client := self._web_clients.get(client.client_id)) is not None:
-            self.url_permissions.allow_from_client(web_client.token, value)
+            self.url_permissions.allow_offered(web_client.token, value)
 
     def pop_final_message(self, key: str) -> PreEncoded | None:
         """Return the message for a client that was disconnected between two pulls, once (R26)."""
@@ -466,6 +466,7 @@ class WebProfile:
                 response.set_exception(fault)
 
     def _register(self, request: ConsentRequest, response: DeferredResponse) -> None:
+        """Register a page that the user has allowed. The broker does not get its name: pages declare their metadata."""
         self._check_limit()  # again: one decision may allow many pages
         origin = request.origin
         web_client = WebClient(self, origin)
@@ -483,7 +484,7 @@ class WebProfile:
         if self.upload_server is not None:
             # The URL counts as offered by a program, or the page would block it for all pages when it mentions it
             web_client.uploads = self.upload_server.add_client(
-                partial(self.url_permissions.allow_from_client, web_client.token)
+                partial(self.url_permissions.allow_offered, web_client.token)
             )
             self.by_upload_token[web_client.upload_token] = web_client
             info["x-samp.upload"] = f"{url}{UPLOAD}{web_client.upload_token}/"

@@ -16,13 +16,13 @@ over its connection, or when the browser has closed the connection without a res
 When a page is gone
 -------------------
 A page that is closed does not unregister. But the browser *breaks off* its pull: it closes the connection while the
-pull waits, or before it has read the whole response. Such a page is unregistered after `DISCONNECT_TIMEOUT`. If only
+pull waits, or before it has read the whole response. Such a page is unregistered after `CLOSED_PULL_TIMEOUT`. If only
 the connection was broken, the page pulls again within this time (R43). A client that is not in the page but in a
 kernel, and pulls through the page, continues when the page has been reloaded, and has `RELAY_TIMEOUT` for that.
 
 A page that does not pull has not broken anything off. It may be held up by a modal dialog, by a debugger, as a
 background tab with throttled timers, on a computer that sleeps, or behind the pulls of other tabs (R49). So it stays
-registered for `IDLE_TIMEOUT`, and its callbacks wait. If its connection is closed later, this means nothing: browsers
+registered for `NO_PULL_TIMEOUT`, and its callbacks wait. If its connection is closed later, this means nothing: browsers
 and this hub close idle connections. A page that is closed between two pulls looks the same, and is unregistered after
 the same time. There is one sign that the whole browser has ended between two pulls: a connection that had several
 requests, the last from this page, is closed within `QUICK_CLOSE`. Browsers keep idle connections much longer.
@@ -60,11 +60,11 @@ MAX_UNCONFIRMED = 6
 #: Seconds that a pull may wait, whatever timeout it states.
 MAX_WAIT = 3600.0
 #: Seconds after which a page is unregistered if its last pull was broken off.
-DISCONNECT_TIMEOUT = 10.0
+CLOSED_PULL_TIMEOUT = 10.0
 #: The same for a client in a kernel: the page of its notebook takes long to load.
 RELAY_TIMEOUT = 60.0
 #: Seconds without a pull after which any other page is unregistered.
-IDLE_TIMEOUT = 300.0
+NO_PULL_TIMEOUT = 300.0
 #: Seconds for which every browser keeps an idle connection (Firefox 115 s, Chromium 300 s).
 QUICK_CLOSE = 10.0
 #: Seconds by which the wall clock may be ahead of a timer. If it is further, the computer or this process was
@@ -179,12 +179,12 @@ class PullQueue:
         #: The final message, as the response to a pull, if no pull was waiting for it (R26).
         self.final_message: PreEncoded | None = None
         self._inactivity_timer: Timer | None = None
-        self._inactivity_timeout = IDLE_TIMEOUT
+        self._inactivity_timeout = NO_PULL_TIMEOUT
         self._inactive_since = 0.0  # by the wall clock, which also advances while the computer sleeps
 
     @property
-    def _disconnect_timeout(self) -> float:
-        return RELAY_TIMEOUT if self.is_relayed else DISCONNECT_TIMEOUT
+    def _closed_pull_timeout(self) -> float:
+        return RELAY_TIMEOUT if self.is_relayed else CLOSED_PULL_TIMEOUT
 
     # For subclasses to override
 
@@ -267,7 +267,7 @@ class PullQueue:
     def expect_pull(self) -> None:
         """Expect the client to pull: it allows callbacks from now on."""
         if not self._closed and not self._waiting:
-            self._start_inactivity_timer(IDLE_TIMEOUT)
+            self._start_inactivity_timer(NO_PULL_TIMEOUT)
 
     def mark_active(self, connection: ServerConnection | None = None) -> None:
         """Note that the client has made a request; ``connection`` is that of the request if a browser made it."""
@@ -296,7 +296,7 @@ class PullQueue:
             if self._last is not None and len(self._queue) == 1:
                 self._limiter.prioritize(self._last.browser)  # the next pull may be waiting for a connection
             if self._inactivity_timer is None:
-                self._start_inactivity_timer(IDLE_TIMEOUT)
+                self._start_inactivity_timer(NO_PULL_TIMEOUT)
         elif not self._flush_scheduled:
             self._flush_scheduled = True  # deliveries that are put at the same moment go into one response
             self._loop.call_soon(self._flush)
@@ -398,7 +398,7 @@ class PullQueue:
 
     def _expect_next_pull(self, pull: Pull) -> None:
         if not self._closed and not self._waiting:
-            self._start_inactivity_timer(self._disconnect_timeout if pull.was_broken_off else IDLE_TIMEOUT)
+            self._start_inactivity_timer(self._closed_pull_timeout if pull.was_broken_off else NO_PULL_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
         """Handle the end of the connection of a finished pull, or of the last request."""
@@ -411,7 +411,7 @@ class PullQueue:
         was_kept = connection is self._last_used and connection.requests > 1
         is_quick = time.time() - self._inactive_since < QUICK_CLOSE
         if broken_off or (was_kept and connection.was_left and is_quick):
-            self._start_inactivity_timer(self._disconnect_timeout)
+            self._start_inactivity_timer(self._closed_pull_timeout)
 
     def _start_inactivity_timer(self, timeout: float) -> None:
         self._cancel_inactivity_timer()

@@ -113,8 +113,8 @@ class UrlPermissions:
             self._allowed.pop(token, None)
             self._origins.pop(token, None)
 
-    def allow_from_client(self, token: str, value: SAMPValue) -> None:
-        """Allow a client to read the URLs in a message, response or metadata of a Standard Profile client."""
+    def allow_offered(self, token: str, value: SAMPValue) -> None:
+        """Allow a client to read the URLs in a value that came from a client of the Standard Profile."""
         for url in find_urls(value):
             key = normalize_url(url)
             if key is not None:
@@ -126,8 +126,8 @@ class UrlPermissions:
             new = self._new_hashes(hashes)
             return not new or self._blocked_by_origin[self._origins.get(token, "")] + len(new) <= MAX_BLOCKED
 
-    def block_from_page(self, token: str, hashes: frozenset[int]) -> None:
-        """Block the URLs (`url_hashes`) that a client has sent and that are new."""
+    def block_sent(self, token: str, hashes: frozenset[int]) -> None:
+        """Block the URLs (`url_hashes`) that a client has sent and that were not mentioned before."""
         with self._lock:
             new = self._new_hashes(hashes)
             self._blocked |= new
