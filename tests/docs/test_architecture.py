@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from pyvo.samp import SAMPIntegratedClient
+from pyvo.samp.testing import running_hub
 from tests.package_structure import LAYERS, PACKAGE, modules, parse
 
 from .examples import DOCS, load_module
@@ -65,3 +73,73 @@ def test_picture_has_all_packages() -> None:
     drawn = set(re.findall(r"\w+", picture))
     assert exist <= drawn
     assert exist <= {name for layer in LAYERS for name in layer}
+
+
+#: What the numbered steps name besides the way of a message between two clients of the Standard Profile.
+OTHER_WAYS = {"MessagingClient.reply", "CallbackPuller", "PullQueue.put", "WebRequestHandler.reject"}
+#: No function of these is called at that point: one is a tuple, and the others were called before.
+NOT_TRACED = {"Delivery", "HandlerTable.bind_response", "XMLRPCClient.post", "MessagingClient.call_and_wait"}
+
+
+def steps(first: int, last: int) -> list[tuple[str, str]]:
+    """Return the functions and classes that some steps of the way of a message name, in order."""
+    way = TEXT.partition("The way of a message\n===")[2].partition("The way over a bridge")[0]
+    parts = re.split(r"\n(\d+)\. ", way)
+    text = "".join(body for number, body in zip(parts[1::2], parts[2::2], strict=True) if first <= int(number) <= last)
+    found = [(path, name) for path, names in REFERENCE.findall(text) for name in re.findall(r"``([\w.]+)``", names)]
+    return [(path, name) for path, name in found if name not in OTHER_WAYS | NOT_TRACED]
+
+
+@pytest.fixture
+def calls() -> Iterator[list[tuple[str, str]]]:
+    """Record the calls of functions of the package, in all threads that start later and in this one."""
+    found: list[tuple[str, str]] = []
+
+    def record(frame: FrameType, event: str, _argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(PACKAGE):
+            found.append((path.relative_to(PACKAGE).as_posix(), frame.f_code.co_qualname))
+
+    before = sys.getprofile()
+    threading.setprofile(record)
+    sys.setprofile(record)
+    yield found
+    sys.setprofile(before)
+    threading.setprofile(None)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "send"),
+    [
+        (1, 11, lambda client, other: client.enotify(other, "x-way.test")),
+        (12, 14, lambda client, other: client.ecall(other, "tag", "x-way.test")),
+        (12, 13, lambda client, other: client.ecall_and_wait(other, "x-way.test", 10)),
+    ],
+    ids=["notify", "call", "callAndWait"],
+)
+def test_way_of_a_message(
+    calls: list[tuple[str, str]], first: int, last: int, send: Callable[[SAMPIntegratedClient, str], object]
+) -> None:
+    """The functions in the numbered steps are called in this order."""
+    done = threading.Event()
+    with running_hub(), SAMPIntegratedClient("recipient") as other, SAMPIntegratedClient("sender") as client:
+
+        @other.on("x-way.test")
+        def handle() -> None:
+            if first > 1:
+                calls.clear()
+            elif last == 11:
+                done.set()
+
+        client.bind_receive_response("tag", lambda *_: done.set())
+        calls.clear()
+        send(client, str(other.get_public_id()))
+        if last != 13:
+            assert done.wait(10)
+        trace = iter(list(calls))
+    missing = [
+        (path, name)
+        for path, name in steps(first, last)
+        if not any(each == path and (qualname == name or qualname.startswith(f"{name}.")) for each, qualname in trace)
+    ]
+    assert not missing
