@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import isolated, nothing_left_behind, usual_signals
+from tests.conftest import isolated, nothing_left_behind, default_signals
 from tests.docs.examples import DOCS, load_module
 
-__all__ = ["isolated", "nothing_left_behind", "usual_signals"]
+__all__ = ["isolated", "nothing_left_behind", "default_signals"]
 
 collect_ignore_glob = ["*.py", "_build/*", "api/*"]
 
