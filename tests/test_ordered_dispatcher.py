@@ -133,12 +133,12 @@ def test_quick_items_set_no_timers() -> None:
     for item in range(100):
         harness.put(item)
         harness.finish(item)
-    assert harness.clock.set_in_all == 0
+    assert harness.clock.timers_set == 0
     harness.put(*range(100))
     for item in range(100):
         harness.finish(item)
-    assert harness.clock.set_in_all == 1
-    assert not harness.clock.alarms
+    assert harness.clock.timers_set == 1
+    assert not harness.clock.timers
 
 
 def test_an_item_that_cannot_be_started_is_done(caplog: pytest.LogCaptureFixture) -> None:
@@ -164,7 +164,7 @@ def test_close_returns_the_waiting_items() -> None:
     harness = Harness()
     harness.put(1, 2, 3)
     assert harness.dispatcher.close() == [2, 3]
-    assert not harness.clock.alarms
+    assert not harness.clock.timers
     harness.finish(1)
     harness.put(4)
     harness.clock.pass_time(10.0)
@@ -198,7 +198,7 @@ def test_any_sequence_of_events_keeps_the_order(steps: list[tuple[str, float]], 
         assert harness.started == list(range(len(harness.started)))
         assert len(harness.running) <= max_overflow + 1
         assert len(harness.dispatcher) == put - len(harness.started)
-        assert len(harness.clock.alarms) <= 1
+        assert len(harness.clock.timers) <= 1
     harness.clock.pass_time(max_overflow + 1.0)
     if len(harness.dispatcher):
         assert len(harness.running) == max_overflow + 1  # only because the overflow is full
@@ -207,4 +207,4 @@ def test_any_sequence_of_events_keeps_the_order(steps: list[tuple[str, float]], 
         harness.clock.pass_time(1.0)
     assert harness.started == list(range(put))
     assert harness.dispatcher.idle
-    assert not harness.clock.alarms
+    assert not harness.clock.timers
