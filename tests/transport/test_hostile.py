@@ -236,13 +236,13 @@ def test_blank_lines_before_a_request_are_ignored(server, loop):
 
 def test_random_bytes(server, loop):
     """The server responds to each request, or closes the connection."""
-    randomness = random.Random(1)
+    rng = random.Random(1)
     good = call("echo", "text")
     for _ in range(200):
         data = bytearray(good)
-        for _ in range(randomness.randrange(1, 5)):
-            position = randomness.randrange(len(data))
-            data[position : position + randomness.randrange(5)] = randomness.randbytes(randomness.randrange(5))
+        for _ in range(rng.randrange(1, 5)):
+            position = rng.randrange(len(data))
+            data[position : position + rng.randrange(5)] = rng.randbytes(rng.randrange(5))
         with RawClient(server.port, bytes(data)) as client, suppress(ConnectionError):
             client.end()
             client.rest()
