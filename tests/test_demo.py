@@ -28,7 +28,7 @@ def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_own_hub_while_another_hub_runs(hub: SAMPHubServer) -> None:
-    """The two hubs do not affect each other."""
+    """The hub of the demo does not affect the other hub."""
     assert main(["demo"]) == 0
     assert hub.is_running
 
@@ -112,7 +112,7 @@ def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_running_hub(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """All clients are shown, and those that load tables get one."""
+    """The output lists all clients, and the clients that load tables get one."""
     with SAMPIntegratedClient(name="Loader") as loader:
         loader.bind_receive_call("table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.ok"))
         assert main(["demo", "--hub", "running"]) == 0

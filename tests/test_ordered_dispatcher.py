@@ -14,7 +14,7 @@ from tests.broker.clockwork import Clock
 
 
 class Harness:
-    """A dispatcher whose items run until the test finishes them."""
+    """A dispatcher with items that run until the test finishes them."""
 
     def __init__(self, grace: float = 2.0, max_overflow: int = 3) -> None:
         self.clock = Clock()
@@ -93,7 +93,7 @@ def test_the_overflow_is_limited() -> None:
     harness.put(*range(9))
     harness.clock.pass_time(60.0)
     assert harness.started == [0, 1, 2]
-    harness.finish(1)  # its place in the overflow goes to the current item, which is overdue
+    harness.finish(1)  # the current item, which is overdue, gets its place in the overflow
     harness.clock.pass_time(0.0)
     assert harness.started == [0, 1, 2, 3]
     harness.clock.pass_time(60.0)

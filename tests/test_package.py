@@ -89,7 +89,7 @@ assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
 
 
 def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
-    """The modules that send messages, wait for objects or control DS9 do not import `astropy.table` themselves."""
+    """The import of the modules that send messages, wait for objects or control DS9 does not import `astropy.table`."""
     script = """
 import sys
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection

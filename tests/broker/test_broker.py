@@ -108,7 +108,7 @@ def test_an_invalid_key_is_a_fault(hub: Hub) -> None:
 
 
 def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
-    """R9: all its operations are faults."""
+    """R9: each operation of an unregistered client is a fault."""
     gone, _ = hub.add_client()
     other, _ = hub.add_client("*")
     hub.broker.unregister(gone)
@@ -273,7 +273,7 @@ def test_only_callable_clients_may_subscribe(hub: Hub) -> None:
 
 
 def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
-    """R13: it has no subscriptions, until it is callable again and declares new ones."""
+    """R13: the client has no subscriptions, until it is callable again and declares new ones."""
     client, queue = hub.add_client("a")
     other, _ = hub.add_client()
     hub.broker.set_callable(client, False)
@@ -287,7 +287,7 @@ def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
 
 
 def test_the_most_specific_subscription_counts(hub: Hub) -> None:
-    """R14: its annotation is returned."""
+    """R14: the annotation of this subscription is returned."""
     client, _ = hub.add_client()
     other, _ = hub.add_client()
     declared: dict[str, SAMPValue] = {"*": {"n": "0"}, "a.*": {"n": "1"}, "a.b.*": {"n": "2"}, "a.b.c": {"n": "3"}}

@@ -54,7 +54,7 @@ def test_invalid_messages(value: Any, error_text: str) -> None:
     ],
 )
 def test_a_response_is_passed_on_unchanged(response: dict[str, Any]) -> None:
-    """R17: this holds for each status."""
+    """R17: responses with each status are returned as they are."""
     assert check_response(response) is response
 
 
@@ -93,7 +93,7 @@ def test_invalid_responses(value: Any, error_text: str) -> None:
 
 
 def test_responses_that_are_made_here_are_valid() -> None:
-    """R17: this holds for all three statuses; the keys are those of the standard."""
+    """R17: the functions make responses with all three statuses, and with the keys of the standard."""
     assert ok_response() == {"samp.status": "samp.ok", "samp.result": {}}
     for response in (
         ok_response({"x": "1"}),

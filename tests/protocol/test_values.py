@@ -156,7 +156,7 @@ for _ in range(MAX_DEPTH + 1):
     ids=lambda value: type(value).__name__ if " at 0x" in repr(value) else repr(value)[:40],
 )
 def test_an_object_that_cannot_be_encoded_is_named(value: Any, error: type[Exception], error_text: str) -> None:
-    """R4: this holds for the outermost value and for values inside a message."""
+    """R4: the error names the type of the object, if it is the outermost value or inside a message."""
     with pytest.raises(error, match=error_text):
         encode(value)
     with pytest.raises(error, match=error_text):
@@ -208,13 +208,13 @@ def test_text_beyond_ascii_is_encoded_with_one_warning() -> None:
 
 
 def test_a_key_beyond_ascii_warns_too() -> None:
-    """R4: this holds for keys as for other texts."""
+    """R4: a key causes the same warning as any other text."""
     with pytest.warns(SAMPWarning, match="^é has characters"):
         assert encode({"é": "x"}) == {"é": "x"}
 
 
 def test_a_single_text_beyond_ascii_warns() -> None:
-    """R4: this holds for a text without a path."""
+    """R4: a text without a path is called "the value"."""
     with pytest.warns(SAMPWarning, match="^the value has characters"):
         assert encode("é") == "é"
 

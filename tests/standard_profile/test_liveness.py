@@ -92,7 +92,7 @@ def test_every_client_is_probed_every_fifteen_seconds(harness: Harness) -> None:
 
 
 def test_clients_that_owe_a_response_are_probed_every_round(harness: Harness) -> None:
-    """R23: except those with an open connection."""
+    """R23: clients with an open connection are not probed."""
     clients = [FakeClient(number) for number in range(10)]
     for client in clients:
         harness.liveness.add(client)

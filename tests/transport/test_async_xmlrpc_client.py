@@ -343,7 +343,7 @@ def test_each_call_has_its_own_timeout(sender, loop):
 
 
 def test_a_connection_has_one_timer_which_close_cancels(sender, loop):
-    """The calls of a connection share the timer."""
+    """The calls of a connection share one timer, which is cancelled when the connection is closed."""
     with FakeServer(kept()) as server:
         one = sender(server.url)
         timers = set()
@@ -433,7 +433,7 @@ def test_invalid_urls(loop, url):
 
 
 def test_a_worker_resolves_a_host_name(sender, loop, monkeypatch):
-    """The loop continues, however long this takes."""
+    """The loop continues while the worker waits for the name server."""
     started_resolving, gate = threading.Event(), threading.Event()
     with FakeServer(kept()) as server:
 

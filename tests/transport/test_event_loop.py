@@ -169,7 +169,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     right.close()
 
 
-def test_a_watched_socket_is_reported(loop, pair):
+def test_the_events_of_a_registered_socket_are_reported(loop, pair):
     seen: list[int] = []
     event_seen = threading.Event()
 
@@ -228,7 +228,7 @@ def test_an_idle_loop_sleeps(loop):
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), MemoryError()])
-def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, caplog, error):
+def test_a_callback_that_fails_is_logged_and_the_loop_continues(loop, caplog, error):
     def fail() -> None:
         raise error
 
@@ -240,7 +240,7 @@ def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, caplog, erro
     assert all(record.exc_info and record.exc_info[1] is error for record in caplog.records)
 
 
-def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
+def test_a_task_that_fails_is_logged_and_its_thread_continues(loop, caplog):
     done = threading.Event()
     names: list[str] = []
 

@@ -94,7 +94,7 @@ def test_missing_length(server):
 
 
 def test_a_body_shorter_than_its_content_length(server):
-    """Its sender waits for a response, and gets an error response after the timeout."""
+    """The sender waits for a response, and gets an error response after the timeout."""
     body = write_call("echo", ["a"])
     assert status(server, post(body, length=len(body) + 1)) == 408
 
@@ -357,7 +357,7 @@ def test_stalled_connections_are_closed_before_idle_ones(make_server, loop, data
 
 
 def test_an_idle_connection_is_closed_before_one_that_receives_a_request(make_server, loop, monkeypatch):
-    """This holds for a moment: while a large message arrives, the next connection may already come."""
+    """A new request is not closed at once, because the next connection may come while a large message arrives."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     monkeypatch.setattr(server_connection, "SLOW_AFTER", 3600)
     server = make_server(max_connections=2)
@@ -448,7 +448,7 @@ def test_a_client_that_pipelines_too_many_requests_is_disconnected(server, loop,
 
 
 def test_memory_does_not_grow(make_server, loop):
-    """A thousand connections of all kinds leave no memory allocated."""
+    """After a thousand connections of all kinds, less than 1 MiB more memory is allocated."""
     server = make_server(max_body=2 * MiB)
     kinds = [call("size", "a" * 10_000), b"nonsense\r\n", call("echo", "b")[:50], b"", post(b"\0" * 1000), call("none")]
 
@@ -586,7 +586,7 @@ def test_without_free_descriptors_the_server_does_not_spin_and_recovers(tmp_path
 
 @pytest.mark.skipif(os.name == "nt", reason="this system has no limit of this kind")
 def test_more_connections_than_descriptors(tmp_path):
-    """The limit of connections is lower: the server closes the oldest idle connection and serves the newest one."""
+    """The limit of connections is lower than that of descriptors: the server closes the oldest idle connections."""
     with start_exhausted(tmp_path) as process, ExitStack() as stack:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -319,7 +319,7 @@ def test_small_chunks_need_little_more_memory_than_their_content():
 
 
 def test_time_is_proportional_to_the_number_of_bytes():
-    """This holds even if a head, a body, or chunks arrive byte by byte."""
+    """A head, a body, or chunks that arrive byte by byte take no longer than a few seconds."""
     head = b"GET / HTTP/1.1\r\nA: " + b"b" * 30000
     body = b"POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + b"b" * 60000
     chunks = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * 8000

@@ -116,7 +116,7 @@ def test_responses_to_pipelined_requests_are_in_order(server, loop, operations):
 
 @pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="this system sends the responses one by one")
 def test_pipelined_responses_are_sent_together_without_waiting(server, loop, operations):
-    """A response waits for the next one only while the handler makes that."""
+    """A response waits for the next one only while the handler is making the next one."""
     fcntl = pytest.importorskip("fcntl")
     unsent = 0x894B  # SIOCOUTQNSD of Linux: bytes that the kernel has not sent yet
 
@@ -308,7 +308,7 @@ def test_responses_that_are_set_while_the_client_disconnects_are_reported_once(m
 
 
 def test_a_response_that_is_set_just_before_the_connection_ends_is_reported(server, loop, operations):
-    """The busy loop accepts the response, but then notices the end of the connection first."""
+    """`set_result` succeeds while the loop is busy; then the loop notices the end of the connection first."""
     entered, gate = threading.Event(), threading.Event()
 
     def be_busy() -> None:
@@ -799,7 +799,7 @@ def test_a_slow_reader_is_disconnected(server, loop, monkeypatch):
 
 
 def test_progress_extends_the_timeout(server, loop, monkeypatch):
-    """This holds for the request and for its response."""
+    """A request and a response have more time while their bytes arrive."""
     monkeypatch.setattr(server_connection, "MIN_PROGRESS", 1)
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)

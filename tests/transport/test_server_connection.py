@@ -40,7 +40,7 @@ def test_no_data_were_sent(pair: Pair) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report this")
 def test_data_that_were_sent_to_a_closed_end(pair: Pair) -> None:
-    """This holds whether or not the reset has already arrived."""
+    """The function returns True whether or not the reset has already arrived."""
     ours, other = pair
     other.close()
     ours.sendall(b"something")

@@ -138,7 +138,7 @@ def test_pipelined_calls(client, server, operations):
 
 
 def test_pipelined_calls_without_a_response_are_sent_again():
-    """This requires calls that may be made twice."""
+    """Such calls must have no effect if they are made twice."""
     with FakeServer(responding(OK, times=2), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("first") == "yes"
@@ -353,7 +353,7 @@ def test_no_server_listens():
 
 
 def test_a_connection_to_itself_is_detected():
-    """The system may choose the port to which the client connects, if it is free, as the client's own port."""
+    """The system may give the client's socket the very port that it connects to, if no program listens there."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         try:

@@ -89,7 +89,7 @@ def documents(draw: st.DrawFn) -> str:
 
 @given(documents())
 def test_plain_documents_are_parsed_by_the_fast_reader(document: str) -> None:
-    """This holds for documents of all programs, with or without blanks and string tags."""
+    """The fast reader parses plain documents with or without blanks, and with or without string tags."""
     assert agree(document.encode("ascii"))
 
 

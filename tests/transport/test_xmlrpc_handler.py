@@ -180,7 +180,7 @@ def test_expected_errors_become_faults(handler, caplog, how, code, text):
 
 
 def test_an_unexpected_error_is_logged_but_not_described(handler, caplog):
-    """R38: the client learns nothing about it."""
+    """R38: the client gets only "Internal error"."""
     caplog.set_level(logging.ERROR)
     assert fault(handler, "test.fail", "bug") == "Internal error"
     assert "secret" in caplog.text

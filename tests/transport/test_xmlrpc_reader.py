@@ -128,7 +128,7 @@ def test_numbers_become_strings(value: str, expected: Any) -> None:
     ],
     ids=lambda value: value[:24],
 )
-def test_bad_numbers(value: str) -> None:
+def test_invalid_numbers(value: str) -> None:
     """R5: an invalid number is rejected, not passed on."""
     with pytest.raises(XMLError):
         value_of(value)
@@ -176,7 +176,7 @@ def test_documents_of_the_standard_library(value: Any) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_doubles_keep_their_value(x: float) -> None:
-    """R5, R3: this holds for each notation."""
+    """R5, R3: a double in any notation has the same value and sign."""
     for text in (repr(x), f"{x:.17e}", f"{x:+.17E}"):
         read = parse_float(value_of(f"<double>{text}</double>"))
         assert read == x
@@ -345,7 +345,7 @@ def test_utf_7_is_not_decoded() -> None:
 
 @pytest.mark.parametrize("character", [*range(0x20), 0xFFFE, 0xFFFF])
 def test_control_characters(character: int) -> None:
-    """R2: they are rejected as characters and as references."""
+    """R2: control characters are rejected, as characters and as references."""
     if chr(character) in "\t\n\r":
         assert value_of(f"&#{character};") == chr(character)
         return
@@ -527,7 +527,7 @@ MAP = ("<struct><member><name>k</name><value>", "</value></member></struct>")
 
 @pytest.mark.parametrize(("opening", "closing"), [LIST, MAP], ids=["list", "map"])
 def test_depth_is_limited(opening: str, closing: str) -> None:
-    """The limit holds for plain documents and for others."""
+    """The limit is the same for plain documents and for others."""
     for text in ("x", "&#120;"):
         assert len(read_call(nested(MAX_DEPTH, opening, closing, text)).params) == 1
         for levels in (MAX_DEPTH + 1, 10_000, 200_000):
@@ -539,7 +539,7 @@ def test_depth_is_limited(opening: str, closing: str) -> None:
 
 
 def test_siblings_do_not_count_as_depth() -> None:
-    """The limit holds for levels, not for the number of values, in both readers."""
+    """Both readers limit the levels, not the number of values."""
     siblings = "<value><array><data><value><struct></struct></value></data></array></value>" * 200
     for value in (siblings, siblings + "<value><int>1</int></value>"):
         assert len(value_of(f"<array><data>{value}</data></array>")) in (200, 201)

@@ -69,14 +69,14 @@ def test_documents_are_ascii_and_have_no_empty_element_tags(value: Any) -> None:
 
 @given(values)
 def test_the_standard_library_reads_what_was_written(value: Any) -> None:
-    """R1, R30: this holds for every SAMP value, as a parameter and as a response."""
+    """R1, R30: the standard library reads every SAMP value, as a parameter and as a response."""
     assert xmlrpc.client.loads(write_call("a.b", ["k", value])) == (("k", value), "a.b")
     assert xmlrpc.client.loads(write_response(value)) == ((value,), None)
 
 
 @given(values)
 def test_our_reader_reads_what_was_written(value: Any) -> None:
-    """R1, R30: this holds for every SAMP value, as a parameter and as a response."""
+    """R1, R30: our reader reads every SAMP value, as a parameter and as a response."""
     call = read_call(write_call("a.b", ["k", value]))
     assert (call.name, call.params) == ("a.b", ["k", value])
     assert read_response(write_response(value)) == value
@@ -91,7 +91,7 @@ def test_a_written_value_can_be_put_into_any_document(value: Any) -> None:
 
 
 def test_a_carriage_return_survives() -> None:
-    """R4: it is written as a reference, because it would otherwise arrive as a line feed."""
+    """R4: a carriage return is written as a reference, because it would otherwise arrive as a line feed."""
     assert b"a&#13;b" in write_value("a\rb")
     assert read_response(write_response("a\rb\r\nc")) == "a\rb\r\nc"
 

@@ -179,7 +179,7 @@ def test_a_request_that_expires_is_denied_for_all_that_share_it(consent):
 
 
 def test_a_request_stays_open_while_a_page_waits_for_the_decision(consent):
-    """R41: also when the page that it names has gone away."""
+    """R41: the request stays open even if the page that it names has gone away."""
     cancelled = []
     ticket = consent.submit("one")
     assert consent.submit("two") is consent.submit("three") is ticket
@@ -325,7 +325,7 @@ def test_always_means_once_if_the_origin_does_not_identify_a_site(origin):
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS])
 def test_an_origin_that_users_share_is_never_allowed_always(consent, decision):
-    """This is so on a JupyterHub. One page that states it is enough, if the user has allowed that page."""
+    """Users share an origin on a JupyterHub. It is enough if one page that is allowed states this."""
     consent.decisions = [decision, Decision.ALWAYS, Decision.DENY]
     for name in ("relay", "page of another user", "third"):
         consent.submit(name, shared=name == "relay")
@@ -347,7 +347,7 @@ def test_a_page_that_states_that_its_origin_is_shared_ends_always(consent):
 
 
 def test_pages_of_a_shared_origin_share_no_decision(consent):
-    """This holds whichever page states it, and in any order."""
+    """It is enough that one of the pages states this, in any order."""
     consent.decisions = [Decision.ONCE, Decision.DENY, Decision.ONCE, Decision.DENY]
     for name in ("relay", "page", "relay 2", "page 2"):
         consent.submit(name, shared=name.startswith("relay"))

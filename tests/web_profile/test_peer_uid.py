@@ -60,7 +60,7 @@ def test_the_uid_in_a_table(tables: list[Path], peer: tuple[str, int], user: int
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b"nothing of the kind\n", (HEAD + "0: a b\n").encode()])
 def test_the_uid_is_unknown_if_the_table_is_invalid(tmp_path: Path, content: bytes) -> None:
-    """Then the user is unknown."""
+    """The result is None if the table is empty, malformed or missing."""
     (tmp_path / "tcp").write_bytes(content)
     assert get_peer_uid(("127.0.0.1", 5), PORT, [tmp_path / "tcp", tmp_path / "missing"]) is None
 

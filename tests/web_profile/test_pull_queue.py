@@ -121,7 +121,7 @@ def test_a_pull_ends_with_an_empty_list(client):
 
 
 def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written(client):
-    """R42: this holds in whichever order the hub notices it."""
+    """R42: the order in which the hub notices the two does not matter."""
     client.put(1)
     pull = Pull(FakeConnection())
     states = iter([True])
@@ -139,7 +139,7 @@ def test_a_pull_without_a_timeout_does_not_wait(client, timeout):
 
 
 def test_an_idle_pull_needs_one_timer(client):
-    """R42: it needs nothing else."""
+    """R42: a pull that waits has one timer and no calls."""
     client.pull()
     assert client.loop.active == 1
     assert not client.loop.ready
@@ -233,7 +233,7 @@ def discard_response(pull: Pull) -> None:
 
 
 def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
-    """R42: they do not wait for the next pull."""
+    """R42: the callbacks do not wait for the next pull."""
     first, second = client.pull(), client.pull()
     client.put(1)
     discard_response(first)
@@ -241,7 +241,7 @@ def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
 
 
 def test_callbacks_of_each_discarded_response_are_repeated(client):
-    """R42: this holds for several pulls at once, also if the last of them does not break."""
+    """R42: several pulls may break at once, and not only the last one."""
     first, second, third = client.pull(), client.pull(), client.pull()
     for number in (1, 2, 3):
         client.put(number)
@@ -379,7 +379,7 @@ def clock_of(client, monkeypatch):
     [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
 )
 def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypatch, after, requests, is_gone):
-    """R43: it closes the connection of the page's last request, which a browser otherwise keeps for minutes."""
+    """R43: the browser closes the connection of the page's last request, which it otherwise keeps for minutes."""
     clock_of(client, monkeypatch)
     pull = client.pull()
     pull.connection.requests = requests

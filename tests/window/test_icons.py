@@ -74,7 +74,7 @@ def test_icons_from_files(tmp_path: Path, data: bytes, media_type: str) -> None:
 
 @pytest.mark.parametrize("data", [SVG, b"", b"\x89PNG", b"root:x:0:0", b"<html>", SAMP_ICON + bytes(256 * 1024)])
 def test_invalid_icons(tmp_path: Path, site: Site, data: bytes) -> None:
-    """This holds whatever the file name or the server states."""
+    """The content decides whether an icon is valid, not its file name or the type that the server states."""
     path = tmp_path / "icon.png"
     path.write_bytes(data)
     site.responses["/icon.png"] = 200, {"Content-Type": "image/png"}, data

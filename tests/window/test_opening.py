@@ -123,7 +123,7 @@ def test_link_in_a_notebook(make_hub: Callable[..., SAMPHubServer]) -> None:
 
 
 def test_hub_without_a_window_has_no_overhead(isolated: Path, python_environment: dict[str, str]) -> None:
-    """Such a hub loads no module and starts no thread for it."""
+    """A hub without a window imports no module and starts no thread of the window."""
     script = """
 import sys, threading
 from pyvo.samp import SAMPHubServer

@@ -184,7 +184,7 @@ def test_number_of_valid_links(hub: SAMPHubServer) -> None:
 
 
 def test_another_user_is_rejected(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds if the system reports the user of a connection."""
+    """The hub rejects requests of another user, if the system reports the user of a connection."""
     window.open()
     monkeypatch.setattr(server_module, "is_other_user", lambda peer, port: True)
     assert window.request("GET", "/").status == 403
@@ -296,7 +296,7 @@ def test_long_messages(open_window: Open, hub: SAMPHubServer, broker: Broker) ->
     assert json.loads(whole["text"])["samp.params"]["text"] == text
 
 
-def test_hostile_texts(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+def test_control_characters_and_long_metadata(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
     """Control characters are replaced, 1 MB of metadata is shortened, and unusual values cause no error."""
     one = register(broker, "One", "a.\u202eb", "x.y")
     two = register(broker, "\u202eTwo\x1b[2J<img src=x onerror=alert(1)>" + "x" * 1_000_000)
