@@ -91,7 +91,7 @@ def test_the_most_specific_subscription_wins(subscribed: list[str], mtype: str) 
     """R14: of all subscriptions that match, the annotation of the longest counts."""
     covering = [pattern for pattern in subscribed if matches(pattern, mtype)]
     expected = max(covering, key=len, default=None)
-    if expected == "*" or mtype in covering:  # "*" is as long as a part of one character
+    if expected == "*" or mtype in covering:  # "*" is as long as an MType of one character
         expected = mtype if mtype in covering else "*"
     assert best_match({pattern: pattern for pattern in subscribed}, mtype) == expected
 

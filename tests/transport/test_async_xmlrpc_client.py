@@ -330,7 +330,7 @@ def test_each_call_has_its_own_timeout(sender, loop):
         assert first is not None
         done = one.start_send(timeout=TIMEOUT)
         assert one.client._timer is first
-        eventually(loop, lambda: one.client._timer not in (None, first))  # it expired, and was set for the rest
+        eventually(loop, lambda: one.client._timer not in (None, first))  # it expired, and was set again
         assert not done.is_set()
         go.set()
         assert done.wait(TIMEOUT)
@@ -601,11 +601,11 @@ def test_close_before_the_connection_is_open(sender, loop):
     with FakeServer(kept()) as server:
         one = Sender(loop, server.url)
 
-        def begin() -> None:
+        def send_and_close() -> None:
             one.client.send([BODY], one.results.append, TIMEOUT)
             one.client.close()
 
-        in_loop(loop, begin)
+        in_loop(loop, send_and_close)
         eventually(loop, lambda: one.results)
         assert len(one.results) == 1
 

@@ -199,12 +199,12 @@ def test_no_callback_for_a_socket_that_was_closed_in_the_same_round(loop):
             left.close()
         event_seen.set()
 
-    def begin() -> None:
+    def start() -> None:
         for own, (left, right) in enumerate(pairs):
             right.send(b"x")
             loop.register(left, READ, lambda _events, own=own: on_event(own))
 
-    loop.call_soon(begin)
+    loop.call_soon(start)
     assert event_seen.wait(TIMEOUT)
     in_loop(loop, int)
     assert len(seen) == 1

@@ -37,7 +37,7 @@ class FakePrompt(ConsentPrompt):
 
     def __init__(self, *decisions: Decision | BaseException) -> None:
         self.decisions = list(decisions)
-        self.asked: list[str] = []
+        self.shown: list[str] = []
         self.tasks: list[Callable[[], object]] = []
         self.timers: list[SimpleNamespace] = []
         self.while_asking: Callable[[ConsentTicket], object] = lambda _ticket: None
@@ -47,7 +47,7 @@ class FakePrompt(ConsentPrompt):
         self.queue = ConsentQueue(self, self.tasks.append, self.call_later, timeout=5.0, clock=lambda: self.now)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        self.asked.append(ticket.request.name)
+        self.shown.append(ticket.request.name)
         self.while_asking(ticket)
         decision = self.decisions.pop(0) if self.decisions else Decision.ONCE
         if isinstance(decision, BaseException):
@@ -83,7 +83,7 @@ def test_a_request_is_shown_in_a_worker_and_decided_once():
     """R40."""
     consent = FakePrompt(Decision.ONCE)
     consent.submit("page")
-    assert consent.asked == []
+    assert consent.shown == []
     consent.run_workers()
     assert consent.decided == [("page", Decision.ONCE)]
     assert consent.timers[0].cancelled
@@ -105,12 +105,12 @@ def test_a_worker_is_started_again_after_a_pause():
     consent.run_workers()
     consent.submit("two")
     consent.run_workers()
-    assert consent.asked == ["one", "two"]
+    assert consent.shown == ["one", "two"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
 def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(consent, decision):
-    """R40, R41: the user is asked once, and a denial denies all. A page may state any name."""
+    """R40, R41: the user decides once, and a denial denies all. A page may state any name."""
     consent.decisions = [decision]
 
     def more_come(ticket: ConsentTicket) -> None:
@@ -123,7 +123,7 @@ def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(co
         consent.submit(f"tab {number}")
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
+    assert consent.shown == ["tab 0", "other"]
     assert consent.decided == [*((f"tab {number}", decision) for number in range(5)), ("other", Decision.ONCE)]
 
 
@@ -134,7 +134,7 @@ def test_a_decision_does_not_hold_for_later_registrations(consent):
     consent.run_workers()
     consent.submit("late")
     consent.run_workers()
-    assert consent.asked == ["one", "late"]
+    assert consent.shown == ["one", "late"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.DENY])
@@ -148,12 +148,12 @@ def test_tabs_that_wait_in_the_browser_share_the_decision_too(consent, decision)
     consent.submit("tab 6")
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
+    assert consent.shown == ["tab 0", "other"]
     assert consent.decided[6] == ("tab 6", decision)
     consent.now = LATE_SHARING
     consent.submit("much later")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other", "much later"]
+    assert consent.shown == ["tab 0", "other", "much later"]
 
 
 def test_the_registrations_that_share_a_decision_are_limited(consent):
@@ -165,10 +165,10 @@ def test_the_registrations_that_share_a_decision_are_limited(consent):
     consent.submit("other", "https://b.example")
     assert len(consent.tasks) == 1
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
+    assert consent.shown == ["tab 0", "other"]
     consent.submit("after that")  # nor does another registration share it after the decision
     consent.run_workers()
-    assert consent.asked[2:] == ["after that"]
+    assert consent.shown[2:] == ["after that"]
 
 
 def test_a_request_that_expires_is_denied_for_all_that_share_it(consent):
@@ -212,7 +212,7 @@ def test_a_request_is_cancelled_when_the_last_page_goes_away(consent):
     consent.decisions = [Decision.DENY]
     consent.run_workers()
     assert cancelled == [1]
-    assert consent.asked == ["one", "reloaded"]
+    assert consent.shown == ["one", "reloaded"]
     assert consent.decided == [("reloaded", Decision.ONCE)]
 
 
@@ -225,7 +225,7 @@ def test_the_user_decides_about_each_page_without_an_origin_of_its_own(consent):
     consent.submit("page", "https://a.example")
     consent.decisions = [Decision.DENY]
     consent.run_workers()
-    assert consent.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
+    assert consent.shown == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
     assert [decision for _, decision in consent.decided] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
 
 
@@ -268,7 +268,7 @@ def test_the_request_of_a_page_that_goes_away_while_it_waits_is_not_shown():
     consent.cancel_page(gone, "gone")
     consent.submit("reloaded", "https://2.example")
     consent.run_workers()
-    assert consent.asked == ["first", "reloaded"]
+    assert consent.shown == ["first", "reloaded"]
 
 
 def test_a_page_that_goes_away_while_its_request_is_shown_gets_nothing():
@@ -308,7 +308,7 @@ def test_always_holds_for_the_origin_while_the_hub_runs():
     consent.submit("other page")
     consent.submit("foreign", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["page", "foreign"]
+    assert consent.shown == ["page", "foreign"]
     assert consent.decided == [("page", Decision.ALWAYS), ("other page", Decision.ALWAYS), ("foreign", Decision.DENY)]
 
 
@@ -320,7 +320,7 @@ def test_always_means_once_if_the_origin_does_not_identify_a_site(origin):
     consent.run_workers()
     consent.submit("page", origin)
     consent.run_workers()
-    assert consent.asked == ["page", "page"]
+    assert consent.shown == ["page", "page"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS])
@@ -333,7 +333,7 @@ def test_an_origin_that_users_share_is_never_allowed_always(consent, decision):
     assert consent.decided == [("relay", decision), ("page of another user", Decision.ALWAYS), ("third", Decision.DENY)]
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["relay", "page of another user", "third", "other"]
+    assert consent.shown == ["relay", "page of another user", "third", "other"]
 
 
 def test_a_page_that_states_that_its_origin_is_shared_ends_always(consent):
@@ -343,7 +343,7 @@ def test_a_page_that_states_that_its_origin_is_shared_ends_always(consent):
     consent.submit("relay", shared=True)
     consent.submit("page again")
     consent.run_workers()
-    assert consent.asked == ["page", "relay", "page again"]
+    assert consent.shown == ["page", "relay", "page again"]
 
 
 def test_pages_of_a_shared_origin_share_no_decision(consent):
@@ -353,7 +353,7 @@ def test_pages_of_a_shared_origin_share_no_decision(consent):
         consent.submit(name, shared=name.startswith("relay"))
     consent.run_workers()
     # the two pages share a decision: they registered before the user had allowed a relay
-    assert consent.asked == ["relay", "page", "relay 2"]
+    assert consent.shown == ["relay", "page", "relay 2"]
     assert dict(consent.decided) == {
         "relay": Decision.ONCE, "page": Decision.DENY, "page 2": Decision.DENY, "relay 2": Decision.ONCE,
     }  # fmt: skip
@@ -367,7 +367,7 @@ def test_the_statement_of_a_denied_page_about_its_origin_is_ignored(consent):
     for name in ("page", "next"):
         consent.submit(name)
         consent.run_workers()
-    assert consent.asked == ["relay", "page"]
+    assert consent.shown == ["relay", "page"]
 
 
 def test_a_prompt_that_fails_denies_the_page(caplog):
@@ -450,7 +450,7 @@ def test_other_requests_do_not_wait_for_a_prompt_that_is_stuck(caplog):
     consent.while_asking = lambda _ticket: None
     consent.submit("stuck", "https://1.example")  # its late decision was ignored
     consent.run_workers()
-    assert consent.asked == ["stuck", "next", "stuck"]
+    assert consent.shown == ["stuck", "next", "stuck"]
 
 
 def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone_away():
@@ -467,7 +467,7 @@ def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone
     consent.while_asking = ask
     consent.submit("gone", "https://1.example")
     consent.run_workers()
-    assert consent.asked == ["gone", "next"]
+    assert consent.shown == ["gone", "next"]
     assert consent.decided == [("next", Decision.ONCE)]
 
 
@@ -500,7 +500,7 @@ def test_a_request_that_expires_in_the_queue_is_not_shown():
     consent.timers[0].function()
     consent.run_workers()
     assert consent.decided == [("page", Decision.DENY)]
-    assert consent.asked == []
+    assert consent.shown == []
 
 
 def test_close_denies_all_requests():
@@ -510,7 +510,7 @@ def test_close_denies_all_requests():
     consent.submit("waiting", "https://2.example")
     consent.run_workers()
     assert consent.decided == [("waiting", Decision.DENY), ("shown", Decision.DENY)]
-    assert consent.asked == ["shown"]
+    assert consent.shown == ["shown"]
     with pytest.raises(SAMPProxyError, match="stopped"):
         consent.submit("late")
 

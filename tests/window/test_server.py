@@ -565,7 +565,7 @@ def make_server(prompt: WindowPrompt) -> tuple[WindowServer, Window]:
 @pytest.mark.parametrize("decision", list(Decision))
 def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
     server, window = make_server(prompt)
-    asked = WaitingRequest(prompt, consent_request())
+    waiting = WaitingRequest(prompt, consent_request())
     update = window.wait_for(lambda update: update["consent"])
     [request] = update["consent"]
     assert (request["name"], request["origin"], request["always"]) == ("Page", "https://example.org", True)
@@ -574,7 +574,7 @@ def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
         assert text in request["meaning"]
     body = {"id": request["id"], "decision": decision.value}
     assert window.post("/consent", body) == (200, {})
-    assert asked.result() is decision
+    assert waiting.result() is decision
     assert window.post("/consent", body) == (409, "This request is no longer open")
     assert window.wait_for(lambda update: not update["consent"])
     window.close()
@@ -583,14 +583,14 @@ def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
 
 def test_always_is_offered_only_if_it_can_be_kept(prompt: WindowPrompt) -> None:
     server, window = make_server(prompt)
-    asked = WaitingRequest(prompt, consent_request(origin="null"))
+    waiting = WaitingRequest(prompt, consent_request(origin="null"))
     [request] = window.wait_for(lambda update: update["consent"])["consent"]
     assert request["always"] is False
     assert window.post("/consent", {"id": request["id"], "decision": "always"})[0] == 409
     assert window.post("/consent", {"id": request["id"], "decision": "yes"})[0] == 400
     assert window.post("/consent", {"id": "x", "decision": "once"})[0] == 400
     assert window.post("/consent", {"id": request["id"], "decision": "deny"})[0] == 200
-    assert asked.result() is Decision.DENY
+    assert waiting.result() is Decision.DENY
     window.close()
     server.stop()
 
@@ -602,7 +602,7 @@ def test_decision_that_is_too_early(prompt: WindowPrompt, monkeypatch: pytest.Mo
     monkeypatch.setattr(consent_prompts, "time", SimpleNamespace(monotonic=lambda: now))
     opened = threading.Event()
     prompt.on_change = opened.set
-    asked = WaitingRequest(prompt, consent_request())
+    waiting = WaitingRequest(prompt, consent_request())
     assert opened.wait(10)
     early = "The user has not had time to read this request"
     assert prompt.decide(1, Decision.ONCE) == early  # no window has shown it
@@ -613,16 +613,16 @@ def test_decision_that_is_too_early(prompt: WindowPrompt, monkeypatch: pytest.Mo
     assert prompt.decide(1, Decision.DENY) == early
     now += 0.02
     assert prompt.decide(1, Decision.ONCE) == ""
-    assert asked.result() is Decision.ONCE
+    assert waiting.result() is Decision.ONCE
 
 
 def test_consent_request_that_is_cancelled(prompt: WindowPrompt) -> None:
     """If the page goes away or the time is up, the request disappears, and a late decision is rejected."""
     server, window = make_server(prompt)
-    asked = WaitingRequest(prompt, consent_request())
+    waiting = WaitingRequest(prompt, consent_request())
     [request] = window.wait_for(lambda update: update["consent"])["consent"]
-    asked.ticket.cancel()
-    assert asked.result() is Decision.DENY
+    waiting.ticket.cancel()
+    assert waiting.result() is Decision.DENY
     assert window.wait_for(lambda update: not update["consent"])
     assert window.post("/consent", {"id": request["id"], "decision": "once"})[0] == 409
     window.close()
@@ -634,20 +634,20 @@ def test_window_opens_for_a_consent_request(
 ) -> None:
     """The hub opens a window for a request only if no window is open."""
     opened: list[bool] = []
-    asked = threading.Event()
+    opening = threading.Event()
     hub = make_hub(web_profile=True, web_profile_dialog="window")
     show = hub.open_window
 
     def open_window(browser: bool = True) -> str:
         opened.append(browser)
-        asked.set()
+        opening.set()
         return show(False)
 
     monkeypatch.setattr(hub, "open_window", open_window)
     prompt = hub._running.prompt if hub._running else None
     assert prompt is not None
     first = WaitingRequest(prompt, consent_request())
-    assert asked.wait(10)
+    assert opening.wait(10)
     window = Window(show(False)).open()
     events = window.events()
     [request] = next(events)["consent"]
