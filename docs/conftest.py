@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import isolated, nothing_left_behind, usual_signals
+from tests.conftest import default_signals, isolated, nothing_left_behind
 from tests.docs.examples import DOCS, load_module
 
-__all__ = ["isolated", "nothing_left_behind", "usual_signals"]
+__all__ = ["default_signals", "isolated", "nothing_left_behind"]
 
 collect_ignore_glob = ["*.py", "_build/*", "api/*"]
 

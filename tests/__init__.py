@@ -5,6 +5,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-# How long an example takes says more about the load of the machine than about the code.
+# The duration of an example depends more on the load of the machine than on the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

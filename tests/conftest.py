@@ -1,8 +1,8 @@
 """
-Fixtures for every test: a home directory of its own, and no leaks.
+Fixtures for every test: an empty home directory, and a check for leaks.
 
-A test never uses the user's hub or files: ``HOME`` is an empty directory of its own, ``SAMP_HUB`` is not set, and
-temporary files go to a directory of its own. At its end, its threads, descriptors and temporary files must be gone.
+A test never uses the user's hub or files: ``HOME`` is an empty directory, ``SAMP_HUB`` is not set, and temporary files
+go to another empty directory. A test fails if its threads, descriptors or temporary files remain at its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytest_plugins = ["pytest_pyvo_samp"]
 
 ROOT = Path(__file__).parents[1]
 
-# A machine that is busy must not fail a test: its time is limited by pytest-timeout only.
+# A busy machine must not make a test fail: only pytest-timeout limits the time of a test.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -45,11 +45,11 @@ if hasattr(signal, "SIGHUP"):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def usual_signals() -> Iterator[None]:
+def default_signals() -> Iterator[None]:
     """
-    Handle signals as in a terminal, here and in the programs that tests start, which inherit ignored signals.
+    Restore the default handlers of signals, for this process and for the programs that tests start.
 
-    Under ``nohup``, or in the background of a script, signals are ignored.
+    Under ``nohup``, or in the background of a script, these signals are ignored, and programs inherit that.
     """
     ignored = [number for number in _DEFAULTS if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
@@ -61,8 +61,8 @@ def usual_signals() -> Iterator[None]:
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Raise the limit of open files to some thousands, where the system allows it."""
-    resource = pytest.importorskip("resource", reason="this system has no such limit, or another one")
+    """Raise the limit of open files to 4096, if the system allows it."""
+    resource = pytest.importorskip("resource", reason="this system has no limit of this kind")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096
     if 0 <= hard < wanted:
@@ -75,9 +75,9 @@ def many_files() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def isolated(samp_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty home directory, which is returned, and a directory for temporary files."""
+    """Use an empty home directory, which is returned, and an empty directory for temporary files."""
     temporary = tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:  # not the fixture of the test, which the test may undo
+    with pytest.MonkeyPatch.context() as patch:  # not the fixture, whose changes a test may undo
         for name in ("TMPDIR", "TEMP", "TMP"):
             patch.setenv(name, str(temporary))
         patch.setattr(tempfile, "tempdir", str(temporary))
@@ -110,7 +110,7 @@ def leaked_threads(before: set[threading.Thread]) -> list[str]:
     deadline = time.monotonic() + THREAD_TIMEOUT
     while new := set(threading.enumerate()) - before - {threading.current_thread()}:
         for thread in new:
-            # a thread that is about to start is listed, too, and cannot be joined yet
+            # enumerate() also returns a thread that is about to start, which cannot be joined yet
             thread._started.wait(max(0.0, deadline - time.monotonic()))  # type: ignore[attr-defined]
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -138,7 +138,7 @@ def nothing_left_behind(isolated: Path) -> Iterator[None]:
 
 @pytest.fixture
 def python_environment(isolated: Path) -> dict[str, str]:
-    """Return the environment of another Python that uses this package and this test's home."""
+    """Return the environment for another Python process that uses this package and this test's home."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"

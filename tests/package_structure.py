@@ -28,7 +28,7 @@ LAYERS = [
     ["bridge", "jupyter", "testing"],
     ["cli"],
     ["hub_script", "__main__"],
-    [""],  # pyvo.samp itself, which imports what a program asks for
+    [""],  # pyvo.samp itself, which imports a module when a program uses it
 ]
 
 
@@ -58,7 +58,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def layer_name(module: str) -> str:
-    """Return the package of a module, or the module itself if it is in none."""
+    """Return the package of a module, or the module itself if it is in no package."""
     return module.partition(".")[0]
 
 
@@ -80,7 +80,7 @@ def imports(module: str) -> Iterator[Import]:
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
-        # what runs only as a program, such as `python -m pyvo.samp.hub`, is no import of the module
+        # code that runs only as a program, such as `python -m pyvo.samp.hub`, does not count
         if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)):
             yield node
             yield from _walk(node)
@@ -101,7 +101,7 @@ def _from(node: ast.ImportFrom, package: list[str]) -> set[str]:
     return found
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Find the groups of nodes that reach each other."""
     reached = {node: _reach(graph, node) for node in graph}
     found = {frozenset(other for other in reached[node] if node in reached[other]) for node in graph}

@@ -1,7 +1,7 @@
 """
-The interface that existing programs call: every public name and signature stays.
+The public names and signatures that existing programs use are still there.
 
-The names and parameters here were written down from the programs' side; they may be added to, never changed.
+The lists were made from such programs. Names and parameters may be added to them, but never changed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MODULES = {
     "web_profile": ["CLIENT_ACCESS_POLICY", "CROSS_DOMAIN"],
 }
 
-#: Which of these `pyvo.samp` itself has.
+#: The names that `pyvo.samp` itself has.
 TOP = [
     "SAFE_MTYPES",
     "SAMP_ICON",
@@ -176,7 +176,7 @@ def find(dotted: str) -> Any:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules(module: str) -> None:
-    """Modules that programs import from, and what they import."""
+    """Each module has the names that programs import from it."""
     imported = importlib.import_module(f"pyvo.samp.{module}")
     for name in MODULES[module]:
         assert hasattr(imported, name), name
@@ -185,14 +185,14 @@ def test_modules(module: str) -> None:
 
 @pytest.mark.parametrize("name", TOP)
 def test_top_level(name: str) -> None:
-    """Names that programs import from `pyvo.samp`."""
+    """`pyvo.samp` has the names that programs import from it."""
     assert getattr(pyvo.samp, name) is not None
     assert name in pyvo.samp.__all__
     assert name in dir(pyvo.samp)
 
 
-def test_all_is_there() -> None:
-    """What ``__all__`` promises exists, in every module."""
+def test_names_in_all_exist() -> None:
+    """Each name in the ``__all__`` of a module exists."""
     for name in pyvo.samp.__all__:
         assert hasattr(pyvo.samp, name), name
     for info in pkgutil.walk_packages(pyvo.samp.__path__, "pyvo.samp."):
@@ -209,7 +209,7 @@ def test_all_is_there() -> None:
 
 @pytest.mark.parametrize("dotted", SIGNATURES)
 def test_signatures(dotted: str) -> None:
-    """Parameters have their old names, places and defaults; new ones come behind them and have defaults."""
+    """Parameters keep their names, positions and defaults; new ones follow them and have defaults."""
     namespace: dict[str, Any] = {}
     exec(f"def old({SIGNATURES[dotted]}): ...", namespace)
     wanted = list(inspect.signature(namespace["old"]).parameters.values())
@@ -218,9 +218,9 @@ def test_signatures(dotted: str) -> None:
     if there and there[0].name == "self":
         del there[0]
     positional = [p for p in wanted if p.kind is not p.VAR_KEYWORD]
-    for mine, theirs in zip(there, positional, strict=False):
-        assert (mine.name, mine.default) == (theirs.name, theirs.default)
-        assert mine.kind is mine.POSITIONAL_OR_KEYWORD
+    for actual, expected in zip(there, positional, strict=False):
+        assert (actual.name, actual.default) == (expected.name, expected.default)
+        assert actual.kind is actual.POSITIONAL_OR_KEYWORD
     assert len(there) >= len(wanted)
     for extra in there[len(positional) :]:
         assert extra.kind is extra.VAR_KEYWORD or extra.default is not extra.empty or extra.kind is extra.KEYWORD_ONLY
@@ -230,7 +230,7 @@ def test_signatures(dotted: str) -> None:
 
 @pytest.mark.parametrize("owner", PROPERTIES)
 def test_properties(owner: str) -> None:
-    """Attributes that programs read."""
+    """Objects have the attributes that programs read."""
     made = {
         "SAMPHubServer": lambda: pyvo.samp.SAMPHubServer(web_profile=False),
         "SAMPHubProxy": pyvo.samp.SAMPHubProxy,
@@ -241,7 +241,7 @@ def test_properties(owner: str) -> None:
         getattr(made, name)
 
 
-def test_values() -> None:
+def test_constants() -> None:
     """Constants have the values of the standard."""
     assert pyvo.samp.SAMP_STATUS_OK == "samp.ok"
     assert pyvo.samp.SAMP_STATUS_WARNING == "samp.warning"
@@ -254,16 +254,16 @@ def test_values() -> None:
     assert pyvo.samp.conf.n_retries >= 0
 
 
-def test_errors() -> None:
-    """What programs catch: a fault of the standard library, a warning of Astropy."""
+def test_base_classes_of_errors() -> None:
+    """A `SAMPProxyError` is a fault of the standard library, and a `SAMPWarning` is a warning of Astropy."""
     fault = pyvo.samp.SAMPProxyError(3, "text")
     assert isinstance(fault, xmlrpc.client.Fault)
     assert (fault.faultCode, fault.faultString) == (3, "text")
     assert issubclass(pyvo.samp.SAMPWarning, AstropyUserWarning)
 
 
-def test_dialog() -> None:
-    """A dialog is given its queues by the hub."""
+def test_dialog_has_queues() -> None:
+    """A dialog has the attributes for the queues, which the hub sets."""
     dialog = pyvo.samp.WebProfileDialog()
     assert hasattr(dialog, "queue_request")
     assert hasattr(dialog, "queue_result")

@@ -17,7 +17,7 @@ from .conftest import ROOT
 JOINED = {"1": "0.0 join c1", "2": "0.0 join c2"}
 CALL = [("1", "1.0 sending 1-0 call"), ("1", "1.1 accepted 1-0 c2")]
 GOT = ("2", "1.2 got 1-0 c2")
-ANSWER = ("1", "1.3 answer 1-0 c2 samp.ok ")
+RESPONSE = ("1", "1.3 answer 1-0 c2 samp.ok ")
 
 
 def find_faults(*lines: tuple[str, str], client_ended: dict[str, float] | None = None) -> list[str]:
@@ -32,20 +32,20 @@ def find_faults(*lines: tuple[str, str], client_ended: dict[str, float] | None =
 
 
 def test_call_with_response() -> None:
-    assert find_faults(*CALL, GOT, ANSWER) == []
+    assert find_faults(*CALL, GOT, RESPONSE) == []
 
 
 def test_lines_of_two_clients_may_be_read_in_any_order() -> None:
-    assert find_faults(GOT, *CALL, ANSWER) == []
+    assert find_faults(GOT, *CALL, RESPONSE) == []
 
 
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
-        ([*CALL, ANSWER], "not delivered"),
+        ([*CALL, RESPONSE], "not delivered"),
         ([*CALL, GOT], "got no response"),
-        ([*CALL, GOT, GOT, ANSWER], "delivered 2 times"),
-        ([*CALL, GOT, ANSWER, ANSWER], "got 2 responses"),
+        ([*CALL, GOT, GOT, RESPONSE], "delivered 2 times"),
+        ([*CALL, GOT, RESPONSE, RESPONSE], "got 2 responses"),
         ([("1", "1.0 sending 1-0 notify"), ("1", "1.1 refused 1-0 x"), GOT], "rejected"),
         ([("1", "1.0 trouble The hub hung")], "The hub hung"),
         ([("2", "9.0 join c1")], "twice"),
@@ -62,22 +62,22 @@ def test_crashed_recipient() -> None:
     assert "got no response" in fault
 
 
-def test_missing_delivery_to_a_living_recipient() -> None:
-    (fault,) = find_faults(*CALL, ANSWER, client_ended={"2": 1.5 + DUE})
+def test_missing_delivery_to_a_recipient_that_still_ran() -> None:
+    (fault,) = find_faults(*CALL, RESPONSE, client_ended={"2": 1.5 + DUE})
     assert "not delivered" in fault
 
 
-def test_second_delivery_is_found_although_all_crashed() -> None:
+def test_second_delivery_is_found_even_if_all_clients_crashed() -> None:
     (fault,) = find_faults(*CALL, GOT, GOT, client_ended={"1": 1.2, "2": 1.3})
     assert "delivered 2 times" in fault
 
 
 def test_lines_after_the_check_are_faults() -> None:
     checker = MessageChecker()
-    for serial, line in (*JOINED.items(), *CALL, GOT, ANSWER):
+    for serial, line in (*JOINED.items(), *CALL, GOT, RESPONSE):
         checker.record(serial, line)
     checker.check_messages(1000.0)
-    checker.record(*ANSWER)
+    checker.record(*RESPONSE)
     (fault,) = checker.faults
     assert "is not known" in fault
 

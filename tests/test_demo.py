@@ -16,7 +16,7 @@ from pyvo.samp.cli import demo, main
 
 
 def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A hub of its own, two clients, one table; the user's home is not touched."""
+    """The demo starts its own hub and two clients, and sends one table; it does not use the user's home."""
     assert main(["demo"]) == 0
     output = capsys.readouterr().out
     assert "1. A hub is started" in output
@@ -27,8 +27,8 @@ def test_own_hub(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
-def test_beside_a_running_hub(hub: SAMPHubServer) -> None:
-    """The two hubs do not affect each other."""
+def test_own_hub_while_another_hub_runs(hub: SAMPHubServer) -> None:
+    """The hub of the demo does not affect the other hub."""
     assert main(["demo"]) == 0
     assert hub.is_running
 
@@ -80,7 +80,7 @@ def damage_columns(table: Table) -> None:
 def test_every_difference_is_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: object, text: str
 ) -> None:
-    """A table that arrives changed is reported by name, and by the exit status."""
+    """The output names the difference, and the exit status is 1."""
     really_read = demo.Table.read
 
     def read(*args: object, **kwargs: object) -> Table:
@@ -96,7 +96,7 @@ def test_every_difference_is_found(
 
 
 def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error text goes back to the sender."""
+    """The output shows the error text of the viewer's response."""
 
     def read(*args: object, **kwargs: object) -> Table:
         raise OSError("unreadable")
@@ -112,7 +112,7 @@ def test_viewer_that_cannot_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_running_hub(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """All clients are shown, and those that load tables get one."""
+    """The output lists all clients, and the clients that load tables get one."""
     with SAMPIntegratedClient(name="Loader") as loader:
         loader.bind_receive_call("table.load.votable", lambda key, sender, msg_id, *_: loader.ereply(msg_id, "samp.ok"))
         assert main(["demo", "--hub", "running"]) == 0
@@ -139,9 +139,9 @@ def test_running_hub_with_an_error(hub: SAMPHubServer, capsys: pytest.CaptureFix
 
 
 def test_unsafe_characters_of_clients(hub: SAMPHubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """A name or an error text cannot control the terminal."""
+    """The name or the error text of a client cannot control the terminal."""
     with warnings.catch_warnings(), SAMPIntegratedClient(name="Loader") as loader:
-        warnings.simplefilter("ignore", SAMPWarning)  # that other hubs may not accept this
+        warnings.simplefilter("ignore", SAMPWarning)  # the warning that other hubs may not accept this
         loader.declare_metadata({"samp.name": "Load\x9b2Jer"})
         error = {"samp.errortxt": "disk \u202efull"}
         loader.bind_receive_call(

@@ -1,4 +1,4 @@
-"""`OrderedDispatcher`: items start in order, and none waits long for one that does not finish (R24)."""
+"""`OrderedDispatcher`: items start in order, and no item waits long for one that does not finish (R24)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.broker.clockwork import Clock
 
 
 class Harness:
-    """A dispatcher whose items run until the test finishes them."""
+    """A dispatcher with items that run until the test finishes them."""
 
     def __init__(self, grace: float = 2.0, max_overflow: int = 3) -> None:
         self.clock = Clock()
@@ -36,8 +36,8 @@ class Harness:
         self.running.pop(item)()
 
 
-def test_one_after_the_other() -> None:
-    """R24: the next one is started when the one before is done."""
+def test_items_run_one_after_the_other() -> None:
+    """R24: an item starts when the one before it is done."""
     harness = Harness()
     harness.put(1, 2, 3)
     assert harness.started == [1]
@@ -64,8 +64,8 @@ def test_the_next_item_starts_after_the_grace_time() -> None:
     assert harness.dispatcher.idle
 
 
-def test_a_stuck_one_delays_the_rest_only_once() -> None:
-    """R24: behind one that never ends the others run in order, without further waits."""
+def test_a_stuck_item_delays_the_rest_only_once() -> None:
+    """R24: after an item that never ends, the others run in order, without further delays."""
     harness = Harness()
     harness.put("stuck", 1, 2, 3)
     harness.clock.pass_time(2.0)
@@ -81,19 +81,19 @@ def test_grace_counts_from_the_start_of_each_item() -> None:
     harness.put(1, 2, 3)
     harness.clock.pass_time(1.5)
     harness.finish(1)
-    harness.clock.pass_time(1.9)  # 2 has had 1.9 s
+    harness.clock.pass_time(1.9)  # item 2 has run for 1.9 s
     assert harness.started == [1, 2]
     harness.clock.pass_time(0.1)
     assert harness.started == [1, 2, 3]
 
 
 def test_the_overflow_is_limited() -> None:
-    """Each running item may hold a thread."""
+    """Only a few items run at the same time, since each may use a thread."""
     harness = Harness(grace=1.0, max_overflow=2)
     harness.put(*range(9))
     harness.clock.pass_time(60.0)
     assert harness.started == [0, 1, 2]
-    harness.finish(1)  # its place in the overflow goes to the current item, which is overdue
+    harness.finish(1)  # the current item, which is overdue, gets its place in the overflow
     harness.clock.pass_time(0.0)
     assert harness.started == [0, 1, 2, 3]
     harness.clock.pass_time(60.0)
@@ -111,8 +111,8 @@ def test_done_twice_counts_once() -> None:
     assert harness.started == [1, 2]
 
 
-def test_no_recursion_when_done_at_once() -> None:
-    """A start that is done before it returns, or puts the next item itself, costs no stack."""
+def test_no_recursion_if_items_are_done_at_once() -> None:
+    """An item that is done before its start returns, or that puts the next item, causes no recursion."""
     clock = Clock()
     seen: list[int] = []
 
@@ -127,22 +127,22 @@ def test_no_recursion_when_done_at_once() -> None:
     assert seen == list(range(20_001))
 
 
-def test_quick_items_cost_no_timers() -> None:
-    """A timer is set only when something waits, and not moved from head to head."""
+def test_quick_items_set_no_timers() -> None:
+    """A timer is set only if an item waits, and is not set again for each current item."""
     harness = Harness()
     for item in range(100):
         harness.put(item)
         harness.finish(item)
-    assert harness.clock.set_in_all == 0
+    assert harness.clock.timers_set == 0
     harness.put(*range(100))
     for item in range(100):
         harness.finish(item)
-    assert harness.clock.set_in_all == 1
-    assert not harness.clock.alarms
+    assert harness.clock.timers_set == 1
+    assert not harness.clock.timers
 
 
 def test_an_item_that_cannot_be_started_is_done(caplog: pytest.LogCaptureFixture) -> None:
-    """One bad item must not stop the ones behind it, nor go unnoticed."""
+    """The failure is logged, and the items after it start."""
     clock = Clock()
     seen: list[int] = []
 
@@ -160,11 +160,11 @@ def test_an_item_that_cannot_be_started_is_done(caplog: pytest.LogCaptureFixture
     assert "could not be started" in caplog.text
 
 
-def test_close_hands_back_what_waits() -> None:
+def test_close_returns_the_waiting_items() -> None:
     harness = Harness()
     harness.put(1, 2, 3)
     assert harness.dispatcher.close() == [2, 3]
-    assert not harness.clock.alarms
+    assert not harness.clock.timers
     harness.finish(1)
     harness.put(4)
     harness.clock.pass_time(10.0)
@@ -183,22 +183,22 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, max_overflow=st.integers(0, 3))
-def test_order_whatever_happens(steps: list[tuple[str, float]], max_overflow: int) -> None:
-    """R24: each item is started once, in order, and none is left waiting when there is room."""
+def test_any_sequence_of_events_keeps_the_order(steps: list[tuple[str, float]], max_overflow: int) -> None:
+    """R24: each item starts once and in order, and no item waits while the overflow is not full."""
     harness = Harness(grace=1.0, max_overflow=max_overflow)
     put = 0
-    for step, much in steps:
+    for step, amount in steps:
         if step == "put":
             harness.put(put)
             put += 1
         elif step == "finish" and harness.running:
-            harness.finish(list(harness.running)[int(much * (len(harness.running) - 1))])
+            harness.finish(list(harness.running)[int(amount * (len(harness.running) - 1))])
         elif step == "wait":
-            harness.clock.pass_time(much)
+            harness.clock.pass_time(amount)
         assert harness.started == list(range(len(harness.started)))
         assert len(harness.running) <= max_overflow + 1
         assert len(harness.dispatcher) == put - len(harness.started)
-        assert len(harness.clock.alarms) <= 1
+        assert len(harness.clock.timers) <= 1
     harness.clock.pass_time(max_overflow + 1.0)
     if len(harness.dispatcher):
         assert len(harness.running) == max_overflow + 1  # only because the overflow is full
@@ -207,4 +207,4 @@ def test_order_whatever_happens(steps: list[tuple[str, float]], max_overflow: in
         harness.clock.pass_time(1.0)
     assert harness.started == list(range(put))
     assert harness.dispatcher.idle
-    assert not harness.clock.alarms
+    assert not harness.clock.timers

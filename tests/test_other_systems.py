@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What Windows and macOS do differently, simulated.
+Differences of Windows and macOS, simulated on Linux.
 
-The tests of this project run on Linux. Here ``os.name``, functions of the system and constants are replaced, so that
-the lines for other systems run. ``docs/contributing/platforms.rst`` lists what this shows, and what only a real system
-can.
+The tests of this project run on Linux. The tests here replace ``os.name``, functions of the system and constants, so
+that the code for other systems runs. ``docs/contributing/platforms.rst`` lists what this shows, and what only a real
+system can show.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ def windows_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., _WindowsOS]:
     ],
 )
 def test_file_urls_on_windows(windows_in: Callable[..., Any], url: str, path: str | None) -> None:
-    """Drive letters are read; no URL names a share of another computer."""
+    """A path may have a drive letter, and is never a share of another computer."""
     windows_in(urls)
     assert urls.file_url_to_local_path(url) == path
     assert path is None or not ntpath.splitdrive(path)[0].startswith("\\")
 
 
 @pytest.mark.parametrize("path", [r"C:\Users\me\.samp", r"D:\a b\ü#1%.fits"])
-def test_file_urls_there_and_back(windows_in: Callable[..., Any], path: str) -> None:
+def test_file_urls_round_trip(windows_in: Callable[..., Any], path: str) -> None:
     windows_in(urls)
     from pathlib import PureWindowsPath
 
@@ -109,13 +109,13 @@ def test_lockfile_of_windows_is_in_the_profile(windows_in: Callable[..., Any], m
     "setting", ["file:///C:/hubs/one.samp", "file:/C:/hubs/one.samp", r"C:\hubs\one.samp", "C:/hubs/one.samp"]
 )
 def test_samp_hub_of_windows(windows_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    """A drive letter is no scheme."""
+    """A drive letter is not the scheme of a URL."""
     windows_in(lockfile, urls)
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{setting}")
     assert ntpath.normpath(lockfile.lockfile_source()) == r"C:\hubs\one.samp"
 
 
-def test_samp_hub_without_a_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samp_hub_without_an_absolute_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:file:one.samp")
     with pytest.raises(SAMPHubError, match="has no absolute path and cannot be read"):
         lockfile.lockfile_source()
@@ -124,11 +124,11 @@ def test_samp_hub_without_a_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_file_url_that_is_sent(windows_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """``send("file:///C:/x.fits")`` looks for the file on its drive."""
     windows_in(urls)
-    asked: list[Path] = []
-    monkeypatch.setattr(files, "_exists", lambda path: asked.append(path) or False)
+    checked: list[Path] = []
+    monkeypatch.setattr(files, "_exists", lambda path: checked.append(path) or False)
     with pytest.raises(FileNotFoundError):
         files.adapt_file("file:///C:/data/x.fits")
-    assert [path.name for path in asked] == [r"C:\data\x.fits"]  # a PosixPath takes the backslashes for letters
+    assert [path.name for path in checked] == [r"C:\data\x.fits"]  # in a PosixPath, backslashes are ordinary characters
 
 
 # The lockfile
@@ -159,10 +159,10 @@ def test_replace_waits_for_a_reader(windows_in: Callable[..., Any], isolated: Pa
     assert not path.exists()
 
 
-def test_replace_gives_up(
+def test_replace_fails_after_the_timeout(
     windows_in: Callable[..., Any], isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that stays open is an error with the path, and nothing is left behind."""
+    """If the lockfile stays open, the error names its path, and no temporary file remains."""
     monkeypatch.setattr(lockfile_writer, "SHARING_TIMEOUT", 0.05)
     fake: Any = windows_in(lockfile_writer)
     fake.replace = _OpenElsewhere(os.replace, 10**9)
@@ -171,7 +171,7 @@ def test_replace_gives_up(
     assert not list(isolated.iterdir())
 
 
-def test_posix_does_not_try_again(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_posix_does_not_retry(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", operation := _OpenElsewhere(os.replace, 2))
     with pytest.raises(SAMPHubError, match="cannot be written"):
         lockfile_writer.write_lockfile(isolated / ".samp", PARAMS)
@@ -180,7 +180,7 @@ def test_posix_does_not_try_again(isolated: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def without_fcntl(windows_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[_WindowsOS]:
-    """No locks, and files that the system removes when they are closed, as Windows has them."""
+    """Remove the locks, and add files that the system removes when they are closed, as on Windows."""
     fake: Any = windows_in(lockfile_writer)
     monkeypatch.setattr(lockfile_writer, "fcntl", None)
     temporary: dict[int, Path] = {}
@@ -201,7 +201,7 @@ def without_fcntl(windows_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatc
     assert not temporary
 
 
-def test_one_of_two_hubs_that_start_on_windows(without_fcntl: Any, isolated: Path) -> None:
+def test_two_hubs_that_start_at_the_same_time_on_windows(without_fcntl: Any, isolated: Path) -> None:
     """The guard file exists as long as its process has it open."""
     path = isolated / ".samp"
     with lockfile_writer._lockfile_guard(path):
@@ -213,7 +213,7 @@ def test_one_of_two_hubs_that_start_on_windows(without_fcntl: Any, isolated: Pat
     assert [found.name for found in isolated.iterdir()] == [".samp"]
 
 
-def test_lockfile_with_line_ends_of_windows(isolated: Path) -> None:
+def test_lockfile_with_line_endings_of_windows(isolated: Path) -> None:
     (isolated / ".samp").write_bytes("".join(f"{key}={value}\r\n" for key, value in PARAMS.items()).encode())
     assert lockfile.read_lockfile(isolated / ".samp") == PARAMS
 
@@ -222,7 +222,7 @@ def test_lockfile_with_line_ends_of_windows(isolated: Path) -> None:
 
 
 def test_port_is_not_shared_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SO_EXCLUSIVEADDRUSE is set before the socket is bound; here another option stands in for it."""
+    """SO_EXCLUSIVEADDRUSE is set before the socket is bound; this test uses another option in its place."""
     monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
     loop = EventLoop()
     server = XMLRPCServer(("127.0.0.1", 0), loop, handler=None)  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ def test_port_is_not_shared_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
         loop.stop()
 
 
-def test_select_of_windows_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_stay_below_the_limit_of_select_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers and the hub's own connections to clients stay below the 512 sockets of select()."""
     monkeypatch.setitem(sys.modules, "resource", None)
     assert 2 * max_sockets() < 512
@@ -280,7 +280,7 @@ def test_system_without_tiocoutq(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_break_ends_a_hub_as_sigterm_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGBREAK exists on Windows only; here another signal stands in for it."""
+    """SIGBREAK exists on Windows only; this test uses another signal in its place."""
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     from pyvo.samp import process_events
 
@@ -303,7 +303,7 @@ def test_windows_has_no_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _ClosedPipe(io.StringIO):
-    """A pipe whose reader has gone, on Windows: the error is not BrokenPipeError there."""
+    """A pipe that its reader has closed; on Windows the error is not BrokenPipeError."""
 
     def write(self, _text: str) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
@@ -336,7 +336,7 @@ WITHOUT_POSIX = """
 import os, pkgutil, signal, sys
 from importlib import import_module
 from importlib.util import find_spec
-import numpy, astropy.table, astropy.io.votable  # what these need is theirs
+import numpy, astropy.table, astropy.io.votable  # before POSIX is hidden: these packages may need it
 for name in ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"):
     sys.modules[name] = None
 posix = ("fork", "getpgrp", "getuid", "mkfifo", "register_at_fork", "sched_yield", "tcgetpgrp")
@@ -347,7 +347,7 @@ os.O_TEMPORARY = os.O_CLOEXEC  # any flag that changes nothing
 for name in ("SIGHUP", "SIGWINCH", "SIGPIPE"):
     delattr(signal, name)
 import pyvo.samp
-sys.platform, real = "win32", sys.platform  # by which this module knows Windows
+sys.platform, real = "win32", sys.platform  # by which this module detects Windows
 import pyvo.samp.temporary_files
 sys.platform = real
 names = [found.name for found in pkgutil.walk_packages(pyvo.samp.__path__, "pyvo.samp.")]
@@ -365,7 +365,7 @@ hub.stop()
 
 
 def test_every_module_without_posix(python_environment: dict[str, str]) -> None:
-    """All modules are imported, and a hub and a client run, without the modules and functions that Windows lacks."""
+    """All modules can be imported, and a hub and a client run, without the modules and functions that Windows lacks."""
     command = [sys.executable, "-c", WITHOUT_POSIX]
     done = subprocess.run(command, env=python_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The package: what importing it costs, and what installing it does."""
+"""Importing the package is cheap, and installing it replaces only `pyvo.samp`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_modules_are_attributes(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [pyvo.samp, constants])
-def test_names_that_are_not_there(module: object) -> None:
+def test_unknown_names(module: object) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         module.nonsense  # noqa: B018
 
 
 def test_configuration(isolated: Path) -> None:
-    """Both settings can be read and set; neither makes a file. (Astropy before 7 makes its own directory.)"""
+    """Both settings can be read and set, and neither creates a file. (Astropy before 7 creates its own directory.)"""
     from pyvo.samp import conf
 
     assert conf.use_internet is True
@@ -49,7 +49,7 @@ def test_configuration(isolated: Path) -> None:
     assert not list(isolated.glob("**/pyvo*"))
 
 
-# What importing does
+# Imports
 
 
 def run(script: str, *options: str) -> str:
@@ -66,7 +66,7 @@ def run(script: str, *options: str) -> str:
 
 
 def test_import_is_light(isolated: Path) -> None:
-    """No table, no VOTable, no server, no file but modules, no thread, no socket."""
+    """The import loads no table, VOTable or server modules, opens only modules, and makes no threads or sockets."""
     script = """
 import sys, threading
 opened = []
@@ -89,7 +89,7 @@ assert pyvo.samp.SAMP_ICON[1:4] == b"PNG"
 
 
 def test_hub_and_clients_need_no_tables(isolated: Path) -> None:
-    """A program that sends messages, waits for objects or controls DS9 does not import `astropy.table` at once."""
+    """The import of the modules that send messages, wait for objects or control DS9 does not import `astropy.table`."""
     script = """
 import sys
 from pyvo.samp import SAMPHubServer, SAMPIntegratedClient, connection
@@ -100,14 +100,14 @@ assert not {"astropy.table", "astropy.io.votable", "astropy.io.fits"} & set(sys.
 
 
 def test_there_is_no_init_file() -> None:
-    """`pyvo` is a namespace, which an installed upstream pyvo can be."""
+    """`pyvo` is a namespace package, so that an installed upstream pyvo can take its place."""
     assert not (ROOT / "pyvo" / "__init__.py").exists()
     assert (ROOT / "pyvo" / "samp" / "py.typed").exists()
 
 
-# What installing does
+# Installation
 
-#: Sends what a service has answered, and prints a UCD and an INFO of what has arrived.
+#: Sends the response of a service, and prints a UCD and an INFO of the table that arrives.
 SEND_RESULTS = """
 import warnings
 from astropy.io.votable import from_table, parse, tree
@@ -133,7 +133,7 @@ hub.stop()
 
 
 def test_metadata_and_files() -> None:
-    """Two dependencies, both commands, and every module of the package by a rule, not by a list."""
+    """The metadata name two dependencies, the plugin for pytest, and commands that exist."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert [text.split(">")[0] for text in project["project"]["dependencies"]] == ["astropy", "numpy"]
     (plugin,) = project["project"]["entry-points"]["pytest11"].items()
@@ -147,7 +147,7 @@ def test_metadata_and_files() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_on_top_of_upstream(tmp_path: Path, isolated: Path) -> None:
-    """Installed after upstream's pyvo it replaces `pyvo.samp` and nothing else; with the real pip."""
+    """An installation over upstream's pyvo, with the real pip, replaces `pyvo.samp` and nothing else."""
     venv.create(tmp_path / "venv", with_pip=True)
     scripts = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"

@@ -1,4 +1,4 @@
-"""The structure of the package: no import circles, imports downward only, no long modules, standard words."""
+"""The structure of the package: no import cycles, imports of lower layers only, no long modules, standard words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import ast
 import pytest
 
 from .conftest import ROOT
-from .package_structure import LAYERS, circles, imports, layer_name, modules, names, words
+from .package_structure import LAYERS, cycles, imports, layer_name, modules, names, words
 
 MAX_LINES = 700
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-#: Words that this package once used for concepts that SAMP, HTTP or Python have a word for.
+#: Words that this package once used instead of the words of SAMP, HTTP or Python.
 PRIVATE_WORDS = [
     "farewell", "remains", "leave_aside", "pronounce_dead", "take_leave", "heed", "spare_news", "give_way",
     "last_words", "shelf", "lot", "loan", "workbench", "bench", "people", "newcomer", "keeper", "patient",
@@ -33,7 +33,7 @@ def has_words(name: str, private: str) -> bool:
 
 
 def graph(*, packages: bool) -> dict[str, set[str]]:
-    """The imports of each module, or of each package and each module that is in none."""
+    """Return the imports of each module, or of each package and each module that is in no package."""
     found: dict[str, set[str]] = {layer_name(name) if packages else name: set() for name in modules()}
     for module in modules():
         for each in imports(module):
@@ -43,17 +43,17 @@ def graph(*, packages: bool) -> dict[str, set[str]]:
     return found
 
 
-def test_no_circle_of_modules() -> None:
-    """No module imports itself through others, imports in functions and for typing included."""
-    assert circles(graph(packages=False)) == []
+def test_no_import_cycles_of_modules() -> None:
+    """No module imports itself through others; imports in functions and for typing count, too."""
+    assert cycles(graph(packages=False)) == []
 
 
-def test_no_circle_of_packages() -> None:
-    assert circles(graph(packages=True)) == []
+def test_no_import_cycles_of_packages() -> None:
+    assert cycles(graph(packages=True)) == []
 
 
 def test_imports_go_downward() -> None:
-    """As ``docs/contributing/architecture.rst`` draws it."""
+    """The layers are those of ``docs/contributing/architecture.rst``."""
     upward = [
         f"{each.module}:{each.line} imports {each.imported}"
         for module in modules()
@@ -69,7 +69,7 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_imports_are_relative() -> None:
-    """One style of import within the package."""
+    """The package does not import its own modules by their full names."""
     absolute = [
         f"{name}:{node.lineno}"
         for name, path in modules().items()
@@ -80,7 +80,7 @@ def test_imports_are_relative() -> None:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_size(module: str) -> None:
+def test_module_is_not_too_long(module: str) -> None:
     assert len(modules()[module].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
@@ -100,9 +100,9 @@ def test_words(folder: str) -> None:
 # The checks themselves
 
 
-def test_circles_are_found() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
-    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+def test_cycles_are_found() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_other_words_are_not_found(name: str) -> None:
 
 
 def test_imports_are_found() -> None:
-    """Relative ones of each level, and those of a package's own modules."""
+    """The check finds relative imports of each level, and imports of a package's own modules."""
     assert "cli.output" in {each.imported for each in imports("cli.call")}
     assert {"errors", "protocol"} <= {each.imported for each in imports("cli.arguments")}
     assert "cli.main" in {each.imported for each in imports("cli")}

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The directory for files that others read: it goes with its process, however that ends."""
+"""The directory for files that other programs read is removed, however its process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def aged(directory: Path) -> Path:
     return directory
 
 
-def test_it_goes() -> None:
+def test_directory_is_private_and_can_be_removed() -> None:
     directory, remove = make_private_dir()
     assert directory.stat().st_mode & 0o777 == 0o700
     (directory / "file").write_text("x")
@@ -29,8 +29,8 @@ def test_it_goes() -> None:
     assert not directory.exists()
 
 
-def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
-    """The next process of the user removes it, and nothing else."""
+def test_directory_of_a_dead_process_is_removed(python_environment: dict[str, str]) -> None:
+    """The next process of the user removes it, and removes nothing else."""
     code = (
         "import os; from pyvo.samp.temporary_files import make_private_dir\n"
         "directory, _ = make_private_dir(); (directory / 'file').write_text('x'); print(directory, flush=True)\n"
@@ -60,8 +60,8 @@ def test_what_the_dead_leave(python_environment: dict[str, str]) -> None:
     elsewhere.rmdir()
 
 
-def test_a_child_leaves_it() -> None:
-    """It is its parent's."""
+def test_a_forked_child_does_not_remove_the_directory() -> None:
+    """The directory belongs to the parent process."""
     directory, remove = make_private_dir()
     child = os.fork()
     if not child:

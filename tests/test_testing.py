@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`pyvo.samp.testing` and the plugin for pytest: what a test of another project gets."""
+"""`pyvo.samp.testing` and the plugin for pytest, as tests of other projects use them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_message_is_returned_once(samp_client: Make) -> None:
     assert [each.params["n"] for each in viewer.received] == ["1", "2"]
 
 
-def test_by_parameters(samp_client: Make) -> None:
-    """Numbers are given as the program gives them; the order of messages does not matter."""
+def test_messages_are_selected_by_parameters(samp_client: Make) -> None:
+    """The parameters may be numbers, and the order of the messages does not matter."""
     viewer, sender = samp_client("viewer", ["a.*"]), samp_client("sender")
     sender.enotify("viewer", "a.b", n=1, rows=[1, 2])
     sender.enotify("viewer", "a.b", n=2, rows=[3])
@@ -46,8 +46,8 @@ def test_by_parameters(samp_client: Make) -> None:
     assert viewer.assert_received("a.b", params={"rows": [1, 2]}).params["n"] == "1"
 
 
-def test_waits(samp_client: Make) -> None:
-    """A message that comes later is waited for, and returned at once when it comes."""
+def test_assert_received_waits(samp_client: Make) -> None:
+    """`assert_received` waits for a message, and returns as soon as it arrives."""
     viewer, sender = samp_client("viewer", ["a.b"]), samp_client("sender")
     timer = threading.Timer(0.2, lambda: sender.enotify("viewer", "a.b"))
     timer.start()
@@ -57,7 +57,7 @@ def test_waits(samp_client: Make) -> None:
     timer.join()
 
 
-def test_failure_shows_what_came(samp_client: Make) -> None:
+def test_failure_lists_the_received_messages(samp_client: Make) -> None:
     viewer, sender = samp_client("viewer", ["a.*"]), samp_client("sender")
     sender.enotify("viewer", "a.b", text="x" * 500)
     sender.ecall_and_wait("viewer", "a.c", 10, n=7)
@@ -72,8 +72,8 @@ def test_failure_shows_what_came(samp_client: Make) -> None:
     )
 
 
-def test_failure_tells_the_reason(samp_client: Make) -> None:
-    """A client that cannot get the message: the test itself is wrong."""
+def test_failure_states_the_reason(samp_client: Make) -> None:
+    """If the client cannot receive the message, the error says why, because the test itself is wrong."""
     viewer = samp_client("viewer", ["a.b"])
     text = r"viewer is not subscribed to x\.y\. viewer has not received any messages"
     with pytest.raises(AssertionError, match=text):
@@ -84,7 +84,7 @@ def test_failure_tells_the_reason(samp_client: Make) -> None:
 
 
 def test_not_received(samp_client: Make) -> None:
-    """What the hub has accepted is waited for: without that, the check would depend on the time."""
+    """`assert_not_received` waits for messages that the hub has accepted; otherwise it would depend on timing."""
     release = threading.Event()
     viewer = samp_client("viewer", ["*"], {"slow.call": lambda _: release.wait(10) and {}})
     sender = samp_client("sender", ["x.y"])
@@ -101,7 +101,7 @@ def test_not_received(samp_client: Make) -> None:
 
 
 @pytest.mark.parametrize("mtype", ["", "a..b", "*.a"])
-def test_wrong_mtype(samp_client: Make, mtype: str) -> None:
+def test_invalid_mtype(samp_client: Make, mtype: str) -> None:
     viewer = samp_client()
     with pytest.raises(ValueError, match="MType"):
         viewer.assert_received(mtype, within=0)
@@ -111,7 +111,7 @@ def test_wrong_mtype(samp_client: Make, mtype: str) -> None:
 
 
 def test_replies(samp_client: Make) -> None:
-    """The most specific one; results, whole responses, errors, functions."""
+    """The most specific MType selects the reply: a result, a whole response, an error, or a function."""
 
     def number(message: object) -> dict[str, int]:
         return {"n": int(message.params["n"]) + 1}  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def test_no_reply(samp_client: Make) -> None:
 
 
 def test_metadata_and_subscriptions(samp_client: Make) -> None:
-    """Other clients see what the program would declare."""
+    """Other clients see the metadata and subscriptions that the test states."""
     viewer = samp_client("viewer", {"a.b": {"x-samp.mostly-harmless": "1"}}, metadata={"author.name": "Me"})
     other = samp_client("other")
     assert other.get_metadata(str(viewer.get_public_id())) == {"samp.name": "viewer", "author.name": "Me"}
@@ -148,8 +148,8 @@ def test_metadata_and_subscriptions(samp_client: Make) -> None:
     assert viewer.get_public_id() not in other.get_subscribed_clients("a.c")
 
 
-def test_recorder_of_any_client(samp_hub: SAMPHubServer) -> None:
-    """The program's own client can be recorded, too."""
+def test_recorder_of_the_programs_own_client(samp_hub: SAMPHubServer) -> None:
+    """A recorder also records the messages of the program's own client."""
     with SAMPIntegratedClient("mine") as mine, SAMPIntegratedClient("other") as other:
         recorder = MessageRecorder(mine, {"a.b": {"n": 1}})
         mine.bind_receive_call("a.b", recorder)
@@ -170,8 +170,8 @@ def test_unregistered(samp_client: Make) -> None:
 # Hubs
 
 
-def test_each_hub_is_alone() -> None:
-    """The user's own hub is out of reach, and comes back."""
+def test_hubs_are_isolated() -> None:
+    """Clients cannot reach the user's own hub within the block, and can reach it afterwards."""
     with running_hub() as outer, SAMPIntegratedClient("outside") as outside:
         home = os.environ["HOME"]
         os.environ["SAMP_HUB"] = f"std-lockurl:{Path(home, '.samp').as_uri()}"
@@ -198,8 +198,8 @@ def test_no_hub_in_an_isolated_home() -> None:
             client.connect()
 
 
-def test_clients_are_disconnected() -> None:
-    """One that reconnects must not find the user's own hub."""
+def test_clients_are_disconnected_with_the_hub() -> None:
+    """A client that reconnects must not find the user's own hub."""
     with running_hub():
         left = SAMPIntegratedClient("left")
         left.connect(reconnect=True)
@@ -233,7 +233,7 @@ def test_fork() -> None:
 
 
 def run_pytest(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests in a directory, with the plugin as an installation has it."""
+    """Run the tests in a directory, with the plugin as if it were installed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "pytest_pyvo_samp", "-W", "error", "-p", "no:cacheprovider", *options],
@@ -274,8 +274,8 @@ def test_afterwards():
 """
 
 
-def test_plugin(tmp_path: Path) -> None:
-    """Whatever the tests do, hubs are stopped; the failure is shown at the line of the test."""
+def test_plugin_in_use(tmp_path: Path) -> None:
+    """The hubs are stopped even if tests fail, and a failure shows the line of the test."""
     tmp_path.joinpath("test_it.py").write_text(FAILING)
     done = run_pytest(tmp_path)
     assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
@@ -284,8 +284,8 @@ def test_plugin(tmp_path: Path) -> None:
     assert "testing.py" not in done.stdout
 
 
-def test_plugin_that_is_not_used(tmp_path: Path) -> None:
-    """It imports nothing, and makes no warning."""
+def test_plugin_not_in_use(tmp_path: Path) -> None:
+    """If no test uses the plugin, it imports nothing and causes no warning."""
     tmp_path.joinpath("test_it.py").write_text(
         "import sys\ndef test_it():\n    assert not {'pyvo', 'pyvo.samp'} & set(sys.modules)\n"
     )

@@ -8,41 +8,41 @@ from pyvo.samp.broker import Delivery
 
 
 class Clock:
-    """Returns the time, and runs timers when a test lets time pass."""
+    """A clock that runs its timers when a test calls `pass_time`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.alarms: list[Alarm] = []
-        self.set_in_all = 0
+        self.timers: list[FakeTimer] = []
+        self.timers_set = 0
 
     def __call__(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, function: Callable[[], None]) -> Alarm:
-        alarm = Alarm(self, self.now + delay, function)
-        self.alarms.append(alarm)
-        self.set_in_all += 1
-        return alarm
+    def call_later(self, delay: float, function: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(self, self.now + delay, function)
+        self.timers.append(timer)
+        self.timers_set += 1
+        return timer
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
-        while due := [alarm for alarm in self.alarms if alarm.when <= end]:
-            first = min(due, key=lambda alarm: alarm.when)
+        while due := [timer for timer in self.timers if timer.when <= end]:
+            first = min(due, key=lambda timer: timer.when)
             first.cancel()
             self.now = max(self.now, first.when)
             first.function()
         self.now = end
 
 
-class Alarm:
+class FakeTimer:
     def __init__(self, clock: Clock, when: float, function: Callable[[], None]) -> None:
         self.clock = clock
         self.when = when
         self.function = function
 
     def cancel(self) -> None:
-        if self in self.clock.alarms:
-            self.clock.alarms.remove(self)
+        if self in self.clock.timers:
+            self.clock.timers.remove(self)
 
 
 class ListQueue:

@@ -32,7 +32,7 @@ class Hub:
         self.clock = Clock()
         self.broker = Broker(self.clock)
 
-    def join(
+    def add_client(
         self, *patterns: str, name: str = "", profile: str = "standard", **more: object
     ) -> tuple[Client, ListQueue]:
         client = self.broker.register(profile, **more)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def errors_of(delivery: Delivery) -> tuple[SAMPValue, SAMPValue]:
 
 
 def test_ids_and_keys_are_never_reused(hub: Hub) -> None:
-    """R6, R7: neither ids nor keys repeat, and keys hold 128 bits."""
+    """R6, R7: no id and no key is used twice, and keys have at least 128 bits."""
     clients = []
     for _ in range(50):
         client = hub.broker.register("standard")
@@ -88,8 +88,8 @@ def test_the_given_clock_and_keys_are_used() -> None:
 
 
 def test_an_invalid_key_is_a_fault(hub: Hub) -> None:
-    """R9, R10, R38."""
-    client, _ = hub.join()
+    """R9, R10, R38: a key is valid in its own profile only, and the fault does not show it."""
+    client, _ = hub.add_client()
     assert hub.broker.authenticate("standard", client.private_key) is client
     for profile, key in (
         ("web", client.private_key),
@@ -108,9 +108,9 @@ def test_an_invalid_key_is_a_fault(hub: Hub) -> None:
 
 
 def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
-    """R9: even if its key was valid a moment ago."""
-    gone, _ = hub.join()
-    other, _ = hub.join("*")
+    """R9: each operation of an unregistered client is a fault."""
+    gone, _ = hub.add_client()
+    other, _ = hub.add_client("*")
     hub.broker.unregister(gone)
     broker = hub.broker
     for attempt in (
@@ -132,7 +132,7 @@ def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
 
 def test_a_client_never_shows_its_key(hub: Hub) -> None:
     """R38: the text form of a client does not contain its key."""
-    client, _ = hub.join(name="topcat")
+    client, _ = hub.add_client(name="topcat")
     assert client.private_key not in repr(client)
     assert "topcat" in repr(client)
 
@@ -142,7 +142,7 @@ def test_a_client_never_shows_its_key(hub: Hub) -> None:
     [("topcat", "c1 (topcat)"), ("  two\n words ", "c1 (two words)"), ("", "c1"), (" \n", "c1"), (["x"], "c1")],
 )
 def test_display_name_is_one_line(hub: Hub, name: SAMPValue, display_name: str) -> None:
-    """Faults and log lines contain it, and a client may declare any name."""
+    """Faults and log lines contain the display name, and a client may declare any name."""
     client = hub.broker.register("standard")
     hub.broker.declare_metadata(client, {"samp.name": name})
     assert client.display_name == display_name
@@ -151,8 +151,8 @@ def test_display_name_is_one_line(hub: Hub, name: SAMPValue, display_name: str) 
 
 
 def test_unregister_twice_is_one_event(hub: Hub) -> None:
-    client, _ = hub.join()
-    _, listener = hub.join("samp.hub.event.unregister")
+    client, _ = hub.add_client()
+    _, listener = hub.add_client("samp.hub.event.unregister")
     hub.broker.unregister(client)
     hub.broker.unregister(client)
     hub.broker.disconnect(client, "too late")
@@ -160,7 +160,7 @@ def test_unregister_twice_is_one_event(hub: Hub) -> None:
 
 
 def test_authenticate_marks_the_client_active(hub: Hub) -> None:
-    client, _ = hub.join()
+    client, _ = hub.add_client()
     hub.clock.now += 5
     hub.broker.authenticate("standard", client.private_key)
     assert client.last_active == hub.broker.last_active == hub.clock.now
@@ -170,9 +170,9 @@ def test_authenticate_marks_the_client_active(hub: Hub) -> None:
 
 
 def test_the_hub_is_a_client(hub: Hub) -> None:
-    """R8, R14: it is listed, has metadata, and is subscribed."""
-    client, _ = hub.join()
-    other, _ = hub.join()
+    """R8, R14: the hub is listed, has metadata, and is subscribed."""
+    client, _ = hub.add_client()
+    other, _ = hub.add_client()
     hub_id = hub.broker.hub_id
     assert set(hub.broker.get_registered_clients(client)) == {hub_id, other.client_id}
     metadata = hub.broker.get_metadata(client, hub_id)
@@ -184,8 +184,8 @@ def test_the_hub_is_a_client(hub: Hub) -> None:
 
 
 def test_the_hub_replies_to_a_ping_sent_in_any_way(hub: Hub) -> None:
-    """R8, R18."""
-    client, queue = hub.join()
+    """R8, R18: the hub replies to a call, a call to all, and a call that waits, but not to a notification."""
+    client, queue = hub.add_client()
     hub.broker.notify(client, "hub", message("samp.app.ping"))
     assert not queue.received
     hub.broker.call(client, "hub", "tag", message("samp.app.ping"))
@@ -202,32 +202,32 @@ def test_the_hub_replies_to_a_ping_sent_in_any_way(hub: Hub) -> None:
 
 @pytest.mark.parametrize("mtype", ["samp.query.by-meta", "x-samp.query.by-meta"])
 def test_query_by_meta(hub: Hub, mtype: str) -> None:
-    """R27."""
-    client, _ = hub.join(name="me")
-    first, _ = hub.join(name="topcat")
-    second, _ = hub.join(name="topcat")
+    """R27: the hub returns the ids of the clients with this value of a metadata key."""
+    client, _ = hub.add_client(name="me")
+    first, _ = hub.add_client(name="topcat")
+    second, _ = hub.add_client(name="topcat")
 
-    def ask(**params: SAMPValue) -> dict[str, SAMPValue]:
+    def query(**params: SAMPValue) -> dict[str, SAMPValue]:
         responses: list[EncodedMessage] = []
         hub.broker.call_and_wait(client, "hub", message(mtype, **params), responses.append)
         return responses[0].value
 
-    found = ask(key="samp.name", value="topcat")
+    found = query(key="samp.name", value="topcat")
     assert found == {"samp.status": "samp.ok", "samp.result": {"ids": [first.client_id, second.client_id]}}
-    assert ask(key="samp.name", value="Hub")["samp.result"] == {"ids": ["hub"]}
-    assert ask(key="no.such", value="x")["samp.result"] == {"ids": []}
-    assert ask(key="samp.name")["samp.status"] == "samp.error"
-    assert ask(value="x")["samp.status"] == "samp.error"
-    assert ask(key=["x"], value="x")["samp.status"] == "samp.error"
+    assert query(key="samp.name", value="Hub")["samp.result"] == {"ids": ["hub"]}
+    assert query(key="no.such", value="x")["samp.result"] == {"ids": []}
+    assert query(key="samp.name")["samp.status"] == "samp.error"
+    assert query(value="x")["samp.status"] == "samp.error"
+    assert query(key=["x"], value="x")["samp.status"] == "samp.error"
 
 
 # Metadata and subscriptions
 
 
 def test_metadata_are_replaced_as_a_whole(hub: Hub) -> None:
-    """R11."""
-    client, _ = hub.join()
-    other, _ = hub.join()
+    """R11: a declaration replaces all metadata of the client."""
+    client, _ = hub.add_client()
+    other, _ = hub.add_client()
     assert hub.broker.get_metadata(other, client.client_id) == {}
     hub.broker.declare_metadata(client, {"samp.name": "a", "home.page": "b"})
     hub.broker.declare_metadata(client, {"samp.name": "c"})
@@ -238,9 +238,9 @@ def test_metadata_are_replaced_as_a_whole(hub: Hub) -> None:
 
 
 def test_subscriptions_are_replaced_as_a_whole(hub: Hub) -> None:
-    """R12."""
-    client, _ = hub.join("a.b", "c.*")
-    other, _ = hub.join()
+    """R12: a declaration replaces all subscriptions of the client."""
+    client, _ = hub.add_client("a.b", "c.*")
+    other, _ = hub.add_client()
     hub.broker.declare_subscriptions(client, {"d": {"x": "1"}, "e": ""})
     assert hub.broker.get_subscriptions(other, client.client_id) == {"d": {"x": "1"}, "e": {}}
     assert hub.broker.get_subscribed_clients(other, "a.b") == {}
@@ -249,22 +249,22 @@ def test_subscriptions_are_replaced_as_a_whole(hub: Hub) -> None:
 
 @pytest.mark.parametrize("pattern", ["a*", "*.a", "a.*.b", "**", "", "a..b"])
 def test_a_bad_pattern_changes_nothing(hub: Hub, pattern: str) -> None:
-    """R12."""
-    client, _ = hub.join("a.b")
+    """R12: the subscriptions stay as they were."""
+    client, _ = hub.add_client("a.b")
     with pytest.raises((SAMPProxyError, SAMPValueError)):
         hub.broker.declare_subscriptions(client, {"good": {}, pattern: {}})
     assert list(client.subscriptions) == ["a.b"]
 
 
-def test_annotations_are_maps(hub: Hub) -> None:
-    """R12."""
-    client, _ = hub.join()
+def test_annotations_must_be_maps(hub: Hub) -> None:
+    """R12: any other annotation is a fault."""
+    client, _ = hub.add_client()
     with pytest.raises(SAMPProxyError, match=r"annotations.*a\.b"):
         hub.broker.declare_subscriptions(client, {"a.b": "yes"})
 
 
-def test_only_callable_clients_subscribe(hub: Hub) -> None:
-    """R13: an empty map is tolerated."""
+def test_only_callable_clients_may_subscribe(hub: Hub) -> None:
+    """R13: an empty map is allowed."""
     client = hub.broker.register("standard")
     with pytest.raises(SAMPProxyError, match="not callable"):
         hub.broker.declare_subscriptions(client, {"a": {}})
@@ -273,9 +273,9 @@ def test_only_callable_clients_subscribe(hub: Hub) -> None:
 
 
 def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
-    """R13."""
-    client, queue = hub.join("a")
-    other, _ = hub.join()
+    """R13: the client has no subscriptions, until it is callable again and declares new ones."""
+    client, queue = hub.add_client("a")
+    other, _ = hub.add_client()
     hub.broker.set_callable(client, False)
     assert hub.broker.get_subscribed_clients(other, "a") == {}
     with pytest.raises(SAMPProxyError, match="not subscribed"):
@@ -287,9 +287,9 @@ def test_a_client_that_is_no_longer_callable_receives_nothing(hub: Hub) -> None:
 
 
 def test_the_most_specific_subscription_counts(hub: Hub) -> None:
-    """R14."""
-    client, _ = hub.join()
-    other, _ = hub.join()
+    """R14: the annotation of this subscription is returned."""
+    client, _ = hub.add_client()
+    other, _ = hub.add_client()
     declared: dict[str, SAMPValue] = {"*": {"n": "0"}, "a.*": {"n": "1"}, "a.b.*": {"n": "2"}, "a.b.c": {"n": "3"}}
     hub.broker.declare_subscriptions(client, declared)
     for mtype, n in (
@@ -305,9 +305,9 @@ def test_the_most_specific_subscription_counts(hub: Hub) -> None:
     assert hub.broker.get_subscribed_clients(client, "a.b.c") == {}
 
 
-def test_a_very_long_mtype_is_refused(hub: Hub) -> None:
+def test_a_very_long_mtype_is_rejected(hub: Hub) -> None:
     """An invalid MType is not split into its patterns."""
-    client, _ = hub.join()
+    client, _ = hub.add_client()
     with pytest.raises(SAMPValueError):
         hub.broker.get_subscribed_clients(client, "a." * 500_000)
 
@@ -316,8 +316,8 @@ def test_a_very_long_mtype_is_refused(hub: Hub) -> None:
 
 
 def test_events_reach_all_subscribed_clients(hub: Hub) -> None:
-    """R15, R26: including the client that the event is about."""
-    listener, queue = hub.join("samp.hub.event.*")
+    """R15, R26: the client that the event is about also receives it."""
+    listener, queue = hub.add_client("samp.hub.event.*")
     assert listener
     client = hub.broker.register("standard")
     own = ListQueue()
@@ -343,8 +343,8 @@ def test_events_reach_all_subscribed_clients(hub: Hub) -> None:
 
 
 def test_an_event_is_encoded_once(hub: Hub) -> None:
-    """However many clients are subscribed."""
-    queues = [hub.join("samp.hub.event.*")[1] for _ in range(5)]
+    """All subscribed clients receive the same encoded message."""
+    queues = [hub.add_client("samp.hub.event.*")[1] for _ in range(5)]
     for queue in queues:
         queue.pop_received()
     hub.broker.register("standard")
@@ -356,9 +356,9 @@ def test_an_event_is_encoded_once(hub: Hub) -> None:
     "mtype", ["samp.hub.event.register", "samp.hub.event.shutdown", "samp.hub.disconnect", "samp.hub.x"]
 )
 def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
-    """R25."""
-    client, _ = hub.join()
-    other, queue = hub.join("*")
+    """R25: a client may not send the hub's own MTypes."""
+    client, _ = hub.add_client()
+    other, queue = hub.add_client("*")
     for attempt in (
         lambda: hub.broker.notify(client, other.client_id, message(mtype)),
         lambda: hub.broker.notify_all(client, message(mtype)),
@@ -372,10 +372,10 @@ def test_only_the_hub_sends_hub_messages(hub: Hub, mtype: str) -> None:
 
 
 def test_disconnect_notifies_the_client_and_the_others(hub: Hub) -> None:
-    """R26."""
-    client, queue = hub.join("samp.hub.disconnect")
-    deaf, deaf_queue = hub.join()
-    _, listener = hub.join("samp.hub.event.*", "samp.hub.disconnect")
+    """R26: the client gets ``samp.hub.disconnect``, if it is subscribed, and the others get an event."""
+    client, queue = hub.add_client("samp.hub.disconnect")
+    unsubscribed, unsubscribed_queue = hub.add_client()
+    _, listener = hub.add_client("samp.hub.event.*", "samp.hub.disconnect")
     hub.broker.disconnect(client, "too slow")
     assert queue.closed
     assert queue.final_delivery is not None
@@ -385,15 +385,15 @@ def test_disconnect_notifies_the_client_and_the_others(hub: Hub) -> None:
     }
     assert queue.final_delivery.recipient_key == client.private_key
     assert [d.body.mtype for d in listener.pop_received()] == ["samp.hub.event.unregister"]
-    hub.broker.disconnect(deaf, "too slow")
-    assert deaf_queue.closed
-    assert deaf_queue.final_delivery is None
+    hub.broker.disconnect(unsubscribed, "too slow")
+    assert unsubscribed_queue.closed
+    assert unsubscribed_queue.final_delivery is None
 
 
 def test_shutdown(hub: Hub) -> None:
-    """R23, R26: all clients are notified, new ones are refused, and no call stays pending."""
-    client, queue = hub.join("*", "samp.hub.event.shutdown")
-    caller, _ = hub.join()
+    """R23, R26: all clients are notified, new clients are rejected, and no call stays pending."""
+    client, queue = hub.add_client("*", "samp.hub.event.shutdown")
+    caller, _ = hub.add_client()
     responses: list[EncodedMessage] = []
     hub.broker.call_and_wait(caller, client.client_id, message(), responses.append)
     queue.pop_received()
@@ -402,7 +402,7 @@ def test_shutdown(hub: Hub) -> None:
     assert [d.body.mtype for d in queue.received] == ["samp.hub.event.shutdown"]
     with pytest.raises(SAMPProxyError, match="shutting down"):
         hub.broker.register("standard")
-    assert hub.broker.authenticate("standard", client.private_key) is client  # messages still pass
+    assert hub.broker.authenticate("standard", client.private_key) is client  # messages are still delivered
     hub.broker.close()
     hub.broker.close()
     assert queue.closed
@@ -415,9 +415,9 @@ def test_shutdown(hub: Hub) -> None:
 
 
 def test_notify(hub: Hub) -> None:
-    """R18."""
-    client, own = hub.join("table.*")
-    other, queue = hub.join("table.*")
+    """R18: only the recipient gets the notification."""
+    client, own = hub.add_client("table.*")
+    other, queue = hub.add_client("table.*")
     encoded = message(url="x")
     hub.broker.notify(client, other.client_id, encoded)
     assert queue.received == [
@@ -426,12 +426,12 @@ def test_notify(hub: Hub) -> None:
     assert not own.received
 
 
-def test_broadcasts_do_not_come_back(hub: Hub) -> None:
-    """R18: and all recipients get the same object."""
-    client, own = hub.join("table.*")
-    first, first_queue = hub.join("table.*")
-    second, second_queue = hub.join("table.*", "table.load.votable", "table.load.*")
-    hub.join("image.*")
+def test_a_broadcast_does_not_reach_its_sender(hub: Hub) -> None:
+    """R18: the sender does not receive its own broadcast. All recipients get the same object."""
+    client, own = hub.add_client("table.*")
+    first, first_queue = hub.add_client("table.*")
+    second, second_queue = hub.add_client("table.*", "table.load.votable", "table.load.*")
+    hub.add_client("image.*")
     encoded = message()
     assert set(hub.broker.notify_all(client, encoded)) == {first.client_id, second.client_id}
     assert [d.body for d in first_queue.received] == [d.body for d in second_queue.received] == [encoded]
@@ -439,10 +439,10 @@ def test_broadcasts_do_not_come_back(hub: Hub) -> None:
     assert hub.broker.notify_all(client, message("no.subscriber")) == []
 
 
-def test_wrong_recipients_are_faults(hub: Hub) -> None:
-    """R19."""
-    client, _ = hub.join("*")
-    other, queue = hub.join("image.*")
+def test_invalid_recipients_are_faults(hub: Hub) -> None:
+    """R19: the recipient must be registered and subscribed."""
+    client, _ = hub.add_client("*")
+    other, queue = hub.add_client("image.*")
     for recipient, text in ((other.client_id, "not subscribed"), ("nobody", "nobody"), ("hub", "not subscribed")):
         for attempt in (
             lambda to=recipient: hub.broker.notify(client, to, message()),
@@ -456,9 +456,9 @@ def test_wrong_recipients_are_faults(hub: Hub) -> None:
 
 
 def test_call_and_reply(hub: Hub) -> None:
-    """R18, R20: the tag comes back, the recipient sees a msg-id."""
-    client, own = hub.join()
-    other, queue = hub.join("*")
+    """R18, R20: the recipient gets a msg-id, and the sender gets its own tag back."""
+    client, own = hub.add_client()
+    other, queue = hub.add_client("*")
     msg_id = hub.broker.call(client, other.client_id, "my tag", message())
     [delivery] = queue.pop_received()
     assert (delivery.kind, delivery.sender_id, delivery.tag) == ("receiveCall", client.client_id, msg_id)
@@ -471,9 +471,9 @@ def test_call_and_reply(hub: Hub) -> None:
 
 
 def test_a_tag_may_be_reused(hub: Hub) -> None:
-    """R20: even while it is in use; any string is a tag."""
-    client, own = hub.join()
-    other, _ = hub.join("*")
+    """R20: a tag may even be reused while it is in use. Any string is a tag."""
+    client, own = hub.add_client()
+    other, _ = hub.add_client("*")
     ids = [hub.broker.call(client, other.client_id, "", message()) for _ in range(3)]
     assert len(set(ids)) == 3
     for msg_id in ids:
@@ -481,10 +481,10 @@ def test_a_tag_may_be_reused(hub: Hub) -> None:
     assert [d.tag for d in own.received] == ["", "", ""]
 
 
-def test_call_all_gives_each_its_own_msg_id(hub: Hub) -> None:
-    """R21."""
-    client, own = hub.join("table.*")
-    others = [hub.join("table.*") for _ in range(3)]
+def test_call_all_gives_each_recipient_its_own_msg_id(hub: Hub) -> None:
+    """R21: each response has the tag of the call."""
+    client, own = hub.add_client("table.*")
+    others = [hub.add_client("table.*") for _ in range(3)]
     ids = hub.broker.call_all(client, "tag", message())
     assert set(ids) == {other.client_id for other, _ in others}
     assert len(set(map(str, ids.values()))) == 3
@@ -494,11 +494,11 @@ def test_call_all_gives_each_its_own_msg_id(hub: Hub) -> None:
     assert {(d.sender_id, d.tag) for d in own.received} == {(other.client_id, "tag") for other, _ in others}
 
 
-def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
-    """R21: each is a fault, and changes nothing."""
-    client, own = hub.join()
-    other, _ = hub.join("*")
-    third, _ = hub.join("*")
+def test_replies_with_a_foreign_guessed_or_used_msg_id(hub: Hub) -> None:
+    """R21: each of these replies is a fault and changes nothing."""
+    client, own = hub.add_client()
+    other, _ = hub.add_client("*")
+    third, _ = hub.add_client("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
     for replier, which in ((third, msg_id), (client, msg_id), (other, "guess"), (other, ""), (other, "tag")):
         with pytest.raises(SAMPProxyError, match="msg-id"):
@@ -510,10 +510,10 @@ def test_foreign_guessed_and_repeated_replies(hub: Hub) -> None:
     assert len(own.received) == 1
 
 
-def test_only_callable_clients_call(hub: Hub) -> None:
+def test_only_callable_clients_may_call(hub: Hub) -> None:
     """R13, R23: a client that cannot receive the response gets a fault; it can use callAndWait."""
     client = hub.broker.register("standard")
-    other, _ = hub.join("*")
+    other, _ = hub.add_client("*")
     with pytest.raises(SAMPProxyError, match="callAndWait"):
         hub.broker.call(client, other.client_id, "tag", message())
     with pytest.raises(SAMPProxyError, match="callAndWait"):
@@ -527,8 +527,8 @@ def test_only_callable_clients_call(hub: Hub) -> None:
 
 def test_a_reply_during_the_delivery_is_not_lost(hub: Hub) -> None:
     """The call is pending before the message is delivered."""
-    client, own = hub.join()
-    other, _ = hub.join("*")
+    client, own = hub.add_client()
+    other, _ = hub.add_client("*")
 
     class Eager(ListQueue):
         def put(self, delivery: Delivery) -> None:
@@ -544,10 +544,10 @@ def test_a_reply_during_the_delivery_is_not_lost(hub: Hub) -> None:
     assert [d.tag for d in own.received] == ["tag"]
 
 
-def test_a_reply_to_a_cancelled_call_is_refused(hub: Hub) -> None:
-    """R22."""
-    client, _ = hub.join()
-    other, _ = hub.join("*")
+def test_a_reply_to_a_cancelled_call_is_rejected(hub: Hub) -> None:
+    """R22: the reply is a fault."""
+    client, _ = hub.add_client()
+    other, _ = hub.add_client("*")
     responses: list[EncodedMessage] = []
     call = hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
     assert hub.broker.cancel_call(call)
@@ -561,9 +561,9 @@ def test_a_reply_to_a_cancelled_call_is_refused(hub: Hub) -> None:
 
 @pytest.mark.parametrize("end", ["unregister", "disconnect", "fail"])
 def test_no_call_is_lost(hub: Hub, end: str) -> None:
-    """R23: if the recipient unregisters, is disconnected, or cannot be reached."""
-    client, own = hub.join()
-    other, queue = hub.join("*", name="topcat")
+    """R23: the caller gets an error response if the recipient unregisters, is disconnected, or cannot be reached."""
+    client, own = hub.add_client()
+    other, queue = hub.add_client("*", name="topcat")
     hub.broker.call(client, other.client_id, "tag", message())
     responses: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
@@ -586,9 +586,9 @@ def test_no_call_is_lost(hub: Hub, end: str) -> None:
 
 
 def test_a_failed_notification_or_response_is_dropped(hub: Hub) -> None:
-    """No client waits for it."""
-    client, own = hub.join("*")
-    other, queue = hub.join("*")
+    """No client waits for a response to it."""
+    client, own = hub.add_client("*")
+    other, queue = hub.add_client("*")
     hub.broker.notify(client, other.client_id, message())
     hub.broker.delivery_failed(queue.pop_received()[0], "gone")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
@@ -599,8 +599,8 @@ def test_a_failed_notification_or_response_is_dropped(hub: Hub) -> None:
 
 def test_the_calls_of_a_client_that_unregisters_end(hub: Hub) -> None:
     """R23: a callAndWait request that still waits gets a response."""
-    client, own = hub.join()
-    other, _ = hub.join("*")
+    client, own = hub.add_client()
+    other, _ = hub.add_client("*")
     msg_id = hub.broker.call(client, other.client_id, "tag", message())
     responses: list[EncodedMessage] = []
     hub.broker.call_and_wait(client, other.client_id, message(), responses.append)
@@ -615,9 +615,9 @@ def test_the_calls_of_a_client_that_unregisters_end(hub: Hub) -> None:
 def test_pending_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client cannot fill the hub's memory with calls; other clients are not affected."""
     monkeypatch.setattr("pyvo.samp.broker.registry.MAX_OPEN_CALLS", 3)
-    client, _ = hub.join()
-    other, _ = hub.join("*")
-    third, _ = hub.join("*")
+    client, _ = hub.add_client()
+    other, _ = hub.add_client("*")
+    third, _ = hub.add_client("*")
     hub.broker.call_all(client, "tag", message())
     with pytest.raises(SAMPProxyError, match="2 calls"):
         hub.broker.call_all(client, "tag", message())
@@ -631,9 +631,9 @@ def test_pending_calls_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_full_queue_disconnects_its_client_during_a_broadcast(hub: Hub) -> None:
     """R26, R50: the other recipients get the message, and the caller gets an error."""
-    client, own = hub.join()
-    full, _ = hub.join("*")
-    other, queue = hub.join("*")
+    client, own = hub.add_client()
+    full, _ = hub.add_client("*")
+    other, queue = hub.add_client("*")
 
     class Full(ListQueue):
         def put(self, delivery: Delivery) -> None:
@@ -649,9 +649,9 @@ def test_a_full_queue_disconnects_its_client_during_a_broadcast(hub: Hub) -> Non
 
 
 def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    client, _ = hub.join()
-    bad, _ = hub.join("*")
-    _, queue = hub.join("*")
+    client, _ = hub.add_client()
+    bad, _ = hub.add_client("*")
+    _, queue = hub.add_client("*")
 
     class Bad(ListQueue):
         def put(self, delivery: Delivery) -> None:
@@ -667,15 +667,15 @@ def test_a_queue_that_raises_does_not_affect_others(hub: Hub, caplog: pytest.Log
 
 
 def test_a_send_filter_restricts_the_recipients(hub: Hub) -> None:
-    """R47: as if the others were not subscribed, in listings, broadcasts and messages to one."""
+    """R47: other clients count as not subscribed, in lists, broadcasts, and messages to one recipient."""
 
     def send_filter(mtype: str, annotations: object) -> bool:
         assert isinstance(annotations, dict)
         return mtype.startswith("table.") or annotations.get("ok") == "1"
 
-    page, _ = hub.join(profile="web", send_filter=send_filter)
-    strict, _ = hub.join("*")
-    willing, willing_queue = hub.join()
+    page, _ = hub.add_client(profile="web", send_filter=send_filter)
+    strict, _ = hub.add_client("*")
+    willing, willing_queue = hub.add_client()
     hub.broker.declare_subscriptions(willing, {"*": {"ok": "1"}})
     willing_queue.pop_received()
     assert set(hub.broker.get_subscribed_clients(page, "x.y")) == {willing.client_id}
@@ -689,11 +689,11 @@ def test_a_send_filter_restricts_the_recipients(hub: Hub) -> None:
 
 
 def test_source_profile_of_an_event(hub: Hub) -> None:
-    """R46: the source of an event about a web client's metadata is the Web Profile, though the hub sends it."""
-    _, queue = hub.join("samp.hub.event.metadata")
-    page, _ = hub.join(profile="web")
+    """R46: an event about a web client's metadata comes from the Web Profile, although the hub sends it."""
+    _, queue = hub.add_client("samp.hub.event.metadata")
+    page, _ = hub.add_client(profile="web")
     hub.broker.declare_metadata(page, {"samp.icon.url": "file:///etc/passwd"})
-    other, _ = hub.join()
+    other, _ = hub.add_client()
     hub.broker.declare_metadata(other, {"samp.icon.url": "file:///icon"})
     assert [d.body.source_profile for d in queue.received] == ["web", "standard"]
     assert hub.broker.profile_of(page.client_id) == "web"
@@ -702,8 +702,8 @@ def test_source_profile_of_an_event(hub: Hub) -> None:
 # Encoded messages
 
 
-def test_missing_params_are_added_and_the_raw_bytes_not_reused() -> None:
-    """R16."""
+def test_missing_params_are_added_and_the_raw_bytes_are_not_reused() -> None:
+    """R16: a complete message is sent as its raw bytes; an incomplete one is completed in a copy."""
     whole = {"samp.mtype": "a", "samp.params": {}}
     assert EncodedMessage.message(whole, b"<value>raw</value>").encoded() == b"<value>raw</value>"
     part: SAMPValue = {"samp.mtype": "a", "extra": "kept"}
@@ -716,15 +716,15 @@ def test_missing_params_are_added_and_the_raw_bytes_not_reused() -> None:
 @pytest.mark.parametrize(
     "value", ["text", [], {}, {"samp.mtype": ["a"]}, {"samp.mtype": "a", "samp.params": "x"}, {"samp.mtype": "a.*"}]
 )
-def test_an_invalid_message_is_refused(value: SAMPValue) -> None:
-    """R16."""
+def test_an_invalid_message_is_rejected(value: SAMPValue) -> None:
+    """R16: the message must be a map with a valid MType and a map of parameters."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.message(value)
 
 
 @pytest.mark.parametrize("value", ["text", {}, {"samp.status": "fine"}, {"samp.status": "samp.ok", "samp.result": "x"}])
-def test_an_invalid_response_is_refused(value: SAMPValue) -> None:
-    """R17."""
+def test_an_invalid_response_is_rejected(value: SAMPValue) -> None:
+    """R17: the response must be a map with a valid status and a map as its result."""
     with pytest.raises(SAMPValueError):
         EncodedMessage.response(value)
 

@@ -1,4 +1,4 @@
-"""In any order of events, each call ends exactly once, and nothing is left over (R21, R23)."""
+"""In any order of events, each call ends exactly once, and no pending call remains (R21, R23)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Calls(RuleBasedStateMachine):
         self.tags: dict[str, str] = {}  # tag -> msg-id: each tag is used once here
 
     @rule(target=clients, patterns=st.sets(st.sampled_from(PATTERNS)))
-    def join(self, patterns: set[str]) -> tuple[Client, ListQueue]:
+    def register(self, patterns: set[str]) -> tuple[Client, ListQueue]:
         client = self.broker.register("standard")
         queue = ListQueue()
         self.broker.set_callable(client, True, queue)
@@ -51,7 +51,7 @@ class Calls(RuleBasedStateMachine):
     @rule(entry=consumes(clients), by_hub=st.booleans())
     def unregister(self, entry: tuple[Client, ListQueue], by_hub: bool) -> None:
         client, queue = entry
-        self.gather()
+        self.count_responses()
         for msg_id in list(client.pending_received):
             self.open.discard(msg_id)
         for msg_id in list(client.pending_sent):
@@ -95,9 +95,9 @@ class Calls(RuleBasedStateMachine):
         self.waits.append((call.msg_id, responses))
         return call, responses
 
-    @rule(what=deliveries, fails=st.booleans())
-    def send_reply(self, what: tuple[Client, Delivery], fails: bool) -> None:
-        client, delivery = what
+    @rule(pair=deliveries, fails=st.booleans())
+    def send_reply(self, pair: tuple[Client, Delivery], fails: bool) -> None:
+        client, delivery = pair
         assert delivery.tag is not None
         was_open = delivery.tag in self.open
         self.open.discard(delivery.tag)
@@ -110,24 +110,24 @@ class Calls(RuleBasedStateMachine):
         except SAMPProxyError:
             assert not was_open
 
-    @rule(what=deliveries, client=clients)
-    def forge(self, what: tuple[Client, Delivery], client: tuple[Client, ListQueue]) -> None:
-        if client[0] is not what[0]:
+    @rule(pair=deliveries, client=clients)
+    def reply_of_another_client(self, pair: tuple[Client, Delivery], client: tuple[Client, ListQueue]) -> None:
+        if client[0] is not pair[0]:
             try:
-                self.broker.reply(client[0], str(what[1].tag), EncodedMessage.response(ok_response()))
+                self.broker.reply(client[0], str(pair[1].tag), EncodedMessage.response(ok_response()))
             except SAMPProxyError:
                 return
             raise AssertionError("only the recipient may reply")
 
-    @rule(what=waiting)
-    def cancel(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
-        call, _responses = what
+    @rule(pair=waiting)
+    def cancel(self, pair: tuple[PendingCall, list[EncodedMessage]]) -> None:
+        call, _responses = pair
         assert self.broker.cancel_call(call) == (call.msg_id in self.open)
         self.open.discard(call.msg_id)
 
-    @rule(what=waiting)
-    def response_waiting(self, what: tuple[PendingCall, list[EncodedMessage]]) -> None:
-        call, responses = what
+    @rule(pair=waiting)
+    def reply_to_waiting_call(self, pair: tuple[PendingCall, list[EncodedMessage]]) -> None:
+        call, responses = pair
         before = len(responses)
         try:
             self.broker.reply(call.recipient, call.msg_id, EncodedMessage.response(ok_response()))
@@ -137,8 +137,8 @@ class Calls(RuleBasedStateMachine):
             assert call.msg_id not in self.open
         self.open.discard(call.msg_id)
 
-    def gather(self) -> None:
-        """Count the responses that have come."""
+    def count_responses(self) -> None:
+        """Count the responses that have arrived."""
         for client_id, (_, queue) in self.alive.items():
             for delivery in queue.pop_received():
                 assert delivery.recipient_id == client_id
@@ -146,8 +146,8 @@ class Calls(RuleBasedStateMachine):
                     self.ended[self.tags[f"{delivery.tag}/{delivery.sender_id}"]] += 1
 
     @invariant()
-    def nothing_twice_and_nothing_left(self) -> None:
-        self.gather()
+    def calls_end_once_and_open_calls_are_pending(self) -> None:
+        self.count_responses()
         assert all(number == 1 for number in self.ended.values())
         assert not self.open & set(self.ended)
         assert all(len(responses) <= 1 for _, responses in self.waits)

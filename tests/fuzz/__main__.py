@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A coverage-guided search for bytes that break a reader; needs ``pip install atheris``.
+A coverage-guided search for input that breaks a reader; it needs ``pip install atheris``.
 
-``python -m tests.fuzz xml --seconds 300`` begins with ``tests/fuzz/corpus/xml`` and adds to it what reaches new code.
-What breaks the reader is left in a file ``crash-...``; mend the reader, and move the file to the corpus.
+``python -m tests.fuzz xml --seconds 300`` starts with ``tests/fuzz/corpus/xml``, and adds inputs that reach new code.
+Input that breaks the reader is written to a file ``crash-...``; fix the reader, and move the file to the corpus.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What must hold of the readers whatever bytes they are given.
+Properties of the readers that must hold for any bytes.
 
-Each target takes bytes and raises unless all is well. Besides never failing in a way that was not foreseen, a reader
-has properties that need no example: a short cut agrees with the long way, what was read can be written and read again,
-and how the network cut the bytes makes no difference.
+Each target takes bytes, and raises an error if a property does not hold: a reader raises only its own errors, the fast
+reader agrees with the strict one, a value that was read can be written and read again, and the result does not depend
+on how the network split the bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MAX_BODY = 100_000
 
 def xml(data: bytes) -> None:
     """Calls and responses (R1, R2, R5, R30)."""
-    quick = parse_fast(data)
-    if quick is not None:
-        assert quick == parse_strict(data.decode("ascii"))
+    fast = parse_fast(data)
+    if fast is not None:
+        assert fast == parse_strict(data.decode("ascii"))
     try:
         call = read_call(data)
     except XMLError:
@@ -46,7 +46,7 @@ def xml(data: bytes) -> None:
 
 
 def http(data: bytes) -> None:
-    """Requests and responses; the first byte says how the rest is cut into pieces."""
+    """Requests and responses; the first byte is the size of the pieces into which the rest is split."""
     if not data:
         return
     size, stream = data[0] or 1, data[1:]
@@ -55,7 +55,7 @@ def http(data: bytes) -> None:
 
 
 def lockfile(data: bytes) -> None:
-    """Lockfiles (R34): what is in them, and whether it is enough to find a hub by."""
+    """Lockfiles (R34): their content, and whether it is sufficient to connect to a hub."""
     params = parse_lockfile(data)
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
@@ -80,7 +80,7 @@ def lockfile(data: bytes) -> None:
 
 
 def _requests(pieces: list[bytes]) -> list[object]:
-    """All requests that are in the pieces, and the error that ends them."""
+    """Return all requests in the pieces, and the status of the error that ends them."""
     reader = RequestParser(MAX_BODY)
     found: list[object] = []
     try:
@@ -94,7 +94,7 @@ def _requests(pieces: list[bytes]) -> list[object]:
 
 
 def _response(pieces: list[bytes]) -> object:
-    """The first response that is in the pieces; whether its connection can be kept depends on what is behind it."""
+    """Return the first response in the pieces, without ``keep_alive``, which depends on the bytes after it."""
     reader = ResponseParser(MAX_BODY)
     try:
         for piece in pieces:

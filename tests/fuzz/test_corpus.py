@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a long search (``python -m tests.fuzz``) has found to be worth trying, and a little of what lies around it."""
+"""The inputs that a long search (``python -m tests.fuzz``) has found, and inputs that are similar to them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ CORPUS = Path(__file__).parent / "corpus"
 CHANGES = 20
 
 
-def changed(data: bytes, chance: random.Random) -> bytes:
-    """Some bytes exchanged, left out, repeated or cut off."""
+def changed(data: bytes, rng: random.Random) -> bytes:
+    """Return the data with some bytes replaced, removed, repeated, inserted or cut off."""
     changed = bytearray(data)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(changed) + 1)
-        match chance.randrange(5):
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        match rng.randrange(5):
             case 0:
-                changed[at : at + 1] = bytes([chance.randrange(256)])
+                changed[at : at + 1] = bytes([rng.randrange(256)])
             case 1:
-                del changed[at : at + chance.randint(1, 8)]
+                del changed[at : at + rng.randint(1, 8)]
             case 2:
-                changed[at:at] = changed[at : at + chance.randint(1, 16)]
+                changed[at:at] = changed[at : at + rng.randint(1, 16)]
             case 3:
-                changed[at:at] = chance.choice([b"<", b">", b"&", b"\r\n", b"\n\n", b"\0", b"=", b"]]>", b"<!", b"0"])
+                changed[at:at] = rng.choice([b"<", b">", b"&", b"\r\n", b"\n\n", b"\0", b"=", b"]]>", b"<!", b"0"])
             case 4:
                 del changed[at:]
     return bytes(changed)
@@ -35,14 +35,14 @@ def changed(data: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_corpus(target: str) -> None:
-    """The readers hold what `targets` says, for each input that was kept and for inputs like it."""
+    """The properties in `targets` hold for each input of the corpus and for inputs that are similar to it."""
     inputs = sorted((CORPUS / target).iterdir())
     assert len(inputs) > 20
-    chance = random.Random(target)
+    rng = random.Random(target)
     for path in inputs:
         data = path.read_bytes()
-        for tried in (data, *(changed(data, chance) for _ in range(CHANGES))):
+        for tested in (data, *(changed(data, rng) for _ in range(CHANGES))):
             try:
-                TARGETS[target](tried)
+                TARGETS[target](tested)
             except Exception as error:
-                raise AssertionError(f"{path.name}: {tried!r}") from error
+                raise AssertionError(f"{path.name}: {tested!r}") from error

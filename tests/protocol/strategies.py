@@ -1,4 +1,4 @@
-"""What hypothesis draws SAMP values and MTypes from."""
+"""Hypothesis strategies for SAMP values and MTypes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pyvo.samp.protocol import SAMPValue
 
-#: Every character that an XML document can hold, those with a meaning of their own in it more often than by chance.
+#: Each character that an XML document may contain; those with a meaning in XML are drawn more often.
 characters = st.one_of(
     st.sampled_from("<>&'\"]\t\n\r \x7f\x85\u2028\ufeff;#"),
     st.characters(min_codepoint=0x20, max_codepoint=0x7E),

@@ -10,21 +10,21 @@ from pyvo.samp.errors import SAMPValueError
 from pyvo.samp.protocol import NO_RESPONSE, check_message, check_response, error_response, ok_response, warning_response
 
 
-def test_a_message_is_passed_on_as_it_is() -> None:
-    """R16: further keys travel along, nothing is added or removed."""
+def test_a_message_is_passed_on_unchanged() -> None:
+    """R16: additional keys are kept, and nothing is added or removed."""
     message = {"samp.mtype": "a.b", "samp.params": {"x": ["1"]}, "x-own": {"y": "z"}}
     assert check_message(message) is message
 
 
 def test_missing_params_become_an_empty_map() -> None:
-    """R16: in a copy, what came in is left alone."""
+    """R16: the map is added to a copy, and the original message is unchanged."""
     message = {"samp.mtype": "a.b"}
     assert check_message(message) == {"samp.mtype": "a.b", "samp.params": {}}
     assert message == {"samp.mtype": "a.b"}
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "error_text"),
     [
         ("text", "a message is a map, not a str"),
         (["a"], "a message is a map, not a list"),
@@ -39,9 +39,9 @@ def test_missing_params_become_an_empty_map() -> None:
         ({"samp.mtype": "a", "samp.params": []}, "samp.params must be a map"),
     ],
 )
-def test_what_is_no_message(value: Any, told: str) -> None:
+def test_invalid_messages(value: Any, error_text: str) -> None:
     """R16: the map, its MType and its parameters are checked."""
-    with pytest.raises(SAMPValueError, match=told):
+    with pytest.raises(SAMPValueError, match=error_text):
         check_message(value)
 
 
@@ -53,8 +53,8 @@ def test_what_is_no_message(value: Any, told: str) -> None:
         {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "no"}},
     ],
 )
-def test_a_response_is_passed_on_as_it_is(response: dict[str, Any]) -> None:
-    """R17: one of each status."""
+def test_a_response_is_passed_on_unchanged(response: dict[str, Any]) -> None:
+    """R17: responses with each status are returned as they are."""
     assert check_response(response) is response
 
 
@@ -67,14 +67,14 @@ def test_a_response_is_passed_on_as_it_is(response: dict[str, Any]) -> None:
     ],
 )
 def test_a_missing_map_of_a_response_becomes_an_empty_one(response: dict[str, Any], completed: dict[str, Any]) -> None:
-    """R17: a reply is never lost because its sender had nothing to say beside the status."""
+    """R17: a reply is not lost if its sender states only the status."""
     before = dict(response)
     assert check_response(response) == response | completed
     assert response == before
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "error_text"),
     [
         ("samp.ok", "a response is a map, not a str"),
         ({}, "samp.status"),
@@ -86,14 +86,14 @@ def test_a_missing_map_of_a_response_becomes_an_empty_one(response: dict[str, An
         ({"samp.status": "samp.warning", "samp.result": {}, "samp.error": []}, "samp.error must be a map"),
     ],
 )
-def test_what_is_no_response(value: Any, told: str) -> None:
+def test_invalid_responses(value: Any, error_text: str) -> None:
     """R17: the map, its status and its parts are checked."""
-    with pytest.raises(SAMPValueError, match=told):
+    with pytest.raises(SAMPValueError, match=error_text):
         check_response(value)
 
 
-def test_responses_are_made_in_the_form_that_is_checked() -> None:
-    """R17: all three statuses, with the keys of the standard."""
+def test_responses_that_are_made_here_are_valid() -> None:
+    """R17: the functions make responses with all three statuses, and with the keys of the standard."""
     assert ok_response() == {"samp.status": "samp.ok", "samp.result": {}}
     for response in (
         ok_response({"x": "1"}),

@@ -1,4 +1,4 @@
-"""SAMP values and what becomes one (R1 to R4)."""
+"""SAMP values, and the Python objects that can be encoded (R1 to R4)."""
 
 from __future__ import annotations
 
@@ -91,18 +91,18 @@ class Level(enum.IntEnum):
     ids=repr,
 )
 def test_encode(value: Any, expected: Any) -> None:
-    """R3, R4: what becomes what; a bool is no number here although it is one in Python."""
+    """R3, R4: each object has its encoding; a bool is not encoded as a number, although it is one in Python."""
     encoded = encode(value)
     assert encoded == expected
-    assert plain(encoded)
+    assert is_plain(encoded)
 
 
-def plain(value: object) -> bool:
-    """Whether this is made of str, list and dict, and not of their subclasses."""
+def is_plain(value: object) -> bool:
+    """Return whether a value consists of str, list and dict, and not of their subclasses."""
     if type(value) is dict:
-        return all(type(key) is str and plain(item) for key, item in value.items())
+        return all(type(key) is str and is_plain(item) for key, item in value.items())
     if type(value) is list:
-        return all(plain(item) for item in value)
+        return all(is_plain(item) for item in value)
     return type(value) is str
 
 
@@ -114,7 +114,7 @@ for _ in range(MAX_DEPTH + 1):
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "told"),
+    ("value", "error", "error_text"),
     [
         (None, SAMPTypeError, "is None"),
         (b"bytes", SAMPTypeError, "is bytes"),
@@ -155,11 +155,11 @@ for _ in range(MAX_DEPTH + 1):
     ],
     ids=lambda value: type(value).__name__ if " at 0x" in repr(value) else repr(value)[:40],
 )
-def test_what_cannot_be_encoded_is_named(value: Any, error: type[Exception], told: str) -> None:
-    """R4: at the outermost level, as a member of the message and deep inside it."""
-    with pytest.raises(error, match=told):
+def test_an_object_that_cannot_be_encoded_is_named(value: Any, error: type[Exception], error_text: str) -> None:
+    """R4: the error names the type of the object, if it is the outermost value or inside a message."""
+    with pytest.raises(error, match=error_text):
         encode(value)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=error_text):
         encode({"samp.params": {"rows": ["0", "1", "2", value]}})
 
 
@@ -176,15 +176,15 @@ def test_what_cannot_be_encoded_is_named(value: Any, error: type[Exception], tol
         ([None], "0 is None"),
     ],
 )
-def test_the_path_of_what_is_wrong(value: Any, name: str) -> None:
-    """R4: the text begins with the key path."""
+def test_the_path_of_an_invalid_value(value: Any, name: str) -> None:
+    """R4: the error begins with the key path."""
     with pytest.raises((SAMPTypeError, SAMPValueError)) as caught:
         encode(value)
     assert str(caught.value).startswith(name)
 
 
-def test_the_path_goes_on_from_the_name_of_the_outermost_value() -> None:
-    """R4: a part of a message is named as a part of it."""
+def test_the_path_begins_with_the_given_name() -> None:
+    """R4: a value that is a part of a message is named as such."""
     with pytest.raises(SAMPTypeError, match=r"^samp\.params/x/0 is None"):
         encode({"x": [None]}, "samp.params")
     with pytest.raises(SAMPTypeError, match=r"^samp\.result is None"):
@@ -192,7 +192,7 @@ def test_the_path_goes_on_from_the_name_of_the_outermost_value() -> None:
 
 
 def test_errors_are_type_and_value_errors() -> None:
-    """R4: callers catch what Python raises for the like."""
+    """R4: callers can catch the usual exceptions of Python."""
     with pytest.raises(TypeError):
         encode(None)
     with pytest.raises(ValueError, match="finite"):
@@ -200,7 +200,7 @@ def test_errors_are_type_and_value_errors() -> None:
 
 
 def test_text_beyond_ascii_is_encoded_with_one_warning() -> None:
-    """R4: it names the first place, once."""
+    """R4: the warning names the first such text."""
     with pytest.warns(SAMPWarning, match=r"^samp\.params/name has characters beyond ASCII") as caught:
         encoded = encode({"samp.params": {"id": "x", "name": "Großmann", "other": "é"}})
     assert encoded == {"samp.params": {"id": "x", "name": "Großmann", "other": "é"}}
@@ -208,53 +208,53 @@ def test_text_beyond_ascii_is_encoded_with_one_warning() -> None:
 
 
 def test_a_key_beyond_ascii_warns_too() -> None:
-    """R4: as any other text."""
+    """R4: a key causes the same warning as any other text."""
     with pytest.warns(SAMPWarning, match="^é has characters"):
         assert encode({"é": "x"}) == {"é": "x"}
 
 
 def test_a_single_text_beyond_ascii_warns() -> None:
-    """R4: also where there is no path to name."""
+    """R4: a text without a path is called "the value"."""
     with pytest.warns(SAMPWarning, match="^the value has characters"):
         assert encode("é") == "é"
 
 
 def test_deep_values_up_to_the_limit_pass() -> None:
-    """R1: the limit is on both sides of the wire."""
+    """R1: the writer and the reader have the same limit."""
     assert encode(DEEP[0]) == DEEP[0]
 
 
 @given(python_values)
-def test_encode_makes_samp_values_and_keeps_its_hands_off(value: Any) -> None:
-    """R4: the result is a SAMP value, new at every level; what was passed in is as before."""
+def test_encode_returns_samp_values_and_does_not_change_its_argument(value: Any) -> None:
+    """R4: the result is a SAMP value, new at every level, and the argument is unchanged."""
     before = copy.deepcopy(value)
     encoded = encode(value)
     assert value == before
-    assert plain(encoded)
-    assert not shared(value, encoded)
+    assert is_plain(encoded)
+    assert not have_common_parts(value, encoded)
     assert encode(encoded) == encoded
 
 
 @given(values)
-def test_samp_values_are_their_own_encoding(value: Any) -> None:
-    """R4: encoding twice is encoding once."""
+def test_samp_values_are_encoded_unchanged(value: Any) -> None:
+    """R4: encoding a value twice is the same as encoding it once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAMPWarning)
         assert encode(value) == value
 
 
-def shared(value: object, encoded: object) -> bool:
-    """Whether the two have a list or a map in common."""
+def have_common_parts(value: object, encoded: object) -> bool:
+    """Return whether the two values share a list or a map."""
     if isinstance(value, dict) and isinstance(encoded, dict):
-        return value is encoded or any(shared(value[key], encoded[key]) for key in value)
+        return value is encoded or any(have_common_parts(value[key], encoded[key]) for key in value)
     if isinstance(value, list | tuple) and isinstance(encoded, list):
-        return value is encoded or any(map(shared, value, encoded))
+        return value is encoded or any(map(have_common_parts, value, encoded))
     return False
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_floats_read_back_equal_and_have_no_exponent_in_between(x: float) -> None:
-    """R3: shortest decimals; no exponent between 1e-9 and 1e16, where DS9 would hang."""
+def test_floats_round_trip_and_have_no_exponent_in_the_usual_range(x: float) -> None:
+    """R3: floats have the fewest digits, and no exponent between 1e-9 and 1e16, because DS9 would hang."""
     text = format_float(x)
     assert parse_float(text) == x
     assert math.copysign(1, parse_float(text)) == math.copysign(1, x)
@@ -266,8 +266,8 @@ def test_floats_read_back_equal_and_have_no_exponent_in_between(x: float) -> Non
 
 @given(st.floats(min_value=1e-9, max_value=1e-3) | st.floats(min_value=1e15, max_value=1e17))
 def test_floats_at_the_edges_of_plain_notation(x: float) -> None:
-    """R3: where Python itself would begin to write an exponent."""
-    test_floats_read_back_equal_and_have_no_exponent_in_between.hypothesis.inner_test(x)  # type: ignore[attr-defined]
+    """R3: at these values Python's own notation begins to have an exponent."""
+    test_floats_round_trip_and_have_no_exponent_in_the_usual_range.hypothesis.inner_test(x)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -287,13 +287,13 @@ def test_floats_at_the_edges_of_plain_notation(x: float) -> None:
     ],
 )
 def test_format_float(x: float, text: str) -> None:
-    """R3: some by hand."""
+    """R3: examples."""
     assert format_float(x) == text
 
 
 @pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf])
-def test_format_float_refuses_what_is_not_finite(x: float) -> None:
-    """R3: never NaN or infinite."""
+def test_format_float_rejects_nan_and_infinity(x: float) -> None:
+    """R3: a SAMP float is finite."""
     with pytest.raises(SAMPValueError):
         format_float(x)
 
@@ -308,7 +308,7 @@ def test_parse_int(text: str, number: int) -> None:
     "text", ["", "+", " 1", "1\n", "1.0", "0x1", "1_000", "\u0661", "e", "9" * 401, "9" * 10_000_000]
 )
 def test_parse_int_is_strict(text: str) -> None:
-    """R3: nothing else, whatever int() would take."""
+    """R3: no other text is accepted, even if int() accepts it."""
     with pytest.raises(SAMPValueError, match="is not a SAMP int") as caught:
         parse_int(text)
     assert len(str(caught.value)) < 100
@@ -324,13 +324,13 @@ def test_parse_float(text: str, number: float) -> None:
     "text", ["", ".", "nan", "inf", "1e999", "1e", "0x1p3", " 1", "1\n", "1_0.0", "\u0661.\u0662", "1" * 401]
 )
 def test_parse_float_is_strict(text: str) -> None:
-    """R3: nothing else, whatever float() would take; and no infinity by the back door."""
+    """R3: no other text is accepted, even if float() accepts it, and no number that would become infinite."""
     with pytest.raises(SAMPValueError, match="is not a SAMP float"):
         parse_float(text)
 
 
 def test_parse_bool() -> None:
-    """R3: "1" or "0" and nothing else."""
+    """R3: only "1" and "0" are accepted."""
     assert parse_bool("1") is True
     assert parse_bool("0") is False
     for text in ("", "true", "2", " 1", "01"):
@@ -340,18 +340,18 @@ def test_parse_bool() -> None:
 
 @given(values_of(ascii_texts))
 def test_every_value_of_plain_ascii_encodes_without_a_warning(value: Any) -> None:
-    """R2, R4: the characters that the standard allows."""
+    """R2, R4: the standard allows these characters."""
     assert encode(value) == value
 
 
-def test_a_number_of_thousands_of_digits_is_refused() -> None:
-    """R4: in the same words as everything else, not in those of the interpreter."""
+def test_a_number_of_thousands_of_digits_is_rejected() -> None:
+    """R4: the error is that of `encode`, not that of the interpreter."""
     with pytest.raises(SAMPValueError, match=r"^x is an integer of too many digits"):
         encode({"x": 10**5000})
 
 
-def test_encoding_loads_no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where numpy is not in memory nothing can be an object of its."""
+def test_encoding_does_not_import_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If numpy is not imported, no value can be an object of numpy."""
     monkeypatch.delitem(sys.modules, "numpy")
     assert encode({"a": [1, 2.5, True]}) == {"a": ["1", "2.5", "1"]}
     with pytest.raises(SAMPTypeError):
@@ -360,7 +360,7 @@ def test_encoding_loads_no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_lists_of_integers() -> None:
-    """The numbers of a long list, which are encoded all together, become what each becomes alone."""
+    """The numbers of a long list are encoded together, with the same result as one by one."""
     numbers = [0, -1, 2**63 - 1, -(2**63), *range(100)]
     assert encode(numbers) == [str(number) for number in numbers]
     assert encode([*numbers, True, 2**64]) == [*(str(number) for number in numbers), "1", str(2**64)]

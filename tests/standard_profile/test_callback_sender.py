@@ -16,7 +16,7 @@ MESSAGE = EncodedMessage({"samp.mtype": "a.b", "samp.params": {"text": "50 %b of
 @pytest.mark.parametrize("tag", ["0123456789abcdef", "", "50 %b", "a<b&c", "\r\n", "é", "٣", "%%", "\\"])
 @pytest.mark.parametrize("kind", [CALL, RESPONSE])
 def test_a_call_and_a_response_are_written_as_by_write_call(kind: str, tag: str) -> None:
-    """R32: key, sender and tag come before the message, whatever characters a client has put into its tag."""
+    """R32: key, sender and tag come before the message, whichever characters the tag contains."""
     written = b"".join(encode_callback(Delivery(kind, "c2", "00ff", "c1", tag, MESSAGE)))
     assert written == write_call(f"samp.client.{kind}", ["00ff", "c1", tag, PreEncoded(MESSAGE.encoded())])
 
@@ -34,7 +34,7 @@ def test_the_message_is_not_copied_for_each_recipient() -> None:
     assert one[1] is other[1]
 
 
-def test_a_tag_that_xml_cannot_carry_is_refused() -> None:
-    """A control character is no text of XML."""
+def test_a_tag_that_xml_does_not_allow_is_rejected() -> None:
+    """XML does not allow control characters."""
     with pytest.raises(SAMPValueError):
         encode_callback(Delivery(RESPONSE, "c2", "00ff", "c1", "a\x01b", MESSAGE))

@@ -1,4 +1,4 @@
-"""Events of the hub for a client that asks for the other clients."""
+"""The hub defers events for a client that is querying the other clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_events_are_delivered_at_once_without_discovery_calls() -> None:
     harness = Harness()
     harness.deliver(1, 2)
     assert harness.delivered == [1, 2]
-    assert harness.clock.set_in_all == 0
+    assert harness.clock.timers_set == 0
 
 
 def test_events_wait_until_the_client_is_quiet() -> None:
@@ -36,26 +36,26 @@ def test_events_wait_until_the_client_is_quiet() -> None:
     assert harness.delivered == list(range(10))
     harness.deliver(10)
     assert harness.delivered[-1] == 10
-    assert not harness.clock.alarms
+    assert not harness.clock.timers
 
 
 def test_events_wait_no_longer_than_the_discovery_period() -> None:
     harness = Harness()
     harness.deferrer.on_discovery_call()
     harness.deliver(1)
-    asked = 0.0
+    elapsed = 0.0
     while not harness.delivered:
         harness.clock.pass_time(0.5 * QUIET_PERIOD)
         harness.deferrer.on_discovery_call()
-        asked += 0.5 * QUIET_PERIOD
-    assert DISCOVERY_PERIOD <= asked <= DISCOVERY_PERIOD + 2 * QUIET_PERIOD
+        elapsed += 0.5 * QUIET_PERIOD
+    assert DISCOVERY_PERIOD <= elapsed <= DISCOVERY_PERIOD + 2 * QUIET_PERIOD
     harness.deferrer.on_discovery_call()
     harness.deliver(2)
     assert harness.delivered == [1, 2]
 
 
 def test_flush() -> None:
-    """Used at the hub's shutdown: no event waits any more."""
+    """At the hub's shutdown, all deferred events are delivered, and later ones are not deferred."""
     harness = Harness()
     harness.deferrer.on_discovery_call()
     harness.deliver(1, 2)
@@ -64,7 +64,7 @@ def test_flush() -> None:
     harness.deferrer.on_discovery_call()
     harness.deliver(3)
     assert harness.delivered == [1, 2, 3]
-    assert not harness.clock.alarms
+    assert not harness.clock.timers
 
 
 def test_drain() -> None:

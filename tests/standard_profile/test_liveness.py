@@ -13,7 +13,7 @@ import pytest
 from pyvo.samp.standard_profile import liveness
 from pyvo.samp.standard_profile.liveness import Address, ConnectProbe, LivenessChecker
 from pyvo.samp.transport.event_loop import EventLoop
-from tests.broker.clockwork import Alarm, Clock
+from tests.broker.clockwork import Clock, FakeTimer
 
 
 class FakeClient:
@@ -49,7 +49,7 @@ class FakeLoop:
     def __init__(self) -> None:
         self.clock = Clock()
 
-    def call_later(self, delay: float, function: Callable[..., Any], *args: Any) -> Alarm:
+    def call_later(self, delay: float, function: Callable[..., Any], *args: Any) -> FakeTimer:
         return self.clock.call_later(delay, lambda: function(*args))
 
 
@@ -92,7 +92,7 @@ def test_every_client_is_probed_every_fifteen_seconds(harness: Harness) -> None:
 
 
 def test_clients_that_owe_a_response_are_probed_every_round(harness: Harness) -> None:
-    """R23: except those with an open connection."""
+    """R23: clients with an open connection are not probed."""
     clients = [FakeClient(number) for number in range(10)]
     for client in clients:
         harness.liveness.add(client)
@@ -106,7 +106,7 @@ def test_clients_that_owe_a_response_are_probed_every_round(harness: Harness) ->
             probe.on_result(False)
 
 
-def test_two_refusals_are_needed(harness: Harness) -> None:
+def test_a_client_is_dead_after_two_refused_connections(harness: Harness) -> None:
     client = FakeClient(1)
     harness.liveness.add(client)
     harness.liveness.check(client)
@@ -141,7 +141,7 @@ def test_a_discarded_client_is_not_reported(harness: Harness, moment: str) -> No
     probe.on_result(True)
     assert not harness.pass_time(60.0)
     assert not client.dead_calls
-    assert not harness.loop.clock.alarms  # no client, no timer
+    assert not harness.loop.clock.timers  # no client, no timer
     harness.liveness.check(client)
     assert not harness.probes()
 
@@ -152,7 +152,7 @@ def test_close(harness: Harness) -> None:
     harness.pass_time(3.0)
     harness.liveness.close()
     assert not harness.pass_time(60.0)
-    assert not harness.loop.clock.alarms
+    assert not harness.loop.clock.timers
 
 
 # Probes over real sockets
@@ -190,15 +190,15 @@ def test_probe_without_a_result(loop: EventLoop, monkeypatch: pytest.MonkeyPatch
         socket.socket() as first,
         socket.socket() as second,
     ):
-        for sock in (first, second):  # now its queue is full, and further attempts hang
+        for sock in (first, second):  # now the backlog is full, and further connections hang
             sock.setblocking(False)
             assert sock.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
         assert probe_address(loop, server.getsockname()) is False
 
 
 def test_probe_without_a_free_descriptor(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_left(*_: object) -> socket.socket:
+    def fail(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(liveness.socket, "socket", none_left)
+    monkeypatch.setattr(liveness.socket, "socket", fail)
     assert probe_address(loop, ("127.0.0.1", 1)) is False

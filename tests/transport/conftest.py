@@ -26,7 +26,7 @@ def loop() -> Iterator[EventLoop]:
 
 
 class Operations:
-    """What the server of a test offers."""
+    """The operations of the server in a test."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -54,7 +54,7 @@ class Operations:
 
 @pytest.fixture
 def operations() -> Operations:
-    """The operations of `server`, and what has become of them."""
+    """The operations of `server`, with their calls and their waiting responses."""
     return Operations()
 
 

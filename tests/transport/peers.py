@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Clients that send any bytes, and servers that do what a test wants."""
+"""Clients that send arbitrary bytes, and servers whose behaviour a test sets."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def eventually(loop: EventLoop, condition: Callable[[], Any]) -> None:
 
 
 def post(body: bytes = b"", *lines: str, version: str = "1.1", length: int | None = None, end: str = "\r\n") -> bytes:
-    """A POST request."""
+    """Return a POST request."""
     head = [f"POST / HTTP/{version}", *lines, f"Content-Length: {len(body) if length is None else length}", "", ""]
     return end.join(head).encode("latin-1") + body
 
 
 def call(method: str, *params: Any) -> bytes:
-    """A POST that calls a method."""
+    """Return a POST request that calls a method."""
     return post(write_call(method, params))
 
 
@@ -77,7 +77,7 @@ class RawClient:
         self.sock.sendall(data)
 
     def end(self) -> None:
-        """Write no more, but go on reading."""
+        """Shut down the writing side; reading is still possible."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -90,7 +90,7 @@ class RawClient:
         self.sock.close()
 
     def receive(self, *, with_body: bool = True) -> Received:
-        """The next response."""
+        """Receive the next response."""
         line = self.file.readline().split(None, 2)
         assert line, "the connection was closed without a response"
         headers = {}
@@ -101,14 +101,14 @@ class RawClient:
         return Received(int(line[1]), headers, self.file.read(size) if with_body else b"")
 
     def rest(self) -> bytes:
-        """Everything up to the end of the connection."""
+        """Receive everything up to the end of the connection."""
         with contextlib.suppress(ConnectionResetError):
             return self.file.read()
         return b""
 
 
 def http_response(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """A response of a server that keeps the connection."""
+    """Return a response that keeps the connection open."""
     size = len(body) if length is None else length
     head = [f"HTTP/1.1 {status}", "Connection: keep-alive", f"Content-Length: {size}", *lines, "", ""]
     return "\r\n".join(head).encode("latin-1") + body
@@ -121,16 +121,16 @@ Behaviour = Callable[["FakeServer", socket.socket], None]
 
 class FakeServer:
     """
-    A server that behaves as a test wants.
+    A server whose behaviour a test sets.
 
-    What the first connection meets is the first behaviour, and so on; the last one is for all that follow.
+    Each connection gets the next behaviour; after the last one, all connections get the last one.
     """
 
     def __init__(self, *behaviours: Behaviour) -> None:
         self.behaviours = behaviours
         self.requests: list[bytes] = []
         self.connections = 0
-        #: Set at the end; a behaviour that never responds waits for it.
+        #: Set when the server ends; a behaviour that never responds waits for it.
         self.over = threading.Event()
         self.received = threading.Semaphore(0)
         self._open: set[socket.socket] = set()
@@ -174,7 +174,7 @@ class FakeServer:
         self._open.discard(sock)
 
     def read(self, sock: socket.socket) -> bytes | None:
-        """Read one request, which is counted; None at the end of the connection."""
+        """Read and record one request. Return None at the end of the connection."""
         data = b""
         while b"\r\n\r\n" not in data:
             part = sock.recv(65536)
@@ -194,7 +194,7 @@ class FakeServer:
 
 
 def steps(*parts: bytes | threading.Event | Behaviour) -> Behaviour:
-    """Send bytes, wait for events, and call functions such as those below, one after the other; then close."""
+    """Return a behaviour that sends bytes, waits for events, calls functions such as those below, and then closes."""
 
     def behave(server: FakeServer, sock: socket.socket) -> None:
         for part in parts:
@@ -236,7 +236,7 @@ TOO_LONG = http_response(b"too long", status="413 Request Entity Too Large")
 
 
 def responding(*responses: bytes, times: int = 1) -> Behaviour:
-    """Read a request and send those bytes, so many times, then close."""
+    """Return a behaviour that reads a request and sends these bytes, repeats this, and then closes."""
 
     def behave(server: FakeServer, sock: socket.socket) -> None:
         for _ in range(times):
@@ -249,7 +249,7 @@ def responding(*responses: bytes, times: int = 1) -> Behaviour:
 
 
 def kept(response: bytes = OK) -> Behaviour:
-    """Respond to each request so, until the other side closes."""
+    """Return a behaviour that sends the same response to each request until the other side closes."""
     return responding(response, times=10**9)
 
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The caller that nobody waits for: each call ends once, with what became of it, and is sent once at the most."""
+"""`AsyncXMLRPCClient`: each call ends once, with its result or error, and its request is sent at most once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Sender:
         self.results: list[SAMPError | None] = []
         self.client = AsyncXMLRPCClient(loop, url, "The client", self.closed.set)
 
-    def begin(self, *parts: bytes, timeout: float = TIMEOUT) -> threading.Event:
+    def start_send(self, *parts: bytes, timeout: float = TIMEOUT) -> threading.Event:
         done = threading.Event()
 
         def on_done(error: SAMPError | None) -> None:
@@ -65,13 +65,13 @@ class Sender:
 
         def start() -> None:
             self.client.send(parts or (BODY,), on_done, timeout)
-            assert not done.is_set()  # never before send() has returned
+            assert not done.is_set()  # the callback is never called before send() has returned
 
         in_loop(self.loop, start)
         return done
 
     def send(self, *parts: bytes, timeout: float = TIMEOUT) -> SAMPError | None:
-        assert self.begin(*parts, timeout=timeout).wait(TIMEOUT)
+        assert self.start_send(*parts, timeout=timeout).wait(TIMEOUT)
         in_loop(self.loop, int)
         return self.results[-1]
 
@@ -95,7 +95,7 @@ def sender(loop: EventLoop) -> Iterator[Callable[..., Sender]]:
 
 
 def error_of(sender: Callable[..., Sender], *behaviours: Any, requests: int = 1, **options: Any) -> SAMPTransportError:
-    """The error in which one call ends, whose request must have arrived once."""
+    """Return the error of one call, whose request must have arrived once."""
     with FakeServer(*behaviours) as server:
         error = sender(server.url).send(**options)
         assert isinstance(error, SAMPTransportError)
@@ -103,7 +103,7 @@ def error_of(sender: Callable[..., Sender], *behaviours: Any, requests: int = 1,
     return error
 
 
-# What goes well
+# Calls that succeed
 
 
 def test_calls_share_one_connection(sender):
@@ -115,7 +115,7 @@ def test_calls_share_one_connection(sender):
         assert (server.connections, len(server.requests)) == (1, 10)
 
 
-def test_our_own_server(sender, server, operations):
+def test_calls_to_our_own_server(sender, server, operations):
     one = sender(f"http://127.0.0.1:{server.port}/")
     for number in range(5):
         assert one.send(write_call("echo", [str(number)])) is None
@@ -132,48 +132,48 @@ def test_a_body_in_several_parts(sender, sizes):
         assert server.requests == [b"".join(parts)]
 
 
-def test_done_may_send_the_next_one(sender, loop):
-    """Ten thousand calls, each begun by the end of the one before, need no stack."""
+def test_the_callback_of_a_call_may_send_the_next_call(sender, loop):
+    """A thousand calls, each sent by the callback of the one before, cause no recursion."""
     with FakeServer(kept()) as server:
         one = sender(server.url)
         finished = threading.Event()
         left = [1000]
 
-        def go_on(error: SAMPError | None) -> None:
+        def send_next(error: SAMPError | None) -> None:
             left[0] -= 1
             if error is not None or not left[0]:
                 finished.set()
             else:
-                one.client.send([BODY], go_on, TIMEOUT)
+                one.client.send([BODY], send_next, TIMEOUT)
 
-        loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
+        loop.call_soon(one.client.send, [BODY], send_next, TIMEOUT)
         assert finished.wait(TIMEOUT)
         assert left == [0]
         assert len(server.requests) == 1000
 
 
-def test_failures_that_begin_the_next_one_need_no_stack(sender, loop):
-    """Nobody listens, and the system says so at once."""
+def test_the_callback_of_a_failed_call_may_send_the_next_call(sender, loop):
+    """The system refuses each connection at once, and the calls cause no recursion."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     one = sender(f"http://127.0.0.1:{port}/")
     finished = threading.Event()
     left = [3000]
 
-    def go_on(error: SAMPError | None) -> None:
+    def send_next(error: SAMPError | None) -> None:
         assert isinstance(error, SAMPTransportError)
         left[0] -= 1
         if left[0]:
-            one.client.send([BODY], go_on, TIMEOUT)
+            one.client.send([BODY], send_next, TIMEOUT)
         else:
             finished.set()
 
-    loop.call_soon(one.client.send, [BODY], go_on, TIMEOUT)
+    loop.call_soon(one.client.send, [BODY], send_next, TIMEOUT)
     assert finished.wait(TIMEOUT)
 
 
-def test_a_server_that_closes_behind_each_response(sender):
-    """JSAMP's and DS9's do."""
+def test_a_server_that_closes_after_each_response(sender):
+    """The servers of JSAMP and DS9 do this."""
     with FakeServer(responding(OK.replace(b"Connection: keep-alive\r\n", b""))) as server:
         one = sender(server.url)
         for _ in range(5):
@@ -183,8 +183,8 @@ def test_a_server_that_closes_behind_each_response(sender):
         assert server.connections == len(server.requests) == 5
 
 
-def test_ds9s_responses(sender):
-    """Lines end in a line feed; a fault is a byte short."""
+def test_responses_of_ds9(sender):
+    """The lines of DS9's responses end in a line feed, and a fault is one byte shorter than its Content-Length."""
     good = http_response(write_response("")).replace(b"Connection: keep-alive\r\n", b"").replace(b"\r\n", b"\n")
     body = write_fault(3, "no")
     with FakeServer(responding(good), responding(http_response(body, length=len(body) + 1))) as server:
@@ -205,14 +205,14 @@ def test_ds9s_responses(sender):
     ],
 )
 def test_acknowledgements_of_all_kinds(sender, response):
-    """What they hold is nobody's business (R30)."""
+    """The client ignores the value in an acknowledgement (R30)."""
     with FakeServer(responding(response)) as server:
         assert sender(server.url).send() is None
         assert len(server.requests) == 1
 
 
-def test_an_acknowledgement_that_was_seen_before(sender):
-    """It is recognised; the next response on the same connection is read for what it is."""
+def test_a_known_acknowledgement_is_recognised(sender):
+    """A different response after it, on the same connection, is still parsed."""
     fault = http_response(write_fault(3, "no"))
     responses = [OK, OK, fault, OK, fault, b"HTTP/1.1 100 Continue\r\n\r\n" + OK, OK]
     with FakeServer(steps(*[part for response in responses for part in (read, response)], wait_for_end)) as server:
@@ -224,8 +224,8 @@ def test_an_acknowledgement_that_was_seen_before(sender):
         assert server.connections == 1
 
 
-def test_what_looks_like_an_acknowledgement_within_another_response(sender, loop):
-    """A response that arrives in pieces is not over when one of the pieces looks like a whole one."""
+def test_a_part_of_a_response_that_looks_like_an_acknowledgement(sender, loop):
+    """A response that arrives in pieces does not end with a piece that looks like a whole response."""
     next_piece = threading.Event()
     body = OK + write_fault(3, "no")
 
@@ -242,18 +242,18 @@ def test_what_looks_like_an_acknowledgement_within_another_response(sender, loop
     with FakeServer(behave) as server:
         one = sender(server.url)
         assert one.send() is None
-        done = one.begin()
-        for expected in (False, True):  # the head, then what looks like a response
+        done = one.start_send()
+        for expected in (False, True):  # the head, then a piece that looks like a response
             eventually(loop, lambda expected=expected: bool(one.client._reader.buffered) is expected
                        and one.client._reader.pending)
             assert not done.is_set()
             next_piece.set()
         assert done.wait(TIMEOUT)
-        assert isinstance(one.results[-1], SAMPTransportError)  # "...</methodResponse><methodResponse>..." is no XML
+        assert isinstance(one.results[-1], SAMPTransportError)  # "...</methodResponse><methodResponse>..." is not XML
         next_piece.set()
 
 
-def test_few_and_short_acknowledgements_are_remembered(sender, monkeypatch):
+def test_the_client_remembers_only_a_few_short_acknowledgements(sender, monkeypatch):
     """A program whose responses all differ does not fill the memory."""
     monkeypatch.setattr(async_xmlrpc_client, "MAX_KNOWN_RESPONSES", 4)
     known: set[bytes] = set()
@@ -270,7 +270,7 @@ def test_few_and_short_acknowledgements_are_remembered(sender, monkeypatch):
         assert not one.client.connected
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -320,17 +320,17 @@ def test_a_server_that_never_responds(sender, loop):
         assert len(server.requests) == 1
 
 
-def test_each_call_has_its_own_time(sender, loop):
-    """The timer is that of the connection: it cuts no later call short, and a shorter time-out is kept."""
+def test_each_call_has_its_own_timeout(sender, loop):
+    """Calls on a connection share a timer: it does not shorten a later call, and a shorter timeout still holds."""
     go = threading.Event()
     with FakeServer(steps(read, OK, read, go, OK, read, wait_for_end)) as server:
         one = sender(server.url)
         assert one.send(timeout=0.5) is None
         first = one.client._timer
         assert first is not None
-        done = one.begin(timeout=TIMEOUT)
+        done = one.start_send(timeout=TIMEOUT)
         assert one.client._timer is first
-        eventually(loop, lambda: one.client._timer not in (None, first))  # it was due, and was set again for the rest
+        eventually(loop, lambda: one.client._timer not in (None, first))  # it expired, and was set again
         assert not done.is_set()
         go.set()
         assert done.wait(TIMEOUT)
@@ -342,8 +342,8 @@ def test_each_call_has_its_own_time(sender, loop):
         assert server.connections == 1
 
 
-def test_no_timer_is_left_when_a_connection_is_closed(sender, loop):
-    """Nor is one made for each call."""
+def test_a_connection_has_one_timer_which_close_cancels(sender, loop):
+    """The calls of a connection share one timer, which is cancelled when the connection is closed."""
     with FakeServer(kept()) as server:
         one = sender(server.url)
         timers = set()
@@ -378,7 +378,7 @@ def test_a_server_that_does_not_read(sender):
 
 
 class Large:
-    """Sends something that no buffer takes in at once."""
+    """Sends a request that is too large for the buffers of the socket."""
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
@@ -387,14 +387,14 @@ class Large:
         return self.sender.send(bytes(16 * MiB), bytes(16 * MiB), **options)
 
 
-def test_a_server_that_refuses_a_long_request_before_it_has_read_it(sender):
+def test_a_server_that_rejects_a_long_request_before_it_has_read_it(sender):
     for behaviour in (steps(read_part, TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)):
         error = error_of(lambda url: Large(sender(url)), behaviour, requests=0)
         assert "HTTP status 413" in str(error)
         assert error.sent
 
 
-def test_nobody_listens(sender):
+def test_no_server_listens(sender):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     error = sender(f"http://127.0.0.1:{port}/").send()
@@ -412,7 +412,7 @@ def test_a_connection_to_itself_counts_as_refused(sender, monkeypatch):
         assert not server.requests
 
 
-def test_no_descriptor_is_left(sender, monkeypatch):
+def test_no_descriptor_is_free(sender, monkeypatch):
     one = sender("http://127.0.0.1:1/")
 
     def fail(*_: object) -> None:
@@ -427,28 +427,28 @@ def test_no_descriptor_is_left(sender, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["", "https://127.0.0.1/", "http://127.0.0.1:x/"])
-def test_what_is_no_url(loop, url):
+def test_invalid_urls(loop, url):
     with pytest.raises(SAMPTransportError):
         AsyncXMLRPCClient(loop, url, "The client")
 
 
-def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
-    """The loop goes on meanwhile, however long that takes."""
-    asked, gate = threading.Event(), threading.Event()
+def test_a_worker_resolves_a_host_name(sender, loop, monkeypatch):
+    """The loop continues while the worker waits for the name server."""
+    started_resolving, gate = threading.Event(), threading.Event()
     with FakeServer(kept()) as server:
 
-        def look_up(host: str, port: int, **_: object) -> list[Any]:
-            asked.set()
+        def resolve(host: str, port: int, **_: object) -> list[Any]:
+            started_resolving.set()
             assert not loop.in_loop()
             assert gate.wait(TIMEOUT)
             if host == "none.invalid":
                 raise socket.gaierror(-2, "Name or service not known")
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         one = sender(f"http://some.invalid:{server.port}/")
-        done = one.begin()
-        assert asked.wait(TIMEOUT)
+        done = one.start_send()
+        assert started_resolving.wait(TIMEOUT)
         in_loop(loop, int)
         gate.set()
         assert done.wait(TIMEOUT)
@@ -460,15 +460,15 @@ def test_a_name_is_looked_up_in_a_worker(sender, loop, monkeypatch):
         assert not error.sent
 
 
-def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
+def test_a_host_name_that_is_resolved_after_the_timeout(sender, loop, monkeypatch):
     gate = threading.Event()
     with FakeServer(kept()) as server:
 
-        def look_up(_host: str, port: int, **_: object) -> list[Any]:
+        def resolve(_host: str, port: int, **_: object) -> list[Any]:
             gate.wait(TIMEOUT)
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         one = sender(f"http://some.invalid:{server.port}/")
         assert isinstance(one.send(timeout=0.02), SAMPTransportError)
         gate.set()
@@ -481,8 +481,8 @@ def test_a_name_that_is_found_too_late(sender, loop, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [lambda sock: sock.close(), reset, lambda sock: sock.sendall(b"rubbish")])
-def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
-    """It is how the hub learns of a client that has crashed. The next call opens another connection."""
+def test_the_end_of_an_idle_connection_is_reported(sender, loop, how, caplog):
+    """The hub detects a crashed client in this way. The next call opens another connection."""
     go = threading.Event()
 
     def once(server: FakeServer, sock: socket.socket) -> None:
@@ -506,8 +506,8 @@ def test_the_end_of_an_idle_connection_is_told(sender, loop, how, caplog):
     assert not caplog.records
 
 
-def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
-    """The connection was closed a moment before it is used again."""
+def test_a_closed_connection_that_the_loop_has_not_noticed(sender, loop):
+    """The server has closed the connection just before the client sends the next request."""
     go = threading.Event()
     with FakeServer(steps(read, OK, go), kept()) as server:
         one = sender(server.url)
@@ -527,7 +527,7 @@ def test_an_end_that_the_loop_has_not_seen_yet(sender, loop):
         assert len(server.requests) == 2
 
 
-def test_an_old_connection_is_not_used_again(sender, monkeypatch):
+def test_an_old_connection_is_not_reused(sender, monkeypatch):
     monkeypatch.setattr(async_xmlrpc_client, "MAX_IDLE_TIME", 0.0)
     with FakeServer(kept()) as server:
         one = sender(server.url)
@@ -537,7 +537,7 @@ def test_an_old_connection_is_not_used_again(sender, monkeypatch):
         assert not one.closed.is_set()
 
 
-def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
+def test_a_request_is_not_sent_again_if_a_kept_connection_breaks(sender):
     with FakeServer(steps(read, OK, read), kept()) as server:
         one = sender(server.url)
         assert one.send() is None
@@ -548,25 +548,25 @@ def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks(sender):
         assert len(server.requests) == 3
 
 
-def test_nothing_is_ever_sent_twice(sender):
-    """The server breaks each connection at another place of its response."""
+def test_a_request_is_never_sent_twice(sender):
+    """The server breaks each connection at another position of its response."""
 
-    places = range(0, len(OK), 7)
-    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
+    positions = range(0, len(OK), 7)
+    with FakeServer(*[steps(read, OK[:size]) for size in positions]) as server:
         one = sender(server.url)
-        for number, _ in enumerate(places):
+        for number, _ in enumerate(positions):
             one.send(BODY, b"%d" % number)
-        assert server.requests == [BODY + b"%d" % number for number, _ in enumerate(places)]
-        assert len(one.results) == len(places)
+        assert server.requests == [BODY + b"%d" % number for number, _ in enumerate(positions)]
+        assert len(one.results) == len(positions)
 
 
-# The end
+# Close
 
 
 def test_close_ends_a_call_once(sender, loop):
     with FakeServer(silent) as server:
         one = sender(server.url)
-        done = one.begin()
+        done = one.start_send()
         assert server.received.acquire(timeout=TIMEOUT)
         one.close()
         one.close()
@@ -581,8 +581,8 @@ def test_close_ends_a_call_once(sender, loop):
         assert len(server.requests) == 1
 
 
-def test_a_call_that_is_begun_by_the_end_of_the_last_one(sender, loop):
-    """It ends, too."""
+def test_close_ends_a_call_that_a_callback_sends(sender, loop):
+    """The call that was sent during `close` ends, too."""
     with FakeServer(silent) as server:
         one = sender(server.url)
         ended = threading.Event()
@@ -597,26 +597,26 @@ def test_a_call_that_is_begun_by_the_end_of_the_last_one(sender, loop):
         assert len(server.requests) == 1
 
 
-def test_close_before_the_connection_has_come_about(sender, loop):
+def test_close_before_the_connection_is_open(sender, loop):
     with FakeServer(kept()) as server:
         one = Sender(loop, server.url)
 
-        def begin() -> None:
+        def send_and_close() -> None:
             one.client.send([BODY], one.results.append, TIMEOUT)
             one.client.close()
 
-        in_loop(loop, begin)
+        in_loop(loop, send_and_close)
         eventually(loop, lambda: one.results)
         assert len(one.results) == 1
 
 
-def test_many_at_once(sender, loop):
-    """A slow one delays nobody, and no thread is held."""
+def test_many_calls_at_once(sender, loop):
+    """Slow calls delay no other calls, and use no threads."""
     gate = threading.Event()
     with FakeServer(steps(read, gate, OK)) as server, FakeServer(kept()) as quick:
         threads = {thread.name for thread in threading.enumerate()}
         waiting = [sender(server.url) for _ in range(50)]
-        events = [one.begin() for one in waiting]
+        events = [one.start_send() for one in waiting]
         other = sender(quick.url)
         for _ in range(20):
             assert other.send() is None

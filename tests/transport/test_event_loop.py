@@ -34,9 +34,9 @@ def test_calls_run_in_order_in_the_thread_of_the_loop(loop):
 
 
 def test_no_wake_up_is_lost(loop):
-    """Each call finds the loop falling asleep, asleep or waking up."""
+    """The calls arrive while the loop starts to sleep, sleeps, or wakes up."""
 
-    def ask() -> None:
+    def make_calls() -> None:
         for _ in range(MANY):
             event = threading.Event()
             loop.call_soon(event.set)
@@ -45,7 +45,7 @@ def test_no_wake_up_is_lost(loop):
         finished.append(True)
 
     finished: list[bool] = []
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=make_calls) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -53,7 +53,7 @@ def test_no_wake_up_is_lost(loop):
     assert len(finished) == 4
 
 
-def test_calls_of_many_threads_are_each_made_once(loop):
+def test_each_call_of_many_threads_is_made_once(loop):
     seen: list[tuple[int, int]] = []
     threads = [
         threading.Thread(target=lambda own=own: [loop.call_soon(seen.append, (own, n)) for n in range(MANY)])
@@ -69,19 +69,19 @@ def test_calls_of_many_threads_are_each_made_once(loop):
         assert [n for other, n in seen if other == own] == list(range(MANY))
 
 
-def test_what_a_call_adds_waits_for_the_next_round(loop):
-    """A callback that calls itself again and again keeps nothing else from running."""
+def test_calls_that_a_call_adds_run_in_the_next_round(loop):
+    """A callback that schedules itself again and again does not keep other callbacks from running."""
     left, right = socket.socketpair()
-    heard = threading.Event()
+    event_seen = threading.Event()
 
     def again() -> None:
-        if not heard.is_set():
+        if not event_seen.is_set():
             loop.call_soon(again)
 
     loop.call_soon(again)
-    loop.call_soon(loop.register, left, READ, lambda _events: heard.set())
+    loop.call_soon(loop.register, left, READ, lambda _events: event_seen.set())
     right.send(b"x")
-    assert heard.wait(TIMEOUT)
+    assert event_seen.wait(TIMEOUT)
     in_loop(loop, loop.unregister, left)
     left.close()
     right.close()
@@ -126,7 +126,7 @@ def test_a_cancelled_timer_does_nothing(loop):
 
 
 def test_a_timer_may_be_cancelled_while_it_becomes_due(loop, caplog):
-    """Function and arguments go together: no call is made with half of them."""
+    """The loop never calls a function without its arguments."""
     seen: list[int] = []
     for _ in range(MANY):
         loop.call_later(0.0, lambda a, b: seen.append(a + b), 1, 2).cancel()
@@ -135,8 +135,8 @@ def test_a_timer_may_be_cancelled_while_it_becomes_due(loop, caplog):
     assert not caplog.records
 
 
-def test_cancelled_timers_do_not_pile_up(loop):
-    """Each message has a time-out that is cancelled at once; the largest of them would be kept for its whole time."""
+def test_cancelled_timers_are_removed(loop):
+    """Each message has a timer that is soon cancelled, and must not stay in memory until it would be due."""
     kept = [loop.call_later(3600, int) for _ in range(100)]
     for _ in range(20 * MANY):
         loop.call_later(3600, int).cancel()
@@ -169,43 +169,43 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     right.close()
 
 
-def test_a_watched_socket_is_reported(loop, pair):
+def test_the_events_of_a_registered_socket_are_reported(loop, pair):
     seen: list[int] = []
-    heard = threading.Event()
+    event_seen = threading.Event()
 
     def on_event(events: int) -> None:
         seen.append(events)
         loop.unregister(pair[0])
-        heard.set()
+        event_seen.set()
 
     in_loop(loop, loop.register, pair[0], READ, on_event)
     assert not seen
     in_loop(loop, loop.modify, pair[0], WRITE, on_event)
-    assert heard.wait(TIMEOUT)
+    assert event_seen.wait(TIMEOUT)
     assert seen == [WRITE]
-    in_loop(loop, loop.unregister, pair[0])  # a second time: nothing happens
+    in_loop(loop, loop.unregister, pair[0])  # a second call has no effect
 
 
-def test_nobody_is_called_for_a_socket_that_was_closed_in_the_same_round(loop):
+def test_no_callback_for_a_socket_that_was_closed_in_the_same_round(loop):
     """Two sockets are ready at once, and the callback that is called first closes the other."""
     pairs = [socket.socketpair() for _ in range(2)]
     seen: list[int] = []
-    heard = threading.Event()
+    event_seen = threading.Event()
 
     def on_event(own: int) -> None:
         seen.append(own)
         for left, _ in pairs:
             loop.unregister(left)
             left.close()
-        heard.set()
+        event_seen.set()
 
-    def begin() -> None:
+    def start() -> None:
         for own, (left, right) in enumerate(pairs):
             right.send(b"x")
             loop.register(left, READ, lambda _events, own=own: on_event(own))
 
-    loop.call_soon(begin)
-    assert heard.wait(TIMEOUT)
+    loop.call_soon(start)
+    assert event_seen.wait(TIMEOUT)
     in_loop(loop, int)
     assert len(seen) == 1
     for _, right in pairs:
@@ -228,7 +228,7 @@ def test_an_idle_loop_sleeps(loop):
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), MemoryError()])
-def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, caplog, error):
+def test_a_callback_that_fails_is_logged_and_the_loop_continues(loop, caplog, error):
     def fail() -> None:
         raise error
 
@@ -240,7 +240,7 @@ def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, caplog, erro
     assert all(record.exc_info and record.exc_info[1] is error for record in caplog.records)
 
 
-def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
+def test_a_task_that_fails_is_logged_and_its_thread_continues(loop, caplog):
     done = threading.Event()
     names: list[str] = []
 
@@ -256,10 +256,10 @@ def test_a_task_that_fails_is_logged_and_its_thread_goes_on(loop, caplog):
     assert len(caplog.records) == 1
 
 
-# The end
+# Stop
 
 
-def test_stop_is_repeatable_and_makes_the_calls_that_are_due():
+def test_stop_makes_the_pending_calls_and_may_be_repeated():
     loop = EventLoop()
     seen: list[str] = []
     loop.call_soon(seen.append, "before the start")
@@ -277,7 +277,7 @@ def test_stop_is_repeatable_and_makes_the_calls_that_are_due():
     assert "too late" not in seen
 
 
-def test_a_callback_that_calls_itself_does_not_prevent_the_end():
+def test_a_callback_that_schedules_itself_does_not_prevent_the_stop():
     loop = EventLoop()
     loop.start()
 
@@ -289,8 +289,8 @@ def test_a_callback_that_calls_itself_does_not_prevent_the_end():
     assert not loop._thread.is_alive()
 
 
-def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
-    """The system gives the identifier of a thread that has ended to another one."""
+def test_a_thread_that_reuses_the_identifier_is_not_the_loop_thread():
+    """The system may give the identifier of a thread that has ended to another thread."""
     loop = EventLoop()
     loop.start()
     loop.stop()
@@ -301,8 +301,8 @@ def test_a_thread_that_reuses_the_identifier_is_not_the_loops():
     assert not inside
 
 
-def test_stop_from_inside():
-    """From a callback, and from a worker, neither of which may wait for itself."""
+def test_stop_from_a_thread_of_the_loop():
+    """A callback or a worker that stops the loop does not wait for itself."""
     for how in ("call_soon", "run_in_worker"):
         loop = EventLoop()
         loop.start()
@@ -320,12 +320,12 @@ def test_stop_before_the_start():
     assert loop._waker.closed
 
 
-def test_stop_waits_for_a_busy_worker_but_not_for_ever():
+def test_stop_waits_for_a_busy_worker_up_to_the_timeout():
     loop = EventLoop()
     loop.start()
-    begun, end = threading.Event(), threading.Event()
-    loop.run_in_worker(lambda: (begun.set(), end.wait(TIMEOUT)))
-    assert begun.wait(TIMEOUT)
+    started, end = threading.Event(), threading.Event()
+    loop.run_in_worker(lambda: (started.set(), end.wait(TIMEOUT)))
+    assert started.wait(TIMEOUT)
     start = time.monotonic()
     loop.stop(0.1)
     assert time.monotonic() - start < 2
@@ -341,12 +341,12 @@ def test_stop_from_many_threads(loop):
     assert not loop._thread.is_alive()
 
 
-# Lingering
+# Busy polling
 
 
 @pytest.fixture
 def busy_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoop]:
-    """A loop that looks for more all the time once something has happened, until it is stopped."""
+    """Run a loop that polls all the time after its first event, until it is stopped."""
     monkeypatch.setattr(event_loop, "BUSY_POLL_TIME", 10 * TIMEOUT)
     loop = EventLoop("busy-loop", busy_poll=True)
     loop.start()
@@ -431,8 +431,8 @@ print("fine")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_the_child_of_a_fork_leaves_its_parent_alone(tmp_path):
-    """It shares the table of watched descriptors with its parent, which must go on being served."""
+def test_the_child_of_a_fork_does_not_disturb_its_parent(tmp_path):
+    """The child shares the table of watched descriptors with its parent, whose server must continue to work."""
     script = tmp_path / "fork.py"
     script.write_text(FORK)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

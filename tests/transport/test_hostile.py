@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Whatever may arrive at a server's port, over real connections.
+Malformed and hostile input at a server's port, over real connections.
 
-Each ends with a response or with the end of the connection, is held to a deadline and to a bound on memory, and leaves
-service as it was: `server` is asked for something ordinary behind it, and `nothing_left_behind` counts threads and
+The server responds to each request or closes the connection, within limits of time and memory, and continues to serve
+others: after each test, the fixture `server` sends an ordinary request, and `nothing_left_behind` counts threads and
 descriptors.
 """
 
@@ -38,8 +38,8 @@ MiB = 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines that a test can wait for."""
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set timeouts that a test can wait for."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.1)
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)
     monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT", 0.1)
@@ -47,7 +47,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCServer]:
-    """A server that must be fine behind the test."""
+    """Start a server that must work, and must have no connections left, after the test."""
     server = make_server(max_body=2 * MiB)
     yield server
     with RawClient(server.port, call("echo", "fine")) as client:
@@ -58,7 +58,7 @@ def server(make_server: Callable[..., XMLRPCServer], loop) -> Iterator[XMLRPCSer
 
 
 def status(server: XMLRPCServer, data: bytes) -> int:
-    """The status of the response to some bytes; the connection must end behind that."""
+    """Return the status of the response to some bytes; the server must then close the connection."""
     with RawClient(server.port, data) as client:
         response = client.receive()
         assert client.rest() == b""
@@ -85,22 +85,22 @@ def status(server: XMLRPCServer, data: bytes) -> int:
         (b"2097153", 413),
     ],
 )
-def test_lengths(server, expected, length):
+def test_invalid_lengths(server, expected, length):
     assert status(server, b"POST / HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\nabcde") == expected
 
 
-def test_no_length(server):
+def test_missing_length(server):
     assert status(server, b"POST / HTTP/1.1\r\n\r\n" + write_call("echo", ["a"])) == 411
 
 
-def test_a_body_shorter_than_announced(server):
-    """Its sender waits for a response, and gets one in the end."""
+def test_a_body_shorter_than_its_content_length(server):
+    """The sender waits for a response, and gets an error response after the timeout."""
     body = write_call("echo", ["a"])
     assert status(server, post(body, length=len(body) + 1)) == 408
 
 
-def test_a_body_longer_than_announced(server):
-    """What is too much is no request."""
+def test_a_body_longer_than_its_content_length(server):
+    """The additional bytes are not a valid request."""
     body = write_call("echo", ["a"])
     with RawClient(server.port, post(body + b"\0\0\0", length=len(body))) as client:
         assert read_response(client.receive().body) == "a"
@@ -110,7 +110,7 @@ def test_a_body_longer_than_announced(server):
 
 @pytest.mark.parametrize("how", ["close", "reset", "end"])
 def test_a_body_that_is_cut_off(server, loop, how):
-    """The sender closes amid it: nothing spins, nothing is called."""
+    """If the sender closes the connection within the body, the server closes it, too, and does not spin."""
     data = call("echo", "a" * 1000)
     client = RawClient(server.port, data[:500])
     eventually(loop, lambda: server.connections == 1)
@@ -156,30 +156,30 @@ def test_chunks(server):
         (b"0\r\n" + b"a: b\r\n" * 20_000, 400),
     ],
 )
-def test_chunks_that_are_malformed_or_endless(server, data, expected):
+def test_malformed_and_endless_chunks(server, data, expected):
     assert status(server, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + data) == expected
 
 
 def test_gzip(server):
-    packed = gzip.compress(write_call("echo", ["gzip"]))
-    with RawClient(server.port, post(packed, "Content-Encoding: gzip")) as client:
+    compressed = gzip.compress(write_call("echo", ["gzip"]))
+    with RawClient(server.port, post(compressed, "Content-Encoding: gzip")) as client:
         assert read_response(client.receive().body) == "gzip"
 
 
 @pytest.mark.parametrize(
-    ("packed", "expected"),
+    ("compressed", "expected"),
     [(gzip.compress(bytes(300 * MiB), mtime=0), 413), (b"no gzip", 400), (gzip.compress(b"a", mtime=0)[:-1], 400)],
 )
-def test_gzip_bombs(server, packed, expected):
+def test_gzip_bombs(server, compressed, expected):
     tracemalloc.start()
     try:
-        assert status(server, post(packed, "Content-Encoding: gzip")) == expected
+        assert status(server, post(compressed, "Content-Encoding: gzip")) == expected
         assert tracemalloc.get_traced_memory()[1] < 16 * MiB
     finally:
         tracemalloc.stop()
 
 
-def test_codings_that_are_not_known(server):
+def test_unknown_encodings(server):
     assert status(server, post(b"x", "Content-Encoding: br")) == 415
     assert status(server, b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n") == 501
 
@@ -213,13 +213,13 @@ def test_endless_headers(server, line):
         b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_refused_at_once(server, data, monkeypatch):
+def test_invalid_http_is_rejected_at_once(server, data, monkeypatch):
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     assert status(server, data) == 400
 
 
 def test_tls(server):
-    """A client that takes the server for one of HTTPS learns at once that it is none."""
+    """A client that expects HTTPS gets an error at once."""
     context = ssl.create_default_context()
     with (
         socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as sock,
@@ -228,53 +228,53 @@ def test_tls(server):
         context.wrap_socket(sock, server_hostname="localhost")
 
 
-def test_blank_lines_are_no_request(server, loop):
+def test_blank_lines_before_a_request_are_ignored(server, loop):
     with RawClient(server.port, b"\r\n" * 10_000) as client:
         client.send(call("echo", "a"))
         assert read_response(client.receive().body) == "a"
 
 
 def test_random_bytes(server, loop):
-    """Each ends with a response, or with the end."""
-    chance = random.Random(1)
+    """The server responds to each request, or closes the connection."""
+    rng = random.Random(1)
     good = call("echo", "text")
     for _ in range(200):
         data = bytearray(good)
-        for _ in range(chance.randrange(1, 5)):
-            place = chance.randrange(len(data))
-            data[place : place + chance.randrange(5)] = chance.randbytes(chance.randrange(5))
+        for _ in range(rng.randrange(1, 5)):
+            position = rng.randrange(len(data))
+            data[position : position + rng.randrange(5)] = rng.randbytes(rng.randrange(5))
         with RawClient(server.port, bytes(data)) as client, suppress(ConnectionError):
             client.end()
             client.rest()
 
 
-# Slowness
+# Slow clients
 
 
 @pytest.mark.parametrize("part", [1, 20, 60, 150])
 def test_slow_senders(server, part):
-    """One that stops at some place: the deadline is for the whole request, and not for the next byte."""
+    """The sender stops at some position; the timeout is for the whole request, not for the next byte."""
     data = call("echo", "a" * 100)
     assert status(server, data[:part]) == 408
 
 
-def test_a_sender_of_single_bytes_gains_no_time(server, loop):
+def test_sending_single_bytes_does_not_extend_the_timeout(server, loop):
     data = call("echo", "a" * 100_000)
     with RawClient(server.port) as client:
         client.sock.setblocking(False)
-        place = 0
+        position = 0
         with suppress(ConnectionError):
             while not in_loop(loop, lambda: any(c._drain_left for c in server.table._connections)):
                 with suppress(BlockingIOError):
-                    client.sock.send(data[place : place + 1])
-                    place += 1
-                assert place < len(data)
+                    client.sock.send(data[position : position + 1])
+                    position += 1
+                assert position < len(data)
         client.sock.settimeout(TIMEOUT)
         assert b" 408 " in client.sock.recv(20)
 
 
 def test_slow_readers(make_server, loop):
-    """What they do not read is bounded in bytes and in time; others are served meanwhile."""
+    """Responses that clients do not read are limited in size and in time, and other clients are served."""
     server = make_server(max_body=8 * MiB, max_buffered=40 * MiB)
     with ExitStack() as stack:
         data = call("repeat", "x", str(16 * MiB))
@@ -287,8 +287,8 @@ def test_slow_readers(make_server, loop):
         assert len(slow) == 6
 
 
-def test_a_request_that_is_refused_early_is_read_on_for_a_while(server):
-    """Or its sender would see a reset instead of the refusal."""
+def test_the_server_reads_the_rest_of_a_rejected_request(server):
+    """Otherwise its sender would get a reset instead of the error response."""
     with RawClient(server.port, post(b"", length=3 * MiB)) as client:
         client.send(bytes(MiB))
         assert client.receive().status == 413
@@ -306,11 +306,11 @@ def test_a_client_that_sends_without_end_is_disconnected(server):
             flood()
 
 
-# Numbers
+# Many connections
 
 
-def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkeypatch):
-    """Some have said nothing, some a part of a request, some wait."""
+def test_500_idle_connections_and_incomplete_requests(many_files, server, loop, monkeypatch):
+    """Some clients have sent nothing, the others a part of a request."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     part = call("echo", "a" * 100)
     with ExitStack() as stack:
@@ -321,28 +321,28 @@ def test_five_hundred_idle_and_half_connections(many_files, server, loop, monkey
             assert read_response(client.receive().body) == "fine"
 
 
-def test_half_requests_shut_nobody_out(make_server, loop):
-    """Twice as many as there is room for: a new client is served, at once and again, and so is one that was there."""
+def test_incomplete_requests_lock_no_client_out(make_server, loop):
+    """With twice as many as the limit, new clients are served at once, and a waiting client keeps its connection."""
     server = make_server(max_connections=40)
     with RawClient(server.port, call("wait")) as waiting, ExitStack() as stack:
         eventually(loop, lambda: not server.table._idle and server.connections == 1)
-        half = [stack.enter_context(RawClient(server.port, post(b"<", length=1000))) for _ in range(80)]
+        incomplete = [stack.enter_context(RawClient(server.port, post(b"<", length=1000))) for _ in range(80)]
         eventually(loop, lambda: len(server.table._slow) == 39)
         for number in range(10):
             with RawClient(server.port, call("echo", str(number))) as client:
                 assert read_response(client.receive().body) == str(number)
-        assert half[0].rest() == b""
-        half[-1].sock.setblocking(False)
-        with pytest.raises(BlockingIOError):  # the last of them is still there
-            half[-1].sock.recv(1)
+        assert incomplete[0].rest() == b""
+        incomplete[-1].sock.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the last one is still open
+            incomplete[-1].sock.recv(1)
         waiting.end()
         assert waiting.rest() == b""
         eventually(loop, lambda: server.connections < 40)
 
 
 @pytest.mark.parametrize("data", [post(b"<", length=1000), b"nonsense\r\n", call("repeat", "x", str(MiB)) * 8])
-def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, data, monkeypatch):
-    """Half a request, a refused one whose sender stays, responses that are not read."""
+def test_stalled_connections_are_closed_before_idle_ones(make_server, loop, data, monkeypatch):
+    """Stalled are an incomplete request, a rejected request whose sender stays, and responses that are not read."""
     for name in ("REQUEST_TIMEOUT", "DRAIN_TIMEOUT", "WRITE_TIMEOUT"):
         monkeypatch.setattr(server_connection, name, 3600)
     monkeypatch.setattr(server_connection, "SLOW_AFTER", 0.0)
@@ -356,8 +356,8 @@ def test_what_was_left_unfinished_goes_before_what_is_idle(make_server, loop, da
         assert read_response(friend.receive().body) == "still"
 
 
-def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeypatch):
-    """For a moment: a large message is under way for longer than it takes the next connection to arrive."""
+def test_an_idle_connection_is_closed_before_one_that_receives_a_request(make_server, loop, monkeypatch):
+    """A new request is not closed at once, because the next connection may come while a large message arrives."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     monkeypatch.setattr(server_connection, "SLOW_AFTER", 3600)
     server = make_server(max_connections=2)
@@ -371,12 +371,12 @@ def test_a_request_on_its_way_goes_after_what_is_idle(make_server, loop, monkeyp
         assert read_response(sender.receive().body) == "large"
 
 
-def test_two_hundred_at_once(server):
+def test_200_connections_at_once(server):
     """All of them connect before the first gets a response, from many threads."""
     failures: list[object] = []
     gate = threading.Barrier(20)
 
-    def ask(own: int) -> None:
+    def send_requests(own: int) -> None:
         try:
             gate.wait(TIMEOUT)
             with ExitStack() as stack:
@@ -386,7 +386,7 @@ def test_two_hundred_at_once(server):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=ask, args=(own,)) for own in range(20)]
+    threads = [threading.Thread(target=send_requests, args=(own,)) for own in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -394,8 +394,8 @@ def test_two_hundred_at_once(server):
     assert failures == []
 
 
-def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypatch):
-    """Each sends as much as it may and stops before the end; those that exceed the limit get an error response."""
+def test_the_buffers_of_all_connections_are_limited(make_server, loop, monkeypatch):
+    """Each client sends a body of the maximum size except its end; clients above the limit get an error response."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=8 * MiB)
     body = b"x" * (2 * MiB - 1)
@@ -415,7 +415,7 @@ def test_what_is_held_for_all_connections_is_bounded(make_server, loop, monkeypa
     assert server.table._reserved == 0
 
 
-def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
+def test_a_content_length_alone_reserves_no_buffer(make_server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=3 * MiB)
     with ExitStack() as stack:
@@ -425,7 +425,7 @@ def test_who_only_announces_holds_nothing(make_server, loop, monkeypatch):
             assert read_response(client.receive().body) == str(MiB)
 
 
-def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, monkeypatch):
+def test_the_buffers_of_small_chunks_are_limited_too(make_server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 3600)
     monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT", 3600)
     server = make_server(max_body=2 * MiB, max_buffered=MiB)
@@ -437,7 +437,7 @@ def test_small_chunks_of_many_connections_are_counted_too(make_server, loop, mon
         assert server.table._reserved <= MiB
 
 
-def test_a_client_that_sends_too_much_ahead_of_a_waiting_response_is_disconnected(server, loop, operations):
+def test_a_client_that_pipelines_too_many_requests_is_disconnected(server, loop, operations):
     with RawClient(server.port, call("wait")) as client:
         eventually(loop, lambda: operations.waiting)
         with suppress(ConnectionError):
@@ -447,8 +447,8 @@ def test_a_client_that_sends_too_much_ahead_of_a_waiting_response_is_disconnecte
     eventually(loop, lambda: operations.waiting[0].state == "cancelled")
 
 
-def test_memory_is_back(make_server, loop):
-    """After a thousand connections of all kinds."""
+def test_memory_does_not_grow(make_server, loop):
+    """After a thousand connections of all kinds, less than 1 MiB more memory is allocated."""
     server = make_server(max_body=2 * MiB)
     kinds = [call("size", "a" * 10_000), b"nonsense\r\n", call("echo", "b")[:50], b"", post(b"\0" * 1000), call("none")]
 
@@ -471,7 +471,7 @@ def test_memory_is_back(make_server, loop):
         tracemalloc.stop()
 
 
-# XML (the reader has its own tests): always a fault, never an HTTP error, never silence
+# XML (the reader has its own tests): the response is always a fault, never an HTTP error
 
 
 @pytest.mark.parametrize(
@@ -492,8 +492,8 @@ def test_memory_is_back(make_server, loop):
         b'<?xml version="1.0" encoding="utf-7"?><methodCall/>',
     ],
 )
-def test_bodies_that_are_no_good_call(server, body):
-    """R48 of one profile; no trace of a file or of this program's inside in any (R38)."""
+def test_invalid_calls(server, body):
+    """The response is a fault, as R48 demands for the Web Profile, and shows no path and no internals (R38)."""
     with RawClient(server.port, post(body)) as client:
         response = client.receive()
     assert response.status == 200
@@ -541,7 +541,7 @@ print(len(os.listdir("/dev/fd")), threading.active_count(), flush=True)
 
 
 def start_exhausted(directory: Path) -> subprocess.Popen[str]:
-    """A server in a process of its own that may open few files."""
+    """Start a server in another process, which may open only a few files."""
     script = directory / "exhausted.py"
     script.write_text(EXHAUSTED)
     return subprocess.Popen(
@@ -554,29 +554,29 @@ def start_exhausted(directory: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
-def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
-    """Connections wait in the backlog of a server that cannot accept them, which the kernel reports all the time."""
+@pytest.mark.skipif(os.name == "nt", reason="this system has no limit of this kind")
+def test_without_free_descriptors_the_server_does_not_spin_and_recovers(tmp_path):
+    """The kernel reports all the time that connections wait in the backlog, but the server cannot accept them."""
     with start_exhausted(tmp_path) as process, ExitStack() as stack:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def tell(word: str) -> str:
+        def command(word: str) -> str:
             print(word, file=process.stdin, flush=True)
             return process.stdout.readline().strip()
 
         port = int(process.stdout.readline())
-        assert tell("fill") == "full"
+        assert command("fill") == "full"
         clients = [stack.enter_context(RawClient(port, call("echo", str(n)))) for n in range(20)]
-        assert tell("") == "measuring"
+        assert command("") == "measuring"
         clients[0].sock.settimeout(1.0)
         with pytest.raises(TimeoutError):
             clients[0].sock.recv(1)
         clients[0].sock.settimeout(TIMEOUT)
-        assert float(tell("")) < 0.3  # seconds of CPU in one second
+        assert float(command("")) < 0.3  # seconds of CPU in one second
         for number, client in enumerate(clients):
             assert read_response(client.receive().body) == str(number)
-        left, threads = tell("").split()
+        left, threads = command("").split()
         assert int(left) <= 4
         assert int(threads) == 1
         _, errors = process.communicate(timeout=TIMEOUT)
@@ -584,9 +584,9 @@ def test_without_descriptors_nothing_spins_and_service_returns(tmp_path):
         assert "Traceback" not in errors
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no limit of this kind")
+@pytest.mark.skipif(os.name == "nt", reason="this system has no limit of this kind")
 def test_more_connections_than_descriptors(tmp_path):
-    """The limit on connections is below that on descriptors: the oldest idle ones go, the newest is served."""
+    """The limit of connections is lower than that of descriptors: the server closes the oldest idle connections."""
     with start_exhausted(tmp_path) as process, ExitStack() as stack:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""HTTP without sockets: the same bytes give the same messages, however they come, and nothing gives a surprise."""
+"""The HTTP parsers, without sockets: the same bytes give the same messages or errors, however they are split."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from pyvo.samp.transport.http11 import (
 MiB = 1024 * 1024
 
 
-def read_all(reader: RequestParser | ResponseParser, pieces: Iterable[bytes]) -> tuple[list[Any], int | None]:
-    """All messages in some bytes, and the status of the error at the end, if there is one."""
+def read_all(parser: RequestParser | ResponseParser, pieces: Iterable[bytes]) -> tuple[list[Any], int | None]:
+    """Return all messages in some bytes, and the status of the error at the end, or None."""
     found = []
     try:
         for piece in pieces:
-            reader.receive_data(piece)
-            while (message := reader.next_message()) is not None:
+            parser.receive_data(piece)
+            while (message := parser.next_message()) is not None:
                 found.append(message)
     except HTTPError as error:
         return found, error.status
@@ -55,16 +55,16 @@ def one(data: bytes) -> HTTPRequest:
     return found[0]
 
 
-def refused(data: bytes, limit: int = MiB) -> int | None:
-    """The status with which these bytes are refused, in one piece and byte by byte."""
+def rejection(data: bytes, limit: int = MiB) -> int | None:
+    """Return the status with which the parser rejects these bytes, in one piece and byte by byte."""
     _, status = requests(data, limit=limit)
     assert requests(*split(data, range(1, len(data))), limit=limit)[1] == status
     return status
 
 
-def split(data: bytes, places: Iterable[int]) -> list[bytes]:
+def split(data: bytes, positions: Iterable[int]) -> list[bytes]:
     """Cut bytes into pieces."""
-    ends = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+    ends = [0, *sorted({position % (len(data) + 1) for position in positions}), len(data)]
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
@@ -75,7 +75,7 @@ def chunked(body: bytes, sizes: Iterable[int], extension: bytes = b"", trailer: 
     return data + b"0\r\n" + trailer + b"\r\n"
 
 
-# What is understood
+# Valid requests
 
 
 def test_a_request():
@@ -87,8 +87,8 @@ def test_a_request():
     assert request.keep_alive
 
 
-def test_ds9_ends_lines_with_a_line_feed_and_names_no_host():
-    """It also speaks HTTP/1.0, which keeps no connection."""
+def test_a_request_of_ds9():
+    """DS9 ends lines with a line feed, sends no Host, and speaks HTTP/1.0, which does not keep connections."""
     request = one(b"POST / HTTP/1.0\nUser-Agent: XML-RPC\nContent-Type: text/xml\nContent-Length: 5\n\na\n\r\nb")
     assert request.body == b"a\n\r\nb"
     assert request.headers["content-type"] == "text/xml"
@@ -107,12 +107,12 @@ def test_ds9_ends_lines_with_a_line_feed_and_names_no_host():
         ("1.1", "keep-alive", True),
     ],
 )
-def test_what_keeps_a_connection(version, connection, kept):
+def test_requests_that_keep_the_connection(version, connection, kept):
     line = f"Connection: {connection}\r\n" if connection else ""
     assert one(f"GET / HTTP/{version}\r\n{line}\r\n".encode()).keep_alive is kept
 
 
-def test_requests_one_behind_the_other():
+def test_pipelined_requests():
     data = b"GET /a HTTP/1.1\r\n\r\n\r\n\r\nPOST /b HTTP/1.1\nContent-Length: 2\n\nxy" + b"HEAD /c HTTP/1.0\r\n\r\n"
     found, status = requests(data)
     assert status is None
@@ -123,7 +123,7 @@ def test_requests_one_behind_the_other():
     ]
 
 
-def test_the_same_head_is_read_once_but_its_body_each_time():
+def test_requests_with_the_same_head_have_their_own_bodies():
     head = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n"
     found, _ = requests(head + b"a" + head + b"b")
     assert [r.body for r in found] == [b"a", b"b"]
@@ -144,52 +144,52 @@ def test_chunks():
 
 
 def test_gzip():
-    packed = gzip.compress(b"<methodCall/>" * 1000)
-    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    assert one(head + packed).body == b"<methodCall/>" * 1000
+    compressed = gzip.compress(b"<methodCall/>" * 1000)
+    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
+    assert one(head + compressed).body == b"<methodCall/>" * 1000
     head = b"POST / HTTP/1.1\r\nContent-Encoding: x-gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert one(head + chunked(packed, range(0, 100, 7))).body == b"<methodCall/>" * 1000
+    assert one(head + chunked(compressed, range(0, 100, 7))).body == b"<methodCall/>" * 1000
 
 
-def test_who_waits_to_be_asked_for_the_body():
+def test_expect_100_continue():
     head = b"POST / HTTP/1.%d\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"
-    reader = RequestParser()
-    reader.receive_data(head % 1)
-    assert reader.next_message() is None
-    assert reader.send_100_continue
-    reader.receive_data(b"ab")
-    assert reader.next_message() is not None
-    assert not reader.send_100_continue
-    for data in (head % 1 + b"a", head % 0):  # it sends without being asked; it knows nothing of that
-        reader = RequestParser()
-        reader.receive_data(data)
-        assert reader.next_message() is None
-        assert not reader.send_100_continue
+    parser = RequestParser()
+    parser.receive_data(head % 1)
+    assert parser.next_message() is None
+    assert parser.send_100_continue
+    parser.receive_data(b"ab")
+    assert parser.next_message() is not None
+    assert not parser.send_100_continue
+    for data in (head % 1 + b"a", head % 0):  # the client does not wait; HTTP/1.0 has no 100 Continue
+        parser = RequestParser()
+        parser.receive_data(data)
+        assert parser.next_message() is None
+        assert not parser.send_100_continue
 
 
-def test_what_is_still_expected():
-    reader = RequestParser()
-    assert not reader.pending
-    reader.receive_data(b"POST / HTTP/1.1\r\nContent-Le")
-    assert reader.next_message() is None
-    assert reader.pending
-    assert reader.expected == 0
-    reader.receive_data(b"ngth: 10\r\n\r\n1234")
-    assert reader.next_message() is None
-    assert (reader.expected, reader.buffered) == (6, 4)
-    reader.receive_data(b"567890G")
-    assert reader.next_message() is not None
-    assert reader.pending
-    assert (reader.expected, reader.buffered) == (0, 1)
+def test_expected_and_buffered_bytes():
+    parser = RequestParser()
+    assert not parser.pending
+    parser.receive_data(b"POST / HTTP/1.1\r\nContent-Le")
+    assert parser.next_message() is None
+    assert parser.pending
+    assert parser.expected == 0
+    parser.receive_data(b"ngth: 10\r\n\r\n1234")
+    assert parser.next_message() is None
+    assert (parser.expected, parser.buffered) == (6, 4)
+    parser.receive_data(b"567890G")
+    assert parser.next_message() is not None
+    assert parser.pending
+    assert (parser.expected, parser.buffered) == (0, 1)
 
 
-# What is refused
+# Invalid requests
 
 
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET /\r\n", 400),  # HTTP/0.9: no blank line will ever come
+        (b"GET /\r\n", 400),  # HTTP/0.9: no blank line follows
         (b"GET /\n", 400),
         (b"\x16\x03\x01\x02\x00", 400),  # TLS
         (b"SSH-2.0-x\r\n", 400),
@@ -221,8 +221,8 @@ def test_what_is_still_expected():
         (b"GET /" + b"b" * 40000 + b" nonsense\r\n\r\n", 431),
     ],
 )
-def test_what_is_no_request(data, status):
-    assert refused(data) == status
+def test_invalid_requests(data, status):
+    assert rejection(data) == status
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_what_is_no_request(data, status):
         ("1\r\nContent-Length: 2", 400),
     ],
 )
-def test_a_length_that_is_wrong_negative_huge_or_doubled(length, status):
-    assert refused(f"POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")) == status
+def test_invalid_lengths(length, status):
+    assert rejection(f"POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")) == status
 
 
 @pytest.mark.parametrize(
@@ -272,11 +272,11 @@ def test_a_length_that_is_wrong_negative_huge_or_doubled(length, status):
     ],
 )
 def test_malformed_chunks(data, status):
-    assert refused(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + data) == status
+    assert rejection(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + data) == status
 
 
 @pytest.mark.parametrize(
-    ("packed", "status"),
+    ("compressed", "status"),
     [
         (gzip.compress(bytes(MiB + 1), mtime=0), 413),
         (gzip.compress(bytes(100 * MiB), mtime=0), 413),
@@ -288,38 +288,38 @@ def test_malformed_chunks(data, status):
         (b"", 400),
     ],
 )
-def test_gzip_bombs_and_what_is_no_gzip(packed, status):
-    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    assert requests(head + packed)[1] == status
+def test_gzip_bombs_and_invalid_gzip(compressed, status):
+    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
+    assert requests(head + compressed)[1] == status
 
 
-def test_a_gzip_bomb_takes_no_memory():
-    packed = gzip.compress(bytes(200 * MiB), mtime=0)
-    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+def test_a_gzip_bomb_needs_little_memory():
+    compressed = gzip.compress(bytes(200 * MiB), mtime=0)
+    head = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
     tracemalloc.start()
     try:
-        assert requests(head + packed)[1] == 413
+        assert requests(head + compressed)[1] == 413
         assert tracemalloc.get_traced_memory()[1] < 8 * MiB
     finally:
         tracemalloc.stop()
 
 
-def test_small_chunks_take_no_memory_beyond_their_content():
+def test_small_chunks_need_little_more_memory_than_their_content():
     tracemalloc.start()
     try:
-        reader = RequestParser(MiB)
-        reader.receive_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        parser = RequestParser(MiB)
+        parser.receive_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(20):
-            reader.receive_data(b"2\r\nab\r\n" * 1000)
-            assert reader.next_message() is None
-        assert reader.buffered == 40_000
+            parser.receive_data(b"2\r\nab\r\n" * 1000)
+            assert parser.next_message() is None
+        assert parser.buffered == 40_000
         assert tracemalloc.get_traced_memory()[0] < 10 * 40_000
     finally:
         tracemalloc.stop()
 
 
-def test_time_grows_with_the_number_of_bytes_only():
-    """However small the pieces are: a head, a body, and chunks, byte by byte."""
+def test_time_is_proportional_to_the_number_of_bytes():
+    """A head, a body, or chunks that arrive byte by byte take no longer than a few seconds."""
     head = b"GET / HTTP/1.1\r\nA: " + b"b" * 30000
     body = b"POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + b"b" * 60000
     chunks = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * 8000
@@ -331,13 +331,13 @@ def test_time_grows_with_the_number_of_bytes_only():
     assert time.process_time() - start < 5
 
 
-def test_an_error_tells_no_secret_of_the_request():
+def test_an_error_shows_nothing_of_the_request():
     """R38."""
     for data in (b"secret\r\n", b"POST /secret HTTP/1.1\r\nContent-Length: secret\r\n\r\n"):
-        reader = RequestParser()
-        reader.receive_data(data)
+        parser = RequestParser()
+        parser.receive_data(data)
         with pytest.raises(HTTPError) as caught:
-            reader.next_message()
+            parser.next_message()
         assert "secret" not in str(caught.value)
 
 
@@ -351,7 +351,7 @@ ENDS = st.sampled_from(["\r\n", "\n"])
 
 @st.composite
 def good_requests(draw: st.DrawFn) -> tuple[bytes, tuple[str, str, bytes]]:
-    """The bytes of a request, and its method, target and body."""
+    """Draw the bytes of a request, with its method, target and body."""
     method = draw(st.sampled_from(["GET", "POST", "OPTIONS", "HEAD"]))
     target = "/" + draw(st.text("ab?/%&=:é", max_size=10))
     end = draw(ENDS)
@@ -370,28 +370,28 @@ def good_requests(draw: st.DrawFn) -> tuple[bytes, tuple[str, str, bytes]]:
     return (blank + end.join([*lines, "", ""])).encode("latin-1") + data, (method, target, body)
 
 
-PLACES = st.lists(st.integers(0, 5000), max_size=30)
+POSITIONS = st.lists(st.integers(0, 5000), max_size=30)
 
 
 @settings(deadline=None)
-@given(st.lists(good_requests(), max_size=4), PLACES)
-def test_any_split_of_good_bytes_gives_the_same_requests(parts, places):
+@given(st.lists(good_requests(), max_size=4), POSITIONS)
+def test_any_split_of_good_bytes_gives_the_same_requests(parts, positions):
     data = b"".join(part for part, _ in parts)
-    found, status = requests(*split(data, places))
+    found, status = requests(*split(data, positions))
     assert status is None
     assert [(r.method, r.target, r.body) for r in found] == [expected for _, expected in parts]
 
 
 @st.composite
 def bad_bytes(draw: st.DrawFn, good: st.SearchStrategy[bytes]) -> bytes:
-    """Messages that were damaged."""
+    """Draw messages with random changes."""
     data = bytearray(draw(good))
     for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, len(data)))
+        position = draw(st.integers(0, len(data)))
         patch = draw(
             st.sampled_from([b"", b"\n", b"\r", b"\r\n\r\n", b"\0", b":", b" ", b"0", b"-1", b"\xff"]) | BODIES
         )
-        data[place : place + draw(st.integers(0, 8))] = patch
+        data[position : position + draw(st.integers(0, 8))] = patch
     return bytes(data)
 
 
@@ -399,21 +399,21 @@ GOOD_BYTES = st.lists(good_requests(), min_size=1, max_size=3).map(lambda parts:
 
 
 @settings(max_examples=200, deadline=None)
-@given(bad_bytes(GOOD_BYTES) | st.binary(max_size=300), PLACES)
+@given(bad_bytes(GOOD_BYTES) | st.binary(max_size=300), POSITIONS)
 @example(b"\r\n" * 100 + b"GET / HTTP/1.1\r\n\r\n", [1, 2, 3, 100])
 @example(b"GET / HTTP/1.1\n\r\n", [14, 15, 16, 17])
 @example(b"GET / HTTP/1.1\n\n\r\nGET / HTTP/1.1\n\n", [15, 16])
-def test_bad_bytes_give_the_same_requests_and_the_same_error_however_they_come(data, places):
-    """And never another exception than `HTTPError`."""
+def test_any_split_of_bad_bytes_gives_the_same_requests_and_error(data, positions):
+    """The parser raises no exception other than `HTTPError`."""
     whole = requests(data)
-    assert requests(*split(data, places)) == whole
+    assert requests(*split(data, positions)) == whole
     assert requests(*split(data, range(len(data)))) == whole
 
 
 @settings(deadline=None)
 @given(HEADERS, ENDS)
-def test_headers_are_those_that_the_standard_library_reads(headers, end):
-    """The slow reader is the oracle of the short one."""
+def test_headers_are_read_as_by_the_standard_library(headers, end):
+    """The slow parser of the standard library is the reference."""
     lines = end.join([f"{name}:{value}" for name, value in headers] + ["", ""]).encode("latin-1")
     expected = http.client.parse_headers(io.BytesIO(lines))
     found = one(b"GET / HTTP/1.1\r\n" + lines).headers
@@ -426,11 +426,11 @@ def test_headers_are_those_that_the_standard_library_reads(headers, end):
 
 
 def responses(*pieces: bytes, closed: bool = False, limit: int = MiB) -> tuple[list[HTTPResponse], int | None]:
-    reader = ResponseParser(limit)
-    found, status = read_all(reader, pieces)
+    parser = ResponseParser(limit)
+    found, status = read_all(parser, pieces)
     if closed and status is None:
         try:
-            while (response := reader.next_message(closed=True)) is not None:
+            while (response := parser.next_message(closed=True)) is not None:
                 found.append(response)
         except HTTPError as error:
             status = error.status
@@ -446,7 +446,7 @@ def test_a_response():
 @pytest.mark.parametrize(
     ("data", "kept"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", False),  # DS9's and others' that close without saying so
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", False),  # DS9 and others close, but do not say so
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", False),
         (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", True),
         (b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
@@ -454,10 +454,10 @@ def test_a_response():
         (b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\nrubbish", False),
     ],
 )
-def test_what_keeps_the_connection_to_a_server(data, kept):
-    reader = ResponseParser()
-    reader.receive_data(data)
-    response = reader.next_message()
+def test_responses_that_keep_the_connection(data, kept):
+    parser = ResponseParser()
+    parser.receive_data(data)
+    response = parser.next_message()
     assert response is not None
     assert response.keep_alive is kept
 
@@ -467,12 +467,12 @@ def test_a_response_that_ends_with_the_connection():
     assert (found[0].body, found[0].keep_alive) == (b"abc", False)
 
 
-def test_ds9_closes_a_byte_early():
+def test_a_response_of_ds9_that_is_one_byte_short():
     found, _ = responses(b"HTTP/1.1 200 OK\nContent-Length: 4\n\nabc", closed=True)
     assert (found[0].body, found[0].keep_alive) == (b"abc", False)
 
 
-def test_a_response_that_is_announced():
+def test_informational_responses():
     found, _ = responses(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     )
@@ -501,7 +501,7 @@ def test_a_response_that_is_announced():
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(2 * MiB), mtime=0), 413),
     ],
 )
-def test_what_is_no_response(data, status):
+def test_invalid_responses(data, status):
     assert responses(data, closed=True) == ([], status)
 
 
@@ -522,16 +522,16 @@ def good_responses(draw: st.DrawFn) -> tuple[bytes, tuple[int, bytes]]:
 
 
 @settings(deadline=None)
-@given(st.lists(good_responses(), max_size=3), PLACES)
-def test_any_split_of_good_bytes_gives_the_same_responses(parts, places):
-    found, status = responses(*split(b"".join(data for data, _ in parts), places))
+@given(st.lists(good_responses(), max_size=3), POSITIONS)
+def test_any_split_of_good_bytes_gives_the_same_responses(parts, positions):
+    found, status = responses(*split(b"".join(data for data, _ in parts), positions))
     assert status is None
     assert [(a.status, a.body) for a in found] == [expected for _, expected in parts]
 
 
 @settings(deadline=None)
 @given(good_responses())
-def test_a_response_is_what_the_standard_library_reads(response):
+def test_the_standard_library_reads_the_same_responses(response):
     data, expected = response
 
     class Socket:
@@ -550,35 +550,35 @@ GOOD_RESPONSES = st.lists(good_responses(), min_size=1, max_size=3).map(
 
 
 @settings(max_examples=200, deadline=None)
-@given(bad_bytes(GOOD_RESPONSES) | st.binary(max_size=300), PLACES)
-def test_bad_bytes_give_the_same_responses_and_the_same_error_however_they_come(data, places):
-    """Whether the connection can be kept depends on what else has arrived by then, and may differ."""
+@given(bad_bytes(GOOD_RESPONSES) | st.binary(max_size=300), POSITIONS)
+def test_any_split_of_bad_bytes_gives_the_same_responses_and_error(data, positions):
+    """`keep_alive` may differ, because it depends on the bytes that have arrived after the response."""
 
     def outcome(*pieces: bytes) -> tuple[list[HTTPResponse], int | None]:
         found, status = responses(*pieces, closed=True)
         return [response._replace(keep_alive=False) for response in found], status
 
     whole = outcome(data)
-    assert outcome(*split(data, places)) == whole
+    assert outcome(*split(data, positions)) == whole
     assert outcome(*split(data, range(len(data)))) == whole
 
 
-# Responses
+# Between messages, and writing
 
 
-def test_an_announced_response_is_pending():
-    """Between the announcement of a response and the response, part of a message has arrived."""
-    reader = ResponseParser()
+def test_a_response_is_pending_after_an_informational_one():
+    """Between an informational response and the response itself, a part of a message has arrived."""
+    parser = ResponseParser()
     for _ in range(2 * MAX_INFORMATIONAL):
-        assert not reader.pending
-        reader.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert reader.next_message() is None
-        assert reader.pending
-        reader.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        assert reader.next_message() is not None
+        assert not parser.pending
+        parser.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert parser.next_message() is None
+        assert parser.pending
+        parser.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert parser.next_message() is not None
 
 
-def test_a_response_is_read_as_it_was_meant():
+def test_a_written_response_is_read_back():
     response = Response(200, b"body", "text/xml", [("X-A", "b"), ("X-C", "d\xe9")])
     data = response.encode(keep_alive=True)
     (received,) = responses(data)[0]

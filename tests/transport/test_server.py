@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The server: requests over real connections, responses now and later, and what becomes of both at the end."""
+"""The server over real connections: immediate and deferred responses, failing handlers, limits, and the stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MiB = 1024 * 1024
 
 
 class Scripted:
-    """A handler that responds as a test says, by path."""
+    """A handler whose responses a test sets, by path."""
 
     def __init__(self, **responses: Callable[[HTTPRequest, ServerConnection], Any]) -> None:
         self.responses = responses
@@ -51,14 +51,14 @@ def get(path: str, *lines: str) -> bytes:
 # Responses
 
 
-def test_the_standard_library_is_served(server):
+def test_clients_of_the_standard_library_are_served(server):
     with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{server.port}/RPC2") as proxy:
         for number in range(5):
             assert proxy.echo(f"text {number}") == f"text {number}"
         assert server.connections == 1
 
 
-def test_it_is_a_server_of_the_standard_library_without_its_introspection(server):
+def test_the_introspection_of_the_standard_library_is_not_offered(server):
     """R38."""
     assert isinstance(server, SimpleXMLRPCServer)
     with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{server.port}/") as proxy:
@@ -67,7 +67,7 @@ def test_it_is_a_server_of_the_standard_library_without_its_introspection(server
                 getattr(proxy.system, method)()
 
 
-def test_a_connection_is_kept_or_closed_as_the_client_wants(server):
+def test_a_connection_is_kept_or_closed_as_the_client_requests(server):
     with RawClient(server.port) as client:
         for _ in range(3):
             client.send(call("echo", "a"))
@@ -80,8 +80,8 @@ def test_a_connection_is_kept_or_closed_as_the_client_wants(server):
         assert client.rest() == b""
 
 
-def test_ds9(server):
-    """HTTP/1.0, lines that end in a line feed, no Host; it wants a Content-Length in the response, and the end."""
+def test_a_request_of_ds9(server):
+    """DS9 sends HTTP/1.0, line feeds and no Host, and needs a Content-Length and the end of the connection."""
     body = call("echo", "ds9").partition(b"\r\n\r\n")[2]
     with RawClient(server.port, post(body, "User-Agent: XML-RPC", version="1.0", end="\n")) as client:
         response = client.receive()
@@ -98,7 +98,7 @@ def test_the_response_to_head_has_no_body(make_server):
 
 
 def test_responses_to_pipelined_requests_are_in_order(server, loop, operations):
-    """Even where an earlier response comes later than the next ones could be given."""
+    """The order is kept even if an earlier response is deferred."""
     data = b"".join(call("echo", f"a{n}") for n in range(50))
     with RawClient(server.port, data + call("wait", "b") + data + call("wait", "c") + call("echo", "d")) as client:
         for number in range(50):
@@ -114,9 +114,9 @@ def test_responses_to_pipelined_requests_are_in_order(server, loop, operations):
         assert read_response(client.receive().body) == "d"
 
 
-@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="responses go out one by one here")
-def test_pipelined_responses_leave_together_but_wait_for_no_later_one(server, loop, operations):
-    """A response may wait for the next one only while that is being made."""
+@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="this system sends the responses one by one")
+def test_pipelined_responses_are_sent_together_without_waiting(server, loop, operations):
+    """A response waits for the next one only while the handler is making the next one."""
     fcntl = pytest.importorskip("fcntl")
     unsent = 0x894B  # SIOCOUTQNSD of Linux: bytes that the kernel has not sent yet
 
@@ -124,7 +124,7 @@ def test_pipelined_responses_leave_together_but_wait_for_no_later_one(server, lo
         (connection,) = server.table._connections
         return struct.unpack("i", fcntl.ioctl(connection._sock, unsent, bytes(4)))[0]
 
-    for later in (call("wait", "b"), call("echo", "b")[:-9]):  # one takes its time, of one a part is missing
+    for later in (call("wait", "b"), call("echo", "b")[:-9]):  # one is deferred, the other request is incomplete
         operations.calls.clear()
         with RawClient(server.port, call("echo", "a") + call("echo", "a2") + later) as client:
             eventually(loop, lambda: operations.calls[-1:] in (["b"], ["a2"]))
@@ -133,8 +133,8 @@ def test_pipelined_responses_leave_together_but_wait_for_no_later_one(server, lo
         eventually(loop, lambda: not server.table._connections)
 
 
-def test_many_pipelined_responses_that_are_there_at_once_need_no_stack(make_server):
-    """Each is a Deferred that has been resolved already."""
+def test_many_pipelined_responses_cause_no_recursion(make_server):
+    """Each response is a `DeferredResponse` that already has its result."""
 
     def at_once(*_: object) -> DeferredResponse:
         deferred = DeferredResponse()
@@ -154,8 +154,8 @@ def test_expect_100_continue(server):
         assert read_response(client.receive().body) == "asked"
 
 
-def test_a_client_that_writes_no_more_still_gets_its_responses(server):
-    """It shuts down its writing side behind its requests: ``nc`` does that, and small scripts."""
+def test_a_client_that_shuts_down_its_writing_side_gets_responses(server):
+    """``nc`` and small scripts shut down the writing side after their requests."""
     with RawClient(server.port, call("echo", "a") + call("repeat", "x", str(8 * MiB)) + call("echo", "b")) as client:
         client.end()
         assert read_response(client.receive().body) == "a"
@@ -164,8 +164,8 @@ def test_a_client_that_writes_no_more_still_gets_its_responses(server):
         assert client.rest() == b""
 
 
-def test_a_client_that_writes_no_more_does_not_wait_for_a_later_response(server, loop, operations):
-    """It cannot be told from one that is gone."""
+def test_a_client_that_shuts_down_its_writing_side_gets_no_deferred_response(server, loop, operations):
+    """The server cannot distinguish such a client from one that has closed the connection."""
     with RawClient(server.port, call("wait")) as client:
         client.end()
         assert client.rest() == b""
@@ -186,7 +186,7 @@ def test_large_messages(server, loop):
         eventually(loop, lambda: server.table._reserved == 0)
 
 
-def test_two_hundred_connections_at_once(server):
+def test_200_connections_at_once(server):
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, call("echo", str(n)))) for n in range(200)]
         for number, client in enumerate(clients):
@@ -194,7 +194,7 @@ def test_two_hundred_connections_at_once(server):
         assert server.connections == 200
 
 
-def test_five_hundred_idle_connections_stop_nobody(many_files, server, loop):
+def test_500_idle_connections_do_not_affect_other_clients(many_files, server, loop):
     threads = threading.active_count()
     with ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]
@@ -219,12 +219,12 @@ def test_ipv6(loop):
     in_loop(loop, server.stop)
 
 
-def test_a_port_in_use_is_said_at_once(server, loop):
+def test_a_port_in_use_is_an_error_at_once(server, loop):
     with pytest.raises(OSError, match=r"."):
         XMLRPCServer(("127.0.0.1", server.port), loop, Scripted())
 
 
-# Responses that come later
+# Deferred responses
 
 
 def test_a_deferred_response_from_another_thread(server, loop, operations):
@@ -241,8 +241,8 @@ def test_a_deferred_response_from_another_thread(server, loop, operations):
         assert sent == [True]
 
 
-def test_many_threads_that_resolve_the_same_response(server, loop, operations):
-    """The first one counts, and the others know."""
+def test_many_threads_that_set_the_result_of_one_response(server, loop, operations):
+    """The first result counts, and `set_result` returns False to the other threads."""
     with RawClient(server.port) as client:
         for _ in range(30):
             client.send(call("wait"))
@@ -251,12 +251,12 @@ def test_many_threads_that_resolve_the_same_response(server, loop, operations):
             won: list[int] = []
             gate = threading.Barrier(5)
 
-            def settle(own: int, deferred: DeferredResponse = deferred, won: list[int] = won, gate: Any = gate) -> None:
+            def finish(own: int, deferred: DeferredResponse = deferred, won: list[int] = won, gate: Any = gate) -> None:
                 gate.wait(TIMEOUT)
                 if deferred.set_result(str(own)):
                     won.append(own)
 
-            threads = [threading.Thread(target=settle, args=(own,)) for own in range(5)]
+            threads = [threading.Thread(target=finish, args=(own,)) for own in range(5)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -266,7 +266,7 @@ def test_many_threads_that_resolve_the_same_response(server, loop, operations):
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_deferred_response_is_cancelled_when_the_caller_is_gone(server, loop, operations, how):
+def test_a_deferred_response_is_cancelled_when_the_client_is_gone(server, loop, operations, how):
     client = RawClient(server.port, call("wait"))
     eventually(loop, lambda: operations.waiting)
     deferred = operations.waiting[0]
@@ -281,8 +281,8 @@ def test_a_deferred_response_is_cancelled_when_the_caller_is_gone(server, loop, 
     eventually(loop, lambda: server.connections == 0)
 
 
-def test_responses_given_while_the_caller_goes_are_reported_once(make_server, loop):
-    """Each response is reported as sent, or as not sent, or is refused; never two of them, never none."""
+def test_responses_that_are_set_while_the_client_disconnects_are_reported_once(make_server, loop):
+    """Exactly one of these happens: the response is reported as sent, reported as not sent, or not accepted."""
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -300,15 +300,15 @@ def test_responses_given_while_the_caller_goes_are_reported_once(make_server, lo
         eventually(loop, lambda number=number: len(waiting) > number)
         closer = threading.Thread(target=client.close)
         closer.start()
-        accepted_ = waiting[number].set_result(Response(200))
+        was_accepted = waiting[number].set_result(Response(200))
         closer.join()
         eventually(loop, lambda: server.connections == 0)
-        assert reports[number] in ([[True], [False]] if accepted_ else [["cancelled"]])
+        assert reports[number] in ([[True], [False]] if was_accepted else [["cancelled"]])
     assert len(reports) == 100
 
 
-def test_a_response_that_is_overtaken_by_the_end_of_the_connection_is_reported(server, loop, operations):
-    """It was accepted, and waits for the loop, which is busy, and then sees the end first."""
+def test_a_response_that_is_set_just_before_the_connection_ends_is_reported(server, loop, operations):
+    """`set_result` succeeds while the loop is busy; then the loop notices the end of the connection first."""
     entered, gate = threading.Event(), threading.Event()
 
     def be_busy() -> None:
@@ -330,7 +330,7 @@ def test_a_response_that_is_overtaken_by_the_end_of_the_connection_is_reported(s
 
 
 def test_a_response_that_cannot_be_delivered_is_reported(make_server, loop):
-    """The reader goes away amid it."""
+    """The client resets the connection while it receives the response."""
     sent: list[bool] = []
 
     def large(*_: object) -> DeferredResponse:
@@ -349,7 +349,7 @@ def test_a_response_that_cannot_be_delivered_is_reported(make_server, loop):
     assert server.table._reserved == 0
 
 
-def test_a_deferred_that_fails_is_logged_and_gets_a_response(make_server, loop, caplog):
+def test_the_exception_of_a_deferred_response_is_logged(make_server, loop, caplog):
     waiting: list[DeferredResponse] = []
 
     def wait(*_: object) -> DeferredResponse:
@@ -366,7 +366,7 @@ def test_a_deferred_that_fails_is_logged_and_gets_a_response(make_server, loop, 
     assert "a secret" in caplog.text
 
 
-def test_listeners_that_fail_harm_nobody(make_server, loop, caplog):
+def test_callbacks_that_fail_are_logged(make_server, loop, caplog):
     def fail(*_: object) -> None:
         raise ValueError("listener")
 
@@ -390,23 +390,23 @@ def test_listeners_that_fail_harm_nobody(make_server, loop, caplog):
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * 3
 
 
-def test_a_settled_response_keeps_nothing_alive():
+def test_a_finished_response_keeps_no_reference_to_callbacks():
     class Thing:
         def note(self, *_: object) -> None:
             """Do nothing."""
 
-    for settle in (lambda d: d.set_result(1), DeferredResponse.cancel):
+    for finish in (lambda d: d.set_result(1), DeferredResponse.cancel):
         thing = Thing()
         deferred = DeferredResponse()
         deferred.add_done_callback(thing.note)
         deferred.add_cancel_callback(thing.note)
         reference = weakref.ref(thing)
         del thing
-        settle(deferred)
+        finish(deferred)
         assert reference() is None
 
 
-def test_a_chain_of_connections_that_respond_to_each_other_needs_no_stack(make_server, loop):
+def test_a_chain_of_connections_that_resolve_each_other_causes_no_recursion(make_server, loop):
     """Each connection's second request resolves the response that the next connection waits for."""
     number = 300
     waiting: list[DeferredResponse] = []
@@ -435,7 +435,7 @@ def test_a_chain_of_connections_that_respond_to_each_other_needs_no_stack(make_s
             assert client.receive().body == b"done"
 
 
-# Handlers that go wrong, or do it themselves
+# Handlers that fail, or that close or detach the connection
 
 
 def test_a_handler_that_fails(make_server, loop, caplog):
@@ -506,12 +506,12 @@ def test_another_thread_responds_on_a_detached_connection(make_server, loop):
     assert not server.table._detached
 
 
-def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_server, loop):
+def test_stop_wakes_the_thread_of_a_detached_connection(make_server, loop):
     ended = threading.Event()
 
     def response(sock: socket.socket) -> None:
         try:
-            while sock.recv(1000):  # nothing ever comes
+            while sock.recv(1000):  # no data arrive
                 pass
         finally:
             server.table.close_detached(sock)
@@ -528,7 +528,7 @@ def test_the_thread_that_has_a_detached_connection_is_woken_at_the_end(make_serv
         assert client.rest() == b""
 
 
-def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
+def test_a_handler_that_fails_after_it_has_detached(make_server, caplog):
     def detach(_request: HTTPRequest, connection: ServerConnection) -> None:
         connection.detach()
         raise ValueError("after that")
@@ -540,14 +540,14 @@ def test_a_handler_that_fails_once_it_has_detached(make_server, caplog):
     assert not server.table._detached
 
 
-def test_what_a_connection_knows_of_its_client(make_server, loop):
+def test_the_state_of_the_peer(make_server, loop):
     seen: list[Any] = []
 
-    def look(_request: HTTPRequest, connection: ServerConnection) -> Response:
+    def record_state(_request: HTTPRequest, connection: ServerConnection) -> Response:
         seen.append((connection.peer, connection.peer_is_open(), connection.has_no_input()))
         return Response(200)
 
-    handler = Scripted(x=look)
+    handler = Scripted(x=record_state)
     server = make_server(handler)
     client = RawClient(server.port, get("x"))
     assert client.receive().status == 200
@@ -570,29 +570,29 @@ def test_above_the_limit_the_longest_idle_connection_is_closed(make_server, loop
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(3)]
         for client in clients:
             client.receive()
-        clients[0].send(get("x"))  # now the second one is idle longest
+        clients[0].send(get("x"))  # now the second one has been idle for the longest time
         clients[0].receive()
-        newcomer = stack.enter_context(RawClient(server.port, get("x")))
-        assert newcomer.receive().status == 200
+        new_client = stack.enter_context(RawClient(server.port, get("x")))
+        assert new_client.receive().status == 200
         assert clients[1].rest() == b""
         eventually(loop, lambda: server.connections == 3)
 
 
-def test_above_the_limit_nobody_is_closed_whose_request_has_arrived(make_server, loop):
-    """Where all are busy, the newcomer is turned away."""
+def test_above_the_limit_no_busy_connection_is_closed(make_server, loop):
+    """If all connections are busy, the server closes the new one."""
     server = make_server(Scripted(x=lambda *_: DeferredResponse()), max_connections=2)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, get("x"))) for _ in range(2)]
         eventually(loop, lambda: server.connections == 2 and not server.table._idle)
-        newcomer = stack.enter_context(RawClient(server.port))
-        assert newcomer.rest() == b""
-        newcomer = stack.enter_context(RawClient(server.port, get("x")))
-        assert newcomer.rest() == b""
+        new_client = stack.enter_context(RawClient(server.port))
+        assert new_client.rest() == b""
+        new_client = stack.enter_context(RawClient(server.port, get("x")))
+        assert new_client.rest() == b""
         eventually(loop, lambda: server.connections == 2)
         assert all(client.sock.fileno() > 0 for client in clients)
 
 
-def test_idle_connections_are_closed_in_the_end(make_server, loop, monkeypatch):
+def test_idle_connections_are_closed_after_the_timeout(make_server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "IDLE_TIMEOUT", 0.02)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port) as one, RawClient(server.port, get("x")) as other:
@@ -615,12 +615,12 @@ def test_a_waiting_connection_is_not_idle(make_server, loop, monkeypatch):
         assert client.receive().body == b"later"
 
 
-def test_how_many_connections_there_may_be():
+def test_max_sockets():
     assert 64 <= max_sockets() <= 20_000
 
 
 def test_without_descriptors_there_is_a_pause_and_one_warning(make_server, loop, caplog, monkeypatch):
-    """The kernel reports the arrival again and again; the loop must neither spin nor give up."""
+    """The kernel reports the new connection again and again; the loop must neither spin nor stop accepting."""
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.01)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     accept = server.socket.accept
@@ -644,7 +644,7 @@ def test_without_descriptors_there_is_a_pause_and_one_warning(make_server, loop,
     assert len(caplog.records) == 1
 
 
-def test_without_descriptors_an_idle_connection_makes_room(make_server, loop, monkeypatch):
+def test_without_descriptors_an_idle_connection_is_closed(make_server, loop, monkeypatch):
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 3600)
     server = make_server(Scripted(x=lambda *_: Response(200)))
     with RawClient(server.port, get("x")) as idle:
@@ -655,21 +655,21 @@ def test_without_descriptors_an_idle_connection_makes_room(make_server, loop, mo
         assert client.receive().status == 200
 
 
-# The end
+# Stop
 
 
-def test_a_connection_that_is_gone_before_it_is_used(make_server, loop, monkeypatch):
-    """On macOS its options cannot be set then. It leaves no descriptor."""
+def test_a_connection_that_is_closed_before_it_is_used(make_server, loop, monkeypatch):
+    """On macOS, the options of its socket cannot be set then. The server leaves no descriptor open."""
     server = make_server(Scripted(x=lambda *_: Response(200)))
     failures = [OSError(22, "Invalid argument")]
 
-    class Hopeless(ServerConnection):
+    class FailingConnection(ServerConnection):
         def __init__(self, *args: Any) -> None:
             if failures:
                 raise failures.pop()
             super().__init__(*args)
 
-    monkeypatch.setattr(server_module, "ServerConnection", Hopeless)
+    monkeypatch.setattr(server_module, "ServerConnection", FailingConnection)
     with RawClient(server.port) as client:
         assert client.rest() == b""
     with RawClient(server.port, get("x")) as client:
@@ -699,7 +699,7 @@ def test_stop_closes_everything_and_cancels_deferred_responses(make_server, loop
         RawClient(server.port)
 
 
-def test_after_stop_listening_those_who_are_there_are_served(make_server, loop):
+def test_stop_listening_keeps_open_connections(make_server, loop):
     server = make_server(Scripted(y=lambda *_: Response(200, b"last")))
     with RawClient(server.port, get("y")) as client:
         client.receive()
@@ -711,7 +711,7 @@ def test_after_stop_listening_those_who_are_there_are_served(make_server, loop):
         assert (response.body, response.headers["connection"]) == (b"last", "close")
 
 
-def test_a_server_that_was_stopped_before_it_began(loop):
+def test_a_server_that_was_stopped_before_it_was_started(loop):
     server = XMLRPCServer(("127.0.0.1", 0), loop, Scripted())
     in_loop(loop, server.stop)
     server.start()
@@ -720,7 +720,7 @@ def test_a_server_that_was_stopped_before_it_began(loop):
         RawClient(server.port)
 
 
-def test_a_response_resolved_after_the_end_is_refused(make_server, loop):
+def test_a_response_that_is_set_after_the_stop_is_not_accepted(make_server, loop):
     deferred = DeferredResponse()
     server = make_server(Scripted(x=lambda *_: deferred))
     with RawClient(server.port, get("x")) as client:
@@ -731,7 +731,7 @@ def test_a_response_resolved_after_the_end_is_refused(make_server, loop):
         assert client.rest() == b""
 
 
-def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
+def test_no_reference_to_a_closed_connection_is_kept(make_server, loop):
     handler = Scripted(x=lambda *_: Response(200))
     server = make_server(handler)
     with RawClient(server.port, get("x")) as client:
@@ -743,10 +743,10 @@ def test_nothing_refers_to_a_connection_that_is_gone(make_server, loop):
     assert reference() is None
 
 
-# Deadlines (the rest of the hostile things are in test_hostile.py)
+# Timeouts (test_hostile.py has more hostile clients)
 
 
-def test_a_slow_request_is_refused(server, loop, monkeypatch):
+def test_a_slow_request_is_rejected(server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.03)
     for data in (b"P", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n", post(b"12345", length=10)):
         with RawClient(server.port, data) as client:
@@ -754,17 +754,17 @@ def test_a_slow_request_is_refused(server, loop, monkeypatch):
             assert client.rest() == b""
 
 
-def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
-    """Whoever words it may have to say which page may read it (R48)."""
+def test_the_handler_of_an_error_gets_the_head_of_the_request(make_server, monkeypatch):
+    """The error response may have to state which page may read it (R48)."""
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.03)
     heads: list[Any] = []
 
-    class Noting(Scripted):
+    class RecordingHandler(Scripted):
         def error_response(self, error: HTTPError) -> Response:
             heads.append((error.status, error.head and (error.head[0], error.head[1].get("origin"))))
             return super().error_response(error)
 
-    server = make_server(Noting(), max_body=MiB, max_buffered=100_000)
+    server = make_server(RecordingHandler(), max_body=MiB, max_buffered=100_000)
     for data in (
         post(b"x", "Origin: a", length=2),
         post(b"x" * 300_000, "Origin: b", length=400_000),
@@ -789,7 +789,7 @@ def test_a_refusal_knows_the_head_of_the_request(make_server, monkeypatch):
     ]
 
 
-def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
+def test_a_slow_reader_is_disconnected(server, loop, monkeypatch):
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.03)
     with RawClient(server.port, call("repeat", "x", str(16 * MiB))) as client:
         assert client.sock.recv(1, socket.MSG_PEEK)
@@ -798,8 +798,8 @@ def test_a_slow_reader_is_given_up(server, loop, monkeypatch):
     assert server.table._reserved == 0
 
 
-def test_progress_earns_more_time(server, loop, monkeypatch):
-    """Of the request and of its response."""
+def test_progress_extends_the_timeout(server, loop, monkeypatch):
+    """A request and a response have more time while their bytes arrive."""
     monkeypatch.setattr(server_connection, "MIN_PROGRESS", 1)
     monkeypatch.setattr(server_connection, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.1)

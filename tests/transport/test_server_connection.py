@@ -1,4 +1,4 @@
-"""What is known of a connection whose other end is closed."""
+"""`peer_discarded_data` on a connection whose other end is closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pair() -> Iterator[Pair]:
             yield ours, other
 
 
-def test_what_was_read(pair: Pair) -> None:
+def test_the_peer_has_read_the_data(pair: Pair) -> None:
     ours, other = pair
     ours.sendall(b"something")
     assert other.recv(100) == b"something"
@@ -31,16 +31,16 @@ def test_what_was_read(pair: Pair) -> None:
     assert not peer_discarded_data(ours)
 
 
-def test_nothing_was_sent(pair: Pair) -> None:
+def test_no_data_were_sent(pair: Pair) -> None:
     ours, other = pair
     other.close()
     assert ours.recv(1) == b""
     assert not peer_discarded_data(ours)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
-def test_what_was_sent_to_a_closed_end(pair: Pair) -> None:
-    """Whether the reset has come by then or not."""
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report this")
+def test_data_that_were_sent_to_a_closed_end(pair: Pair) -> None:
+    """The function returns True whether or not the reset has already arrived."""
     ours, other = pair
     other.close()
     ours.sendall(b"something")

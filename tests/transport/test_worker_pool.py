@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Threads that are made on demand and reused."""
+"""The pool starts threads on demand and reuses them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_workers_are_reused(workers, loop):
     assert workers.size == 1
 
 
-def test_as_many_workers_as_tasks_block(workers):
-    """A task that blocks holds up no other."""
+def test_each_blocked_task_has_its_own_worker(workers):
+    """A task that blocks does not delay other tasks."""
     gate = threading.Barrier(21)
     for _ in range(20):
         workers.submit(gate.wait, TIMEOUT)
@@ -54,7 +54,7 @@ def test_idle_workers_end(loop):
     workers.stop(TIMEOUT)
 
 
-def test_no_task_is_lost_where_workers_come_and_go():
+def test_no_task_is_lost_while_workers_end():
     """The idle time is so short that threads end while tasks are handed to them."""
     workers = WorkerPool("test", idle_timeout=0.0)
     counted = threading.Semaphore(0)
@@ -68,8 +68,8 @@ def test_no_task_is_lost_where_workers_come_and_go():
     workers.stop(TIMEOUT)
 
 
-def test_a_task_waits_where_no_thread_can_be_started(workers, loop, monkeypatch, caplog):
-    """It is done by the next thread that is free, and does not upset the count of those."""
+def test_a_task_waits_if_no_thread_can_be_started(workers, loop, monkeypatch, caplog):
+    """The next free thread runs the task, and the number of free threads stays correct."""
     seen: list[str] = []
     gate, second = threading.Event(), threading.Event()
     workers.submit(gate.wait, TIMEOUT)
@@ -89,7 +89,7 @@ def test_a_task_waits_where_no_thread_can_be_started(workers, loop, monkeypatch,
     assert second.wait(TIMEOUT)
 
 
-def test_a_waiting_worker_keeps_nothing_alive(workers, loop):
+def test_an_idle_worker_keeps_no_reference_to_its_task(workers, loop):
     class Thing:
         def __del__(self) -> None:
             gone.set()

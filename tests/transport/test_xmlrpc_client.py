@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The caller that waits: kept connections, responses of all kinds, and requests that are sent once and never again."""
+"""`XMLRPCClient`: kept connections, responses of all kinds, and requests that are never sent twice."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def client(server):
     client.close()
 
 
-def ask(server: FakeServer, *, timeout: float = TIMEOUT, **options: Any) -> Any:
-    """Make one call with a client of its own."""
+def make_call(server: FakeServer, *, timeout: float = TIMEOUT, **options: Any) -> Any:
+    """Make one call with a new client."""
     client = XMLRPCClient(server.url, timeout=timeout, server_name="The server", **options)
     try:
         return client.call("echo", "a")
@@ -56,15 +56,15 @@ def ask(server: FakeServer, *, timeout: float = TIMEOUT, **options: Any) -> Any:
 
 
 def error_of(*behaviours: Any, requests: int = 1, **options: Any) -> SAMPTransportError:
-    """The error in which one call ends, whose request must have arrived once."""
+    """Return the error of one call, whose request must have arrived once."""
     with FakeServer(*behaviours) as server:
         with pytest.raises(SAMPTransportError) as caught:
-            ask(server, **options)
+            make_call(server, **options)
         assert len(server.requests) == requests
     return caught.value
 
 
-# Addresses
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def error_of(*behaviours: Any, requests: int = 1, **options: Any) -> SAMPTranspo
         ("http://user:secret@host:5/x", ("host", 5, "/x")),
     ],
 )
-def test_addresses(url, expected):
+def test_urls(url, expected):
     assert split_http_url(url) == expected
 
 
@@ -99,7 +99,7 @@ def test_addresses(url, expected):
         "http://127.0.0.1/\xe9",
     ],
 )
-def test_what_is_no_address(url):
+def test_invalid_urls(url):
     with pytest.raises(SAMPTransportError):
         split_http_url(url)
     with pytest.raises(SAMPTransportError):
@@ -115,7 +115,7 @@ def test_calls_share_one_connection(client, server):
     assert server.connections == 1
 
 
-def test_a_body_that_is_written_already(client):
+def test_a_parameter_that_is_already_encoded(client):
     assert client.post(write_call("echo", [PreEncoded(b"<value><string>raw</string></value>")])) == "raw"
 
 
@@ -126,7 +126,7 @@ def test_a_fault_is_raised_and_the_connection_kept(client, server):
     assert server.connections == 1
 
 
-def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
+def test_pipelined_calls(client, server, operations):
     for _ in range(2):  # the first time there is no connection to send them on
         client.call_pipelined([("echo", [str(number)]) for number in range(5)])
     assert operations.calls == list("01234") * 2
@@ -138,7 +138,7 @@ def test_calls_in_a_row_go_out_in_one_piece(client, server, operations):
 
 
 def test_pipelined_calls_without_a_response_are_sent_again():
-    """They are such that may be called twice."""
+    """Such calls must have no effect if they are made twice."""
     with FakeServer(responding(OK, times=2), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("first") == "yes"
@@ -154,8 +154,8 @@ def test_large_requests_and_responses(client):
     assert client.call("echo", text) == text
 
 
-def test_calls_that_wait_hold_up_no_others(client, server, operations, loop):
-    """Twenty-five wait, and more than are kept."""
+def test_calls_that_wait_do_not_delay_others(client, server, operations, loop):
+    """Twenty-five calls wait, which are more than the connections that are kept."""
     results: list[Any] = []
     threads = [threading.Thread(target=lambda: results.append(client.call("wait"))) for _ in range(25)]
     for thread in threads:
@@ -188,19 +188,19 @@ def test_fifty_threads_on_one_client(client):
     assert failures == []
 
 
-def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced():
-    """Nothing is lost and nothing sent twice."""
+def test_an_idle_connection_that_the_server_has_closed_is_replaced():
+    """No request is lost, and none is sent twice."""
     with FakeServer(responding(OK)) as server:
         client = XMLRPCClient(server.url)
         for number in range(5):
             assert client.call("echo", str(number)) == "yes"
             connection = client._idle[0]
-            assert connection.wait(TIMEOUT)  # its end has arrived
+            assert connection.wait(TIMEOUT)  # the end of the connection has arrived
         client.close()
         assert server.connections == len(server.requests) == 5
 
 
-def test_a_connection_that_was_reset_while_it_was_idle_is_replaced():
+def test_an_idle_connection_that_was_reset_is_replaced():
     go = threading.Event()
     with FakeServer(steps(read, OK, go, reset_connection), kept()) as server:
         client = XMLRPCClient(server.url)
@@ -213,7 +213,7 @@ def test_a_connection_that_was_reset_while_it_was_idle_is_replaced():
         assert len(server.requests) == 2
 
 
-def test_a_connection_on_which_rubbish_has_come_is_not_used_again():
+def test_a_connection_with_unexpected_data_is_not_reused():
     with FakeServer(responding(OK, b"HTTP/1.1 200 OK\r\n\r\nforged"), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo") == "yes"
@@ -224,7 +224,7 @@ def test_a_connection_on_which_rubbish_has_come_is_not_used_again():
         assert server.connections == 2
 
 
-def test_an_old_connection_is_not_used_again(client, server, loop, monkeypatch):
+def test_an_old_connection_is_not_reused(client, server, loop, monkeypatch):
     """The server may be about to close it."""
     assert client.call("echo", "a") == "a"
     monkeypatch.setattr(xmlrpc_client, "MAX_IDLE_TIME", 0.0)
@@ -232,7 +232,7 @@ def test_an_old_connection_is_not_used_again(client, server, loop, monkeypatch):
     eventually(loop, lambda: server.connections == 1)
 
 
-def test_connections_that_are_never_used_again_are_closed(client, server, loop):
+def test_old_idle_connections_are_closed(client, server, loop):
     connections = [client._acquire() for _ in range(3)]
     for connection in connections:
         client._release(connection)
@@ -243,7 +243,7 @@ def test_connections_that_are_never_used_again_are_closed(client, server, loop):
     eventually(loop, lambda: server.connections == 1)
 
 
-def test_a_server_that_does_not_say_that_it_keeps_the_connection():
+def test_a_server_that_does_not_state_that_it_keeps_the_connection():
     with FakeServer(
         kept(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(write_response("")) + write_response(""))
     ) as server:
@@ -254,7 +254,7 @@ def test_a_server_that_does_not_say_that_it_keeps_the_connection():
         assert server.connections == 3
 
 
-# The end
+# Close
 
 
 def test_close_ends_calls_that_wait(client, server, operations, loop):
@@ -282,8 +282,8 @@ def test_close_ends_calls_that_wait(client, server, operations, loop):
     assert not caught.value.sent
 
 
-def test_after_a_fork_the_child_closes_its_copies_only(client, server, operations, loop):
-    """No lock can be relied on, since the thread that held it is not there."""
+def test_the_child_of_a_fork_closes_only_its_copies(client, server, operations, loop):
+    """The child must not acquire locks, because the thread that held a lock does not exist in the child."""
     assert client.call("echo", "a") == "a"
     copy = client._idle[0].sock.dup()
     holder = threading.Thread(target=client._lock.acquire)
@@ -293,7 +293,7 @@ def test_after_a_fork_the_child_closes_its_copies_only(client, server, operation
     with pytest.raises(SAMPTransportError, match="is closed"):
         client.call("echo", "b")
     client.close()
-    assert server.connections == 1  # the parent's still is open
+    assert server.connections == 1  # the parent's connection is still open
     copy.close()
     eventually(loop, lambda: server.connections == 0)
 
@@ -324,8 +324,8 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_response_that_comes_behind_an_interruption_is_seen(client, server):
-    """The response is seen, and the connection is not used again."""
+def test_a_response_after_an_interruption_is_recorded(client, server):
+    """The response is appended to ``raw_responses``, and the connection is not reused."""
     seen: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
         client.call("echo", "late", options=CallOptions(while_waiting=_interrupt, raw_responses=seen))
@@ -334,7 +334,7 @@ def test_a_response_that_comes_behind_an_interruption_is_seen(client, server):
     assert client._busy == set()
 
 
-def test_an_interruption_is_not_held_up_for_long(monkeypatch):
+def test_an_interruption_waits_for_the_response_only_shortly(monkeypatch):
     monkeypatch.setattr(xmlrpc_client, "FINAL_RESPONSE_TIMEOUT", 0.1)
     seen: list[Any] = []
     with FakeServer(silent) as server:
@@ -345,15 +345,15 @@ def test_an_interruption_is_not_held_up_for_long(monkeypatch):
     assert seen == []
 
 
-def test_nobody_listens():
+def test_no_server_listens():
     client = XMLRPCClient(f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(SAMPTransportError, match="cannot be reached: Connection refused") as caught:
         client.call("echo")
     assert (caught.value.sent, caught.value.refused) == (False, True)
 
 
-def test_a_connection_to_itself_is_no_connection():
-    """The system may choose the very port that nobody listens at as the one to connect from."""
+def test_a_connection_to_itself_is_detected():
+    """The system may give the client's socket the very port that it connects to, if no program listens there."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         try:
@@ -363,15 +363,15 @@ def test_a_connection_to_itself_is_no_connection():
         assert is_self_connected(sock)
 
 
-def test_own_echo_counts_as_refused(monkeypatch):
+def test_a_connection_to_itself_counts_as_refused(monkeypatch):
     monkeypatch.setattr(xmlrpc_client, "is_self_connected", lambda _sock: True)
     with FakeServer(kept()) as server, pytest.raises(SAMPTransportError, match="Connection refused") as caught:
-        ask(server)
+        make_call(server)
     assert caught.value.refused
 
 
 def test_a_port_that_accepts_nothing(monkeypatch):
-    """Its backlog is full, as that of a program is that hangs."""
+    """The backlog of the port is full, as if the program hangs."""
     monkeypatch.setattr(xmlrpc_client, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         fillers = []
@@ -396,16 +396,16 @@ def test_a_server_that_never_responds():
     assert error.sent
 
 
-def test_a_server_that_dribbles():
-    """Each byte comes in time, the response does not."""
+def test_a_server_that_sends_single_bytes():
+    """Each byte arrives within the timeout, but the whole response does not."""
 
-    def dribble(server: FakeServer, sock: socket.socket) -> None:
+    def send_bytes(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not server.over.wait(0.005):
             sock.sendall(b" ")
 
-    error = error_of(dribble, timeout=0.1)
+    error = error_of(send_bytes, timeout=0.1)
     assert "did not respond in time" in str(error)
 
 
@@ -420,27 +420,27 @@ def test_a_server_that_does_not_read(monkeypatch):
         client.close()
 
 
-def test_looking_after_the_server_during_a_long_wait():
-    """What `look` raises ends the wait."""
+def test_the_health_check_during_a_long_wait():
+    """An error that the health check raises ends the wait."""
     with FakeServer(silent) as server:
         client = XMLRPCClient(server.url)
-        looks: list[float] = []
+        checks: list[float] = []
 
         def health_check() -> None:
-            looks.append(time.monotonic())
-            if len(looks) == 3:
+            checks.append(time.monotonic())
+            if len(checks) == 3:
                 raise KeyError("gone")
 
         with pytest.raises(KeyError, match="gone"):
             client.call("echo", options=CallOptions(0, health_check, 0.01))
-        assert len(looks) == 3
+        assert len(checks) == 3
         with pytest.raises(SAMPTransportError, match="in time"):
-            client.call("echo", options=CallOptions(0.1, lambda: looks.append(0), 0.02))
-        assert 5 <= len(looks) <= 9
+            client.call("echo", options=CallOptions(0.1, lambda: checks.append(0), 0.02))
+        assert 5 <= len(checks) <= 9
         client.close()
 
 
-def test_a_wait_without_limit_and_without_looks():
+def test_a_wait_without_timeout_and_health_check():
     with FakeServer(silent) as server:
         client = XMLRPCClient(server.url)
         timer = threading.Timer(0.1, client.close)
@@ -469,19 +469,19 @@ def test_a_wait_without_limit_and_without_looks():
     ],
 )
 def test_good_responses(response, result):
-    """The last one is as DS9's: a byte shorter than announced."""
+    """The last response is like DS9's: one byte shorter than its Content-Length."""
     with FakeServer(responding(response)) as server:
-        assert ask(server) == result
+        assert make_call(server) == result
         assert len(server.requests) == 1
 
 
-def test_ds9s_fault_is_a_byte_short():
+def test_a_fault_of_ds9_is_one_byte_short():
     body = write_fault(3, "no")
     with (
         FakeServer(responding(http_response(body, length=len(body) + 1))) as server,
         pytest.raises(SAMPProxyError, match="no"),
     ):
-        ask(server)
+        make_call(server)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_a_server_that_resets_the_connection():
     assert error.sent
 
 
-def test_two_hundred_megabytes_are_refused_early():
+def test_a_response_of_200_mb_is_rejected_early():
     def large(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
@@ -541,7 +541,7 @@ def test_two_hundred_megabytes_are_refused_early():
     assert "longer than" in str(error)
 
 
-def test_an_endless_response_is_refused_at_the_limit():
+def test_an_endless_response_is_rejected_at_the_limit():
     def endless(server: FakeServer, sock: socket.socket) -> None:
         server.read(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -551,8 +551,8 @@ def test_an_endless_response_is_refused_at_the_limit():
     assert "longer than" in str(error_of(endless, max_body=4 * MiB))
 
 
-def test_a_server_that_refuses_a_long_request_before_it_has_read_it():
-    """It responses, reads nothing, and closes: its response is what the caller is told."""
+def test_a_server_that_rejects_a_long_request_before_it_has_read_it():
+    """The server responds before it has read the request, and closes: the error states the status of the response."""
     with FakeServer(steps(TOO_LONG, wait_for_end), steps(read_part, TOO_LONG, end_output, read_part)) as server:
         client = XMLRPCClient(server.url)
         for _ in range(2):
@@ -563,7 +563,7 @@ def test_a_server_that_refuses_a_long_request_before_it_has_read_it():
         client.close()
 
 
-def test_our_server_refuses_a_long_request_intelligibly(make_server):
+def test_our_server_rejects_a_long_request_with_a_response(make_server):
     server = make_server(max_body=MiB)
     client = XMLRPCClient(f"http://127.0.0.1:{server.port}/")
     with pytest.raises(SAMPTransportError, match="HTTP status 413"):
@@ -572,23 +572,23 @@ def test_our_server_refuses_a_long_request_intelligibly(make_server):
     client.close()
 
 
-def test_nothing_is_ever_sent_twice():
-    """The server breaks each connection at another place behind the request."""
+def test_a_request_is_never_sent_twice():
+    """The server breaks each connection at another position of its response."""
 
-    places = range(0, len(OK), 7)
-    with FakeServer(*[steps(read, OK[:size]) for size in places]) as server:
+    positions = range(0, len(OK), 7)
+    with FakeServer(*[steps(read, OK[:size]) for size in positions]) as server:
         client = XMLRPCClient(server.url)
-        for number, _ in enumerate(places):
+        for number, _ in enumerate(positions):
             with pytest.raises(SAMPTransportError) as caught:
                 client.call("echo", str(number))
             assert caught.value.sent
         client.close()
-        assert len(server.requests) == len(places)
-        assert len(set(server.requests)) == len(places)
+        assert len(server.requests) == len(positions)
+        assert len(set(server.requests)) == len(positions)
 
 
-def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks():
-    """It was good for one request, and breaks at the second."""
+def test_a_request_is_not_sent_again_if_a_kept_connection_breaks():
+    """The connection serves one request, and breaks at the second."""
     with FakeServer(steps(read, OK, read), kept()) as server:
         client = XMLRPCClient(server.url)
         assert client.call("echo", "1") == "yes"
@@ -599,14 +599,14 @@ def test_nothing_is_sent_twice_on_a_kept_connection_that_breaks():
         assert len(server.requests) == 3
 
 
-def test_the_time_to_connect_of_a_client_without_time_out(server):
+def test_a_client_without_timeout_can_connect(server):
     client = XMLRPCClient(f"http://127.0.0.1:{server.port}/", timeout=0)
     assert client.call("echo", "a") == "a"
     client.close()
 
 
 def test_waiting_without_poll(client, monkeypatch, operations):
-    """As on Windows."""
+    """Windows has no ``poll``."""
     monkeypatch.delattr(xmlrpc_client.select, "poll", raising=False)
     assert client.call("echo", "a") == "a"
     assert client._idle[0]._poll is None

@@ -1,4 +1,4 @@
-"""The short cut through plain documents agrees with the reader that is slow and obvious (R5, R30)."""
+"""The fast reader, which parses plain documents only, agrees with the strict reader (R5, R30)."""
 
 from __future__ import annotations
 
@@ -36,19 +36,17 @@ PROLOGS = [
 
 
 def agree(body: bytes) -> bool:
-    """
-    Hold the short cut to what the whole grammar says; tell whether there was a short cut.
-    """
-    quick = parse_fast(body)
-    assert parse_with_long_texts(body) in (None, quick)
-    if quick is None:
+    """Check that the fast reader agrees with the strict one; return whether it has parsed the document."""
+    fast = parse_fast(body)
+    assert parse_with_long_texts(body) in (None, fast)
+    if fast is None:
         return False
-    assert quick == parse_strict(body.decode("ascii"))  # which raises when the document is not right
+    assert fast == parse_strict(body.decode("ascii"))  # which raises if the document is invalid
     return True
 
 
 def parse_with_long_texts(body: bytes) -> ParsedDocument | None:
-    """Take the short cut as if all texts of more than five characters were long ones."""
+    """Use the fast reader as if all texts of more than five characters were long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(xmlrpc_fast_reader, "_LONG", 5)
         patch.setattr(xmlrpc_fast_reader, "_MIN_TAG_SPACING", 1)
@@ -57,7 +55,7 @@ def parse_with_long_texts(body: bytes) -> ParsedDocument | None:
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Calls and responses as different programs write them: blanks between the tags, strings without a tag."""
+    """Draw calls and responses as different programs write them: with blanks between tags, or without string tags."""
     blanks = draw(st.sampled_from(["", "\n", "\n  ", " ", "\t\n "]))
     bare = draw(st.booleans())
 
@@ -90,18 +88,18 @@ def documents(draw: st.DrawFn) -> str:
 
 
 @given(documents())
-def test_plain_documents_take_the_short_cut(document: str) -> None:
-    """Whoever wrote them: with blanks or without, with string tags or without."""
+def test_plain_documents_are_parsed_by_the_fast_reader(document: str) -> None:
+    """The fast reader parses plain documents with or without blanks, and with or without string tags."""
     assert agree(document.encode("ascii"))
 
 
 @given(values)
 def test_our_own_documents(value: Any) -> None:
-    """What has nothing but ASCII in it takes the short cut, the rest is read the long way."""
+    """The fast reader parses documents of plain ASCII; those with character references need the other reader."""
     for body in (write_call("a.b", ["k", value, "1"]), write_response(value)):
-        took_it = agree(body)
-        assert took_it or b"&#" in body
-        assert took_it is (parse_with_long_texts(body) is not None)
+        is_fast = agree(body)
+        assert is_fast or b"&#" in body
+        assert is_fast is (parse_with_long_texts(body) is not None)
 
 
 @given(plain_values)
@@ -125,11 +123,11 @@ PIECES = [
 ]
 
 
-@pytest.mark.timeout(300)  # half a minute on a machine that is very busy
+@pytest.mark.timeout(300)  # it takes half a minute on a very busy machine
 @settings(max_examples=1000)
 @given(documents(), st.data())
-def test_documents_that_were_tampered_with(document: str, data: st.DataObject) -> None:
-    """Pieces lost, doubled, exchanged or put in at tags: never a response where the grammar has another one."""
+def test_changed_documents(document: str, data: st.DataObject) -> None:
+    """Pieces at tags are removed, doubled, replaced or inserted: the fast reader never returns another value."""
     cuts = [0] + [place for place, character in enumerate(document) if character in "<>"] + [len(document)]
     places = st.sampled_from(cuts)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -142,26 +140,26 @@ def test_documents_that_were_tampered_with(document: str, data: st.DataObject) -
 
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-def test_heaps_of_pieces(inside: str) -> None:
-    """Anything between the parameters' tags."""
+def test_random_sequences_of_pieces(inside: str) -> None:
+    """Any pieces may stand between the parameters' tags, or be the document."""
     agree(f"<methodCall><methodName>m</methodName><params>{inside}</params></methodCall>".encode())
     agree(inside.encode())
 
 
-def test_all_small_heaps_of_whole_tokens() -> None:
-    """Every sequence of up to four of the tokens that the short cut knows."""
+def test_all_short_sequences_of_tokens() -> None:
+    """The test checks each sequence of up to four tokens of the fast reader."""
     tokens = [
         *("<value>x</value>", "<param>", "</param>", "<value><struct>", "</struct></value>", "<value><array><data>"),
         *("</data></array></value>", "<member><name>k</name>", "<member>", "</member>", "<name>k</name>"),
     ]
-    heaps: list[tuple[str, ...]] = [()]
-    short_cuts = 0
+    sequences: list[tuple[str, ...]] = [()]
+    accepted = 0
     for _ in range(4):
-        heaps = [(*heap, token) for heap in heaps for token in tokens]
-        for heap in heaps:
-            inside = "".join(heap)
-            short_cuts += agree(f"<methodResponse><params>{inside}</params></methodResponse>".encode())
-    assert short_cuts == 3  # of a string, an empty map and an empty list
+        sequences = [(*chosen, token) for chosen in sequences for token in tokens]
+        for chosen in sequences:
+            inside = "".join(chosen)
+            accepted += agree(f"<methodResponse><params>{inside}</params></methodResponse>".encode())
+    assert accepted == 3  # of a string, an empty map and an empty list
 
 
 @pytest.mark.parametrize(
@@ -171,8 +169,8 @@ def test_all_small_heaps_of_whole_tokens() -> None:
         *("a&#65;b", "a\rb", "é", "<array></array>", "<string a='b'>a</string>", "<string >a</string>"),
     ],
 )
-def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
-    """R5: it has a response all the same."""
+def test_other_documents_are_left_to_the_other_reader(value: str) -> None:
+    """R5: the call is read nevertheless."""
     body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
     assert parse_fast(body.encode()) is None
     call = read_call(body.encode())
@@ -181,8 +179,8 @@ def test_what_is_not_plain_is_left_to_the_other_reader(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["]]>", "a&b", "&x;", "a\x00", "<struct><member></member></struct>"])
-def test_what_is_wrong_has_no_short_cut(value: str) -> None:
-    """XML errors come from one reader alone."""
+def test_invalid_values_are_left_to_the_strict_reader(value: str) -> None:
+    """Only the strict reader raises XML errors."""
     body = f"<methodCall><methodName>m</methodName><params><param><value>{value}</value></param></params></methodCall>"
     assert parse_fast(body.encode()) is None
     with pytest.raises(XMLError):
@@ -204,7 +202,7 @@ def test_what_is_wrong_has_no_short_cut(value: str) -> None:
         "<methodResponse><params></params></methodResponse>x",
     ],
 )
-def test_what_is_wrong_around_the_parameters_has_no_short_cut(document: str) -> None:
+def test_invalid_documents_are_left_to_the_strict_reader(document: str) -> None:
     assert parse_fast(document.encode()) is None
     with pytest.raises(XMLError):
         parse_strict(document)
@@ -214,14 +212,14 @@ def test_what_is_wrong_around_the_parameters_has_no_short_cut(document: str) -> 
     ("written", "name"), [("a&lt;b", "a<b"), ("a&amp;b", "a&b"), ("\ta.b\n", "a.b"), ("a>b", "a>b")]
 )
 def test_method_names(written: str, name: str) -> None:
-    """Those with a reference in them are so rare that the other reader may have them."""
+    """Names with references are so rare that the other reader may parse them."""
     body = f"<methodCall><methodName>{written}</methodName><params></params></methodCall>".encode()
     assert read_call(body).name == name
     agree(body)
 
 
 def test_a_deep_value_is_left_to_the_other_reader() -> None:
-    """The limit is drawn at the same level."""
+    """Both readers have the same limit."""
     value: Any = ""
     for _ in range(MAX_DEPTH):
         value = [value]
@@ -243,7 +241,7 @@ def test_a_doubled_key_is_left_to_the_other_reader() -> None:
 
 
 def test_long_documents_are_read_token_by_token() -> None:
-    """Above a million characters, where a list of all tokens would take too much memory."""
+    """A list of all tokens would need too much memory for a document of more than a million characters."""
     value: Any = {f"key {number}": [str(number), {"<&>": "x" * 400}] for number in range(2_000)}
     body = write_call("a.b", [value, "1"])
     assert len(body) > 1_000_000
@@ -252,15 +250,15 @@ def test_long_documents_are_read_token_by_token() -> None:
 
 
 @given(st.lists(plain_values, min_size=1, max_size=4), documents())
-def test_raw_parameters_are_spliced_verbatim(params: list[Any], document: str) -> None:
-    """What the hub passes on as it came in reads as what was sent."""
+def test_raw_parameters_are_passed_on_unchanged(params: list[Any], document: str) -> None:
+    """A parameter that the hub passes on as raw bytes reads as the value that was sent."""
     for body in (write_call("a.b", params), document.encode()):
         if b"methodCall" not in body:
             continue
         call = read_call(body)
         assert len(call.raw) == len(call.params)
-        for place, value in enumerate(call.params):
-            raw = call.raw[place]
+        for index, value in enumerate(call.params):
+            raw = call.raw[index]
             assert raw is not None
             assert bytes(raw) in body
             assert raw[:7] == b"<value>"
@@ -286,7 +284,7 @@ LONG_TEXTS = ["x" * 70_000, "&<>\"'" * 20_000, "a ]] > b" * 10_000, " \n\t" * 30
 
 @pytest.mark.parametrize("text", LONG_TEXTS)
 def test_long_texts(text: str) -> None:
-    """They are gone through once, wherever they are, and are what they were."""
+    """Long texts are extracted first, wherever they are, and arrive unchanged."""
     value = {"list": [text, "short", text + text], text: {"k": text}, "samp.mtype": "a.b"}
     body = write_call("a.b", ["key", value, "10"])
     call = read_call(body)
@@ -298,7 +296,7 @@ def test_long_texts(text: str) -> None:
     assert set(cut.values()) == {text, text + text}
 
 
-def test_a_long_text_of_no_plain_kind_is_left_to_the_other_reader() -> None:
+def test_a_long_text_that_is_not_plain_is_left_to_the_other_reader() -> None:
     for spoiled in ("x" * 70_000 + "]]>", "&#65;" * 20_000, "x" * 70_000 + "\x01", "x" * 70_000 + "\r"):
         body = f"<methodResponse><params><param><value>{spoiled}</value></param></params></methodResponse>".encode()
         assert parse_fast(body) is None
@@ -307,8 +305,8 @@ def test_a_long_text_of_no_plain_kind_is_left_to_the_other_reader() -> None:
     assert read_call(write_call(name, [])).name == name
 
 
-def test_no_input_makes_the_short_cut_slow() -> None:
-    """Its time grows with the length of the document and not with the square of it."""
+def test_no_input_makes_the_fast_reader_slow() -> None:
+    """Its time grows with the length of the document, not with the square of the length."""
     size = 300_000
     whole = write_response({"a": ["b"] * 10_000})
     hostile = [
@@ -333,8 +331,8 @@ def test_no_input_makes_the_short_cut_slow() -> None:
         assert time.thread_time() - started < 0.5
 
 
-def test_random_bytes_in_a_good_document() -> None:
-    """Every document that is a byte away from a good one."""
+def test_single_changed_bytes_in_a_good_document() -> None:
+    """The test changes or cuts the document at each byte."""
     good = write_call("a.b", [{"k": ["v", {"w": "&"}]}, "x"])
     noise = random.Random(20261123)
     for place in range(len(good)):
@@ -349,7 +347,7 @@ def test_random_bytes_in_a_good_document() -> None:
 
 @pytest.mark.parametrize("text", ["7", "", "a &amp; b", "&lt;b&gt;", "]]", "x" * 70_000])
 def test_long_lists_of_strings(text: str) -> None:
-    """Half a million row numbers are cut from the document at once, and what is among them is read rightly."""
+    """The fast reader extracts a long list at once, and reads correctly what is among its strings."""
     strings = [str(number) for number in range(20_000)]
     body = write_call("samp.client.receiveCall", ["key", {"samp.params": {"row-list": strings, "url": "u"}}])
     assert agree(body)
@@ -361,8 +359,8 @@ def test_long_lists_of_strings(text: str) -> None:
         assert not agree(body.replace(place, place.replace(b"<value>", b"<value>x").replace(b"</value>", b"x</value>")))
 
 
-def test_a_long_list_deep_in_others_is_left_to_the_other_reader() -> None:
-    """No list is taken out where it may be nested too deep."""
+def test_a_long_list_that_is_nested_too_deeply_is_left_to_the_other_reader() -> None:
+    """A list is not extracted if it may be nested too deeply."""
     body = b"<methodCall><methodName>a</methodName><params><param>%b</param></params></methodCall>"
     written = b"<value><array><data>" * (MAX_DEPTH + 1) + b"<value><string>1</string></value>" * 20_000
     assert parse_fast(body % (written + b"</data></array></value>" * (MAX_DEPTH + 1))) is None

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Calls of operations: what is checked before, and what becomes a fault."""
+"""The handler checks calls of operations, and turns errors into faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULTY = SAMPProxyError(7, "not today")
 
 
 class Operations:
-    """Operations with all kinds of parameters and results."""
+    """Operations with various parameters and results."""
 
     def __init__(self) -> None:
         self.handler: XMLRPCHandler | None = None
@@ -86,11 +86,11 @@ def handler(operations: Operations) -> XMLRPCHandler:
 
 
 class NoConnection:
-    """What a handler is given for a connection where no socket is needed."""
+    """Takes the place of a connection when no socket is needed."""
 
 
-def ask(handler: XMLRPCHandler, body: bytes) -> Any:
-    """The value of the response to a body; a fault is raised."""
+def call(handler: XMLRPCHandler, body: bytes) -> Any:
+    """Handle a body, and return the value of the response or raise its fault."""
     request = HTTPRequest("POST", "/", {}, body, True)
     response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
@@ -100,7 +100,7 @@ def ask(handler: XMLRPCHandler, body: bytes) -> Any:
 
 def fault(handler: XMLRPCHandler, method: str, *params: Any) -> str:
     with pytest.raises(SAMPProxyError) as caught:
-        ask(handler, write_call(method, params))
+        call(handler, write_call(method, params))
     assert handler.current_call is None
     return str(caught.value)
 
@@ -116,7 +116,7 @@ def test_parameters_and_results(handler):
         ("anything", ({"a": ["b", {}]},), {"a": ["b", {}]}),
         ("result", ("raw",), "raw"),
     ]:
-        assert ask(handler, write_call(f"test.{method}", params)) == result
+        assert call(handler, write_call(f"test.{method}", params)) == result
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_parameters_and_results(handler):
         ("two", ("a", []), "Parameter 2 of test.two is a list but must be a string"),
     ],
 )
-def test_too_few_too_many_and_wrongly_typed_parameters(handler, method, params, text):
+def test_parameters_of_the_wrong_number_or_type(handler, method, params, text):
     assert fault(handler, f"test.{method}", *params) == text
 
 
@@ -154,12 +154,12 @@ def test_annotations_may_be_types_or_their_names(annotations):
     "name",
     ["x", "test", "Test.nothing", "system.listMethods", "system.methodHelp", "system.multicall", "__init__"],
 )
-def test_there_is_nothing_else(handler, name):
-    """R38: no introspection in particular."""
+def test_unknown_methods(handler, name):
+    """R38: the methods for introspection do not exist either."""
     assert "There is no method" in fault(handler, name)
 
 
-def test_the_name_of_a_method_is_not_given_back_at_any_length(handler):
+def test_a_fault_does_not_repeat_a_long_method_name(handler):
     assert len(fault(handler, "x" * 100_000)) < 200
 
 
@@ -172,22 +172,22 @@ def test_the_name_of_a_method_is_not_given_back_at_any_length(handler):
         ("transport", 1, "it is gone"),
     ],
 )
-def test_errors_that_were_foreseen_become_faults(handler, caplog, how, code, text):
+def test_expected_errors_become_faults(handler, caplog, how, code, text):
     with pytest.raises(SAMPProxyError) as caught:
-        ask(handler, write_call("test.fail", [how]))
+        call(handler, write_call("test.fail", [how]))
     assert (caught.value.faultCode, caught.value.faultString) == (code, text)
     assert not caplog.records
 
 
-def test_an_error_that_nobody_foresaw_is_logged_and_not_described(handler, caplog):
-    """R38."""
+def test_an_unexpected_error_is_logged_but_not_described(handler, caplog):
+    """R38: the client gets only "Internal error"."""
     caplog.set_level(logging.ERROR)
     assert fault(handler, "test.fail", "bug") == "Internal error"
     assert "secret" in caplog.text
 
 
 def test_a_fault_whose_text_cannot_be_written(handler):
-    """It still is a response that can be read."""
+    """The response can still be read."""
     assert fault(handler, "test.fail", "control")
 
 
@@ -213,14 +213,14 @@ def test_a_result_that_cannot_be_written(handler, caplog, kind):
         b"\xff\xfe<\0a\0/\0>\0",
     ],
 )
-def test_a_body_that_is_no_call_is_a_fault(handler, caplog, body):
+def test_the_response_to_an_invalid_call_is_a_fault(handler, caplog, body):
     with pytest.raises(SAMPProxyError):
-        ask(handler, body)
+        call(handler, body)
     assert not caplog.records
 
 
-def test_an_operation_can_look_at_the_call(handler, operations):
-    assert ask(handler, write_call("test.current", [{"a": "b"}])) == "True"
+def test_an_operation_has_access_to_the_call(handler, operations):
+    assert call(handler, write_call("test.current", [{"a": "b"}])) == "True"
     (current,) = operations.calls
     assert current.method_call.name == "test.current"
     assert isinstance(current.request, HTTPRequest)
@@ -262,7 +262,7 @@ def test_a_deferred_result_that_cannot_be_written(handler, operations):
         read_response(response.result().body)
 
 
-def test_a_deferred_result_that_nobody_waits_for(handler, operations):
+def test_a_deferred_result_whose_client_is_gone(handler, operations):
     response = deferred_response(handler)
     gone: list[bool] = []
     operations.deferred.add_cancel_callback(lambda: gone.append(True))
@@ -272,8 +272,8 @@ def test_a_deferred_result_that_nobody_waits_for(handler, operations):
     assert not operations.deferred.set_result("x")
 
 
-def test_a_response_given_in_the_moment_in_which_its_caller_goes(operations, loop):
-    """Whoever gave it is told, in the loop's thread, that it was not sent."""
+def test_a_result_that_is_set_while_the_client_disconnects(operations, loop):
+    """``on_sent(False)`` is called in the loop's thread."""
 
     class Gone:
         def __init__(self) -> None:
@@ -284,20 +284,20 @@ def test_a_response_given_in_the_moment_in_which_its_caller_goes(operations, loo
     request = HTTPRequest("POST", "/", {}, write_call("test.later", []), True)
     response = handler.handle(request, Gone())  # type: ignore[arg-type]
     assert isinstance(response, DeferredResponse)
-    response.state = "cancelled"  # as it is between the two steps of its cancelling
-    told = threading.Event()
+    response.state = "cancelled"  # the state between the two steps of `cancel`
+    reported = threading.Event()
     reports: list[Any] = []
-    operations.deferred.on_sent = lambda ok: (reports.append((ok, loop.in_loop())), told.set())
+    operations.deferred.on_sent = lambda ok: (reports.append((ok, loop.in_loop())), reported.set())
     assert operations.deferred.set_result("x")
-    assert told.wait(10)
+    assert reported.wait(10)
     assert reports == [(False, True)]
 
 
-# HTTP around it
+# HTTP
 
 
 @pytest.mark.parametrize("path", ["/", "/RPC2", "/xmlrpc", "/?x", "/RPC2?a=b"])
-def test_paths_that_are_called(handler, path):
+def test_valid_paths(handler, path):
     request = HTTPRequest("POST", path, {}, write_call("test.nothing", []), True)
     response = handler.handle(request, NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
@@ -305,13 +305,13 @@ def test_paths_that_are_called(handler, path):
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/x", 404), ("GET", "/", 405), ("OPTIONS", "*", 405)])
-def test_what_is_no_call(handler, method, path, status):
+def test_other_requests(handler, method, path, status):
     response = handler.handle(HTTPRequest(method, path, {}, b"", True), NoConnection())  # type: ignore[arg-type]
     assert isinstance(response, Response)
     assert response.status == status
 
 
-def test_a_subclass_checks_adds_headers_and_responds_to_other_requests(make_server):
+def test_a_subclass_may_reject_requests_add_headers_and_handle_other_methods(make_server):
     class Strict(XMLRPCHandler):
         def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
             return self.fault_response("go away", request) if "origin" in request.headers else None
@@ -335,13 +335,13 @@ def test_a_subclass_checks_adds_headers_and_responds_to_other_requests(make_serv
     assert responses[3].status == 411
 
 
-def test_refusing(handler):
+def test_error_response(handler):
     response = handler.error_response(HTTPError(413, "too long"))
     assert (response.status, response.body) == (413, b"too long\n")
 
 
-def test_an_operation_that_ends_the_interpreter_does_not(make_server, loop, handler, caplog):
-    """`sys.exit` in an operation is an error like others, and the server goes on."""
+def test_an_operation_cannot_end_the_interpreter(make_server, loop, handler, caplog):
+    """`sys.exit` in an operation closes the connection, and the server continues."""
     server = make_server(handler)
     body = write_call("test.stop", [])
     with RawClient(server.port, post(body)) as client:

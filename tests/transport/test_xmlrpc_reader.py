@@ -1,4 +1,4 @@
-"""XML-RPC documents of all programs (R5, R30)."""
+"""The reader reads the XML-RPC documents of all programs, and rejects all others (R5, R30)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def response_of(inside: str) -> bytes:
     return f'<?xml version="1.0"?><methodResponse>{inside}</methodResponse>'.encode()
 
 
-def the_value(value: str) -> Any:
-    """What is read where this stands between the tags of a value."""
+def value_of(value: str) -> Any:
+    """Return what is read if this text is between the tags of a value."""
     (read,) = read_call(call_of(value)).params
     return read
 
 
-# ---- what is read
+# Valid values
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def the_value(value: str) -> Any:
     ],
 )
 def test_values(value: str, expected: Any) -> None:
-    """R30: strings with and without a tag, lists, maps; the ways that XML has to write the same."""
-    assert the_value(value) == expected
+    """R30: the reader reads strings with and without a tag, lists and maps, in all the notations of XML."""
+    assert value_of(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_values(value: str, expected: Any) -> None:
     ],
 )
 def test_numbers_become_strings(value: str, expected: Any) -> None:
-    """R5, R3: what the hub passes on satisfies R1, whatever came in."""
-    assert the_value(value) == expected
+    """R5, R3: numbers are converted, so that what the hub passes on satisfies R1."""
+    assert value_of(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -128,18 +128,18 @@ def test_numbers_become_strings(value: str, expected: Any) -> None:
     ],
     ids=lambda value: value[:24],
 )
-def test_bad_numbers(value: str) -> None:
-    """R5: a number that is none is refused, not passed on."""
+def test_invalid_numbers(value: str) -> None:
+    """R5: an invalid number is rejected, not passed on."""
     with pytest.raises(XMLError):
-        the_value(value)
+        value_of(value)
 
 
 @pytest.mark.parametrize("tag", ["nil", "ex:nil", "base64", "dateTime.iso8601", "float", "STRING", "x" * 10_000])
 def test_types_that_samp_does_not_have(tag: str) -> None:
-    """R5: the text says what is refused and what would do."""
+    """R5: the error states the rejected type and the types that are allowed."""
     for value in (f"<{tag}/>", f"<{tag}>x</{tag}>"):
         with pytest.raises(XMLError, match="not a SAMP value: only strings, lists, maps and numbers") as caught:
-            the_value(value)
+            value_of(value)
         assert f"<{tag[:37]}" in str(caught.value)
         assert len(str(caught.value)) < 200
 
@@ -157,7 +157,7 @@ python_values = st.recursive(
 
 
 def as_samp(value: Any) -> Any:
-    """What R3 and R5 make of a Python value."""
+    """Return the SAMP value into which R3 and R5 convert a Python value."""
     if isinstance(value, dict):
         return {key: as_samp(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -168,37 +168,37 @@ def as_samp(value: Any) -> Any:
 
 
 @given(python_values)
-def test_what_the_standard_library_writes(value: Any) -> None:
-    """R5: the clients of other Python programs send numbers as such."""
+def test_documents_of_the_standard_library(value: Any) -> None:
+    """R5: clients that use the standard library send numbers as int and double."""
     assert read_call(xmlrpc.client.dumps((value, 1), "a.b").encode()).params == [as_samp(value), "1"]
     assert read_response(xmlrpc.client.dumps((value,), methodresponse=True).encode()) == as_samp(value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_doubles_keep_their_value(x: float) -> None:
-    """R5, R3: however they are written."""
+    """R5, R3: a double in any notation has the same value and sign."""
     for text in (repr(x), f"{x:.17e}", f"{x:+.17E}"):
-        read = parse_float(the_value(f"<double>{text}</double>"))
+        read = parse_float(value_of(f"<double>{text}</double>"))
         assert read == x
         assert math.copysign(1, read) == math.copysign(1, x)
 
 
 def test_a_call_without_parameters() -> None:
-    """JSAMP's ping has no <params> at all."""
+    """JSAMP's ping has no <params>."""
     for inside in ("", "<params/>", "<params></params>", "\n<params>\n</params>\n"):
         body = f"<methodCall><methodName>samp.hub.ping</methodName>{inside}</methodCall>".encode()
         assert read_call(body)[:2] == ("samp.hub.ping", [])
 
 
-def test_blanks_around_a_method_name_do_not_matter() -> None:
+def test_blanks_around_a_method_name_are_ignored() -> None:
     for blanks in ("", " ", "\n\t"):
         for end in ("<params></params>", ""):
             body = f"<methodCall><methodName>{blanks}a.b{blanks}</methodName>{end}</methodCall>"
             assert read_call(body.encode()).name == "a.b"
 
 
-def test_the_documents_of_jsamp() -> None:
-    """Strings without a tag, blanks between all others."""
+def test_a_document_of_jsamp() -> None:
+    """JSAMP writes strings without a tag, and blanks between all other tags."""
     body = b"""<?xml version='1.0' encoding='UTF-8'?>
 <methodCall>
   <methodName>samp.hub.notify</methodName>
@@ -231,7 +231,7 @@ def test_the_documents_of_jsamp() -> None:
     assert call.raw[0] == b"<value>k:1</value>"
 
 
-# ---- responses and faults
+# Responses and faults
 
 
 def test_responses() -> None:
@@ -241,7 +241,7 @@ def test_responses() -> None:
 
 @pytest.mark.parametrize("inside", ["<params></params>", "<params/>"])
 def test_a_response_without_a_value_is_an_empty_string(inside: str) -> None:
-    """R30: some operations have no result, and nobody looks at what is returned."""
+    """R30: some operations have no result."""
     assert read_response(response_of(inside)) == ""
 
 
@@ -269,13 +269,13 @@ def fault_of(*members: tuple[str, str]) -> bytes:
     ],
 )
 def test_faults(body: bytes, code: int, text: str) -> None:
-    """R9: a fault is a fault, whatever sense there is in it."""
+    """R9: a fault raises `SAMPProxyError`, whatever it contains."""
     with pytest.raises(SAMPProxyError) as caught:
         read_response(body)
     assert (caught.value.faultCode, caught.value.faultString) == (code, text)
 
 
-def test_a_call_is_no_response_and_the_other_way_round() -> None:
+def test_a_call_is_not_read_as_a_response_nor_a_response_as_a_call() -> None:
     for body in (write_response("x"), write_fault(1, "x"), response_of("<params/>")):
         with pytest.raises(XMLError, match="not a method call"):
             read_call(body)
@@ -284,7 +284,7 @@ def test_a_call_is_no_response_and_the_other_way_round() -> None:
             read_response(body)
 
 
-# ---- encodings
+# Encodings
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "utf8", "US-ASCII", "ascii", "ISO-8859-1", "latin-1", "Latin1"])
@@ -299,7 +299,7 @@ def test_latin_1_is_read_as_declared() -> None:
     assert read_call(body).params == ["é"]
 
 
-def test_a_byte_order_mark_does_no_harm() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     for prolog in ('<?xml version="1.0"?>', '<?xml version="1.0" encoding="utf-8"?>', ""):
         assert read_call(b"\xef\xbb\xbf" + call_of("é", prolog)).params == ["é"]
 
@@ -328,39 +328,39 @@ def test_a_byte_order_mark_does_no_harm() -> None:
     ],
     ids=lambda body: repr(body[:48]),
 )
-def test_encodings_that_are_not(body: bytes) -> None:
-    """Unknown, wrong or dangerous ones: an error in words, and a short one."""
+def test_encodings_that_are_rejected(body: bytes) -> None:
+    """Unknown, wrong and dangerous encodings cause an error with a short text."""
     with pytest.raises(XMLError) as caught:
         read_call(body)
     assert len(str(caught.value)) < 200
 
 
 def test_utf_7_is_not_decoded() -> None:
-    """It could hide tags from a reader of the bytes; as it is not asked for, it is plain text."""
-    assert the_value("+ADw-x+AD4-") == "+ADw-x+AD4-"
+    """UTF-7 could hide tags from a reader of the bytes; without a declaration, it is plain text."""
+    assert value_of("+ADw-x+AD4-") == "+ADw-x+AD4-"
 
 
-# ---- what is wrong or hostile
+# Invalid and hostile documents
 
 
 @pytest.mark.parametrize("character", [*range(0x20), 0xFFFE, 0xFFFF])
 def test_control_characters(character: int) -> None:
-    """R2: neither as they are nor as references."""
+    """R2: control characters are rejected, as characters and as references."""
     if chr(character) in "\t\n\r":
-        assert the_value(f"&#{character};") == chr(character)
+        assert value_of(f"&#{character};") == chr(character)
         return
     for value in (chr(character), f"&#{character};", f"&#x{character:x};", f"<struct><member><name>{chr(character)}"):
         with pytest.raises(XMLError):
-            the_value(value)
+            value_of(value)
 
 
 @pytest.mark.parametrize("reference", ["&#xD800;", "&#xDFFF;", "&#x110000;", "&#" + "9" * 100_000 + ";", "&#;", "&#x;"])
-def test_references_to_no_character(reference: str) -> None:
+def test_invalid_character_references(reference: str) -> None:
     with pytest.raises(XMLError):
-        the_value(reference)
+        value_of(reference)
 
 
-STRANGE = [
+INVALID = [
     b"",
     b" ",
     b"\n\n",
@@ -441,14 +441,14 @@ STRANGE = [
     GOOD + GOOD,
     GOOD + b"\x00",
     b"x" + GOOD,
-    b"\n" + GOOD,  # a prolog comes first or not at all
+    b"\n" + GOOD,  # a prolog must come first
     b"HTTP/1.1 200 OK\r\n\r\n" + GOOD,
 ]
 
 
-@pytest.mark.parametrize("body", STRANGE, ids=lambda body: repr(body)[-60:])
-def test_what_is_not_xml_rpc(body: bytes) -> None:
-    """Whatever comes in: one kind of error, which is a `ValueError`, with a short text."""
+@pytest.mark.parametrize("body", INVALID, ids=lambda body: repr(body)[-60:])
+def test_invalid_documents(body: bytes) -> None:
+    """Each invalid document raises `XMLError`, which is a `ValueError`, with a short text."""
     for read in (read_call, read_response):
         with pytest.raises(XMLError) as caught:
             read(body)
@@ -457,7 +457,7 @@ def test_what_is_not_xml_rpc(body: bytes) -> None:
 
 
 def test_documents_cut_off_at_every_byte() -> None:
-    """A truncated document is never taken for a shorter one."""
+    """A truncated document is never read as a shorter one."""
     documents: list[tuple[bytes, Callable[[bytes], object]]] = [
         (GOOD, read_call),
         (xmlrpc.client.dumps(("é", 1, 2.5, [True], {"a": "&"}), "m").strip().encode(), read_call),
@@ -473,8 +473,8 @@ def test_documents_cut_off_at_every_byte() -> None:
 @settings(max_examples=300)
 @given(st.binary(max_size=60), st.integers(0, len(GOOD)), st.integers(0, len(GOOD)))
 @example(b"", 0, len(GOOD))
-def test_random_bytes_raise_nothing_else(noise: bytes, start: int, end: int) -> None:
-    """Put anywhere into a good document, or instead of a part of it."""
+def test_random_bytes_raise_no_other_error(noise: bytes, start: int, end: int) -> None:
+    """The bytes are inserted into a good document, or replace a part of it."""
     for read in (read_call, read_response):
         try:
             read(GOOD[:start] + noise + GOOD[end:])
@@ -483,7 +483,7 @@ def test_random_bytes_raise_nothing_else(noise: bytes, start: int, end: int) -> 
 
 
 @given(texts, texts)
-def test_random_text_raises_nothing_else(before: str, inside: str) -> None:
+def test_random_text_raises_no_other_error(before: str, inside: str) -> None:
     for body in (before.encode(), call_of(inside)):
         try:
             assert isinstance(read_call(body), MethodCall)
@@ -491,8 +491,8 @@ def test_random_text_raises_nothing_else(before: str, inside: str) -> None:
             continue
 
 
-def test_external_entities(isolated: Path) -> None:
-    """No file of this machine and no address is opened for a document."""
+def test_external_entities_are_not_opened(isolated: Path) -> None:
+    """The reader opens no file and no URL that a document names."""
     secret = isolated / "secret"
     secret.write_text("the secret")
     for declaration in (
@@ -509,8 +509,8 @@ def test_external_entities(isolated: Path) -> None:
                 read_call(call_of(value, f'<?xml version="1.0"?>{declaration}'))
 
 
-def test_a_billion_laughs() -> None:
-    """Entities that multiply are refused before the first is expanded."""
+def test_entities_that_multiply_are_rejected() -> None:
+    """The reader rejects the "billion laughs" before it expands the first entity."""
     entities = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
     body = call_of("&e9;", f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e0 "ha">{entities}]>')
     with pytest.raises(XMLError, match="document type declaration is not allowed"):
@@ -526,8 +526,8 @@ MAP = ("<struct><member><name>k</name><value>", "</value></member></struct>")
 
 
 @pytest.mark.parametrize(("opening", "closing"), [LIST, MAP], ids=["list", "map"])
-def test_depth(opening: str, closing: str) -> None:
-    """As deep as the limit and no deeper, for plain documents and for others."""
+def test_depth_is_limited(opening: str, closing: str) -> None:
+    """The limit is the same for plain documents and for others."""
     for text in ("x", "&#120;"):
         assert len(read_call(nested(MAX_DEPTH, opening, closing, text)).params) == 1
         for levels in (MAX_DEPTH + 1, 10_000, 200_000):
@@ -538,15 +538,15 @@ def test_depth(opening: str, closing: str) -> None:
                 read_call(body[: len(body) // 2])
 
 
-def test_siblings_do_not_add_up_to_depth() -> None:
-    """The limit is on levels and not on their number, on both ways through the reader."""
+def test_siblings_do_not_count_as_depth() -> None:
+    """Both readers limit the levels, not the number of values."""
     siblings = "<value><array><data><value><struct></struct></value></data></array></value>" * 200
     for value in (siblings, siblings + "<value><int>1</int></value>"):
-        assert len(the_value(f"<array><data>{value}</data></array>")) in (200, 201)
+        assert len(value_of(f"<array><data>{value}</data></array>")) in (200, 201)
 
 
 def test_many_members() -> None:
-    """A hundred thousand are no reason to refuse a map, or to take long about it."""
+    """A map of a hundred thousand members is accepted, and read in a few seconds."""
     value: Any = {f"key{number}": f"value {number}" for number in range(100_000)}
     for body in (write_call("m", [value]), xmlrpc.client.dumps((value, 1), "m").encode()):
         started = time.thread_time()
@@ -578,8 +578,8 @@ def test_many_members() -> None:
     ],
     ids=lambda value: value[:24],
 )
-def test_nothing_is_slow(value: str) -> None:
-    """A megabyte of anything is read or refused in a time that a megabyte explains."""
+def test_no_document_is_slow(value: str) -> None:
+    """A document of a megabyte is read or rejected within three seconds."""
     body = call_of(value)
     started = time.thread_time()
     with contextlib.suppress(XMLError):
@@ -598,7 +598,7 @@ def test_nothing_is_slow(value: str) -> None:
     ids=lambda value: value[:40],
 )
 def test_memory_is_bounded_by_the_length(value: str) -> None:
-    """While it reads, the reader holds a few times the document at most."""
+    """The reader needs at most a few times the memory of the document."""
     body = call_of(value)
     tracemalloc.start()
     try:
@@ -609,7 +609,7 @@ def test_memory_is_bounded_by_the_length(value: str) -> None:
     assert peak < 5 * len(body) + 1_000_000
 
 
-def test_what_is_an_acknowledgement():
+def test_raise_if_fault():
     raise_if_fault(write_response(["a"]))
     with pytest.raises(SAMPProxyError):
         raise_if_fault(write_fault(1, "x"))

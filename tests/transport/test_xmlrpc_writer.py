@@ -1,4 +1,4 @@
-"""Documents as every program can read them (R30; DS9 and JSAMP are the ones that are particular)."""
+"""The writer makes documents that every program can read (R30); DS9 and JSAMP accept the fewest."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..protocol.strategies import texts, values
 PROLOG = b'<?xml version="1.0"?>\n'
 
 
-def test_the_form_of_a_call() -> None:
-    """R30: string, array and struct, with a prolog in front."""
+def test_the_document_of_a_call() -> None:
+    """R30: a call has a prolog, and uses string, array and struct."""
     assert write_call("a.b", ["x", ["y"], {"k": "v"}]) == (
         PROLOG + b"<methodCall><methodName>a.b</methodName><params>"
         b"<param><value><string>x</string></value></param>"
@@ -34,14 +34,14 @@ def test_the_form_of_a_call() -> None:
     )
 
 
-def test_the_form_of_a_response() -> None:
+def test_the_document_of_a_response() -> None:
     assert write_response("") == (
         PROLOG + b"<methodResponse><params><param><value><string></string></value></param></params></methodResponse>"
     )
 
 
-def test_the_form_of_a_fault() -> None:
-    """An int stands in a fault alone (R48)."""
+def test_the_document_of_a_fault() -> None:
+    """Only a fault has an int (R48)."""
     assert write_fault(1, "<no>") == (
         PROLOG + b"<methodResponse><fault><value><struct>"
         b"<member><name>faultCode</name><value><int>1</int></value></member>"
@@ -69,14 +69,14 @@ def test_documents_are_ascii_and_have_no_empty_element_tags(value: Any) -> None:
 
 @given(values)
 def test_the_standard_library_reads_what_was_written(value: Any) -> None:
-    """R1, R30: every SAMP value, as a parameter and as a response."""
+    """R1, R30: the standard library reads every SAMP value, as a parameter and as a response."""
     assert xmlrpc.client.loads(write_call("a.b", ["k", value])) == (("k", value), "a.b")
     assert xmlrpc.client.loads(write_response(value)) == ((value,), None)
 
 
 @given(values)
 def test_our_reader_reads_what_was_written(value: Any) -> None:
-    """R1, R30: the same with our own reader."""
+    """R1, R30: our reader reads every SAMP value, as a parameter and as a response."""
     call = read_call(write_call("a.b", ["k", value]))
     assert (call.name, call.params) == ("a.b", ["k", value])
     assert read_response(write_response(value)) == value
@@ -84,39 +84,39 @@ def test_our_reader_reads_what_was_written(value: Any) -> None:
 
 @given(values)
 def test_a_written_value_can_be_put_into_any_document(value: Any) -> None:
-    """One serialisation serves all recipients of a broadcast."""
+    """A message is encoded once for all recipients of a broadcast."""
     raw = PreEncoded(write_value(value))
     assert write_call("m", ["k", raw]) == write_call("m", ["k", value])
     assert write_response(raw) == write_response(value)
 
 
 def test_a_carriage_return_survives() -> None:
-    """R4: it is written as a reference, or it would arrive as a line feed."""
+    """R4: a carriage return is written as a reference, because it would otherwise arrive as a line feed."""
     assert b"a&#13;b" in write_value("a\rb")
     assert read_response(write_response("a\rb\r\nc")) == "a\rb\r\nc"
 
 
-def test_text_beyond_ascii_becomes_references() -> None:
+def test_text_beyond_ascii_is_written_as_references() -> None:
     assert write_value("é\U0001f52d") == b"<value><string>&#233;&#128301;</string></value>"
 
 
 @pytest.mark.parametrize("text", ["\x00", "a\x08", "\x0b", "\x1f", "\ud800", "é\udfff", "\ufffe", "\uffff", "é\x00"])
 def test_characters_that_xml_cannot_carry(text: str) -> None:
-    """R2: not even as references; a document with one of these would be read by nobody."""
+    """R2: references are not allowed either; no program could read the document."""
     for value in (text, [text], {text: ""}, {"a": {"b": text}}):
         with pytest.raises(SAMPValueError, match="which XML does not allow"):
             write_call("m", [value])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, True, b"bytes", ("a",), {"a"}, {1: "a"}, ["a", None], {"a": 1}])
-def test_what_is_no_samp_value(value: Any) -> None:
-    """R1: the writer knows strings, lists and maps; numbers were turned into strings before (R4)."""
+def test_other_values_are_rejected(value: Any) -> None:
+    """R1: the writer accepts strings, lists and maps; `encode` has already converted numbers (R4)."""
     with pytest.raises(SAMPTypeError):
         write_value(value)
 
 
 def test_depth_is_limited() -> None:
-    """What would be written is what can be read."""
+    """The writer and the reader have the same limit."""
     value: Any = ""
     for _ in range(MAX_DEPTH):
         value = [value]
@@ -131,7 +131,7 @@ def test_depth_is_limited() -> None:
 
 @given(texts)
 def test_faults_round_trip(text: str) -> None:
-    """R9: what a fault says arrives."""
+    """R9: the text of a fault arrives unchanged."""
     with pytest.raises(SAMPProxyError) as caught:
         read_response(write_fault(7, text))
     assert (caught.value.faultCode, caught.value.faultString) == (7, text)
@@ -140,8 +140,8 @@ def test_faults_round_trip(text: str) -> None:
     assert stdlib.value.faultString == text
 
 
-def test_a_fault_can_be_made_of_any_text() -> None:
-    """The text may come from an exception that quotes what a stranger sent."""
+def test_a_fault_may_have_any_text() -> None:
+    """The text may come from an exception that quotes the data of another program."""
     with pytest.raises(SAMPProxyError, match=r"a\?b\?c\?"):
         read_response(write_fault(1, "a\x00b\ud800c\uffff"))
 
@@ -156,8 +156,8 @@ def test_every_document_is_well_formed() -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "<&>", "\r", "é", "x"])
-def test_long_lists_are_written_as_short_ones(odd: str) -> None:
-    """The strings of a long list, which are written all together, stand in the document as those of short ones do."""
+def test_long_lists_are_written_like_short_ones(odd: str) -> None:
+    """The strings of a long list are written together, but in the same form as those of short lists."""
     strings = ["1", odd, "2"] * 50
     one_by_one = b"".join(write_value(text) for text in strings)
     assert write_value(list(strings)) == b"<value><array><data>" + one_by_one + b"</data></array></value>"

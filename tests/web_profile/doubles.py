@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A loop with a clock that the test sets, and connections that the test breaks."""
+"""Test doubles: an event loop whose clock the test moves, and connections that the test breaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FakeLoop:
         return timer
 
     def run(self, seconds: float = 0.0) -> None:
-        """Run what is ready, and let time pass."""
+        """Run the calls that are ready, and the timers of the next seconds."""
         end = self.now + seconds
         self.run_ready()
         while due := [timer for timer in self.timers if timer.active and timer.when <= end]:

@@ -37,17 +37,17 @@ class FakePrompt(ConsentPrompt):
 
     def __init__(self, *decisions: Decision | BaseException) -> None:
         self.decisions = list(decisions)
-        self.asked: list[str] = []
+        self.shown: list[str] = []
         self.tasks: list[Callable[[], object]] = []
         self.timers: list[SimpleNamespace] = []
         self.while_asking: Callable[[ConsentTicket], object] = lambda _ticket: None
-        self.got: list[tuple[str, Decision]] = []
+        self.decided: list[tuple[str, Decision]] = []
         self.pages: dict[str, Callable[[Decision], object]] = {}
         self.now = 0.0
         self.queue = ConsentQueue(self, self.tasks.append, self.call_later, timeout=5.0, clock=lambda: self.now)
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        self.asked.append(ticket.request.name)
+        self.shown.append(ticket.request.name)
         self.while_asking(ticket)
         decision = self.decisions.pop(0) if self.decisions else Decision.ONCE
         if isinstance(decision, BaseException):
@@ -62,10 +62,10 @@ class FakePrompt(ConsentPrompt):
 
     def submit(self, name: str, origin: str = "https://a.example", *, shared: bool = False) -> ConsentTicket:
         request = ConsentRequest(name, origin, {}, HERE, shared_origin=shared)
-        self.pages[name] = lambda decision: self.got.append((name, decision))
+        self.pages[name] = lambda decision: self.decided.append((name, decision))
         return self.queue.submit(request, self.pages[name])
 
-    def page_gone(self, ticket: ConsentTicket, name: str) -> None:
+    def cancel_page(self, ticket: ConsentTicket, name: str) -> None:
         """Cancel the registration of a page that goes away."""
         self.queue.cancel(ticket, self.pages[name])
 
@@ -83,9 +83,9 @@ def test_a_request_is_shown_in_a_worker_and_decided_once():
     """R40."""
     consent = FakePrompt(Decision.ONCE)
     consent.submit("page")
-    assert consent.asked == []
+    assert consent.shown == []
     consent.run_workers()
-    assert consent.got == [("page", Decision.ONCE)]
+    assert consent.decided == [("page", Decision.ONCE)]
     assert consent.timers[0].cancelled
 
 
@@ -96,7 +96,7 @@ def test_requests_of_several_origins_are_shown_by_one_worker():
         consent.submit(f"page{number}", f"https://{number}.example")
     assert len(consent.tasks) == 1
     consent.run_workers()
-    assert consent.got == [("page0", Decision.DENY), ("page1", Decision.ONCE), ("page2", Decision.DENY)]
+    assert consent.decided == [("page0", Decision.DENY), ("page1", Decision.ONCE), ("page2", Decision.DENY)]
 
 
 def test_a_worker_is_started_again_after_a_pause():
@@ -105,12 +105,12 @@ def test_a_worker_is_started_again_after_a_pause():
     consent.run_workers()
     consent.submit("two")
     consent.run_workers()
-    assert consent.asked == ["one", "two"]
+    assert consent.shown == ["one", "two"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS, Decision.DENY])
 def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(consent, decision):
-    """R40, R41: the user is asked once, and a denial denies all. A page may state any name."""
+    """R40, R41: the user decides once, and a denial denies all. A page may state any name."""
     consent.decisions = [decision]
 
     def more_come(ticket: ConsentTicket) -> None:
@@ -123,8 +123,8 @@ def test_tabs_of_one_origin_that_register_at_the_same_moment_share_a_decision(co
         consent.submit(f"tab {number}")
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
-    assert consent.got == [*((f"tab {number}", decision) for number in range(5)), ("other", Decision.ONCE)]
+    assert consent.shown == ["tab 0", "other"]
+    assert consent.decided == [*((f"tab {number}", decision) for number in range(5)), ("other", Decision.ONCE)]
 
 
 def test_a_decision_does_not_hold_for_later_registrations(consent):
@@ -134,12 +134,12 @@ def test_a_decision_does_not_hold_for_later_registrations(consent):
     consent.run_workers()
     consent.submit("late")
     consent.run_workers()
-    assert consent.asked == ["one", "late"]
+    assert consent.shown == ["one", "late"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.DENY])
 def test_tabs_that_wait_in_the_browser_share_the_decision_too(consent, decision):
-    """R41: a browser opens six connections; the registrations of more tabs come when the first are on_decision."""
+    """R41: a browser opens six connections; more tabs register after the decision about the first."""
     consent.decisions = [decision]
     for number in range(BROWSER_CONNECTIONS):
         consent.submit(f"tab {number}")
@@ -148,12 +148,12 @@ def test_tabs_that_wait_in_the_browser_share_the_decision_too(consent, decision)
     consent.submit("tab 6")
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
-    assert consent.got[6] == ("tab 6", decision)
+    assert consent.shown == ["tab 0", "other"]
+    assert consent.decided[6] == ("tab 6", decision)
     consent.now = LATE_SHARING
     consent.submit("much later")
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other", "much later"]
+    assert consent.shown == ["tab 0", "other", "much later"]
 
 
 def test_the_registrations_that_share_a_decision_are_limited(consent):
@@ -165,34 +165,34 @@ def test_the_registrations_that_share_a_decision_are_limited(consent):
     consent.submit("other", "https://b.example")
     assert len(consent.tasks) == 1
     consent.run_workers()
-    assert consent.asked == ["tab 0", "other"]
-    consent.submit("after that")  # nor do more share it after the decision
+    assert consent.shown == ["tab 0", "other"]
+    consent.submit("after that")  # nor does another registration share it after the decision
     consent.run_workers()
-    assert consent.asked[2:] == ["after that"]
+    assert consent.shown[2:] == ["after that"]
 
 
 def test_a_request_that_expires_is_denied_for_all_that_share_it(consent):
     consent.while_asking = lambda ticket: (consent.submit("two"), expire_shown(consent))
     consent.submit("one")
     consent.run_workers()
-    assert consent.got == [("one", Decision.DENY), ("two", Decision.DENY)]
+    assert consent.decided == [("one", Decision.DENY), ("two", Decision.DENY)]
 
 
 def test_a_request_stays_open_while_a_page_waits_for_the_decision(consent):
-    """R41: also when the page that it names has gone away."""
+    """R41: the request stays open even if the page that it names has gone away."""
     cancelled = []
     ticket = consent.submit("one")
     assert consent.submit("two") is consent.submit("three") is ticket
 
     def leave(ticket: ConsentTicket) -> None:
         ticket.on_cancel(lambda: cancelled.append(1))
-        consent.page_gone(ticket, "one")
+        consent.cancel_page(ticket, "one")
         assert cancelled == []
 
     consent.while_asking = leave
-    consent.page_gone(ticket, "two")
+    consent.cancel_page(ticket, "two")
     consent.run_workers()
-    assert consent.got == [("three", Decision.ONCE)]
+    assert consent.decided == [("three", Decision.ONCE)]
     assert cancelled == []
 
 
@@ -204,20 +204,20 @@ def test_a_request_is_cancelled_when_the_last_page_goes_away(consent):
     def leave(ticket: ConsentTicket) -> None:
         if ticket.request.name == "one":
             ticket.on_cancel(lambda: cancelled.append(1))
-            consent.page_gone(ticket, "one")
-            consent.page_gone(ticket, "two")
-            consent.submit("reloaded")  # which does not share the cancelled request
+            consent.cancel_page(ticket, "one")
+            consent.cancel_page(ticket, "two")
+            consent.submit("reloaded")  # does not share the cancelled request
 
     consent.while_asking = leave
     consent.decisions = [Decision.DENY]
     consent.run_workers()
     assert cancelled == [1]
-    assert consent.asked == ["one", "reloaded"]
-    assert consent.got == [("reloaded", Decision.ONCE)]
+    assert consent.shown == ["one", "reloaded"]
+    assert consent.decided == [("reloaded", Decision.ONCE)]
 
 
 def test_the_user_decides_about_each_page_without_an_origin_of_its_own(consent):
-    """R48: any frame may have the origin ``null``. None is denied because of another, but their number is limited."""
+    """R48: any frame may have the origin ``null``. No page is denied because of another; their number is limited."""
     for number in range(MAX_NULL):
         consent.submit(f"page {number}", "null")
     with pytest.raises(SAMPProxyError, match="Too many"):
@@ -225,8 +225,8 @@ def test_the_user_decides_about_each_page_without_an_origin_of_its_own(consent):
     consent.submit("page", "https://a.example")
     consent.decisions = [Decision.DENY]
     consent.run_workers()
-    assert consent.asked == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
-    assert [decision for _, decision in consent.got] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
+    assert consent.shown == [*(f"page {number}" for number in range(MAX_NULL)), "page"]
+    assert [decision for _, decision in consent.decided] == [Decision.DENY, *[Decision.ONCE] * MAX_NULL]
 
 
 def test_a_page_may_register_again_as_soon_as_it_has_the_decision():
@@ -250,7 +250,7 @@ def test_programs_without_an_origin_do_not_share_a_decision():
     for number in range(10):
         consent.submit(f"calc{number}", "")
     consent.run_workers()
-    assert len(consent.got) == 10
+    assert len(consent.decided) == 10
 
 
 def test_the_queue_is_limited():
@@ -265,10 +265,10 @@ def test_the_request_of_a_page_that_goes_away_while_it_waits_is_not_shown():
     consent = FakePrompt()
     consent.submit("first", "https://1.example")
     gone = consent.submit("gone", "https://2.example")
-    consent.page_gone(gone, "gone")
+    consent.cancel_page(gone, "gone")
     consent.submit("reloaded", "https://2.example")
     consent.run_workers()
-    assert consent.asked == ["first", "reloaded"]
+    assert consent.shown == ["first", "reloaded"]
 
 
 def test_a_page_that_goes_away_while_its_request_is_shown_gets_nothing():
@@ -277,18 +277,18 @@ def test_a_page_that_goes_away_while_its_request_is_shown_gets_nothing():
 
     def leave(ticket: ConsentTicket) -> None:
         ticket.on_cancel(lambda: cancelled.append("before"))
-        consent.page_gone(ticket, "page")
+        consent.cancel_page(ticket, "page")
         ticket.on_cancel(lambda: cancelled.append("after"))
 
     consent.while_asking = leave
     consent.submit("page")
     consent.run_workers()
-    assert consent.got == []
+    assert consent.decided == []
     assert cancelled == ["before", "after"]
     consent.while_asking = lambda _ticket: None
     consent.submit("page")  # its origin was not allowed for always
     consent.run_workers()
-    assert consent.got == [("page", Decision.DENY)]
+    assert consent.decided == [("page", Decision.DENY)]
 
 
 def test_a_request_that_was_decided_is_not_cancelled():
@@ -297,7 +297,7 @@ def test_a_request_that_was_decided_is_not_cancelled():
     consent.while_asking = lambda ticket: ticket.on_cancel(lambda: cancelled.append(1))
     ticket = consent.submit("page")
     consent.run_workers()
-    consent.page_gone(ticket, "page")
+    consent.cancel_page(ticket, "page")
     assert cancelled == []
 
 
@@ -308,74 +308,74 @@ def test_always_holds_for_the_origin_while_the_hub_runs():
     consent.submit("other page")
     consent.submit("foreign", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["page", "foreign"]
-    assert consent.got == [("page", Decision.ALWAYS), ("other page", Decision.ALWAYS), ("foreign", Decision.DENY)]
+    assert consent.shown == ["page", "foreign"]
+    assert consent.decided == [("page", Decision.ALWAYS), ("other page", Decision.ALWAYS), ("foreign", Decision.DENY)]
 
 
 @pytest.mark.parametrize("origin", ["", "null"])
-def test_always_means_once_where_the_origin_says_nothing(origin):
-    """R48: ``null`` is a legal origin, but any file page has it."""
+def test_always_means_once_if_the_origin_does_not_identify_a_site(origin):
+    """R48: ``null`` is a valid origin, but any file page has it."""
     consent = FakePrompt(Decision.ALWAYS, Decision.DENY)
     consent.submit("page", origin)
     consent.run_workers()
     consent.submit("page", origin)
     consent.run_workers()
-    assert consent.asked == ["page", "page"]
+    assert consent.shown == ["page", "page"]
 
 
 @pytest.mark.parametrize("decision", [Decision.ONCE, Decision.ALWAYS])
 def test_an_origin_that_users_share_is_never_allowed_always(consent, decision):
-    """As on a JupyterHub. One page that says so is enough, if the user has allowed it."""
+    """Users share an origin on a JupyterHub. It is enough if one page that is allowed states this."""
     consent.decisions = [decision, Decision.ALWAYS, Decision.DENY]
     for name in ("relay", "page of another user", "third"):
         consent.submit(name, shared=name == "relay")
         consent.run_workers()
-    assert consent.got == [("relay", decision), ("page of another user", Decision.ALWAYS), ("third", Decision.DENY)]
+    assert consent.decided == [("relay", decision), ("page of another user", Decision.ALWAYS), ("third", Decision.DENY)]
     consent.submit("other", "https://b.example")
     consent.run_workers()
-    assert consent.asked == ["relay", "page of another user", "third", "other"]
+    assert consent.shown == ["relay", "page of another user", "third", "other"]
 
 
-def test_a_page_that_says_its_origin_is_shared_ends_always(consent):
+def test_a_page_that_states_that_its_origin_is_shared_ends_always(consent):
     consent.decisions = [Decision.ALWAYS, Decision.DENY, Decision.ONCE]
     consent.submit("page")
     consent.run_workers()
     consent.submit("relay", shared=True)
     consent.submit("page again")
     consent.run_workers()
-    assert consent.asked == ["page", "relay", "page again"]
+    assert consent.shown == ["page", "relay", "page again"]
 
 
 def test_pages_of_a_shared_origin_share_no_decision(consent):
-    """Whichever of them says so, and in whichever order they come."""
+    """It is enough that one of the pages states this, in any order."""
     consent.decisions = [Decision.ONCE, Decision.DENY, Decision.ONCE, Decision.DENY]
     for name in ("relay", "page", "relay 2", "page 2"):
         consent.submit(name, shared=name.startswith("relay"))
     consent.run_workers()
-    # the two pages came before the user had allowed a relay, so that they share
-    assert consent.asked == ["relay", "page", "relay 2"]
-    assert dict(consent.got) == {
+    # the two pages share a decision: they registered before the user had allowed a relay
+    assert consent.shown == ["relay", "page", "relay 2"]
+    assert dict(consent.decided) == {
         "relay": Decision.ONCE, "page": Decision.DENY, "page 2": Decision.DENY, "relay 2": Decision.ONCE,
     }  # fmt: skip
 
 
-def test_a_page_that_was_denied_says_nothing_about_its_origin(consent):
-    """Or any page could fill the memory of the hub."""
+def test_the_statement_of_a_denied_page_about_its_origin_is_ignored(consent):
+    """Otherwise any page could fill the memory of the hub."""
     consent.decisions = [Decision.DENY, Decision.ALWAYS]
     consent.submit("relay", shared=True)
     consent.run_workers()
     for name in ("page", "next"):
         consent.submit(name)
         consent.run_workers()
-    assert consent.asked == ["relay", "page"]
+    assert consent.shown == ["relay", "page"]
 
 
-def test_a_prompt_that_fails_denies(caplog):
+def test_a_prompt_that_fails_denies_the_page(caplog):
     consent = FakePrompt(RuntimeError("no window"), Decision.ONCE)
     consent.submit("page", "https://1.example")
     consent.submit("next", "https://2.example")
     consent.run_workers()
-    assert consent.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
+    assert consent.decided == [("page", Decision.DENY), ("next", Decision.ONCE)]
     assert "could not be asked" in caplog.text
 
 
@@ -390,44 +390,44 @@ def test_a_request_that_the_user_does_not_decide_expires():
     consent.while_asking = wait
     consent.submit("page")
     consent.run_workers()
-    assert consent.got == [("page", Decision.DENY)]
+    assert consent.decided == [("page", Decision.DENY)]
     assert cancelled == [1]
 
 
-def test_a_prompt_that_ends_its_thread_denies():
+def test_a_prompt_that_ends_its_thread_denies_the_page():
     consent = FakePrompt(SystemExit(), Decision.ONCE)
     consent.submit("page", "https://1.example")
     consent.submit("next", "https://2.example")
     consent.run_workers()
-    assert consent.got == [("page", Decision.DENY), ("next", Decision.ONCE)]
+    assert consent.decided == [("page", Decision.DENY), ("next", Decision.ONCE)]
 
 
 def expire_timers(consent: FakePrompt, delay: float = 10.0) -> None:
-    """Let the time of the shown request pass, and the time that its prompt has to close."""
+    """Run the timers with this delay, by default those that limit how long a prompt may take to close."""
     for timer in [timer for timer in consent.timers if not timer.cancelled and timer.delay == delay]:
         timer.cancel()
         timer.function()
 
 
 def expire_shown(consent: FakePrompt) -> None:
-    """Let the time of the shown request pass."""
+    """Let the request that is shown expire."""
     expire_timers(consent, 5.0)
 
 
 def test_the_time_of_a_request_begins_when_it_is_shown():
-    """R41: a page is not denied because the user is deciding about another."""
+    """R41: a request does not expire while the user decides about another page."""
     consent = FakePrompt()
 
     def wait(ticket: ConsentTicket) -> None:
         if ticket.request.name == "first":
             consent.submit("second", "https://2.example")
             expire_shown(consent)
-            assert consent.got == [("first", Decision.DENY)]
+            assert consent.decided == [("first", Decision.DENY)]
 
     consent.while_asking = wait
     consent.submit("first", "https://1.example")
     consent.run_workers()
-    assert consent.got == [("first", Decision.DENY), ("second", Decision.ONCE)]
+    assert consent.decided == [("first", Decision.DENY), ("second", Decision.ONCE)]
     assert all(timer.cancelled for timer in consent.timers)
     assert QUEUE_TIMEOUT > 5 * CONSENT_TIMEOUT
 
@@ -440,17 +440,17 @@ def test_other_requests_do_not_wait_for_a_prompt_that_is_stuck(caplog):
         if ticket.request.name == "stuck":
             expire_timers(consent)
             consent.submit("next", "https://2.example")
-            consent.run_workers()  # stands for a second worker
+            consent.run_workers()  # takes the place of a second worker
 
     consent.while_asking = ask
     consent.submit("stuck", "https://1.example")
     consent.run_workers()
-    assert consent.got == [("stuck", Decision.DENY), ("next", Decision.ONCE)]
+    assert consent.decided == [("stuck", Decision.DENY), ("next", Decision.ONCE)]
     assert "does not return" in caplog.text
     consent.while_asking = lambda _ticket: None
-    consent.submit("stuck", "https://1.example")  # its late decision did not count
+    consent.submit("stuck", "https://1.example")  # its late decision was ignored
     consent.run_workers()
-    assert consent.asked == ["stuck", "next", "stuck"]
+    assert consent.shown == ["stuck", "next", "stuck"]
 
 
 def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone_away():
@@ -459,7 +459,7 @@ def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone
 
     def ask(ticket: ConsentTicket) -> None:
         if ticket.request.name == "gone":
-            consent.page_gone(ticket, "gone")
+            consent.cancel_page(ticket, "gone")
             consent.submit("next", "https://2.example")
             expire_timers(consent)
             consent.run_workers()
@@ -467,13 +467,13 @@ def test_other_requests_do_not_wait_for_the_stuck_prompt_of_a_page_that_has_gone
     consent.while_asking = ask
     consent.submit("gone", "https://1.example")
     consent.run_workers()
-    assert consent.asked == ["gone", "next"]
-    assert consent.got == [("next", Decision.ONCE)]
+    assert consent.shown == ["gone", "next"]
+    assert consent.decided == [("next", Decision.ONCE)]
 
 
 @pytest.mark.parametrize(("concurrent", "stuck"), [(False, 0), (True, 1)])
 def test_at_most_one_worker_is_stuck(caplog, concurrent, stuck):
-    """None if two prompts would be mixed up."""
+    """No other worker starts if the prompt cannot show two requests at once."""
     consent = FakePrompt()
     consent.concurrent = concurrent
     workers = []
@@ -488,7 +488,7 @@ def test_at_most_one_worker_is_stuck(caplog, concurrent, stuck):
     consent.while_asking = ask
     consent.submit("page0", "https://0.example")
     consent.run_workers()
-    assert consent.got[0] == ("page0", Decision.DENY)
+    assert consent.decided[0] == ("page0", Decision.DENY)
     assert caplog.text.count("does not return") == stuck
     assert "no other page can register" in caplog.text
 
@@ -499,18 +499,18 @@ def test_a_request_that_expires_in_the_queue_is_not_shown():
     assert consent.timers[0].delay == QUEUE_TIMEOUT
     consent.timers[0].function()
     consent.run_workers()
-    assert consent.got == [("page", Decision.DENY)]
-    assert consent.asked == []
+    assert consent.decided == [("page", Decision.DENY)]
+    assert consent.shown == []
 
 
-def test_closing_denies_all():
+def test_close_denies_all_requests():
     consent = FakePrompt()
     consent.while_asking = lambda _ticket: consent.queue.close()
     consent.submit("shown", "https://1.example")
     consent.submit("waiting", "https://2.example")
     consent.run_workers()
-    assert consent.got == [("waiting", Decision.DENY), ("shown", Decision.DENY)]
-    assert consent.asked == ["shown"]
+    assert consent.decided == [("waiting", Decision.DENY), ("shown", Decision.DENY)]
+    assert consent.shown == ["shown"]
     with pytest.raises(SAMPProxyError, match="stopped"):
         consent.submit("late")
 
@@ -550,7 +550,7 @@ def test_a_request_from_a_map_and_from_a_bare_name():
 
 
 @pytest.mark.parametrize(("value", "shared"), [("1", True), ("0", False), ("", False), (["1"], False)])
-def test_a_page_says_that_users_share_its_origin(value, shared):
+def test_a_page_may_state_that_users_share_its_origin(value, shared):
     identity = {"samp.name": "Page", "x-samp.shared-origin": value}
     request = parse_registration(identity, "https://hub.example", HERE)
     assert (request.can_always_allow, request.shared_origin) == (not shared, shared)
@@ -558,8 +558,8 @@ def test_a_page_says_that_users_share_its_origin(value, shared):
     assert ("other pages of this origin" in request.meaning) == (not shared)
 
 
-def test_the_request_names_uploads():
-    """With their limit, if the hub accepts them."""
+def test_the_request_mentions_uploads():
+    """If the hub accepts uploads, the request states their limit."""
     texts = {
         can_upload: parse_registration("Page", "https://a.example", HERE, can_upload=can_upload).meaning
         for can_upload in (False, True)
@@ -569,7 +569,7 @@ def test_the_request_names_uploads():
 
 
 def test_an_origin_is_shown_and_compared_as_a_whole():
-    """R40: its end matters most."""
+    """R40: the end of an origin is the most important part."""
     origin = "https://simbad.example." + ".".join(["a" * 60] * 3) + ".evil.example"
     assert len(origin) > 200
     assert parse_registration("Page", origin, HERE).origin == origin

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The ways to ask the user: functions, queues, the terminal, a window."""
+"""The prompts for consent: functions, queues, the terminal, a window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PEER = ("127.0.0.1", 999)
 
 def make_ticket(origin: str = ORIGIN, *, can_upload: bool = False) -> ConsentTicket:
     request = ConsentRequest("Sky page", origin, DETAILS, PEER, can_upload=can_upload)
-    return ConsentTicket(request, lambda _answer: None)
+    return ConsentTicket(request, lambda _decision: None)
 
 
 def ask_in_thread(prompt, ticket):
@@ -67,11 +67,11 @@ def test_a_function_of_two_arguments():
     assert make_prompt(lambda name, origin: (name, origin) == ("Sky page", ORIGIN)).ask(make_ticket()) is Decision.ONCE
 
 
-def test_deny_denies():
+def test_deny_denies_the_page():
     assert make_prompt("deny").ask(make_ticket()) is Decision.DENY
 
 
-def test_an_invalid_dialog_is_an_error_at_once():
+def test_an_invalid_dialog_is_rejected_at_once():
     with pytest.raises(ValueError, match="'terminal', 'tk', 'window', 'deny'"):
         make_prompt("gtk")
     with pytest.raises(TypeError, match="instance"):
@@ -101,7 +101,7 @@ def wait_for(condition):
 
 def test_an_upstream_dialog():
     dialog = Dialog()
-    dialog.handle_queue()  # before it has been given to a hub
+    dialog.handle_queue()  # before a hub uses it
     prompt = make_prompt(dialog)
     dialog.handle_queue()
     assert dialog.shown == []
@@ -117,7 +117,7 @@ def test_an_upstream_dialog():
 def test_a_second_click_does_not_allow_the_next_page():
     dialog = Dialog()
     prompt = make_prompt(dialog)
-    dialog.consent()  # twice clicked, and nothing was asked
+    dialog.consent()  # a second click, while no request is open
     thread, decisions = ask_in_thread(prompt, make_ticket())
     wait_for(lambda: (dialog.handle_queue(), dialog.shown)[1])
     assert decisions == []
@@ -150,7 +150,7 @@ def test_a_second_click_while_the_next_page_waits_to_be_shown(is_shown):
     assert decisions == [Decision.DENY]
 
 
-def test_a_dialog_that_cannot_be_shown_denies():
+def test_a_dialog_that_cannot_be_shown_denies_the_page():
     class Broken(WebProfileDialog):
         def show_dialog(self, *_):
             raise RuntimeError("no window today")
@@ -178,7 +178,7 @@ def test_a_request_that_is_not_shown_yet_is_cancelled():
     assert decisions == [Decision.DENY]
 
 
-def test_a_request_that_is_shown_ends_with_the_hub():
+def test_a_request_that_is_shown_ends_when_the_hub_stops():
     dialog = Dialog()
     prompt = make_prompt(dialog)
     thread, decisions = ask_in_thread(prompt, make_ticket())
@@ -188,7 +188,7 @@ def test_a_request_that_is_shown_ends_with_the_hub():
     assert decisions == [Decision.DENY]
 
 
-def test_any_object_that_is_given_the_two_queues():
+def test_any_object_may_get_the_two_queues():
     class Plain:
         pass
 
@@ -213,7 +213,7 @@ def test_without_a_terminal_the_page_is_denied(caplog):
     assert "no terminal" in caplog.text
 
 
-def test_a_notebook_asks_with_its_own_input(monkeypatch):
+def test_a_notebook_prompts_with_its_own_input(monkeypatch):
     asked = []
     monkeypatch.setattr(builtins, "input", lambda prompt: (asked.append(prompt), "A ")[1])
     assert make_prompt("terminal").ask(make_ticket()) is Decision.ALWAYS
@@ -223,7 +223,7 @@ def test_a_notebook_asks_with_its_own_input(monkeypatch):
     assert "[a]" not in asked[1]
 
 
-def test_a_notebook_that_accepts_no_input_denies(monkeypatch):
+def test_a_notebook_that_accepts_no_input_denies_the_page(monkeypatch):
     def no_input(_prompt):
         raise RuntimeError("raw_input was called, but this frontend does not support input requests.")
 
@@ -231,8 +231,8 @@ def test_a_notebook_that_accepts_no_input_denies(monkeypatch):
     assert make_prompt("terminal").ask(make_ticket()) is Decision.DENY
 
 
-def test_the_prompt_that_reads_each_key_itself_is_not_a_notebook(monkeypatch, caplog):
-    """Since Python 3.13 the prompt has an ``input`` of its own, which no other thread may call."""
+def test_a_python_shell_that_reads_single_keys_is_not_a_notebook(monkeypatch, caplog):
+    """Since Python 3.13 the Python shell has its own ``input``, which no other thread may call."""
 
     class Reader:
         def input(self, _prompt=""):
@@ -249,7 +249,7 @@ SCRIPT = """
     from pyvo.samp.web_profile.consent import ConsentRequest, ConsentTicket
     from pyvo.samp.web_profile.consent_prompts import make_prompt
 
-    ticket = ConsentTicket(ConsentRequest("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda answer: None)
+    ticket = ConsentTicket(ConsentRequest("Sky page", "https://sky.example", {}, ("127.0.0.1", 9)), lambda _: None)
     if "gone" in sys.argv:
         threading.Timer(0.5, ticket.cancel).start()
     decisions = []
@@ -261,7 +261,7 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize("can_upload", [False, True])
-def test_terminal_and_tk_name_uploads(can_upload):
+def test_terminal_and_tk_mention_uploads(can_upload):
     request = make_ticket(can_upload=can_upload).request
     for text in (_question(request), json.loads(consent_prompts._to_json(request))["meaning"]):
         assert ("store up to 4 GiB" in " ".join(text.split())) == can_upload
@@ -341,7 +341,7 @@ def on_terminal():
         ("maybe\n|maybe\n", "deny"),
     ],
 )
-def test_the_terminal_asks_from_a_thread(on_terminal, typed, decision):
+def test_the_terminal_prompts_from_a_thread(on_terminal, typed, decision):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT))
     shown = terminal.until("[n] no: ")
     assert "Sky page" in shown
@@ -356,7 +356,7 @@ def test_the_terminal_asks_from_a_thread(on_terminal, typed, decision):
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_the_terminal_stops_asking_when_the_page_goes_away(on_terminal):
+def test_the_terminal_prompt_ends_when_the_page_goes_away(on_terminal):
     terminal = on_terminal(sys.executable, "-c", textwrap.dedent(SCRIPT), "gone")
     terminal.until("[n] no: ")
     terminal.until("The page was closed")
@@ -365,7 +365,7 @@ def test_the_terminal_stops_asking_when_the_page_goes_away(on_terminal):
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_terminal, tmp_path):
+def test_a_prompt_does_not_stop_a_hub_in_the_background_of_a_terminal(on_terminal, tmp_path):
     script = tmp_path / "ask.py"
     script.write_text(textwrap.dedent(SCRIPT))
     terminal = on_terminal("/bin/sh", "-c", f"set -m; {sys.executable} {script} & wait; echo DONE")
@@ -375,7 +375,7 @@ def test_a_hub_in_the_background_of_a_terminal_is_not_stopped_by_asking(on_termi
 
 @needs_pty
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_the_question_waits_until_a_python_prompt_has_read_its_line(on_terminal, tmp_path):
+def test_the_prompt_waits_until_the_python_shell_has_read_its_line(on_terminal, tmp_path):
     script = tmp_path / "ask.py"
     start = textwrap.dedent(SCRIPT).partition("thread.start()")[0]
     script.write_text(start + "threading.Timer(1, thread.start).start()")
@@ -419,11 +419,11 @@ def _python_with_ipython() -> str | None:
 
 @pytest.fixture
 def screen(monkeypatch, tmp_path):
-    """An X server of our own."""
+    """Start an X server for the test."""
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("Xvfb or xdotool is not installed")
     pytest.importorskip("tkinter")
-    # -displayfd makes the server find a free display and say which: tests run in parallel
+    # with -displayfd the server chooses a free display and prints its number: tests run in parallel
     server = subprocess.Popen(
         ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"],
         stdout=subprocess.PIPE,
@@ -512,7 +512,7 @@ def test_the_window_closes_with_its_hub(screen):
         assert window.wait(10) == 1
 
 
-def test_without_tkinter_the_window_says_so():
+def test_without_tkinter_the_program_reports_it():
     script = Path(consent_prompts.__file__).with_name("consent_tk.py")
     code = f"import runpy, sys; sys.modules['tkinter'] = None; runpy.run_path({str(script)!r}, run_name='__main__')"
     done = subprocess.run(
@@ -522,7 +522,7 @@ def test_without_tkinter_the_window_says_so():
 
 
 @pytest.mark.parametrize("executable", ["", None, "/nonexistent/python", "/"])
-def test_without_a_python_there_is_no_window(monkeypatch, caplog, executable):
+def test_without_a_python_executable_the_page_is_denied(monkeypatch, caplog, executable):
     """An application that embeds Python may have no executable."""
     monkeypatch.setattr(sys, "executable", executable)
     assert make_prompt("tk").ask(make_ticket()) is Decision.DENY

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an import of the package costs."""
+"""The package imports its modules only when they are used."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_an_unknown_name() -> None:
         ("pyvo.samp.web_profile.consent_tk", "pyvo.samp.errors"),  # the window needs the standard library only
     ],
 )
-def test_what_is_not_used_is_not_imported(module: str, unused: str) -> None:
+def test_unused_modules_are_not_imported(module: str, unused: str) -> None:
     code = f"import sys, {module}; assert {unused!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[2])

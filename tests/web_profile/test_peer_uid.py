@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The user at the other end of a connection: a table as Linux writes it, and the rest."""
+"""The user at the other end of a connection, from the tables of Linux."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pyvo.samp.web_profile import peer_uid
 from pyvo.samp.web_profile.peer_uid import get_peer_uid, is_other_user
 
-pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the table below was written by such a machine")
+pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the table below is from a little-endian machine")
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 REST = "00000000:00000000 00:00000000 00000000"
@@ -54,28 +54,28 @@ def tables(tmp_path: Path) -> list[Path]:
         (("::1", 0xC002), None),
     ],
 )
-def test_a_table(tables: list[Path], peer: tuple[str, int], user: int | None) -> None:
+def test_the_uid_in_a_table(tables: list[Path], peer: tuple[str, int], user: int | None) -> None:
     assert get_peer_uid(peer, PORT, tables) == user
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b"nothing of the kind\n", (HEAD + "0: a b\n").encode()])
-def test_an_invalid_table(tmp_path: Path, content: bytes) -> None:
-    """The user is then not known."""
+def test_the_uid_is_unknown_if_the_table_is_invalid(tmp_path: Path, content: bytes) -> None:
+    """The result is None if the table is empty, malformed or missing."""
     (tmp_path / "tcp").write_bytes(content)
     assert get_peer_uid(("127.0.0.1", 5), PORT, [tmp_path / "tcp", tmp_path / "missing"]) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such users")
-@pytest.mark.parametrize(("user", "other"), [("me", False), ("root", False), ("nobody knows", False), ("other", True)])
-def test_another_user(monkeypatch: pytest.MonkeyPatch, user: str, other: bool) -> None:
-    found = {"me": os.geteuid(), "root": 0, "nobody knows": None, "other": os.geteuid() + 1}
+@pytest.mark.parametrize(("user", "other"), [("me", False), ("root", False), ("unknown", False), ("other", True)])
+def test_only_a_known_uid_is_another_user(monkeypatch: pytest.MonkeyPatch, user: str, other: bool) -> None:
+    found = {"me": os.geteuid(), "root": 0, "unknown": None, "other": os.geteuid() + 1}
     monkeypatch.setattr(peer_uid, "get_peer_uid", lambda *_: found[user])
     assert is_other_user(("127.0.0.1", 5), PORT) is other
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="this system does not tell whose a connection is")
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not report the user of a connection")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_a_real_connection(address: str) -> None:
+def test_the_uid_of_a_real_connection(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         server = socket.create_server((address, 0), family=family)

@@ -41,7 +41,7 @@ class RecordingQueue(PullQueue):
 
 
 class FakeClient:
-    """A web client: its queue, and its pulls as the transport makes them."""
+    """A web client: its queue, and pulls like those of the transport."""
 
     def __init__(self, other: FakeClient | None = None) -> None:
         self.loop = other.loop if other else FakeLoop()
@@ -89,14 +89,14 @@ def client():
     return FakeClient()
 
 
-def test_what_waits_is_delivered_at_once(client):
-    """R42."""
+def test_waiting_callbacks_are_delivered_at_once(client):
+    """R42: a pull gets all callbacks that wait."""
     client.put(1, 2, 3)
     assert numbers(client.pull()) == [1, 2, 3]
     assert not client.queue._queue
 
 
-def test_a_pull_waits_until_something_comes(client):
+def test_a_pull_waits_for_a_callback(client):
     """R42."""
     pull = client.pull()
     client.loop.run(300)
@@ -105,7 +105,7 @@ def test_a_pull_waits_until_something_comes(client):
     assert numbers(pull) == [1]
 
 
-def test_deliveries_of_one_moment_come_in_one_response(client):
+def test_deliveries_of_one_moment_are_sent_in_one_response(client):
     pull = client.pull()
     client.put(*range(200))
     assert numbers(pull) == list(range(200))
@@ -121,7 +121,7 @@ def test_a_pull_ends_with_an_empty_list(client):
 
 
 def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written(client):
-    """R42: in whatever order the hub notices."""
+    """R42: the order in which the hub notices the two does not matter."""
     client.put(1)
     pull = Pull(FakeConnection())
     states = iter([True])
@@ -138,15 +138,15 @@ def test_a_pull_without_a_timeout_does_not_wait(client, timeout):
     assert numbers(client.pull(timeout)) == []
 
 
-def test_an_idle_pull_costs_nothing(client):
-    """R42: one timer and nothing else."""
+def test_an_idle_pull_needs_one_timer(client):
+    """R42: a pull that waits has one timer and no calls."""
     client.pull()
     assert client.loop.active == 1
     assert not client.loop.ready
 
 
 def test_the_form_of_callbacks(client):
-    """R42: method names without a prefix; parameters without the key."""
+    """R42: callbacks have method names without a prefix, and parameters without the key."""
     message = {"samp.mtype": "x.y", "samp.params": {"a": "\u00e9<&"}}
     response = {"samp.status": "samp.ok", "samp.result": {}}
     client.queue.put(Delivery("receiveNotification", "c1", "key", "c2", None, EncodedMessage(message)))
@@ -171,7 +171,7 @@ def test_several_pulls_get_different_callbacks(client):
     assert numbers(client.pull()) == [3]
 
 
-def test_a_pull_whose_callbacks_an_older_one_gets_ends_in_its_time(client):
+def test_a_pull_whose_callbacks_an_older_pull_gets_ends_after_its_timeout(client):
     first = client.pull()
     client.queue.put(notification(1))
     client.loop.ready.popleft()[0](notification(1))  # queued, and not delivered yet
@@ -181,14 +181,14 @@ def test_a_pull_whose_callbacks_an_older_one_gets_ends_in_its_time(client):
     assert numbers(second) == []
 
 
-def test_a_pull_whose_connection_broke_loses_nothing(client):
+def test_no_callback_is_lost_if_the_connection_of_a_pull_breaks(client):
     client.lose(client.pull())
     client.put(1, 2)
     assert numbers(client.pull()) == [1, 2]
 
 
-def test_a_connection_that_broke_unnoticed_loses_nothing(client):
-    """The kernel knows, and the loop has not processed it yet."""
+def test_no_callback_is_lost_if_the_loop_has_not_noticed_that_a_connection_broke(client):
+    """The kernel has closed the connection, and the loop has not processed it yet."""
     pull = client.pull()
     pull.connection.left = True
     client.put(1)
@@ -196,7 +196,7 @@ def test_a_connection_that_broke_unnoticed_loses_nothing(client):
     assert numbers(client.pull()) == [1]
 
 
-def test_another_pull_takes_over_from_one_that_broke(client):
+def test_another_pull_gets_the_callbacks_of_a_broken_one(client):
     broken, good = client.pull(), client.pull()
     broken.connection.left = True
     client.put(1)
@@ -233,7 +233,7 @@ def discard_response(pull: Pull) -> None:
 
 
 def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
-    """R42: without waiting for the next one."""
+    """R42: the callbacks do not wait for the next pull."""
     first, second = client.pull(), client.pull()
     client.put(1)
     discard_response(first)
@@ -241,19 +241,19 @@ def test_callbacks_of_a_discarded_response_go_to_the_pull_that_waits(client):
 
 
 def test_callbacks_of_each_discarded_response_are_repeated(client):
-    """R42: several pulls at once, and not the last of them breaks."""
+    """R42: several pulls may break at once, and not only the last one."""
     first, second, third = client.pull(), client.pull(), client.pull()
     for number in (1, 2, 3):
         client.put(number)
-    third.connection.requests += 1  # it has come back with another request, so that it was read
+    third.connection.requests += 1  # another request arrived on this connection, so the response was read
     discard_response(third)
     discard_response(second)
-    first.connection.left = first.connection.was_reset = True  # which the loop has not processed yet
+    first.connection.left = first.connection.was_reset = True  # the loop has not processed this yet
     assert numbers(client.pull()) == [1, 2]
 
 
-def test_a_response_before_another_request_of_its_connection_was_read(client):
-    """R42: the unread response is that to the other request."""
+def test_a_response_that_is_followed_by_another_request_was_read(client):
+    """R42: the discarded response is that to the other request."""
     pull = client.pull()
     client.put(1)
     pull.connection.requests += 1
@@ -261,7 +261,7 @@ def test_a_response_before_another_request_of_its_connection_was_read(client):
     assert numbers(client.pull(0)) == []
 
 
-def test_few_responses_are_kept_until_they_were_read(client):
+def test_only_the_latest_responses_are_kept_until_they_are_confirmed(client):
     pulls = [client.pull() for _ in range(20)]
     for number in range(20):
         client.put(number)
@@ -283,7 +283,7 @@ def test_a_large_queue_is_delivered_in_several_responses(client, monkeypatch):
 
 
 def test_too_many_callbacks_are_an_overflow(client, monkeypatch):
-    """R50."""
+    """R50: the queue is emptied."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED", 10)
     client.put(*range(12))
     assert client.overflow == ["10 messages were waiting to be pulled"]
@@ -293,7 +293,7 @@ def test_too_many_callbacks_are_an_overflow(client, monkeypatch):
 def test_too_many_bytes_are_an_overflow(client, monkeypatch):
     """R50."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 50_000)
-    client.queue.put(notification(0, 60_000))  # a single one is always accepted
+    client.queue.put(notification(0, 60_000))  # a single delivery is always accepted
     client.loop.run()
     assert client.overflow == []
     client.put(1)
@@ -306,10 +306,10 @@ def test_all_deliveries_are_reported(client):
     assert len(client.seen) == 2
 
 
-# Gone pages (R43)
+# Pages that have gone away (R43)
 
 
-def test_a_page_whose_pull_broke_is_gone_after_a_short_time(client):
+def test_a_page_whose_pull_broke_is_reported_as_gone_after_a_short_time(client):
     """R43."""
     client.lose(client.pull())
     client.loop.run(DISCONNECT_TIMEOUT - 0.1)
@@ -355,8 +355,8 @@ def test_a_page_that_discarded_a_response_is_gone_after_a_short_time(client):
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("closes", [False, True])
-def test_a_page_that_is_held_up_between_two_pulls_stays_for_minutes(client, number, closes):
-    """R43: it has broken nothing off, whether its last response was empty or not, and its connection kept or not."""
+def test_a_page_that_does_not_pull_again_stays_registered_for_minutes(client, number, closes):
+    """R43: its pull ended normally. The last response may be empty, and the connection may be closed."""
     pull = client.pull(1)
     client.put(*range(number))
     client.loop.run(2)
@@ -379,7 +379,7 @@ def clock_of(client, monkeypatch):
     [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
 )
 def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypatch, after, requests, is_gone):
-    """R43: it closes the connection of the page's last request, which it would keep for minutes otherwise."""
+    """R43: the browser closes the connection of the page's last request, which it otherwise keeps for minutes."""
     clock_of(client, monkeypatch)
     pull = client.pull()
     pull.connection.requests = requests
@@ -391,8 +391,8 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypat
     assert bool(client.gone) is is_gone
 
 
-def test_a_connection_that_the_hub_closes_means_nothing(client):
-    """R43: the browser asked for it, or the hub needs the connection for another client."""
+def test_a_connection_that_the_hub_closes_does_not_count(client):
+    """R43: the browser requested this, or the hub needs the connection for another client."""
     pull = client.pull()
     pull.connection.requests = 2
     client.queue.mark_active(pull.connection)
@@ -403,8 +403,8 @@ def test_a_connection_that_the_hub_closes_means_nothing(client):
     assert client.gone == []
 
 
-def test_a_connection_that_another_tab_used_later_means_nothing(client):
-    """R43: the request of that tab was broken off."""
+def test_a_connection_that_another_tab_used_later_does_not_count(client):
+    """R43: the browser broke off the request of that tab."""
     pull = client.pull()
     pull.connection.requests = 2
     client.queue.mark_active(pull.connection)
@@ -416,7 +416,7 @@ def test_a_connection_that_another_tab_used_later_means_nothing(client):
     assert client.gone == []
 
 
-def test_an_older_connection_of_the_page_means_nothing(client):
+def test_an_older_connection_of_the_page_does_not_count(client):
     """R43."""
     pull = client.pull()
     pull.connection.requests = 2
@@ -428,8 +428,8 @@ def test_an_older_connection_of_the_page_means_nothing(client):
     assert client.gone == []
 
 
-def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(client):
-    """R43: it was closed at that moment, of which there is no sign."""
+def test_a_page_that_never_pulls_again_is_gone_after_the_idle_timeout(client):
+    """R43: the page was closed between two pulls, which the hub cannot detect."""
     client.pull()
     client.put(1)
     client.loop.run(IDLE_TIMEOUT - 1)
@@ -438,8 +438,8 @@ def test_a_page_that_does_not_come_back_between_two_pulls_is_gone_in_the_end(cli
     assert len(client.gone) == 1
 
 
-def test_a_page_that_reads_a_response_too_slowly_is_held_up(client):
-    """R43: the hub has closed the connection; the page has broken nothing off."""
+def test_a_page_that_reads_a_response_too_slowly_stays_registered(client):
+    """R43: the hub has closed the connection, not the page."""
     client.pull(sent=False, left=False)
     client.put(1)
     client.loop.run(IDLE_TIMEOUT - 1)
@@ -448,8 +448,8 @@ def test_a_page_that_reads_a_response_too_slowly_is_held_up(client):
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_time_that_a_computer_sleeps_does_not_count(client, monkeypatch, broken):
-    """R43: on some systems timers go on in that time, and are due when it wakes up; the wall clock shows it."""
+def test_the_time_while_the_computer_sleeps_does_not_count(client, monkeypatch, broken):
+    """R43: on some systems timers continue then, and are due when the computer wakes; the wall clock shows this."""
     monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now + slept)
     slept = 0.0
     pull = client.pull(1)
@@ -465,7 +465,7 @@ def test_the_time_that_a_computer_sleeps_does_not_count(client, monkeypatch, bro
     assert len(client.gone) == 1
 
 
-def test_a_page_that_is_held_up_is_not_silent(client):
+def test_a_page_that_does_not_pull_again_counts_as_active(client):
     """The hub's ``client_timeout`` does not apply to it."""
     assert not client.queue.has_waiting_pull
     client.pull()
@@ -477,7 +477,7 @@ def test_a_page_that_is_held_up_is_not_silent(client):
 
 
 def test_a_page_whose_pull_is_released_has_time_to_pull_again():
-    """R43, R49: its next pull waits behind those of fifty other tabs."""
+    """R43, R49: its next pull waits in the browser behind the pulls of 49 other tabs."""
     client = FakeClient()
     waiting = [client.pull(browser="b"), *(FakeClient(client).pull(browser="b") for _ in range(49))]
     assert numbers(waiting[0]) == []
@@ -499,7 +499,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
     assert len(client.gone) == 1
 
 
-def test_a_page_is_gone_soon_after_a_response_that_failed(client):
+def test_a_page_is_gone_soon_after_a_response_that_could_not_be_written(client):
     client.pull(sent=False)
     client.put(1)
     client.loop.run(DISCONNECT_TIMEOUT + 0.1)
@@ -515,7 +515,7 @@ def test_a_page_that_makes_other_requests_is_not_gone(client):
 
 
 def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
-    """R43: its last request may be read after the end of its pull's connection."""
+    """R43: the hub may read its last request after the connection of its pull has ended."""
     client.lose(client.pull())
     client.queue.mark_active()
     client.loop.run(DISCONNECT_TIMEOUT + 1)
@@ -523,7 +523,7 @@ def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
 
 
 def test_a_page_that_closed_before_the_loop_notices_is_gone_soon(client):
-    """R43: the kernel knew of the end when there was something to deliver."""
+    """R43: when the delivery came, the kernel had already closed the connection."""
     pull = client.pull()
     pull.connection.left = True
     client.put(1)
@@ -532,7 +532,7 @@ def test_a_page_that_closed_before_the_loop_notices_is_gone_soon(client):
     assert len(client.gone) == 1
 
 
-def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(client):
+def test_a_page_that_never_pulls_stays_registered_while_no_callback_waits(client):
     """R43: a page may only send."""
     client.loop.run(100_000)
     assert client.gone == []
@@ -541,7 +541,7 @@ def test_a_page_that_never_pulls_is_left_alone_while_nothing_waits_for_it(client
     assert len(client.gone) == 1
 
 
-def test_an_old_connection_of_a_page_that_has_pulled_since_means_nothing(client):
+def test_the_connection_of_an_earlier_pull_does_not_count(client):
     old = client.pull()
     client.put(1)
     client.pull()
@@ -551,7 +551,7 @@ def test_an_old_connection_of_a_page_that_has_pulled_since_means_nothing(client)
     assert client.gone == []
 
 
-# The end
+# Close
 
 
 def test_a_waiting_pull_gets_the_final_message(client):
@@ -563,7 +563,7 @@ def test_a_waiting_pull_gets_the_final_message(client):
     assert client.loop.active == 0
 
 
-def test_closing_answers_all_pulls_and_drops_what_comes_later(client):
+def test_close_ends_all_pulls_and_drops_later_deliveries(client):
     first, second = client.pull(), client.pull()
     client.queue.close(None)
     client.put(1)
@@ -573,8 +573,8 @@ def test_closing_answers_all_pulls_and_drops_what_comes_later(client):
     assert client.gone == []
 
 
-def test_clearing_answers_pulls_and_returns_what_is_dropped(client):
-    """R39: a client that allows callbacks no longer."""
+def test_clear_ends_all_pulls_and_returns_the_dropped_deliveries(client):
+    """R39: the client no longer allows callbacks."""
     client.put(1, 2)
     assert [delivery.body.value["samp.params"]["n"] for delivery in client.queue.clear()] == ["1", "2"]
     pull = client.pull()
@@ -597,7 +597,7 @@ def test_the_fifth_pull_of_a_browser_releases_the_oldest():
     assert numbers(other) == "waiting"
 
 
-def test_pulls_that_are_over_do_not_count():
+def test_pulls_that_have_ended_do_not_count():
     """R49."""
     client = FakeClient()
     for _ in range(20):
@@ -622,39 +622,39 @@ class Tabs:
 
     def __init__(self, number: int) -> None:
         self.client = FakeClient()
-        self.answered = 0
+        self.responses = 0
         for _ in range(number):
             self._pull()
 
     def _pull(self) -> None:
         self.client.pull(browser="b").response.add_done_callback(self._pull_again)
 
-    def _pull_again(self, _answer) -> None:
-        self.answered += 1
-        if self.answered < 1000:
+    def _pull_again(self, _response) -> None:
+        self.responses += 1
+        if self.responses < 1000:
             self.client.loop.call_soon(self._pull)
 
 
 def test_tabs_that_pull_again_at_once_are_released_slowly():
-    """R49: one connection becomes free every quarter of a second, and nothing spins."""
+    """R49: one connection becomes free every quarter of a second, and the hub does not spin."""
     tabs = Tabs(8)
     tabs.client.loop.run(10)
-    assert 35 <= tabs.answered <= 45
+    assert 35 <= tabs.responses <= 45
 
 
 def test_tabs_are_released_fast_for_a_while_when_one_of_them_makes_another_request():
-    """R49: other requests may wait behind pulls, but their wait has an end, and so have the releases."""
+    """R49: other requests may wait behind pulls; the hub releases enough pulls for them, and then stops."""
     tabs = Tabs(8)
     tabs.client.loop.run(10)
-    before = tabs.answered
+    before = tabs.responses
     tabs.client.limiter.prioritize("another browser")
     tabs.client.loop.run()
-    assert tabs.answered == before
+    assert tabs.responses == before
     tabs.client.limiter.prioritize("b")
     tabs.client.loop.run()
-    assert tabs.answered - before == 16
+    assert tabs.responses - before == 16
     tabs.client.loop.run(10)
-    assert tabs.answered - before <= 16 + 45
+    assert tabs.responses - before <= 16 + 45
 
 
 def test_a_delivery_releases_pulls_when_the_next_pull_of_the_page_waits_in_the_browser(client):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files that web clients upload: chunks, limits, errors, and who may do it."""
+"""Files that web clients upload: chunks, permissions, limits, and errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class UploadPage(Page):
 
 
 def state_of(response: Response, status: int) -> dict:
-    """Return the value in a response with this status, which the page can read."""
+    """Return the value of a response, which must have this status and must be readable by the page."""
     assert (response.status, response.headers["content-type"]) == (status, "application/json"), response.body
     assert response.headers["access-control-allow-origin"]
     return json.loads(response.body)
@@ -89,7 +89,7 @@ def upload(page: UploadPage, content: bytes = CONTENT, **options) -> Path:
     return path_of(state_of(page.put(content, **options), 201)["url"])
 
 
-# A file, and where it is
+# Files
 
 
 def test_a_small_file_in_one_request(page):
@@ -100,7 +100,7 @@ def test_a_small_file_in_one_request(page):
     assert path.name == "table.vot"
 
 
-def test_only_the_user_can_read_it(page):
+def test_only_the_user_can_read_a_file(page):
     old = os.umask(0)
     try:
         path = upload(page)
@@ -134,7 +134,7 @@ def test_an_empty_file(page):
         ("line\nfeed", "line_feed"),
     ],
 )
-def test_names_are_made_harmless(page, name, stored):
+def test_names_are_made_safe(page, name, stored):
     path = upload(page, name=quote(name, safe=""))
     assert path.name == stored
     assert path.parents[2] == Path(tempfile.gettempdir())
@@ -160,7 +160,7 @@ def test_chunks_in_order(page):
 
 
 def test_chunks_in_any_order(page):
-    """A page resumes with what is missing."""
+    """A page can resume with the missing chunks."""
     state_of(page.put(CONTENT[100:200], 100, len(CONTENT)), 200)
     state_of(page.put(CONTENT[5000:], 5000, len(CONTENT)), 200)
     state = state_of(page.request("GET"), 200)
@@ -172,7 +172,7 @@ def test_chunks_in_any_order(page):
 
 
 def test_concurrent_chunks_of_two_files(page):
-    """Four chunks at a time, as the relay sends them, and the last of each file gets the URL."""
+    """The page sends four chunks of each file at a time, as the relay does, and each file gets a URL."""
     content = os.urandom(3 * MB)
     size = 100_000
     tasks = [(first, name) for first in range(0, len(content), size) for name in ("a", "b")]
@@ -186,7 +186,7 @@ def test_concurrent_chunks_of_two_files(page):
 
 
 def test_a_chunk_that_is_repeated(page):
-    """A page that has lost the response can send a chunk again, the last one, too."""
+    """A page that has lost the response can send a chunk again, even the last one."""
     state_of(page.put(CONTENT[:100], 0, len(CONTENT)), 200)
     state_of(page.put(CONTENT[:100], 0, len(CONTENT)), 200)
     first = state_of(page.put(CONTENT[50:], 50, len(CONTENT)), 201)
@@ -196,13 +196,13 @@ def test_a_chunk_that_is_repeated(page):
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_received_bytes_never_change(page, complete):
-    """A recipient may already read them."""
+    """A recipient may already have read them."""
     end = len(CONTENT) if complete else 6000
     response = page.put(CONTENT[:end], 0, len(CONTENT))
     assert "Different bytes" in error_of(page.put(b"?" * 100, end - 100, len(CONTENT)), 409)
     assert "Different bytes" in error_of(page.put(CONTENT[end - 100 : end - 1] + b"?", end - 100, len(CONTENT)), 409)
     if not complete:
-        # nothing of a chunk is written if a part of it is wrong
+        # no part of a chunk is written if another part is wrong
         assert "Different bytes" in error_of(page.put(b"?" * 200, end - 100, len(CONTENT)), 409)
         assert state_of(page.request("GET"), 200)["received"] == [[0, end - 1]]
         response = page.put(CONTENT[end:], end, len(CONTENT))
@@ -242,8 +242,8 @@ def test_too_many_gaps(page, monkeypatch):
     state_of(page.put(b"x", 31, 100), 200)
 
 
-def test_half_a_request(page):
-    """What has not arrived as a whole is not written."""
+def test_an_incomplete_request(page):
+    """A chunk is written only if the whole request has arrived."""
     state_of(page.put(CONTENT[:10], 0, len(CONTENT)), 200)
     with socket.create_connection(("127.0.0.1", page.port)) as sock:
         headers = {
@@ -262,8 +262,8 @@ ranges = st.tuples(st.integers(0, 40), st.integers(1, 10)).map(lambda pair: (pai
 
 
 @given(st.lists(ranges, max_size=12))
-def test_merged_ranges(parts):
-    """They have the same bytes, are in order, and do not touch."""
+def test_merge_of_ranges(parts):
+    """The merged ranges contain the same bytes, are in order, and do not touch."""
     merged: list[tuple[int, int]] = []
     for part in parts:
         merged = _merge(merged, *part)
@@ -280,7 +280,7 @@ def test_gaps_between_ranges(parts):
     assert missing == [i for i in range(60) if not any(a <= i < b for a, b in merged)]
 
 
-# Who may
+# Permissions
 
 
 def test_without_uploads(make_hub):
@@ -288,27 +288,27 @@ def test_without_uploads(make_hub):
     with UploadPage(hub) as page:
         assert page.register().upload == ""
         assert request(page.port, "PUT", "/upload/x/a/b", {"Origin": ORIGIN}, CONTENT).status == 405
-        asks = {"Access-Control-Request-Method": "PUT", "Origin": ORIGIN}
-        response = request(page.port, "OPTIONS", "/upload/x/a/b", asks)
+        preflight = {"Access-Control-Request-Method": "PUT", "Origin": ORIGIN}
+        response = request(page.port, "OPTIONS", "/upload/x/a/b", preflight)
         assert "PUT" not in response.headers["access-control-allow-methods"]
 
 
 def test_the_preflight_of_the_own_origin(page):
-    asks = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-range"}
-    response = page.request("OPTIONS", **asks)
+    preflight = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-range"}
+    response = page.request("OPTIONS", **preflight)
     assert response.status == 200
     assert response.headers["access-control-allow-origin"] == ORIGIN
     assert {"PUT", "GET", "DELETE"} <= set(response.headers["access-control-allow-methods"].split(", "))
     assert "Content-Range" in response.headers["access-control-allow-headers"]
-    response = page.request("OPTIONS", **asks, **{"Access-Control-Request-Private-Network": "true"})
+    response = page.request("OPTIONS", **preflight, **{"Access-Control-Request-Private-Network": "true"})
     assert response.headers["access-control-allow-private-network"] == "true"
 
 
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "https://sky.example:8443", "http://sky.example", ""]
 )
-def test_another_origin(page, origin):
-    """Even one that has the URL."""
+def test_another_origin_is_rejected(page, origin):
+    """Another origin is rejected even if it has the URL."""
     state_of(page.put(CONTENT[:10], 0, 100), 200)
     response = page.request("OPTIONS", Origin=origin or "https://x.example", Access_Control_Request_Method="PUT")
     assert "PUT" not in response.headers["access-control-allow-methods"]
@@ -321,20 +321,20 @@ def test_another_origin(page, origin):
 
 
 def test_a_client_that_states_no_origin(hub):
-    """Such as one in Python."""
+    """Such a client is not a web page, but for example a Python program."""
     with UploadPage(hub, origin="") as client:
         response = client.register().put(CONTENT)
         assert response.status == 201
         assert client.put(CONTENT, Origin=ORIGIN).status == 403
 
 
-def test_only_with_the_own_token(hub, page):
+def test_a_client_must_use_its_own_token(hub, page):
     other = UploadPage(hub, "https://other.example")
     with other:
         other.register()
         path = upload(page)
         assert other.upload != page.upload
-        assert other.request("GET").status == 404  # the same id, and another upload
+        assert other.request("GET").status == 404  # the same id names another upload
         assert upload(other, b"other") != path
         assert path.read_bytes() == CONTENT
     for token in ("x" * 43, "", page.translator.split("/")[-1].rstrip("?"), page.key):
@@ -342,8 +342,8 @@ def test_only_with_the_own_token(hub, page):
         assert "no longer, registered" in error_of(response, 404)
 
 
-def test_another_host(page):
-    """DNS rebinding (R45)."""
+def test_another_host_is_rejected(page):
+    """This protects against DNS rebinding (R45)."""
     response = request(page.port, "PUT", page.target(), {"Origin": ORIGIN}, CONTENT, host="evil.example")
     assert response.status == 403
 
@@ -356,7 +356,7 @@ def test_other_methods(page, method):
 
 
 def test_post_is_for_calls(page):
-    """R48: a fault."""
+    """R48: the response is a fault."""
     response = page.request("POST", body=CONTENT)
     assert response.status == 200
     assert b"fault" in response.body
@@ -376,7 +376,7 @@ def test_the_token_is_in_no_log(page, caplog):
 
 
 def test_the_quota(page, monkeypatch):
-    """The size of a file counts from its first chunk on."""
+    """The whole size of a file counts from its first chunk on."""
     monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
     state_of(page.put(b"x", 0, 600, "a"), 200)
     state = state_of(page.put(b"x", 0, 401, "b"), 413)
@@ -393,7 +393,7 @@ def test_the_quota_is_4_gib(page):
     assert state_of(page.put(b"x", upload_id="c"), 413)["limit"] == 4 * 1024**3
 
 
-def test_the_quota_is_each_clients_own(hub, page, monkeypatch):
+def test_each_client_has_its_own_quota(hub, page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
     upload(page, b"x" * 1000)
     with UploadPage(hub) as other:
@@ -408,14 +408,14 @@ def test_the_number_of_files(page, monkeypatch):
 
 
 def test_too_many_chunks_at_once(page, monkeypatch):
-    """The others wait in the page, not in the memory of the hub."""
+    """The other chunks wait in the page, not in the memory of the hub."""
     monkeypatch.setattr(uploads, "MAX_ACTIVE", 1)
-    writing, go_on = threading.Event(), threading.Event()
+    writing, release = threading.Event(), threading.Event()
     write = Upload.write
 
     def slow(self, begin, data):
         writing.set()
-        assert go_on.wait(20)
+        assert release.wait(20)
         write(self, begin, data)
 
     monkeypatch.setattr(Upload, "write", slow)
@@ -423,7 +423,7 @@ def test_too_many_chunks_at_once(page, monkeypatch):
         first = pool.submit(page.put, CONTENT)
         assert writing.wait(20)
         response = page.put(CONTENT, upload_id="b")
-        go_on.set()
+        release.set()
         state_of(first.result(), 201)
     error_of(response, 503)
     assert response.headers["retry-after"] == "1"
@@ -434,7 +434,7 @@ def test_too_many_chunks_at_once(page, monkeypatch):
 # The disk
 
 
-def test_no_room_for_the_file(page, monkeypatch):
+def test_a_file_that_is_larger_than_the_free_space(page, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     assert "disk is full" in error_of(page.put(b"x", 0, 1001), 507)
     state_of(page.put(b"x" * 1000), 201)
@@ -462,9 +462,9 @@ print(open(state["url"].removeprefix("file://"), "rb").read() == b"x" * 100_000 
 
 
 def test_a_full_disk(tmp_path, python_environment):
-    """A real one: the chunk counts as not received, and can be repeated when there is room again."""
+    """On a full file system, the chunk counts as not received, and can be repeated when there is free space again."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
-        pytest.skip("a file system of its own needs root on Linux")
+        pytest.skip("mounting a file system needs root on Linux")
     command = ["unshare", "-m", sys.executable, "-c", _FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, env=python_environment, capture_output=True, text=True, check=False)
     assert result.stdout.splitlines() == [
@@ -484,7 +484,7 @@ def test_other_errors_of_the_disk(page, monkeypatch, caplog):
 
 
 def test_an_unexpected_error(page, monkeypatch, caplog):
-    """It is logged, the page learns nothing about it, and the hub goes on."""
+    """The hub logs the error, does not describe it to the page, and continues."""
     with monkeypatch.context() as patch:
         patch.setattr(Upload, "write", lambda *_: 1 // 0)
         response = page.put(CONTENT)
@@ -496,7 +496,7 @@ def test_an_unexpected_error(page, monkeypatch, caplog):
 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system has no such flag")
 def test_a_symbolic_link_in_place_of_the_file(page, tmp_path):
-    """Nobody but the user could make one; the hub does not follow it all the same."""
+    """Only the user could make such a link; the hub does not follow it nevertheless."""
     target = tmp_path / "target"
     target.write_bytes(b"untouched")
     state_of(page.put(CONTENT[:10], 0, 20), 200)
@@ -507,7 +507,7 @@ def test_a_symbolic_link_in_place_of_the_file(page, tmp_path):
     assert target.read_bytes() == b"untouched"
 
 
-def test_a_file_is_never_written_over(tmp_path):
+def test_a_file_is_never_overwritten(tmp_path):
     path = tmp_path / "x" / "name"
     Upload(path, 10)
     with pytest.raises(FileExistsError):
@@ -517,7 +517,7 @@ def test_a_file_is_never_written_over(tmp_path):
         Upload(tmp_path / "link" / "name", 10)
 
 
-# The end
+# Removal of files
 
 
 def test_delete(page):
@@ -531,7 +531,7 @@ def test_delete(page):
     assert upload(page) != path
 
 
-def test_a_chunk_that_comes_after_the_delete(tmp_path):
+def test_a_chunk_after_the_delete(tmp_path):
     file = Upload(tmp_path / "x" / "name", 10)
     file.remove()
     with pytest.raises(UploadError, match="deleted"):
@@ -575,41 +575,41 @@ def test_a_client_that_is_removed_during_its_first_chunk(tmp_path):
 
 @pytest.fixture
 def slow_write(monkeypatch):
-    """Hold a write up, after it has opened the file, until the test lets it go on."""
-    writing, go_on = threading.Event(), threading.Event()
+    """Block a write, after it has opened the file, until the test releases it."""
+    writing, release = threading.Event(), threading.Event()
     merge = uploads._merge
 
     def slow(*args):
         writing.set()
-        assert go_on.wait(20)
+        assert release.wait(20)
         return merge(*args)
 
     monkeypatch.setattr(uploads, "_merge", slow)
-    yield writing, go_on
-    go_on.set()
+    yield writing, release
+    release.set()
 
 
 def test_a_hub_that_stops_during_a_write(hub, page, slow_write):
-    """It stops in time, and nothing is left, whatever the write does."""
-    writing, go_on = slow_write
+    """The hub stops in time, and no file remains."""
+    writing, release = slow_write
     with ThreadPoolExecutor(1) as pool:
         response = pool.submit(page.put, CONTENT[:10], 0, 100)
         assert writing.wait(20)
         hub.stop()
-        go_on.set()
+        release.set()
         with pytest.raises((OSError, http.client.HTTPException)):
             response.result(20)
     wait_until(lambda: not list(Path(tempfile.gettempdir()).iterdir()))
 
 
 def test_a_delete_during_a_write(page, slow_write):
-    """The file is gone in the end, and both requests get a response."""
-    writing, go_on = slow_write
+    """The file is removed, and both requests get a response."""
+    writing, release = slow_write
     with ThreadPoolExecutor(2) as pool:
         put = pool.submit(page.put, CONTENT[:10], 0, 100)
         assert writing.wait(20)
         delete = pool.submit(page.request, "DELETE")
-        go_on.set()
+        release.set()
         assert put.result(20).status == 200
         assert delete.result(20).status == 200
     error_of(page.request("GET"), 404)
@@ -644,7 +644,7 @@ def test_files_of_a_hub_that_was_killed(python_environment, make_hub, monkeypatc
 
 
 def test_the_url_in_a_message(hub, page):
-    """The page can mention the URL and read the file itself; neither blocks it for others."""
+    """The page can mention the URL and read the file; neither of these blocks the URL for others."""
     path = upload(page)
     with Program(hub, MTYPE) as program, Page(hub, "https://other.example") as other:
         other.register().listen(MTYPE)
@@ -659,7 +659,7 @@ def test_the_url_in_a_message(hub, page):
 
 
 def test_other_files_are_still_blocked(hub, page, tmp_path):
-    """R46: a page gains nothing by an upload but its own file."""
+    """R46: an upload gives a page access to its own file only."""
     path = upload(page)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -667,7 +667,7 @@ def test_other_files_are_still_blocked(hub, page, tmp_path):
         assert page.get(url).status == 403
 
 
-def test_a_file_that_is_not_complete_has_no_url(page):
+def test_an_incomplete_file_has_no_url(page):
     state = state_of(page.put(CONTENT[:10], 0, 100), 200)
     assert "url" not in state
     (path,) = Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/table.vot")
@@ -678,8 +678,8 @@ def test_a_file_that_is_not_complete_has_no_url(page):
 
 
 @pytest.mark.slow
-def test_500_mb_up_and_down_with_bounded_memory(python_environment):
-    """Proof 5 of the relay: the hub's memory does not grow with the file."""
+def test_500_mb_are_uploaded_and_read_with_limited_memory(python_environment):
+    """The hub's memory does not grow with the file (proof 5 of the relay)."""
     import psutil
 
     total, size = 500 * 1000**2, MB

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which URLs a web client may have fetched for it (R46)."""
+"""The URLs that a web client may fetch through the hub (R46)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(url):
     return {"samp.mtype": "table.load.votable", "samp.params": {"url": url, "name": "a table"}}
 
 
-def test_only_what_a_program_mentioned_to_this_client_is_allowed(permissions):
+def test_only_urls_that_a_program_sent_to_this_client_are_allowed(permissions):
     """R46."""
     permissions.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
     assert permissions.allowed_url("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
@@ -54,7 +54,7 @@ def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
 
 
 @pytest.mark.parametrize(
-    ("mentioned", "asked"),
+    ("mentioned", "requested"),
     [
         ("http://h/a b.vot", "http://h/a%20b.vot"),
         ("http://h/q?a=1&b=%41", "http://h/q?a=1&b=%41"),
@@ -69,18 +69,18 @@ def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
         ("file:///tmp/50%25", "file%3A%2F%2F%2Ftmp%2F50%2525"),
     ],
 )
-def test_ways_to_write_one_url(permissions, mentioned, asked):
-    """R46, R48: raw, or percent-encoded as a whole."""
+def test_ways_to_write_one_url(permissions, mentioned, requested):
+    """R46, R48: the URL may be raw, or percent-encoded as a whole."""
     permissions.allow_from_client("page", load(mentioned))
-    assert permissions.allowed_url("page", asked) == mentioned
+    assert permissions.allowed_url("page", requested) == mentioned
 
 
 @pytest.mark.parametrize(
     "echo",
     ["file:///home/me/.netrc", "file:/home/me/.netrc", "file:///home/me/x/../.netrc", "file:///home/me/%2Enetrc"],
 )
-def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(permissions, echo):
-    """R46: as in the error text "cannot open file:///home/me/.netrc"."""
+def test_a_program_that_repeats_a_url_of_a_page_does_not_allow_it(permissions, echo):
+    """R46: for example, in the error text "cannot open file:///home/me/.netrc"."""
     permissions.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
     permissions.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
     permissions.allow_from_client("other", load(echo))
@@ -88,7 +88,7 @@ def test_a_program_that_repeats_what_a_page_said_does_not_allow_it(permissions, 
     assert permissions.allowed_url("other", echo) is None
 
 
-def test_a_page_that_repeats_what_a_program_said_changes_nothing(permissions):
+def test_a_page_that_repeats_a_url_of_a_program_changes_nothing(permissions):
     permissions.allow_from_client("page", load("http://h/x"))
     permissions.block_from_page("page", url_hashes(load("http://h/x")))
     permissions.allow_from_client("other", load("http://h/x"))
@@ -96,7 +96,7 @@ def test_a_page_that_repeats_what_a_program_said_changes_nothing(permissions):
     assert permissions.allowed_url("other", "http://h/x")
 
 
-def test_a_url_within_a_text_is_not_mentioned(permissions):
+def test_a_url_within_a_text_is_not_allowed(permissions):
     permissions.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
     permissions.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
     assert permissions.allowed_url("page", "file:///etc/passwd") is None
@@ -108,7 +108,7 @@ def test_only_values_are_searched_and_at_any_depth():
     assert list(find_urls("http://h/" + "x" * 9000)) == []
 
 
-def test_the_latest_urls_are_remembered(permissions, monkeypatch):
+def test_only_the_latest_urls_are_remembered(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_URLS", 3)
     for number in range(4):
         permissions.allow_from_client("page", load(f"http://h/{number}"))
@@ -135,8 +135,8 @@ def test_a_page_that_mentions_too_many_urls_exceeds_its_quota(permissions, monke
     assert permissions.allowed_url("page", "http://h/old")
 
 
-def test_the_quota_holds_for_the_pages_of_one_origin_only(permissions, monkeypatch):
-    """A page cannot use up the quota of others, nor get a new one by registering again."""
+def test_each_origin_has_its_own_quota(permissions, monkeypatch):
+    """A page cannot use the quota of other origins, or get a new quota by registering again."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
     permissions.add_client("evil", "https://evil.example")
     permissions.block_from_page("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
@@ -151,7 +151,7 @@ def test_the_quota_holds_for_the_pages_of_one_origin_only(permissions, monkeypat
     assert permissions.allowed_url("page", "http://h/data")
 
 
-def test_programs_may_mention_any_number(permissions, monkeypatch):
+def test_programs_may_mention_any_number_of_urls(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_TRUSTED", 10)
     for number in range(100):
         permissions.allow_from_client("page", load(f"http://h/{number}"))
@@ -197,7 +197,7 @@ def test_any_text_is_normalized_or_rejected(text):
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_encoding_a_url_as_a_whole_names_the_same(text):
+def test_a_url_that_is_encoded_as_a_whole_is_the_same_url(text):
     """R48."""
     from urllib.parse import quote
 

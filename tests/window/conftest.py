@@ -1,4 +1,4 @@
-"""A hub whose window is served, and a plain HTTP client in the browser's place."""
+"""A hub with a window, and an HTTP client that takes the place of the browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Window:
 
     @property
     def origin(self) -> str:
-        """What a browser states as the origin of the page."""
+        """The origin of the page, as a browser states it."""
         return f"http://{self.host}:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
@@ -48,22 +48,22 @@ class Window:
         return response
 
     def get(self, path: str) -> Any:
-        """Ask for JSON."""
+        """Make a GET request, and return the JSON."""
         response = self.request("GET", path)
         assert response.status == 200, response.read()
         return json.loads(response.read())
 
     def post(self, path: str, body: object) -> tuple[int, Any]:
-        """Post JSON; return the status, and what was answered."""
+        """Post JSON, and return the status, with the JSON or the text of the response."""
         response = self.request("POST", path, body)
         data = response.read()
         return response.status, json.loads(data) if response.status == 200 else data.decode().strip()
 
     def open(self) -> Window:
         """Exchange the token for a key."""
-        status, answer = self.post("/session", {"token": self.token})
-        assert status == 200, answer
-        self.key = answer["key"]
+        status, content = self.post("/session", {"token": self.token})
+        assert status == 200, content
+        self.key = content["key"]
         return self
 
     def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
@@ -84,7 +84,7 @@ class Window:
 
 @pytest.fixture
 def open_window() -> Iterator[Callable[[SAMPHubServer], Window]]:
-    """Open windows of hubs; their connections are closed after the test."""
+    """Open windows of hubs, whose connections are closed after the test."""
     windows: list[Window] = []
 
     def start(hub: SAMPHubServer) -> Window:

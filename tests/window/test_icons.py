@@ -1,4 +1,4 @@
-"""Clients' icons: fetched by the hub, and only where the client may name the place."""
+"""The hub fetches the icons of clients, but only from places that the client may name."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Site:
 
     def __init__(self) -> None:
         self.responses: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                site.asked.append(self.path)
+                site.requests.append(self.path)
                 status, headers, body = site.responses[self.path]
                 self.send_response(status)
                 for name, value in headers.items():
@@ -42,7 +42,7 @@ class Site:
                 self.wfile.write(body)
 
             def log_message(self, *_args: Any) -> None:
-                """Say nothing."""
+                """Do not log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -64,7 +64,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(("data", "media_type"), [(SAMP_ICON, "image/png"), (GIF, "image/gif"), (JPEG, "image/jpeg")])
-def test_files(tmp_path: Path, data: bytes, media_type: str) -> None:
+def test_icons_from_files(tmp_path: Path, data: bytes, media_type: str) -> None:
     path = tmp_path / "an icon.svg"
     path.write_bytes(data)
     assert fetch_icon(path.as_uri(), trusted=True) == (media_type, data)
@@ -73,8 +73,8 @@ def test_files(tmp_path: Path, data: bytes, media_type: str) -> None:
 
 
 @pytest.mark.parametrize("data", [SVG, b"", b"\x89PNG", b"root:x:0:0", b"<html>", SAMP_ICON + bytes(256 * 1024)])
-def test_what_is_no_icon(tmp_path: Path, site: Site, data: bytes) -> None:
-    """Whatever the name or the server says that it is."""
+def test_invalid_icons(tmp_path: Path, site: Site, data: bytes) -> None:
+    """The content decides whether an icon is valid, not its file name or the type that the server states."""
     path = tmp_path / "icon.png"
     path.write_bytes(data)
     site.responses["/icon.png"] = 200, {"Content-Type": "image/png"}, data
@@ -83,8 +83,8 @@ def test_what_is_no_icon(tmp_path: Path, site: Site, data: bytes) -> None:
             fetch_icon(url, trusted=True)
 
 
-def test_only_regular_files(tmp_path: Path) -> None:
-    """Neither a device, nor a pipe, which would be waited for."""
+def test_icons_are_read_from_regular_files_only(tmp_path: Path) -> None:
+    """The hub reads no device, and no pipe, for which it would have to wait."""
     import os
 
     os.mkfifo(tmp_path / "pipe")
@@ -93,31 +93,31 @@ def test_only_regular_files(tmp_path: Path) -> None:
             fetch_icon(path.as_uri(), trusted=True)
 
 
-def test_servers_of_this_machine(site: Site) -> None:
-    """Programs name them; a web page must not, by whatever address."""
+def test_icons_from_servers_of_this_machine(site: Site) -> None:
+    """Programs may name such servers, but a web page must not, with any address."""
     site.responses["/i?a=b"] = 200, {}, SAMP_ICON
     assert fetch_icon(f"{site.url}/i?a=b", trusted=True) == ("image/png", SAMP_ICON)
-    site.asked.clear()
+    site.requests.clear()
     port = site.url.rpartition(":")[2]
     urls = [f"{site.url}/i", *(f"https://{host}:{port}/i" for host in ("127.0.0.1", "localhost", "[::1]", "0x7f.1"))]
     for url in urls:
         with pytest.raises(IconError):
             fetch_icon(url, trusted=False)
-    assert site.asked == []
+    assert site.requests == []
 
 
 @pytest.mark.parametrize("url", ["http://example.org/i", "ftp://example.org/i", "data:image/png;base64,iVBORw0KGgo=",
                                  "javascript:alert(1)", "https://", "https://[", "https://x:99999/", "nonsense",
                                  "https://10.0.0.1/i", "https://169.254.169.254/i", "https://[fe80::1]/i"])  # fmt: skip
-def test_what_a_page_may_not_name(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public ``https`` alone: nothing is connected to."""
+def test_icon_urls_that_a_page_may_not_name(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may name only public ``https`` servers; the hub does not connect to others."""
     monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail(f"connects to {args}"))
     with pytest.raises(IconError):
         fetch_icon(url, trusted=False)
 
 
-def test_redirects(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are followed a few times, and never from a public server to this machine, nor to a file."""
+def test_redirects_of_icons(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub follows a few redirects, but none from a public server to this machine, and none to a file."""
     site.responses["/start"] = 302, {"Location": "/icon"}, b""
     site.responses["/icon"] = 200, {}, SAMP_ICON
     site.responses["/loop"] = 302, {"Location": "/loop"}, b""
@@ -128,14 +128,14 @@ def test_redirects(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         fetch_icon(f"{site.url}/loop", trusted=True)
     with pytest.raises(IconError):
         fetch_icon(f"{site.url}/file", trusted=True)
-    seen = iter([True, False])  # the first server is taken for a public one
+    seen = iter([True, False])  # the first server counts as public
     monkeypatch.setattr(icons_module, "_is_public", lambda address: next(seen))
     with pytest.raises(IconError, match="not public"):
         fetch_icon(f"{site.url}/start", trusted=True)
 
 
-def test_page_that_is_redirected_to_this_machine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where the redirect names another host: the address counts, and nothing is asked of it."""
+def test_redirect_of_a_page_to_this_machine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub rejects the redirect even if it names another host: the address counts, and gets no request."""
     site.responses["/icon"] = 200, {}, SAMP_ICON
     where = f"https://localhost:{site.url.rpartition(':')[2]}/icon"
     ours, theirs = socket.socketpair()
@@ -148,7 +148,7 @@ def test_page_that_is_redirected_to_this_machine(site: Site, monkeypatch: pytest
     with closing(theirs), pytest.raises(IconError, match="not public"):
         fetch_icon("https://public.example/icon", trusted=False)
     ours.close()
-    assert site.asked == []
+    assert site.requests == []
 
 
 class _Public:
@@ -164,12 +164,12 @@ class _Public:
         return getattr(self._sock, name)
 
 
-def test_slow_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that sends a byte now and then does not hold a thread beyond the time."""
+def test_icons_from_slow_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends single bytes does not use a thread for longer than the timeout."""
     monkeypatch.setattr(icons_module, "TIMEOUT", 0.3)
     over = threading.Event()
 
-    def drip() -> None:
+    def send_single_bytes() -> None:
         sock, _ = listener.accept()
         with closing(sock):
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -180,7 +180,7 @@ def test_slow_servers(monkeypatch: pytest.MonkeyPatch) -> None:
                 return
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=send_single_bytes)
         thread.start()
         with pytest.raises(IconError):
             fetch_icon(f"http://127.0.0.1:{listener.getsockname()[1]}/", trusted=True)
@@ -191,7 +191,7 @@ def test_slow_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_icon_of_a_client(
     hub: SAMPHubServer, open_window: Callable[[SAMPHubServer], Window], tmp_path: Path
 ) -> None:
-    """The window gets the image, or learns that there is none; a file that is no image stays unread."""
+    """The window gets the image, or an error if there is none; the content of other files is not sent."""
     (tmp_path / "icon.png").write_bytes(SAMP_ICON)
     window = open_window(hub)
     urls = [(tmp_path / "icon.png").as_uri(), "file:///etc/passwd"]

@@ -1,4 +1,4 @@
-"""Opening the hub window: in a browser, from Python, from a notebook, from the command line."""
+"""The hub window is opened in a browser, from Python, from a notebook, and from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.process.programs import Program
 
 from .conftest import Window
 
-#: Stands in for a browser: writes down what it is told, and what the file that it is told of says.
+#: Takes the place of a browser: writes its arguments, and the mode and content of the file that they name, to a file.
 BROWSER = """#!{python}
 import os, pathlib, sys
 from urllib.parse import urlsplit
@@ -38,8 +38,8 @@ LINK = re.compile(r"http://127\.0\.0\.1:[0-9]+/#[\w-]{43}")
 
 @pytest.fixture
 def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a script the user's browser; return the file in which it writes what it was told."""
-    out = tmp_path / "told"
+    """Make a script the user's browser, and return the file to which it writes."""
+    out = tmp_path / "written"
     script = tmp_path / "browser"
     script.write_text(BROWSER.format(python=sys.executable, out=str(out)))
     script.chmod(0o700)
@@ -50,7 +50,7 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_browser_gets_a_file(hub: SAMPHubServer, browser: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No token is on its command line; the file is the user's alone, and goes when the token has been used."""
+    """The command line has no token; only the user can read the file, which is removed when the token has been used."""
     url = hub.open_window()
     command, mode, page = browser.read_text().split("\n", 2)
     assert command.startswith("file:///")
@@ -68,7 +68,7 @@ def test_browser_gets_a_file(hub: SAMPHubServer, browser: Path, capsys: pytest.C
     window.close()
 
 
-def test_file_goes_with_the_hub(make_hub: Callable[..., SAMPHubServer], browser: Path) -> None:
+def test_file_is_removed_when_the_hub_stops(make_hub: Callable[..., SAMPHubServer], browser: Path) -> None:
     hub = make_hub()
     hub.open_window()
     path = Path(browser.read_text().split("\n")[0].removeprefix("file://"))
@@ -81,7 +81,7 @@ def test_file_goes_with_the_hub(make_hub: Callable[..., SAMPHubServer], browser:
 def test_browser_that_cannot_be_opened(
     hub: SAMPHubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str
 ) -> None:
-    """The link is printed; a browser that keeps its starter waiting is not waited for."""
+    """The hub prints the link, and does not wait for a browser command that does not return."""
     over = threading.Event()
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
@@ -106,8 +106,8 @@ def test_hub_must_run(make_hub: Callable[..., SAMPHubServer]) -> None:
         hub.open_window()
 
 
-def test_notebook(make_hub: Callable[..., SAMPHubServer]) -> None:
-    """A hub shows a link that works; one that does not run shows none. IPython asks for it like this."""
+def test_link_in_a_notebook(make_hub: Callable[..., SAMPHubServer]) -> None:
+    """A running hub shows a link, and a stopped hub shows none. IPython gets it in this way."""
     formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
     hub = make_hub(label="<b>mine</b>")
     data, _ = formatter.format(hub)
@@ -122,8 +122,8 @@ def test_notebook(make_hub: Callable[..., SAMPHubServer]) -> None:
     assert hub._repr_html_() == "<p>SAMP hub &lt;b&gt;mine&lt;/b&gt;: stopped</p>"
 
 
-def test_hub_without_a_window_is_spared_it(isolated: Path, python_environment: dict[str, str]) -> None:
-    """Neither a module nor a thread."""
+def test_hub_without_a_window_has_no_overhead(isolated: Path, python_environment: dict[str, str]) -> None:
+    """A hub without a window imports no module and starts no thread of the window."""
     script = """
 import sys, threading
 from pyvo.samp import SAMPHubServer
@@ -137,23 +137,23 @@ hub.stop()
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=python_environment, check=True, timeout=60)
 
 
-def test_watcher_and_window(make_hub: Callable[..., SAMPHubServer]) -> None:
-    """A monitor goes on to be told."""
+def test_observer_and_window(make_hub: Callable[..., SAMPHubServer]) -> None:
+    """A hub monitor continues to get the traffic."""
     hub = SAMPHubServer(web_profile=False)
-    told: list[Any] = []
-    hub.observer = told.append
+    observed: list[Any] = []
+    hub.observer = observed.append
     hub.start()
     window = Window(hub.open_window(browser=False)).open()
     with SAMPIntegratedClient(name="One"):
         assert window.wait_for(lambda update: update["ids"])
-    assert told
+    assert observed
     window.close()
     hub.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_fork(hub: SAMPHubServer) -> None:
-    """The child of a fork has no window, and the parent's goes on."""
+    """The child of a fork has no window, and the parent's window continues to work."""
     window = Window(hub.open_window(browser=False)).open()
     events = window.events()
     assert next(events)["full"]
@@ -182,7 +182,7 @@ def test_command(python_environment: dict[str, str], options: list[str]) -> None
 
 
 def test_command_opens_a_browser(python_environment: dict[str, str], browser: Path) -> None:
-    """And no token is in the list of processes, nor in what the hub prints."""
+    """The token is neither in the list of processes nor in the output of the hub."""
     environment = {**python_environment, "BROWSER": os.environ["BROWSER"]}
     with Program(["-m", "pyvo.samp", "hub", "--window", "-w"], environment) as program:
         program.wait_for("The hub window is served")

@@ -1,4 +1,4 @@
-"""The server of the hub window: who may use it, and what it tells."""
+"""The server of the hub window: access, updates, actions, limits, and consent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Open = Callable[[SAMPHubServer], Window]
 
 
 def register(broker: Broker, name: str, *mtypes: str) -> Any:
-    """Register a client that takes its deliveries and does nothing with them."""
+    """Register a client that ignores its deliveries."""
     client = broker.register("standard", _Sink())
     broker.set_callable(client)
     broker.declare_metadata(client, {"samp.name": name})
@@ -43,10 +43,10 @@ def register(broker: Broker, name: str, *mtypes: str) -> Any:
 
 class _Sink:
     def put(self, delivery: object) -> None:
-        """Forget a delivery."""
+        """Ignore a delivery."""
 
-    def close(self, farewell: object) -> None:
-        """Forget everything."""
+    def close(self, final_delivery: object) -> None:
+        """Do nothing."""
 
 
 def message(mtype: str, **params: str) -> EncodedMessage:
@@ -59,12 +59,12 @@ def broker(hub: SAMPHubServer) -> Broker:
     return hub._running.broker
 
 
-# Who may use it
+# Access
 
 
 @pytest.mark.parametrize("path", ["/", "/window.js", "/window.css", "/favicon.ico"])
 def test_page(window: Window, path: str) -> None:
-    """The page and its parts need no key; each response bears all headers of protection."""
+    """The page and its parts need no key, and each response has all security headers."""
     response = window.request("GET", path)
     assert response.status == 200
     assert response.read()
@@ -97,7 +97,7 @@ def test_everything_else_needs_the_key(
     assert hub.is_running
 
 
-REFUSED: list[tuple[str, str, dict[str, str], int]] = [
+REJECTED: list[tuple[str, str, dict[str, str], int]] = [
     ("GET", "/", {"host": "localhost:1"}, 403),
     ("GET", "/", {"host": "evil.example"}, 403),
     ("GET", "/", {"host": ""}, 403),
@@ -118,11 +118,11 @@ REFUSED: list[tuple[str, str, dict[str, str], int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "headers", "status"), REFUSED)
-def test_refused(
+@pytest.mark.parametrize(("method", "path", "headers", "status"), REJECTED)
+def test_rejected_requests(
     window: Window, hub: SAMPHubServer, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    """Each of these is refused even with the key of the session."""
+    """Each of these requests is rejected, even with the key of the session."""
     window.open()
     response = window.request(method, path, {"token": "x"} if method == "POST" else None, **headers)
     assert response.status == status
@@ -132,33 +132,33 @@ def test_refused(
 
 
 def test_localhost_is_another_host(window: Window) -> None:
-    """The window has one origin, that of its URL: pages of ``localhost`` are others."""
+    """The window has one origin, that of its URL; pages of ``localhost`` have another."""
     assert window.request("GET", "/", host=f"localhost:{window.port}").status == 403
 
 
 def test_a_link_leads_to_the_page(window: Window) -> None:
-    """A browser states cross-site when a file or a notebook leads to the window."""
+    """A browser states ``cross-site`` if the link is in a file or in a notebook."""
     headers = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
     assert window.request("GET", "/", **headers).status == 200
 
 
-def test_token_is_good_once(window: Window) -> None:
+def test_token_is_valid_once(window: Window) -> None:
     window.open()
     first = window.key
-    status, answer = window.post("/session", {"token": window.token})
-    assert (status, answer) == (403, "This link has expired or has already been used")
+    status, content = window.post("/session", {"token": window.token})
+    assert (status, content) == (403, "This link has expired or has already been used")
     assert window.get("/state")["full"]
     assert len(first) >= 43  # 256 bits
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"token": 1}', b'{"token": []}', b'"x"', b"{}", b"\xff"])
-def test_malformed_sessions(window: Window, body: bytes) -> None:
+def test_malformed_session_requests(window: Window, body: bytes) -> None:
     response = window.request("POST", "/session", body)
     assert response.status in {400, 403}
     assert "Traceback" not in response.read().decode()
 
 
-def test_token_grows_old(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_expires(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "TOKEN_LIFETIME", 0.0)
     hub = make_hub()
     window = Window(hub.open_window(browser=False))
@@ -166,14 +166,14 @@ def test_token_grows_old(make_hub: Callable[..., SAMPHubServer], monkeypatch: py
     assert hub._running._window is not None
     loop = hub._running._window._loop
     ran = threading.Event()
-    loop.call_later(0.05, ran.set)  # behind the timer of the token
+    loop.call_later(0.05, ran.set)  # after the timer of the token
     assert ran.wait(10)
     assert window.post("/session", {"token": window.token})[0] == 403
     window.close()
 
 
-def test_many_links(hub: SAMPHubServer) -> None:
-    """The oldest of too many links is good no more; and each window has a key of its own."""
+def test_number_of_valid_links(hub: SAMPHubServer) -> None:
+    """If there are too many links, the oldest one is no longer valid. Each window has its own key."""
     windows = [Window(hub.open_window(browser=False)) for _ in range(server_module.MAX_TOKENS + 1)]
     assert windows[0].post("/session", {"token": windows[0].token})[0] == 403
     keys = {window.open().key for window in windows[1:4]}
@@ -183,8 +183,8 @@ def test_many_links(hub: SAMPHubServer) -> None:
         window.close()
 
 
-def test_another_user_is_refused(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as the system tells whose connection it is."""
+def test_another_user_is_rejected(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub rejects requests of another user, if the system reports the user of a connection."""
     window.open()
     monkeypatch.setattr(server_module, "is_other_user", lambda peer, port: True)
     assert window.request("GET", "/").status == 403
@@ -192,7 +192,7 @@ def test_another_user_is_refused(window: Window, monkeypatch: pytest.MonkeyPatch
     assert window.request("POST", "/session", {"token": "x"}).status == 403
 
 
-def test_bodies_are_bounded(window: Window) -> None:
+def test_bodies_are_limited(window: Window) -> None:
     assert window.request("POST", "/session", {"token": "x" * 20_000}).status == 413
 
 
@@ -202,16 +202,16 @@ def test_bodies_are_bounded(window: Window) -> None:
      ("GET", "/message/x", 400), ("GET", "/message/1e9", 400), ("GET", "/message", 400), ("GET", "/message/99", 404),
      ("GET", "/events", 400), ("GET", "/events?since=x", 400), ("GET", "/icon/c99", 404), ("GET", "/../hub.py", 404)],
 )  # fmt: skip
-def test_nonsense(window: Window, method: str, path: str, status: int) -> None:
+def test_invalid_urls(window: Window, method: str, path: str, status: int) -> None:
     window.open()
     assert window.request(method, path, {} if method == "POST" else None).status == status
 
 
-# What it tells
+# Updates
 
 
 def test_state(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """Clients from before the window was opened, and from after it."""
+    """The window shows clients that registered before and after it was opened."""
     one = register(broker, "One", "a.b", "c.*")
     window = open_window(hub)
     state = window.get("/state")
@@ -238,7 +238,7 @@ def _until(events: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def test_no_secret_leaves_the_hub(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """Neither the hub's secret nor a client's private key nor the token or key of a window is told."""
+    """The window gets neither the hub's secret, nor a private key, nor the token or key of a window."""
     with SAMPIntegratedClient(name="Real") as client:
         window = open_window(hub)
         assert client.get_private_key() is not None
@@ -248,7 +248,7 @@ def test_no_secret_leaves_the_hub(open_window: Open, hub: SAMPHubServer, broker:
         assert not [client.private_key for client in broker.clients() if client.private_key in text]
 
 
-def test_call_is_due_then_answered(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+def test_call_is_due_until_the_responses_arrive(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
     one, two, three = register(broker, "One"), register(broker, "Two", "a.*"), register(broker, "Three", "a.*")
     window = open_window(hub)
     events = window.events()
@@ -269,8 +269,8 @@ def test_call_is_due_then_answered(open_window: Open, hub: SAMPHubServer, broker
     assert detail["replies"][1]["error"] == "<b>no</b>"
 
 
-def test_call_that_is_given_up(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """A caller that waits no longer: the call is not due for ever (R22)."""
+def test_call_that_is_cancelled(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """If the caller no longer waits, the call does not stay due (R22)."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     call = broker.call_and_wait(one, two.client_id, message("a.b"), lambda response: None)
@@ -281,7 +281,7 @@ def test_call_that_is_given_up(open_window: Open, hub: SAMPHubServer, broker: Br
 
 
 def test_long_messages(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """64 KiB are shown, and the rest on demand."""
+    """The server sends 64 KiB, and the rest on request."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     text = "".join(map(str, range(100_000)))
@@ -296,8 +296,8 @@ def test_long_messages(open_window: Open, hub: SAMPHubServer, broker: Broker) ->
     assert json.loads(whole["text"])["samp.params"]["text"] == text
 
 
-def test_hostile_texts(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """What moves or reverses text is shown as such; 1 MB of metadata is cut; odd values harm nothing."""
+def test_control_characters_and_long_metadata(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """Control characters are replaced, 1 MB of metadata is shortened, and unusual values cause no error."""
     one = register(broker, "One", "a.\u202eb", "x.y")
     two = register(broker, "\u202eTwo\x1b[2J<img src=x onerror=alert(1)>" + "x" * 1_000_000)
     broker.declare_metadata(two, {
@@ -328,22 +328,22 @@ def test_warnings(open_window: Open, hub: SAMPHubServer) -> None:
     assert text == "Odd: ?x"
 
 
-# What it does
+# Actions
 
 
 def test_disconnect(open_window: Open, hub: SAMPHubServer) -> None:
-    """The client is told by ``samp.hub.disconnect`` (R26)."""
+    """The client gets ``samp.hub.disconnect`` (R26)."""
     with SAMPIntegratedClient(name="Victim") as client:
-        told = threading.Event()
-        client.bind_receive_notification("samp.hub.disconnect", lambda *args: told.set())
+        notified = threading.Event()
+        client.bind_receive_notification("samp.hub.disconnect", lambda *args: notified.set())
         window = open_window(hub)
         assert window.post("/disconnect", {"id": client.get_public_id()}) == (200, {})
-        assert told.wait(10)
+        assert notified.wait(10)
     assert window.wait_for(lambda update: update["ids"] == [])
 
 
 @pytest.mark.parametrize("path", ["/disconnect", "/ping"])
-def test_clients_that_are_not_there(open_window: Open, hub: SAMPHubServer, path: str) -> None:
+def test_actions_on_unknown_clients(open_window: Open, hub: SAMPHubServer, path: str) -> None:
     window = open_window(hub)
     assert window.post(path, {"id": "c99"})[0] == 409
     assert window.post(path, {"id": "hub"})[0] == 400
@@ -352,15 +352,15 @@ def test_clients_that_are_not_there(open_window: Open, hub: SAMPHubServer, path:
 
 
 def test_ping(open_window: Open, hub: SAMPHubServer, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is answered, not subscribed to, or not answered in time; and it is in the record."""
+    """The client replies, is not subscribed, or does not reply in time. The ping is in the record."""
     window = open_window(hub)
     with SAMPIntegratedClient(name="Real") as client:
-        status, answer = window.post("/ping", {"id": client.get_public_id()})
-        assert (status, answer["status"]) == (200, "samp.ok")
-        assert 0 <= answer["seconds"] < 10
+        status, result = window.post("/ping", {"id": client.get_public_id()})
+        assert (status, result["status"]) == (200, "samp.ok")
+        assert 0 <= result["seconds"] < 10
         [row] = _until(window.events(), lambda update: [row for row in update["messages"] if row["status"] == "ok"])
         assert (row["mtype"], row["sender"]) == ("samp.app.ping", "hub")
-    status, text = window.post("/ping", {"id": register(broker, "Deaf").client_id})
+    status, text = window.post("/ping", {"id": register(broker, "Unsubscribed").client_id})
     assert status == 409
     assert "is not subscribed to samp.app.ping" in text
     monkeypatch.setattr(server_module, "PING_TIMEOUT", 0.05)
@@ -370,7 +370,7 @@ def test_ping(open_window: Open, hub: SAMPHubServer, broker: Broker, monkeypatch
 
 
 def test_stop(open_window: Open, make_hub: Callable[..., SAMPHubServer]) -> None:
-    """The hub stops, and the window is told."""
+    """The hub stops, and the last update of the window says so."""
     hub = make_hub()
     window = open_window(hub)
     events = window.events()
@@ -383,13 +383,13 @@ def test_stop(open_window: Open, make_hub: Callable[..., SAMPHubServer]) -> None
 
 
 def test_hub_that_stops_while_windows_are_open(open_window: Open, make_hub: Callable[..., SAMPHubServer]) -> None:
-    """The stop stays below two seconds; another start brings another window."""
+    """The stop takes less than two seconds, and the next start of the hub has another window."""
     hub = make_hub()
     streams = [open_window(hub).events() for _ in range(3)]
     assert all(next(stream)["full"] for stream in streams)
-    begun = time.monotonic()
+    started = time.monotonic()
     hub.stop()
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - started < 2.0
     assert [list(stream)[-1] for stream in streams] == [{"stopped": True}] * 3
     with pytest.raises(SAMPHubError, match="The hub is not running"):
         hub.open_window(browser=False)
@@ -397,24 +397,24 @@ def test_hub_that_stops_while_windows_are_open(open_window: Open, make_hub: Call
     assert open_window(hub).get("/state")["full"]
 
 
-# Readers
+# Limits
 
 
-def test_streams_are_bounded(open_window: Open, hub: SAMPHubServer) -> None:
+def test_streams_are_limited(open_window: Open, hub: SAMPHubServer) -> None:
     window = open_window(hub)
     streams = [window.events() for _ in range(server_module.MAX_STREAMS)]
     assert all(next(stream)["full"] for stream in streams)
     assert window.request("GET", "/events?since=0").status == 503
 
 
-def test_skipped_rows_come_later(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
-    """More messages than a line of the stream has room for: the newest come first, each of the others once."""
+def test_skipped_rows_are_sent_later(open_window: Open, hub: SAMPHubServer, broker: Broker) -> None:
+    """If there are more messages than an update may contain, it has the newest; each other comes later, once."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     events = window.events(window.get("/state")["version"])
     server = hub._running._window  # type: ignore[union-attr]
     assert server is not None
-    with server._changed:  # the recorder waits meanwhile
+    with server._changed:  # the recorder waits for this lock
         for _ in range(3 * server_module.MAX_ROWS):
             broker.notify(one, two.client_id, message("a.b"))
     updates: list[Any] = []
@@ -433,14 +433,14 @@ def test_skipped_rows_come_later(open_window: Open, hub: SAMPHubServer, broker: 
     done = _until(events, lambda update: update["messages"])
     assert [(row["n"], row["status"]) for row in due + done] == [(due[0]["n"], "due"), (due[0]["n"], "ok")]
     events.close()
-    events = window.events(10**9)  # of a hub that ran before
+    events = window.events(10**9)  # the version of an earlier hub
     assert next(events)["full"]
     broker.notify(one, two.client_id, message("a.b", last=""))
     assert len(_until(events, lambda update: update["messages"])) == 1
 
 
-def test_unknown_version_brings_a_snapshot(open_window: Open, hub: SAMPHubServer) -> None:
-    """A page from before the hub's last start."""
+def test_unknown_version_gets_a_full_update(open_window: Open, hub: SAMPHubServer) -> None:
+    """The page may be older than the last start of the hub."""
     window = open_window(hub)
     assert next(window.events(10**9))["full"]
 
@@ -448,7 +448,7 @@ def test_unknown_version_brings_a_snapshot(open_window: Open, hub: SAMPHubServer
 def test_reader_that_does_not_read(
     open_window: Open, hub: SAMPHubServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is dropped, and costs the hub no memory meanwhile."""
+    """The hub disconnects the reader, and does not buffer updates for it."""
     monkeypatch.setattr(server_module, "WRITE_TIMEOUT", 0.2)
     window = open_window(hub)
     with closing(socket.socket()) as sock:
@@ -470,8 +470,8 @@ def test_reader_that_does_not_read(
 
 
 @pytest.mark.parametrize("size", [1, 4_000_000])
-def test_hub_faster_than_the_recorder(hub: SAMPHubServer, open_window: Open, broker: Broker, size: int) -> None:
-    """The queue is bounded, in number and in bytes; what does not fit is counted; clients and counts are right."""
+def test_hub_that_is_faster_than_the_recorder(hub: SAMPHubServer, open_window: Open, broker: Broker, size: int) -> None:
+    """The queue is limited in number and in bytes, messages beyond it are counted, and the list of clients is right."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     events = window.events()
@@ -481,7 +481,7 @@ def test_hub_faster_than_the_recorder(hub: SAMPHubServer, open_window: Open, bro
     server = hub._running._window
     assert server is not None
     payload = message("a.b", text="x" * size)
-    with server._changed:  # the recorder waits meanwhile
+    with server._changed:  # the recorder waits for this lock
         broker.reply(two, call.msg_id, EncodedMessage.response({"samp.status": "samp.ok"}))
         register(broker, "Three")
         broker.unregister(one)
@@ -497,11 +497,11 @@ def test_hub_faster_than_the_recorder(hub: SAMPHubServer, open_window: Open, bro
     counts = {client["name"]: (client["sent"], client["received"]) for client in update["clients"]}
     assert counts == {"Two": (0, total + 1), "Three": (0, 0), "Four": (total, 0)}
     statuses = [row["status"] for row in update["messages"] if row["kind"] == "call"]
-    assert statuses in ([], ["unknown"] if size == 1 else ["ok"])  # never due for ever
+    assert statuses in ([], ["unknown"] if size == 1 else ["ok"])  # it does not stay due
 
 
-def test_memory_of_the_record_is_bounded(hub: SAMPHubServer, open_window: Open, broker: Broker) -> None:
-    """32 MB of messages, and only the beginning of one that has more."""
+def test_memory_of_the_record_is_limited(hub: SAMPHubServer, open_window: Open, broker: Broker) -> None:
+    """The record has at most 32 MB of messages, and only the beginning of a larger message."""
     one, two = register(broker, "One"), register(broker, "Two", "a.b")
     window = open_window(hub)
     events = window.events()
@@ -521,26 +521,26 @@ def test_memory_of_the_record_is_bounded(hub: SAMPHubServer, open_window: Open, 
 # Consent
 
 
-def question(name: str = "Page", origin: str = "https://example.org") -> ConsentRequest:
+def consent_request(name: str = "Page", origin: str = "https://example.org") -> ConsentRequest:
     details = {"samp.name": name, "author": "<i>me</i>"}
     return ConsentRequest(name, origin, details, ("127.0.0.1", 1), can_upload=True)
 
 
-class Asked:
-    """A request for consent that waits in a thread."""
+class WaitingRequest:
+    """A consent request that waits in a thread."""
 
-    def __init__(self, prompt: WindowPrompt, what: ConsentRequest) -> None:
-        self.ticket = ConsentTicket(what, lambda answer: None)
-        self.answer: Decision | None = None
+    def __init__(self, prompt: WindowPrompt, request: ConsentRequest) -> None:
+        self.ticket = ConsentTicket(request, lambda decision: None)
+        self.decision: Decision | None = None
         self._thread = threading.Thread(target=self._ask, args=(prompt,))
         self._thread.start()
 
     def _ask(self, prompt: WindowPrompt) -> None:
-        self.answer = prompt.ask(self.ticket)
+        self.decision = prompt.ask(self.ticket)
 
     def result(self) -> Decision | None:
         self._thread.join(10)
-        return self.answer
+        return self.decision
 
 
 @pytest.fixture
@@ -565,7 +565,7 @@ def make_server(prompt: WindowPrompt) -> tuple[WindowServer, Window]:
 @pytest.mark.parametrize("decision", list(Decision))
 def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
     server, window = make_server(prompt)
-    asked = Asked(prompt, question())
+    waiting = WaitingRequest(prompt, consent_request())
     update = window.wait_for(lambda update: update["consent"])
     [request] = update["consent"]
     assert (request["name"], request["origin"], request["always"]) == ("Page", "https://example.org", True)
@@ -574,35 +574,35 @@ def test_consent(prompt: WindowPrompt, decision: Decision) -> None:
         assert text in request["meaning"]
     body = {"id": request["id"], "decision": decision.value}
     assert window.post("/consent", body) == (200, {})
-    assert asked.result() is decision
+    assert waiting.result() is decision
     assert window.post("/consent", body) == (409, "This request is no longer open")
     assert window.wait_for(lambda update: not update["consent"])
     window.close()
     server.stop()
 
 
-def test_always_only_where_it_can_be_kept(prompt: WindowPrompt) -> None:
+def test_always_is_offered_only_if_it_can_be_kept(prompt: WindowPrompt) -> None:
     server, window = make_server(prompt)
-    asked = Asked(prompt, question(origin="null"))
+    waiting = WaitingRequest(prompt, consent_request(origin="null"))
     [request] = window.wait_for(lambda update: update["consent"])["consent"]
     assert request["always"] is False
     assert window.post("/consent", {"id": request["id"], "decision": "always"})[0] == 409
     assert window.post("/consent", {"id": request["id"], "decision": "yes"})[0] == 400
     assert window.post("/consent", {"id": "x", "decision": "once"})[0] == 400
     assert window.post("/consent", {"id": request["id"], "decision": "deny"})[0] == 200
-    assert asked.result() is Decision.DENY
+    assert waiting.result() is Decision.DENY
     window.close()
     server.stop()
 
 
-def test_decision_that_comes_too_early(prompt: WindowPrompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server accepts no decision before the window has shown the request for a moment, whatever the page does."""
+def test_decision_that_is_too_early(prompt: WindowPrompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server accepts a decision only some time after the window has shown the request, whatever the page does."""
     now = 100.0
     monkeypatch.setattr(consent_prompts, "DECISION_DELAY", 0.7)
     monkeypatch.setattr(consent_prompts, "time", SimpleNamespace(monotonic=lambda: now))
     opened = threading.Event()
     prompt.on_change = opened.set
-    asked = Asked(prompt, question())
+    waiting = WaitingRequest(prompt, consent_request())
     assert opened.wait(10)
     early = "The user has not had time to read this request"
     assert prompt.decide(1, Decision.ONCE) == early  # no window has shown it
@@ -613,47 +613,47 @@ def test_decision_that_comes_too_early(prompt: WindowPrompt, monkeypatch: pytest
     assert prompt.decide(1, Decision.DENY) == early
     now += 0.02
     assert prompt.decide(1, Decision.ONCE) == ""
-    assert asked.result() is Decision.ONCE
+    assert waiting.result() is Decision.ONCE
 
 
-def test_request_that_is_cancelled(prompt: WindowPrompt) -> None:
-    """A page that goes away, or time that is up: the request disappears, and a late decision counts for nothing."""
+def test_consent_request_that_is_cancelled(prompt: WindowPrompt) -> None:
+    """If the page goes away or the time is up, the request disappears, and a late decision is rejected."""
     server, window = make_server(prompt)
-    asked = Asked(prompt, question())
+    waiting = WaitingRequest(prompt, consent_request())
     [request] = window.wait_for(lambda update: update["consent"])["consent"]
-    asked.ticket.cancel()
-    assert asked.result() is Decision.DENY
+    waiting.ticket.cancel()
+    assert waiting.result() is Decision.DENY
     assert window.wait_for(lambda update: not update["consent"])
     assert window.post("/consent", {"id": request["id"], "decision": "once"})[0] == 409
     window.close()
     server.stop()
 
 
-def test_window_opens_for_a_request(
+def test_window_opens_for_a_consent_request(
     make_hub: Callable[..., SAMPHubServer], no_delay: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no window is open; once for each request, and not where one is open."""
+    """The hub opens a window for a request only if no window is open."""
     opened: list[bool] = []
-    asked = threading.Event()
+    opening = threading.Event()
     hub = make_hub(web_profile=True, web_profile_dialog="window")
     show = hub.open_window
 
     def open_window(browser: bool = True) -> str:
         opened.append(browser)
-        asked.set()
+        opening.set()
         return show(False)
 
     monkeypatch.setattr(hub, "open_window", open_window)
     prompt = hub._running.prompt if hub._running else None
     assert prompt is not None
-    first = Asked(prompt, question())
-    assert asked.wait(10)
+    first = WaitingRequest(prompt, consent_request())
+    assert opening.wait(10)
     window = Window(show(False)).open()
     events = window.events()
     [request] = next(events)["consent"]
     assert window.post("/consent", {"id": request["id"], "decision": "deny"})[0] == 200
     assert first.result() is Decision.DENY
-    second = Asked(prompt, question())
+    second = WaitingRequest(prompt, consent_request())
     [request] = _until(events, lambda update: update["consent"])
     assert window.post("/consent", {"id": request["id"], "decision": "once"})[0] == 200
     assert second.result() is Decision.ONCE
@@ -662,7 +662,7 @@ def test_window_opens_for_a_request(
 
 
 def test_window_that_was_closed_is_noticed_at_once(open_window: Open, hub: SAMPHubServer) -> None:
-    """Not only when the server writes to it: the next request for consent needs a window that is open."""
+    """The server notices this before it writes to the window, because the next consent request needs an open window."""
     window = open_window(hub)
     events = window.events()
     assert next(events)["full"]
@@ -674,9 +674,9 @@ def test_window_that_was_closed_is_noticed_at_once(open_window: Open, hub: SAMPH
     assert not server.is_watched
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="to become another user takes root")
-def test_another_user_of_this_machine(window: Window, tmp_path: Path) -> None:
-    """A process of another user gets nothing, not even the page; the same request of this user is answered."""
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can start such a process")
+def test_real_process_of_another_user_is_rejected(window: Window, tmp_path: Path) -> None:
+    """A process of another user does not even get the page; the same request of this user succeeds."""
     script = (
         "import http.client\n"
         f"connection = http.client.HTTPConnection({window.host!r}, {window.port})\n"
