@@ -266,7 +266,8 @@ STYLES: dict[str, Any] = {
 }
 STYLES["float"] = STYLES["double"]
 STYLES["short"] = [st.integers(-(2**15), 2**15 - 1).map(str)]
-OTHERS = {"double": NUMBERS, "float": NUMBERS, "long": INTEGERS | st.sampled_from(["1.0", ".5", "1e3"]), "short": INTEGERS}
+LONGS = INTEGERS | st.sampled_from(["1.0", ".5", "1e3"])
+OTHERS = {"double": NUMBERS, "float": NUMBERS, "long": LONGS, "short": INTEGERS}
 
 
 @st.composite

@@ -10,8 +10,8 @@ from pyvo.samp.transport.xmlrpc_reader import read_response
 from pyvo.samp.transport.xmlrpc_writer import write_response
 from pyvo.samp.web_profile import pull_queue
 from pyvo.samp.web_profile.pull_queue import (
-    DISCONNECT_TIMEOUT,
-    IDLE_TIMEOUT,
+    CLOSED_PULL_TIMEOUT,
+    NO_PULL_TIMEOUT,
     QUICK_CLOSE,
     RELAY_TIMEOUT,
     Pull,
@@ -312,7 +312,7 @@ def test_all_deliveries_are_reported(client):
 def test_a_page_whose_pull_broke_is_reported_as_gone_after_a_short_time(client):
     """R43."""
     client.lose(client.pull())
-    client.loop.run(DISCONNECT_TIMEOUT - 0.1)
+    client.loop.run(CLOSED_PULL_TIMEOUT - 0.1)
     assert client.gone == []
     client.loop.run(0.2)
     assert len(client.gone) == 1
@@ -321,7 +321,7 @@ def test_a_page_whose_pull_broke_is_reported_as_gone_after_a_short_time(client):
 def test_a_page_that_pulls_again_in_time_is_not_gone(client):
     """R43."""
     client.lose(client.pull())
-    client.loop.run(DISCONNECT_TIMEOUT - 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT - 1)
     client.pull()
     client.loop.run(500)
     assert client.gone == []
@@ -349,7 +349,7 @@ def test_a_page_that_discarded_a_response_is_gone_after_a_short_time(client):
     pull = client.pull()
     client.put(1)
     discard_response(pull)
-    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 0.1)
     assert len(client.gone) == 1
 
 
@@ -363,9 +363,9 @@ def test_a_page_that_does_not_pull_again_stays_registered_for_minutes(client, nu
     if closes:
         pull.connection.close()
     client.put(7)
-    client.loop.run(IDLE_TIMEOUT - 5)
+    client.loop.run(NO_PULL_TIMEOUT - 5)
     assert client.gone == []
-    assert IDLE_TIMEOUT >= 180
+    assert NO_PULL_TIMEOUT >= 180
     assert numbers(client.pull()) == [7]
 
 
@@ -387,7 +387,7 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypat
     client.put(1)
     client.loop.run(after)
     pull.connection.close()
-    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 0.1)
     assert bool(client.gone) is is_gone
 
 
@@ -399,7 +399,7 @@ def test_a_connection_that_the_hub_closes_does_not_count(client):
     client.put(1)
     pull.connection.closed = True
     pull.connection.on_closed()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert client.gone == []
 
 
@@ -412,7 +412,7 @@ def test_a_connection_that_another_tab_used_later_does_not_count(client):
     other = FakeClient(client)
     other.queue.mark_active(pull.connection)
     pull.connection.close()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert client.gone == []
 
 
@@ -424,7 +424,7 @@ def test_an_older_connection_of_the_page_does_not_count(client):
     client.put(1)
     client.queue.mark_active(FakeConnection())
     pull.connection.close()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert client.gone == []
 
 
@@ -432,7 +432,7 @@ def test_a_page_that_never_pulls_again_is_gone_after_the_idle_timeout(client):
     """R43: the page was closed between two pulls, which the hub cannot detect."""
     client.pull()
     client.put(1)
-    client.loop.run(IDLE_TIMEOUT - 1)
+    client.loop.run(NO_PULL_TIMEOUT - 1)
     assert client.gone == []
     client.loop.run(2)
     assert len(client.gone) == 1
@@ -442,7 +442,7 @@ def test_a_page_that_reads_a_response_too_slowly_stays_registered(client):
     """R43: the hub has closed the connection, not the page."""
     client.pull(sent=False, left=False)
     client.put(1)
-    client.loop.run(IDLE_TIMEOUT - 1)
+    client.loop.run(NO_PULL_TIMEOUT - 1)
     assert client.gone == []
     assert numbers(client.pull()) == [1]
 
@@ -456,7 +456,7 @@ def test_the_time_while_the_computer_sleeps_does_not_count(client, monkeypatch, 
     client.loop.run(0 if broken else 2)
     if broken:
         client.lose(pull)
-    grace = DISCONNECT_TIMEOUT if broken else IDLE_TIMEOUT
+    grace = CLOSED_PULL_TIMEOUT if broken else NO_PULL_TIMEOUT
     client.loop.run(grace - 2)
     slept = 3600.0
     client.loop.run(grace - 2)
@@ -472,7 +472,7 @@ def test_a_page_that_does_not_pull_again_counts_as_active(client):
     assert client.queue.has_waiting_pull
     client.put(1)
     assert client.queue.has_waiting_pull
-    client.loop.run(IDLE_TIMEOUT + 1)
+    client.loop.run(NO_PULL_TIMEOUT + 1)
     assert not client.queue.has_waiting_pull
 
 
@@ -491,9 +491,9 @@ def test_a_page_whose_pull_is_released_has_time_to_pull_again():
 def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
     """R43."""
     client.queue.expect_pull()
-    client.loop.run(IDLE_TIMEOUT - 1)
+    client.loop.run(NO_PULL_TIMEOUT - 1)
     client.queue.mark_active()
-    client.loop.run(IDLE_TIMEOUT - 1)
+    client.loop.run(NO_PULL_TIMEOUT - 1)
     assert client.gone == []
     client.loop.run(2)
     assert len(client.gone) == 1
@@ -502,14 +502,14 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
 def test_a_page_is_gone_soon_after_a_response_that_could_not_be_written(client):
     client.pull(sent=False)
     client.put(1)
-    client.loop.run(DISCONNECT_TIMEOUT + 0.1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 0.1)
     assert len(client.gone) == 1
 
 
 def test_a_page_that_makes_other_requests_is_not_gone(client):
     client.lose(client.pull())
     for _ in range(3):
-        client.loop.run(DISCONNECT_TIMEOUT - 1)
+        client.loop.run(CLOSED_PULL_TIMEOUT - 1)
         client.queue.mark_active()
     assert client.gone == []
 
@@ -518,7 +518,7 @@ def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
     """R43: the hub may read its last request after the connection of its pull has ended."""
     client.lose(client.pull())
     client.queue.mark_active()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert len(client.gone) == 1
 
 
@@ -528,7 +528,7 @@ def test_a_page_that_closed_before_the_loop_notices_is_gone_soon(client):
     pull.connection.left = True
     client.put(1)
     pull.connection.close()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert len(client.gone) == 1
 
 
@@ -537,7 +537,7 @@ def test_a_page_that_never_pulls_stays_registered_while_no_callback_waits(client
     client.loop.run(100_000)
     assert client.gone == []
     client.put(1)
-    client.loop.run(IDLE_TIMEOUT + 1)
+    client.loop.run(NO_PULL_TIMEOUT + 1)
     assert len(client.gone) == 1
 
 
@@ -547,7 +547,7 @@ def test_the_connection_of_an_earlier_pull_does_not_count(client):
     client.pull()
     client.put(2)
     old.connection.close()
-    client.loop.run(DISCONNECT_TIMEOUT + 1)
+    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert client.gone == []
 
 

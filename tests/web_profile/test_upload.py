@@ -550,7 +550,7 @@ def test_files_are_removed_with_the_client(hub, page):
 
 
 def test_files_are_removed_when_the_page_goes_away(hub, monkeypatch):
-    monkeypatch.setattr("pyvo.samp.web_profile.pull_queue.DISCONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr("pyvo.samp.web_profile.pull_queue.CLOSED_PULL_TIMEOUT", 0.1)
     with UploadPage(hub) as page:
         path = upload(page.register().listen(MTYPE))
         page.begin_pull()

@@ -26,7 +26,7 @@ def load(url):
 
 def test_only_urls_that_a_program_sent_to_this_client_are_allowed(permissions):
     """R46."""
-    permissions.allow_from_client("page", load("http://127.0.0.1:2525/dynamic/1"))
+    permissions.allow_offered("page", load("http://127.0.0.1:2525/dynamic/1"))
     assert permissions.allowed_url("page", "http://127.0.0.1:2525/dynamic/1") == "http://127.0.0.1:2525/dynamic/1"
     assert permissions.allowed_url("other", "http://127.0.0.1:2525/dynamic/1") is None
     assert permissions.allowed_url("nobody", "http://127.0.0.1:2525/dynamic/1") is None
@@ -47,9 +47,9 @@ def test_only_urls_that_a_program_sent_to_this_client_are_allowed(permissions):
 
 
 def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
-    permissions.allow_from_client("page", load("http://h/x"))
+    permissions.allow_offered("page", load("http://h/x"))
     permissions.remove_client("page")
-    permissions.allow_from_client("page", load("http://h/x"))
+    permissions.allow_offered("page", load("http://h/x"))
     assert permissions.allowed_url("page", "http://h/x") is None
 
 
@@ -71,7 +71,7 @@ def test_a_client_that_has_unregistered_is_allowed_nothing(permissions):
 )
 def test_ways_to_write_one_url(permissions, mentioned, requested):
     """R46, R48: the URL may be raw, or percent-encoded as a whole."""
-    permissions.allow_from_client("page", load(mentioned))
+    permissions.allow_offered("page", load(mentioned))
     assert permissions.allowed_url("page", requested) == mentioned
 
 
@@ -81,24 +81,24 @@ def test_ways_to_write_one_url(permissions, mentioned, requested):
 )
 def test_a_program_that_repeats_a_url_of_a_page_does_not_allow_it(permissions, echo):
     """R46: for example, in the error text "cannot open file:///home/me/.netrc"."""
-    permissions.block_from_page("page", url_hashes(load("file:///home/me/.netrc")))
-    permissions.allow_from_client("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
-    permissions.allow_from_client("other", load(echo))
+    permissions.block_sent("page", url_hashes(load("file:///home/me/.netrc")))
+    permissions.allow_offered("page", {"samp.status": "samp.error", "samp.error": {"samp.errortxt": echo}})
+    permissions.allow_offered("other", load(echo))
     assert permissions.allowed_url("page", echo) is None
     assert permissions.allowed_url("other", echo) is None
 
 
 def test_a_page_that_repeats_a_url_of_a_program_changes_nothing(permissions):
-    permissions.allow_from_client("page", load("http://h/x"))
-    permissions.block_from_page("page", url_hashes(load("http://h/x")))
-    permissions.allow_from_client("other", load("http://h/x"))
+    permissions.allow_offered("page", load("http://h/x"))
+    permissions.block_sent("page", url_hashes(load("http://h/x")))
+    permissions.allow_offered("other", load("http://h/x"))
     assert permissions.allowed_url("page", "http://h/x")
     assert permissions.allowed_url("other", "http://h/x")
 
 
 def test_a_url_within_a_text_is_not_allowed(permissions):
-    permissions.allow_from_client("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
-    permissions.allow_from_client("page", {"text": "file:///etc/passwd cannot be opened"})
+    permissions.allow_offered("page", {"samp.error": {"samp.errortxt": "cannot open file:///etc/passwd"}})
+    permissions.allow_offered("page", {"text": "file:///etc/passwd cannot be opened"})
     assert permissions.allowed_url("page", "file:///etc/passwd") is None
 
 
@@ -111,8 +111,8 @@ def test_only_values_are_searched_and_at_any_depth():
 def test_only_the_latest_urls_are_remembered(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_URLS", 3)
     for number in range(4):
-        permissions.allow_from_client("page", load(f"http://h/{number}"))
-        permissions.allow_from_client("page", load("http://h/0"))
+        permissions.allow_offered("page", load(f"http://h/{number}"))
+        permissions.allow_offered("page", load("http://h/0"))
     assert permissions.allowed_url("page", "http://h/0")
     assert permissions.allowed_url("page", "http://h/1") is None
     assert permissions.allowed_url("page", "http://h/3")
@@ -121,15 +121,15 @@ def test_only_the_latest_urls_are_remembered(permissions, monkeypatch):
 def test_a_page_that_mentions_too_many_urls_exceeds_its_quota(permissions, monkeypatch):
     """A page cannot make the hub forget its URLs by sending more of them."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
-    permissions.allow_from_client("page", load("http://h/old"))
+    permissions.allow_offered("page", load("http://h/old"))
     for number in range(100):
         keys = url_hashes(load(f"file:///{number}"))
         assert permissions.has_quota("page", keys) == (number < 10)
         if permissions.has_quota("page", keys):
-            permissions.block_from_page("page", keys)
-    permissions.allow_from_client("page", load("file:///5"))
-    permissions.allow_from_client("page", load("file:///50"))
-    permissions.allow_from_client("page", load("http://h/old"))
+            permissions.block_sent("page", keys)
+    permissions.allow_offered("page", load("file:///5"))
+    permissions.allow_offered("page", load("file:///50"))
+    permissions.allow_offered("page", load("http://h/old"))
     assert permissions.allowed_url("page", "file:///5") is None
     assert permissions.allowed_url("page", "file:///50") is None
     assert permissions.allowed_url("page", "http://h/old")
@@ -139,14 +139,14 @@ def test_each_origin_has_its_own_quota(permissions, monkeypatch):
     """A page cannot use the quota of other origins, or get a new quota by registering again."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
     permissions.add_client("evil", "https://evil.example")
-    permissions.block_from_page("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
+    permissions.block_sent("evil", url_hashes([f"http://h/{number}" for number in range(10)]))
     permissions.remove_client("evil")
     permissions.add_client("evil again", "https://evil.example")
     assert not permissions.has_quota("evil again", url_hashes(load("http://h/new")))
     assert permissions.has_quota("evil again", url_hashes(load("http://h/3")))
     assert permissions.has_quota("page", url_hashes(load("http://h/new")))
     for client in ("evil again", "page"):
-        permissions.allow_from_client(client, load("http://h/data"))
+        permissions.allow_offered(client, load("http://h/data"))
     assert permissions.allowed_url("evil again", "http://h/data") is None
     assert permissions.allowed_url("page", "http://h/data")
 
@@ -154,12 +154,12 @@ def test_each_origin_has_its_own_quota(permissions, monkeypatch):
 def test_programs_may_mention_any_number_of_urls(permissions, monkeypatch):
     monkeypatch.setattr(url_permissions, "MAX_TRUSTED", 10)
     for number in range(100):
-        permissions.allow_from_client("page", load(f"http://h/{number}"))
+        permissions.allow_offered("page", load(f"http://h/{number}"))
     assert permissions.allowed_url("page", "http://h/0")
     assert permissions.allowed_url("page", "http://h/99")
     assert len(permissions._trusted) == 10
-    permissions.block_from_page("other", url_hashes(load("http://h/99")))
-    permissions.allow_from_client("other", load("http://h/99"))
+    permissions.block_sent("other", url_hashes(load("http://h/99")))
+    permissions.allow_offered("other", load("http://h/99"))
     assert permissions.allowed_url("other", "http://h/99")
 
 
@@ -204,7 +204,7 @@ def test_a_url_that_is_encoded_as_a_whole_is_the_same_url(text):
     permissions = UrlPermissions()
     permissions.add_client("page")
     url = "http://host/" + quote(text)
-    permissions.allow_from_client("page", [url])
+    permissions.allow_offered("page", [url])
     if list(find_urls([url])):
         assert permissions.allowed_url("page", url) == url
         assert permissions.allowed_url("page", quote(url, safe="")) == url

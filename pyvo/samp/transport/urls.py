@@ -34,12 +34,12 @@ def split_http_url(url: str) -> tuple[str, int, str]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise SAMPTransportError(f"{url!r} is not a valid URL: {error}") from error
-    if parts.scheme != "http" or not host or not url.isascii() or any(c <= " " for c in url):
-        raise SAMPTransportError(f"{url!r} is not an http URL with a host")
+    if parts.scheme != "http" or not host or port == 0 or not url.isascii() or any(c <= " " for c in url):
+        raise SAMPTransportError(f"{url!r} is not an http URL with a host and a valid port")
     path = parts.path or "/"
     if parts.query:
         path += "?" + parts.query
-    return "127.0.0.1" if host == "localhost" else host, 80 if port is None else port, path
+    return "127.0.0.1" if host == "localhost" else host, port or 80, path
 
 
 @lru_cache(maxsize=128)

@@ -20,8 +20,8 @@ pull waits, or before it has read the whole response. Such a page is unregistere
 the connection was broken, the page pulls again within this time (R43). A client that is not in the page but in a
 kernel, and pulls through the page, continues when the page has been reloaded, and has `RELAY_TIMEOUT` for that.
 
-A page that does not pull has not broken anything off. It may be stopped by a modal dialog or a debugger, be a background
-tab with throttled timers, be on a computer that sleeps, or wait for the pulls of other tabs (R49). So it stays
+A page that does not pull has not broken anything off. It may be stopped by a modal dialog or a debugger, in a
+background tab with throttled timers, on a computer that sleeps, or wait for the pulls of other tabs (R49). So it stays
 registered for `NO_PULL_TIMEOUT`, and its callbacks wait. It means nothing if its connection is closed later: browsers
 and this hub close idle connections. A page that is closed between two pulls looks the same, and is unregistered after
 the same time. There is one sign that the whole browser has ended between two pulls: a connection that had several
