@@ -266,7 +266,8 @@ STYLES: dict[str, Any] = {
 }
 STYLES["float"] = STYLES["double"]
 STYLES["short"] = [st.integers(-(2**15), 2**15 - 1).map(str)]
-OTHERS = {"double": NUMBERS, "float": NUMBERS, "long": INTEGERS | st.sampled_from(["1.0", ".5", "1e3"]), "short": INTEGERS}
+OTHERS = {"double": NUMBERS, "float": NUMBERS, "short": INTEGERS}
+OTHERS["long"] = INTEGERS | st.sampled_from(["1.0", ".5", "1e3"])
 
 
 @st.composite
