@@ -324,7 +324,7 @@ def test_hostile_client(hub: SAMPHubServer, samp: Samp) -> None:
 
 
 def test_log_is_sanitized(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log records are printed in lines, and tracebacks keep their indentation."""
+    """Log records are sanitized line by line, so that tracebacks keep their indentation."""
 
     def run(_options: object) -> int:
         try:

@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-#: Variables of the processes of JupyterHub and Jupyter, with what is said about them.
+#: Variables of the processes of JupyterHub and Jupyter, with the text that the doctor prints about them.
 NOTEBOOKS = {
     "JUPYTERHUB_SERVICE_PREFIX": "the server of a JupyterHub",
     "JUPYTERHUB_USER": "the server of a JupyterHub",
@@ -374,7 +374,7 @@ def test_another_program_at_the_port_for_pages(samp: Samp, hub: SAMPHubServer) -
     assert "is used by a program that is not a hub" in problems(done)[0]
 
 
-def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_path: Path) -> None:
+def test_a_hub_for_pages_without_a_lockfile(samp: Samp, make_hub: MakeHub, tmp_path: Path) -> None:
     hub = make_hub(lockfile=tmp_path / "lockfile", web_profile=True)
     done = samp("doctor", WEB, hub._web_port, "--json")
     assert done.status == 1

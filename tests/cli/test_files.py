@@ -63,7 +63,7 @@ def test_names_of_files(name: object, stem: str) -> None:
 
 
 @given(st.text(), st.text(), st.sampled_from([".fits", ".vot", ".json", ".dat"]))
-def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
+def test_files_stay_in_the_directory(name: str, url: str, suffix: str) -> None:
     stem = file_stem({"name": name, "url": f"file:///x/{url}"}, "a.b")
     directory = Path(tempfile.mkdtemp())
     with new_file(directory, stem, suffix) as file:

@@ -467,7 +467,7 @@ def test_hub_of_another_package(samp_hub: SAMPHubServer, samp_client: Make, star
 # Traffic messages of the hub
 
 
-def test_traffic_is_not_for_everyone(make_hub: Callable[..., SAMPHubServer]) -> None:
+def test_recipients_of_traffic(make_hub: Callable[..., SAMPHubServer]) -> None:
     """Traffic is not sent to clients with a wildcard, nor to web pages."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=["*"])
     with (

@@ -27,7 +27,7 @@ def url_of(client: SAMPIntegratedClient) -> str:
 
 
 def post(client: SAMPIntegratedClient, body: bytes, path: str = "/", **headers: str) -> tuple[int, bytes]:
-    """Send a POST request without SAMP's own client."""
+    """Send a POST request with an ordinary HTTP client."""
     connection = http.client.HTTPConnection(urlsplit(url_of(client)).netloc, timeout=5)
     try:
         connection.request("POST", path, body, {"Content-Type": "text/xml", **headers})

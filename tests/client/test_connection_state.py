@@ -85,7 +85,7 @@ def test_no_hub_at_the_first_call(hub: SAMPHubServer) -> None:
 
 
 def test_a_derived_class_sets_connected() -> None:
-    """Upstream's derived classes set ``_connected``."""
+    """Classes derived from those of upstream set ``_connected``, which changes the state."""
     proxy = SAMPHubProxy()
     proxy._connected = True
     assert proxy.is_connected

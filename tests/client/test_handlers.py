@@ -138,5 +138,5 @@ def test_handler_slots() -> None:
     ],
 )
 def test_parameters_with_defaults(handler: Any, accepts_msg_id: bool) -> None:
-    """Where five or six arguments are possible, the name of the third parameter decides."""
+    """If a handler accepts five and six arguments, the name of its third parameter decides."""
     assert Binding.from_function(handler, None).accepts_msg_id is accepts_msg_id

@@ -80,7 +80,7 @@ def test_call_all(join: Connect) -> None:
 
 @pytest.mark.parametrize("timeout", ["10", 10, 9.5, np.float32(10), "0", 0])
 def test_call_and_wait(join: Connect, timeout: Any) -> None:
-    """R22: time-outs are taken as text or number; the answer is a plain dictionary."""
+    """R22: a timeout may be a text or a number; the response is a plain dictionary."""
     alice, bob = join("Alice"), join("Bob")
     bob.bind_receive_call("test.call", record(bob, {"answer": 1e-5}))
     response = alice.ecall_and_wait(bob.get_public_id(), "test.call", timeout, x=1)

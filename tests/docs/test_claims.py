@@ -18,7 +18,7 @@ PAGES = [path for path in PAGES if "_build" not in path.parts and "api" not in p
 
 
 def found(pattern: str) -> list[tuple[str, str]]:
-    """Return the pages with a pattern, and the matches."""
+    """Return all matches of a pattern in the pages, with the page of each."""
     return [
         (str(path.relative_to(ROOT)), match)
         for path in PAGES

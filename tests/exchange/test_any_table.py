@@ -53,7 +53,7 @@ def flatten_quietly(table: Any) -> Table:
         return flatten_columns(table)
 
 
-@pytest.mark.timeout(300)  # the test takes a minute on a machine that is very busy
+@pytest.mark.timeout(300)  # the test can take a minute on a busy machine
 @pytest.mark.parametrize("format_", WRITERS)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=tables())

@@ -256,7 +256,7 @@ SERVICES = {
 
 @pytest.mark.parametrize("around", SERVICES.values(), ids=SERVICES)
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.5"])
-def test_forms_of_services(around: str, version: str, read) -> None:
+def test_documents_of_services(around: str, version: str, read) -> None:
     assert read(document(NUMBERS + ROWS, around, version))["a"].tolist() == [1, 2]
 
 

@@ -185,7 +185,7 @@ def test_links_are_not_removed(alice: SAMPIntegratedClient, connect: Connect, tm
 
 def test_binary_files(alice: SAMPIntegratedClient, connect: Connect, tmp_path: Path) -> None:
     """If the name of a file does not tell its type, the content decides: bytes that are not a text stay bytes."""
-    path = tmp_path / "answer"
+    path = tmp_path / "response"
     respond_with(connect, {"url": path.as_uri()})
     for content in (b"\xff\x00\x01", b"a\0b"):
         path.write_bytes(content)
